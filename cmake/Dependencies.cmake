@@ -1,0 +1,8 @@
+set(TORCH_CUDA_ARCH_LIST "9.0" CACHE STRING "CUDA architectures")
+set(CMAKE_CUDA_STANDARD 17)
+find_package(Torch REQUIRED)
+find_package(fmt REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(ZLIB REQUIRED)
+find_package(PNG REQUIRED)
+find_package(JPEG REQUIRED)

@@ -1,0 +1,27 @@
+#pragma once
+
+#include <diffusers/core/tensor.h>
+
+#include <cstdint>
+#include <span>
+
+namespace diffusers {
+
+/// What a batch of a data set holds, before any encoding.
+struct Batch {
+  Tensor images;        ///< `[B, C, H, W]` float32 in [-1, 1]
+  Tensor class_labels;  ///< `[B]` int64; undefined where the data set has none
+};
+
+/// A data set that can be read at any position, from several threads at once.
+class Dataset {
+ public:
+  virtual ~Dataset() = default;
+  virtual int64_t size() const = 0;
+  /// Reads the examples at `indices`, each in [0, size()), in that order.
+  /// @param augmentation_seed what random augmentation of this epoch draws from, together with the index; the same seed
+  ///        and index give the same example whoever reads it
+  virtual Batch get_batch(std::span<const int64_t> indices, uint64_t augmentation_seed = 0) const = 0;
+};
+
+}  // namespace diffusers

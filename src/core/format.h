@@ -1,0 +1,26 @@
+#pragma once
+
+// Formatting for error and log messages; private, so that fmt never reaches a user's translation unit.
+
+#include <diffusers/core/error.h>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <utility>
+
+namespace diffusers {
+
+/// Throws `Exception` with a formatted message.
+template <class Exception = Error, class... Args>
+[[noreturn]] void fail(fmt::format_string<Args...> format, Args&&... args) {
+  throw Exception(fmt::format(format, std::forward<Args>(args)...));
+}
+
+/// Throws `Exception` with a formatted message unless `condition` holds.
+template <class Exception = Error, class... Args>
+void require(bool condition, fmt::format_string<Args...> format, Args&&... args) {
+  if (!condition) throw Exception(fmt::format(format, std::forward<Args>(args)...));
+}
+
+}  // namespace diffusers
