@@ -1,0 +1,31 @@
+# Targets that do a whole job.
+
+# mnist: trains on MNIST and draws samples.png (`cmake --workflow --preset mnist`).
+set(DIFFUSERS_MNIST_OUTPUT "${PROJECT_SOURCE_DIR}/out/mnist" CACHE PATH "Where the target mnist writes")
+if(TARGET train_mnist)
+  add_custom_target(
+    mnist
+    COMMAND train_mnist --output_dir "${DIFFUSERS_MNIST_OUTPUT}" --overwrite_output_dir
+    WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}"
+    COMMENT "Training on MNIST; pictures go to ${DIFFUSERS_MNIST_OUTPUT}"
+    USES_TERMINAL VERBATIM)
+endif()
+
+# format: rewrites the sources in the style that the test `style` asks for.
+find_program(DIFFUSERS_CLANG_FORMAT clang-format)
+find_program(DIFFUSERS_CLANG_TIDY clang-tidy)
+mark_as_advanced(DIFFUSERS_CLANG_FORMAT DIFFUSERS_CLANG_TIDY)
+find_program(DIFFUSERS_PYTHON NAMES python3 python)
+mark_as_advanced(DIFFUSERS_PYTHON)
+if(DIFFUSERS_PYTHON)
+  add_custom_target(
+    format
+    COMMAND "${DIFFUSERS_PYTHON}" "${PROJECT_SOURCE_DIR}/cmake/check_style.py" --fix
+    WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}" VERBATIM)
+  # tidy: clang-tidy over the library, the tests and the examples.
+  add_custom_target(
+    tidy
+    COMMAND "${DIFFUSERS_PYTHON}" "${PROJECT_SOURCE_DIR}/cmake/run_clang_tidy.py" --build "${PROJECT_BINARY_DIR}"
+    WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}"
+    USES_TERMINAL VERBATIM)
+endif()

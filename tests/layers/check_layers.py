@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""Checks who includes whom.
+
+- A folder of include/diffusers and src includes only folders of a lower rank, and itself.
+- Light public headers reach nothing of LibTorch but tensors and generators, directly or through other headers.
+- Public headers reach neither JSON nor fmt, and nothing of src/.
+- include/diffusers/diffusers.h includes every public header; `check_layers.py --write` makes it so.
+"""
+import pathlib
+import re
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+INCLUDE = ROOT / "include"
+SRC = ROOT / "src"
+UMBRELLA = "diffusers/diffusers.h"
+
+RANK = {
+    "core": 0,
+    "io": 1, "ops": 1,
+    "schedulers": 2, "models": 2, "data": 2,
+    "text": 3,
+    "training": 4, "pipelines": 4,
+}
+LIGHT_FOLDERS = {"core", "io", "schedulers", "data", "pipelines"}
+# What a light header may take of LibTorch.
+LIGHT_TORCH = re.compile(r"^(ATen/core/(Tensor|TensorBody|Generator|ScalarType|Scalar|grad_mode)\.h|c10/.*)$")
+TORCH = re.compile(r"^(torch|ATen|c10|caffe2)/")
+PRIVATE = re.compile(r"^(nlohmann|fmt)/|^(png|zlib|jpeglib)\.h$")
+DIRECTIVE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.M)
+
+
+def includes(path):
+    return DIRECTIVE.findall(path.read_text())
+
+
+def folder_of(name):
+    """The folder that an include names: <diffusers/core/error.h> or "core/json.h" -> core."""
+    parts = name.removeprefix("diffusers/").split("/")
+    return parts[0] if len(parts) > 1 and parts[0] in RANK else None
+
+
+def sources(base):
+    return sorted(p for p in base.rglob("*") if p.suffix in {".h", ".cpp", ".cu", ".cuh"})
+
+
+def check_ranks(problems):
+    for base, prefix in ((INCLUDE / "diffusers", "diffusers/"), (SRC, "")):
+        for path in sources(base):
+            own = folder_of(prefix + path.relative_to(base).as_posix())
+            if own is None:
+                if prefix + path.relative_to(base).as_posix() != UMBRELLA:
+                    problems.append(f"{path.relative_to(ROOT)}: lies in no folder of the table in {__file__}")
+                continue
+            for _, name in includes(path):
+                other = folder_of(name)
+                if name == UMBRELLA:
+                    problems.append(f"{path.relative_to(ROOT)}: includes everything ({UMBRELLA})")
+                elif other and other != own and RANK[other] >= RANK[own]:
+                    problems.append(f"{path.relative_to(ROOT)}: {own} may not include {name}")
+
+
+def reachable(name, seen):
+    """Every header that a public header reaches, with the chain that leads there."""
+    path = INCLUDE / name
+    for _, other in includes(path):
+        if other in seen:
+            continue
+        seen[other] = name
+        if (INCLUDE / other).exists():
+            reachable(other, seen)
+    return seen
+
+
+def chain(seen, name, start):
+    links = [name]
+    while links[-1] != start:
+        links.append(seen[links[-1]])
+    return " <- ".join(links)
+
+
+def check_public_headers(problems):
+    for path in sources(INCLUDE):
+        name = path.relative_to(INCLUDE).as_posix()
+        seen = reachable(name, {})
+        light = folder_of(name) in LIGHT_FOLDERS
+        for other in seen:
+            if PRIVATE.match(other):
+                problems.append(f"include/{name}: reaches a private dependency: {chain(seen, other, name)}")
+            if light and TORCH.match(other) and not LIGHT_TORCH.match(other):
+                problems.append(f"include/{name}: is a light header, but reaches {chain(seen, other, name)}")
+        for kind, other in includes(path):
+            if kind == '"':
+                problems.append(f'include/{name}: includes "{other}"; public headers use <diffusers/...>')
+
+
+def check_umbrella(problems):
+    umbrella = INCLUDE / UMBRELLA
+    public = {p.relative_to(INCLUDE).as_posix() for p in sources(INCLUDE)} - {UMBRELLA}
+    named = {name for _, name in includes(umbrella)} if umbrella.exists() else set()
+    named.discard("torch/torch.h")
+    for name in sorted(public - named):
+        problems.append(f"include/{UMBRELLA}: lacks #include <{name}>")
+    for name in sorted(named - public):
+        problems.append(f"include/{UMBRELLA}: names <{name}>, which does not exist")
+
+
+def write_umbrella():
+    public = sorted(p.relative_to(INCLUDE).as_posix() for p in sources(INCLUDE))
+    lines = "".join(f"#include <{name}>\n" for name in public if name != UMBRELLA)
+    (INCLUDE / UMBRELLA).write_text(
+        "#pragma once\n\n/// @file\n"
+        "/// All of libdiffusers, and LibTorch's own interface, for programs that do not mind the compile time.\n"
+        f"/// Kept by `tests/layers/check_layers.py --write`.\n\n{lines}\n#include <torch/torch.h>\n")
+
+
+def main():
+    if sys.argv[1:] == ["--write"]:
+        write_umbrella()
+    problems = []
+    check_ranks(problems)
+    check_public_headers(problems)
+    check_umbrella(problems)
+    print("\n".join(problems) if problems else "The layers hold.")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
