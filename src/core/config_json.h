@@ -8,11 +8,8 @@
 //     ...
 //   }
 //
-// and gets reading and writing with Python's semantics (configuration_utils.ConfigMixin) from the functions below.
-
-#include <diffusers/core/enum_names.h>
-#include <diffusers/core/error.h>
-#include <diffusers/core/one_or_many.h>
+// and gets reading and writing with Python's semantics (configuration_utils.ConfigMixin) from the functions
+// below.
 
 #include <cmath>
 #include <cstdint>
@@ -21,6 +18,11 @@
 #include <string_view>
 #include <type_traits>
 #include <vector>
+
+#include <diffusers/core/enum_choice.h>
+#include <diffusers/core/enum_names.h>
+#include <diffusers/core/error.h>
+#include <diffusers/core/one_or_many.h>
 
 #include "core/format.h"
 #include "core/json.h"
@@ -36,8 +38,8 @@ inline void from(const Json& json, int64_t& value, std::string_view key) {
   const double number = json.is_number_float() ? json.get<double>() : 0.5;
   const bool whole = std::abs(number) < 9007199254740992.0 && std::trunc(number) == number;
   require<ConfigError>(json.is_number_integer() || whole, "{} is {}, expected an integer", key, json.dump());
-  require<ConfigError>(!json.is_number_unsigned() || json.get<uint64_t>() <= INT64_MAX, "{} is {}, too large", key,
-                       json.dump());
+  require<ConfigError>(!json.is_number_unsigned() || json.get<uint64_t>() <= INT64_MAX, "{} is {}, too large",
+                       key, json.dump());
   value = json.get<int64_t>();
 }
 inline void from(const Json& json, double& value, std::string_view key) {
@@ -49,11 +51,17 @@ inline void from(const Json& json, std::string& value, std::string_view key) {
   value = json.get<std::string>();
 }
 template <class Enum>
-  requires std::is_enum_v<Enum>
+requires std::is_enum_v<Enum>
 void from(const Json& json, Enum& value, std::string_view key) {
   std::string name;
   from(json, name, key);
   value = enum_from_name<Enum>(name, key);
+}
+template <class Enum>
+void from(const Json& json, EnumChoice<Enum>& value, std::string_view key) {
+  Enum choice{};
+  from(json, choice, key);
+  value = choice;
 }
 /// null is an empty vector.
 template <class T>
@@ -94,9 +102,10 @@ inline Json to(int64_t value) { return value; }
 inline Json to(double value) { return value; }
 inline Json to(const std::string& value) { return value; }
 template <class Enum>
-  requires std::is_enum_v<Enum>
-Json to(Enum value) {
-  return std::string(enum_name(value));
+requires std::is_enum_v<Enum> Json to(Enum value) { return std::string(enum_name(value)); }
+template <class Enum>
+Json to(EnumChoice<Enum> value) {
+  return std::string(value.name());
 }
 template <class T>
 Json to(const std::vector<T>& value);

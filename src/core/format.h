@@ -2,12 +2,12 @@
 
 // Formatting for error and log messages; private, so that fmt never reaches a user's translation unit.
 
+#include <utility>
+
 #include <diffusers/core/error.h>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-
-#include <utility>
 
 namespace diffusers {
 

@@ -12,8 +12,8 @@
 namespace diffusers {
 namespace {
 
-// Stand-ins for the three numbers that Python writes and JSON lacks. A real string never holds them, because raw control
-// characters are refused inside JSON strings and the private prefix is checked for below.
+// Stand-ins for the three numbers that Python writes and JSON lacks. A real string never holds them, because
+// raw control characters are refused inside JSON strings and the private prefix is checked for below.
 constexpr std::string_view kNaN = "\x7f:NaN", kInfinity = "\x7f:Infinity", kMinusInfinity = "\x7f:-Infinity";
 
 /// Quotes bare NaN, Infinity and -Infinity, so that a strict parser takes the text.
@@ -78,8 +78,8 @@ void replace_all(std::string& text, std::string_view from, std::string_view to) 
 }  // namespace
 
 Json parse_json(std::string_view text, std::string_view where) {
-  require<FileError>(text.size() <= kMaxJsonBytes, "{}: {} bytes of JSON, at most {} are accepted", where, text.size(),
-                     kMaxJsonBytes);
+  require<FileError>(text.size() <= kMaxJsonBytes, "{}: {} bytes of JSON, at most {} are accepted", where,
+                     text.size(), kMaxJsonBytes);
   require<FileError>(text.find('\0') == std::string_view::npos, "{}: JSON holds a NUL byte", where);
   require<FileError>(!text.starts_with("\xef\xbb\xbf"), "{}: JSON starts with a byte-order mark", where);
   require<FileError>(text.find('\x7f') == std::string_view::npos, "{}: JSON holds a DEL byte", where);
@@ -88,13 +88,14 @@ Json parse_json(std::string_view text, std::string_view where) {
   auto guard = [&](int depth, Json::parse_event_t event, Json& parsed) {
     using Event = Json::parse_event_t;
     if (event == Event::object_start || event == Event::array_start) {
-      require<FileError>(depth < kMaxJsonDepth, "{}: JSON is nested deeper than {} levels", where, kMaxJsonDepth);
+      require<FileError>(depth < kMaxJsonDepth, "{}: JSON is nested deeper than {} levels", where,
+                         kMaxJsonDepth);
       if (event == Event::object_start) keys.emplace_back();
     } else if (event == Event::object_end) {
       keys.pop_back();
     } else if (event == Event::key) {
-      require<FileError>(keys.back().insert(parsed.get<std::string>()).second, "{}: JSON key \"{}\" stands twice", where,
-                         parsed.get<std::string>());
+      require<FileError>(keys.back().insert(parsed.get<std::string>()).second,
+                         "{}: JSON key \"{}\" stands twice", where, parsed.get<std::string>());
     }
     return true;
   };

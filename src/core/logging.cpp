@@ -1,10 +1,10 @@
-#include <diffusers/core/logging.h>
-
 #include <atomic>
 #include <cstdio>
 #include <mutex>
 #include <set>
 #include <utility>
+
+#include <diffusers/core/logging.h>
 
 namespace diffusers {
 namespace {
@@ -24,10 +24,14 @@ SinkState& state() {
 
 const char* level_name(LogLevel level) {
   switch (level) {
-    case LogLevel::kDebug: return "debug";
-    case LogLevel::kInfo: return "info";
-    case LogLevel::kWarning: return "warning";
-    default: return "error";
+    case LogLevel::kDebug:
+      return "debug";
+    case LogLevel::kInfo:
+      return "info";
+    case LogLevel::kWarning:
+      return "warning";
+    default:
+      return "error";
   }
 }
 
@@ -51,7 +55,8 @@ void log_message(LogLevel level, std::string_view message) {
   if (sink) {
     sink(level, message);
   } else {
-    std::fprintf(stderr, "diffusers %s: %.*s\n", level_name(level), static_cast<int>(message.size()), message.data());
+    std::fprintf(stderr, "diffusers %s: %.*s\n", level_name(level), static_cast<int>(message.size()),
+                 message.data());
   }
 }
 

@@ -1,9 +1,8 @@
 #include <diffusers/core/error.h>
 #include <diffusers/core/random.h>
 
-#include <torch/utils.h>
-
 #include <ATen/CPUGeneratorImpl.h>
+#include <torch/utils.h>
 
 #include "core/format.h"
 
@@ -19,8 +18,8 @@ at::Tensor randn_tensor(at::IntArrayRef shape, const std::optional<Generator>& g
   if (!has_generator) return at::randn(shape, at::TensorOptions().dtype(dtype).device(device));
   const at::Device source = generator->device();
   if (source.type() != device.type() && !source.is_cpu())
-    fail<TensorError>("a generator on {} cannot draw numbers for {}; use a generator on the CPU", source.str(),
-                      device.str());
+    fail<TensorError>("a generator on {} cannot draw numbers for {}; use a generator on the CPU",
+                      source.str(), device.str());
   return at::randn(shape, generator, at::TensorOptions().dtype(dtype).device(source)).to(device);
 }
 

@@ -1,6 +1,6 @@
-#include <diffusers/core/tensor_map.h>
-
 #include <utility>
+
+#include <diffusers/core/tensor_map.h>
 
 #include "core/format.h"
 

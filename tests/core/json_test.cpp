@@ -1,11 +1,11 @@
 #include "core/json.h"
 
+#include <cmath>
+#include <string>
+
 #include <diffusers/core/error.h>
 
 #include <gtest/gtest.h>
-
-#include <cmath>
-#include <string>
 
 namespace diffusers {
 namespace {
@@ -16,7 +16,8 @@ TEST(Json, NonFiniteNumbersSurviveAsPythonWritesThem) {
   EXPECT_TRUE(std::isnan(value["b"][0].get<double>()));
   EXPECT_EQ(value["c"], "NaN, \"Infinity");
   EXPECT_EQ(dump_json(value),
-            "{\n  \"a\": -Infinity,\n  \"b\": [\n    NaN,\n    Infinity\n  ],\n  \"c\": \"NaN, \\\"Infinity\"\n}\n");
+            "{\n  \"a\": -Infinity,\n  \"b\": [\n    NaN,\n    Infinity\n  ],\n  \"c\": \"NaN, "
+            "\\\"Infinity\"\n}\n");
 }
 
 TEST(Json, HostileTextIsRefused) {

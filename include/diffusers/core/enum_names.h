@@ -1,11 +1,11 @@
 #pragma once
 
-#include <diffusers/core/error.h>
-
 #include <array>
 #include <string>
 #include <string_view>
 #include <utility>
+
+#include <diffusers/core/error.h>
 
 namespace diffusers {
 

@@ -7,22 +7,24 @@
 
 namespace diffusers {
 
-/// A config field that Python declares as `int | tuple[int]`: takes both `= 8` and `= {5, 10, 20}`. Empty stands for
-/// Python's None.
+/// A config field that Python declares as `int | tuple[int]`: takes both `= 8` and `= {5, 10, 20}`. Empty
+/// stands for Python's None.
 template <class T>
 class OneOrMany {
  public:
   OneOrMany() = default;
-  OneOrMany(T value) : values_{std::move(value)}, is_list_(false) {}                // NOLINT(google-explicit-constructor)
-  OneOrMany(std::initializer_list<T> values) : values_(values), is_list_(true) {}  // NOLINT(google-explicit-constructor)
-  OneOrMany(std::vector<T> values) : values_(std::move(values)), is_list_(true) {}  // NOLINT(google-explicit-constructor)
+  OneOrMany(T value) : values_{std::move(value)}, is_list_(false) {}  // NOLINT(google-explicit-constructor)
+  OneOrMany(std::initializer_list<T> values)
+      : values_(values), is_list_(true) {}  // NOLINT(google-explicit-constructor)
+  OneOrMany(std::vector<T> values)
+      : values_(std::move(values)), is_list_(true) {}  // NOLINT(google-explicit-constructor)
 
   bool empty() const { return values_.empty(); }
   /// True where a list was given, even of one element.
   bool is_list() const { return is_list_; }
   const std::vector<T>& values() const { return values_; }
   /// The single value, or the first of a list. The field must not be empty.
-  const T& value() const { return values_.front(); }
+  typename std::vector<T>::const_reference value() const { return values_.front(); }
   /// One value per block: a single one is repeated `count` times, a list is returned as it is.
   std::vector<T> expand(std::size_t count) const {
     return is_list_ || values_.empty() ? values_ : std::vector<T>(count, values_.front());

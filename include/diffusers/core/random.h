@@ -1,10 +1,10 @@
 #pragma once
 
-#include <ATen/core/Generator.h>
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <optional>
+
+#include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
 
 namespace diffusers {
 
@@ -17,8 +17,8 @@ Generator make_generator(uint64_t seed);
 /// Seeds the global generators of the CPU and of every CUDA device (Python: `torch.manual_seed`).
 void manual_seed(uint64_t seed);
 
-/// Standard normal numbers, drawn as `diffusers.utils.torch_utils.randn_tensor` draws them: with a CPU generator they
-/// are drawn on the CPU and moved, so that a seed gives the same numbers whatever the device.
+/// Standard normal numbers, drawn as `diffusers.utils.torch_utils.randn_tensor` draws them: with a CPU
+/// generator they are drawn on the CPU and moved, so that a seed gives the same numbers whatever the device.
 /// @throws TensorError if the generator is a CUDA generator and the tensor is wanted on the CPU
 at::Tensor randn_tensor(at::IntArrayRef shape, const std::optional<Generator>& generator = std::nullopt,
                         at::Device device = at::kCPU, at::ScalarType dtype = at::kFloat);

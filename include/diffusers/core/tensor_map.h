@@ -1,7 +1,5 @@
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <cstddef>
 #include <initializer_list>
 #include <string>
@@ -9,6 +7,8 @@
 #include <unordered_map>
 #include <utility>
 #include <vector>
+
+#include <ATen/core/Tensor.h>
 
 namespace diffusers {
 
@@ -23,12 +23,12 @@ class TensorMap {
   TensorMap(std::initializer_list<value_type> items);
   /// Takes any range of pairs or of `torch::OrderedDict` items, such as `module->named_parameters()`.
   template <class Range>
-    requires requires(const Range& range) { range.begin()->key(), range.begin()->value(); }
+  requires requires(const Range& range) { range.begin()->key(), range.begin()->value(); }
   TensorMap(const Range& range) {  // NOLINT(google-explicit-constructor)
     for (const auto& item : range) insert(item.key(), item.value());
   }
   template <class Range>
-    requires requires(const Range& range) { range.begin()->first, range.begin()->second; }
+  requires requires(const Range& range) { range.begin()->first, range.begin()->second; }
   TensorMap(const Range& range) {  // NOLINT(google-explicit-constructor)
     for (const auto& [name, tensor] : range) insert(name, tensor);
   }
