@@ -1,0 +1,240 @@
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include <diffusers/io/checkpoint.h>
+#include <diffusers/io/files.h>
+
+#include <ATen/core/Tensor.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "core/format.h"
+#include "core/json.h"
+#include "io/posix_file.h"
+
+namespace diffusers {
+namespace {
+
+constexpr std::string_view kExtension = ".safetensors";
+
+/// "diffusion_pytorch_model", "diffusion_pytorch_model.fp16"
+std::string stem_of(const std::string& basename, const std::string& variant) {
+  return variant.empty() ? basename : fmt::format("{}.{}", basename, variant);
+}
+
+std::string index_name(const std::string& basename, const std::string& variant) {
+  return fmt::format("{}{}.index.{}json", basename, kExtension, variant.empty() ? "" : variant + ".");
+}
+
+/// What diffusers wrote before transformers' names were adopted.
+std::string legacy_index_name(const std::string& basename, const std::string& variant) {
+  return fmt::format("{}{}.{}.index.json", basename, kExtension, variant);
+}
+
+std::string real_path(const std::string& path) {
+  char buffer[PATH_MAX];
+  require<FileError>(::realpath(path.c_str(), buffer) != nullptr, "{}: cannot resolve: {}", path,
+                     errno_text(errno));
+  return buffer;
+}
+
+/// The path of a regular file in `folder` that does not lead out of it (see WeightsReader on links).
+std::string file_inside(const std::string& folder, const std::string& name) {
+  require_plain_basename(name, fmt::format("{}: the file name", folder));
+  std::string path = join_path(folder, name);
+  struct stat status {};
+  if (::lstat(path.c_str(), &status) == 0 && S_ISLNK(status.st_mode)) {
+    const std::string home = parent_folder(real_path(path));
+    require<FileError>(home == real_path(folder) || base_name(home) == "blobs",
+                       "{}: the link leads out of the folder, to {}", path, home);
+  }
+  return path;
+}
+
+/// `stem`, then "-00001-of-00002", then `extension`.
+bool is_shard_name(std::string_view name, std::string_view stem, std::string_view extension) {
+  if (!name.starts_with(stem) || !name.ends_with(extension)) return false;
+  name.remove_prefix(stem.size());
+  if (name.size() != extension.size() + 15) return false;
+  constexpr std::string_view kPattern = "-#####-of-#####";
+  for (std::size_t i = 0; i < kPattern.size(); ++i) {
+    const bool is_digit = name[i] >= '0' && name[i] <= '9';
+    if (kPattern[i] == '#' ? !is_digit : name[i] != kPattern[i]) return false;
+  }
+  return true;
+}
+
+[[noreturn]] void fail_missing(const std::string& folder, const std::string& basename,
+                               const std::string& variant) {
+  require<FileError>(folder_exists(folder), "{}: there is no such folder", folder);
+  const std::string expected = stem_of(basename, variant) + std::string(kExtension);
+  std::string others;
+  for (const auto& name : list_folder(folder)) {
+    for (const std::string_view pickle : {".bin", ".pt", ".pth", ".ckpt"}) {
+      if (!name.ends_with(pickle)) continue;
+      fail<FileError>(
+          "{}: there is no {}, only the Python pickle {}, which can run code and is not read; convert it to "
+          "safetensors, in "
+          "Python by from_pretrained(...) and save_pretrained(..., safe_serialization=True)",
+          folder, expected, name);
+    }
+    if (name.ends_with(kExtension)) others += (others.empty() ? "" : ", ") + name;
+  }
+  fail<FileError>("{}: there is no {}{}", folder, expected,
+                  others.empty() ? " and no other safetensors file" : "; there are: " + others);
+}
+
+/// huggingface_hub.split_state_dict_into_shards_factory: in the order of the tensors, without looking back; a
+/// tensor larger than the limit has a shard to itself.
+std::vector<TensorMap> split(const TensorMap& tensors, uint64_t max_shard_size) {
+  std::vector<TensorMap> shards;
+  TensorMap current;
+  uint64_t current_size = 0;
+  for (const auto& [name, tensor] : tensors) {
+    const uint64_t size = tensor.defined() ? tensor.nbytes() : 0;
+    if (size > max_shard_size) {
+      shards.emplace_back().insert(name, tensor);
+      continue;
+    }
+    if (current_size + size > max_shard_size) {
+      shards.push_back(std::exchange(current, {}));
+      current_size = 0;
+    }
+    current.insert(name, tensor);
+    current_size += size;
+  }
+  if (!current.empty() || shards.empty()) shards.push_back(std::move(current));
+  return shards;
+}
+
+}  // namespace
+
+WeightsReader::WeightsReader(const std::string& folder, const std::string& basename,
+                             const std::string& variant) {
+  require_plain_basename(basename, "the base name");
+  if (!variant.empty()) require_plain_basename(variant, "the variant");
+  std::vector<std::string> indices{index_name(basename, variant)};
+  if (!variant.empty()) indices.push_back(legacy_index_name(basename, variant));
+  for (const auto& index : indices) {
+    path_ = join_path(folder, index);
+    if (!file_exists(path_)) continue;
+    path_ = file_inside(folder, index);
+    is_sharded_ = true;
+    open_shards(folder);
+    return;
+  }
+  const std::string name = stem_of(basename, variant) + std::string(kExtension);
+  path_ = join_path(folder, name);
+  if (!file_exists(path_)) fail_missing(folder, basename, variant);
+  files_.emplace_back(file_inside(folder, name));
+  names_ = files_.front().names();
+  for (const auto& tensor : names_) shard_of_.emplace(tensor, 0);
+}
+
+void WeightsReader::open_shards(const std::string& folder) {
+  const Json index = parse_json(read_text_file(path_, kMaxJsonBytes), path_);
+  const auto map = index.is_object() ? index.find("weight_map") : index.end();
+  require<FileError>(map != index.end() && map->is_object() && !map->empty(),
+                     "{}: expected an object \"weight_map\" of tensor names and files", path_);
+  std::map<std::string, std::set<std::string>> shards;
+  for (const auto& [tensor, file] : map->items()) {
+    require<FileError>(file.is_string(), "{}: the file of tensor {} is {}, expected a string", path_,
+                       escaped(tensor), escaped(file.dump(-1, ' ', true, Json::error_handler_t::replace)));
+    const auto& name = file.get_ref<const std::string&>();
+    require_plain_basename(name, fmt::format("{}: the shard", path_));
+    require<FileError>(name.ends_with(kExtension),
+                       "{}: the shard {} is no safetensors file; convert it to safetensors", path_,
+                       escaped(name));
+    shards[name].insert(tensor);
+  }
+  for (const auto& [file, expected] : shards) {
+    const std::string shard_path = join_path(folder, file);
+    require<FileError>(file_exists(shard_path), "{}: the shard {} is missing", path_, escaped(file));
+    const SafetensorsFile& shard = files_.emplace_back(file_inside(folder, file));
+    for (const auto& tensor : shard.names()) {
+      require<FileError>(expected.contains(tensor),
+                         "{}: the shard {} holds tensor {}, which the index does not place there", path_,
+                         escaped(file), escaped(tensor));
+      shard_of_.emplace(tensor, files_.size() - 1);
+      names_.push_back(tensor);
+    }
+    for (const auto& tensor : expected)
+      require<FileError>(shard.contains(tensor), "{}: the shard {} lacks tensor {}", path_, escaped(file),
+                         escaped(tensor));
+  }
+}
+
+bool WeightsReader::contains(std::string_view name) const { return shard_of_.find(name) != shard_of_.end(); }
+
+const SafetensorsFile& WeightsReader::file_of(std::string_view name) const {
+  const auto found = shard_of_.find(name);
+  require<FileError>(found != shard_of_.end(), "{}: there is no tensor {} among {}", path_, escaped(name),
+                     names_.size());
+  return files_[found->second];
+}
+
+const SafetensorsInfo& WeightsReader::info(std::string_view name) const { return file_of(name).info(name); }
+
+at::Tensor WeightsReader::get(std::string_view name, at::Device device,
+                              std::optional<at::ScalarType> dtype) const {
+  return file_of(name).get(name, device, dtype);
+}
+
+TensorMap load_weights(const std::string& folder, const std::string& basename,
+                       const LoadWeightsOptions& options) {
+  const WeightsReader reader(folder, basename, options.variant);
+  TensorMap tensors;
+  for (const auto& name : reader.names())
+    tensors.insert(name, reader.get(name, options.device, options.dtype));
+  return tensors;
+}
+
+void save_weights(const TensorMap& tensors, const std::string& folder, const std::string& basename,
+                  const SaveWeightsOptions& options) {
+  require_plain_basename(basename, "the base name");
+  if (!options.variant.empty()) require_plain_basename(options.variant, "the variant");
+  require<ConfigError>(options.max_shard_size > 0,
+                       "max_shard_size is {}, expected a positive number of bytes", options.max_shard_size);
+  const std::vector<TensorMap> parts = split(tensors, static_cast<uint64_t>(options.max_shard_size));
+  const bool is_sharded = parts.size() > 1;
+  const std::string stem = stem_of(basename, options.variant);
+  const std::string single = stem + std::string(kExtension);
+  const std::string index = index_name(basename, options.variant);
+  std::vector<std::string> files;
+  for (std::size_t i = 0; i < parts.size(); ++i)
+    files.push_back(is_sharded ? fmt::format("{}-{:05}-of-{:05}{}", stem, i + 1, parts.size(), kExtension)
+                               : single);
+
+  create_folders(folder);
+  // A crash between two shards must not leave an index that joins new shards with old ones of the same name.
+  if (is_sharded) remove_file(join_path(folder, index));
+  const std::map<std::string, std::string> metadata{{"format", "pt"}};
+  for (std::size_t i = 0; i < parts.size(); ++i)
+    save_safetensors(parts[i], join_path(folder, files[i]), metadata);
+
+  if (is_sharded) {
+    Json weight_map = Json::object();
+    uint64_t total_size = 0;
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      for (const auto& [name, tensor] : parts[i]) {
+        weight_map[name] = files[i];
+        total_size += tensor.nbytes();
+      }
+    }
+    write_file_atomically(join_path(folder, index), dump_json({{"metadata", {{"total_size", total_size}}},
+                                                               {"weight_map", weight_map}}));
+  }
+
+  // Only now is the new save complete, and what it does not use stale.
+  for (const auto& name : list_folder(folder)) {
+    const bool is_stale = is_sharded ? name == single : name == index;
+    const bool is_old_shard = is_shard_name(name, stem, kExtension) || is_shard_name(name, stem, ".bin");
+    if ((is_stale || is_old_shard) && std::find(files.begin(), files.end(), name) == files.end())
+      remove_file(join_path(folder, name));
+  }
+  sync_folder(folder);
+}
+
+}  // namespace diffusers

@@ -1,0 +1,290 @@
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <system_error>
+
+#include <diffusers/io/files.h>
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/format.h"
+#include "core/json.h"
+#include "io/posix_file.h"
+
+namespace diffusers {
+namespace {
+
+constexpr std::size_t kWriteBuffer = std::size_t{1} << 20;
+constexpr std::size_t kLargestTransfer = std::size_t{1} << 30;  // Linux stops at 2 GiB - 4 KiB in one call
+
+/// A path that holds a NUL would silently name another file.
+const char* c_path(const std::string& path) {
+  require<FileError>(!path.empty(), "a path is empty");
+  require<FileError>(path.find('\0') == std::string::npos, "the path {} holds a NUL byte", escaped(path));
+  return path.c_str();
+}
+
+using Folder = std::unique_ptr<DIR, int (*)(DIR*)>;
+
+/// Removes what an open folder holds. Names only, relative to the descriptor: a link swapped in is never
+/// followed.
+void remove_entries(FileDescriptor descriptor, const std::string& path) {
+  const Folder folder(::fdopendir(descriptor.get()), ::closedir);
+  require<FileError>(folder != nullptr, "cannot list folder {}: {}", path, errno_text(errno));
+  const int at = descriptor.release();
+  errno = 0;
+  while (const dirent* entry = ::readdir(folder.get())) {
+    const std::string name = entry->d_name;
+    if (name != "." && name != "..") {
+      const std::string inner = join_path(path, name);
+      if (::unlinkat(at, name.c_str(), 0) != 0 && errno != ENOENT) {
+        require<FileError>(errno == EISDIR || errno == EPERM, "cannot remove {}: {}", inner,
+                           errno_text(errno));
+        FileDescriptor child(::openat(at, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+        require<FileError>(child.get() >= 0, "cannot open folder {}: {}", inner, errno_text(errno));
+        remove_entries(std::move(child), inner);
+        require<FileError>(::unlinkat(at, name.c_str(), AT_REMOVEDIR) == 0 || errno == ENOENT,
+                           "cannot remove folder {}: {}", inner, errno_text(errno));
+      }
+    }
+    errno = 0;
+  }
+  require<FileError>(errno == 0, "cannot list folder {}: {}", path, errno_text(errno));
+}
+
+int open_retrying(const char* path, int flags, mode_t mode = 0) {
+  int fd = -1;
+  do {
+    fd = ::open(path, flags | O_CLOEXEC, mode);
+  } while (fd < 0 && errno == EINTR);
+  return fd;
+}
+
+/// The handle of an empty temporary file next to `path`, whose name goes to `temporary`.
+int open_temporary(const std::string& path, std::string& temporary) {
+  static std::atomic<uint64_t> counter{0};
+  const std::string folder = parent_folder(path);
+  // The name may be at most 255 bytes; what identifies it comes after a part of the original one.
+  const std::string stem = base_name(path).substr(0, 200);
+  for (int attempt = 0; attempt < 1000; ++attempt) {
+    temporary = join_path(folder, fmt::format(".{}.{}-{}.tmp", stem, ::getpid(), counter++));
+    // 0666 with O_CREAT is what makes the mode follow the umask.
+    const int fd = open_retrying(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL, 0666);
+    if (fd >= 0 || errno != EEXIST) return fd;
+  }
+  return -1;
+}
+
+}  // namespace
+
+std::string format_as(const Escaped& name) {
+  const std::string_view text = name.text;
+  constexpr std::size_t kLongest = 160;
+  const bool is_long = text.size() > kLongest;
+  std::string out =
+      Json(std::string(text.substr(0, kLongest))).dump(-1, ' ', true, Json::error_handler_t::replace);
+  return is_long ? out + "..." : out;
+}
+
+std::string errno_text(int error) { return std::generic_category().message(error); }
+
+void FileDescriptor::reset() {
+  if (fd_ >= 0) ::close(fd_);
+  fd_ = -1;
+}
+
+InputFile::InputFile(const std::string& path) : path_(path) {
+  // O_NONBLOCK: opening a pipe must not wait for its writer.
+  file_ = FileDescriptor(open_retrying(c_path(path), O_RDONLY | O_NONBLOCK));
+  require<FileError>(file_.get() >= 0, "{}: cannot open: {}", path, errno_text(errno));
+  struct stat status {};
+  require<FileError>(::fstat(file_.get(), &status) == 0, "{}: cannot examine: {}", path, errno_text(errno));
+  require<FileError>(!S_ISDIR(status.st_mode), "{}: expected a file, found a folder", path);
+  require<FileError>(S_ISREG(status.st_mode), "{}: not a regular file", path);
+  size_ = static_cast<uint64_t>(status.st_size);
+}
+
+void InputFile::read(void* data, std::size_t count, uint64_t offset) const {
+  auto* out = static_cast<char*>(data);
+  const uint64_t end = offset + count;
+  while (count > 0) {
+    const ssize_t got =
+        ::pread(file_.get(), out, std::min(count, kLargestTransfer), static_cast<off_t>(offset));
+    if (got < 0 && errno == EINTR) continue;
+    require<FileError>(got >= 0, "{}: cannot read: {}", path_, errno_text(errno));
+    require<FileError>(got > 0, "{}: the file ends at byte {}, expected {} bytes", path_, offset, end);
+    out += got;
+    count -= static_cast<std::size_t>(got);
+    offset += static_cast<uint64_t>(got);
+  }
+}
+
+AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
+  c_path(path_);
+  require<FileError>(is_plain_basename(base_name(path_)), "{}: not the name of a file", escaped(path_));
+  struct stat status {};
+  // rename() would only notice after everything is written.
+  if (::stat(path_.c_str(), &status) == 0)
+    require<FileError>(!S_ISDIR(status.st_mode), "{}: cannot write: it is a folder", path_);
+  file_ = FileDescriptor(open_temporary(path_, temporary_));
+  if (file_.get() < 0) {
+    temporary_.clear();
+    fail_with("create", errno);
+  }
+}
+
+AtomicFile::~AtomicFile() {
+  file_.reset();
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+}
+
+void AtomicFile::fail_with(std::string_view action, int error) const {
+  fail<FileError>("{}: cannot {}: {}", path_, action, errno_text(error));
+}
+
+void AtomicFile::write(const void* data, std::size_t count) {
+  const auto* bytes = static_cast<const char*>(data);
+  if (buffer_.size() + count < kWriteBuffer) {
+    buffer_.append(bytes, count);
+    return;
+  }
+  write_through(buffer_.data(), buffer_.size());
+  buffer_.clear();
+  write_through(bytes, count);
+}
+
+void AtomicFile::write_through(const char* data, std::size_t count) {
+  while (count > 0) {
+    const ssize_t done = ::write(file_.get(), data, std::min(count, kLargestTransfer));
+    if (done < 0 && errno == EINTR) continue;
+    if (done < 0) fail_with("write", errno);
+    data += done;
+    count -= static_cast<std::size_t>(done);
+  }
+}
+
+void AtomicFile::commit() {
+  write_through(buffer_.data(), buffer_.size());
+  buffer_.clear();
+  // A failed fsync may have dropped the dirty pages: the file is given up, never synced again.
+  if (::fsync(file_.get()) != 0) fail_with("sync", errno);
+  if (::close(file_.release()) != 0) fail_with("close", errno);
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail_with("rename the finished file", errno);
+  temporary_.clear();
+  sync_folder(parent_folder(path_));
+}
+
+std::string read_text_file(const std::string& path, std::size_t max_bytes) {
+  const InputFile file(path);
+  require<FileError>(file.size() <= max_bytes, "{}: {} bytes, at most {} are accepted", path, file.size(),
+                     max_bytes);
+  std::string text(file.size(), '\0');
+  file.read(text.data(), text.size(), 0);
+  return text;
+}
+
+void write_file_atomically(const std::string& path, std::string_view bytes) {
+  AtomicFile file(path);
+  file.write(bytes);
+  file.commit();
+}
+
+void create_folders(const std::string& path) {
+  c_path(path);
+  std::size_t slash = 0;
+  while (slash != std::string::npos) {
+    slash = path.find('/', slash + 1);
+    const std::string part = path.substr(0, slash);
+    if (::mkdir(part.c_str(), 0777) == 0) continue;
+    const int error = errno;
+    // On a read-only parent mkdir may say EROFS or EACCES of a folder that exists.
+    require<FileError>(folder_exists(part), "cannot create folder {}: {}", part, errno_text(error));
+  }
+}
+
+void remove_folder(const std::string& path) {
+  FileDescriptor folder(open_retrying(c_path(path), O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+  if (folder.get() < 0 && errno == ENOENT) return;
+  require<FileError>(folder.get() >= 0, "cannot remove folder {}: {}", path, errno_text(errno));
+  remove_entries(std::move(folder), path);
+  require<FileError>(::rmdir(path.c_str()) == 0 || errno == ENOENT, "cannot remove folder {}: {}", path,
+                     errno_text(errno));
+}
+
+void remove_file(const std::string& path) {
+  require<FileError>(::unlink(c_path(path)) == 0 || errno == ENOENT, "cannot remove {}: {}", path,
+                     errno_text(errno));
+}
+
+void sync_folder(const std::string& path) {
+  const FileDescriptor folder(open_retrying(c_path(path), O_RDONLY | O_DIRECTORY));
+  require<FileError>(folder.get() >= 0, "cannot open folder {}: {}", path, errno_text(errno));
+  // Some file systems cannot sync a folder and say EINVAL; they have nothing better to offer.
+  require<FileError>(::fsync(folder.get()) == 0 || errno == EINVAL, "cannot sync folder {}: {}", path,
+                     errno_text(errno));
+}
+
+void rename_path(const std::string& from, const std::string& to) {
+  require<FileError>(::rename(c_path(from), c_path(to)) == 0, "cannot rename {} to {}: {}", from, to,
+                     errno_text(errno));
+  sync_folder(parent_folder(to));
+}
+
+bool file_exists(const std::string& path) {
+  struct stat status {};
+  return ::stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode);
+}
+
+bool folder_exists(const std::string& path) {
+  struct stat status {};
+  return ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
+}
+
+std::vector<std::string> list_folder(const std::string& path) {
+  const Folder folder(::opendir(c_path(path)), ::closedir);
+  require<FileError>(folder != nullptr, "cannot list folder {}: {}", path, errno_text(errno));
+  std::vector<std::string> names;
+  errno = 0;
+  while (const dirent* entry = ::readdir(folder.get())) {
+    if (std::strcmp(entry->d_name, ".") != 0 && std::strcmp(entry->d_name, "..") != 0)
+      names.emplace_back(entry->d_name);
+    errno = 0;
+  }
+  require<FileError>(errno == 0, "cannot list folder {}: {}", path, errno_text(errno));
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+std::string join_path(std::string_view folder, std::string_view name) {
+  if (folder.empty()) return std::string(name);
+  return fmt::format("{}{}{}", folder, folder.back() == '/' ? "" : "/", name);
+}
+
+std::string base_name(std::string_view path) {
+  const auto slash = path.rfind('/');
+  return std::string(slash == std::string_view::npos ? path : path.substr(slash + 1));
+}
+
+std::string parent_folder(std::string_view path) {
+  const auto slash = path.rfind('/');
+  if (slash == std::string_view::npos) return ".";
+  return std::string(slash == 0 ? "/" : path.substr(0, slash));
+}
+
+bool is_plain_basename(std::string_view name) {
+  return !name.empty() && name != "." && name != ".." &&
+         name.find_first_of(std::string_view("/\\\0", 3)) == std::string_view::npos;
+}
+
+void require_plain_basename(std::string_view name, std::string_view what) {
+  require<FileError>(is_plain_basename(name), "{} {} is not a plain file name", what, escaped(name));
+}
+
+}  // namespace diffusers

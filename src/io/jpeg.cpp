@@ -1,0 +1,190 @@
+// jpeglib.h needs FILE and size_t before it.
+#include <cstddef>
+#include <cstdio>
+// clang-format off
+#include <jpeglib.h>
+#include <jerror.h>
+// clang-format on
+
+#include <csetjmp>
+#include <optional>
+
+#include "core/format.h"
+#include "io/image_codec.h"
+
+namespace diffusers {
+namespace {
+
+/// A progressive file may repeat its scans without end; ten are usual.
+constexpr int kMaxJpegScans = 100;
+constexpr long kMaxJpegMemory = long{2} << 30;
+
+struct JpegError {
+  jpeg_error_mgr manager{};  // first: libjpeg hands back its address
+  std::jmp_buf jump{};
+  char text[JMSG_LENGTH_MAX] = "unknown error";
+};
+
+/// libjpeg is C: it leaves by longjmp, so the frames that it may skip hold nothing with a destructor.
+[[noreturn]] void on_jpeg_error(j_common_ptr common) {
+  auto* error = reinterpret_cast<JpegError*>(common->err);
+  error->manager.format_message(common, error->text);
+  std::longjmp(error->jump, 1);
+}
+
+/// libjpeg repairs what is damaged or missing with gray and only warns. Of the warnings, these are harmless.
+void on_jpeg_message(j_common_ptr common, int level) {
+  if (level >= 0) return;
+  const int code = common->err->msg_code;
+  if (code == JWRN_EXTRANEOUS_DATA || code == JWRN_ADOBE_XFORM || code == JWRN_JFIF_MAJOR ||
+      code == JWRN_TOO_MUCH_DATA)
+    return;
+  on_jpeg_error(common);
+}
+
+void limit_jpeg_scans(j_common_ptr common) {
+  if (!common->is_decompressor) return;
+  if (reinterpret_cast<j_decompress_ptr>(common)->input_scan_number <= kMaxJpegScans) return;
+  auto* error = reinterpret_cast<JpegError*>(common->err);
+  std::snprintf(error->text, sizeof(error->text), "more than %d scans", kMaxJpegScans);
+  std::longjmp(error->jump, 1);
+}
+
+/// A little- or big-endian number in `text`, if it lies inside.
+std::optional<uint32_t> exif_number(std::string_view text, std::size_t at, std::size_t bytes, bool is_big) {
+  if (at > text.size() || bytes > text.size() - at) return std::nullopt;
+  uint32_t value = 0;
+  for (std::size_t i = 0; i < bytes; ++i)
+    value = value << 8 | static_cast<unsigned char>(text[at + (is_big ? i : bytes - 1 - i)]);
+  return value;
+}
+
+/// Tag 274 of the first image file directory; 1 where there is none.
+int exif_orientation(std::string_view segment) {
+  constexpr std::string_view kMark("Exif\0\0", 6);
+  if (!segment.starts_with(kMark)) return 1;
+  segment.remove_prefix(kMark.size());
+  const bool is_big = segment.starts_with("MM");
+  if (!is_big && !segment.starts_with("II")) return 1;
+  const auto directory = exif_number(segment, 4, 4, is_big);
+  const auto count = directory ? exif_number(segment, *directory, 2, is_big) : std::nullopt;
+  for (std::size_t i = 0; count && i < *count; ++i) {
+    const std::size_t entry = std::size_t{*directory} + 2 + 12 * i;
+    const auto tag = exif_number(segment, entry, 2, is_big);
+    if (!tag) return 1;
+    if (*tag != 274) continue;
+    const auto value = exif_number(segment, entry + 8, 2, is_big);
+    return value && *value >= 1 && *value <= 8 ? static_cast<int>(*value) : 1;
+  }
+  return 1;
+}
+
+uint8_t scale_by(uint8_t value, uint8_t factor) {
+  const unsigned product = unsigned{value} * factor + 128;
+  return static_cast<uint8_t>(((product >> 8) + product) >> 8);
+}
+
+/// Four channels to three as Pillow does; CMYK in JPEG is stored inverted, by Adobe's convention.
+void cmyk_row_to_rgb(const uint8_t* cmyk, uint8_t* rgb, int64_t width) {
+  for (int64_t x = 0; x < width; ++x, cmyk += 4, rgb += 3) {
+    const uint8_t light = cmyk[3];
+    for (int c = 0; c < 3; ++c)
+      rgb[c] = static_cast<uint8_t>(light - scale_by(static_cast<uint8_t>(255 - cmyk[c]), light));
+  }
+}
+
+struct JpegBuffers {
+  RawImage image;
+  std::vector<uint8_t> row;
+};
+
+[[noreturn]] void refuse_jpeg(JpegError& error, const char* format, long long first, long long second,
+                              long long third) {
+  std::snprintf(error.text, sizeof(error.text), format, first, second, third);
+  std::longjmp(error.jump, 1);
+}
+
+int saved_orientation(const jpeg_decompress_struct& jpeg) {
+  for (const jpeg_marker_struct* marker = jpeg.marker_list; marker != nullptr; marker = marker->next) {
+    const int orientation = exif_orientation(
+        {reinterpret_cast<const char*>(marker->data), static_cast<std::size_t>(marker->data_length)});
+    if (orientation != 1) return orientation;
+  }
+  return 1;
+}
+
+/// Leaves by longjmp on an error.
+void read_jpeg_steps(jpeg_decompress_struct& jpeg, jpeg_progress_mgr& progress, JpegError& error,
+                     std::string_view bytes, JpegBuffers& out) {
+  jpeg_create_decompress(&jpeg);
+  progress.progress_monitor = limit_jpeg_scans;
+  jpeg.progress = &progress;
+  jpeg.mem->max_memory_to_use = kMaxJpegMemory;
+  jpeg_mem_src(&jpeg, reinterpret_cast<const unsigned char*>(bytes.data()),
+               static_cast<unsigned long>(bytes.size()));
+  jpeg_save_markers(&jpeg, JPEG_APP0 + 1, 0xffff);
+  jpeg_read_header(&jpeg, TRUE);
+
+  RawImage& image = out.image;
+  image.width = jpeg.image_width;
+  image.height = jpeg.image_height;
+  if (image.width > kMaxPixels / image.height)
+    refuse_jpeg(error, "%lld x %lld pixels, at most %lld are accepted", image.width, image.height,
+                kMaxPixels);
+  // With Huffman codes a block of 8 x 8 pixels takes a bit at least.
+  if (!jpeg.arith_code && image.width * image.height / 512 > static_cast<int64_t>(bytes.size()))
+    refuse_jpeg(error, "%lld x %lld pixels cannot come from %lld bytes", image.width, image.height,
+                static_cast<long long>(bytes.size()));
+
+  const bool is_cmyk = jpeg.jpeg_color_space == JCS_CMYK || jpeg.jpeg_color_space == JCS_YCCK;
+  const bool is_gray = jpeg.jpeg_color_space == JCS_GRAYSCALE;
+  jpeg.out_color_space = is_cmyk ? JCS_CMYK : is_gray ? JCS_GRAYSCALE : JCS_RGB;
+  jpeg_start_decompress(&jpeg);
+  image.channels = is_gray ? 1 : 3;
+  const auto stride = static_cast<std::size_t>(image.width * image.channels);
+  image.pixels.resize(stride * static_cast<std::size_t>(image.height));
+  if (is_cmyk) out.row.resize(static_cast<std::size_t>(image.width) * 4);
+  while (jpeg.output_scanline < jpeg.output_height) {
+    uint8_t* target = image.pixels.data() + jpeg.output_scanline * stride;
+    JSAMPROW row = is_cmyk ? out.row.data() : target;
+    jpeg_read_scanlines(&jpeg, &row, 1);
+    if (is_cmyk) cmyk_row_to_rgb(out.row.data(), target, image.width);
+  }
+  image.orientation = saved_orientation(jpeg);
+  jpeg_finish_decompress(&jpeg);
+}
+
+/// The only frame that a longjmp returns to; it has no variables that could be lost.
+/// @return false with the reason in `error`
+__attribute__((noinline)) bool read_jpeg(jpeg_decompress_struct& jpeg, jpeg_progress_mgr& progress,
+                                         JpegError& error, std::string_view bytes, JpegBuffers& out,
+                                         void (*steps)(jpeg_decompress_struct&, jpeg_progress_mgr&,
+                                                       JpegError&, std::string_view, JpegBuffers&)) {
+  if (setjmp(error.jump) != 0) return false;
+  steps(jpeg, progress, error, bytes, out);
+  return true;
+}
+
+}  // namespace
+
+RawImage decode_jpeg(std::string_view bytes, std::string_view where) {
+  JpegError error;
+  JpegBuffers out;
+  jpeg_decompress_struct jpeg{};
+  jpeg_progress_mgr progress{};
+  jpeg.err = jpeg_std_error(&error.manager);
+  error.manager.error_exit = on_jpeg_error;
+  error.manager.emit_message = on_jpeg_message;
+  bool done = false;
+  try {
+    done = read_jpeg(jpeg, progress, error, bytes, out, read_jpeg_steps);
+  } catch (...) {
+    jpeg_destroy_decompress(&jpeg);
+    throw;
+  }
+  jpeg_destroy_decompress(&jpeg);
+  require<FileError>(done, "{}: not a readable JPEG image: {}", where, std::string(error.text));
+  return std::move(out.image);
+}
+
+}  // namespace diffusers

@@ -1,0 +1,224 @@
+#include <algorithm>
+#include <array>
+#include <unordered_map>
+#include <utility>
+
+#include <diffusers/core/tensor.h>
+#include <diffusers/io/safetensors.h>
+
+#include <ATen/ATen.h>
+
+#include "core/format.h"
+#include "core/json.h"
+#include "io/posix_file.h"
+#include "io/safetensors_header.h"
+
+namespace diffusers {
+namespace {
+
+/// LibTorch's dtypes, parallel to kSafetensorsDtypes; it has none for the six-bit ones.
+constexpr std::array<at::ScalarType, kSafetensorsDtypes.size()> kScalarTypes{at::kBool,
+                                                                             at::kFloat4_e2m1fn_x2,
+                                                                             at::ScalarType::Undefined,
+                                                                             at::ScalarType::Undefined,
+                                                                             at::kByte,
+                                                                             at::kChar,
+                                                                             at::kFloat8_e5m2,
+                                                                             at::kFloat8_e4m3fn,
+                                                                             at::kFloat8_e8m0fnu,
+                                                                             at::kFloat8_e4m3fnuz,
+                                                                             at::kFloat8_e5m2fnuz,
+                                                                             at::kShort,
+                                                                             at::kUInt16,
+                                                                             at::kHalf,
+                                                                             at::kBFloat16,
+                                                                             at::kInt,
+                                                                             at::kUInt32,
+                                                                             at::kFloat,
+                                                                             at::kComplexFloat,
+                                                                             at::kDouble,
+                                                                             at::kLong,
+                                                                             at::kUInt64};
+
+constexpr std::size_t kNoDtype = kScalarTypes.size();
+
+std::size_t dtype_index(at::ScalarType dtype) {
+  if (dtype == at::ScalarType::Undefined) return kNoDtype;
+  return static_cast<std::size_t>(std::find(kScalarTypes.begin(), kScalarTypes.end(), dtype) -
+                                  kScalarTypes.begin());
+}
+
+/// Two four-bit numbers make one element in LibTorch, and one byte.
+constexpr bool is_packed(at::ScalarType dtype) { return dtype == at::kFloat4_e2m1fn_x2; }
+
+SafetensorsInfo to_info(const SafetensorsEntry& entry, const std::string& path) {
+  SafetensorsInfo info{kScalarTypes[entry.dtype], entry.shape, entry.end - entry.begin};
+  require<FileError>(info.dtype != at::ScalarType::Undefined,
+                     "{}: tensor {} has dtype {}, which LibTorch lacks", path, escaped(entry.name),
+                     kSafetensorsDtypes[entry.dtype].name);
+  if (is_packed(info.dtype)) {
+    require<FileError>(!info.shape.empty() && info.shape.back() % 2 == 0,
+                       "{}: the last dimension of tensor {} is odd, but {} holds two numbers in a byte", path,
+                       escaped(entry.name), kSafetensorsDtypes[entry.dtype].name);
+    info.shape.back() /= 2;
+  }
+  return info;
+}
+
+/// The tensor as the file holds it: on the CPU, contiguous, without lazy conjugation.
+at::Tensor plain(const at::Tensor& tensor) {
+  return tensor.detach().resolve_conj().resolve_neg().cpu().contiguous();
+}
+
+void check_writable(const std::string& name, const at::Tensor& tensor) {
+  require<TensorError>(name != "__metadata__", "a tensor cannot be named __metadata__ in a safetensors file");
+  require<TensorError>(tensor.defined(), "tensor {} is undefined", escaped(name));
+  require<TensorError>(tensor.layout() == at::kStrided && !tensor.is_meta() && !tensor.is_quantized(),
+                       "tensor {} is sparse, quantized or without data: {}", escaped(name), describe(tensor));
+  require<TensorError>(dtype_index(tensor.scalar_type()) != kNoDtype,
+                       "tensor {} has dtype {}, which a safetensors file cannot hold", escaped(name),
+                       dtype_name(tensor.scalar_type()));
+}
+
+std::string json_text(const std::string& text, std::string_view what) {
+  try {
+    return Json(text).dump();
+  } catch (const Json::exception&) {
+    fail<TensorError>("the {} {} is not valid UTF-8", what, escaped(text));
+  }
+}
+
+}  // namespace
+
+struct SafetensorsFile::State {
+  explicit State(const std::string& path) : file(path) {
+    unsigned char prefix[kSafetensorsPrefix];
+    require<FileError>(file.size() >= sizeof(prefix), "{}: {} bytes are too few for a safetensors file", path,
+                       file.size());
+    file.read(prefix, sizeof(prefix), 0);
+    const uint64_t header_size = safetensors_header_size(prefix, file.size(), path);
+    data_begin = kSafetensorsPrefix + header_size;
+    std::string text(header_size, '\0');
+    file.read(text.data(), text.size(), kSafetensorsPrefix);
+    SafetensorsHeader header = parse_safetensors_header(text, file.size() - data_begin, path);
+    metadata = std::move(header.metadata);
+    for (const auto& entry : header.entries) {
+      tensors.emplace(entry.name, Item{to_info(entry, path), entry.begin});
+      names.push_back(entry.name);
+    }
+  }
+
+  struct Item {
+    SafetensorsInfo info;
+    uint64_t begin = 0;
+  };
+  const Item& item(std::string_view name) const {
+    const auto found = tensors.find(std::string(name));
+    require<FileError>(found != tensors.end(), "{}: there is no tensor {} among {}", file.path(),
+                       escaped(name), names.size());
+    return found->second;
+  }
+
+  InputFile file;
+  uint64_t data_begin = 0;
+  std::map<std::string, std::string> metadata;
+  std::vector<std::string> names;
+  std::unordered_map<std::string, Item> tensors;
+};
+
+SafetensorsFile::SafetensorsFile(const std::string& path) : state_(std::make_unique<State>(path)) {}
+SafetensorsFile::SafetensorsFile(SafetensorsFile&&) noexcept = default;
+SafetensorsFile& SafetensorsFile::operator=(SafetensorsFile&&) noexcept = default;
+SafetensorsFile::~SafetensorsFile() = default;
+
+const std::string& SafetensorsFile::path() const { return state_->file.path(); }
+const std::vector<std::string>& SafetensorsFile::names() const { return state_->names; }
+const std::map<std::string, std::string>& SafetensorsFile::metadata() const { return state_->metadata; }
+bool SafetensorsFile::contains(std::string_view name) const {
+  return state_->tensors.contains(std::string(name));
+}
+const SafetensorsInfo& SafetensorsFile::info(std::string_view name) const { return state_->item(name).info; }
+
+at::Tensor SafetensorsFile::get(std::string_view name, at::Device device,
+                                std::optional<at::ScalarType> dtype) const {
+  const auto& [info, begin] = state_->item(name);
+  at::Tensor tensor;
+  try {
+    tensor = at::empty(info.shape, at::TensorOptions().dtype(info.dtype));
+  } catch (const c10::Error& error) {
+    fail<FileError>("{}: cannot make tensor {} of shape {}: {}", path(), escaped(name),
+                    shape_string(info.shape), error.what_without_backtrace());
+  }
+  auto* bytes = static_cast<unsigned char*>(tensor.data_ptr());
+  state_->file.read(bytes, info.nbytes, state_->data_begin + begin);
+  // Any other byte in a bool is undefined behaviour; what is not zero is true.
+  if (info.dtype == at::kBool)
+    std::transform(bytes, bytes + info.nbytes, bytes, [](auto byte) { return byte != 0; });
+  if (dtype && at::isFloatingType(info.dtype) && !is_packed(info.dtype)) return tensor.to(device, *dtype);
+  return tensor.to(device);
+}
+
+TensorMap load_safetensors(const std::string& path, const LoadSafetensorsOptions& options) {
+  const SafetensorsFile file(path);
+  TensorMap tensors;
+  for (const auto& name : file.names()) tensors.insert(name, file.get(name, options.device, options.dtype));
+  return tensors;
+}
+
+void save_safetensors(const TensorMap& tensors, const std::string& path,
+                      const std::map<std::string, std::string>& metadata) {
+  std::vector<const TensorMap::value_type*> items;
+  for (const auto& item : tensors) {
+    check_writable(item.first, item.second);
+    items.push_back(&item);
+  }
+  // The reference sorts by dtype, widest first, which keeps every tensor aligned; then by name.
+  std::sort(items.begin(), items.end(), [](const auto* left, const auto* right) {
+    const auto left_dtype = dtype_index(left->second.scalar_type());
+    const auto right_dtype = dtype_index(right->second.scalar_type());
+    return left_dtype != right_dtype ? left_dtype > right_dtype : left->first < right->first;
+  });
+
+  std::string header = "{";
+  if (!metadata.empty()) {
+    header += "\"__metadata__\":{";
+    for (const auto& [key, value] : metadata)
+      header += fmt::format("{}{}:{}", header.back() == '{' ? "" : ",", json_text(key, "metadata key"),
+                            json_text(value, "metadata value"));
+    header += "}";
+  }
+  uint64_t offset = 0;
+  for (const auto* item : items) {
+    const auto& [name, tensor] = *item;
+    std::vector<int64_t> shape = tensor.sizes().vec();
+    if (is_packed(tensor.scalar_type())) {
+      require<TensorError>(!shape.empty(), "tensor {} has packed four-bit numbers but no dimension",
+                           escaped(name));
+      shape.back() *= 2;
+    }
+    header += fmt::format("{}{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}",
+                          header.size() == 1 ? "" : ",", json_text(name, "tensor name"),
+                          kSafetensorsDtypes[dtype_index(tensor.scalar_type())].name, fmt::join(shape, ","),
+                          offset, offset + tensor.nbytes());
+    offset += tensor.nbytes();
+  }
+  header += "}";
+  header.resize((header.size() + 7) / 8 * 8, ' ');
+  require<FileError>(header.size() <= kSafetensorsMaxHeader,
+                     "{}: the header takes {} bytes, the format allows {}", path, header.size(),
+                     kSafetensorsMaxHeader);
+
+  AtomicFile file(path);
+  unsigned char prefix[kSafetensorsPrefix];
+  for (std::size_t i = 0; i < kSafetensorsPrefix; ++i)
+    prefix[i] = static_cast<unsigned char>(uint64_t{header.size()} >> (8 * i));
+  file.write(prefix, sizeof(prefix));
+  file.write(header);
+  for (const auto* item : items) {
+    const at::Tensor tensor = plain(item->second);
+    file.write(tensor.const_data_ptr(), tensor.nbytes());
+  }
+  file.commit();
+}
+
+}  // namespace diffusers

@@ -1,0 +1,198 @@
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <diffusers/core/error.h>
+#include <diffusers/io/checkpoint.h>
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include "core/json.h"
+#include "support/golden.h"
+
+namespace diffusers {
+namespace {
+
+using test::expect_equal;
+using test::expect_throws_with;
+using test::golden_path;
+using test::TemporaryFolder;
+
+const std::string kIndex = "diffusion_pytorch_model.safetensors.index.json";
+const std::string kSingle = "diffusion_pytorch_model.safetensors";
+
+/// The tiny model that Python saved, in the order of its state dict.
+TensorMap python_state_dict() {
+  const TensorMap stored = load_weights(golden_path("io/whole"));
+  TensorMap ordered;
+  for (const auto& name :
+       parse_json(test::load_golden("io.safetensors").metadata.at("state_dict_order"), "order"))
+    ordered.insert(name.get<std::string>(), stored.at(name.get<std::string>()));
+  EXPECT_EQ(ordered.size(), stored.size());
+  return ordered;
+}
+
+void copy_file(const std::string& from, const std::string& to) {
+  write_file_atomically(to, read_text_file(from));
+}
+
+void copy_shards(const TemporaryFolder& folder) {
+  for (const auto& name : list_folder(golden_path("io/shards")))
+    copy_file(golden_path("io/shards/" + name), folder / name);
+}
+
+TEST(Weights, ShardsOfPythonLoadAsTheWholeFile) {
+  const TensorMap whole = load_weights(golden_path("io/whole"));
+  for (const std::string variant : {"", "fp16"}) {
+    const WeightsReader reader(golden_path("io/shards"), "diffusion_pytorch_model", variant);
+    EXPECT_TRUE(reader.is_sharded());
+    EXPECT_EQ(reader.names().size(), whole.size());
+    for (const auto& [name, tensor] : whole) {
+      EXPECT_EQ(reader.info(name).shape, tensor.sizes().vec());
+      expect_equal(reader.get(name), tensor, name);
+    }
+    EXPECT_FALSE(reader.contains("x"));
+    expect_throws_with<FileError>([&] { (void)reader.get("x"); }, "there is no tensor \"x\"");
+  }
+}
+
+TEST(Weights, SavesTheFilesThatPythonSaves) {
+  const TensorMap tensors = python_state_dict();
+  const TemporaryFolder folder;
+  save_weights(tensors, folder / "whole");
+  save_weights(tensors, folder / "shards", "diffusion_pytorch_model", {.max_shard_size = 5000});
+  save_weights(tensors, folder / "shards", "diffusion_pytorch_model",
+               {.variant = "fp16", .max_shard_size = 5000});
+  for (const std::string part : {"whole", "shards"}) {
+    std::vector<std::string> names = list_folder(golden_path("io/" + part));
+    std::erase(names, "config.json");
+    EXPECT_EQ(list_folder(folder / part), names);
+    for (const auto& name : names)
+      EXPECT_EQ(read_text_file(folder / (part + "/" + name)),
+                read_text_file(golden_path("io/" + part + "/" + name)))
+          << name;
+  }
+}
+
+TEST(Weights, ATensorAboveTheLimitHasItsOwnShard) {
+  const TemporaryFolder folder;
+  save_weights({{"a", at::ones({1})}, {"large", at::ones({100})}, {"b", at::ones({1})}}, folder.path(),
+               "model", {.max_shard_size = 40});
+  const Json index = parse_json(read_text_file(folder / "model.safetensors.index.json"), "index");
+  EXPECT_EQ(index["weight_map"]["large"], "model-00001-of-00002.safetensors");
+  EXPECT_EQ(index["weight_map"]["a"], "model-00002-of-00002.safetensors");
+  EXPECT_EQ(index["weight_map"]["b"], "model-00002-of-00002.safetensors");
+  EXPECT_EQ(index["metadata"]["total_size"], 408);
+}
+
+TEST(Weights, SavingAgainRemovesWhatIsStale) {
+  const TemporaryFolder folder;
+  const TensorMap tensors = python_state_dict();
+  const auto save = [&](int64_t size, const std::string& variant = "") {
+    save_weights(tensors, folder.path(), "diffusion_pytorch_model",
+                 {.variant = variant, .max_shard_size = size});
+  };
+  save(1000, "ema");
+  const std::size_t others = list_folder(folder.path()).size();
+  write_file_atomically(folder / "config.json", "{}");
+  save(5000);
+  EXPECT_EQ(list_folder(folder.path()).size(), others + 1 + 4);
+  save(8000);
+  EXPECT_EQ(list_folder(folder.path()).size(), others + 1 + 3);
+  expect_equal(load_weights(folder.path()).at("conv_in.weight"), tensors.at("conv_in.weight"));
+  save(1'000'000);
+  EXPECT_EQ(list_folder(folder.path()).size(), others + 1 + 1);
+  EXPECT_FALSE(WeightsReader(folder.path()).is_sharded());
+  save(5000);
+  EXPECT_FALSE(file_exists(folder / kSingle));
+  EXPECT_TRUE(WeightsReader(folder.path()).is_sharded());
+}
+
+TEST(Weights, LegacyIndexNamesAreRead) {
+  const TemporaryFolder folder;
+  for (const auto& name : list_folder(golden_path("io/shards")))
+    if (name.find("of-00003") != std::string::npos && name.find("fp16") == std::string::npos)
+      copy_file(golden_path("io/shards/" + name), folder / name);
+  copy_file(golden_path("io/shards/" + kIndex),
+            folder / "diffusion_pytorch_model.safetensors.fp16.index.json");
+  EXPECT_EQ(load_weights(folder.path(), "diffusion_pytorch_model", {.variant = "fp16"}).size(),
+            load_weights(golden_path("io/whole")).size());
+}
+
+TEST(Weights, MissingFilesAndPicklesAreExplained) {
+  const TemporaryFolder folder;
+  expect_throws_with<FileError>([&] { load_weights(folder / "none"); }, "there is no such folder");
+  expect_throws_with<FileError>([&] { load_weights(folder.path()); }, "no other safetensors file");
+  write_file_atomically(folder / "diffusion_pytorch_model.bin", "x");
+  expect_throws_with<FileError>([&] { load_weights(folder.path()); }, "convert it to safetensors");
+  remove_file(folder / "diffusion_pytorch_model.bin");
+  save_weights({{"a", at::ones({1})}}, folder.path(), "model", {.variant = "fp16"});
+  expect_throws_with<FileError>([&] { load_weights(folder.path(), "model"); },
+                                "there are: model.fp16.safetensors");
+  expect_throws_with<FileError>([&] { load_weights(folder.path(), "../model"); }, "not a plain file name");
+  expect_throws_with<FileError>([&] { load_weights(folder.path(), "model", {.variant = "/x"}); },
+                                "not a plain file name");
+  expect_throws_with<ConfigError>([&] { save_weights({}, folder.path(), "model", {.max_shard_size = 0}); },
+                                  "max_shard_size is 0");
+}
+
+TEST(Weights, InconsistentIndicesAreRefused) {
+  struct Case {
+    std::string name;
+    std::function<void(Json&)> change;
+    std::string message;
+  };
+  const std::vector<Case> cases{
+      {"not an object", [](Json& index) { index = Json::array(); }, "weight_map"},
+      {"no map", [](Json& index) { index.erase("weight_map"); }, "weight_map"},
+      {"empty map", [](Json& index) { index["weight_map"] = Json::object(); }, "weight_map"},
+      {"map is a list", [](Json& index) { index["weight_map"] = Json::array({1}); }, "weight_map"},
+      {"a number for a file", [](Json& index) { index["weight_map"]["conv_in.bias"] = 1; },
+       "expected a string"},
+      {"a tensor missing in the index", [](Json& index) { index["weight_map"].erase("conv_in.bias"); },
+       "does not place there"},
+      {"a tensor too many",
+       [](Json& index) { index["weight_map"]["x"] = index["weight_map"]["conv_in.bias"]; },
+       "lacks tensor \"x\""},
+      {"a tensor in another shard",
+       [](Json& index) { index["weight_map"]["conv_in.bias"] = index["weight_map"]["conv_out.bias"]; },
+       "conv_in.bias"},
+      {"a missing shard", [](Json& index) { index["weight_map"]["x"] = "other.safetensors"; }, "is missing"},
+      {"a path", [](Json& index) { index["weight_map"]["x"] = "../other.safetensors"; },
+       "not a plain file name"},
+      {"an absolute path", [](Json& index) { index["weight_map"]["x"] = "/etc/passwd"; },
+       "not a plain file name"},
+      {"the folder above", [](Json& index) { index["weight_map"]["x"] = ".."; }, "not a plain file name"},
+      {"a pickle", [](Json& index) { index["weight_map"]["x"] = "model.bin"; }, "convert it to safetensors"},
+  };
+  for (const auto& wrong : cases) {
+    SCOPED_TRACE(wrong.name);
+    const TemporaryFolder folder;
+    copy_shards(folder);
+    Json index = parse_json(read_text_file(folder / kIndex), "index");
+    wrong.change(index);
+    write_file_atomically(folder / kIndex, dump_json(index));
+    expect_throws_with<FileError>([&] { WeightsReader reader(folder.path()); }, wrong.message);
+  }
+}
+
+TEST(Weights, LinksMustStayInTheFolderOrTheHubCache) {
+  const TemporaryFolder folder;
+  create_folders(folder / "blobs");
+  create_folders(folder / "snapshots/1/unet");
+  create_folders(folder / "elsewhere");
+  copy_file(golden_path("io/whole/" + kSingle), folder / "blobs/0123");
+  copy_file(golden_path("io/whole/" + kSingle), folder / "elsewhere/file");
+  const std::string link = folder / ("snapshots/1/unet/" + kSingle);
+  ASSERT_EQ(::symlink("../../../blobs/0123", link.c_str()), 0);
+  EXPECT_NO_THROW(load_weights(folder / "snapshots/1/unet"));
+  remove_file(link);
+  ASSERT_EQ(::symlink("../../../elsewhere/file", link.c_str()), 0);
+  expect_throws_with<FileError>([&] { load_weights(folder / "snapshots/1/unet"); },
+                                "leads out of the folder");
+}
+
+}  // namespace
+}  // namespace diffusers

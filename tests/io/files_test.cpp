@@ -1,0 +1,131 @@
+#include <csignal>
+#include <string>
+#include <vector>
+
+#include <diffusers/core/error.h>
+#include <diffusers/io/files.h>
+
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "support/golden.h"
+
+namespace diffusers {
+namespace {
+
+using test::expect_throws_with;
+using test::TemporaryFolder;
+
+TEST(Files, TextRoundTripsAndReplacesInOneStep) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "a.txt";
+  write_file_atomically(path, "first");
+  EXPECT_EQ(read_text_file(path), "first");
+  const std::string large(3 << 20, 'x');
+  write_file_atomically(path, large);
+  EXPECT_EQ(read_text_file(path), large);
+  EXPECT_EQ(list_folder(folder.path()), std::vector<std::string>{"a.txt"});
+}
+
+TEST(Files, ModeFollowsTheUmask) {
+  const TemporaryFolder folder;
+  const mode_t before = ::umask(027);
+  write_file_atomically(folder / "a", "x");
+  ::umask(before);
+  struct stat status {};
+  ASSERT_EQ(::stat((folder / "a").c_str(), &status), 0);
+  EXPECT_EQ(status.st_mode & 0777, 0640U);
+}
+
+TEST(Files, LargeFilesAreRefusedUnread) {
+  const TemporaryFolder folder;
+  write_file_atomically(folder / "a", "12345");
+  EXPECT_EQ(read_text_file(folder / "a", 5), "12345");
+  expect_throws_with<FileError>([&] { read_text_file(folder / "a", 4); }, "5 bytes, at most 4");
+}
+
+TEST(Files, AFailedWriteLeavesTheOldFileAndNoLitter) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "a";
+  write_file_atomically(path, "old");
+  // A limit on the size of files fails write() as a full disk does.
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  auto* const handler = std::signal(SIGXFSZ, SIG_IGN);
+  const rlimit small{4096, before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
+  expect_throws_with<FileError>([&] { write_file_atomically(path, std::string(1 << 20, 'x')); },
+                                "File too large");
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+  std::signal(SIGXFSZ, handler);
+  EXPECT_EQ(read_text_file(path), "old");
+  EXPECT_EQ(list_folder(folder.path()), std::vector<std::string>{"a"});
+  write_file_atomically(path, "new");
+  EXPECT_EQ(read_text_file(path), "new");
+}
+
+TEST(Files, PlacesThatCannotBeWrittenAreNamed) {
+  const TemporaryFolder folder;
+  const std::string missing = folder / "no/a";
+  expect_throws_with<FileError>([&] { write_file_atomically(missing, "x"); },
+                                missing + ": cannot create: No such file");
+  expect_throws_with<FileError>([&] { write_file_atomically(folder.path(), "x"); }, "it is a folder");
+  expect_throws_with<FileError>([&] { write_file_atomically(folder.path() + "/", "x"); },
+                                "not the name of a file");
+  expect_throws_with<FileError>([&] { write_file_atomically("", "x"); }, "empty");
+  write_file_atomically(folder / "file", "x");
+  expect_throws_with<FileError>([&] { create_folders(folder / "file/inner"); }, "cannot create folder");
+  expect_throws_with<FileError>([&] { list_folder(folder / "none"); }, "No such file");
+}
+
+TEST(Files, FoldersAreCreatedAndRemovedWithAllTheyHold) {
+  const TemporaryFolder folder;
+  create_folders(folder / "a/b//c/");
+  create_folders(folder / "a/b/c");
+  write_file_atomically(folder / "a/b/c/file", "x");
+  write_file_atomically(folder / "kept", "x");
+  ASSERT_EQ(::symlink((folder / "kept").c_str(), (folder / "a/link").c_str()), 0);
+  ASSERT_EQ(::symlink(folder.path().c_str(), (folder / "a/b/up").c_str()), 0);
+  remove_folder(folder / "a");
+  EXPECT_FALSE(folder_exists(folder / "a"));
+  EXPECT_EQ(read_text_file(folder / "kept"), "x");
+  EXPECT_NO_THROW(remove_folder(folder / "a"));
+  expect_throws_with<FileError>([&] { remove_folder(folder / "kept"); }, "cannot remove folder");
+  remove_file(folder / "kept");
+  EXPECT_NO_THROW(remove_file(folder / "kept"));
+  EXPECT_TRUE(list_folder(folder.path()).empty());
+}
+
+TEST(Files, RenameReplaces) {
+  const TemporaryFolder folder;
+  write_file_atomically(folder / "a", "1");
+  write_file_atomically(folder / "b", "2");
+  rename_path(folder / "a", folder / "b");
+  EXPECT_EQ(read_text_file(folder / "b"), "1");
+  expect_throws_with<FileError>([&] { rename_path(folder / "a", folder / "b"); }, "cannot rename");
+}
+
+TEST(Files, PathsAreTakenApart) {
+  EXPECT_EQ(join_path("a", "b"), "a/b");
+  EXPECT_EQ(join_path("a/", "b"), "a/b");
+  EXPECT_EQ(join_path("", "b"), "b");
+  EXPECT_EQ(base_name("a/b"), "b");
+  EXPECT_EQ(base_name("b"), "b");
+  EXPECT_EQ(parent_folder("a/b"), "a");
+  EXPECT_EQ(parent_folder("/b"), "/");
+  EXPECT_EQ(parent_folder("b"), ".");
+}
+
+TEST(Files, OnlyPlainBasenamesPass) {
+  for (const std::string name : {"a", "a.b-c", "...", "a b", ".hidden"})
+    EXPECT_TRUE(is_plain_basename(name)) << name;
+  for (const std::string& name : {std::string(), std::string("."), std::string(".."), std::string("a/b"),
+                                  std::string("/a"), std::string("..\\a"), std::string("a\0", 2)})
+    expect_throws_with<FileError>([&] { require_plain_basename(name, "the shard"); },
+                                  "is not a plain file name");
+}
+
+}  // namespace
+}  // namespace diffusers

@@ -1,0 +1,148 @@
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include <diffusers/core/error.h>
+#include <diffusers/io/image.h>
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "support/golden.h"
+
+namespace diffusers {
+namespace {
+
+using test::expect_close;
+using test::expect_equal;
+using test::expect_throws_with;
+using test::golden_path;
+using test::TemporaryFolder;
+
+TEST(Image, EveryKindOfPngAndJpegHasThePixelsOfPillow) {
+  const auto golden = test::load_golden("io.safetensors");
+  const std::string folder = golden_path("io/images");
+  for (const auto& name : list_folder(folder)) {
+    // JPEG decoders may round the inverse transform and the chroma upsampling differently.
+    const double tolerance = name.ends_with(".jpg") ? 1.0 : 0.0;
+    const at::Tensor color = load_image(join_path(folder, name), {.channels = 3});
+    EXPECT_EQ(color.scalar_type(), at::kByte);
+    expect_close(color, golden["rgb/" + name], 0, tolerance, name);
+    expect_close(load_image(join_path(folder, name), {.channels = 1}), golden["gray/" + name], 0, tolerance,
+                 name);
+    if (name.starts_with("turned"))
+      expect_close(load_image(join_path(folder, name), {.exif_transpose = true}), golden["upright/" + name],
+                   0, tolerance, name);
+  }
+}
+
+TEST(Image, ChannelsOfTheFileAreKeptByDefault) {
+  const std::string folder = golden_path("io/images");
+  for (const std::string name : {"gray.png", "gray_16.png", "gray_alpha.png", "one_bit.png", "gray.jpg"})
+    EXPECT_EQ(load_image(join_path(folder, name)).size(0), 1) << name;
+  for (const std::string name : {"rgb.png", "rgba.png", "palette.png", "cmyk.jpg", "rgb.jpg"})
+    EXPECT_EQ(load_image(join_path(folder, name)).size(0), 3) << name;
+  expect_throws_with<ConfigError>([&] { load_image(join_path(folder, "rgb.png"), {.channels = 2}); },
+                                  "channels is 2");
+}
+
+TEST(Image, SavedImagesLoadAgain) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "x.png";
+  const at::Tensor color = at::randint(0, 256, {3, 5, 9}, at::kByte);
+  save_image(color, path);
+  expect_equal(load_image(path), color, "rgb");
+  save_image(color.unsqueeze(0), path);
+  expect_equal(load_image(path), color, "batch of one");
+  save_image(color.narrow(0, 1, 1), path);
+  expect_equal(load_image(path), color.narrow(0, 1, 1), "gray");
+  save_image(at::cat({color, color.narrow(0, 0, 1)}), path);
+  expect_equal(load_image(path), color, "rgba");
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  save_image(at::tensor({-1.0F, 0.0F, 0.5F, 0.5019F, 1.0F, 7.0F, nan, HUGE_VALF}).reshape({1, 1, 8}), path);
+  expect_equal(load_image(path), at::tensor({0, 0, 128, 128, 255, 255, 0, 255}, at::kByte).reshape({1, 1, 8}),
+               "float");
+  save_image(at::full({1, 2, 2}, 0.2, at::kHalf), path);
+  expect_equal(load_image(path), at::full({1, 2, 2}, 51, at::kByte), "half");
+  EXPECT_EQ(list_folder(folder.path()).size(), 1U);
+}
+
+TEST(Image, WhatIsNoImageIsRefused) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "x.png";
+  expect_throws_with<TensorError>([&] { save_image({}, path); }, "undefined");
+  expect_throws_with<TensorError>([&] { save_image(at::ones({2, 2}), path); }, "[2, 2]");
+  expect_throws_with<TensorError>([&] { save_image(at::ones({2, 3, 4, 4}), path); }, "[2, 3, 4, 4]");
+  expect_throws_with<TensorError>([&] { save_image(at::ones({2, 4, 4}), path); }, "1, 3 or 4 channels");
+  expect_throws_with<TensorError>([&] { save_image(at::ones({3, 0, 4}), path); }, "empty");
+  expect_throws_with<TensorError>([&] { save_image(at::ones({3, 4, 4}, at::kLong), path); }, "int64");
+  expect_throws_with<FileError>([&] { save_image(at::ones({3, 4, 4}), folder / "x.jpg"); }, ".png");
+  expect_throws_with<FileError>(
+      [&] {
+        save_image(at::ones({3, 4, 4}), folder / "no/x.png");
+      },
+      "No such file");
+  EXPECT_TRUE(list_folder(folder.path()).empty());
+}
+
+TEST(ImageGrid, LaysImagesOutRowByRow) {
+  const at::Tensor images = at::arange(1, 6, at::kFloat).div(10).reshape({5, 1, 1, 1}).expand({5, 3, 2, 3});
+  const at::Tensor grid = make_grid(images, {.columns = 3, .padding = 1, .pad_value = 1.0});
+  EXPECT_EQ(shape_string(grid.sizes()), "[3, 7, 13]");
+  EXPECT_FLOAT_EQ(grid[0][0][0].item<float>(), 1.0F);
+  EXPECT_FLOAT_EQ(grid[0][1][1].item<float>(), 0.1F);
+  EXPECT_FLOAT_EQ(grid[2][2][11].item<float>(), 0.3F);
+  EXPECT_FLOAT_EQ(grid[1][4][5].item<float>(), 0.5F);
+  EXPECT_FLOAT_EQ(grid[1][4][9].item<float>(), 1.0F);
+  EXPECT_EQ(shape_string(make_grid(images.narrow(0, 0, 2)).sizes()), "[3, 6, 12]");
+  EXPECT_EQ(make_grid(images.to(at::kByte), {.pad_value = 1}).max().item<int64_t>(), 255);
+  expect_throws_with<ConfigError>([&] { make_grid(images, {.columns = 0}); }, "columns is 0");
+  expect_throws_with<ConfigError>([&] { make_grid(images, {.padding = -1}); }, "padding is -1");
+  expect_throws_with<ConfigError>([&] { make_grid(images, {.pad_value = NAN}); }, "pad_value");
+  const TemporaryFolder folder;
+  save_image_grid(images, folder / "samples.png", {.columns = 8});
+  EXPECT_EQ(shape_string(load_image(folder / "samples.png").sizes()), "[3, 6, 27]");
+}
+
+TEST(Image, DamagedFilesThrowFileErrorOrLoad) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "x";
+  for (const std::string name : {"rgb.png", "rgb_interlaced.png", "palette.png", "rgb_16.png", "rgb.jpg",
+                                 "rgb_progressive.jpg", "cmyk.jpg", "turned_6.jpg"}) {
+    const std::string good = read_text_file(golden_path("io/images/" + name));
+    // Without its end mark (two bytes) or last chunk a file is torn.
+    for (std::size_t size = 0; size + 2 < good.size(); size += size < 80 ? 1 : 29) {
+      test::write_bytes(path, std::string_view(good).substr(0, size));
+      EXPECT_THROW(load_image(path), FileError) << name << " cut at " << size;
+    }
+    for (std::size_t i = 0; i < good.size(); i += i < 200 ? 1 : 23) {
+      std::string bad = good;
+      bad[i] = static_cast<char>(bad[i] ^ (1 << (i % 8)));
+      test::write_bytes(path, bad);
+      try {
+        load_image(path, {.exif_transpose = true});
+      } catch (const FileError& error) {
+        EXPECT_NE(std::string(error.what()).find(path), std::string::npos) << error.what();
+      }
+    }
+  }
+  test::write_bytes(path, "GIF89a");
+  expect_throws_with<FileError>([&] { load_image(path); }, "expected a PNG or JPEG");
+}
+
+TEST(Image, SizesAreCheckedBeforeDecoding) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "x";
+  std::string jpeg = read_text_file(golden_path("io/images/rgb.jpg"));
+  const std::size_t frame = jpeg.find("\xff\xc0");
+  ASSERT_NE(frame, std::string::npos);
+  jpeg.replace(frame + 5, 4, "\xff\x01\xff\x01");
+  test::write_bytes(path, jpeg);
+  expect_throws_with<FileError>([&] { load_image(path); }, "65281 x 65281 pixels, at most 178956970");
+  jpeg.replace(frame + 5, 4, "\x20\x20\x20\x20");
+  test::write_bytes(path, jpeg);
+  expect_throws_with<FileError>([&] { load_image(path); }, "cannot come from");
+}
+
+}  // namespace
+}  // namespace diffusers
