@@ -1,0 +1,357 @@
+#include "ops/cpu/kernels.h"
+#include "ops/cpu/simd.h"
+
+namespace diffusers::cpu {
+namespace {
+
+// Lanes hold queries: a block is `Width` vectors of queries (16 or 8 of them) against all keys, which lie
+// packed in rows of `Depth` floats (8, 16 or 32, zero beyond the real depth). Scores of a block are kept as
+// [key][query].
+
+constexpr int64_t kBlock = 16;   // queries in a whole block
+constexpr int64_t kKeyTile = 4;  // keys for which scores are computed at a time
+constexpr int64_t kKeyBlock =
+    64;  // keys of a backward step, so that all it touches stays in the first-level cache
+
+/// Rows [0, padded) of `Depth` floats from `count` rows of `depth`, times `factor`; zero elsewhere.
+template <int64_t Depth>
+void pack_rows(const float* from, int64_t row_stride, int64_t count, int64_t depth, int64_t padded,
+               float factor, float* to) {
+  for (int64_t row = 0; row < padded; ++row, to += Depth) {
+    for (int64_t d = 0; d < Depth; d += kLanes) {
+      Vec value{};
+      if (row < count && d < depth) {
+        const float* at = from + row * row_stride + d;
+        value = d + kLanes <= depth ? load(at) * factor : load_some(at, depth - d) * factor;
+      }
+      store(to + d, value);
+    }
+  }
+}
+
+/// The first `depth` floats of `count` rows, times `factor`.
+template <int64_t Depth>
+void unpack_rows(const float* from, int64_t count, int64_t depth, float factor, float* to,
+                 int64_t row_stride) {
+  for (int64_t row = 0; row < count; ++row) {
+    for (int64_t d = 0; d < depth; d += kLanes) {
+      const Vec value = load(from + row * Depth + d) * factor;
+      if (d + kLanes <= depth) {
+        store(to + row * row_stride + d, value);
+      } else {
+        store_some(to + row * row_stride + d, value, depth - d);
+      }
+    }
+  }
+}
+
+/// to[column][row] = from[row][column] * factor, in tiles of 8 x 8; both dimensions are multiples of 8.
+void transpose(const float* from, int64_t rows, int64_t columns, float factor, float* to) {
+  for (int64_t row = 0; row < rows; row += kLanes) {
+    for (int64_t column = 0; column < columns; column += kLanes) {
+      Vec v[8];
+      for (int64_t k = 0; k < 8; ++k) v[k] = load(from + (row + k) * columns + column) * factor;
+      Vec a[8];
+      for (int64_t k = 0; k < 8; k += 2) {
+        a[k] = __builtin_shufflevector(v[k], v[k + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+        a[k + 1] = __builtin_shufflevector(v[k], v[k + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+      }
+      Vec b[8];
+      for (int64_t k = 0; k < 8; k += 4) {
+        b[k] = __builtin_shufflevector(a[k], a[k + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+        b[k + 1] = __builtin_shufflevector(a[k], a[k + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+        b[k + 2] = __builtin_shufflevector(a[k + 1], a[k + 3], 0, 1, 8, 9, 4, 5, 12, 13);
+        b[k + 3] = __builtin_shufflevector(a[k + 1], a[k + 3], 2, 3, 10, 11, 6, 7, 14, 15);
+      }
+      for (int64_t k = 0; k < 4; ++k) {
+        store(to + (column + k) * rows + row,
+              __builtin_shufflevector(b[k], b[k + 4], 0, 1, 2, 3, 8, 9, 10, 11));
+        store(to + (column + k + 4) * rows + row,
+              __builtin_shufflevector(b[k], b[k + 4], 4, 5, 6, 7, 12, 13, 14, 15));
+      }
+    }
+  }
+}
+
+/// scores[key][query] = sum_d rows[key][d] columns[d][query]; `keys` is a multiple of kKeyTile.
+template <int64_t Depth, int64_t Width>
+void multiply_keys(const float* rows, const float* columns, int64_t keys, float* scores) {
+  constexpr int64_t kQueries = Width * kLanes;
+  for (int64_t key = 0; key < keys; key += kKeyTile) {
+    Vec sum[kKeyTile][Width]{};
+    for (int64_t d = 0; d < Depth; ++d) {
+      Vec column[Width];
+      for (int64_t w = 0; w < Width; ++w) column[w] = load(columns + d * kQueries + w * kLanes);
+      for (int64_t k = 0; k < kKeyTile; ++k) {
+        const Vec factor = splat(rows[(key + k) * Depth + d]);
+        for (int64_t w = 0; w < Width; ++w) sum[k][w] += factor * column[w];
+      }
+    }
+    for (int64_t k = 0; k < kKeyTile; ++k)
+      for (int64_t w = 0; w < Width; ++w) store(scores + (key + k) * kQueries + w * kLanes, sum[k][w]);
+  }
+}
+
+/// columns[d][query] += sum_key rows[key][d] scores[key][query]
+template <int64_t Depth, int64_t Width>
+void accumulate_queries(const float* rows, const float* scores, int64_t keys, float* columns) {
+  constexpr int64_t kQueries = Width * kLanes;
+  constexpr int64_t kTile = 4;
+  for (int64_t d = 0; d < Depth; d += kTile) {
+    Vec sum[kTile][Width];
+    for (int64_t t = 0; t < kTile; ++t)
+      for (int64_t w = 0; w < Width; ++w) sum[t][w] = load(columns + (d + t) * kQueries + w * kLanes);
+    for (int64_t key = 0; key < keys; ++key) {
+      Vec score[Width];
+      for (int64_t w = 0; w < Width; ++w) score[w] = load(scores + key * kQueries + w * kLanes);
+      for (int64_t t = 0; t < kTile; ++t) {
+        const Vec factor = splat(rows[key * Depth + d + t]);
+        for (int64_t w = 0; w < Width; ++w) sum[t][w] += factor * score[w];
+      }
+    }
+    for (int64_t t = 0; t < kTile; ++t)
+      for (int64_t w = 0; w < Width; ++w) store(columns + (d + t) * kQueries + w * kLanes, sum[t][w]);
+  }
+}
+
+/// to[key][d] += sum_query scores[key][query] rows[query][d]; `keys` is a multiple of 8.
+template <int64_t Depth, int64_t Width>
+void accumulate_keys(const float* scores, const float* rows, int64_t keys, float* to) {
+  constexpr int64_t kQueries = Width * kLanes;
+  constexpr int64_t kVectors = Depth == 8 ? 1 : 2;
+  constexpr int64_t kTile = 8 / kVectors;
+  for (int64_t key = 0; key < keys; key += kTile) {
+    for (int64_t d = 0; d < Depth; d += kVectors * kLanes) {
+      Vec sum[kTile][kVectors];
+      for (int64_t t = 0; t < kTile; ++t)
+        for (int64_t v = 0; v < kVectors; ++v) sum[t][v] = load(to + (key + t) * Depth + d + v * kLanes);
+      for (int64_t query = 0; query < kQueries; ++query) {
+        Vec row[kVectors];
+        for (int64_t v = 0; v < kVectors; ++v) row[v] = load(rows + query * Depth + d + v * kLanes);
+        for (int64_t t = 0; t < kTile; ++t) {
+          const Vec factor = splat(scores[(key + t) * kQueries + query]);
+          for (int64_t v = 0; v < kVectors; ++v) sum[t][v] += factor * row[v];
+        }
+      }
+      for (int64_t t = 0; t < kTile; ++t)
+        for (int64_t v = 0; v < kVectors; ++v) store(to + (key + t) * Depth + d + v * kLanes, sum[t][v]);
+    }
+  }
+}
+
+template <class T>
+T* head_of(const HeadsView<T>& view, int64_t item, int64_t heads) {
+  return view.data + item / heads * view.batch_stride + item % heads * view.head_stride;
+}
+
+template <int64_t Depth, int64_t Width>
+void forward_block(const AttentionShape& shape, const float* query, int64_t query_stride, int64_t count,
+                   const float* keys, const float* values, float* scores, float* output,
+                   int64_t output_stride, float* log_sum) {
+  constexpr int64_t kQueries = Width * kLanes;
+  alignas(64) float rows[kQueries * Depth];
+  alignas(64) float columns[Depth * kQueries];
+  pack_rows<Depth>(query, query_stride, count, shape.depth, kQueries, shape.scale * kLog2E, rows);
+  transpose(rows, kQueries, Depth, 1.0F, columns);
+  multiply_keys<Depth, Width>(keys, columns, round_up(shape.keys, kKeyTile), scores);
+
+  Vec largest[Width];
+  for (int64_t w = 0; w < Width; ++w) largest[w] = load(scores + w * kLanes);
+  for (int64_t key = 1; key < shape.keys; ++key)
+    for (int64_t w = 0; w < Width; ++w)
+      largest[w] = maximum(load(scores + key * kQueries + w * kLanes), largest[w]);
+  Vec sum[Width]{};
+  for (int64_t key = 0; key < shape.keys; ++key) {
+    for (int64_t w = 0; w < Width; ++w) {
+      float* at = scores + key * kQueries + w * kLanes;
+      const Vec power = exp2_vec(load(at) - largest[w]);
+      store(at, power);
+      sum[w] += power;
+    }
+  }
+  for (float& value : columns) value = 0.0F;
+  accumulate_queries<Depth, Width>(values, scores, shape.keys, columns);
+  for (int64_t w = 0; w < Width; ++w) {
+    const Vec inverse = 1.0F / sum[w];
+    for (int64_t d = 0; d < Depth; ++d) {
+      float* at = columns + d * kQueries + w * kLanes;
+      store(at, load(at) * inverse);
+    }
+    for (int64_t lane = 0; lane < lesser(kLanes, count - w * kLanes); ++lane)
+      log_sum[w * kLanes + lane] = largest[w][lane] + __builtin_log2f(sum[w][lane]);
+  }
+  transpose(columns, Depth, kQueries, 1.0F, rows);
+  unpack_rows<Depth>(rows, count, shape.depth, 1.0F, output, output_stride);
+}
+
+template <int64_t Depth>
+void forward_heads(const AttentionShape& shape, const AttentionInputs& inputs, const HeadsView<float>& output,
+                   float* log_sum, float* scratch, int64_t begin, int64_t end) {
+  const int64_t padded = round_up(shape.keys, kKeyTile);
+  float* keys = scratch;
+  float* values = keys + padded * Depth;
+  float* scores = values + padded * Depth;
+  for (int64_t item = begin; item < end; ++item) {
+    pack_rows<Depth>(head_of(inputs.key, item, shape.heads), inputs.key.row_stride, shape.keys, shape.depth,
+                     padded, 1.0F, keys);
+    pack_rows<Depth>(head_of(inputs.value, item, shape.heads), inputs.value.row_stride, shape.keys,
+                     shape.depth, padded, 1.0F, values);
+    const float* query = head_of(inputs.query, item, shape.heads);
+    float* to = head_of(output, item, shape.heads);
+    for (int64_t first = 0; first < shape.queries; first += kBlock) {
+      const int64_t count = lesser(kBlock, shape.queries - first);
+      const auto block = count > kLanes ? forward_block<Depth, 2> : forward_block<Depth, 1>;
+      block(shape, query + first * inputs.query.row_stride, inputs.query.row_stride, count, keys, values,
+            scores, to + first * output.row_stride, output.row_stride,
+            log_sum + item * shape.queries + first);
+    }
+  }
+}
+
+/// What a head's backward keeps packed, rows of `Depth`.
+struct PackedHead {
+  float* keys;
+  float* values;
+  float* grad_keys;
+  float* grad_values;
+};
+
+struct BackwardRows {
+  const float* query;
+  int64_t query_stride;
+  const float* output;
+  int64_t output_stride;
+  const float* grad_output;
+  int64_t grad_output_stride;
+  const float* log_sum;
+  float* grad_query;
+  int64_t grad_query_stride;
+};
+
+template <int64_t Depth, int64_t Width>
+void backward_block(const AttentionShape& shape, const BackwardRows& at, int64_t count,
+                    const PackedHead& head) {
+  constexpr int64_t kQueries = Width * kLanes;
+  alignas(64) float query_rows[kQueries * Depth];
+  alignas(64) float query_columns[kQueries * Depth];
+  alignas(64) float grad_rows[kQueries * Depth];
+  alignas(64) float grad_columns[kQueries * Depth];
+  alignas(64) float grad_query[kQueries * Depth];
+  alignas(64) float scores[kKeyBlock * kQueries];
+  alignas(64) float grad_scores[kKeyBlock * kQueries];
+  alignas(64) float log_sum[kQueries];
+  alignas(64) float row_dot[kQueries];
+
+  // grad_query holds the rows of the output until they have been multiplied with the gradient's.
+  pack_rows<Depth>(at.output, at.output_stride, count, shape.depth, kQueries, 1.0F, grad_query);
+  pack_rows<Depth>(at.grad_output, at.grad_output_stride, count, shape.depth, kQueries, 1.0F, grad_rows);
+  for (int64_t query = 0; query < kQueries; ++query) {
+    Vec sum{};
+    for (int64_t d = 0; d < Depth; d += kLanes)
+      sum += load(grad_query + query * Depth + d) * load(grad_rows + query * Depth + d);
+    row_dot[query] = sum_lanes(sum);
+    // Queries beyond the last have zero rows and so no effect, as long as their weights are finite.
+    log_sum[query] = query < count ? at.log_sum[query] : 0.0F;
+  }
+  for (float& value : grad_query) value = 0.0F;
+  transpose(grad_rows, kQueries, Depth, 1.0F, grad_columns);
+  pack_rows<Depth>(at.query, at.query_stride, count, shape.depth, kQueries, shape.scale, query_rows);
+  transpose(query_rows, kQueries, Depth, kLog2E, query_columns);
+
+  for (int64_t first = 0; first < shape.keys; first += kKeyBlock) {
+    const int64_t keys = lesser(kKeyBlock, shape.keys - first);
+    const int64_t offset = first * Depth;
+    multiply_keys<Depth, Width>(head.keys + offset, query_columns, round_up(keys, kKeyTile), scores);
+    multiply_keys<Depth, Width>(head.values + offset, grad_columns, round_up(keys, kKeyTile), grad_scores);
+    for (int64_t w = 0; w < Width; ++w) {
+      const Vec logs = load(log_sum + w * kLanes);
+      const Vec dots = load(row_dot + w * kLanes);
+      for (int64_t key = 0; key < keys; ++key) {
+        float* score = scores + key * kQueries + w * kLanes;
+        float* grad = grad_scores + key * kQueries + w * kLanes;
+        const Vec probability = exp2_vec(load(score) - logs);
+        store(score, probability);
+        store(grad, probability * (load(grad) - dots));
+      }
+      for (int64_t key = keys; key < round_up(keys, kLanes); ++key) {
+        store(scores + key * kQueries + w * kLanes, Vec{});
+        store(grad_scores + key * kQueries + w * kLanes, Vec{});
+      }
+    }
+    accumulate_queries<Depth, Width>(head.keys + offset, grad_scores, keys, grad_query);
+    accumulate_keys<Depth, Width>(grad_scores, query_rows, round_up(keys, kLanes), head.grad_keys + offset);
+    accumulate_keys<Depth, Width>(scores, grad_rows, round_up(keys, kLanes), head.grad_values + offset);
+  }
+  transpose(grad_query, Depth, kQueries, shape.scale, grad_columns);
+  unpack_rows<Depth>(grad_columns, count, shape.depth, 1.0F, at.grad_query, at.grad_query_stride);
+}
+
+template <int64_t Depth>
+void backward_heads(const AttentionShape& shape, const AttentionInputs& inputs,
+                    const HeadsView<const float>& output, const HeadsView<const float>& grad_output,
+                    const float* log_sum, const AttentionGradients& gradients, float* scratch, int64_t begin,
+                    int64_t end) {
+  const int64_t padded = round_up(shape.keys, kLanes);
+  const PackedHead head{scratch, scratch + padded * Depth, scratch + 2 * padded * Depth,
+                        scratch + 3 * padded * Depth};
+  for (int64_t item = begin; item < end; ++item) {
+    pack_rows<Depth>(head_of(inputs.key, item, shape.heads), inputs.key.row_stride, shape.keys, shape.depth,
+                     padded, 1.0F, head.keys);
+    pack_rows<Depth>(head_of(inputs.value, item, shape.heads), inputs.value.row_stride, shape.keys,
+                     shape.depth, padded, 1.0F, head.values);
+    for (int64_t i = 0; i < padded * Depth; i += kLanes) {
+      store(head.grad_keys + i, Vec{});
+      store(head.grad_values + i, Vec{});
+    }
+    for (int64_t first = 0; first < shape.queries; first += kBlock) {
+      const int64_t count = lesser(kBlock, shape.queries - first);
+      const BackwardRows rows{
+          head_of(inputs.query, item, shape.heads) + first * inputs.query.row_stride,
+          inputs.query.row_stride,
+          head_of(output, item, shape.heads) + first * output.row_stride,
+          output.row_stride,
+          head_of(grad_output, item, shape.heads) + first * grad_output.row_stride,
+          grad_output.row_stride,
+          log_sum + item * shape.queries + first,
+          head_of(gradients.query, item, shape.heads) + first * gradients.query.row_stride,
+          gradients.query.row_stride};
+      (count > kLanes ? backward_block<Depth, 2> : backward_block<Depth, 1>)(shape, rows, count, head);
+    }
+    unpack_rows<Depth>(head.grad_keys, shape.keys, shape.depth, 1.0F,
+                       head_of(gradients.key, item, shape.heads), gradients.key.row_stride);
+    unpack_rows<Depth>(head.grad_values, shape.keys, shape.depth, 1.0F,
+                       head_of(gradients.value, item, shape.heads), gradients.value.row_stride);
+  }
+}
+
+int64_t padded_depth(int64_t depth) { return depth <= 8 ? 8 : depth <= 16 ? 16 : 32; }
+
+}  // namespace
+
+int64_t attention_scratch(const AttentionShape& shape) {
+  // Keys and values; then either the scores of a block or the gradients of both.
+  const int64_t packed = round_up(shape.keys, kLanes) * padded_depth(shape.depth);
+  const int64_t scores = round_up(shape.keys, kKeyTile) * kBlock;
+  return 2 * packed + (scores > 2 * packed ? scores : 2 * packed);
+}
+
+void attention_forward(const AttentionShape& shape, const AttentionInputs& inputs,
+                       const HeadsView<float>& output, float* log_sum, float* scratch, int64_t begin,
+                       int64_t end) {
+  const auto run = shape.depth <= 8    ? forward_heads<8>
+                   : shape.depth <= 16 ? forward_heads<16>
+                                       : forward_heads<32>;
+  run(shape, inputs, output, log_sum, scratch, begin, end);
+}
+
+void attention_backward(const AttentionShape& shape, const AttentionInputs& inputs,
+                        const HeadsView<const float>& output, const HeadsView<const float>& grad_output,
+                        const float* log_sum, const AttentionGradients& gradients, float* scratch,
+                        int64_t begin, int64_t end) {
+  const auto run = shape.depth <= 8    ? backward_heads<8>
+                   : shape.depth <= 16 ? backward_heads<16>
+                                       : backward_heads<32>;
+  run(shape, inputs, output, grad_output, log_sum, gradients, scratch, begin, end);
+}
+
+}  // namespace diffusers::cpu

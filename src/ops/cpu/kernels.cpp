@@ -1,0 +1,13 @@
+#include "ops/cpu/kernels.h"
+
+namespace diffusers::cpu {
+
+bool kernels_available() {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#else
+  return false;
+#endif
+}
+
+}  // namespace diffusers::cpu

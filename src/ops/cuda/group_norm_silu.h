@@ -1,0 +1,35 @@
+#pragma once
+
+// The CUDA kernels of group_norm_silu: raw pointers, sizes and a stream, so that the .cu file needs no
+// LibTorch header. No atomics: a run repeats bit for bit.
+
+#include <cstdint>
+
+#include <cuda_runtime_api.h>
+
+namespace diffusers::cuda {
+
+/// x is `[batch, groups * group_channels, spatial]`, contiguous.
+struct GroupNormShape {
+  int64_t batch = 0;
+  int64_t groups = 0;
+  int64_t group_channels = 0;
+  int64_t spatial = 0;
+};
+
+/// The type of x, y and their gradients. All else is float.
+enum class Element { kFloat, kHalf, kBFloat16 };
+
+/// `mean` and `rstd` `[batch * groups]` receive the statistics.
+/// @return what the launch returned
+cudaError_t group_norm_silu_forward(Element element, const GroupNormShape& shape, float eps, const void* x,
+                                    const float* weight, const float* bias, void* y, float* mean, float* rstd,
+                                    cudaStream_t stream);
+
+/// `grad_weight` and `grad_bias` `[batch, channels]` receive the share of each image.
+cudaError_t group_norm_silu_backward(Element element, const GroupNormShape& shape, const void* grad_y,
+                                     const void* x, const float* weight, const float* bias, const float* mean,
+                                     const float* rstd, void* grad_x, float* grad_weight, float* grad_bias,
+                                     cudaStream_t stream);
+
+}  // namespace diffusers::cuda

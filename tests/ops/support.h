@@ -1,0 +1,55 @@
+#pragma once
+
+#include <cstdint>
+
+#include <diffusers/ops/fused.h>
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <gtest/gtest.h>
+
+namespace diffusers::testing {
+
+/// Sets the process-wide switch for a scope.
+class FusedCpu {
+ public:
+  explicit FusedCpu(bool enabled) : before_(fused_cpu()) { set_fused_cpu(enabled); }
+  ~FusedCpu() { set_fused_cpu(before_); }
+  FusedCpu(const FusedCpu&) = delete;
+  FusedCpu& operator=(const FusedCpu&) = delete;
+
+ private:
+  bool before_;
+};
+
+class Threads {
+ public:
+  explicit Threads(int count) : before_(at::get_num_threads()) { at::set_num_threads(count); }
+  ~Threads() { at::set_num_threads(before_); }
+  Threads(const Threads&) = delete;
+  Threads& operator=(const Threads&) = delete;
+
+ private:
+  int before_;
+};
+
+/// Each element against `expected`, relative to its largest magnitude.
+inline void expect_close(const at::Tensor& actual, const at::Tensor& expected, double tolerance,
+                         const char* what) {
+  ASSERT_EQ(actual.sizes(), expected.sizes()) << what;
+  if (expected.numel() == 0) return;
+  const double scale = expected.abs().max().to(at::kDouble).item<double>();
+  const double error = (actual.to(at::kDouble) - expected.to(at::kDouble)).abs().max().item<double>();
+  EXPECT_LE(error, tolerance * scale) << what << " with values up to " << scale;
+}
+
+inline at::Tensor normal(at::IntArrayRef shape, at::ScalarType dtype = at::kFloat) {
+  return at::randn(shape, at::TensorOptions().dtype(dtype));
+}
+
+/// A copy that is a leaf of its own.
+inline at::Tensor leaf(const at::Tensor& tensor, at::ScalarType dtype) {
+  return tensor.detach().to(dtype).clone().set_requires_grad(true);
+}
+
+}  // namespace diffusers::testing
