@@ -1,10 +1,5 @@
 #pragma once
 
-#include <diffusers/core/random.h>
-#include <diffusers/core/tensor.h>
-
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <filesystem>
 #include <limits>
@@ -14,6 +9,12 @@
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include <diffusers/core/error.h>
+#include <diffusers/core/random.h>
+#include <diffusers/core/tensor.h>
+
+#include <ATen/core/Tensor.h>
 
 namespace diffusers {
 
@@ -42,10 +43,11 @@ class Timesteps : public at::Tensor {
   Iterator end() const;
 };
 
-/// The arguments of every `step` beyond the first three, in the order of the Python calls. A scheduler ignores none
-/// that was given: one that it does not have throws.
+/// The arguments of every `step` beyond the first three, in the order of the Python calls. A scheduler
+/// ignores none that was given: one that it does not have throws ConfigError. Only the generator is taken by
+/// all, since a pipeline passes it to any scheduler; a deterministic one draws nothing from it.
 struct StepOptions {
-  double eta = 0.0;
+  std::optional<double> eta = std::nullopt;  ///< none: the default of the class (0; 0.3 for TCD)
   bool use_clipped_model_output = false;
   double s_churn = 0.0;
   double s_tmin = 0.0;
@@ -57,10 +59,10 @@ struct StepOptions {
 
 /// What `step` returns; the fields a scheduler has no value for are undefined.
 struct SchedulerOutput {
-  Tensor prev_sample;            ///< x_{t-1}
-  Tensor pred_original_sample;   ///< the predicted x_0
-  Tensor denoised;               ///< TCD and consistency models
-  Tensor pred_noised_sample;     ///< TCD
+  Tensor prev_sample = {};           ///< x_{t-1}
+  Tensor pred_original_sample = {};  ///< the predicted x_0
+  Tensor denoised = {};              ///< TCD and consistency models
+  Tensor pred_noised_sample = {};    ///< TCD
 };
 
 struct SetTimestepsOptions {
@@ -83,8 +85,8 @@ class Scheduler {
 
   /// Python's class name, e.g. "DDPMScheduler".
   virtual std::string class_name() const = 0;
-  /// The configuration as Python's `scheduler.config`: JSON with every field, `_class_name`, and the keys that were
-  /// unknown when it was loaded.
+  /// The configuration as Python's `scheduler.config`: JSON with every field, `_class_name`, and the keys
+  /// that were unknown when it was loaded.
   virtual std::string config_json() const = 0;
   virtual std::unique_ptr<Scheduler> clone() const = 0;
 
@@ -101,11 +103,16 @@ class Scheduler {
   virtual std::string prediction_type_name() const = 0;
 
   virtual Tensor scale_model_input(const Tensor& sample, const Tensor& timestep = {}) const;
-  virtual Tensor add_noise(const Tensor& original_samples, const Tensor& noise, const Tensor& timesteps) const;
+  Tensor scale_model_input(const Tensor& sample, const at::Scalar& timestep) const;
+  virtual Tensor add_noise(const Tensor& original_samples, const Tensor& noise,
+                           const Tensor& timesteps) const;
   virtual Tensor get_velocity(const Tensor& sample, const Tensor& noise, const Tensor& timesteps) const;
   virtual Tensor scale_noise(const Tensor& sample, const Tensor& timestep, const Tensor& noise) const;
 
-  virtual void set_timesteps(std::optional<int64_t> num_inference_steps, const SetTimestepsOptions& options = {}) = 0;
+  virtual void set_timesteps(std::optional<int64_t> num_inference_steps,
+                             const SetTimestepsOptions& options = {}) = 0;
+  /// Where in `timesteps()` a run starts that does not start at the first one (image to image).
+  virtual void set_begin_index(int64_t begin_index = 0);
   virtual SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                                const StepOptions& options = {}) = 0;
   SchedulerOutput step(const Tensor& model_output, const at::Scalar& timestep, const Tensor& sample,

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include <diffusers/schedulers/enums.h>
+
+#include <ATen/core/Tensor.h>
+
+namespace diffusers {
+
+/// The shape of abar(t) over t in [0, 1] that `betas_for_alpha_bar` discretizes.
+enum class AlphaTransformType { kCosine, kExp, kLaplace };
+
+/// beta_i = min(1 - abar((i + 1) / T) / abar(i / T), max_beta), computed in double and rounded to float32
+/// once (Nichol and Dhariwal 2021, arXiv 2102.09672, eq. 17).
+/// @return float32 `[num_diffusion_timesteps]`
+at::Tensor betas_for_alpha_bar(int64_t num_diffusion_timesteps, double max_beta = 0.999,
+                               AlphaTransformType alpha_transform_type = AlphaTransformType::kCosine);
+
+/// Shifts and scales sqrt(abar) so that the last timestep holds no signal at all (Lin et al. 2023, arXiv
+/// 2305.08891, algorithm 1).
+/// @param betas floating `[T]`, T >= 2
+/// @return the new betas, of the same shape and dtype; the last one is 1
+at::Tensor rescale_zero_terminal_snr(const at::Tensor& betas);
+
+/// What the betas of a scheduler are made from; the fields of its config.
+struct BetaOptions {
+  int64_t num_train_timesteps = 1000;
+  double beta_start = 0.0001;
+  double beta_end = 0.02;
+  BetaSchedule beta_schedule = BetaSchedule::kLinear;
+  std::vector<double> trained_betas = {};
+  bool rescale_betas_zero_snr = false;
+};
+
+/// The betas of the forward process: float32 `[num_train_timesteps]` on the CPU, bit for bit those of Python.
+/// `beta_start` above `beta_end` is allowed.
+/// @throws ConfigError unless 1 <= num_train_timesteps <= 10^7 and every beta is a number in [0, 1], or if
+///         `trained_betas` holds fewer than num_train_timesteps values
+at::Tensor make_betas(const BetaOptions& options);
+
+}  // namespace diffusers

@@ -1,0 +1,71 @@
+#pragma once
+
+#include <cstdint>
+
+#include <diffusers/schedulers/configured_scheduler.h>
+#include <diffusers/schedulers/noise_schedule.h>
+#include <diffusers/schedulers/timestep_schedule.h>
+
+namespace diffusers {
+
+/// The arguments of Python's `ScoreSdeVeScheduler`.
+struct ScoreSdeVeSchedulerConfig {
+  int64_t num_train_timesteps = 2000;
+  double snr = 0.15;
+  double sigma_min = 0.01;
+  double sigma_max = 1348.0;
+  double sampling_eps = 1e-5;
+  int64_t correct_steps = 1;
+};
+
+/// The variance-exploding SDE (Song et al. 2021, arXiv 2011.13456): a predictor step along the reverse
+/// diffusion
+/// (`step_pred`) and Langevin corrector steps (`step_correct`); Python's class has no plain `step` either.
+class ScoreSdeVeScheduler : public ConfiguredScheduler<ScoreSdeVeScheduler, ScoreSdeVeSchedulerConfig> {
+ public:
+  static constexpr std::string_view kClassName = "ScoreSdeVeScheduler";
+
+  /// @throws ConfigError naming the field that cannot work
+  explicit ScoreSdeVeScheduler(ScoreSdeVeSchedulerConfig config = {});
+
+  static constexpr std::string_view kPredictionTypeName = "score";
+
+  /// What step_pred and step_correct return.
+  struct Output {
+    Tensor prev_sample;
+    Tensor prev_sample_mean;  ///< without the noise of this step
+  };
+
+  double init_noise_sigma() const override { return config_.sigma_max; }
+  Timesteps timesteps() const override { return timesteps_.tensor(); }
+  Tensor sigmas() const override { return sigmas_; }
+  Tensor discrete_sigmas() const { return discrete_sigmas_; }
+
+  /// x_0 + sigma eps at positions on `discrete_sigmas()`
+  Tensor add_noise(const Tensor& original_samples, const Tensor& noise,
+                   const Tensor& timesteps) const override;
+  /// n times from 1 down to sampling_eps.
+  void set_timesteps(std::optional<int64_t> num_inference_steps,
+                     const SetTimestepsOptions& options = {}) override;
+  /// The noise levels; `set_timesteps` alone leaves those of the training schedule, as in Python.
+  void set_sigmas(int64_t num_inference_steps, std::optional<double> sigma_min = std::nullopt,
+                  std::optional<double> sigma_max = std::nullopt,
+                  std::optional<double> sampling_eps = std::nullopt);
+
+  /// Throws: see step_pred and step_correct.
+  using Scheduler::step;
+  SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
+                       const StepOptions& options = {}) override;
+  /// One step of the reverse diffusion (Song et al., eq. 6 and algorithm 2).
+  Output step_pred(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
+                   const StepOptions& options = {});
+  /// One step of annealed Langevin dynamics (Song et al., algorithm 4).
+  Output step_correct(const Tensor& model_output, const Tensor& sample, const StepOptions& options = {});
+
+ private:
+  TimestepSchedule timesteps_;
+  Tensor sigmas_;
+  Tensor discrete_sigmas_;
+};
+
+}  // namespace diffusers

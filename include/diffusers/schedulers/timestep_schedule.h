@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include <diffusers/schedulers/enums.h>
+#include <diffusers/schedulers/scheduler.h>
+
+namespace diffusers {
+
+/// `num_inference_steps` timesteps from high to low (Lin et al. 2023, arXiv 2305.08891, table 2).
+/// @param steps_offset added with leading spacing, as some model families need it
+/// @param rounded false leaves linspace unrounded, as the sigma-based schedulers take it
+/// @throws ConfigError unless 1 <= num_inference_steps <= num_train_timesteps (no upper limit for unrounded
+/// linspace)
+std::vector<double> spaced_timesteps(TimestepSpacing spacing, int64_t num_train_timesteps,
+                                     int64_t num_inference_steps, int64_t steps_offset = 0,
+                                     bool rounded = true);
+
+/// The timesteps of a run: a tensor on the device that was asked for and the same values on the host, so that
+/// `step` reads nothing back from a device.
+class TimestepSchedule {
+ public:
+  TimestepSchedule() = default;
+  TimestepSchedule(std::vector<double> values, at::ScalarType dtype, at::Device device = at::kCPU);
+
+  const Timesteps& tensor() const { return tensor_; }
+  int64_t size() const { return static_cast<int64_t>(values_.size()); }
+  double operator[](int64_t index) const { return values_[static_cast<std::size_t>(index)]; }
+  const std::vector<double>& values() const { return values_; }
+
+  /// The value of a timestep argument, 0-dim or `[1]`. An element of `tensor()` is looked up on the host;
+  /// only a foreign tensor on a device costs a copy from there.
+  /// @throws TensorError naming `where`
+  double value_of(const Tensor& timestep, std::string_view where) const;
+  /// `value_of`, which must be whole.
+  int64_t index_of_training_step(const Tensor& timestep, std::string_view where) const;
+  /// Position of the first element of that value, -1 if there is none.
+  int64_t find(double value) const;
+
+ private:
+  Timesteps tensor_;
+  std::vector<double> values_;
+};
+
+}  // namespace diffusers

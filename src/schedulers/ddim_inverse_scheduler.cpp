@@ -1,0 +1,99 @@
+#include <algorithm>
+#include <cmath>
+
+#include <diffusers/schedulers/ddim_inverse_scheduler.h>
+
+#include <ATen/ATen.h>
+
+#include "core/format.h"
+#include "schedulers/configured_scheduler_impl.h"
+#include "schedulers/step_math.h"
+
+namespace diffusers {
+
+template <class Visitor>
+void visit_fields(DDIMInverseSchedulerConfig& config, Visitor&& visit) {
+  visit("num_train_timesteps", config.num_train_timesteps);
+  visit("beta_start", config.beta_start);
+  visit("beta_end", config.beta_end);
+  visit("beta_schedule", config.beta_schedule);
+  visit("trained_betas", config.trained_betas);
+  visit("clip_sample", config.clip_sample);
+  visit("set_alpha_to_one", config.set_alpha_to_one);
+  visit("steps_offset", config.steps_offset);
+  visit("prediction_type", config.prediction_type);
+  visit("clip_sample_range", config.clip_sample_range);
+  visit("timestep_spacing", config.timestep_spacing);
+  visit("rescale_betas_zero_snr", config.rescale_betas_zero_snr);
+}
+
+template class ConfiguredScheduler<DDIMInverseScheduler, DDIMInverseSchedulerConfig>;
+
+DDIMInverseScheduler::DDIMInverseScheduler(DDIMInverseSchedulerConfig config)
+    : ConfiguredScheduler(std::move(config)), schedule_(beta_options(config_)) {
+  check_prediction_type(kClassName, config_.prediction_type,
+                        {PredictionType::kEpsilon, PredictionType::kSample, PredictionType::kVPrediction});
+  check_clipping(kClassName, config_);
+  std::vector<double> ascending = training_timesteps(config_.num_train_timesteps);
+  std::reverse(ascending.begin(), ascending.end());
+  timesteps_ = TimestepSchedule(std::move(ascending), at::kLong);
+}
+
+void DDIMInverseScheduler::set_timesteps(std::optional<int64_t> num_inference_steps,
+                                         const SetTimestepsOptions& options) {
+  check_set_timesteps_options(kClassName, options, {});
+  const int64_t n = checked_num_inference_steps(kClassName, num_inference_steps, config_.num_train_timesteps);
+  require<ConfigError>(config_.timestep_spacing != TimestepSpacing::kLinspace,
+                       "{}: timestep_spacing is \"linspace\", expected leading or trailing", kClassName);
+  std::vector<double> values =
+      spaced_timesteps(config_.timestep_spacing, config_.num_train_timesteps, n, config_.steps_offset);
+  std::reverse(values.begin(), values.end());
+  timesteps_ = TimestepSchedule(std::move(values), at::kLong, options.device);
+  num_inference_steps_ = n;
+}
+
+SchedulerOutput DDIMInverseScheduler::step(const Tensor& model_output, const Tensor& timestep,
+                                           const Tensor& sample, const StepOptions& options) {
+  require(num_inference_steps_ > 0, "{}: call set_timesteps before step", kClassName);
+  check_step_options(kClassName, options, {});
+  check_step_tensors(kClassName, model_output, sample);
+  // The timestep is where the step goes to; it comes from a level with less noise.
+  const int64_t next_t = timesteps_.index_of_training_step(timestep, kClassName);
+  const int64_t t =
+      std::min(next_t - config_.num_train_timesteps / num_inference_steps_, config_.num_train_timesteps - 1);
+  const float alpha_bar = t >= 0                     ? schedule_.alpha_bar(t)
+                          : config_.set_alpha_to_one ? 1.0f
+                                                     : schedule_.alpha_bar(0);
+  const float alpha_bar_next = schedule_.alpha_bar(next_t);
+  const float beta_bar = 1 - alpha_bar;
+
+  Tensor pred_original_sample;
+  Tensor pred_epsilon;
+  switch (config_.prediction_type) {
+    case PredictionType::kEpsilon:
+      require_signal(kClassName, alpha_bar, t, config_.clip_sample);
+      pred_original_sample = (sample - std::sqrt(beta_bar) * model_output) / std::sqrt(alpha_bar);
+      pred_epsilon = model_output;
+      break;
+    case PredictionType::kSample:
+      require<ConfigError>(
+          beta_bar > 0,
+          "{}: step: a model that predicts the sample gives no epsilon where there is no noise; "
+          "set_alpha_to_one must be false",
+          kClassName);
+      pred_original_sample = model_output;
+      pred_epsilon = (sample - std::sqrt(alpha_bar) * model_output) / std::sqrt(beta_bar);
+      break;
+    default:
+      pred_original_sample = std::sqrt(alpha_bar) * sample - std::sqrt(beta_bar) * model_output;
+      pred_epsilon = std::sqrt(alpha_bar) * model_output + std::sqrt(beta_bar) * sample;
+      break;
+  }
+  pred_original_sample = clip_or_threshold(pred_original_sample, config_);
+  // Song et al., eq. 12 with eta = 0, towards more noise
+  return {.prev_sample =
+              std::sqrt(alpha_bar_next) * pred_original_sample + std::sqrt(1 - alpha_bar_next) * pred_epsilon,
+          .pred_original_sample = pred_original_sample};
+}
+
+}  // namespace diffusers

@@ -1,0 +1,115 @@
+#include "schedulers/dpm_solver_math.h"
+
+#include <cmath>
+
+#include <ATen/ATen.h>
+
+namespace diffusers {
+
+Tensor dpm_solver_update(AlgorithmType algorithm, SolverType solver, const NoiseLevel& t, const NoiseLevel& s,
+                         const Tensor& sample, const Tensor& d0, const Tensor& d1, const Tensor& d2,
+                         const Tensor& noise) {
+  const float h = t.lambda() - s.lambda();
+  if (h == 0) return sample;  // the same level twice, as some schedules end
+  // The third order takes the exact integral of its linear term.
+  const bool midpoint = solver == SolverType::kMidpoint && !d2.defined();
+  float scale = 0;
+  float c0 = 0;
+  float c1 = 0;
+  float c2 = 0;
+  float noise_scale = 0;
+  switch (algorithm) {
+    case AlgorithmType::kDpmsolver: {  // Lu et al. 2022, eq. 3.7 and its higher orders
+      const float e = std::exp(h) - 1.0f;
+      scale = t.alpha / s.alpha;
+      c0 = -t.sigma * e;
+      c1 = midpoint ? -0.5f * (t.sigma * e) : -t.sigma * (e / h - 1.0f);
+      c2 = -t.sigma * ((e - h) / (h * h) - 0.5f);
+      break;
+    }
+    case AlgorithmType::kSdeDpmsolver: {
+      const float e = std::exp(h) - 1.0f;
+      scale = t.alpha / s.alpha;
+      c0 = -2.0f * (t.sigma * e);
+      c1 = midpoint ? -t.sigma * e : -2.0f * (t.sigma * (e / h - 1.0f));
+      noise_scale = t.sigma * std::sqrt(std::exp(2 * h) - 1.0f);
+      break;
+    }
+    case AlgorithmType::kSdeDpmsolverPlusPlus: {
+      const float e = 1.0f - std::exp(-2.0f * h);
+      scale = t.sigma / s.sigma * std::exp(-h);
+      c0 = t.alpha * e;
+      c1 = midpoint ? 0.5f * (t.alpha * e) : t.alpha * (e / (-2.0f * h) + 1.0f);
+      c2 = t.alpha * ((e - 2.0f * h) / (4.0f * h * h) - 0.5f);
+      noise_scale = t.sigma * std::sqrt(e);
+      break;
+    }
+    default: {  // DPM-Solver++, Lu et al. 2022b, eq. 4.5 and algorithm 2
+      const float e = std::exp(-h) - 1.0f;
+      scale = t.sigma / s.sigma;
+      c0 = -t.alpha * e;
+      c1 = midpoint ? -0.5f * (t.alpha * e) : t.alpha * (e / h + 1.0f);
+      c2 = -t.alpha * ((e + h) / (h * h) - 0.5f);
+      break;
+    }
+  }
+  Tensor x = scale * sample + c0 * d0;
+  if (d1.defined()) x = x + c1 * d1;
+  if (d2.defined()) x = x + c2 * d2;
+  if (noise.defined()) x = x + noise_scale * noise;
+  return x;
+}
+
+Tensor multistep_update(AlgorithmType algorithm, SolverType solver, const std::vector<NoiseLevel>& levels,
+                        const std::vector<Tensor>& outputs, const Tensor& sample, const Tensor& noise) {
+  const auto order = outputs.size();
+  const Tensor& m0 = outputs[0];
+  if (order == 1)
+    return dpm_solver_update(algorithm, solver, levels[0], levels[1], sample, m0, {}, {}, noise);
+  const float h = levels[0].lambda() - levels[1].lambda();
+  const float r0 = (levels[1].lambda() - levels[2].lambda()) / h;
+  const Tensor d1_0 = (1.0f / r0) * (m0 - outputs[1]);
+  if (order == 2)
+    return dpm_solver_update(algorithm, solver, levels[0], levels[1], sample, m0, d1_0, {}, noise);
+  const float r1 = (levels[2].lambda() - levels[3].lambda()) / h;
+  const Tensor d1_1 = (1.0f / r1) * (outputs[1] - outputs[2]);
+  const Tensor d1 = d1_0 + (r0 / (r0 + r1)) * (d1_0 - d1_1);
+  const Tensor d2 = (1.0f / (r0 + r1)) * (d1_0 - d1_1);
+  return dpm_solver_update(algorithm, solver, levels[0], levels[1], sample, m0, d1, d2, noise);
+}
+
+Tensor singlestep_update(AlgorithmType algorithm, SolverType solver, const std::vector<NoiseLevel>& levels,
+                         const std::vector<Tensor>& outputs, const Tensor& sample, const Tensor& noise) {
+  const auto order = outputs.size();
+  const NoiseLevel& start = levels[order];
+  const Tensor& m_start = outputs[order - 1];
+  if (order == 1)
+    return dpm_solver_update(algorithm, solver, levels[0], start, sample, m_start, {}, {}, noise);
+  const float h = levels[0].lambda() - start.lambda();
+  const float r0 = (levels[1].lambda() - start.lambda()) / h;
+  const Tensor d1_last = (1.0f / r0) * (outputs[0] - m_start);
+  if (order == 2)
+    return dpm_solver_update(algorithm, solver, levels[0], start, sample, m_start, d1_last, {}, noise);
+  // Of third order the midpoint form drops D2, and takes the exact integral of the linear term too.
+  if (solver == SolverType::kMidpoint)
+    return dpm_solver_update(algorithm, SolverType::kHeun, levels[0], start, sample, m_start, d1_last, {},
+                             noise);
+  const float r1 = (levels[2].lambda() - start.lambda()) / h;
+  const Tensor d1_first = (1.0f / r1) * (outputs[1] - m_start);
+  const Tensor d1 = (r0 * d1_first - r1 * d1_last) / (r0 - r1);
+  const Tensor d2 = 2.0f * (d1_last - d1_first) / (r0 - r1);
+  return dpm_solver_update(algorithm, solver, levels[0], start, sample, m_start, d1, d2, noise);
+}
+
+int64_t clipped_timestep_count(std::string_view who, const NoiseSchedule& schedule,
+                               int64_t num_train_timesteps, double lambda_min_clipped) {
+  require<ConfigError>(!std::isnan(lambda_min_clipped), "{}: lambda_min_clipped is NaN", who);
+  const Tensor& alphas_cumprod = schedule.alphas_cumprod();
+  const Tensor lambda = alphas_cumprod.sqrt().log() - (1 - alphas_cumprod).sqrt().log();
+  const int64_t clipped = (lambda < lambda_min_clipped).sum().item<int64_t>();
+  require<ConfigError>(clipped < num_train_timesteps,
+                       "{}: lambda_min_clipped is {}, which leaves no timestep", who, lambda_min_clipped);
+  return num_train_timesteps - clipped;
+}
+
+}  // namespace diffusers

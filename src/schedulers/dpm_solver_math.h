@@ -1,0 +1,146 @@
+#pragma once
+
+// The exponential integrators of DPM-Solver (Lu et al. 2022, arXiv 2206.00927), DPM-Solver++ (arXiv
+// 2211.01095) and their stochastic forms, in the half log-SNR lambda. Multistep and singlestep solvers differ
+// only in which earlier predictions make the differences D1 and D2.
+
+#include <vector>
+
+#include "schedulers/sigma_math.h"
+
+namespace diffusers {
+
+/// True for the integrators that take x_0, false for those that take epsilon.
+constexpr bool predicts_data(AlgorithmType algorithm) {
+  return algorithm == AlgorithmType::kDpmsolverPlusPlus || algorithm == AlgorithmType::kSdeDpmsolverPlusPlus;
+}
+constexpr bool is_stochastic(AlgorithmType algorithm) {
+  return algorithm == AlgorithmType::kSdeDpmsolver || algorithm == AlgorithmType::kSdeDpmsolverPlusPlus;
+}
+
+/// The step from noise level s to t: x_t = c x_s + c0 D0 + c1 D1 + c2 D2 + (noise).
+/// @param d1, d2 undefined for a lower order
+/// @param noise standard normal; undefined for the deterministic integrators
+Tensor dpm_solver_update(AlgorithmType algorithm, SolverType solver, const NoiseLevel& t, const NoiseLevel& s,
+                         const Tensor& sample, const Tensor& d0, const Tensor& d1, const Tensor& d2,
+                         const Tensor& noise);
+
+/// A multistep step of order 1, 2 or 3.
+/// @param levels those of the next, this, the last and the last but one step; as many as the order needs
+/// @param outputs the predictions at levels[1], levels[2], ...
+Tensor multistep_update(AlgorithmType algorithm, SolverType solver, const std::vector<NoiseLevel>& levels,
+                        const std::vector<Tensor>& outputs, const Tensor& sample, const Tensor& noise);
+
+/// A singlestep step of order 1, 2 or 3, which starts over from the sample at the oldest of its levels.
+Tensor singlestep_update(AlgorithmType algorithm, SolverType solver, const std::vector<NoiseLevel>& levels,
+                         const std::vector<Tensor>& outputs, const Tensor& sample, const Tensor& noise);
+
+/// x_0 or epsilon, as the integrator takes it, from the model output; thresholding is the caller's.
+template <class Config>
+Tensor dpm_solver_prediction(const Config& config, const Tensor& model_output, const Tensor& sample,
+                             float sigma) {
+  const NoiseLevel level = noise_level(sigma, config.use_flow_sigmas);
+  Tensor output = model_output;
+  if (config.prediction_type == PredictionType::kEpsilon && output.size(1) != sample.size(1))
+    output = output.narrow(1, 0, sample.size(1));  // the rest is a learned variance
+  if (predicts_data(config.algorithm_type)) {
+    const Tensor x0 = data_prediction(config.prediction_type, output, sample, level);
+    return config.thresholding
+               ? threshold_sample(x0, config.dynamic_thresholding_ratio, config.sample_max_value)
+               : x0;
+  }
+  const Tensor epsilon = noise_prediction(config.prediction_type, output, sample, level);
+  if (!config.thresholding) return epsilon;
+  const Tensor x0 = threshold_sample((sample - level.sigma * epsilon) / level.alpha,
+                                     config.dynamic_thresholding_ratio, config.sample_max_value);
+  return (sample - level.alpha * x0) / level.sigma;
+}
+
+/// Whether the model gives a variance next to epsilon, so that its output is twice as wide as the sample.
+template <class Config>
+bool has_learned_variance(const Config& config) {
+  return config.prediction_type == PredictionType::kEpsilon &&
+         (config.variance_type == VarianceType::kLearned ||
+          config.variance_type == VarianceType::kLearnedRange);
+}
+
+/// The number of training timesteps with a half log-SNR of at least `lambda_min_clipped`; cosine betas need
+/// the limit.
+int64_t clipped_timestep_count(std::string_view who, const NoiseSchedule& schedule,
+                               int64_t num_train_timesteps, double lambda_min_clipped);
+
+/// What the members of the family take from each other's configs, and the combinations that cannot work.
+template <class Config>
+void check_dpm_solver_config(std::string_view who, Config& config, int64_t max_order) {
+  check_prediction_type(who, config.prediction_type,
+                        {PredictionType::kEpsilon, PredictionType::kSample, PredictionType::kVPrediction,
+                         PredictionType::kFlowPrediction});
+  require<ConfigError>(config.solver_order >= 1 && config.solver_order <= max_order,
+                       "{}: solver_order is {}, expected 1 to {}", who, config.solver_order, max_order);
+  if (config.thresholding)
+    check_thresholding(who, config.dynamic_thresholding_ratio, config.sample_max_value);
+  // As Python does: a solver of another class becomes the own one.
+  if (config.algorithm_type == AlgorithmType::kDeis)
+    config.algorithm_type = AlgorithmType::kDpmsolverPlusPlus;
+  if (config.solver_type != SolverType::kHeun) config.solver_type = SolverType::kMidpoint;
+  require<ConfigError>(config.algorithm_type != AlgorithmType::kDataPrediction &&
+                           config.algorithm_type != AlgorithmType::kNoisePrediction,
+                       "{}: algorithm_type is \"{}\", expected one of the dpmsolver family", who,
+                       enum_name(config.algorithm_type));
+  require<ConfigError>(
+      predicts_data(config.algorithm_type) || config.prediction_type != PredictionType::kFlowPrediction,
+      "{}: algorithm_type \"{}\" cannot take prediction_type \"flow_prediction\"", who,
+      enum_name(config.algorithm_type));
+  if constexpr (requires { config.final_sigmas_type; })
+    require<ConfigError>(
+        predicts_data(config.algorithm_type) || config.final_sigmas_type != FinalSigmasType::kZero,
+        "{}: final_sigmas_type \"zero\" cannot be reached with algorithm_type \"{}\"; choose \"sigma_min\"",
+        who, enum_name(config.algorithm_type));
+  require<ConfigError>(config.algorithm_type != AlgorithmType::kSdeDpmsolver || config.solver_order < 3,
+                       "{}: solver_order 3 does not exist for algorithm_type \"sde-dpmsolver\"", who);
+}
+
+/// Timesteps and sigmas of a run, without the last sigma.
+struct SolverSchedule {
+  std::vector<double> timesteps;
+  std::vector<double> sigmas;
+};
+
+/// The schedule of the solvers, spread as the config asks.
+/// @param timesteps where the plain spread visits
+/// @param range the training sigmas in the direction of the run
+template <class Config>
+SolverSchedule solver_schedule(const Config& config, SigmaSpread spread, std::vector<double> timesteps,
+                               int64_t n, const std::vector<double>& training,
+                               const std::vector<double>& range, std::optional<double> sigma_min,
+                               std::optional<double> sigma_max, double flow_shift, bool round_karras = true) {
+  SolverSchedule schedule;
+  if (spread != SigmaSpread::kPlain) {
+    schedule.sigmas = spread_sigmas(spread, range, n, sigma_min, sigma_max);
+    schedule.timesteps = sigmas_to_timesteps(schedule.sigmas, training);
+    if (spread == SigmaSpread::kKarras && round_karras)
+      for (double& t : schedule.timesteps) t = std::nearbyint(t);
+  } else if (config.use_flow_sigmas) {
+    const auto total = static_cast<double>(config.num_train_timesteps);
+    const auto alphas = linspace(1, 1 / total, n + 1);
+    for (auto alpha = alphas.rbegin(); alpha + 1 != alphas.rend(); ++alpha) {
+      schedule.sigmas.push_back(shifted_sigma(1.0 - *alpha, flow_shift));
+      schedule.timesteps.push_back(schedule.sigmas.back() * total);
+    }
+  } else {
+    schedule.sigmas = interpolate(timesteps, training);
+    schedule.timesteps = std::move(timesteps);
+  }
+  return schedule;
+}
+
+/// flow_shift, or exp(mu) where the config shifts dynamically.
+template <class Config>
+double run_flow_shift(std::string_view who, const Config& config, const std::optional<double>& mu) {
+  if (!mu) return config.flow_shift;
+  require<ConfigError>(config.use_dynamic_shifting && config.time_shift_type == TimeShiftType::kExponential,
+                       "{}: mu needs use_dynamic_shifting = true and time_shift_type \"exponential\"", who);
+  return std::exp(*mu);
+}
+
+}  // namespace diffusers

@@ -1,0 +1,82 @@
+#include <cmath>
+
+#include <diffusers/schedulers/edm_euler_scheduler.h>
+
+#include <ATen/ATen.h>
+
+#include "core/format.h"
+#include "schedulers/configured_scheduler_impl.h"
+#include "schedulers/edm_math.h"
+#include "schedulers/sigma_math.h"
+#include "schedulers/step_math.h"
+
+namespace diffusers {
+
+template <class Visitor>
+void visit_fields(EDMEulerSchedulerConfig& config, Visitor&& visit) {
+  visit("sigma_min", config.sigma_min);
+  visit("sigma_max", config.sigma_max);
+  visit("sigma_data", config.sigma_data);
+  visit("sigma_schedule", config.sigma_schedule);
+  visit("num_train_timesteps", config.num_train_timesteps);
+  visit("prediction_type", config.prediction_type);
+  visit("rho", config.rho);
+  visit("final_sigmas_type", config.final_sigmas_type);
+}
+
+template class ConfiguredScheduler<EDMEulerScheduler, EDMEulerSchedulerConfig>;
+
+EDMEulerScheduler::EDMEulerScheduler(EDMEulerSchedulerConfig config) : SigmaScheduler(std::move(config)) {
+  check_edm_config(kClassName, config_);
+  std::vector<double> ramp;
+  for (int64_t i = 0; i <= config_.num_train_timesteps; ++i)
+    ramp.push_back(static_cast<double>(i) / static_cast<double>(config_.num_train_timesteps));
+  run_ = edm_run(config_, edm_sigmas(config_, ramp), at::kCPU);
+}
+
+double EDMEulerScheduler::init_noise_sigma() const {
+  return std::sqrt(config_.sigma_max * config_.sigma_max + 1);
+}
+
+Tensor EDMEulerScheduler::add_noise(const Tensor& original_samples, const Tensor& noise,
+                                    const Tensor& timesteps) const {
+  require_noisable(original_samples, noise);
+  return original_samples + noise * run_.per_sample_sigmas(timesteps, original_samples, {}, kClassName);
+}
+
+Tensor EDMEulerScheduler::scale_model_input(const Tensor& sample, const Tensor& timestep) const {
+  return sample * edm_input_scale(run_.sigma(run_.index(timestep, kClassName)), config_.sigma_data);
+}
+
+void EDMEulerScheduler::set_timesteps(std::optional<int64_t> num_inference_steps,
+                                      const SetTimestepsOptions& options) {
+  check_set_timesteps_options(kClassName, options, {.sigmas = true});
+  // Python takes `sigmas` for the ramp from 0 to 1 that is mapped to noise levels.
+  const std::vector<double> ramp =
+      options.sigmas.empty() ? linspace(0, 1, checked_num_inference_steps(kClassName, num_inference_steps))
+                             : options.sigmas;
+  for (const double each : ramp)
+    require<ConfigError>(each >= 0 && each <= 1, "{}: sigmas holds {}, expected positions from 0 to 1",
+                         kClassName, each);
+  run_ = edm_run(config_, edm_sigmas(config_, ramp), options.device);
+}
+
+SchedulerOutput EDMEulerScheduler::step(const Tensor& model_output, const Tensor& timestep,
+                                        const Tensor& sample, const StepOptions& options) {
+  check_step_options(kClassName, options, {.churn = true, .s_noise = true});
+  check_step_tensors(kClassName, model_output, sample);
+  const int64_t i = run_.enter(timestep, kClassName);
+  const float sigma = run_.sigma(i);
+  Tensor x = sample.to(at::kFloat);
+  const float sigma_hat = churned_sigma(options, sigma, run_.num_sigmas() - 1);
+  if (sigma_hat > sigma)
+    x = x + churn_noise(options, model_output) * std::sqrt(sigma_hat * sigma_hat - sigma * sigma);
+  const Tensor pred_original_sample = edm_denoised(config_, model_output, x, sigma_hat);
+  const Tensor derivative = (x - pred_original_sample) / sigma_hat;
+  const Tensor prev_sample = x + derivative * (run_.sigma(i + 1) - sigma_hat);
+  run_.advance();
+  return {.prev_sample = prev_sample.to(model_output.scalar_type()),
+          .pred_original_sample = pred_original_sample};
+}
+
+}  // namespace diffusers

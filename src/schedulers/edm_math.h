@@ -1,0 +1,63 @@
+#pragma once
+
+// The noise levels and the preconditioning of EDM (Karras et al. 2022, arXiv 2206.00364, table 1).
+
+#include <vector>
+
+#include "schedulers/sigma_math.h"
+
+namespace diffusers {
+
+template <class Config>
+void check_edm_config(std::string_view who, const Config& config) {
+  check_prediction_type(who, config.prediction_type,
+                        {PredictionType::kEpsilon, PredictionType::kVPrediction});
+  require<ConfigError>(
+      config.sigma_min > 0 && config.sigma_min < config.sigma_max && std::isfinite(config.sigma_max),
+      "{}: sigma_min is {} and sigma_max {}, expected 0 < sigma_min < sigma_max", who, config.sigma_min,
+      config.sigma_max);
+  require<ConfigError>(config.sigma_data > 0, "{}: sigma_data is {}, expected a positive number", who,
+                       config.sigma_data);
+  require<ConfigError>(config.rho > 0, "{}: rho is {}, expected a positive number", who, config.rho);
+  require<ConfigError>(config.num_train_timesteps >= 1 && config.num_train_timesteps <= 10'000'000,
+                       "{}: num_train_timesteps is {}, expected 1 to 10000000", who,
+                       config.num_train_timesteps);
+}
+
+/// The noise levels at positions 0 (sigma_max) to 1 (sigma_min).
+template <class Config>
+std::vector<double> edm_sigmas(const Config& config, const std::vector<double>& ramp) {
+  if (config.sigma_schedule == SigmaScheduleType::kExponential)
+    return exponential_sigmas(config.sigma_min, config.sigma_max, static_cast<int64_t>(ramp.size()));
+  const double low = std::pow(config.sigma_min, 1 / config.rho);
+  const double high = std::pow(config.sigma_max, 1 / config.rho);
+  std::vector<double> sigmas;
+  for (const double position : ramp) sigmas.push_back(std::pow(high + position * (low - high), config.rho));
+  return sigmas;
+}
+
+/// The run over these levels; its timesteps are c_noise = log(sigma) / 4.
+template <class Config>
+SigmaRun edm_run(const Config& config, std::vector<double> sigmas, at::Device device) {
+  std::vector<double> timesteps;
+  for (const double sigma : sigmas) timesteps.push_back(0.25f * std::log(static_cast<float>(sigma)));
+  sigmas.push_back(config.final_sigmas_type == FinalSigmasType::kZero ? 0.0 : sigmas.back());
+  return SigmaRun(sigmas, TimestepSchedule(std::move(timesteps), at::kFloat, device));
+}
+
+inline float edm_input_scale(float sigma, double sigma_data) {
+  return 1 / std::sqrt(sigma * sigma + static_cast<float>(sigma_data * sigma_data));
+}
+
+/// D(x; sigma) = c_skip x + c_out F(c_in x; c_noise), eq. 7
+template <class Config>
+Tensor edm_denoised(const Config& config, const Tensor& model_output, const Tensor& sample, float sigma) {
+  const auto data = static_cast<float>(config.sigma_data);
+  const auto squared = static_cast<float>(config.sigma_data * config.sigma_data);
+  const float c_skip = squared / (sigma * sigma + squared);
+  const float c_out = sigma * data / std::sqrt(sigma * sigma + squared);
+  const float sign = config.prediction_type == PredictionType::kEpsilon ? 1.0f : -1.0f;
+  return c_skip * sample + sign * c_out * model_output;
+}
+
+}  // namespace diffusers

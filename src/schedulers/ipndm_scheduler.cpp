@@ -1,0 +1,89 @@
+#include <algorithm>
+#include <cmath>
+
+#include <diffusers/schedulers/ipndm_scheduler.h>
+
+#include <ATen/ATen.h>
+
+#include "core/format.h"
+#include "schedulers/configured_scheduler_impl.h"
+#include "schedulers/sigma_math.h"
+#include "schedulers/step_math.h"
+
+namespace diffusers {
+
+template <class Visitor>
+void visit_fields(IPNDMSchedulerConfig& config, Visitor&& visit) {
+  visit("num_train_timesteps", config.num_train_timesteps);
+  visit("trained_betas", config.trained_betas);
+}
+
+template class ConfiguredScheduler<IPNDMScheduler, IPNDMSchedulerConfig>;
+
+IPNDMScheduler::IPNDMScheduler(IPNDMSchedulerConfig config) : SigmaScheduler(std::move(config)) {
+  require<ConfigError>(config_.num_train_timesteps >= 1 && config_.num_train_timesteps <= 10'000'000,
+                       "{}: num_train_timesteps is {}, expected 1 to 10000000", kClassName,
+                       config_.num_train_timesteps);
+  for (const double beta : config_.trained_betas)
+    require<ConfigError>(beta >= 0 && beta <= 1, "{}: trained_betas holds {}, expected numbers from 0 to 1",
+                         kClassName, beta);
+  // Trained betas belong to a run of one step less than there are of them.
+  IPNDMScheduler::set_timesteps(config_.trained_betas.empty()
+                                    ? config_.num_train_timesteps
+                                    : static_cast<int64_t>(config_.trained_betas.size()) - 1);
+}
+
+Tensor IPNDMScheduler::betas() const { return at::tensor(betas_, at::kFloat); }
+
+void IPNDMScheduler::set_timesteps(std::optional<int64_t> num_inference_steps,
+                                   const SetTimestepsOptions& options) {
+  check_set_timesteps_options(kClassName, options, {});
+  const int64_t n = checked_num_inference_steps(kClassName, num_inference_steps);
+  Tensor betas;
+  if (config_.trained_betas.empty()) {
+    betas = (at::linspace(1, 0, n + 1, at::kFloat) * (M_PI / 2)).sin().pow(2);
+  } else {
+    require<ConfigError>(static_cast<int64_t>(config_.trained_betas.size()) == n + 1,
+                         "{}: num_inference_steps is {}, expected {}, one less than there are trained_betas",
+                         kClassName, n, config_.trained_betas.size() - 1);
+    betas = at::tensor(config_.trained_betas, at::kFloat);
+  }
+  const Tensor alphas = (1.0 - betas.pow(2)).sqrt();
+  const Tensor timesteps = (at::atan2(betas, alphas) / M_PI * 2).slice(0, 0, -1).to(at::kDouble);
+  betas_.assign(betas.const_data_ptr<float>(), betas.const_data_ptr<float>() + n + 1);
+  alphas_.assign(alphas.const_data_ptr<float>(), alphas.const_data_ptr<float>() + n + 1);
+  run_ = SigmaRun(
+      {}, TimestepSchedule({timesteps.const_data_ptr<double>(), timesteps.const_data_ptr<double>() + n},
+                           at::kFloat, options.device));
+  ets_.clear();
+}
+
+SchedulerOutput IPNDMScheduler::step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
+                                     const StepOptions& options) {
+  check_step_options(kClassName, options, {});
+  check_step_tensors(kClassName, model_output, sample);
+  const auto i = static_cast<std::size_t>(run_.enter(timestep, kClassName));
+  if (ets_.size() > 3) ets_.erase(ets_.begin());
+  ets_.push_back(sample * betas_[i] + model_output * alphas_[i]);
+  const auto et = [this](std::size_t back) { return ets_[ets_.size() - back]; };
+  Tensor slope;  // Adams-Bashforth weights of the order that the history allows
+  switch (ets_.size()) {
+    case 1:
+      slope = et(1);
+      break;
+    case 2:
+      slope = (3 * et(1) - et(2)) / 2;
+      break;
+    case 3:
+      slope = (23 * et(1) - 16 * et(2) + 5 * et(3)) / 12;
+      break;
+    default:
+      slope = (1.0 / 24) * (55 * et(1) - 59 * et(2) + 37 * et(3) - 9 * et(4));
+      break;
+  }
+  const Tensor pred = (sample - betas_[i] * slope) / std::max(alphas_[i], 1e-8f);
+  run_.advance();
+  return {.prev_sample = alphas_[i + 1] * pred + slope * betas_[i + 1]};
+}
+
+}  // namespace diffusers

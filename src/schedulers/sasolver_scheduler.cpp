@@ -1,0 +1,260 @@
+#include <algorithm>
+#include <cmath>
+
+#include <diffusers/schedulers/sasolver_scheduler.h>
+
+#include <ATen/ATen.h>
+
+#include "core/format.h"
+#include "schedulers/configured_scheduler_impl.h"
+#include "schedulers/dpm_solver_math.h"
+#include "schedulers/sigma_math.h"
+#include "schedulers/step_math.h"
+
+namespace diffusers {
+
+template <class Visitor>
+void visit_fields(SASolverSchedulerConfig& config, Visitor&& visit) {
+  visit("num_train_timesteps", config.num_train_timesteps);
+  visit("beta_start", config.beta_start);
+  visit("beta_end", config.beta_end);
+  visit("beta_schedule", config.beta_schedule);
+  visit("trained_betas", config.trained_betas);
+  visit("predictor_order", config.predictor_order);
+  visit("corrector_order", config.corrector_order);
+  visit("prediction_type", config.prediction_type);
+  visit("tau_func", config.tau_func);
+  visit("thresholding", config.thresholding);
+  visit("dynamic_thresholding_ratio", config.dynamic_thresholding_ratio);
+  visit("sample_max_value", config.sample_max_value);
+  visit("algorithm_type", config.algorithm_type);
+  visit("lower_order_final", config.lower_order_final);
+  visit("use_karras_sigmas", config.use_karras_sigmas);
+  visit("use_exponential_sigmas", config.use_exponential_sigmas);
+  visit("use_beta_sigmas", config.use_beta_sigmas);
+  visit("use_flow_sigmas", config.use_flow_sigmas);
+  visit("flow_shift", config.flow_shift);
+  visit("lambda_min_clipped", config.lambda_min_clipped);
+  visit("variance_type", config.variance_type);
+  visit("timestep_spacing", config.timestep_spacing);
+  visit("steps_offset", config.steps_offset);
+}
+
+template class ConfiguredScheduler<SASolverScheduler, SASolverSchedulerConfig>;
+
+namespace {
+
+using Polynomial = std::vector<double>;  // highest power first
+
+double evaluate(const Polynomial& polynomial, double x) {
+  double value = 0;
+  for (const double coefficient : polynomial) value = value * x + coefficient;
+  return value;
+}
+
+/// x^n + sign n x^{n-1} + n (n-1) x^{n-2} + ..., whose product with exp(-sign x) has the derivative -sign x^n
+/// exp(-sign x).
+Polynomial exponential_polynomial(int64_t n, double sign) {
+  Polynomial result{1.0};
+  for (int64_t k = n; k > 0; --k) result.push_back(result.back() * sign * static_cast<double>(k));
+  return result;
+}
+
+/// The integral of lambda^n exp(-lambda) from start to end.
+double integral_noise(int64_t n, double start, double end) {
+  const Polynomial p = exponential_polynomial(n, 1.0);
+  return std::exp(-end) * (evaluate(p, start) * std::exp(end - start) - evaluate(p, end));
+}
+
+/// The integral of lambda^n exp((1 + tau^2) lambda) from start to end.
+double integral_data(int64_t n, double start, double end, double weight) {
+  const Polynomial q = exponential_polynomial(n, -1.0);
+  const double e = weight * end;
+  const double s = weight * start;
+  return std::exp(e) * (evaluate(q, e) - evaluate(q, s) * std::exp(-(e - s))) /
+         std::pow(weight, static_cast<double>(n + 1));
+}
+
+/// The Lagrange polynomial that is 1 at nodes[which] and 0 at the others.
+Polynomial lagrange(const std::vector<double>& nodes, std::size_t which) {
+  Polynomial product{1.0};
+  double denominator = 1;
+  for (std::size_t k = 0; k < nodes.size(); ++k) {
+    if (k == which) continue;
+    denominator *= nodes[which] - nodes[k];
+    product.push_back(0.0);
+    for (std::size_t j = product.size() - 1; j > 0; --j) product[j] -= nodes[k] * product[j - 1];
+  }
+  for (double& coefficient : product) coefficient /= denominator;
+  return product;
+}
+
+}  // namespace
+
+/// A function can be given in a program only; files hold null.
+inline void from(const Json& json, TauFunction& value, std::string_view key) {
+  require<ConfigError>(json.is_null(), "{} is {}, expected null", key, json.dump());
+  value = {};
+}
+inline Json to(const TauFunction& value) {
+  require<ConfigError>(!value, "a config that holds a tau_func cannot be written as JSON");
+  return nullptr;
+}
+
+SASolverScheduler::SASolverScheduler(SASolverSchedulerConfig config)
+    : SigmaScheduler(std::move(config)), schedule_(finite_noise_schedule(beta_options(config_))) {
+  check_prediction_type(kClassName, config_.prediction_type,
+                        {PredictionType::kEpsilon, PredictionType::kSample, PredictionType::kVPrediction,
+                         PredictionType::kFlowPrediction});
+  require<ConfigError>(config_.algorithm_type == AlgorithmType::kDataPrediction ||
+                           config_.algorithm_type == AlgorithmType::kNoisePrediction,
+                       "{}: algorithm_type is \"{}\", expected data_prediction or noise_prediction",
+                       kClassName, enum_name(config_.algorithm_type));
+  require<ConfigError>(
+      config_.algorithm_type == AlgorithmType::kDataPrediction ||
+          config_.prediction_type != PredictionType::kFlowPrediction,
+      "{}: algorithm_type \"noise_prediction\" cannot take prediction_type \"flow_prediction\"", kClassName);
+  for (const auto& [key, order] : {std::pair{"predictor_order", config_.predictor_order},
+                                   std::pair{"corrector_order", config_.corrector_order}})
+    require<ConfigError>(order >= 1 && order <= 4, "{}: {} is {}, expected 1 to 4", kClassName, key, order);
+  if (config_.thresholding)
+    check_thresholding(kClassName, config_.dynamic_thresholding_ratio, config_.sample_max_value);
+  sigma_spread(kClassName, config_);
+  clipped_timestep_count(kClassName, schedule_, config_.num_train_timesteps, config_.lambda_min_clipped);
+  run_ = training_run(schedule_, at::kFloat);
+}
+
+double SASolverScheduler::tau(double timestep) const {
+  return config_.tau_func ? config_.tau_func(timestep) : timestep >= 200 && timestep <= 800 ? 1.0 : 0.0;
+}
+
+Tensor SASolverScheduler::add_noise(const Tensor& original_samples, const Tensor& noise,
+                                    const Tensor& timesteps) const {
+  return schedule_.add_noise(original_samples, noise, timesteps);
+}
+
+void SASolverScheduler::set_timesteps(std::optional<int64_t> num_inference_steps,
+                                      const SetTimestepsOptions& options) {
+  check_set_timesteps_options(kClassName, options, {});
+  const int64_t n = checked_num_inference_steps(kClassName, num_inference_steps, config_.num_train_timesteps);
+  const SigmaSpread spread = sigma_spread(kClassName, config_);
+  const int64_t last =
+      clipped_timestep_count(kClassName, schedule_, config_.num_train_timesteps, config_.lambda_min_clipped);
+  const std::vector<double> training = training_sigmas(schedule_.alphas_cumprod());
+  auto [timesteps, sigmas] = solver_schedule(
+      config_, spread,
+      solver_timesteps(config_.timestep_spacing, config_.num_train_timesteps, last, n, config_.steps_offset),
+      n, training, {training.rbegin(), training.rend()}, hidden_number("sigma_min"),
+      hidden_number("sigma_max"), config_.flow_shift);
+  const bool plain = spread == SigmaSpread::kPlain && !config_.use_flow_sigmas;
+  sigmas.push_back(plain ? training.front() : sigmas.back());
+  run_ = SigmaRun(sigmas, TimestepSchedule(std::move(timesteps), at::kLong, options.device));
+  outputs_.clear();
+  last_sample_ = Tensor();
+  last_noise_ = Tensor();
+  timesteps_set_ = true;
+}
+
+/// The stochastic Adams step from the level `from` to the next (Xue et al., eq. 14 to 17).
+/// @param outputs the predictions at the levels newest, newest - 1, ...
+Tensor SASolverScheduler::update(const std::vector<Tensor>& outputs, const Tensor& sample,
+                                 const Tensor& noise, int64_t from, int64_t newest, int64_t order,
+                                 bool corrector, double tau) const {
+  const bool data = config_.algorithm_type == AlgorithmType::kDataPrediction;
+  // In double: the coefficients are small differences of large numbers.
+  struct Level {
+    double alpha;
+    double sigma;
+    double lambda;
+  };
+  const auto level = [this](int64_t k) {
+    const double sigma = run_.sigma(k);
+    const double alpha = config_.use_flow_sigmas ? 1 - sigma : 1 / std::sqrt(sigma * sigma + 1);
+    const double sigma_t = config_.use_flow_sigmas ? sigma : sigma * alpha;
+    return Level{alpha, sigma_t, std::log(alpha) - std::log(sigma_t)};
+  };
+  const Level t = level(from + 1);
+  const Level s = level(from);
+  const double h = t.lambda - s.lambda;
+  const double tau2 = tau * tau;
+  const double weight = 1 + tau2;
+  std::vector<double> nodes;
+  for (int64_t k = 0; k < order; ++k) nodes.push_back(level(newest - k).lambda);
+  std::vector<double> coefficients;
+  for (std::size_t i = 0; i < nodes.size(); ++i) {
+    const Polynomial polynomial = lagrange(nodes, i);
+    double sum = 0;
+    for (std::size_t j = 0; j < polynomial.size(); ++j) {
+      const auto power = static_cast<int64_t>(polynomial.size() - 1 - j);
+      sum += polynomial[j] * (data ? integral_data(power, s.lambda, t.lambda, weight)
+                                   : integral_noise(power, s.lambda, t.lambda));
+    }
+    coefficients.push_back(sum);
+  }
+  if (data && order == 2) {
+    // The second-order term as the authors' code has it, exact to that order.
+    const double tail = h * weight - 1 + std::exp(weight * -h);
+    const double change = std::exp(weight * t.lambda) * (corrector ? h / 2 - tail / (weight * weight * h)
+                                                                   : (h * h / 2 - tail / (weight * weight)) /
+                                                                         (s.lambda - level(from - 1).lambda));
+    coefficients[0] += change;
+    coefficients[1] -= change;
+  }
+  const double scale = data ? weight * t.sigma * std::exp(-tau2 * t.lambda) : -weight * t.alpha;
+  Tensor x = (data ? std::exp(-tau2 * h) * (t.sigma / s.sigma) : t.alpha / s.alpha) * sample;
+  for (std::size_t i = 0; i < coefficients.size(); ++i) x = x + scale * coefficients[i] * outputs[i];
+  const double noise_scale = data ? t.sigma * std::sqrt(1 - std::exp(-2 * tau2 * h))
+                                  : tau * t.sigma * std::sqrt(std::exp(2 * h) - 1);
+  return (x + noise_scale * noise).to(sample.scalar_type());
+}
+
+SchedulerOutput SASolverScheduler::step(const Tensor& model_output, const Tensor& timestep,
+                                        const Tensor& sample, const StepOptions& options) {
+  require(timesteps_set_, "{}: call set_timesteps before step", kClassName);
+  check_step_options(kClassName, options, {});
+  check_step_tensors(kClassName, model_output, sample, has_learned_variance(config_));
+  const int64_t i = run_.enter(timestep, kClassName);
+  const int64_t remaining = run_.timesteps().size() - i;
+  const NoiseLevel now = noise_level(run_.sigma(i), config_.use_flow_sigmas);
+  const Tensor output =
+      has_learned_variance(config_) ? model_output.narrow(1, 0, sample.size(1)) : model_output;
+  Tensor prediction;
+  if (config_.algorithm_type == AlgorithmType::kDataPrediction) {
+    prediction = data_prediction(config_.prediction_type, output, sample, now);
+    if (config_.thresholding)
+      prediction = threshold_sample(prediction, config_.dynamic_thresholding_ratio, config_.sample_max_value);
+  } else {
+    prediction = noise_prediction(config_.prediction_type, output, sample, now);
+    if (config_.thresholding) {
+      const Tensor x0 = threshold_sample((sample - now.sigma * prediction) / now.alpha,
+                                         config_.dynamic_thresholding_ratio, config_.sample_max_value);
+      prediction = (sample - now.alpha * x0) / now.sigma;
+    }
+  }
+
+  const auto behind = static_cast<int64_t>(outputs_.size());
+  outputs_.insert(outputs_.begin(), prediction);
+  Tensor x = sample;
+  if (i > 0 && last_sample_.defined())
+    x = update(outputs_, last_sample_, last_noise_, i - 1, i, corrector_order_, true, tau(last_timestep_));
+  const int64_t capacity = std::max(config_.predictor_order, config_.corrector_order - 1);
+  if (static_cast<int64_t>(outputs_.size()) > capacity) outputs_.pop_back();
+
+  int64_t predictor_order = config_.predictor_order;
+  int64_t corrector_order = config_.corrector_order;
+  if (config_.lower_order_final) {
+    predictor_order = std::min(predictor_order, remaining);
+    corrector_order = std::min(corrector_order, remaining + 1);
+  }
+  predictor_order = std::min(predictor_order, behind + 1);
+  corrector_order_ = std::min(corrector_order, behind + 2);
+  last_sample_ = x;
+  last_noise_ = step_noise(options, prediction);
+  last_timestep_ = run_.timesteps()[i];
+  const Tensor prev_sample =
+      update(outputs_, x, last_noise_, i, i, predictor_order, false, tau(last_timestep_));
+  run_.advance();
+  return {.prev_sample = prev_sample};
+}
+
+}  // namespace diffusers

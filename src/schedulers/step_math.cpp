@@ -1,0 +1,237 @@
+#include "schedulers/step_math.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include <diffusers/core/tensor.h>
+#include <diffusers/schedulers/timestep_schedule.h>
+
+#include <ATen/ATen.h>
+
+#include "core/format.h"
+
+namespace diffusers {
+namespace {
+
+void refuse_option(bool given, bool known, std::string_view who, std::string_view option,
+                   std::string_view call) {
+  require<ConfigError>(known || !given, "{}: {} has no option {}", who, call, option);
+}
+
+}  // namespace
+
+void check_step_options(std::string_view who, const StepOptions& options, const StepFeatures& known) {
+  refuse_option(options.eta.value_or(0.0) != 0.0, known.eta, who, "eta", "step");
+  refuse_option(options.use_clipped_model_output, known.use_clipped_model_output, who,
+                "use_clipped_model_output", "step");
+  refuse_option(options.s_churn != 0.0, known.churn, who, "s_churn", "step");
+  refuse_option(options.s_tmin != 0.0, known.churn, who, "s_tmin", "step");
+  refuse_option(options.s_tmax != std::numeric_limits<double>::infinity(), known.churn, who, "s_tmax",
+                "step");
+  refuse_option(options.s_noise != 1.0, known.s_noise, who, "s_noise", "step");
+  refuse_option(options.variance_noise.defined(), known.variance_noise, who, "variance_noise", "step");
+}
+
+void check_set_timesteps_options(std::string_view who, const SetTimestepsOptions& options,
+                                 const SetTimestepsFeatures& known) {
+  refuse_option(options.original_inference_steps.has_value(), known.original_inference_steps, who,
+                "original_inference_steps", "set_timesteps");
+  refuse_option(!options.sigmas.empty(), known.sigmas, who, "sigmas", "set_timesteps");
+  refuse_option(options.mu.has_value(), known.mu, who, "mu", "set_timesteps");
+  refuse_option(!options.timesteps.empty(), known.timesteps, who, "timesteps", "set_timesteps");
+  refuse_option(options.strength.has_value(), known.strength, who, "strength", "set_timesteps");
+}
+
+void check_step_tensors(std::string_view who, const Tensor& model_output, const Tensor& sample,
+                        bool wide_output) {
+  require<TensorError>(sample.defined() && sample.is_floating_point() && sample.dim() >= 1,
+                       "{}: step: sample is {}, expected a floating tensor [B, ...]", who, describe(sample));
+  require<TensorError>(model_output.defined() && model_output.is_floating_point(),
+                       "{}: step: model_output is {}, expected a floating tensor", who,
+                       describe(model_output));
+  auto expected = sample.sizes().vec();
+  if (wide_output && expected.size() >= 2) expected[1] *= 2;
+  require<TensorError>(model_output.sizes() == expected && model_output.device() == sample.device(),
+                       "{}: step: model_output is {}, expected {} for a sample of {}", who,
+                       describe(model_output), shape_string(expected), describe(sample));
+}
+
+int64_t checked_num_inference_steps(std::string_view who, std::optional<int64_t> n, int64_t limit) {
+  require<ConfigError>(n.has_value(), "{}: set_timesteps needs num_inference_steps", who);
+  require<ConfigError>(*n >= 1, "{}: num_inference_steps is {}, expected at least 1", who, *n);
+  require<ConfigError>(limit < 1 || *n <= limit,
+                       "{}: num_inference_steps is {}, expected at most num_train_timesteps = {}", who, *n,
+                       limit);
+  return *n;
+}
+
+void require_noisable(const Tensor& original_samples, const Tensor& noise) {
+  require<TensorError>(
+      original_samples.defined() && original_samples.is_floating_point() && original_samples.dim() >= 1,
+      "samples are {}, expected a floating tensor [B, ...]", describe(original_samples));
+  require<TensorError>(noise.defined() && noise.sizes() == original_samples.sizes() &&
+                           noise.scalar_type() == original_samples.scalar_type() &&
+                           noise.device() == original_samples.device(),
+                       "noise is {}, expected {} like the samples", describe(noise),
+                       describe(original_samples));
+}
+
+Tensor per_sample_timesteps(const Tensor& timesteps, const Tensor& sample, int64_t count) {
+  require<TensorError>(
+      timesteps.defined() && at::isIntegralType(timesteps.scalar_type(), /*includeBool=*/false),
+      "timesteps are {}, expected an integral tensor [B]", describe(timesteps));
+  require<TensorError>(timesteps.numel() == 1 || timesteps.numel() == sample.size(0),
+                       "timesteps are {}, expected one for each of the {} samples", describe(timesteps),
+                       sample.size(0));
+  if (timesteps.is_cpu() && timesteps.numel() > 0) {
+    const auto [low, high] = timesteps.aminmax();
+    require<TensorError>(low.item<int64_t>() >= 0 && high.item<int64_t>() < count,
+                         "timesteps run from {} to {}, expected 0 to {}", low.item<int64_t>(),
+                         high.item<int64_t>(), count - 1);
+  }
+  return timesteps.flatten().to(at::TensorOptions(sample.device()).dtype(at::kLong), /*non_blocking=*/true);
+}
+
+Tensor per_sample(const Tensor& table, const Tensor& indices, int64_t dim) {
+  std::vector<int64_t> shape(static_cast<std::size_t>(std::max<int64_t>(dim, 1)), 1);
+  shape[0] = indices.numel();
+  return table.index_select(0, indices).view(shape);
+}
+
+Tensor step_noise(const StepOptions& options, const Tensor& model_output,
+                  std::optional<at::ScalarType> dtype) {
+  if (!options.variance_noise.defined())
+    return randn_tensor(model_output.sizes(), options.generator, model_output.device(),
+                        dtype.value_or(model_output.scalar_type()));
+  require<ConfigError>(!options.generator, "step takes a generator or variance_noise, not both");
+  require<TensorError>(options.variance_noise.sizes() == model_output.sizes() &&
+                           options.variance_noise.device() == model_output.device(),
+                       "variance_noise is {}, expected {} like the model output",
+                       describe(options.variance_noise), describe(model_output));
+  return dtype ? options.variance_noise.to(*dtype) : options.variance_noise;
+}
+
+Tensor threshold_sample(const Tensor& sample, double ratio, double max_value) {
+  const auto dtype = sample.scalar_type();
+  const bool wide = dtype == at::kFloat || dtype == at::kDouble;
+  const Tensor flat = (wide ? sample : sample.to(at::kFloat)).reshape({sample.size(0), -1});
+  // Python clamps to [1, max_value] in this order, so a max_value below 1 wins.
+  const Tensor s = flat.abs().quantile(ratio, /*dim=*/1, /*keepdim=*/true).clamp(1, max_value);
+  return (at::clamp(flat, -s, s) / s).reshape(sample.sizes()).to(dtype);
+}
+
+void check_thresholding(std::string_view who, double ratio, double max_value) {
+  require<ConfigError>(ratio >= 0 && ratio <= 1, "{}: dynamic_thresholding_ratio is {}, expected 0 to 1", who,
+                       ratio);
+  require<ConfigError>(max_value > 0, "{}: sample_max_value is {}, expected a positive number", who,
+                       max_value);
+}
+
+std::vector<double> training_timesteps(int64_t num_train_timesteps) {
+  std::vector<double> timesteps(static_cast<std::size_t>(std::max<int64_t>(num_train_timesteps, 0)));
+  for (std::size_t i = 0; i < timesteps.size(); ++i)
+    timesteps[i] = static_cast<double>(timesteps.size() - 1 - i);
+  return timesteps;
+}
+
+void check_custom_timesteps(std::string_view who, const std::vector<double>& timesteps,
+                            int64_t num_train_timesteps) {
+  for (std::size_t i = 0; i < timesteps.size(); ++i) {
+    require<ConfigError>(
+        timesteps[i] >= 0 && timesteps[i] < static_cast<double>(num_train_timesteps) &&
+            std::nearbyint(timesteps[i]) == timesteps[i],
+        "{}: timesteps holds {}, expected whole numbers from 0 to num_train_timesteps - 1 = {}", who,
+        timesteps[i], num_train_timesteps - 1);
+    require<ConfigError>(i == 0 || timesteps[i] < timesteps[i - 1],
+                         "{}: timesteps must descend, but {} follows {}", who, timesteps[i],
+                         i == 0 ? 0.0 : timesteps[i - 1]);
+  }
+}
+
+void check_prediction_type(std::string_view who, PredictionType type,
+                           std::initializer_list<PredictionType> known) {
+  if (std::find(known.begin(), known.end(), type) != known.end()) return;
+  std::vector<std::string_view> names;
+  for (const auto each : known) names.push_back(enum_name(each));
+  fail<ConfigError>("{}: prediction_type is \"{}\", expected one of: {}", who, enum_name(type),
+                    fmt::join(names, ", "));
+}
+
+void require_signal(std::string_view who, float alpha_bar, int64_t t, bool clipped) {
+  require<ConfigError>(alpha_bar > 0 || clipped,
+                       "{}: step: prediction_type \"epsilon\" cannot start at timestep {}, where abar is 0 "
+                       "(rescale_betas_zero_snr): x_0 would be infinite; train with \"v_prediction\"",
+                       who, t);
+}
+
+std::vector<double> spaced_timesteps(TimestepSpacing spacing, int64_t num_train_timesteps,
+                                     int64_t num_inference_steps, int64_t steps_offset, bool rounded) {
+  // Unrounded timesteps may lie closer than one.
+  const bool any_count = spacing == TimestepSpacing::kLinspace && !rounded;
+  require<ConfigError>(num_train_timesteps >= 1 && num_inference_steps >= 1 &&
+                           (any_count || num_inference_steps <= num_train_timesteps),
+                       "num_inference_steps is {}, expected 1 to num_train_timesteps = {}",
+                       num_inference_steps, num_train_timesteps);
+  const auto n = static_cast<std::size_t>(num_inference_steps);
+  const auto total = static_cast<double>(num_train_timesteps);
+  std::vector<double> timesteps(n);
+  switch (spacing) {
+    case TimestepSpacing::kLinspace: {
+      const double step = n > 1 ? (total - 1) / static_cast<double>(n - 1) : 0.0;
+      for (std::size_t i = 0; i < n; ++i) timesteps[n - 1 - i] = static_cast<double>(i) * step;
+      if (n > 1) timesteps[0] = total - 1;
+      if (rounded)
+        for (double& t : timesteps) t = std::nearbyint(t);
+      break;
+    }
+    case TimestepSpacing::kLeading: {
+      const int64_t ratio = num_train_timesteps / num_inference_steps;
+      for (std::size_t i = 0; i < n; ++i)
+        timesteps[n - 1 - i] = static_cast<double>(static_cast<int64_t>(i) * ratio + steps_offset);
+      break;
+    }
+    case TimestepSpacing::kTrailing: {
+      // numpy.arange(T, 0, -T / n) adds multiples of (T - T / n) - T. For some n its rounding yields an
+      // element n + 1, the timestep -1, in Python; here there are always n.
+      const double delta = (total - total / static_cast<double>(n)) - total;
+      for (std::size_t i = 0; i < n; ++i)
+        timesteps[i] = std::nearbyint(total + static_cast<double>(i) * delta) - 1;
+      break;
+    }
+  }
+  return timesteps;
+}
+
+TimestepSchedule::TimestepSchedule(std::vector<double> values, at::ScalarType dtype, at::Device device)
+    : values_(std::move(values)) {
+  const Tensor host = at::tensor(values_, at::kDouble).to(dtype);
+  const Tensor rounded = host.to(at::kDouble);
+  std::copy_n(rounded.const_data_ptr<double>(), values_.size(), values_.begin());
+  tensor_ = host.to(device);
+}
+
+double TimestepSchedule::value_of(const Tensor& timestep, std::string_view where) const {
+  require<TensorError>(timestep.defined() && timestep.numel() == 1,
+                       "{}: timestep is {}, expected a single number", where, describe(timestep));
+  if (!timestep.is_cpu() && tensor_.defined() && timestep.is_alias_of(tensor_)) {
+    const int64_t index = timestep.storage_offset() - tensor_.storage_offset();
+    if (index >= 0 && index < size()) return (*this)[index];
+  }
+  return timestep.item().toDouble();
+}
+
+int64_t TimestepSchedule::index_of_training_step(const Tensor& timestep, std::string_view where) const {
+  const double value = value_of(timestep, where);
+  require<TensorError>(std::nearbyint(value) == value && std::abs(value) < 1e15,
+                       "{}: timestep is {}, expected a whole number", where, value);
+  return static_cast<int64_t>(value);
+}
+
+int64_t TimestepSchedule::find(double value) const {
+  const auto found = std::find(values_.begin(), values_.end(), value);
+  return found == values_.end() ? -1 : found - values_.begin();
+}
+
+}  // namespace diffusers

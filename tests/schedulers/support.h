@@ -1,0 +1,129 @@
+#pragma once
+
+// The runs that tests/reference/schedulers.py recorded, replayed.
+
+#include <algorithm>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <diffusers/core/random.h>
+#include <diffusers/schedulers/scheduler.h>
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "core/json.h"
+#include "support/golden.h"
+
+namespace diffusers::test {
+
+inline at::ScalarType dtype_from_name(const std::string& name) {
+  for (const auto dtype : {at::kFloat, at::kHalf, at::kBFloat16, at::kDouble, at::kLong})
+    if (dtype_name(dtype) == name) return dtype;
+  throw Error("unknown dtype " + name);
+}
+
+/// Standard normal numbers of a seed, drawn in float32.
+inline Tensor seeded(uint64_t seed, at::IntArrayRef shape, at::ScalarType dtype = at::kFloat) {
+  return randn_tensor(shape, make_generator(seed)).to(dtype);
+}
+
+inline StepOptions step_options(const Json& json) {
+  StepOptions options{.use_clipped_model_output = json.value("use_clipped_model_output", false),
+                      .s_churn = json.value("s_churn", 0.0),
+                      .s_tmin = json.value("s_tmin", 0.0),
+                      .s_tmax = json.value("s_tmax", std::numeric_limits<double>::infinity()),
+                      .s_noise = json.value("s_noise", 1.0)};
+  if (json.contains("eta")) options.eta = json["eta"].get<double>();
+  options.generator = make_generator(7);
+  return options;
+}
+
+inline SetTimestepsOptions set_timesteps_options(const Json& json) {
+  SetTimestepsOptions options;
+  if (json.contains("original_inference_steps"))
+    options.original_inference_steps = json["original_inference_steps"].get<int64_t>();
+  if (json.contains("sigmas")) options.sigmas = json["sigmas"].get<std::vector<double>>();
+  if (json.contains("mu")) options.mu = json["mu"].get<double>();
+  if (json.contains("timesteps")) options.timesteps = json["timesteps"].get<std::vector<double>>();
+  if (json.contains("strength")) options.strength = json["strength"].get<double>();
+  return options;
+}
+
+/// 1e-5, but for what Python's own arithmetic leaves open: half precision rounds at every operation, and the
+/// high orders of SA-Solver and UniPC subtract nearly equal float32 coefficients. Repeating Python's
+/// SA-Solver with its sigmas in float64 changes its results by 4e-5 (order 2), 1.4e-4 (order 3) and 1.5e-3
+/// (order 4).
+inline double loop_tolerance(const Json& loop, at::ScalarType dtype) {
+  if (dtype == at::kHalf) return 2e-3;
+  if (dtype == at::kBFloat16) return 1.6e-2;
+  const Json& config = loop["config"];
+  if (loop["class"] == "SASolverScheduler") {
+    const auto order = std::max(config.value("predictor_order", 2), config.value("corrector_order", 2));
+    return order >= 4 ? 2e-3 : order == 3 ? 2e-4 : 5e-5;
+  }
+  return loop["class"] == "UniPCMultistepScheduler" && config.value("solver_order", 2) >= 4 ? 5e-5 : 1e-5;
+}
+
+/// Replays one loop and compares timesteps, sigmas and every step, element by element.
+inline void replay_loop(const Json& loop, const Golden& golden) {
+  const auto name = loop["name"].get<std::string>();
+  SCOPED_TRACE(name);
+  const std::unique_ptr<Scheduler> scheduler = Scheduler::from_config(dump_json(loop["json"]));
+  const bool set = !loop["n"].is_null() || !loop["set_timesteps"].empty();
+  if (set)
+    scheduler->set_timesteps(loop["n"].is_null() ? std::nullopt : std::optional(loop["n"].get<int64_t>()),
+                             set_timesteps_options(loop["set_timesteps"]));
+  if (!loop["begin_index"].is_null()) scheduler->set_begin_index(loop["begin_index"].get<int64_t>());
+  const Timesteps timesteps = scheduler->timesteps();
+  if (set) {
+    const Tensor& expected = golden[name + "/timesteps"];
+    EXPECT_EQ(timesteps.scalar_type(), expected.scalar_type());
+    if (expected.is_floating_point()) {
+      ASSERT_TRUE(expect_close(timesteps, expected, 1e-6, 1e-4, "timesteps"));
+    } else {
+      ASSERT_TRUE(expect_equal(timesteps, expected, "timesteps"));
+    }
+  }
+  if (golden.contains(name + "/sigmas")) {
+    ASSERT_TRUE(expect_close(scheduler->sigmas(), golden[name + "/sigmas"], 3e-6, 1e-7, "sigmas"));
+  }
+  const double sigma = loop["init_noise_sigma"].get<double>();
+  EXPECT_NEAR(scheduler->init_noise_sigma(), sigma, 1e-6 * sigma);
+
+  const auto dtype = dtype_from_name(loop["dtype"].get<std::string>());
+  const double tolerance = loop_tolerance(loop, dtype);
+  const auto width = loop["width"].get<int64_t>();
+  const std::vector<int64_t> shape{2, 3, 2, 2};
+  const std::vector<int64_t> output_shape{2, 3 * width, 2, 2};
+  const StepOptions options = step_options(loop["step"]);
+  const Tensor& prev = golden[name + "/prev"];
+  const auto start = loop["start"].get<int64_t>();
+  Tensor x = seeded(0, shape, dtype) * sigma;
+  for (int64_t i = 0; i < prev.size(0); ++i) {
+    const Tensor t = timesteps[start + i];
+    const Tensor scaled = scheduler->scale_model_input(x, t).to(dtype);
+    Tensor output = 0.6 * seeded(static_cast<uint64_t>(100 + i), output_shape, dtype) +
+                    0.3 * at::cat(std::vector<Tensor>(static_cast<std::size_t>(width), scaled), 1);
+    if (width == 2 && loop["config"].value("variance_type", "") == "learned")
+      output = at::cat({output.narrow(1, 0, 3), output.narrow(1, 3, 3).abs() * 0.1}, 1);
+    // A step adds terms of the size of its sample, which is sigma at a high noise level; so does its
+    // rounding.
+    const double atol = tolerance * std::max(1.0, x.abs().max().item<double>());
+    const SchedulerOutput result = scheduler->step(output, t, x, options);
+    x = result.prev_sample;
+    const std::string where = "step " + std::to_string(i);
+    ASSERT_TRUE(expect_close(x, prev[i], tolerance, atol, where));
+    if (golden.contains(name + "/x0")) {
+      ASSERT_TRUE(expect_close(result.pred_original_sample, golden[name + "/x0"][i], tolerance, atol,
+                               where + ", pred_original_sample"));
+    }
+    // Differences in half precision would grow from step to step and hide a mistake in a later one.
+    if (dtype == at::kHalf || dtype == at::kBFloat16) x = prev[i];
+  }
+  EXPECT_EQ(dtype_name(x.scalar_type()), loop["prev_dtype"].get<std::string>());
+}
+
+}  // namespace diffusers::test
