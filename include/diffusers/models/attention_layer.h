@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include <diffusers/core/tensor.h>
+#include <diffusers/models/layers.h>
+
+namespace diffusers {
+
+/// How `Attention` treats the encoder's hidden states before it makes keys and values of them.
+enum class CrossAttentionNorm { kNone, kLayerNorm, kGroupNorm };
+
+struct AttentionLayerOptions {
+  int64_t query_dim = 0;
+  std::optional<int64_t> cross_attention_dim =
+      std::nullopt;  ///< width of encoder_hidden_states, query_dim by default
+  int64_t heads = 8;
+  int64_t dim_head = 64;
+  double dropout = 0.0;
+  bool bias = false;  ///< of queries, keys and values
+  CrossAttentionNorm cross_attention_norm = CrossAttentionNorm::kNone;
+  int64_t cross_attention_norm_num_groups = 32;
+  std::optional<int64_t> norm_num_groups = std::nullopt;  ///< a group norm in front
+  bool out_bias = true;
+  double eps = 1e-5;
+  double rescale_output_factor = 1.0;
+  bool residual_connection = false;
+  /// Files may call the projections query, key, value and proj_attn (diffusers before 0.15).
+  bool from_deprecated_attn_block = false;
+};
+
+/// Multi-head attention with its projections (diffusers `Attention` with `AttnProcessor2_0`).
+class AttentionImpl : public torch::nn::Module {
+ public:
+  explicit AttentionImpl(const AttentionLayerOptions& options);
+  /// @param hidden_states `[B, query_dim, H, W]` or `[B, L, query_dim]`
+  /// @param encoder_hidden_states `[B, S, cross_attention_dim]`; undefined: attention of hidden_states to
+  /// themselves
+  /// @param attention_mask broadcasts to `[B, heads, L, S]`: boolean, true takes part; or added to the scores
+  /// @return shape of hidden_states
+  Tensor forward(const Tensor& hidden_states, const Tensor& encoder_hidden_states = {},
+                 const Tensor& attention_mask = {}) const;
+  bool from_deprecated_attn_block() const { return options_.from_deprecated_attn_block; }
+
+ private:
+  Tensor normalize_encoder(const Tensor& encoder_hidden_states) const;
+
+  AttentionLayerOptions options_;
+  layers::GroupNorm group_norm_{nullptr};
+  layers::LayerNorm layer_norm_cross_{nullptr};
+  layers::GroupNorm group_norm_cross_{nullptr};
+  layers::Linear to_q_{nullptr};
+  layers::Linear to_k_{nullptr};
+  layers::Linear to_v_{nullptr};
+  layers::Linear to_out_{nullptr};
+};
+TORCH_MODULE(Attention);
+
+}  // namespace diffusers

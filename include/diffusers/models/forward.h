@@ -1,0 +1,14 @@
+#pragma once
+
+// Names of the models, for headers that only pass them on.
+
+namespace diffusers {
+
+template <class Impl, class Config>
+class ModelHolder;
+
+class UNet2DModelImpl;
+struct UNet2DModelConfig;
+using UNet2DModel = ModelHolder<UNet2DModelImpl, UNet2DModelConfig>;
+
+}  // namespace diffusers

@@ -1,0 +1,38 @@
+#pragma once
+
+// What the files of the UNet's blocks share.
+
+#include <cstdint>
+#include <optional>
+
+#include <diffusers/models/unet_2d_blocks.h>
+
+#include <torch/types.h>
+
+namespace diffusers {
+
+enum class DownBlockKind { kPlain, kResnet, kAttention };
+enum class UpBlockKind { kPlain, kResnet, kAttention };
+
+UNetBlockPointer make_down_block(const UNetBlockOptions& options, DownBlockKind kind);
+UNetBlockPointer make_up_block(const UNetBlockOptions& options, UpBlockKind kind);
+UNetBlockPointer make_skip_down_block(const UNetBlockOptions& options, bool attention);
+UNetBlockPointer make_skip_up_block(const UNetBlockOptions& options, bool attention);
+UNetBlockPointer make_k_down_block(const UNetBlockOptions& options);
+UNetBlockPointer make_k_up_block(const UNetBlockOptions& options);
+
+/// norm_num_groups, for the blocks that cannot do without.
+int64_t required_groups(const UNetBlockOptions& options);
+/// A residual block of the UNet, before the particulars of its place.
+ResnetBlock2DOptions unet_resnet_options(const UNetBlockOptions& options, int64_t in_channels,
+                                         int64_t out_channels);
+/// Attention of an image to itself with channels / head_dim heads.
+Attention unet_self_attention(int64_t channels, int64_t head_dim, std::optional<int64_t> groups, double eps,
+                              double output_scale_factor);
+
+/// Takes the last residual from the state.
+Tensor take_residual(UNetState& state);
+/// Puts a residual behind the channels of the hidden states.
+void append_residual(UNetState& state, const Tensor& residual);
+
+}  // namespace diffusers

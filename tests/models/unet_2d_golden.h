@@ -1,0 +1,60 @@
+#pragma once
+
+// The cases of tests/reference/models.py.
+
+#include <string>
+#include <vector>
+
+#include <diffusers/io/files.h>
+#include <diffusers/models/unet_2d.h>
+
+#include <torch/types.h>
+
+#include "core/json.h"
+#include "support/golden.h"
+
+namespace diffusers::test {
+
+inline const Golden& unet_2d_golden() {
+  static const Golden golden = load_golden("unet_2d.safetensors");
+  return golden;
+}
+
+inline const Json& unet_2d_cases() {
+  static const Json json = parse_json(read_text_file(golden_path("unet_2d.json")), "unet_2d.json");
+  return json;
+}
+
+/// @param float64_only those that also have numbers in float64
+inline std::vector<std::string> unet_2d_case_names(bool float64_only = false) {
+  std::vector<std::string> names;
+  for (const auto& item : unet_2d_cases()["cases"].items())
+    if (!float64_only || item.value()["run"].value("float64", false)) names.push_back(item.key());
+  return names;
+}
+
+/// cos(0), cos(1), ...: what Python uses to move parameters and as gradient of the output.
+inline Tensor pattern(at::IntArrayRef shape, at::ScalarType dtype = at::kFloat) {
+  int64_t count = 1;
+  for (const auto size : shape) count *= size;
+  return torch::cos(torch::arange(count, torch::kFloat32)).reshape(shape).to(dtype);
+}
+
+/// A model with the weights that Python had in this case, before `perturb`.
+inline UNet2DModel make_case(const std::string& name) {
+  const auto& entry = unet_2d_cases()["cases"].at(name);
+  torch::manual_seed(entry["seed"].get<uint64_t>());
+  return UNet2DModel::from_config(entry["config"].dump());
+}
+
+/// Moves the parameters that start as exact zeros and ones.
+inline void perturb(UNet2DModel& model) {
+  const torch::NoGradGuard no_grad;
+  for (auto& item : model->named_parameters()) {
+    const auto& name = item.key();
+    if (name.find("norm") != std::string::npos && name.find(".linear.") == std::string::npos)
+      item.value() += 0.1 * pattern(item.value().sizes());
+  }
+}
+
+}  // namespace diffusers::test
