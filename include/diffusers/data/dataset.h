@@ -1,9 +1,9 @@
 #pragma once
 
-#include <diffusers/core/tensor.h>
-
 #include <cstdint>
 #include <span>
+
+#include <diffusers/core/tensor.h>
 
 namespace diffusers {
 
@@ -19,7 +19,8 @@ class Dataset {
   virtual ~Dataset() = default;
   virtual int64_t size() const = 0;
   /// Reads the examples at `indices`, each in [0, size()), in that order.
-  /// @param augmentation_seed what random augmentation of this epoch draws from, together with the index; the same seed
+  /// @param augmentation_seed what random augmentation of this epoch draws from, together with the index; the
+  /// same seed
   ///        and index give the same example whoever reads it
   virtual Batch get_batch(std::span<const int64_t> indices, uint64_t augmentation_seed = 0) const = 0;
 };

@@ -1,0 +1,121 @@
+#include <algorithm>
+#include <cctype>
+#include <cmath>
+
+#include <diffusers/data/image_folder.h>
+#include <diffusers/io/files.h>
+#include <diffusers/io/image.h>
+
+#include <ATen/ATen.h>
+
+#include "core/format.h"
+#include "data/transforms.h"
+
+namespace diffusers {
+namespace {
+
+/// Links may form a circle.
+constexpr int kDeepestFolder = 32;
+
+bool is_image_name(const std::string& name) {
+  const auto dot = name.rfind('.');
+  if (dot == std::string::npos) return false;
+  std::string extension = name.substr(dot);
+  std::transform(extension.begin(), extension.end(), extension.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return extension == ".png" || extension == ".jpg" || extension == ".jpeg";
+}
+
+/// Python's int(round(x / 2)): halves go to the even neighbour.
+int64_t rounded_half(int64_t value) {
+  return static_cast<int64_t>(std::nearbyint(static_cast<double>(value) / 2.0));
+}
+
+}  // namespace
+
+ImageFolder::ImageFolder(const std::string& path, const ImageFolderOptions& options) : options_(options) {
+  require<ConfigError>(options.resolution >= 1 && options.resolution <= 16384,
+                       "resolution is {}, expected 1 to 16384", options.resolution);
+  require<ConfigError>(options.channels == 1 || options.channels == 3, "channels is {}, expected 1 or 3",
+                       options.channels);
+  require<ConfigError>(options.max_samples >= 0, "max_samples is {}, expected 0 (all) or more",
+                       options.max_samples);
+  require<FileError>(folder_exists(path), "{}: there is no such folder", path);
+
+  std::vector<std::string> folders;
+  for (const auto& name : list_folder(path)) {
+    const std::string inner = join_path(path, name);
+    if (name.starts_with(".")) continue;
+    if (folder_exists(inner)) {
+      folders.push_back(name);
+    } else if (is_image_name(name)) {
+      files_.push_back(inner);
+    }
+  }
+  const std::size_t direct = files_.size();
+  for (const auto& name : folders) {
+    const std::size_t before = files_.size();
+    add_files(join_path(path, name), static_cast<int64_t>(classes_.size()), 1);
+    if (files_.size() > before) classes_.push_back(name);
+  }
+  require<FileError>(!files_.empty(), "{}: no PNG or JPEG files there", path);
+  require<FileError>(direct == 0 || classes_.empty(),
+                     "{}: {} images lie in the folder and {} in sub-folders such as {}, so they have no "
+                     "common kind of label",
+                     path, direct, files_.size() - direct, classes_.empty() ? "" : classes_.front());
+  if (options.max_samples > 0 && options.max_samples < size()) {
+    files_.resize(static_cast<std::size_t>(options.max_samples));
+    labels_.resize(std::min(labels_.size(), files_.size()));
+  }
+}
+
+void ImageFolder::add_files(const std::string& folder, int64_t label, int depth) {
+  require<FileError>(depth <= kDeepestFolder, "{}: more than {} folders deep", folder, kDeepestFolder);
+  for (const auto& name : list_folder(folder)) {
+    const std::string inner = join_path(folder, name);
+    if (name.starts_with(".")) continue;
+    if (folder_exists(inner)) {
+      add_files(inner, label, depth + 1);
+    } else if (is_image_name(name)) {
+      files_.push_back(inner);
+      labels_.push_back(label);
+    }
+  }
+}
+
+Tensor ImageFolder::read(int64_t index, uint64_t augmentation_seed) const {
+  const std::string& file = files_[static_cast<std::size_t>(index)];
+  Tensor image = load_image(file, {.channels = options_.channels, .exif_transpose = true}).unsqueeze(0);
+  const int64_t resolution = options_.resolution;
+  const int64_t shorter = std::min(image.size(2), image.size(3));
+  const int64_t longer = std::max(image.size(2), image.size(3));
+  require<FileError>(longer / shorter <= 1000, "{}: {} x {} pixels, too long and narrow to cut a square from",
+                     file, image.size(3), image.size(2));
+  image = resize_shorter_side(image, resolution);
+  ExampleRandom random(augmentation_seed, index);
+  const int64_t spare_rows = image.size(2) - resolution;
+  const int64_t spare_columns = image.size(3) - resolution;
+  const int64_t top = options_.center_crop ? rounded_half(spare_rows) : random.below(spare_rows + 1);
+  const int64_t left = options_.center_crop ? rounded_half(spare_columns) : random.below(spare_columns + 1);
+  image = image.narrow(2, top, resolution).narrow(3, left, resolution);
+  if (options_.random_flip && random.coin()) image = image.flip({3});
+  return image;
+}
+
+Batch ImageFolder::get_batch(std::span<const int64_t> indices, uint64_t augmentation_seed) const {
+  const Tensor positions = checked_indices(indices, size());
+  Batch batch;
+  Tensor images =
+      at::empty({positions.size(0), options_.channels, options_.resolution, options_.resolution}, at::kByte);
+  for (std::size_t i = 0; i < indices.size(); ++i)
+    images.narrow(0, static_cast<int64_t>(i), 1).copy_(read(indices[i], augmentation_seed));
+  batch.images = to_signed_unit(images);
+  if (!labels_.empty()) {
+    batch.class_labels = at::empty_like(positions);
+    auto* labels = batch.class_labels.mutable_data_ptr<int64_t>();
+    for (const int64_t index : indices) *labels++ = labels_[static_cast<std::size_t>(index)];
+  }
+  return batch;
+}
+
+}  // namespace diffusers

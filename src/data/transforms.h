@@ -1,0 +1,51 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include <diffusers/core/tensor.h>
+
+#include <ATen/core/Tensor.h>
+
+namespace diffusers {
+
+/// A few random numbers of an example that depend on (seed, index) alone, whoever reads it and in whatever
+/// order.
+class ExampleRandom {
+ public:
+  ExampleRandom(uint64_t seed, int64_t index) : state_(mix(mix(seed) ^ static_cast<uint64_t>(index))) {}
+  uint64_t next() { return mix(state_++); }
+  /// In [0, bound), bound > 0.
+  int64_t below(int64_t bound) {
+    __extension__ using Wide = unsigned __int128;
+    return static_cast<int64_t>(static_cast<Wide>(next()) * static_cast<Wide>(bound) >> 64);
+  }
+  bool coin() { return next() >> 63 != 0; }
+
+  /// splitmix64 (Steele, Lea, Flood 2014).
+  static uint64_t mix(uint64_t value) {
+    value += 0x9e3779b97f4a7c15;
+    value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9;
+    value = (value ^ (value >> 27)) * 0x94d049bb133111eb;
+    return value ^ (value >> 31);
+  }
+
+ private:
+  uint64_t state_;
+};
+
+/// torchvision's Resize with an explicit size: bilinear with antialiasing.
+/// @param images uint8 `[N, C, H, W]`
+Tensor resize_to(const Tensor& images, int64_t height, int64_t width);
+
+/// torchvision's Resize with one number: the shorter side becomes `resolution`, the aspect ratio stays.
+Tensor resize_shorter_side(const Tensor& images, int64_t resolution);
+
+/// uint8 to float32 in [-1, 1], with the roundings of ToTensor and Normalize([0.5], [0.5]).
+Tensor to_signed_unit(const Tensor& images);
+
+/// The indices as a tensor.
+/// @throws TensorError if one is outside [0, size)
+Tensor checked_indices(std::span<const int64_t> indices, int64_t size);
+
+}  // namespace diffusers

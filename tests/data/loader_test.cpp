@@ -1,0 +1,216 @@
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <diffusers/core/error.h>
+#include <diffusers/data/loader.h>
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "support/golden.h"
+
+namespace diffusers {
+namespace {
+
+using test::expect_throws_with;
+
+/// Labels are the indices, pixels the augmentation seed's lowest bits.
+class CountingDataset : public Dataset {
+ public:
+  explicit CountingDataset(int64_t size, int slow_milliseconds = 0) : size_(size), slow_(slow_milliseconds) {}
+  int64_t size() const override { return size_; }
+  Batch get_batch(std::span<const int64_t> indices, uint64_t augmentation_seed) const override {
+    ++reads;
+    // The first of every four is the slowest, so that workers finish out of order.
+    if (slow_ > 0)
+      std::this_thread::sleep_for(std::chrono::milliseconds(indices.front() % 4 == 0 ? 4 * slow_ : slow_));
+    for (const int64_t index : indices)
+      if (index == failing_index) throw FileError("example " + std::to_string(index) + " is broken");
+    Tensor labels = at::empty({static_cast<int64_t>(indices.size())}, at::kLong);
+    std::copy(indices.begin(), indices.end(), labels.mutable_data_ptr<int64_t>());
+    const auto seed = static_cast<float>(augmentation_seed % 65536);
+    return {at::full({static_cast<int64_t>(indices.size()), 1, 1, 1}, seed), labels};
+  }
+
+  mutable std::atomic<int> reads{0};
+  std::atomic<int64_t> failing_index{-1};
+
+ private:
+  int64_t size_;
+  int slow_;
+};
+
+/// Half of another data set; copyable, so that a loader can take over a temporary.
+class HalfDataset : public Dataset {
+ public:
+  explicit HalfDataset(std::shared_ptr<const Dataset> whole) : whole_(std::move(whole)) {}
+  int64_t size() const override { return whole_->size() / 2; }
+  Batch get_batch(std::span<const int64_t> indices, uint64_t augmentation_seed) const override {
+    return whole_->get_batch(indices, augmentation_seed);
+  }
+
+ private:
+  std::shared_ptr<const Dataset> whole_;
+};
+
+std::vector<int64_t> labels_of(const Batch& batch) {
+  const auto* data = batch.class_labels.const_data_ptr<int64_t>();
+  return {data, data + batch.class_labels.numel()};
+}
+
+std::vector<std::vector<int64_t>> one_epoch(DataLoader& loader) {
+  std::vector<std::vector<int64_t>> batches;
+  for (const Batch& batch : loader) batches.push_back(labels_of(batch));
+  return batches;
+}
+
+TEST(DataLoader, OrderDependsOnSeedAndEpochAloneWhateverTheWorkers) {
+  const CountingDataset data(103, 1);
+  DataLoader reference(data, {.batch_size = 10, .seed = 7});
+  EXPECT_EQ(reference.size(), 11);
+  const std::vector<std::vector<std::vector<int64_t>>> epochs{one_epoch(reference), one_epoch(reference),
+                                                              one_epoch(reference)};
+  EXPECT_NE(epochs[0], epochs[1]);
+  EXPECT_NE(epochs[1], epochs[2]);
+  for (const auto& epoch : epochs) {
+    std::multiset<int64_t> seen;
+    for (const auto& batch : epoch) seen.insert(batch.begin(), batch.end());
+    EXPECT_EQ(seen.size(), 103U);
+    EXPECT_EQ(std::set<int64_t>(seen.begin(), seen.end()).size(), 103U);
+    EXPECT_EQ(epoch.back().size(), 3U);
+  }
+  for (const int64_t workers : {1, 3, 8}) {
+    DataLoader loader(data, {.batch_size = 10, .seed = 7, .num_workers = workers});
+    for (const auto& epoch : epochs) EXPECT_EQ(one_epoch(loader), epoch) << workers;
+  }
+  DataLoader other(data, {.batch_size = 10, .seed = 8});
+  EXPECT_NE(one_epoch(other), epochs[0]);
+}
+
+TEST(DataLoader, AugmentationSeedBelongsToTheEpoch) {
+  const CountingDataset data(20);
+  DataLoader plain(data, {.batch_size = 5});
+  DataLoader threaded(data, {.batch_size = 5, .num_workers = 2});
+  float before = -1;
+  for (int epoch = 0; epoch < 3; ++epoch) {
+    std::set<float> seeds;
+    for (const Batch& batch : plain) seeds.insert(batch.images.max().item<float>());
+    for (const Batch& batch : threaded) seeds.insert(batch.images.max().item<float>());
+    ASSERT_EQ(seeds.size(), 1U);
+    EXPECT_NE(*seeds.begin(), before);
+    before = *seeds.begin();
+  }
+}
+
+TEST(DataLoader, WithoutShuffleTheOrderIsThatOfTheData) {
+  const CountingDataset data(7);
+  DataLoader loader(data, {.batch_size = 3, .shuffle = false, .drop_last = true});
+  EXPECT_EQ(one_epoch(loader), (std::vector<std::vector<int64_t>>{{0, 1, 2}, {3, 4, 5}}));
+  EXPECT_EQ(one_epoch(loader).size(), 2U);
+  EXPECT_EQ(loader.epoch(), 2);
+}
+
+TEST(DataLoader, TakesOverATemporary) {
+  DataLoader loader(HalfDataset(std::make_shared<CountingDataset>(7)), {.batch_size = 2, .shuffle = false});
+  EXPECT_EQ(one_epoch(loader), (std::vector<std::vector<int64_t>>{{0, 1}, {2}}));
+}
+
+TEST(DataLoader, GoesOnFromEverySavedPosition) {
+  const CountingDataset data(23);
+  for (const int64_t workers : {0, 2}) {
+    const DataLoaderOptions options{.batch_size = 4, .seed = 3, .num_workers = workers};
+    DataLoader whole(data, options);
+    std::vector<std::vector<int64_t>> expected;
+    std::vector<DataLoaderPosition> positions{whole.position()};
+    for (int epoch = 0; epoch < 2; ++epoch) {
+      while (auto batch = whole.next()) {
+        expected.push_back(labels_of(*batch));
+        positions.push_back(whole.position());
+      }
+    }
+    ASSERT_EQ(expected.size(), 12U);
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      DataLoader resumed(data, options);
+      resumed.restore(positions[i]);
+      EXPECT_EQ(resumed.position(), positions[i]);
+      auto batch = resumed.next();
+      if (!batch) batch = resumed.next();
+      EXPECT_EQ(labels_of(*batch), expected[i]) << i;
+      whole.restore(positions[i]);
+      batch = whole.next();
+      if (!batch) batch = whole.next();
+      EXPECT_EQ(labels_of(*batch), expected[i]) << i;
+    }
+  }
+}
+
+TEST(DataLoader, SetEpochKeepsAResumedPosition) {
+  const CountingDataset data(12);
+  DataLoader loader(data, {.batch_size = 4, .num_workers = 1});
+  loader.restore({2, 8});
+  loader.set_epoch(2);
+  EXPECT_EQ(one_epoch(loader).size(), 1U);
+  EXPECT_EQ(loader.position(), (DataLoaderPosition{3, 0}));
+  loader.set_epoch(2);
+  const auto again = one_epoch(loader);
+  EXPECT_EQ(again.size(), 3U);
+  DataLoader fresh(data, {.batch_size = 4});
+  fresh.set_epoch(2);
+  EXPECT_EQ(one_epoch(fresh), again);
+}
+
+TEST(DataLoader, ErrorsReachTheConsumerAndTheBatchIsTriedAgain) {
+  for (const int64_t workers : {0, 3}) {
+    CountingDataset data(40);
+    data.failing_index = 17;
+    DataLoader loader(data, {.batch_size = 5, .shuffle = false, .num_workers = workers});
+    for (int i = 0; i < 3; ++i) EXPECT_EQ(labels_of(*loader.next()).front(), 5 * i);
+    for (int i = 0; i < 2; ++i) expect_throws_with<FileError>([&] { loader.next(); }, "example 17 is broken");
+    data.failing_index = -1;
+    EXPECT_EQ(labels_of(*loader.next()).front(), 15);
+    EXPECT_EQ(one_epoch(loader).size(), 4U);
+  }
+}
+
+TEST(DataLoader, ReadsAheadWithinItsBoundAndStopsAtOnce) {
+  const CountingDataset data(1000, 2);
+  {
+    DataLoader loader(data, {.batch_size = 1, .num_workers = 2, .prefetch = 3});
+    loader.next();
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    EXPECT_GE(data.reads, 2);
+    EXPECT_LE(data.reads, 7);
+  }
+  EXPECT_LE(data.reads, 7);
+  for (int i = 0; i < 20; ++i) {
+    DataLoader loader(data, {.batch_size = 2, .num_workers = 4});
+    if (i % 2 == 0) loader.next();
+    DataLoader moved = std::move(loader);
+    if (i % 3 == 0) moved.next();
+  }
+}
+
+TEST(DataLoader, OptionsThatCannotWorkAreRefused) {
+  const CountingDataset data(3);
+  const auto make = [&](const DataLoaderOptions& options) {
+    return [&data, options] { DataLoader loader(data, options); };
+  };
+  expect_throws_with<ConfigError>(make({.batch_size = 0}), "batch_size is 0");
+  expect_throws_with<ConfigError>(make({.batch_size = 4, .drop_last = true}), "only 3 examples");
+  expect_throws_with<ConfigError>(make({.num_workers = -1}), "num_workers is -1");
+  expect_throws_with<ConfigError>(make({.prefetch = 0}), "prefetch is 0");
+  expect_throws_with<ConfigError>([] { DataLoader loader(std::make_shared<CountingDataset>(0)); }, "empty");
+  expect_throws_with<ConfigError>([] { DataLoader loader(std::shared_ptr<const Dataset>{}); }, "no data set");
+  DataLoader loader(data, {.batch_size = 2});
+  expect_throws_with<ConfigError>([&] { loader.restore({0, 1}); }, "a position of 1 examples");
+  expect_throws_with<ConfigError>([&] { loader.restore({0, 6}); }, "a position of 6");
+  expect_throws_with<ConfigError>([&] { loader.set_epoch(-1); }, "epoch is -1");
+}
+
+}  // namespace
+}  // namespace diffusers
