@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <diffusers/schedulers/scheduler.h>
+#include <diffusers/training/objective.h>
+#include <diffusers/training/task.h>
+
+namespace diffusers {
+
+/// Trains a denoiser: images -> noise and a timestep for each sample -> `add_noise` -> model -> objective.
+class DiffusionTask : public Task {
+ public:
+  /// What the noise and the timesteps of a batch came out as.
+  struct Draw {
+    Tensor noise;        ///< what the target is made of, shape of x_0
+    Tensor input_noise;  ///< what is added to x_0: the noise, perturbed if `input_perturbation` asks for it
+    Tensor timesteps;    ///< `[B]` int64, uniform over the training timesteps
+  };
+
+  /// @param name the folder of the model in output_dir
+  DiffusionTask(std::shared_ptr<TrainableModel> model, const Scheduler& scheduler, std::string name = "unet");
+
+  const std::vector<TrainedModel>& models() const override { return models_; }
+  void configure(const TrainingConfig& config) override;
+  void begin_step(const StepContext& context) override;
+  Tensor loss(const Batch& batch) override;
+  void save_extras(const std::string& output_dir) const override;
+
+ protected:
+  /// x_0 of a batch.
+  virtual Tensor encode(const Batch& batch);
+  virtual Conditioning conditioning(const Batch& batch);
+  /// Noise, noise offset, input perturbation and timesteps, drawn in the order of train_text_to_image.py.
+  virtual Draw draw(const Tensor& x0);
+
+ private:
+  Draw draw_samples(at::IntArrayRef shape, const at::TensorOptions& options) const;
+
+  std::vector<TrainedModel> models_;
+  std::shared_ptr<const Scheduler> scheduler_;
+  std::optional<DiffusionObjective> objective_;
+  std::optional<int64_t> resolution_;
+  std::optional<bool> class_conditional_;
+  double noise_offset_ = 0.0;
+  double input_perturbation_ = 0.0;
+
+  StepContext context_;
+  Draw step_draw_;            // of all samples of the step
+  int64_t samples_used_ = 0;  // of step_draw_, by the batches before
+};
+
+}  // namespace diffusers

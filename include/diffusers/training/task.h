@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <diffusers/core/random.h>
+#include <diffusers/core/tensor.h>
+#include <diffusers/data/dataset.h>
+#include <diffusers/training/trainable_model.h>
+#include <diffusers/training/training_config.h>
+
+namespace diffusers {
+
+/// A model that a task trains, under the name of its folder, such as "unet".
+struct TrainedModel {
+  std::string name;
+  std::shared_ptr<TrainableModel> model;
+};
+
+/// One optimizer step as a task sees it.
+struct StepContext {
+  int64_t step = 0;     ///< steps done before
+  int64_t samples = 0;  ///< samples of all batches of this step together
+  std::optional<Generator> generator =
+      std::nullopt;  ///< what random numbers are drawn from, on the models' device
+};
+
+/// What is trained, and what on: the part of a training that the loop does not know. The Trainer calls
+/// `configure` once, and then for each step `begin_step`, and `loss` for each batch of the step.
+class Task {
+ public:
+  virtual ~Task() = default;
+
+  /// The models whose parameters are trained, averaged and saved.
+  virtual const std::vector<TrainedModel>& models() const = 0;
+  /// Takes what concerns it from the flags. @throws ConfigError for a flag that it cannot serve
+  virtual void configure(const TrainingConfig& config) = 0;
+  virtual void begin_step(const StepContext& context) = 0;
+  /// The loss of each sample, `[B]`, with its graph. What the Trainer minimises is the mean over the step's
+  /// samples.
+  /// @param batch on the models' device
+  virtual Tensor loss(const Batch& batch) = 0;
+  /// Writes what makes the trained models usable besides the models: scheduler/, model_index.json, pictures.
+  virtual void save_extras(const std::string& output_dir) const = 0;
+};
+
+}  // namespace diffusers

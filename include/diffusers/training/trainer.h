@@ -1,0 +1,104 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include <diffusers/data/dataset.h>
+#include <diffusers/schedulers/scheduler.h>
+#include <diffusers/training/diffusion_task.h>
+#include <diffusers/training/ema.h>
+#include <diffusers/training/optimizer.h>
+#include <diffusers/training/progress.h>
+#include <diffusers/training/task.h>
+#include <diffusers/training/trainable_model.h>
+#include <diffusers/training/training_config.h>
+
+namespace diffusers {
+
+/// What a preview callback is told.
+struct PreviewContext {
+  int64_t step = 0;
+  int64_t total_steps = 0;
+  int64_t epoch = 0;
+  std::string output_dir;
+};
+
+/// What `Trainer::train` did.
+struct TrainingResult {
+  int64_t global_step = 0;
+  int64_t epoch = 0;                         ///< the last epoch that was trained in, from 0
+  double loss = 0.0;                         ///< as logged last
+  int64_t skipped_steps = 0;                 ///< because something was not finite
+  bool is_complete = false;                  ///< false if the training was stopped and can be resumed
+  std::optional<int> signal = std::nullopt;  ///< the signal that stopped it; programs leave with 128 + signal
+};
+
+/// Trains: draws the batches, steps the optimizer, averages, logs, previews, saves and resumes.
+///
+/// While it trains, `output_dir` holds
+///  - `metrics.csv`, a row every `logging_steps`;
+///  - `checkpoint-N/`: `unet/` and `unet_ema/` as ordinary model folders, the optimizer, the random states,
+///  the position in
+///    the data, and a manifest that shows damage. A training that resumes from one continues bit for bit on
+///    the CPU.
+/// In the end it holds the model (the average, with `use_ema`) in `unet/`, and `scheduler/` and
+/// `model_index.json`, so that Python's `DDPMPipeline.from_pretrained` opens it; and `loss.svg` and
+/// `noise_schedule.svg`. The model itself then has the averaged weights as well, and is in eval mode.
+///
+/// The host never waits for the loss of a single step: a step that is not finite is skipped on the device.
+class Trainer {
+ public:
+  /// @param task configured here, with `config`
+  /// @throws ConfigError naming the field and its value
+  Trainer(std::shared_ptr<Task> task, TrainingConfig config);
+
+  /// Trains a denoiser with noise from `scheduler`; shorthand for a DiffusionTask. The model is shared, the
+  /// scheduler copied.
+  template <DenoisingModel Model>
+  Trainer(Model model, const Scheduler& scheduler, TrainingConfig config = {})
+      : Trainer(std::make_shared<DiffusionTask>(make_trainable(std::move(model)), scheduler),
+                std::move(config)) {}
+
+  /// Trains until the configured step, or until it is stopped. The models are trained on the device they are
+  /// on.
+  /// @throws Error if `max_nonfinite_steps` steps in a row were not finite; FileError if there are
+  /// checkpoints to resume
+  ///         from and none is whole, or a checkpoint cannot be written (the ones before stay whole)
+  TrainingResult train(const Dataset& dataset);
+
+  /// Called every `validation_steps` and at the end, with the averaged weights in the models, in eval mode,
+  /// without gradients. What it draws from the global generators does not reach the training.
+  void on_preview(std::function<void(const PreviewContext&)> callback) { on_preview_ = std::move(callback); }
+  /// Called every `logging_steps`.
+  void on_log(std::function<void(const TrainingProgress&)> callback) { on_log_ = std::move(callback); }
+  /// Called after each step, with the number of steps done. The loss is still on the device then.
+  void on_step(std::function<void(int64_t step)> callback) { on_step_ = std::move(callback); }
+
+  /// Ends `train` after the current step, with a checkpoint. May be called from callbacks and other threads.
+  void request_stop() { stop_requested_ = true; }
+
+  const TrainingConfig& config() const { return config_; }
+  Task& task() { return *task_; }
+  /// The average and the optimizer of the last `train`; null before, the average also without `use_ema`.
+  const EMAModel* ema() const { return ema_.get(); }
+  const Optimizer* optimizer() const { return optimizer_.get(); }
+
+ private:
+  friend class TrainingRun;
+
+  std::shared_ptr<Task> task_;
+  TrainingConfig config_;
+  std::function<void(const PreviewContext&)> on_preview_;
+  std::function<void(const TrainingProgress&)> on_log_;
+  std::function<void(int64_t)> on_step_;
+  std::shared_ptr<EMAModel> ema_;
+  std::shared_ptr<Optimizer> optimizer_;
+  std::atomic<bool> stop_requested_ = false;
+};
+
+}  // namespace diffusers

@@ -1,0 +1,106 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include <diffusers/core/enum_names.h>
+#include <diffusers/training/objective.h>
+#include <diffusers/training/optimizer.h>
+
+namespace diffusers {
+
+/// The dtype that the model computes in; its weights stay float32.
+enum class MixedPrecision { kNo, kFp16, kBf16 };
+
+template <>
+struct EnumNames<MixedPrecision> {
+  static constexpr std::array<std::pair<MixedPrecision, std::string_view>, 3> kTable{{
+      {MixedPrecision::kNo, "no"},
+      {MixedPrecision::kFp16, "fp16"},
+      {MixedPrecision::kBf16, "bf16"},
+  }};
+};
+
+/// The flags of diffusers' training scripts, with the defaults of `train_unconditional.py`. Steps are
+/// optimizer steps.
+struct TrainingConfig {
+  /// Takes the checkpoints, metrics and pictures while training, the model at the end.
+  std::string output_dir = "ddpm-model-64";
+  /// Fixes the order of the data, the noise, the timesteps and dropout. None: a new one each run.
+  std::optional<int64_t> seed = std::nullopt;
+  /// Side of the images that the data set is expected to give. None: whatever it gives.
+  std::optional<int64_t> resolution = std::nullopt;
+  int64_t train_batch_size = 16;
+  int64_t num_epochs = 100;
+  /// Overrides num_epochs.
+  std::optional<int64_t> max_train_steps = std::nullopt;
+  /// Batches whose gradients make one step. Equals one batch of their joint size, in the last group of an
+  /// epoch as well, noise and timesteps included.
+  int64_t gradient_accumulation_steps = 1;
+  bool gradient_checkpointing = false;
+  double learning_rate = 1e-4;
+  std::string lr_scheduler = "cosine";  ///< see get_scheduler
+  int64_t lr_warmup_steps = 500;
+  std::optional<double> snr_gamma = std::nullopt;  ///< see DiffusionLossOptions
+  /// Adds noise that is constant over each channel, this strong (Guttenberg 2023).
+  double noise_offset = 0.0;
+  /// Adds noise this strong to what the model sees, not to its target (Ning et al. 2023, arXiv 2301.11706).
+  double input_perturbation = 0.0;
+  MixedPrecision mixed_precision = MixedPrecision::kNo;
+  /// Largest norm of the gradients; 0: no clipping.
+  double max_grad_norm = 1.0;
+
+  bool use_ema = false;
+  double ema_inv_gamma = 1.0;
+  double ema_power = 0.75;
+  double ema_max_decay = 0.9999;
+  double ema_min_decay = 0.0;
+  int64_t ema_update_after_step = 0;
+
+  double adam_beta1 = 0.95;
+  double adam_beta2 = 0.999;
+  double adam_weight_decay = 1e-6;
+  double adam_epsilon = 1e-8;
+  OptimizerType optimizer = OptimizerType::kAdamW;  ///< SGD takes adam_weight_decay and none of the others
+
+  /// A checkpoint every so many steps; 0: none but the one that an interruption saves.
+  int64_t checkpointing_steps = 500;
+  /// Older checkpoints than the newest so many are removed, once a new one is complete. One alone leaves
+  /// nothing to fall back on if the disk damages it.
+  std::optional<int64_t> checkpoints_total_limit = std::nullopt;
+  /// "latest", or the path of a checkpoint, or its name in output_dir.
+  std::optional<std::string> resume_from_checkpoint = std::nullopt;
+  /// Calls the preview callback every so many steps and at the end; 0: never.
+  int64_t validation_steps = 0;
+  /// How often the loss is read from the device, logged and written to metrics.csv.
+  int64_t logging_steps = 50;
+  bool progress_bar = true;  ///< shows progress on standard output
+
+  int64_t dataloader_num_workers = 0;
+  LossType loss_type = LossType::kL2;
+  HuberSchedule huber_schedule = HuberSchedule::kConstant;
+  double huber_c = 0.1;
+  /// Whether the model is given class labels. None: if it takes them and the data set has them.
+  std::optional<bool> class_conditional = std::nullopt;
+  int64_t lr_num_cycles = 1;
+  double lr_power = 1.0;
+  std::string lr_step_rules = {};
+  /// A step whose loss or gradient is not finite is skipped; so many in a row end the training with an Error.
+  int64_t max_nonfinite_steps = 5;
+  /// Removes the checkpoints of an earlier run. Without it, a new run refuses a folder that holds some.
+  bool overwrite_output_dir = false;
+  /// SIGINT and SIGTERM save a checkpoint and end the training after the current step; a second one ends the
+  /// program.
+  bool handle_signals = false;
+
+  /// @throws ConfigError naming the field and its value
+  void validate() const;
+  /// Every field, as JSON.
+  std::string to_json() const;
+};
+
+}  // namespace diffusers

@@ -1,0 +1,62 @@
+#pragma once
+
+// Folders that appear complete or not at all, and know when they were damaged.
+//
+// A checkpoint is staged as `checkpoint-N.partial`; every file is synced; a manifest with the size and
+// SHA-256 of each is written last; then the folder is synced, renamed, and its parent synced. Only then are
+// older checkpoints removed.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "io/posix_file.h"
+
+namespace diffusers {
+
+/// The one writer of an output folder: holds a lock on the folder itself, which ends with the process.
+class OutputLock {
+ public:
+  /// @throws FileError if another process or Trainer trains into this folder
+  explicit OutputLock(const std::string& folder);
+
+ private:
+  FileDescriptor folder_;
+};
+
+/// A folder under construction at `path + ".partial"`, removed again unless it is published.
+class StagedFolder {
+ public:
+  explicit StagedFolder(std::string path);
+  StagedFolder(const StagedFolder&) = delete;
+  StagedFolder& operator=(const StagedFolder&) = delete;
+  ~StagedFolder();
+
+  /// Where to write.
+  const std::string& stage() const { return stage_; }
+  /// Syncs what was written and gives it its name, in place of what was there.
+  void publish();
+
+ private:
+  std::string path_;
+  std::string stage_;
+  bool is_published_ = false;
+};
+
+/// Writes `manifest.json` for all files below a folder.
+void write_manifest(const std::string& folder);
+/// @throws FileError naming the file that is missing, of another size, or of another content
+void verify_manifest(const std::string& folder);
+
+std::string checkpoint_path(const std::string& output_dir, int64_t step);
+/// The steps of the folders named `checkpoint-N`, ascending by number; whole or not.
+std::vector<int64_t> list_checkpoints(const std::string& output_dir);
+/// Removes a checkpoint so that no half of it can be taken for a whole one.
+void remove_checkpoint(const std::string& output_dir, int64_t step);
+/// Of the checkpoints up to `current_step`, removes the oldest until `limit` are left. Those beyond are none
+/// of this training's, and must not push out what it has just written.
+void keep_newest_checkpoints(const std::string& output_dir, int64_t limit, int64_t current_step);
+/// Removes what an interrupted process left under construction.
+void remove_partial_folders(const std::string& output_dir);
+
+}  // namespace diffusers

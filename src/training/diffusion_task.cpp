@@ -1,0 +1,155 @@
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <diffusers/io/chart.h>
+#include <diffusers/io/files.h>
+#include <diffusers/training/diffusion_task.h>
+
+#include <ATen/ATen.h>
+
+#include "core/format.h"
+#include "core/json.h"
+
+namespace diffusers {
+namespace {
+
+/// The version of Python diffusers whose folders are written.
+constexpr const char* kDiffusersVersion = "0.42.1";
+
+void save_noise_schedule_picture(const Scheduler& scheduler, const std::string& path) {
+  const Tensor alphas_cumprod = scheduler.alphas_cumprod().to(at::kCPU, at::kDouble);
+  const auto series = [](const char* name, const Tensor& values) {
+    const Tensor row = values.contiguous();
+    const double* data = row.const_data_ptr<double>();
+    ChartSeries line;
+    line.name = name;
+    line.y.assign(data, data + row.numel());
+    return line;
+  };
+  ChartOptions options;
+  options.title = "Noise schedule";
+  options.x_label = "timestep";
+  options.y_label = "share in the noisy sample";
+  save_line_chart(
+      path, {series("signal", alphas_cumprod.sqrt()), series("noise", (1 - alphas_cumprod).sqrt())}, options);
+}
+
+}  // namespace
+
+DiffusionTask::DiffusionTask(std::shared_ptr<TrainableModel> model, const Scheduler& scheduler,
+                             std::string name)
+    : models_{{std::move(name), std::move(model)}}, scheduler_(scheduler.clone()) {
+  require<ConfigError>(models_[0].model != nullptr, "DiffusionTask: there is no model");
+  require_plain_basename(models_[0].name, "the name of a model");
+}
+
+void DiffusionTask::configure(const TrainingConfig& config) {
+  objective_.emplace(*scheduler_, DiffusionLossOptions{.loss_type = config.loss_type,
+                                                       .snr_gamma = config.snr_gamma,
+                                                       .huber_schedule = config.huber_schedule,
+                                                       .huber_c = config.huber_c,
+                                                       .reduction = LossReduction::kNone});
+  TrainableModel& model = *models_[0].model;
+  const bool wants_labels = config.class_conditional.value_or(false);
+  require<ConfigError>(
+      !wants_labels || model.takes_class_labels(),
+      "class_conditional is true, but the model has no class embedding (num_class_embeds, class_embed_type)");
+  if (config.gradient_checkpointing) model.enable_gradient_checkpointing();
+  resolution_ = config.resolution;
+  class_conditional_ = config.class_conditional;
+  noise_offset_ = config.noise_offset;
+  input_perturbation_ = config.input_perturbation;
+}
+
+void DiffusionTask::begin_step(const StepContext& context) {
+  context_ = context;
+  step_draw_ = {};
+  samples_used_ = 0;
+}
+
+Tensor DiffusionTask::loss(const Batch& batch) {
+  require<Error>(objective_.has_value(), "DiffusionTask::loss: configure() was not called");
+  const Tensor x0 = encode(batch);
+  const Draw drawn = draw(x0);
+  const Tensor noisy = scheduler_->add_noise(x0, drawn.input_noise, drawn.timesteps);
+  const Tensor prediction = models_[0].model->predict(noisy, drawn.timesteps, conditioning(batch));
+  return (*objective_)(prediction, x0, drawn.noise, drawn.timesteps);
+}
+
+Tensor DiffusionTask::encode(const Batch& batch) {
+  const Tensor& images = batch.images;
+  require<TensorError>(images.defined() && images.dim() == 4 && at::isFloatingType(images.scalar_type()),
+                       "the data set gives images {}, expected a floating tensor [B, C, H, W]",
+                       describe(images));
+  require<ConfigError>(!resolution_ || (images.size(2) == *resolution_ && images.size(3) == *resolution_),
+                       "resolution is {}, but the data set gives images {}", resolution_.value_or(0),
+                       describe(images));
+  return images;
+}
+
+Conditioning DiffusionTask::conditioning(const Batch& batch) {
+  const bool has_labels = batch.class_labels.defined();
+  const bool takes_labels = models_[0].model->takes_class_labels();
+  require<ConfigError>(has_labels || !class_conditional_.value_or(false),
+                       "class_conditional is true, but the data set has no class labels");
+  Conditioning conditioning;
+  if (class_conditional_.value_or(has_labels && takes_labels)) conditioning.class_labels = batch.class_labels;
+  return conditioning;
+}
+
+DiffusionTask::Draw DiffusionTask::draw(const Tensor& x0) {
+  std::vector<int64_t> shape = x0.sizes().vec();
+  const int64_t batch_size = shape[0];
+  // For all batches of the step at once, so that a step of several small batches draws what one large batch
+  // draws.
+  shape[0] = std::max(context_.samples, batch_size);
+  const bool fits = step_draw_.noise.defined() && step_draw_.noise.sizes() == at::IntArrayRef(shape) &&
+                    samples_used_ + batch_size <= shape[0];
+  if (!fits) {
+    step_draw_ = draw_samples(shape, x0.options().requires_grad(false));
+    samples_used_ = 0;
+  }
+  const auto rows = [&](const Tensor& tensor) { return tensor.narrow(0, samples_used_, batch_size); };
+  Draw drawn{rows(step_draw_.noise), rows(step_draw_.input_noise), rows(step_draw_.timesteps)};
+  samples_used_ += batch_size;
+  return drawn;
+}
+
+DiffusionTask::Draw DiffusionTask::draw_samples(at::IntArrayRef shape,
+                                                const at::TensorOptions& options) const {
+  const std::optional<Generator>& generator = context_.generator;
+  Draw drawn;
+  drawn.noise = at::randn(shape, generator, options);
+  if (noise_offset_ > 0) {
+    std::vector<int64_t> per_channel(shape.size(), 1);
+    per_channel[0] = shape[0];
+    per_channel[1] = shape[1];
+    drawn.noise = drawn.noise + noise_offset_ * at::randn(per_channel, generator, options);
+  }
+  drawn.input_noise = drawn.noise;
+  if (input_perturbation_ > 0)
+    drawn.input_noise = drawn.noise + input_perturbation_ * at::randn(shape, generator, options);
+  drawn.timesteps =
+      at::randint(0, scheduler_->num_train_timesteps(), {shape[0]}, generator, options.dtype(at::kLong));
+  return drawn;
+}
+
+void DiffusionTask::save_extras(const std::string& output_dir) const {
+  scheduler_->save_pretrained(join_path(output_dir, "scheduler"));
+  save_noise_schedule_picture(*scheduler_, join_path(output_dir, "noise_schedule.svg"));
+
+  const std::string config_text = models_[0].model->config_json();
+  if (config_text.empty()) return;  // a model that Python does not know
+  const Json config = parse_json(config_text, "config_json() of the model");
+  const Json index = {
+      {"_class_name", scheduler_->class_name() == "DDIMScheduler" ? "DDIMPipeline" : "DDPMPipeline"},
+      {"_diffusers_version", kDiffusersVersion},
+      {"scheduler", {"diffusers", scheduler_->class_name()}},
+      {models_[0].name, {"diffusers", config.value("_class_name", "UNet2DModel")}},
+  };
+  write_file_atomically(join_path(output_dir, "model_index.json"), dump_json(index));
+}
+
+}  // namespace diffusers

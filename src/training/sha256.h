@@ -1,0 +1,29 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace diffusers {
+
+/// SHA-256 (FIPS 180-4). Our own 70 lines, so that checkpoints need no cryptographic library at every user's
+/// link step.
+class Sha256 {
+ public:
+  void update(std::string_view bytes);
+  /// 64 hexadecimal digits; the object is spent afterwards.
+  std::string hex_digest();
+
+ private:
+  void compress(const unsigned char* block);
+
+  std::array<uint32_t, 8> state_{0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                                 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+  std::array<unsigned char, 64> block_{};
+  std::size_t filled_ = 0;
+  uint64_t length_ = 0;
+};
+
+}  // namespace diffusers

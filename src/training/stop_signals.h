@@ -1,0 +1,22 @@
+#pragma once
+
+#include <optional>
+
+namespace diffusers {
+
+/// While it lives, the first SIGINT or SIGTERM only leaves its number here; the next one ends the program as
+/// ever.
+class StopSignals {
+ public:
+  explicit StopSignals(bool enabled);
+  StopSignals(const StopSignals&) = delete;
+  StopSignals& operator=(const StopSignals&) = delete;
+  ~StopSignals();
+
+  std::optional<int> received() const;
+
+ private:
+  bool enabled_;
+};
+
+}  // namespace diffusers

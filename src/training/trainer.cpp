@@ -1,0 +1,385 @@
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <optional>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <diffusers/core/logging.h>
+#include <diffusers/io/files.h>
+#include <diffusers/training/trainer.h>
+
+#include <ATen/ATen.h>
+#include <ATen/autocast_mode.h>
+
+#include "core/format.h"
+#include "training/random_state.h"
+#include "training/training_run.h"
+
+namespace diffusers {
+namespace {
+
+double now_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+std::vector<Tensor> all_parameters(const Task& task) {
+  std::vector<Tensor> parameters;
+  for (const TrainedModel& trained : task.models())
+    for (const Tensor& parameter : trained.model->module().parameters()) parameters.push_back(parameter);
+  return parameters;
+}
+
+std::vector<Tensor> requiring_gradient(const std::vector<Tensor>& parameters) {
+  std::vector<Tensor> trainable;
+  std::copy_if(parameters.begin(), parameters.end(), std::back_inserter(trainable),
+               [](const Tensor& parameter) { return parameter.requires_grad(); });
+  require<ConfigError>(!trainable.empty(), "the model has {} parameters, none of which requires a gradient",
+                       parameters.size());
+  for (const Tensor& parameter : trainable) {
+    require<ConfigError>(
+        parameter.scalar_type() == at::kFloat || parameter.scalar_type() == at::kDouble,
+        "the model's weights are {}, expected float32 while they are trained; mixed_precision lowers "
+        "the precision of the computation alone",
+        dtype_name(parameter.scalar_type()));
+    require<ConfigError>(parameter.device() == trainable.front().device(),
+                         "the model's parameters lie on {} and {}, expected one device",
+                         trainable.front().device().str(), parameter.device().str());
+  }
+  return trainable;
+}
+
+OptimizerConfig optimizer_config(const TrainingConfig& config) {
+  return {.type = config.optimizer,
+          .lr = config.learning_rate,
+          .beta1 = config.adam_beta1,
+          .beta2 = config.adam_beta2,
+          .eps = config.adam_epsilon,
+          .weight_decay = config.adam_weight_decay};
+}
+
+EMAModelConfig ema_config(const TrainingConfig& config) {
+  return {.decay = config.ema_max_decay,
+          .min_decay = config.ema_min_decay,
+          .update_after_step = config.ema_update_after_step,
+          .use_ema_warmup = true,
+          .inv_gamma = config.ema_inv_gamma,
+          .power = config.ema_power};
+}
+
+void set_training_mode(const Task& task, bool training) {
+  for (const TrainedModel& trained : task.models()) trained.model->module().train(training);
+}
+
+/// Lets the model compute in half precision where that is safe (Python: `torch.autocast`).
+class Autocast {
+ public:
+  Autocast(at::DeviceType device, MixedPrecision precision)
+      : device_(device), is_on_(precision != MixedPrecision::kNo) {
+    if (!is_on_) return;
+    was_on_ = at::autocast::is_autocast_enabled(device_);
+    previous_dtype_ = at::autocast::get_autocast_dtype(device_);
+    at::autocast::set_autocast_enabled(device_, true);
+    at::autocast::set_autocast_dtype(device_, precision == MixedPrecision::kFp16 ? at::kHalf : at::kBFloat16);
+    at::autocast::increment_nesting();
+  }
+  Autocast(const Autocast&) = delete;
+  Autocast& operator=(const Autocast&) = delete;
+  ~Autocast() {
+    if (!is_on_) return;
+    if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
+    at::autocast::set_autocast_enabled(device_, was_on_);
+    at::autocast::set_autocast_dtype(device_, previous_dtype_);
+  }
+
+ private:
+  at::DeviceType device_;
+  bool is_on_;
+  bool was_on_ = false;
+  at::ScalarType previous_dtype_ = at::kFloat;
+};
+
+}  // namespace
+
+AveragedWeights::AveragedWeights(const std::vector<Tensor>& parameters, const EMAModel* ema) {
+  if (ema == nullptr) return;
+  parameters_ = parameters;
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    weights_.push_back(parameters_[i].detach());
+    parameters_[i].set_data(ema->shadow_params()[i]);
+  }
+}
+
+AveragedWeights::~AveragedWeights() {
+  for (std::size_t i = 0; i < parameters_.size(); ++i) parameters_[i].set_data(weights_[i]);
+}
+
+Trainer::Trainer(std::shared_ptr<Task> task, TrainingConfig config)
+    : task_(std::move(task)), config_(std::move(config)) {
+  require<ConfigError>(task_ != nullptr, "Trainer: there is no task");
+  config_.validate();
+  task_->configure(config_);
+}
+
+TrainingResult Trainer::train(const Dataset& dataset) {
+  stop_requested_ = false;
+  return TrainingRun(*this, dataset).run();
+}
+
+TrainingRun::TrainingRun(Trainer& trainer, const Dataset& dataset)
+    : trainer_(trainer),
+      config_(trainer.config_),
+      task_(*trainer.task_),
+      parameters_(all_parameters(task_)),
+      trainable_(requiring_gradient(parameters_)),
+      device_(trainable_.front().device()),
+      dtype_(trainable_.front().scalar_type() == at::kDouble ? at::kDouble : at::kFloat),
+      dataset_size_(dataset.size()),
+      dataset_(dataset) {
+  require<ConfigError>(dataset_size_ > 0, "the data set is empty");
+  const int64_t batches = (dataset_size_ + config_.train_batch_size - 1) / config_.train_batch_size;
+  steps_per_epoch_ =
+      (batches + config_.gradient_accumulation_steps - 1) / config_.gradient_accumulation_steps;
+  total_steps_ = config_.max_train_steps.value_or(config_.num_epochs * steps_per_epoch_);
+  lr_schedule_ = get_scheduler(config_.lr_scheduler, {.step_rules = config_.lr_step_rules,
+                                                      .num_warmup_steps = config_.lr_warmup_steps,
+                                                      .num_training_steps = total_steps_,
+                                                      .num_cycles = config_.lr_num_cycles,
+                                                      .power = config_.lr_power,
+                                                      .lr_init = config_.learning_rate});
+  if (config_.lr_warmup_steps >= total_steps_ && config_.lr_scheduler != "constant" &&
+      config_.lr_scheduler != "piecewise_constant")
+    log_message(
+        LogLevel::kWarning,
+        fmt::format(
+            "lr_warmup_steps is {}, and the training has {} steps: the learning rate never reaches {}",
+            config_.lr_warmup_steps, total_steps_, config_.learning_rate));
+  if (config_.mixed_precision == MixedPrecision::kFp16) scaler_.emplace(device_);
+  trainer_.optimizer_ = std::make_shared<Optimizer>(trainable_, optimizer_config(config_));
+  trainer_.ema_ = config_.use_ema ? std::make_shared<EMAModel>(parameters_, ema_config(config_)) : nullptr;
+
+  const Tensor zero = at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(device_));
+  for (Tensor* counter : {&counters_.loss_sum, &counters_.finite_steps, &counters_.nonfinite_in_row,
+                          &counters_.worst_row, &counters_.skipped_steps, &counters_.grad_norm})
+    *counter = zero.clone();
+}
+
+TrainingResult TrainingRun::run() {
+  create_folders(config_.output_dir);
+  lock_.emplace(config_.output_dir);
+  remove_partial_folders(config_.output_dir);
+  if (!resume()) start_fresh();
+  first_step_ = global_step_;
+  metrics_ = std::make_unique<MetricsLog>(join_path(config_.output_dir, "metrics.csv"), global_step_);
+  display_ = std::make_unique<ProgressDisplay>(config_.progress_bar, total_steps_);
+
+  const StopSignals signals(config_.handle_signals);
+  set_training_mode(task_, true);
+  const auto must_stop = [&] { return trainer_.stop_requested_ || signals.received(); };
+  while (global_step_ < total_steps_ && !must_stop()) {
+    const double start = now_seconds();
+    train_step();
+    training_seconds_ += now_seconds() - start;
+    display_->step_done(global_step_);
+    if (trainer_.on_step_) trainer_.on_step_(global_step_);
+    if (global_step_ % config_.logging_steps == 0 || global_step_ == total_steps_) log();
+    if (config_.validation_steps > 0 && global_step_ % config_.validation_steps == 0) preview();
+    if (config_.checkpointing_steps > 0 && global_step_ % config_.checkpointing_steps == 0) save_checkpoint();
+  }
+
+  TrainingResult result;
+  result.is_complete = global_step_ >= total_steps_;
+  if (result.is_complete) {
+    finish();
+  } else {
+    result.signal = signals.received();
+    save_checkpoint();
+    display_->message(fmt::format("stopped at step {}; resume_from_checkpoint \"latest\" goes on from there",
+                                  global_step_));
+  }
+  metrics_->save_loss_chart(join_path(config_.output_dir, "loss.svg"));
+  set_training_mode(task_, false);
+  trainer_.optimizer_->zero_grad();
+  result.global_step = global_step_;
+  result.epoch = epoch_;
+  result.loss = last_loss_;
+  result.skipped_steps = skipped_steps_;
+  return result;
+}
+
+void TrainingRun::start_fresh() {
+  const std::vector<int64_t> existing = list_checkpoints(config_.output_dir);
+  require<ConfigError>(
+      existing.empty() || config_.overwrite_output_dir,
+      "output_dir is {}, which holds checkpoints of another training, the newest of step {}; set "
+      "resume_from_checkpoint to \"latest\" to go on with it, overwrite_output_dir to remove it, or choose "
+      "another folder",
+      config_.output_dir, existing.empty() ? 0 : existing.back());
+  for (const int64_t step : existing) remove_checkpoint(config_.output_dir, step);
+  // Below 2^63, as config files and checkpoints hold signed numbers.
+  seed_ = config_.seed ? static_cast<uint64_t>(*config_.seed)
+                       : ((uint64_t{std::random_device{}()} << 32) | std::random_device{}()) >> 1;
+  manual_seed(seed_);
+  generator_ = make_device_generator(device_, seed_);
+  open_loader();
+  write_file_atomically(join_path(config_.output_dir, "training_config.json"), config_.to_json());
+}
+
+void TrainingRun::open_loader() {
+  loader_.emplace(dataset_, DataLoaderOptions{.batch_size = config_.train_batch_size,
+                                              .seed = seed_,
+                                              .num_workers = config_.dataloader_num_workers,
+                                              .pin_memory = device_.is_cuda()});
+}
+
+void TrainingRun::train_step() {
+  const Group group = next_group();
+  task_.begin_step({.step = global_step_, .samples = group.samples, .generator = generator_});
+  const Tensor loss = backward(group);
+  update_weights(loss);
+  ++global_step_;
+  images_since_log_ += group.samples;
+}
+
+TrainingRun::Group TrainingRun::next_group() {
+  Group group;
+  while (static_cast<int64_t>(group.batches.size()) < config_.gradient_accumulation_steps) {
+    std::optional<Batch> batch = loader_->next();
+    // The end of an epoch ends a group, but a new group goes on with the next epoch.
+    if (!batch && group.batches.empty()) batch = loader_->next();
+    if (!batch) break;
+    require<TensorError>(batch->images.defined() && batch->images.dim() > 0,
+                         "the data set gives a batch without images");
+    group.samples += batch->images.size(0);
+    group.batches.push_back(std::move(*batch));
+    epoch_ = loader_->epoch();
+  }
+  require(group.samples > 0, "the data set gave no batch in epoch {}", epoch_);
+  return group;
+}
+
+Batch TrainingRun::to_device(const Batch& batch) const {
+  Batch moved = batch;
+  moved.images = batch.images.to(device_, dtype_, /*non_blocking=*/true);
+  if (batch.class_labels.defined())
+    moved.class_labels = batch.class_labels.to(device_, /*non_blocking=*/true);
+  return moved;
+}
+
+Tensor TrainingRun::backward(const Group& group) {
+  Tensor mean_loss = at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(device_));
+  for (const Batch& host_batch : group.batches) {
+    const Batch batch = to_device(host_batch);
+    Tensor losses;
+    {
+      const Autocast autocast(device_.type(), config_.mixed_precision);
+      losses = task_.loss(batch);
+    }
+    require<TensorError>(losses.defined() && losses.dim() == 1 && losses.size(0) == batch.images.size(0),
+                         "the task's loss is {}, expected one value for each of {} samples", describe(losses),
+                         batch.images.size(0));
+    // Divided by the samples of the whole step: small batches then add up to the large one, a short last one
+    // included.
+    const Tensor loss = losses.sum() / static_cast<double>(group.samples);
+    (scaler_ ? scaler_->scale(loss) : loss).backward();
+    mean_loss += loss.detach();
+  }
+  return mean_loss;
+}
+
+void TrainingRun::update_weights(const Tensor& loss) {
+  const at::NoGradGuard no_grad;
+  Tensor is_nonfinite = loss.isfinite().logical_not().to(at::kFloat);
+  Tensor is_skipped = is_nonfinite;
+  // An overflow of float16 gradients is the scaler's business, and no sign that the training went wrong.
+  if (scaler_) is_skipped = at::maximum(is_skipped, scaler_->unscale_(trainable_).squeeze());
+  const Tensor grad_norm = config_.max_grad_norm > 0 ? clip_grad_norm_(trainable_, config_.max_grad_norm)
+                                                     : get_total_grad_norm(trainable_);
+  if (!scaler_) {
+    is_nonfinite = at::maximum(is_nonfinite, grad_norm.isfinite().logical_not().to(at::kFloat));
+    is_skipped = is_nonfinite;
+  }
+  trainer_.optimizer_->step(lr_schedule_(global_step_), is_skipped.view({1}));
+  trainer_.optimizer_->zero_grad();
+  if (scaler_) scaler_->update(is_skipped.view({1}));
+  if (trainer_.ema_) trainer_.ema_->step(parameters_);
+  count(loss, grad_norm, is_nonfinite, is_skipped);
+}
+
+void TrainingRun::count(const Tensor& loss, const Tensor& grad_norm, const Tensor& is_nonfinite,
+                        const Tensor& is_skipped) {
+  counters_.loss_sum += at::where(is_nonfinite > 0, at::zeros_like(loss), loss);
+  counters_.finite_steps += 1 - is_nonfinite;
+  counters_.nonfinite_in_row = (counters_.nonfinite_in_row + 1) * is_nonfinite;
+  counters_.worst_row = at::maximum(counters_.worst_row, counters_.nonfinite_in_row);
+  counters_.skipped_steps += is_skipped;
+  counters_.grad_norm = grad_norm.to(at::kFloat);
+}
+
+void TrainingRun::log() {
+  const double start = now_seconds();
+  // The one place where the host waits for the device.
+  const Tensor values = at::stack({counters_.loss_sum, counters_.finite_steps, counters_.worst_row,
+                                   counters_.skipped_steps, counters_.grad_norm})
+                            .to(at::kCPU);
+  training_seconds_ += now_seconds() - start;
+  const float* value = values.const_data_ptr<float>();
+  const auto skipped = static_cast<int64_t>(value[3]);
+  if (skipped > skipped_steps_)
+    log_message(LogLevel::kWarning,
+                fmt::format("{} steps up to step {} were skipped: the loss or a gradient was not finite",
+                            skipped - skipped_steps_, global_step_));
+  skipped_steps_ = skipped;
+  require(value[2] < static_cast<float>(config_.max_nonfinite_steps),
+          "training stopped at step {}: the loss or the gradients were not finite in {} steps in a row "
+          "(max_nonfinite_steps is {}); the weights are those before",
+          global_step_, static_cast<int64_t>(value[2]), config_.max_nonfinite_steps);
+  if (value[1] > 0) last_loss_ = static_cast<double>(value[0]) / static_cast<double>(value[1]);
+  counters_.loss_sum.zero_();
+  counters_.finite_steps.zero_();
+
+  TrainingProgress progress;
+  progress.step = global_step_;
+  progress.total_steps = total_steps_;
+  progress.epoch = epoch_;
+  progress.loss = last_loss_;
+  progress.lr = config_.learning_rate * lr_schedule_(global_step_ - 1);
+  progress.grad_norm = static_cast<double>(value[4]);
+  progress.images_per_second =
+      static_cast<double>(images_since_log_) / std::max(1e-9, training_seconds_ - logged_seconds_);
+  progress.elapsed_seconds = training_seconds_;
+  progress.eta_seconds = training_seconds_ /
+                         static_cast<double>(std::max<int64_t>(1, global_step_ - first_step_)) *
+                         static_cast<double>(total_steps_ - global_step_);
+  progress.skipped_steps = skipped_steps_;
+  images_since_log_ = 0;
+  logged_seconds_ = training_seconds_;
+  display_->show(progress);
+  metrics_->append(progress);
+  if (trainer_.on_log_) trainer_.on_log_(progress);
+}
+
+void TrainingRun::preview() {
+  if (!trainer_.on_preview_ || last_preview_step_ == global_step_) return;
+  last_preview_step_ = global_step_;
+  const RandomStateGuard random_state(device_);
+  const at::NoGradGuard no_grad;
+  set_training_mode(task_, false);
+  {
+    const AveragedWeights averaged(parameters_, trainer_.ema_.get());
+    trainer_.on_preview_({.step = global_step_,
+                          .total_steps = total_steps_,
+                          .epoch = epoch_,
+                          .output_dir = config_.output_dir});
+  }
+  set_training_mode(task_, true);
+}
+
+void TrainingRun::finish() {
+  if (config_.validation_steps > 0) preview();
+  save_final();
+}
+
+}  // namespace diffusers

@@ -1,0 +1,115 @@
+#include <cmath>
+#include <string>
+
+#include <diffusers/training/training_config.h>
+
+#include "core/config_json.h"
+#include "core/format.h"
+#include "core/json.h"
+
+namespace diffusers {
+
+// Not in the anonymous namespace: config_json finds it by its argument.
+template <class Visitor>
+void visit_fields(TrainingConfig& config, Visitor&& visit) {
+  visit("output_dir", config.output_dir);
+  visit("seed", config.seed);
+  visit("resolution", config.resolution);
+  visit("train_batch_size", config.train_batch_size);
+  visit("num_epochs", config.num_epochs);
+  visit("max_train_steps", config.max_train_steps);
+  visit("gradient_accumulation_steps", config.gradient_accumulation_steps);
+  visit("gradient_checkpointing", config.gradient_checkpointing);
+  visit("learning_rate", config.learning_rate);
+  visit("lr_scheduler", config.lr_scheduler);
+  visit("lr_warmup_steps", config.lr_warmup_steps);
+  visit("snr_gamma", config.snr_gamma);
+  visit("noise_offset", config.noise_offset);
+  visit("input_perturbation", config.input_perturbation);
+  visit("mixed_precision", config.mixed_precision);
+  visit("max_grad_norm", config.max_grad_norm);
+  visit("use_ema", config.use_ema);
+  visit("ema_inv_gamma", config.ema_inv_gamma);
+  visit("ema_power", config.ema_power);
+  visit("ema_max_decay", config.ema_max_decay);
+  visit("ema_min_decay", config.ema_min_decay);
+  visit("ema_update_after_step", config.ema_update_after_step);
+  visit("adam_beta1", config.adam_beta1);
+  visit("adam_beta2", config.adam_beta2);
+  visit("adam_weight_decay", config.adam_weight_decay);
+  visit("adam_epsilon", config.adam_epsilon);
+  visit("optimizer", config.optimizer);
+  visit("checkpointing_steps", config.checkpointing_steps);
+  visit("checkpoints_total_limit", config.checkpoints_total_limit);
+  visit("resume_from_checkpoint", config.resume_from_checkpoint);
+  visit("validation_steps", config.validation_steps);
+  visit("logging_steps", config.logging_steps);
+  visit("progress_bar", config.progress_bar);
+  visit("dataloader_num_workers", config.dataloader_num_workers);
+  visit("loss_type", config.loss_type);
+  visit("huber_schedule", config.huber_schedule);
+  visit("huber_c", config.huber_c);
+  visit("class_conditional", config.class_conditional);
+  visit("lr_num_cycles", config.lr_num_cycles);
+  visit("lr_power", config.lr_power);
+  visit("lr_step_rules", config.lr_step_rules);
+  visit("max_nonfinite_steps", config.max_nonfinite_steps);
+  visit("overwrite_output_dir", config.overwrite_output_dir);
+  visit("handle_signals", config.handle_signals);
+}
+
+namespace {
+
+void at_least(int64_t value, int64_t minimum, const char* key) {
+  require<ConfigError>(value >= minimum, "{} is {}, expected {} or more", key, value, minimum);
+}
+
+void at_least_zero(double value, const char* key) {
+  require<ConfigError>(std::isfinite(value) && value >= 0, "{} is {}, expected a finite number of at least 0",
+                       key, value);
+}
+
+}  // namespace
+
+void TrainingConfig::validate() const {
+  require<ConfigError>(!output_dir.empty(), "output_dir is empty");
+  at_least(seed.value_or(0), 0, "seed");
+  at_least(resolution.value_or(1), 1, "resolution");
+  at_least(train_batch_size, 1, "train_batch_size");
+  at_least(num_epochs, 1, "num_epochs");
+  at_least(max_train_steps.value_or(1), 1, "max_train_steps");
+  at_least(gradient_accumulation_steps, 1, "gradient_accumulation_steps");
+  at_least_zero(learning_rate, "learning_rate");
+  at_least(lr_warmup_steps, 0, "lr_warmup_steps");
+  at_least_zero(noise_offset, "noise_offset");
+  at_least_zero(input_perturbation, "input_perturbation");
+  at_least_zero(max_grad_norm, "max_grad_norm");
+  require<ConfigError>(ema_max_decay >= 0 && ema_max_decay <= 1, "ema_max_decay is {}, expected 0 to 1",
+                       ema_max_decay);
+  require<ConfigError>(ema_min_decay >= 0 && ema_min_decay <= ema_max_decay,
+                       "ema_min_decay is {}, expected 0 to ema_max_decay, which is {}", ema_min_decay,
+                       ema_max_decay);
+  require<ConfigError>(std::isfinite(ema_inv_gamma) && ema_inv_gamma > 0,
+                       "ema_inv_gamma is {}, expected a finite number above 0", ema_inv_gamma);
+  require<ConfigError>(std::isfinite(ema_power), "ema_power is {}, expected a finite number", ema_power);
+  at_least(ema_update_after_step, 0, "ema_update_after_step");
+  require<ConfigError>(adam_beta1 >= 0 && adam_beta1 < 1, "adam_beta1 is {}, expected 0 to less than 1",
+                       adam_beta1);
+  require<ConfigError>(adam_beta2 >= 0 && adam_beta2 < 1, "adam_beta2 is {}, expected 0 to less than 1",
+                       adam_beta2);
+  at_least_zero(adam_weight_decay, "adam_weight_decay");
+  at_least_zero(adam_epsilon, "adam_epsilon");
+  at_least(checkpointing_steps, 0, "checkpointing_steps");
+  at_least(checkpoints_total_limit.value_or(1), 1, "checkpoints_total_limit");
+  require<ConfigError>(!resume_from_checkpoint || !resume_from_checkpoint->empty(),
+                       "resume_from_checkpoint is empty");
+  at_least(validation_steps, 0, "validation_steps");
+  at_least(logging_steps, 1, "logging_steps");
+  at_least(dataloader_num_workers, 0, "dataloader_num_workers");
+  at_least(lr_num_cycles, 1, "lr_num_cycles");
+  at_least(max_nonfinite_steps, 1, "max_nonfinite_steps");
+}
+
+std::string TrainingConfig::to_json() const { return dump_json(config_json::fields_to_json(*this)); }
+
+}  // namespace diffusers

@@ -1,0 +1,118 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <diffusers/core/random.h>
+#include <diffusers/core/tensor.h>
+#include <diffusers/core/tensor_map.h>
+#include <diffusers/data/loader.h>
+#include <diffusers/training/lr_scheduler.h>
+#include <diffusers/training/progress.h>
+#include <diffusers/training/trainer.h>
+
+#include "core/json.h"
+#include "training/checkpoint.h"
+#include "training/stop_signals.h"
+
+namespace diffusers {
+
+/// One call of `Trainer::train`: everything that lives as long as it.
+class TrainingRun {
+ public:
+  TrainingRun(Trainer& trainer, const Dataset& dataset);
+  TrainingResult run();
+
+ private:
+  /// The batches of one optimizer step.
+  struct Group {
+    std::vector<Batch> batches;
+    int64_t samples = 0;
+  };
+  /// What is known about the steps only on the device, 0-dim float32 each.
+  struct DeviceCounters {
+    Tensor loss_sum, finite_steps;  // since the last logging step
+    Tensor nonfinite_in_row, worst_row, skipped_steps, grad_norm;
+  };
+
+  // trainer.cpp: the loop
+  void start_fresh();
+  void open_loader();
+  void train_step();
+  Group next_group();
+  Batch to_device(const Batch& batch) const;
+  Tensor backward(const Group& group);
+  void update_weights(const Tensor& loss);
+  void count(const Tensor& loss, const Tensor& grad_norm, const Tensor& is_nonfinite,
+             const Tensor& is_skipped);
+  void log();
+  void preview();
+  void finish();
+
+  // training_state.cpp: checkpoints and the final folder
+  bool resume();
+  void load_checkpoint(const std::string& folder);
+  void save_checkpoint();
+  void save_model(const TrainedModel& model, const std::string& folder) const;
+  void save_average(const TrainedModel& model, const std::string& folder);
+  void save_final();
+  void require_finite_state() const;
+  Json state_json() const;
+  void load_state_json(const Json& state, const std::string& where);
+  TensorMap state_tensors() const;
+  void load_state_tensors(const TensorMap& tensors);
+
+  Trainer& trainer_;
+  const TrainingConfig& config_;
+  Task& task_;
+  std::vector<Tensor> parameters_;  // of all models, in order; what the average is of
+  std::vector<Tensor> trainable_;   // those that require a gradient
+  at::Device device_;
+  at::ScalarType dtype_;
+
+  std::optional<OutputLock> lock_;
+  int64_t dataset_size_;
+  const Dataset& dataset_;
+  std::optional<DataLoader> loader_;
+  int64_t steps_per_epoch_ = 0;
+  int64_t total_steps_ = 0;
+  uint64_t seed_ = 0;
+  Generator generator_;
+  LRSchedule lr_schedule_;
+  std::optional<GradScaler> scaler_;
+  DeviceCounters counters_;
+
+  int64_t global_step_ = 0;
+  int64_t epoch_ = 0;
+  int64_t last_saved_step_ = -1;
+  int64_t last_preview_step_ = -1;
+  double last_loss_ = 0.0;
+  int64_t skipped_steps_ = 0;
+
+  // Time of this process, without previews and checkpoints.
+  double training_seconds_ = 0.0;
+  double logged_seconds_ = 0.0;
+  int64_t images_since_log_ = 0;
+  int64_t first_step_ = 0;
+
+  std::unique_ptr<ProgressDisplay> display_;
+  std::unique_ptr<MetricsLog> metrics_;
+};
+
+/// The average in place of the weights, without a copy, until the scope ends.
+class AveragedWeights {
+ public:
+  AveragedWeights(const std::vector<Tensor>& parameters, const EMAModel* ema);
+  AveragedWeights(const AveragedWeights&) = delete;
+  AveragedWeights& operator=(const AveragedWeights&) = delete;
+  ~AveragedWeights();
+
+ private:
+  std::vector<Tensor> parameters_;
+  std::vector<Tensor> weights_;
+};
+
+}  // namespace diffusers

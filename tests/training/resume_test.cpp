@@ -1,0 +1,371 @@
+// Interruption, damage and resumption of trainings.
+
+#include <csignal>
+#include <cstdlib>
+#include <fstream>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <diffusers/core/logging.h>
+#include <diffusers/schedulers/ddpm_scheduler.h>
+#include <diffusers/training/trainer.h>
+
+#include <ATen/ATen.h>
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/json.h"
+#include "support/golden.h"
+#include "tiny_model.h"
+#include "training/checkpoint.h"
+
+namespace diffusers {
+namespace {
+
+using test::expect_equal;
+using test::expect_throws_with;
+using test::TemporaryFolder;
+using test::TinyImages;
+using test::TinyNet;
+
+/// 18 images in batches of 3, two batches a step: 3 steps an epoch, 9 in all.
+const TinyImages& images() {
+  static const TinyImages kImages(18);
+  return kImages;
+}
+constexpr int64_t kSteps = 9;
+
+TrainingConfig resumable_config(const std::string& output_dir) {
+  TrainingConfig config;
+  config.output_dir = output_dir;
+  config.seed = 5;
+  config.train_batch_size = 3;
+  config.max_train_steps = kSteps;
+  config.gradient_accumulation_steps = 2;
+  config.learning_rate = 1e-2;
+  config.lr_warmup_steps = 2;
+  config.use_ema = true;
+  config.checkpointing_steps = kSteps;
+  config.logging_steps = 2;
+  config.progress_bar = false;
+  return config;
+}
+
+/// Trains a network of its own up to step `stop` or the end.
+TrainingResult train_until(TrainingConfig config, int64_t stop, bool previews = false) {
+  // Each process would draw other initial weights; they come from the checkpoint.
+  TinyNet model(0.2);
+  if (!config.resume_from_checkpoint) {
+    manual_seed(1);
+    model = TinyNet(0.2);
+  }
+  if (previews) config.validation_steps = 1;
+  Trainer trainer(model, DDPMScheduler(), config);
+  trainer.on_preview([](const PreviewContext&) { at::randn({100}); });
+  trainer.on_step([&](int64_t step) {
+    if (step == stop) trainer.request_stop();
+  });
+  return trainer.train(images());
+}
+
+void expect_same_checkpoint(const std::string& actual, const std::string& expected) {
+  for (const char* name :
+       {"unet/diffusion_pytorch_model.safetensors", "unet_ema/diffusion_pytorch_model.safetensors",
+        "optimizer.safetensors", "trainer_state.safetensors", "unet_ema/config.json"})
+    EXPECT_EQ(read_text_file(join_path(actual, name)), read_text_file(join_path(expected, name))) << name;
+}
+
+/// Keeps the warnings of a test out of its output, and in reach.
+class CapturedLog {
+ public:
+  CapturedLog()
+      : previous_(set_log_sink(
+            [this](LogLevel, std::string_view message) { text_ += std::string(message) + "\n"; })) {}
+  CapturedLog(const CapturedLog&) = delete;
+  CapturedLog& operator=(const CapturedLog&) = delete;
+  ~CapturedLog() { set_log_sink(previous_); }
+  bool contains(std::string_view part) const { return text_.find(part) != std::string::npos; }
+
+ private:
+  std::string text_;
+  LogSink previous_;
+};
+
+/// Flips one bit in the middle of a file.
+void damage(const std::string& path) {
+  std::string bytes = read_text_file(path);
+  bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
+  std::ofstream(path, std::ios::binary) << bytes;
+}
+
+TEST(Resume, IsBitExactWhereverTheTrainingStopped) {
+  const TemporaryFolder whole;
+  EXPECT_TRUE(train_until(resumable_config(whole.path()), -1).is_complete);
+  const std::string expected = whole / "checkpoint-9";
+
+  // Mid-epoch, at the end of an epoch, in the second and the third one, several times, with previews that
+  // draw.
+  const std::vector<std::vector<int64_t>> stops{{1}, {3}, {5}, {6, 8}, {1, 2, 3, 4, 5, 6, 7, 8}};
+  for (const std::vector<int64_t>& steps : stops) {
+    const TemporaryFolder folder;
+    TrainingConfig config = resumable_config(folder.path());
+    for (const int64_t step : steps) {
+      const TrainingResult result = train_until(config, step, /*previews=*/true);
+      EXPECT_FALSE(result.is_complete);
+      EXPECT_EQ(result.global_step, step);
+      config.resume_from_checkpoint = "latest";
+    }
+    EXPECT_TRUE(train_until(config, -1, true).is_complete);
+    expect_same_checkpoint(folder / "checkpoint-9", expected);
+    // The logged losses are those of the whole run as well, times aside.
+    const auto losses = [](const std::string& path) { return MetricsLog(path, 100).losses(); };
+    EXPECT_EQ(losses(folder / "metrics.csv"), losses(whole / "metrics.csv"));
+  }
+}
+
+TEST(Resume, PreviewsAndWorkersDoNotDisturbTheTraining) {
+  const TemporaryFolder plain;
+  train_until(resumable_config(plain.path()), -1);
+  const TemporaryFolder disturbed;
+  TrainingConfig config = resumable_config(disturbed.path());
+  config.dataloader_num_workers = 2;
+  train_until(config, 4, true);
+  config.dataloader_num_workers = 1;
+  config.resume_from_checkpoint = "latest";
+  train_until(config, -1, true);
+  expect_same_checkpoint(disturbed / "checkpoint-9", plain / "checkpoint-9");
+}
+
+constexpr const char* kProcessFolder = "DIFFUSERS_TEST_TRAINING_FOLDER";
+
+/// Trains with a checkpoint after each step; run as a process of its own by the test below.
+TEST(TrainingProcess, DISABLED_TrainsOrResumes) {
+  const char* folder = std::getenv(kProcessFolder);
+  ASSERT_NE(folder, nullptr);
+  TrainingConfig config = resumable_config(folder);
+  config.checkpointing_steps = 1;
+  if (!list_checkpoints(folder).empty()) config.resume_from_checkpoint = "latest";
+  train_until(config, -1, true);
+}
+
+pid_t spawn_training(const std::string& folder) {
+  ::setenv(kProcessFolder, folder.c_str(), 1);
+  std::string program = "/proc/self/exe";
+  std::string filter = "--gtest_filter=TrainingProcess.*";
+  std::string disabled = "--gtest_also_run_disabled_tests";
+  std::vector<char*> arguments{program.data(), filter.data(), disabled.data(), nullptr};
+  posix_spawn_file_actions_t actions;
+  ::posix_spawn_file_actions_init(&actions);
+  for (const int stream : {STDOUT_FILENO, STDERR_FILENO})
+    ::posix_spawn_file_actions_addopen(&actions, stream, "/dev/null", O_WRONLY, 0);
+  pid_t process = -1;
+  EXPECT_EQ(::posix_spawn(&process, program.c_str(), &actions, nullptr, arguments.data(), environ), 0);
+  ::posix_spawn_file_actions_destroy(&actions);
+  return process;
+}
+
+TEST(Resume, SurvivesBeingKilledAtAnyMoment) {
+  const TemporaryFolder whole;
+  train_until(resumable_config(whole.path()), -1);
+  const TemporaryFolder folder;
+  const auto newest = [&] {
+    const std::vector<int64_t> steps = list_checkpoints(folder.path());
+    return steps.empty() ? int64_t{0} : steps.back();
+  };
+  std::srand(1);
+  int kills = 0;
+  while (newest() < kSteps) {
+    const int64_t before = newest();
+    const pid_t process = spawn_training(folder.path());
+    int status = 0;
+    // Killed a moment after it got further: in a step, in a preview or in the middle of a save.
+    bool has_ended = false;
+    while (newest() == before && !has_ended) {
+      ::usleep(1000);
+      has_ended = ::waitpid(process, &status, WNOHANG) == process;
+    }
+    if (!has_ended) {
+      ::usleep(static_cast<useconds_t>(std::rand() % 20000));
+      ::kill(process, SIGKILL);
+      ::waitpid(process, &status, 0);
+    }
+    ASSERT_GT(newest(), before) << "the training process made no progress";
+    ASSERT_LT(++kills, kSteps + 1);
+  }
+  expect_same_checkpoint(folder / "checkpoint-9", whole / "checkpoint-9");
+}
+
+TEST(Resume, TakesAPathOrAName) {
+  const TemporaryFolder folder;
+  TrainingConfig config = resumable_config(folder.path());
+  config.checkpointing_steps = 2;
+  train_until(config, -1);
+  const std::string last = read_text_file(folder / "checkpoint-8/trainer_state.safetensors");
+  for (const std::string& name : {std::string("checkpoint-4"), folder / "checkpoint-4"}) {
+    remove_folder(folder / "checkpoint-8");
+    config.resume_from_checkpoint = name;
+    EXPECT_TRUE(train_until(config, -1).is_complete);
+    EXPECT_EQ(read_text_file(folder / "checkpoint-8/trainer_state.safetensors"), last);
+  }
+  config.resume_from_checkpoint = "checkpoint-5";
+  expect_throws_with<FileError>([&] { train_until(config, -1); }, "checkpoint-5");
+}
+
+TEST(Resume, FallsBackToTheNewestWholeCheckpoint) {
+  const TemporaryFolder folder;
+  TrainingConfig config = resumable_config(folder.path());
+  config.checkpointing_steps = 3;
+  train_until(config, 6);
+  config.resume_from_checkpoint = "latest";
+  enum Damage { kFlipped, kMissing, kEmpty };
+  for (const char* name :
+       {"unet/diffusion_pytorch_model.safetensors", "unet_ema/config.json", "optimizer.safetensors",
+        "trainer_state.json", "trainer_state.safetensors", "manifest.json"}) {
+    for (const Damage kind : {kFlipped, kMissing, kEmpty}) {
+      const std::string path = join_path(folder / "checkpoint-6", name);
+      const std::string whole = read_text_file(path);
+      if (kind == kFlipped) damage(path);
+      if (kind == kMissing) remove_file(path);
+      if (kind == kEmpty) std::ofstream(path, std::ios::trunc).close();
+
+      const CapturedLog log;
+      std::vector<int64_t> steps;
+      TinyNet model;
+      Trainer trainer(model, DDPMScheduler(), config);
+      trainer.on_step([&](int64_t step) {
+        steps.push_back(step);
+        trainer.request_stop();
+      });
+      trainer.train(images());
+      EXPECT_EQ(steps, std::vector<int64_t>{4}) << name << " " << kind;
+      EXPECT_TRUE(log.contains("checkpoint-6")) << name << " " << kind;
+      // The manifest may stay readable with a bit flipped, and then accuses the file whose entry it was.
+      if (std::string_view(name) != "manifest.json") {
+        EXPECT_TRUE(log.contains(name)) << name << " " << kind;
+      }
+
+      remove_folder(folder / "checkpoint-4");
+      std::ofstream(path, std::ios::binary) << whole;
+    }
+  }
+}
+
+TEST(Resume, NeverStartsAgainAtZeroByItself) {
+  const TemporaryFolder folder;
+  TrainingConfig config = resumable_config(folder.path());
+  config.checkpointing_steps = 3;
+  train_until(config, 6);
+  damage(folder / "checkpoint-3/optimizer.safetensors");
+  damage(folder / "checkpoint-6/optimizer.safetensors");
+  const CapturedLog log;
+  config.resume_from_checkpoint = "latest";
+  expect_throws_with<FileError>([&] { train_until(config, -1); }, "none of the 2 checkpoints");
+  config.resume_from_checkpoint = "checkpoint-3";
+  expect_throws_with<FileError>([&] { train_until(config, -1); }, "SHA-256");
+
+  // Without a word about resuming, a folder with checkpoints is refused, unless it may be overwritten.
+  config.resume_from_checkpoint.reset();
+  expect_throws_with<ConfigError>([&] { train_until(config, -1); }, "overwrite_output_dir");
+  config.overwrite_output_dir = true;
+  EXPECT_TRUE(train_until(config, -1).is_complete);
+  EXPECT_EQ(list_checkpoints(folder.path()), (std::vector<int64_t>{3, 6, 9}));
+
+  const TemporaryFolder empty;
+  config = resumable_config(empty.path());
+  config.resume_from_checkpoint = "latest";
+  EXPECT_TRUE(train_until(config, -1).is_complete);
+  EXPECT_TRUE(log.contains("holds no checkpoint"));
+}
+
+TEST(Resume, RefusesAnotherTraining) {
+  const TemporaryFolder folder;
+  TrainingConfig config = resumable_config(folder.path());
+  train_until(config, 3);
+  config.resume_from_checkpoint = "latest";
+  const auto with = [&](const std::function<void(TrainingConfig&)>& change) {
+    TrainingConfig changed = config;
+    change(changed);
+    return [=] { train_until(changed, -1); };
+  };
+  expect_throws_with<ConfigError>(with([](TrainingConfig& c) { c.train_batch_size = 4; }),
+                                  "train_batch_size is 4");
+  expect_throws_with<ConfigError>(with([](TrainingConfig& c) { c.gradient_accumulation_steps = 1; }),
+                                  "gradient_accumulation_steps is 1");
+  expect_throws_with<ConfigError>(with([](TrainingConfig& c) { c.seed = 6; }), "seed is 6");
+  expect_throws_with<ConfigError>(with([](TrainingConfig& c) { c.use_ema = false; }), "use_ema is false");
+  expect_throws_with<ConfigError>(with([](TrainingConfig& c) { c.optimizer = OptimizerType::kSGD; }),
+                                  "optimizer is");
+  TinyNet model;
+  Trainer trainer(model, DDPMScheduler(), config);
+  expect_throws_with<ConfigError>([&] { trainer.train(TinyImages(17)); }, "dataset_size is 17");
+}
+
+TEST(Checkpoints, KeepTheNewestByNumber) {
+  const TemporaryFolder folder;
+  TrainingConfig config = resumable_config(folder.path());
+  config.max_train_steps = 12;
+  config.checkpointing_steps = 1;
+  config.checkpoints_total_limit = 3;
+  train_until(config, -1);
+  // As text, "checkpoint-9" would be the last.
+  EXPECT_EQ(list_checkpoints(folder.path()), (std::vector<int64_t>{10, 11, 12}));
+  for (const int64_t step : {10, 11, 12})
+    EXPECT_NO_THROW(verify_manifest(checkpoint_path(folder.path(), step)));
+}
+
+TEST(Checkpoints, HoldOrdinaryModelFolders) {
+  const TemporaryFolder folder;
+  train_until(resumable_config(folder.path()), 4);
+  const TensorMap weights =
+      load_safetensors(folder / "checkpoint-4/unet/diffusion_pytorch_model.safetensors");
+  EXPECT_TRUE(weights.contains("conv_in.weight"));
+  const Json config = parse_json(read_text_file(folder / "checkpoint-4/unet_ema/config.json"), "config.json");
+  EXPECT_EQ(config.at("optimization_step"), 4);
+  EXPECT_EQ(config.at("use_ema_warmup"), true);
+  EXPECT_EQ(config.at("power"), 0.75);
+}
+
+TEST(Checkpoints, LeaveNothingOfAnInterruptedSave) {
+  const TemporaryFolder folder;
+  create_folders(folder / "checkpoint-2.partial/unet");
+  create_folders(folder / "checkpoint-1.removed");
+  train_until(resumable_config(folder.path()), -1);
+  EXPECT_FALSE(folder_exists(folder / "checkpoint-2.partial"));
+  EXPECT_FALSE(folder_exists(folder / "checkpoint-1.removed"));
+}
+
+TEST(Checkpoints, HaveOneWriterAFolder) {
+  const TemporaryFolder folder;
+  const OutputLock lock(folder.path());
+  expect_throws_with<FileError>([&] { train_until(resumable_config(folder.path()), -1); },
+                                "another training");
+}
+
+TEST(Signals, SaveAndStopTheTraining) {
+  const TemporaryFolder whole;
+  train_until(resumable_config(whole.path()), -1);
+  for (const int number : {SIGINT, SIGTERM}) {
+    const TemporaryFolder folder;
+    TrainingConfig config = resumable_config(folder.path());
+    config.handle_signals = true;
+    manual_seed(1);
+    Trainer trainer(TinyNet(0.2), DDPMScheduler(), config);
+    trainer.on_step([&](int64_t step) {
+      if (step == 4) std::raise(number);
+    });
+    const TrainingResult result = trainer.train(images());
+    EXPECT_EQ(result.signal, number);
+    EXPECT_EQ(result.global_step, 4);
+    EXPECT_FALSE(result.is_complete);
+    config.resume_from_checkpoint = "latest";
+    EXPECT_TRUE(train_until(config, -1).is_complete);
+    expect_same_checkpoint(folder / "checkpoint-9", whole / "checkpoint-9");
+  }
+}
+
+}  // namespace
+}  // namespace diffusers

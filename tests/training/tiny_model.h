@@ -1,0 +1,87 @@
+#pragma once
+
+// A small denoiser and small data sets, for tests of training.
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <diffusers/data/dataset.h>
+
+#include <ATen/ATen.h>
+#include <torch/nn/functional/activation.h>
+#include <torch/nn/modules/conv.h>
+#include <torch/nn/modules/dropout.h>
+#include <torch/nn/modules/embedding.h>
+#include <torch/nn/modules/linear.h>
+#include <torch/nn/pimpl.h>
+
+namespace diffusers::test {
+
+/// The TinyNet of tests/reference/training.py; with `dropout`, its forward also draws random numbers.
+struct TinyNetImpl : torch::nn::Module {
+  explicit TinyNetImpl(double dropout = 0.0) : torch::nn::Module("TinyNet") {
+    conv_in = register_module("conv_in", torch::nn::Conv2d(torch::nn::Conv2dOptions(1, 4, 3).padding(1)));
+    time = register_module("time", torch::nn::Linear(1, 4));
+    conv_out = register_module("conv_out", torch::nn::Conv2d(torch::nn::Conv2dOptions(4, 1, 3).padding(1)));
+    drop = register_module("drop", torch::nn::Dropout(dropout));
+  }
+  Tensor forward(const Tensor& sample, const Tensor& timesteps) {
+    const Tensor embedding = time((timesteps.to(sample.scalar_type()) / 1000).unsqueeze(1));
+    return conv_out(drop(at::silu(conv_in(sample) + embedding.unsqueeze(2).unsqueeze(3))));
+  }
+  torch::nn::Conv2d conv_in{nullptr}, conv_out{nullptr};
+  torch::nn::Linear time{nullptr};
+  torch::nn::Dropout drop{nullptr};
+};
+TORCH_MODULE(TinyNet);
+
+struct LabelOptions {
+  Tensor class_labels = {};
+};
+struct LabelOutput {
+  Tensor sample;
+};
+
+/// A denoiser that takes class labels as UNet2DModel takes them, and remembers the last ones.
+struct LabelledNetImpl : torch::nn::Module {
+  LabelledNetImpl() {
+    conv = register_module("conv", torch::nn::Conv2d(torch::nn::Conv2dOptions(1, 1, 3).padding(1)));
+    table = register_module("table", torch::nn::Embedding(10, 1));
+  }
+  LabelOutput forward(const Tensor& sample, const Tensor&, const LabelOptions& options = {}) {
+    last_labels = options.class_labels;
+    Tensor out = conv(sample);
+    if (last_labels.defined()) out = out + table(last_labels).view({-1, 1, 1, 1});
+    return {out};
+  }
+  torch::nn::Conv2d conv{nullptr};
+  torch::nn::Embedding table{nullptr};
+  Tensor last_labels;
+};
+TORCH_MODULE(LabelledNet);
+
+/// Images that differ from each other, the same each time.
+class TinyImages : public Dataset {
+ public:
+  explicit TinyImages(int64_t size, bool has_labels = false, int64_t side = 6) : has_labels_(has_labels) {
+    images_ = at::linspace(-1, 1, size * side * side, at::kFloat).mul(37.0).sin().view({size, 1, side, side});
+  }
+  int64_t size() const override { return images_.size(0); }
+  Batch get_batch(std::span<const int64_t> indices, uint64_t) const override {
+    const Tensor index = at::tensor(std::vector<int64_t>(indices.begin(), indices.end()), at::kLong);
+    Batch batch;
+    batch.images = images_.index_select(0, index);
+    if (has_labels_) batch.class_labels = index.remainder(10);
+    return batch;
+  }
+  Tensor& images() { return images_; }
+
+ private:
+  Tensor images_;
+  bool has_labels_;
+};
+
+}  // namespace diffusers::test
