@@ -1,0 +1,43 @@
+#pragma once
+
+// How good are samples? A small classifier, trained here on the same data set, looks at them.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <diffusers/diffusers.h>
+
+/// 28x28 pictures of one channel to ten classes: two convolutions, 64 features, a linear layer.
+struct ClassifierImpl : torch::nn::Module {
+  ClassifierImpl();
+  /// @param images `[B, 1, H, W]` in [-1, 1]
+  torch::Tensor features(const torch::Tensor& images);  // [B, 64]
+  torch::Tensor forward(const torch::Tensor& images) { return output(features(images)); }
+
+  torch::nn::Conv2d conv1, conv2;
+  torch::nn::Linear hidden, output;
+};
+TORCH_MODULE(Classifier);
+
+struct Evaluation {
+  double sure_share = 0;           ///< share of samples classified with a confidence over 0.9
+  int64_t distinct_classes = 0;    ///< classes among those
+  std::vector<int64_t> per_class;  ///< how many sure samples each class has
+  double frechet_distance = 0;  ///< between the features of the samples and of the test set; lower is better
+  double frechet_of_real = 0;   ///< the same for as many training images: what a perfect generator would get
+  double classifier_accuracy = 0;  ///< on the test set
+};
+
+/// The classifier is read from `cache_file`; where there is none, it is trained (under a minute on two cores)
+/// and written.
+/// @param samples `[N, 1, H, W]` in [0, 1], as a pipeline gives them
+Evaluation evaluate_samples(const torch::Tensor& samples, const diffusers::Dataset& train,
+                            const diffusers::Dataset& test, const std::string& cache_file);
+
+/// Says it in a few lines.
+void print_evaluation(const Evaluation& result, int64_t num_samples);
+
+/// Squared Frechet distance of two clouds of points `[N, D]`, each taken as a Gaussian:
+/// |mu_1 - mu_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2))
+double frechet_distance(const torch::Tensor& a, const torch::Tensor& b);

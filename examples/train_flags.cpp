@@ -1,0 +1,185 @@
+#include "train_flags.h"
+
+#include <CLI/CLI.hpp>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+using namespace diffusers;
+
+namespace {
+
+// Some ten minutes on two cores: a small model with attention only at 7x7, and a learning rate as high as it
+// bears.
+Settings cpu_preset() {
+  Settings settings;
+  settings.model = {.sample_size = 28,
+                    .in_channels = 1,
+                    .out_channels = 1,
+                    .down_block_types = {"DownBlock2D", "DownBlock2D", "AttnDownBlock2D"},
+                    .up_block_types = {"AttnUpBlock2D", "UpBlock2D", "UpBlock2D"},
+                    .block_out_channels = {16, 32, 64},
+                    .layers_per_block = 1,
+                    .norm_num_groups = 8};
+  settings.training.train_batch_size = 64;
+  settings.training.max_train_steps = 1400;
+  settings.training.learning_rate = 2e-3;
+  settings.training.lr_warmup_steps = 100;
+  settings.training.validation_steps = 200;
+  return settings;
+}
+
+// A few minutes on a GPU: the model that the lesson ends with, 1.7 million parameters, twenty times through
+// the data.
+Settings full_preset() {
+  Settings settings;
+  settings.model = {.sample_size = 28,
+                    .in_channels = 1,
+                    .out_channels = 1,
+                    .down_block_types = {"DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"},
+                    .up_block_types = {"AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"},
+                    .block_out_channels = {32, 64, 64},
+                    .layers_per_block = 2};
+  settings.training.train_batch_size = 128;
+  settings.training.num_epochs = 20;
+  settings.training.learning_rate = 1e-3;
+  settings.training.lr_warmup_steps = 500;
+  settings.training.validation_steps = 1000;
+  settings.eval_batch_size = 1024;
+  return settings;
+}
+
+/// What both presets share.
+Settings preset_settings(const std::string& preset) {
+  const bool has_cuda = torch::cuda::is_available();
+  Settings settings = preset == "full" || (preset == "auto" && has_cuda) ? full_preset() : cpu_preset();
+  settings.device = has_cuda ? torch::kCUDA : torch::kCPU;
+  settings.scheduler = {.beta_schedule = BetaSchedule::kSquaredcosCapV2,
+                        .prediction_type = PredictionType::kVPrediction};
+  settings.training.output_dir = "out/mnist";
+  settings.training.seed = 0;
+  settings.training.use_ema = true;
+  settings.training.checkpoints_total_limit = 2;
+  settings.training.handle_signals = true;
+  return settings;
+}
+
+/// An option whose values are the Python strings of an enumeration.
+template <class Enum>
+void add_choice(CLI::App& app, const std::string& flag, Enum& value) {
+  std::vector<std::string> names;
+  for (const auto& entry : EnumNames<Enum>::kTable) names.emplace_back(entry.second);
+  app.add_option_function<std::string>(
+         flag, [&value, flag](const std::string& name) { value = enum_from_name<Enum>(name, flag); })
+      ->check(CLI::IsMember(names))
+      ->default_str(std::string(enum_name(value)));
+}
+
+void parse_or_exit(CLI::App& app, int argc, char** argv) {
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    std::exit(app.exit(error));
+  }
+}
+
+}  // namespace
+
+std::string Settings::data_folder() const {
+  if (!data_dir.empty()) return data_dir;
+  return dataset == "mnist" ? "examples/data/mnist" : "/usr/share/datasets/fashion-mnist";
+}
+
+Settings parse_flags(int argc, char** argv) {
+  const CLI::IsMember presets({"auto", "cpu", "full"});
+  std::string preset = "auto";
+  {
+    // The preset decides what the other flags change, wherever it stands on the command line.
+    CLI::App first;
+    first.set_help_flag();
+    first.allow_extras();
+    first.add_option("--preset", preset)->check(presets);
+    parse_or_exit(first, argc, argv);
+  }
+  Settings settings = preset_settings(preset);
+  TrainingConfig& training = settings.training;
+  int64_t resolution = 0;
+  std::string device = settings.device.str();
+
+  CLI::App app("Trains a diffusion model, by default on MNIST, and draws samples.png");
+  app.option_defaults()->always_capture_default();
+  app.add_option("--preset", preset,
+                 "cpu: a small model and some ten minutes on two cores; full: 1.7 million parameters, 20 "
+                 "epochs; auto: full "
+                 "with a CUDA device, else cpu. The defaults below are the preset's")
+      ->check(presets);
+
+  app.option_defaults()->group("Data");
+  app.add_option("--dataset", settings.dataset, "mnist, fashion-mnist, or a folder of PNG and JPEG files");
+  app.add_option(
+      "--data_dir", settings.data_dir,
+      "folder of the four IDX files [examples/data/mnist; for fashion-mnist that of Debian's package]");
+  app.add_option("--resolution", resolution, "side of the images [28; 64 for a folder]")
+      ->check(CLI::PositiveNumber);
+  app.add_flag("--center_crop", settings.center_crop,
+               "folder only: crop the middle instead of a random part");
+  app.add_flag("--random_flip", settings.random_flip, "mirror half of the images");
+
+  app.option_defaults()->group("Diffusion");
+  add_choice(app, "--prediction_type", settings.scheduler.prediction_type);
+  app.add_option("--ddpm_num_steps", settings.scheduler.num_train_timesteps);
+  app.add_option("--ddpm_num_inference_steps", settings.num_inference_steps, "steps of the DDIM sampler");
+  add_choice(app, "--ddpm_beta_schedule", settings.scheduler.beta_schedule);
+  app.add_option("--snr_gamma", training.snr_gamma, "min-SNR weighting of the loss; the paper recommends 5");
+  app.add_option("--noise_offset", training.noise_offset);
+  app.add_option("--input_perturbation", training.input_perturbation);
+  add_choice(app, "--loss_type", training.loss_type);
+
+  app.option_defaults()->group("Training");
+  app.add_option("--output_dir", training.output_dir);
+  app.add_flag("--overwrite_output_dir", training.overwrite_output_dir,
+               "remove the checkpoints of an earlier run");
+  app.add_option("--device", device, "cpu or cuda");
+  app.add_option("--seed", training.seed);
+  app.add_option("--train_batch_size", training.train_batch_size);
+  app.add_option("--num_epochs", training.num_epochs);
+  app.add_option("--max_train_steps", training.max_train_steps, "overrides --num_epochs");
+  app.add_option("--gradient_accumulation_steps", training.gradient_accumulation_steps);
+  app.add_flag("--gradient_checkpointing", training.gradient_checkpointing);
+  add_choice(app, "--mixed_precision", training.mixed_precision);
+  app.add_option("--learning_rate", training.learning_rate);
+  app.add_option("--lr_scheduler", training.lr_scheduler);
+  app.add_option("--lr_warmup_steps", training.lr_warmup_steps);
+  app.add_option("--max_grad_norm", training.max_grad_norm);
+  app.add_option("--adam_beta1", training.adam_beta1);
+  app.add_option("--adam_beta2", training.adam_beta2);
+  app.add_option("--adam_weight_decay", training.adam_weight_decay);
+  app.add_option("--adam_epsilon", training.adam_epsilon);
+  app.add_flag("--use_ema,!--no_use_ema", training.use_ema, "sample from an average of the weights");
+  app.add_option("--ema_inv_gamma", training.ema_inv_gamma);
+  app.add_option("--ema_power", training.ema_power);
+  app.add_option("--ema_max_decay", training.ema_max_decay);
+  app.add_option("--dataloader_num_workers", training.dataloader_num_workers);
+
+  app.option_defaults()->group("Output");
+  app.add_option("--checkpointing_steps", training.checkpointing_steps);
+  app.add_option("--checkpoints_total_limit", training.checkpoints_total_limit);
+  app.add_option("--resume_from_checkpoint", training.resume_from_checkpoint,
+                 "latest, or the name of a checkpoint");
+  app.add_option("--validation_steps", training.validation_steps,
+                 "a picture in previews/ every so many steps");
+  app.add_option("--logging_steps", training.logging_steps);
+  app.add_option("--eval_batch_size", settings.eval_batch_size,
+                 "samples drawn at the end; the first 64 make the picture")
+      ->check(CLI::PositiveNumber);
+  parse_or_exit(app, argc, argv);
+
+  settings.device = torch::Device(device);
+  if (!settings.is_idx()) settings.model.in_channels = settings.model.out_channels = 3;
+  if (resolution == 0) resolution = settings.is_idx() ? 28 : 64;
+  settings.model.sample_size = resolution;
+  training.resolution = resolution;
+  if (training.max_train_steps && app.count("--num_epochs") > 0 && app.count("--max_train_steps") == 0)
+    training.max_train_steps.reset();
+  return settings;
+}

@@ -1,0 +1,28 @@
+#pragma once
+
+// The command line of train_mnist: a preset, and flags that change it.
+
+#include <cstdint>
+#include <string>
+
+#include <diffusers/diffusers.h>
+
+struct Settings {
+  std::string dataset = "mnist";  ///< mnist, fashion-mnist, or a folder of pictures
+  std::string data_dir = {};      ///< where the IDX files are; empty: a default for each data set
+  bool center_crop = false;
+  bool random_flip = false;
+  torch::Device device = torch::kCPU;
+  int64_t eval_batch_size = 256;
+  int64_t num_inference_steps = 50;
+
+  diffusers::UNet2DModelConfig model = {};
+  diffusers::DDPMSchedulerConfig scheduler = {};
+  diffusers::TrainingConfig training = {};
+
+  bool is_idx() const { return dataset == "mnist" || dataset == "fashion-mnist"; }
+  std::string data_folder() const;
+};
+
+/// Prints help or what is wrong and ends the program where that is called for.
+Settings parse_flags(int argc, char** argv);

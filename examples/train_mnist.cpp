@@ -1,0 +1,72 @@
+// Trains a diffusion model on MNIST (or Fashion-MNIST, or a folder of pictures), draws samples and says how
+// good they are. The flags are those of diffusers' train_unconditional.py.
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <memory>
+
+#include <diffusers/diffusers.h>
+
+#include "evaluation.h"
+#include "train_flags.h"
+
+using namespace diffusers;
+
+namespace {
+
+std::unique_ptr<Dataset> open_dataset(const Settings& settings, Split split) {
+  const int64_t resolution = *settings.training.resolution;
+  if (settings.is_idx())
+    return std::make_unique<MnistDataset>(
+        settings.data_folder(),
+        MnistDatasetOptions{.split = split, .resolution = resolution, .random_flip = settings.random_flip});
+  return std::make_unique<ImageFolder>(settings.dataset,
+                                       ImageFolderOptions{.resolution = resolution,
+                                                          .center_crop = settings.center_crop,
+                                                          .random_flip = settings.random_flip});
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+  const Settings settings = parse_flags(argc, argv);
+  const std::string out = settings.training.output_dir + "/";
+
+  manual_seed(static_cast<uint64_t>(settings.training.seed.value_or(0)));
+  const std::unique_ptr<Dataset> data = open_dataset(settings, Split::kTrain);
+  UNet2DModel unet(settings.model);
+  unet->to(settings.device);
+  const DDPMScheduler scheduler(settings.scheduler);
+  std::printf("UNet2DModel with %lld parameters on %s, %lld images\n",
+              static_cast<long long>(unet->num_parameters()), settings.device.str().c_str(),
+              static_cast<long long>(data->size()));
+
+  const auto sample = [&](int64_t count, int64_t steps) {
+    DDIMPipeline pipeline(unet, scheduler);
+    pipeline.set_progress_bar_config({.disable = count < settings.eval_batch_size});
+    return pipeline({.batch_size = count, .generator = make_generator(0), .num_inference_steps = steps})
+        .images;
+  };
+  create_folders(out + "previews");
+  Trainer trainer(unet, scheduler, settings.training);
+  trainer.on_preview([&](const PreviewContext& at) {
+    save_image_grid(sample(16, 20), out + "previews/step-" + std::to_string(at.step) + ".png",
+                    {.columns = 4});
+  });
+  const TrainingResult result = trainer.train(*data);
+  if (!result.is_complete) return 128 + result.signal.value_or(0);
+
+  const Tensor images = sample(settings.eval_batch_size, settings.num_inference_steps);
+  save_image_grid(images.slice(0, 0, 64), out + "samples.png", {.columns = 8});
+  std::printf("samples: %ssamples.png\n", out.c_str());
+
+  if (settings.is_idx()) {
+    const Evaluation evaluation = evaluate_samples(images, *data, *open_dataset(settings, Split::kTest),
+                                                   out + "classifier.safetensors");
+    print_evaluation(evaluation, images.size(0));
+  }
+  return 0;
+} catch (const std::exception& error) {
+  std::fprintf(stderr, "train_mnist: %s\n", error.what());
+  return 1;
+}

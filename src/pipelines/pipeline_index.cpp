@@ -1,0 +1,57 @@
+#include "pipelines/pipeline_index.h"
+
+#include <algorithm>
+
+#include <diffusers/core/error.h>
+#include <diffusers/io/files.h>
+
+#include "core/format.h"
+#include "core/json.h"
+
+namespace diffusers {
+
+PipelineComponents read_pipeline_index(const std::filesystem::path& folder, std::string_view pipeline_class,
+                                       std::initializer_list<std::string_view> names) {
+  require<FileError>(folder_exists(folder), "{} cannot be loaded: there is no folder {}", pipeline_class,
+                     folder.string());
+  const std::string path = folder / "model_index.json";
+  require<FileError>(file_exists(path),
+                     "{} cannot be loaded: {} has no model_index.json, which names its components",
+                     pipeline_class, folder.string());
+  const Json index = parse_json(read_text_file(path), path);
+  require<FileError>(index.is_object(), "{}: expected a JSON object", path);
+
+  PipelineComponents components;
+  for (const auto& [name, entry] : index.items()) {
+    // A component is a pair [library, class]; anything else is an option of the pipeline's constructor.
+    if (name.starts_with('_') || !entry.is_array()) continue;
+    const bool is_known = std::find(names.begin(), names.end(), name) != names.end();
+    const bool is_pair = entry.size() == 2 && entry[0].type() == entry[1].type();
+    if (is_pair && entry[0].is_null()) {
+      require<FileError>(!is_known, "{}: component \"{}\" is absent, {} needs it", path, name,
+                         pipeline_class);
+      continue;
+    }
+    require<FileError>(is_pair && entry[0].is_string(),
+                       "{}: component \"{}\" is {}, expected [library, class]", path, name, entry.dump());
+    require<FileError>(is_known, "{}: component \"{}\" ({}) is none of {}, which has: {}", path, name,
+                       entry[1].get<std::string>(), pipeline_class, fmt::join(names, ", "));
+    components[name] = entry[1].get<std::string>();
+  }
+  for (const std::string_view name : names)
+    require<FileError>(components.contains(std::string(name)), "{}: component \"{}\" is missing, {} needs it",
+                       path, name, pipeline_class);
+  for (const auto& [name, class_name] : components)
+    require<FileError>(folder_exists(folder / name), "{}: the folder of component \"{}\" ({}) is missing: {}",
+                       path, name, class_name, (folder / name).string());
+  return components;
+}
+
+void write_pipeline_index(const std::filesystem::path& folder, std::string_view pipeline_class,
+                          const PipelineComponents& components) {
+  Json index = {{"_class_name", pipeline_class}, {"_diffusers_version", "0.42.1"}};
+  for (const auto& [name, class_name] : components) index[name] = {"diffusers", class_name};
+  write_file_atomically(folder / "model_index.json", dump_json(index));
+}
+
+}  // namespace diffusers

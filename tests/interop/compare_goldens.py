@@ -1,0 +1,67 @@
+#!/usr/bin/env python3
+"""Compares two folders of golden files: same files, same keys, same metadata, close values.
+
+    compare_goldens.py COMMITTED REMADE [--partial]     --partial: only the files that REMADE has
+
+Tensors must agree to 1e-6 of the largest element and 2e-5 relative, which leaves room for another CPU's summation order
+only. Other files must be equal.
+"""
+import argparse
+import json
+import pathlib
+import sys
+
+import torch
+from safetensors import safe_open
+
+IGNORED = {"README.md", ".gitkeep"}
+
+
+def compare_tensors(name, committed, remade, problems):
+    with safe_open(committed, "pt") as a, safe_open(remade, "pt") as b:
+        if set(a.keys()) != set(b.keys()):
+            problems.append(f"{name}: keys differ: {sorted(set(a.keys()) ^ set(b.keys()))[:10]}")
+        if (a.metadata() or {}) != (b.metadata() or {}):
+            problems.append(f"{name}: metadata differ")
+        for key in sorted(set(a.keys()) & set(b.keys())):
+            x, y = a.get_tensor(key), b.get_tensor(key)
+            if x.dtype != y.dtype or x.shape != y.shape:
+                problems.append(f"{name}: {key}: {x.dtype} {tuple(x.shape)} became {y.dtype} {tuple(y.shape)}")
+            elif x.is_floating_point():
+                x, y = x.double(), y.double()
+                scale = x[x.isfinite()].abs().max().item() if x.isfinite().any() else 0.0
+                if not torch.allclose(x, y, rtol=2e-5, atol=1e-6 * max(scale, 1e-30), equal_nan=True):
+                    problems.append(f"{name}: {key}: differs by {(x - y).abs().max().item():.3g} (largest: {scale:.3g})")
+            elif not torch.equal(x, y):
+                problems.append(f"{name}: {key}: differs")
+
+
+def files_of(folder):
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name not in IGNORED}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("committed", type=pathlib.Path)
+    parser.add_argument("remade", type=pathlib.Path)
+    parser.add_argument("--partial", action="store_true")
+    arguments = parser.parse_args()
+    committed, remade = files_of(arguments.committed), files_of(arguments.remade)
+    problems = [f"{name}: remade, but not committed" for name in sorted(remade - committed)]
+    if not arguments.partial:
+        problems += [f"{name}: committed, but no script in tests/reference makes it" for name in sorted(committed - remade)]
+    for name in sorted(committed & remade):
+        a, b = arguments.committed / name, arguments.remade / name
+        if name.endswith(".safetensors"):
+            compare_tensors(name, a, b, problems)
+        elif name.endswith(".json"):
+            if json.loads(a.read_text()) != json.loads(b.read_text()):
+                problems.append(f"{name}: differs")
+        elif a.read_bytes() != b.read_bytes():
+            problems.append(f"{name}: differs")
+    print("\n".join(problems) if problems else f"{len(committed & remade)} golden files are unchanged")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+// The C++ side of the exchange test.
+//     interop_exchange save DIR     trains two steps, saves the pipeline, an input and what the UNet makes of
+//     it interop_exchange check DIR    opens what exchange.py saved, and compares the UNet's output
+#include <cstdio>
+#include <exception>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <diffusers/core/random.h>
+#include <diffusers/data/dataset.h>
+#include <diffusers/io/safetensors.h>
+#include <diffusers/models/unet_2d.h>
+#include <diffusers/pipelines/ddpm_pipeline.h>
+#include <diffusers/schedulers/ddpm_scheduler.h>
+#include <diffusers/training/trainer.h>
+
+#include <torch/torch.h>
+
+namespace {
+
+using namespace diffusers;
+
+class Gradients : public Dataset {
+ public:
+  int64_t size() const override { return 8; }
+  Batch get_batch(std::span<const int64_t> indices, uint64_t /*augmentation_seed*/) const override {
+    std::vector<Tensor> images;
+    for (const int64_t index : indices)
+      images.push_back(torch::linspace(-1.0, 1.0 - 0.1 * static_cast<double>(index), 256).view({1, 16, 16}));
+    return {.images = torch::stack(images)};
+  }
+};
+
+void save(const std::filesystem::path& folder) {
+  manual_seed(0);
+  UNet2DModel unet({.sample_size = 16,
+                    .in_channels = 1,
+                    .out_channels = 1,
+                    .down_block_types = {"DownBlock2D", "AttnDownBlock2D"},
+                    .up_block_types = {"AttnUpBlock2D", "UpBlock2D"},
+                    .block_out_channels = {8, 16},
+                    .layers_per_block = 1,
+                    .attention_head_dim = 4,
+                    .norm_num_groups = 4});
+  const DDPMScheduler scheduler({.prediction_type = PredictionType::kVPrediction});
+  Trainer trainer(unet, scheduler,
+                  {.output_dir = (folder / "training").string(),
+                   .seed = 0,
+                   .train_batch_size = 4,
+                   .max_train_steps = 2,
+                   .progress_bar = false});
+  trainer.train(Gradients());
+  DDPMPipeline(unet, scheduler).save_pretrained(folder / "pipeline");
+
+  const torch::NoGradGuard no_grad;
+  unet->eval();
+  const Tensor sample = torch::randn({3, 1, 16, 16});
+  const Tensor noise = torch::randn({3, 1, 16, 16});
+  const Tensor timesteps = torch::tensor({0, 500, 999}, torch::kLong);
+  const TensorMap tensors = {{"sample", sample},
+                             {"timesteps", timesteps},
+                             {"output", unet->forward(sample, timesteps).sample},
+                             {"noise", noise},
+                             {"noisy", scheduler.add_noise(sample, noise, timesteps)}};
+  save_safetensors(tensors, (folder / "exchange.safetensors").string(), {{"format", "pt"}});
+}
+
+bool close(const char* name, const Tensor& found, const Tensor& expected, double tolerance) {
+  const double scale = expected.abs().max().item<double>();
+  const bool equal = torch::allclose(found, expected, tolerance, tolerance * scale);
+  if (!equal)
+    std::fprintf(stderr, "%s: differs by %g, largest element %g\n", name,
+                 (found - expected).abs().max().item<double>(), scale);
+  return equal;
+}
+
+bool check(const std::filesystem::path& folder) {
+  DDPMPipeline pipeline = DDPMPipeline::from_pretrained(folder / "pipeline");
+  const TensorMap tensors = load_safetensors((folder / "exchange.safetensors").string());
+  const torch::NoGradGuard no_grad;
+  const Tensor output = pipeline.unet()->forward(tensors.at("sample"), tensors.at("timesteps")).sample;
+  const Tensor noisy =
+      pipeline.scheduler().add_noise(tensors.at("sample"), tensors.at("noise"), tensors.at("timesteps"));
+  const bool same_output = close("output", output, tensors.at("output"), 1e-4);
+  return close("noisy", noisy, tensors.at("noisy"), 1e-5) && same_output;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    const std::string action = argc == 3 ? argv[1] : "";
+    if (action == "save") {
+      save(argv[2]);
+      return 0;
+    }
+    if (action == "check") return check(argv[2]) ? 0 : 1;
+    std::fprintf(stderr, "usage: interop_exchange save|check DIR\n");
+    return 2;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 1;
+  }
+}

@@ -1,0 +1,130 @@
+#!/usr/bin/env python3
+"""Tests against real Python diffusers.
+
+    run.py --environment DIR [--torch-site DIR] environment          makes the environment
+    run.py --environment DIR goldens [--only TOPIC]                  remakes and compares the golden tensors
+    run.py --environment DIR exchange --program interop_exchange     Python opens what C++ saved, and the reverse
+
+Ends with 77 (ctest: skipped) where the environment is missing and cannot be made, for want of network or pip.
+"""
+import argparse
+import fcntl
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+TESTS = HERE.parent
+PACKAGES = ["diffusers==0.42.1", "transformers>=5,<6", "accelerate", "safetensors", "tensorboard", "scipy", "torchsde",
+            "pillow"]
+TORCH = "torch==2.11.0"
+SKIPPED = 77
+# Imports everything that the scripts need, and so tells a whole environment from half of one.
+PROBE = ("import diffusers, transformers, accelerate, safetensors, scipy, torchsde, PIL, torch; "
+         "assert diffusers.__version__ == '0.42.1'")
+
+
+def python_of(environment):
+    return environment / "bin" / "python"
+
+
+def make_environment(environment, torch_site):
+    """Makes the environment if it is not there. A marker, written last, tells a whole one from an interrupted one."""
+    complete, started = environment / ".complete", environment / ".started"
+    environment.parent.mkdir(parents=True, exist_ok=True)
+    with open(environment.parent / (environment.name + ".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if complete.exists():
+            return True
+        if started.exists():
+            print(f"removing an environment whose installation was interrupted: {environment}", flush=True)
+            shutil.rmtree(environment)
+        if python_of(environment).exists() and subprocess.run([python_of(environment), "-c", PROBE]).returncode == 0:
+            complete.touch()
+            return True
+        # LibTorch comes with the Python package torch; what is there is not fetched twice.
+        borrowed = torch_site if torch_site and (torch_site / "torch" / "version.py").exists() else None
+        base = borrowed.parents[2] / "bin" / "python" if borrowed else None
+        base = str(base) if base and base.exists() else sys.executable
+        environment.mkdir(exist_ok=True)
+        started.touch()
+        if subprocess.run([base, "-m", "venv", str(environment)]).returncode != 0:
+            print("python3 -m venv failed (Debian: apt-get install python3-venv)")
+            return False
+        if borrowed:
+            site = next((environment / "lib").glob("python3*")) / "site-packages"
+            (site / "libdiffusers_torch.pth").write_text(f"{borrowed}\n")
+        print(f"installing {' '.join(PACKAGES)} into {environment}", flush=True)
+        command = [python_of(environment), "-m", "pip", "install", "-q", "--disable-pip-version-check", *PACKAGES]
+        if subprocess.run([*command, *([] if borrowed else [TORCH])]).returncode != 0:
+            print("pip could not install them")
+            return False
+        complete.touch()
+        started.unlink()
+        return True
+
+
+def run_python(environment, script, *arguments):
+    variables = {**os.environ, "OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return subprocess.run([python_of(environment), str(script), *map(str, arguments)], env=variables).returncode
+
+
+def goldens(environment, only):
+    failed = []
+    with tempfile.TemporaryDirectory() as folder:
+        for script in sorted((TESTS / "reference").glob("*.py")):
+            # A script without --out is a module that others import.
+            if (only and only != script.stem) or "--out" not in script.read_text():
+                continue
+            print(f"remaking {script.name}", flush=True)
+            if run_python(environment, script, "--out", folder) != 0:
+                failed.append(script.name)
+        arguments = ["--partial"] if only else []
+        if run_python(environment, HERE / "compare_goldens.py", TESTS / "golden", folder, *arguments) != 0:
+            failed.append("compare_goldens.py")
+    print("failed: " + ", ".join(failed) if failed else "the golden tensors are what Python gives")
+    return 1 if failed else 0
+
+
+def exchange(environment, program):
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        steps = [
+            ("C++ trains and saves", [program, "save", folder / "cpp"]),
+            ("Python opens what C++ saved", [python_of(environment), HERE / "exchange.py", "check", folder / "cpp"]),
+            ("Python saves", [python_of(environment), HERE / "exchange.py", "save", folder / "python"]),
+            ("C++ opens what Python saved", [program, "check", folder / "python"]),
+        ]
+        for title, command in steps:
+            print(title, flush=True)
+            if subprocess.run([str(word) for word in command]).returncode != 0:
+                print(f"failed: {title}")
+                return 1
+    return 0
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--environment", type=pathlib.Path, required=True)
+    parser.add_argument("--torch-site", type=pathlib.Path, help="site-packages that holds torch")
+    parser.add_argument("action", choices=["environment", "goldens", "exchange"])
+    parser.add_argument("--only", help="goldens: one script, without .py")
+    parser.add_argument("--program", type=pathlib.Path, help="exchange: the C++ side")
+    arguments = parser.parse_args()
+    if not make_environment(arguments.environment, arguments.torch_site):
+        print(f"SKIPPED: there is no Python diffusers 0.42.1 in {arguments.environment}, and it could not be installed. "
+              "With network, run `ctest -L interop` again.")
+        return SKIPPED
+    if arguments.action == "goldens":
+        return goldens(arguments.environment, arguments.only)
+    if arguments.action == "exchange":
+        return exchange(arguments.environment, arguments.program)
+    print(f"Python diffusers 0.42.1: {arguments.environment}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
