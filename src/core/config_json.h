@@ -97,6 +97,16 @@ void from(const Json& json, std::optional<T>& value, std::string_view key) {
   from(json, value.emplace(), key);
 }
 
+/// A list field for which Python has no None: an empty one is written as `[]`.
+template <class T>
+struct PlainList {
+  std::vector<T>& values;
+};
+template <class T>
+void from(const Json& json, PlainList<T>& list, std::string_view key) {
+  from(json, list.values, key);
+}
+
 inline Json to(bool value) { return value; }
 inline Json to(int64_t value) { return value; }
 inline Json to(double value) { return value; }
@@ -116,7 +126,7 @@ template <class T>
 Json to(const std::optional<T>& value) {
   return value ? to(*value) : Json(nullptr);
 }
-/// A list; the callers decide whether an empty one means None (`nullable`).
+/// A list; whether an empty one means None is for fields_to_json to say.
 template <class T>
 Json to(const std::vector<T>& value) {
   Json json = Json::array();
@@ -129,6 +139,16 @@ Json to(const OneOrMany<T>& value) {
   return value.is_list() ? to(value.values()) : to(value.value());
 }
 
+template <class T>
+Json to(const PlainList<T>& list) {
+  return to(list.values);
+}
+
+template <class Field>
+inline constexpr bool kIsPlainList = false;
+template <class T>
+inline constexpr bool kIsPlainList<PlainList<T>> = true;
+
 /// The fields of `config` as a JSON object.
 template <class Config>
 Json fields_to_json(const Config& config) {
@@ -138,7 +158,8 @@ Json fields_to_json(const Config& config) {
   visit_fields(copy, [&](const char* key, auto& field) {
     json[key] = to(field);
     // Python's None for a list field is an empty vector here.
-    if (json[key].is_array() && json[key].empty()) json[key] = nullptr;
+    if (!kIsPlainList<std::decay_t<decltype(field)>> && json[key].is_array() && json[key].empty())
+      json[key] = nullptr;
   });
   return json;
 }

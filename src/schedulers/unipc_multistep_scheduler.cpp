@@ -28,7 +28,8 @@ void visit_fields(UniPCMultistepSchedulerConfig& config, Visitor&& visit) {
   visit("predict_x0", config.predict_x0);
   visit("solver_type", config.solver_type);
   visit("lower_order_final", config.lower_order_final);
-  visit("disable_corrector", config.disable_corrector);
+  config_json::PlainList<int64_t> disable_corrector{config.disable_corrector};
+  visit("disable_corrector", disable_corrector);
   visit("solver_p", config.solver_p);
   visit("use_karras_sigmas", config.use_karras_sigmas);
   visit("use_exponential_sigmas", config.use_exponential_sigmas);

@@ -108,7 +108,8 @@ TEST(Idx, MalformedFilesAreNamedWithTheNumbers) {
       {gzip(good).substr(0, 20), "end early"},
       {gzip(good) + "junk", "4 bytes behind the gzip data"},
       {gzip(good) + gzip("x"), "bytes behind the 2 x 3"},
-      {gzip(good).replace(12, 4, "\xff\xff\xff\xff"), "damaged"},
+      {gzip(good).replace(10, 1, "\xff"), "damaged"},                     // a block type that does not exist
+      {gzip(good).replace(gzip(good).size() - 8, 1, "\xa5"), "damaged"},  // the checksum
       {"\x1f\x8b", "end early"},
   };
   for (const auto& wrong : cases) {
