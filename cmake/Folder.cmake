@@ -61,7 +61,7 @@ function(diffusers_configure_target target)
   endforeach()
   target_precompile_headers(${target} REUSE_FROM ${pch})
   if(DIFFUSERS_UNITY)
-    set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 8)
+    set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE ${DIFFUSERS_UNITY_BATCH_SIZE})
   endif()
 endfunction()
 

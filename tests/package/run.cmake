@@ -54,7 +54,7 @@ if(STYLE STREQUAL "find_package")
 else()
   # One program is enough here: what is new against the other style is that the library is a subfolder.
   run("Configuring the consumer" ${configure} "-DDIFFUSERS_SOURCE_DIR=${SOURCE}" "-DCMAKE_PREFIX_PATH=${PREFIX_PATH}"
-      "-DTorch_DIR=${TORCH_DIR}" -DDIFFUSERS_UNITY=ON -DDIFFUSERS_WITH_CUDA=OFF -DDIFFUSERS_CCACHE=ON)
+      "-DTorch_DIR=${TORCH_DIR}" -DDIFFUSERS_UNITY=ON -DDIFFUSERS_UNITY_BATCH_SIZE=0 -DDIFFUSERS_WITH_CUDA=OFF -DDIFFUSERS_CCACHE=ON)
 endif()
 run("Building the consumer" "${CMAKE_COMMAND}" --build "${consumer}" --parallel 2)
 foreach(program IN LISTS programs)

@@ -345,7 +345,7 @@ std::vector<Solver> solvers() {
                                                            .lower_order_final = false})),
                      .intervals = order == 1   ? std::vector<int64_t>{160, 320, 640}
                                   : order == 2 ? std::vector<int64_t>{40, 80, 160}
-                                               : std::vector<int64_t>{15, 20, 30}});
+                                               : std::vector<int64_t>{30, 45, 60}});
   }
   return all;
 }
@@ -403,7 +403,7 @@ std::vector<Sampler> samplers() {
       {"EulerAncestral", std::make_shared<EulerAncestralDiscreteScheduler>()},
       {"KDPM2Ancestral", std::make_shared<KDPM2AncestralDiscreteScheduler>(), 200},
       {"DPMSolverSDE",
-       std::make_shared<DPMSolverSDEScheduler>(DPMSolverSDESchedulerConfig{.noise_sampler_seed = 3}), 40},
+       std::make_shared<DPMSolverSDEScheduler>(DPMSolverSDESchedulerConfig{.noise_sampler_seed = 3}), 80},
       {"SdeDPMSolverPlusPlus", std::make_shared<DPMSolverMultistepScheduler>(
                                    Multistep{.algorithm_type = AlgorithmType::kSdeDpmsolverPlusPlus})},
       {"SdeDPMSolver",
