@@ -9,8 +9,7 @@ using namespace diffusers;
 
 namespace {
 
-// Some ten minutes on two cores: a small model with attention only at 7x7, and a learning rate as high as it
-// bears.
+// For two cores: a small model with attention only at 7x7, and a learning rate as high as it bears.
 Settings cpu_preset() {
   Settings settings;
   settings.model = {.sample_size = 28,
@@ -109,7 +108,7 @@ Settings parse_flags(int argc, char** argv) {
   CLI::App app("Trains a diffusion model, by default on MNIST, and draws samples.png");
   app.option_defaults()->always_capture_default();
   app.add_option("--preset", preset,
-                 "cpu: a small model and some ten minutes on two cores; full: 1.7 million parameters, 20 "
+                 "cpu: a small model and 1,400 steps; full: 1.7 million parameters, 20 "
                  "epochs; auto: full "
                  "with a CUDA device, else cpu. The defaults below are the preset's")
       ->check(presets);

@@ -15,6 +15,8 @@ import torch
 from safetensors import safe_open
 
 IGNORED = {"README.md", ".gitkeep"}
+# Compared as numbers; all others, the eight-bit floats included, byte by byte.
+FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 
 def compare_tensors(name, committed, remade, problems):
@@ -27,12 +29,12 @@ def compare_tensors(name, committed, remade, problems):
             x, y = a.get_tensor(key), b.get_tensor(key)
             if x.dtype != y.dtype or x.shape != y.shape:
                 problems.append(f"{name}: {key}: {x.dtype} {tuple(x.shape)} became {y.dtype} {tuple(y.shape)}")
-            elif x.is_floating_point():
+            elif x.dtype in FLOATS:
                 x, y = x.double(), y.double()
                 scale = x[x.isfinite()].abs().max().item() if x.isfinite().any() else 0.0
                 if not torch.allclose(x, y, rtol=2e-5, atol=1e-6 * max(scale, 1e-30), equal_nan=True):
                     problems.append(f"{name}: {key}: differs by {(x - y).abs().max().item():.3g} (largest: {scale:.3g})")
-            elif not torch.equal(x, y):
+            elif not torch.equal(x.reshape(-1).view(torch.uint8), y.reshape(-1).view(torch.uint8)):
                 problems.append(f"{name}: {key}: differs")
 
 

@@ -92,13 +92,13 @@ TEST(SamplingLoop, RunsAnySchedulerAsALoopByHandDoes) {
 
 /// DDIMSampler.ddim_sampling and p_sample_ddim of latent-diffusion, line by line.
 struct LatentDiffusionArguments {
-  std::vector<int64_t> ddim_timesteps;  // ascending
+  std::vector<int64_t> ddim_timesteps = {};  // ascending
   double eta = 0;
   double temperature = 1;
   double noise_dropout = 0;
-  Tensor mask;
-  Tensor x0;
-  ScoreCorrector score_corrector;
+  Tensor mask = {};
+  Tensor x0 = {};
+  ScoreCorrector score_corrector = {};
 };
 
 Tensor latent_diffusion_loop(const Tensor& alphas_cumprod, Tensor img, const LatentDiffusionArguments& args,

@@ -334,18 +334,20 @@ std::vector<Solver> solvers() {
   }
   for (const auto algorithm : {AlgorithmType::kDataPrediction, AlgorithmType::kNoisePrediction}) {
     const std::string suffix = algorithm == AlgorithmType::kDataPrediction ? "Data" : "Noise";
-    // A corrector of order q stands on q predictions, the new one among them; float32 coefficients as above.
+    // The corrector's order counts the predictions that it stands on, the new one among them, and is that of
+    // the pair: the predictor only has to be one order short of it.
     for (int64_t order = 1; order <= 3; ++order)
       all.push_back({.name = "SASolver" + suffix + std::to_string(order),
                      .order = static_cast<double>(order),
-                     .make = of<SASolverScheduler>(fine(SA{.predictor_order = order,
+                     .make = of<SASolverScheduler>(fine(SA{.predictor_order = std::min<int64_t>(order, 2),
                                                            .corrector_order = order,
                                                            .tau_func = [](double) { return 0.0; },
                                                            .algorithm_type = algorithm,
                                                            .lower_order_final = false})),
                      .intervals = order == 1   ? std::vector<int64_t>{160, 320, 640}
                                   : order == 2 ? std::vector<int64_t>{40, 80, 160}
-                                               : std::vector<int64_t>{30, 45, 60}});
+                                               : std::vector<int64_t>{20, 40, 80, 160},
+                     .fraction = order == 3 ? 0.6 : 0.8});
   }
   return all;
 }

@@ -9,8 +9,8 @@ namespace diffusers {
 
 /// What a batch of a data set holds, before any encoding.
 struct Batch {
-  Tensor images;        ///< `[B, C, H, W]` float32 in [-1, 1]
-  Tensor class_labels;  ///< `[B]` int64; undefined where the data set has none
+  Tensor images = {};        ///< `[B, C, H, W]` float32 in [-1, 1]
+  Tensor class_labels = {};  ///< `[B]` int64; undefined where the data set has none
 };
 
 /// A data set that can be read at any position, from several threads at once.

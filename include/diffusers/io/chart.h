@@ -10,8 +10,8 @@ struct ChartSeries {
   std::string name = {};       ///< shown in the legend; empty for no entry
   std::vector<double> y = {};  ///< values
   std::vector<double> x = {};  ///< positions, as many as values; empty for 0, 1, 2, ...
-  std::string
-      color;  ///< any SVG colour; empty for the next of a palette that colour-blind readers can tell apart
+  /// Any SVG colour; empty for the next of a palette that colour-blind readers can tell apart.
+  std::string color = {};
 };
 
 struct ChartOptions {
