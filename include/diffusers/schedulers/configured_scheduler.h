@@ -42,9 +42,9 @@ class ConfiguredScheduler : public Scheduler {
   explicit ConfiguredScheduler(Config config) : config_(std::move(config)) {}
   // Copying through the base would slice.
   ConfiguredScheduler(const ConfiguredScheduler&) = default;
-  ConfiguredScheduler(ConfiguredScheduler&&) = default;
+  ConfiguredScheduler(ConfiguredScheduler&&) noexcept = default;
   ConfiguredScheduler& operator=(const ConfiguredScheduler&) = default;
-  ConfiguredScheduler& operator=(ConfiguredScheduler&&) = default;
+  ConfiguredScheduler& operator=(ConfiguredScheduler&&) noexcept = default;
   ~ConfiguredScheduler() override = default;
 
   /// A number that came with the config although it is no field of this class (Python's hidden config).
