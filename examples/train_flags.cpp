@@ -74,6 +74,11 @@ void add_choice(CLI::App& app, const std::string& flag, Enum& value) {
       ->default_str(std::string(enum_name(value)));
 }
 
+void read_model(const std::string& path, UNet2DModelConfig& config) {
+  const std::string file = folder_exists(path) ? path + "/config.json" : path;
+  config = UNet2DModel::from_config(read_text_file(file))->config();
+}
+
 void parse_or_exit(CLI::App& app, int argc, char** argv) {
   try {
     app.parse(argc, argv);
@@ -124,10 +129,16 @@ Settings parse_flags(int argc, char** argv) {
                "folder only: crop the middle instead of a random part");
   app.add_flag("--random_flip", settings.random_flip, "mirror half of the images");
 
+  std::string model_config;
+  app.option_defaults()->group("Model");
+  app.add_option("--model_config_name_or_path", model_config,
+                 "config.json of a UNet2DModel, or the folder that holds it [the preset's model]");
+
   app.option_defaults()->group("Diffusion");
   add_choice(app, "--prediction_type", settings.scheduler.prediction_type);
   app.add_option("--ddpm_num_steps", settings.scheduler.num_train_timesteps);
   app.add_option("--ddpm_num_inference_steps", settings.num_inference_steps, "steps of the DDIM sampler");
+  app.add_option("--ddim_eta", settings.eta, "noise of the DDIM sampler: 0 draws none, 1 as much as DDPM");
   add_choice(app, "--ddpm_beta_schedule", settings.scheduler.beta_schedule);
   app.add_option("--snr_gamma", training.snr_gamma, "min-SNR weighting of the loss; the paper recommends 5");
   app.add_option("--noise_offset", training.noise_offset);
@@ -159,6 +170,8 @@ Settings parse_flags(int argc, char** argv) {
   app.add_option("--ema_power", training.ema_power);
   app.add_option("--ema_max_decay", training.ema_max_decay);
   app.add_option("--dataloader_num_workers", training.dataloader_num_workers);
+  app.add_option("--cpu_data_parallel", training.cpu_data_parallel,
+                 "parts that a batch is cut into on the CPU, one thread each");
 
   app.option_defaults()->group("Output");
   app.add_option("--checkpointing_steps", training.checkpointing_steps);
@@ -174,6 +187,7 @@ Settings parse_flags(int argc, char** argv) {
   parse_or_exit(app, argc, argv);
 
   settings.device = torch::Device(device);
+  if (!model_config.empty()) read_model(model_config, settings.model);
   if (!settings.is_idx()) settings.model.in_channels = settings.model.out_channels = 3;
   if (resolution == 0) resolution = settings.is_idx() ? 28 : 64;
   settings.model.sample_size = resolution;

@@ -15,6 +15,7 @@ struct Settings {
   torch::Device device = torch::kCPU;
   int64_t eval_batch_size = 256;
   int64_t num_inference_steps = 50;
+  double eta = 0.0;
 
   diffusers::UNet2DModelConfig model = {};
   diffusers::DDPMSchedulerConfig scheduler = {};

@@ -44,7 +44,10 @@ int main(int argc, char** argv) try {
   const auto sample = [&](int64_t count, int64_t steps) {
     DDIMPipeline pipeline(unet, scheduler);
     pipeline.set_progress_bar_config({.disable = count < settings.eval_batch_size});
-    return pipeline({.batch_size = count, .generator = make_generator(0), .num_inference_steps = steps})
+    return pipeline({.batch_size = count,
+                     .generator = make_generator(0),
+                     .eta = settings.eta,
+                     .num_inference_steps = steps})
         .images;
   };
   create_folders(out + "previews");

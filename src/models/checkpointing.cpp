@@ -7,11 +7,11 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
-#include <ATen/autocast_mode.h>
 #include <torch/autograd.h>
 #include <torch/types.h>
 
 #include "core/format.h"
+#include "models/autocast_scope.h"
 
 namespace diffusers {
 namespace {
@@ -41,42 +41,12 @@ class GeneratorStates {
   std::vector<Tensor> states_;
 };
 
-/// Autocast as it was at the forward, put back when the scope ends. Its cache of converted weights is off:
-/// what the forward puts there has no gradient, and a recomputation that found it would give none.
-class AutocastScope {
- public:
-  AutocastScope(at::DeviceType device, bool enabled, at::ScalarType dtype)
-      : device_(device),
-        was_enabled_(at::autocast::is_autocast_enabled(device)),
-        was_dtype_(at::autocast::get_autocast_dtype(device)),
-        was_caching_(at::autocast::is_autocast_cache_enabled()) {
-    at::autocast::set_autocast_enabled(device, enabled);
-    at::autocast::set_autocast_dtype(device, dtype);
-    at::autocast::set_autocast_cache_enabled(false);
-  }
-  ~AutocastScope() {
-    at::autocast::set_autocast_enabled(device_, was_enabled_);
-    at::autocast::set_autocast_dtype(device_, was_dtype_);
-    at::autocast::set_autocast_cache_enabled(was_caching_);
-  }
-  AutocastScope(const AutocastScope&) = delete;
-  AutocastScope& operator=(const AutocastScope&) = delete;
-
- private:
-  at::DeviceType device_;
-  bool was_enabled_;
-  at::ScalarType was_dtype_;
-  bool was_caching_;
-};
-
 /// What the backward needs besides the tensors.
 struct Recomputation : torch::CustomClassHolder {
   CheckpointBody body;
   std::size_t input_count = 0;
   std::optional<GeneratorStates> generators;
-  at::DeviceType device = at::kCPU;
-  bool autocast = false;
-  at::ScalarType autocast_dtype = at::kFloat;
+  AutocastState autocast;
 };
 
 struct CheckpointFunction : torch::autograd::Function<CheckpointFunction> {
@@ -86,8 +56,7 @@ struct CheckpointFunction : torch::autograd::Function<CheckpointFunction> {
     context->saved_data["recomputation"] = c10::IValue::make_capsule(recomputation);
     context->save_for_backward(inputs_and_parameters.vec());
     const auto count = static_cast<std::ptrdiff_t>(recomputation->input_count);
-    const AutocastScope autocast(recomputation->device, recomputation->autocast,
-                                 recomputation->autocast_dtype);
+    const AutocastScope autocast(recomputation->autocast);
     return recomputation->body({inputs_and_parameters.begin(), inputs_and_parameters.begin() + count});
   }
 
@@ -107,8 +76,7 @@ struct CheckpointFunction : torch::autograd::Function<CheckpointFunction> {
     Tensor output;
     {
       const torch::AutoGradMode with_grad(true);
-      const AutocastScope autocast(recomputation.device, recomputation.autocast,
-                                   recomputation.autocast_dtype);
+      const AutocastScope autocast(recomputation.autocast);
       std::optional<GeneratorStates> now;
       if (recomputation.generators) {
         now.emplace(grad_outputs[0].device());
@@ -154,9 +122,7 @@ Tensor checkpoint(CheckpointBody body, const std::vector<Tensor>& inputs, const 
   recomputation->body = std::move(body);
   recomputation->input_count = inputs.size();
   if (uses_random) recomputation->generators.emplace(device);
-  recomputation->device = device.type();
-  recomputation->autocast = at::autocast::is_autocast_enabled(device.type());
-  recomputation->autocast_dtype = at::autocast::get_autocast_dtype(device.type());
+  recomputation->autocast = AutocastState::current(device.type());
 
   auto tensors = inputs;
   tensors.insert(tensors.end(), parameters.begin(), parameters.end());

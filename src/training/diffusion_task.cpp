@@ -5,9 +5,11 @@
 
 #include <diffusers/io/chart.h>
 #include <diffusers/io/files.h>
+#include <diffusers/training/data_parallel.h>
 #include <diffusers/training/diffusion_task.h>
 
 #include <ATen/ATen.h>
+#include <torch/nn/modules/dropout.h>
 
 #include "core/format.h"
 #include "core/json.h"
@@ -36,6 +38,20 @@ void save_noise_schedule_picture(const Scheduler& scheduler, const std::string& 
       path, {series("signal", alphas_cumprod.sqrt()), series("noise", (1 - alphas_cumprod).sqrt())}, options);
 }
 
+/// Threads that draw from one generator draw in another order each time.
+void require_no_dropout(TrainableModel& model, int64_t parts) {
+  double dropout = 0.0;
+  if (const std::string config = model.config_json(); !config.empty())
+    dropout = parse_json(config, "config_json() of the model").value("dropout", 0.0);
+  for (const auto& module : model.module().modules())
+    if (const auto* layer = module->as<torch::nn::DropoutImpl>())
+      dropout = std::max(dropout, layer->options.p());
+  require<ConfigError>(dropout == 0,
+                       "cpu_data_parallel is {}, but the model has dropout {}, whose random numbers would be "
+                       "drawn in another order each time",
+                       parts, dropout);
+}
+
 }  // namespace
 
 DiffusionTask::DiffusionTask(std::shared_ptr<TrainableModel> model, const Scheduler& scheduler,
@@ -56,8 +72,10 @@ void DiffusionTask::configure(const TrainingConfig& config) {
   require<ConfigError>(
       !wants_labels || model.takes_class_labels(),
       "class_conditional is true, but the model has no class embedding (num_class_embeds, class_embed_type)");
+  if (config.cpu_data_parallel > 1) require_no_dropout(model, config.cpu_data_parallel);
   if (config.gradient_checkpointing) model.enable_gradient_checkpointing();
   resolution_ = config.resolution;
+  cpu_data_parallel_ = config.cpu_data_parallel;
   class_conditional_ = config.class_conditional;
   noise_offset_ = config.noise_offset;
   input_perturbation_ = config.input_perturbation;
@@ -74,7 +92,8 @@ Tensor DiffusionTask::loss(const Batch& batch) {
   const Tensor x0 = encode(batch);
   const Draw drawn = draw(x0);
   const Tensor noisy = scheduler_->add_noise(x0, drawn.input_noise, drawn.timesteps);
-  const Tensor prediction = models_[0].model->predict(noisy, drawn.timesteps, conditioning(batch));
+  const Tensor prediction =
+      predict_in_parts(*models_[0].model, noisy, drawn.timesteps, conditioning(batch), cpu_data_parallel_);
   return (*objective_)(prediction, x0, drawn.noise, drawn.timesteps);
 }
 

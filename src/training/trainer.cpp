@@ -139,6 +139,9 @@ TrainingRun::TrainingRun(Trainer& trainer, const Dataset& dataset)
       dataset_size_(dataset.size()),
       dataset_(dataset) {
   require<ConfigError>(dataset_size_ > 0, "the data set is empty");
+  require<ConfigError>(config_.cpu_data_parallel == 1 || device_.is_cpu(),
+                       "cpu_data_parallel is {}, but the model lies on {}", config_.cpu_data_parallel,
+                       device_.str());
   const int64_t batches = (dataset_size_ + config_.train_batch_size - 1) / config_.train_batch_size;
   steps_per_epoch_ =
       (batches + config_.gradient_accumulation_steps - 1) / config_.gradient_accumulation_steps;

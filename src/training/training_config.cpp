@@ -46,6 +46,7 @@ void visit_fields(TrainingConfig& config, Visitor&& visit) {
   visit("logging_steps", config.logging_steps);
   visit("progress_bar", config.progress_bar);
   visit("dataloader_num_workers", config.dataloader_num_workers);
+  visit("cpu_data_parallel", config.cpu_data_parallel);
   visit("loss_type", config.loss_type);
   visit("huber_schedule", config.huber_schedule);
   visit("huber_c", config.huber_c);
@@ -106,6 +107,7 @@ void TrainingConfig::validate() const {
   at_least(validation_steps, 0, "validation_steps");
   at_least(logging_steps, 1, "logging_steps");
   at_least(dataloader_num_workers, 0, "dataloader_num_workers");
+  at_least(cpu_data_parallel, 1, "cpu_data_parallel");
   at_least(lr_num_cycles, 1, "lr_num_cycles");
   at_least(max_nonfinite_steps, 1, "max_nonfinite_steps");
 }

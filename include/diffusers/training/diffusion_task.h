@@ -46,6 +46,7 @@ class DiffusionTask : public Task {
   std::optional<DiffusionObjective> objective_;
   std::optional<int64_t> resolution_;
   std::optional<bool> class_conditional_;
+  int64_t cpu_data_parallel_ = 1;
   double noise_offset_ = 0.0;
   double input_perturbation_ = 0.0;
 

@@ -81,6 +81,10 @@ struct TrainingConfig {
   bool progress_bar = true;  ///< shows progress on standard output
 
   int64_t dataloader_num_workers = 0;
+  /// On the CPU: parts that each batch is cut into, one thread computing a part, forward and backward.
+  /// Several are faster than LibTorch's threads for models of small layers. A run repeats bit for bit with
+  /// the same number. Not for models that draw random numbers (dropout), nor for other devices.
+  int64_t cpu_data_parallel = 1;
   LossType loss_type = LossType::kL2;
   HuberSchedule huber_schedule = HuberSchedule::kConstant;
   double huber_c = 0.1;
