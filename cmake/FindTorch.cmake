@@ -101,6 +101,16 @@ if(Torch_FOUND AND NOT TARGET diffusers::torch)
     target_link_libraries(diffusers::torch INTERFACE
                           "-Wl,--no-as-needed,${_torch_joined} -Wl,--as-needed" "${Torch_C10_LIBRARY}")
     unset(_torch_joined)
+    # Sources of ours that run in parallel share LibTorch's OpenMP threads; two copies of the runtime would not know of
+    # each other's.
+    file(GLOB _torch_openmp "${Torch_LIBRARY_DIR}/libgomp*.so*")
+    if(_torch_openmp AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+      list(GET _torch_openmp 0 _torch_openmp)
+      target_link_libraries(diffusers::torch INTERFACE "${_torch_openmp}")
+    else()
+      target_link_options(diffusers::torch INTERFACE -fopenmp)
+    endif()
+    unset(_torch_openmp)
     find_package(Threads QUIET)
     if(TARGET Threads::Threads)
       set_property(TARGET Threads::Threads PROPERTY IMPORTED_GLOBAL ON)

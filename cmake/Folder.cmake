@@ -1,7 +1,15 @@
 # How the folders of src/ and tests/ become targets. The functions here are all that a folder's CMakeLists.txt calls.
 
 # In the order in which they may include each other (tests/layers checks it).
-set(DIFFUSERS_FOLDERS core io ops schedulers models data text training pipelines)
+set(all_folders core io ops schedulers models data text training pipelines)
+set(DIFFUSERS_FOLDERS "${all_folders}"
+    CACHE STRING "Folders that the library is made of; core,io,schedulers gives the schedulers alone")
+string(REPLACE "," ";" DIFFUSERS_FOLDERS "${DIFFUSERS_FOLDERS}")
+foreach(folder IN LISTS DIFFUSERS_FOLDERS)
+  if(NOT folder IN_LIST all_folders)
+    message(FATAL_ERROR "DIFFUSERS_FOLDERS names \"${folder}\", expected some of: ${all_folders}")
+  endif()
+endforeach()
 
 # What every source of ours is compiled with; never installed.
 add_library(diffusers_options INTERFACE)

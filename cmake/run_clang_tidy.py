@@ -18,7 +18,7 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-GCC_ONLY = {"-Winvalid-pch", "-fpch-preprocess", "-fno-sanitize-recover=all"}
+GCC_ONLY = {"-Winvalid-pch", "-fpch-preprocess", "-fno-sanitize-recover=all", "-fopenmp"}
 
 
 def clean(command):

@@ -14,8 +14,9 @@ struct Settings {
   bool random_flip = false;
   torch::Device device = torch::kCPU;
   int64_t eval_batch_size = 256;
-  int64_t num_inference_steps = 50;
-  double eta = 0.0;
+  int64_t num_inference_steps = 100;
+  double eta = 1.0;
+  double temperature = 0.8;
 
   diffusers::UNet2DModelConfig model = {};
   diffusers::DDPMSchedulerConfig scheduler = {};

@@ -42,13 +42,16 @@ int main(int argc, char** argv) try {
               static_cast<long long>(data->size()));
 
   const auto sample = [&](int64_t count, int64_t steps) {
-    DDIMPipeline pipeline(unet, scheduler);
-    pipeline.set_progress_bar_config({.disable = count < settings.eval_batch_size});
-    return pipeline({.batch_size = count,
-                     .generator = make_generator(0),
-                     .eta = settings.eta,
-                     .num_inference_steps = steps})
-        .images;
+    unet->eval();
+    const Generator generator = make_generator(0);
+    const int64_t channels = settings.model.in_channels, side = *settings.training.resolution;
+    DDIMScheduler ddim = DDIMScheduler::from_config(scheduler.config_json());
+    ddim.set_timesteps(steps, {.device = settings.device});
+    const Tensor noise = randn_tensor({count, channels, side, side}, generator, settings.device);
+    const Tensor images = sampling_loop(
+        ddim, [&](const Tensor& x, const Tensor& t) { return unet->forward(x, t).sample; }, noise,
+        {.step = {.eta = settings.eta, .generator = generator}, .temperature = settings.temperature});
+    return (images / 2 + 0.5).clamp(0, 1);
   };
   create_folders(out + "previews");
   Trainer trainer(unet, scheduler, settings.training);

@@ -6,12 +6,12 @@
 #include <diffusers/ops/fused.h>
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <ATen/autocast_mode.h>
 #include <c10/core/CPUAllocator.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "core/format.h"
+#include "core/parallel.h"
 #include "ops/cpu/kernels.h"
 #include "ops/reference.h"
 
@@ -97,7 +97,7 @@ cpu::AttentionShape attention_shape(const at::Tensor& query, const at::Tensor& k
 /// Calls run(scratch, begin, end) for parts of the batch * heads items.
 template <class Run>
 void for_each_head(const at::Tensor& query, const cpu::AttentionShape& shape, const Run& run) {
-  at::parallel_for(0, query.size(0) * query.size(1), 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, query.size(0) * query.size(1), 1, [&](int64_t begin, int64_t end) {
     const auto bytes = static_cast<std::size_t>(cpu::attention_scratch(shape)) * sizeof(float);
     const auto scratch = c10::GetCPUAllocator()->allocate(bytes);
     run(static_cast<float*>(scratch.get()), begin, end);

@@ -6,11 +6,11 @@
 #include <diffusers/training/data_parallel.h>
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "core/format.h"
+#include "core/parallel.h"
 #include "models/autocast_scope.h"
 
 namespace diffusers {
@@ -35,7 +35,7 @@ void compute_part(Parts& parts, std::size_t i) {
 template <class F>
 void for_each_part(std::size_t count, F f) {
   // Inside, LibTorch's own operations stay on the thread that they are called from.
-  at::parallel_for(0, static_cast<int64_t>(count), 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, static_cast<int64_t>(count), 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) f(static_cast<std::size_t>(i));
   });
 }

@@ -1,7 +1,7 @@
 # Builds and runs tests/consumer against libdiffusers: cmake -DSTYLE=... -DBUILD=... -DSOURCE=... -DWORK=... -P run.cmake
 #
 # find_package      installs the build tree BUILD to a new prefix, and gives the consumer nothing but that prefix
-# add_subdirectory  has the consumer compile the library itself, unoptimised and in few, large units
+# add_subdirectory  has the consumer compile the library's folders that it needs, unoptimised and in few, large units
 cmake_minimum_required(VERSION 3.25)
 
 function(run title)
@@ -52,9 +52,10 @@ if(STYLE STREQUAL "find_package")
       "-DREADME_PROGRAM=${WORK}/readme.cpp")
   list(APPEND programs readme)
 else()
-  # One program is enough here: what is new against the other style is that the library is a subfolder.
+  # The schedulers are enough here: what is new against the other style is that the library is a subfolder.
   run("Configuring the consumer" ${configure} "-DDIFFUSERS_SOURCE_DIR=${SOURCE}" "-DCMAKE_PREFIX_PATH=${PREFIX_PATH}"
-      "-DTorch_DIR=${TORCH_DIR}" -DDIFFUSERS_UNITY=ON -DDIFFUSERS_UNITY_BATCH_SIZE=0 -DDIFFUSERS_WITH_CUDA=OFF -DDIFFUSERS_CCACHE=ON)
+      "-DTorch_DIR=${TORCH_DIR}" -DDIFFUSERS_UNITY=ON -DDIFFUSERS_UNITY_BATCH_SIZE=0 -DDIFFUSERS_WITH_CUDA=OFF -DDIFFUSERS_CCACHE=ON
+      -DDIFFUSERS_FOLDERS=core,io,schedulers)
 endif()
 run("Building the consumer" "${CMAKE_COMMAND}" --build "${consumer}" --parallel 2)
 foreach(program IN LISTS programs)

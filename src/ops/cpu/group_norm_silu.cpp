@@ -2,8 +2,8 @@
 #include <vector>
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
+#include "core/parallel.h"
 #include "ops/cpu/kernels.h"
 #include "ops/group_norm_silu_backends.h"
 
@@ -49,7 +49,7 @@ NormalizedActivation fused_forward(const at::Tensor& x, int64_t num_groups, cons
   auto* to = result.y.mutable_data_ptr<float>();
   auto* mean = result.mean.mutable_data_ptr<float>();
   auto* rstd = result.rstd.mutable_data_ptr<float>();
-  at::parallel_for(0, items, group_norm_grain(shape), [&](int64_t begin, int64_t end) {
+  parallel_for(0, items, group_norm_grain(shape), [&](int64_t begin, int64_t end) {
     group_norm_silu_forward(shape, eps, from, weights, biases, to, mean, rstd, begin, end);
   });
   return result;
@@ -71,7 +71,7 @@ GroupNormSiluGradients fused_backward(const at::Tensor& grad_y, const at::Tensor
   auto* to = grad_x.mutable_data_ptr<float>();
   auto* grad_weight = shares.mutable_data_ptr<float>();
   auto* grad_bias = grad_weight + x.size(0) * x.size(1);
-  at::parallel_for(0, x.size(0) * num_groups, group_norm_grain(shape), [&](int64_t begin, int64_t end) {
+  parallel_for(0, x.size(0) * num_groups, group_norm_grain(shape), [&](int64_t begin, int64_t end) {
     group_norm_silu_backward(shape, grads, from, weights, biases, means, rstds, to, grad_weight, grad_bias,
                              begin, end);
   });

@@ -1,0 +1,17 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+namespace diffusers {
+
+/// Calls `body(first, last)` for parts of [begin, end) of at least `grain` items, on LibTorch's threads.
+/// Inside a body LibTorch's operations and this function stay on their thread. The first exception of a body
+/// reaches the caller.
+///
+/// `at::parallel_for` is a template that runs serially, without a word, in sources compiled without OpenMP;
+/// here one source is compiled with it for all.
+void parallel_for(int64_t begin, int64_t end, int64_t grain,
+                  const std::function<void(int64_t, int64_t)>& body);
+
+}  // namespace diffusers
