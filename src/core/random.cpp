@@ -20,7 +20,8 @@ at::Tensor randn_tensor(at::IntArrayRef shape, const std::optional<Generator>& g
   if (source.type() != device.type() && !source.is_cpu())
     fail<TensorError>("a generator on {} cannot draw numbers for {}; use a generator on the CPU",
                       source.str(), device.str());
-  return at::randn(shape, generator, at::TensorOptions().dtype(dtype).device(source)).to(device);
+  return at::randn(shape, generator, at::TensorOptions().dtype(dtype).device(source))
+      .to(device, /*non_blocking=*/true);
 }
 
 }  // namespace diffusers

@@ -55,7 +55,7 @@ SigmaRun CMStochasticIterativeScheduler::run_at(const std::vector<double>& posit
 Tensor CMStochasticIterativeScheduler::add_noise(const Tensor& original_samples, const Tensor& noise,
                                                  const Tensor& timesteps) const {
   require_noisable(original_samples, noise);
-  return original_samples + noise * run_.per_sample_sigmas(timesteps, original_samples, {}, kClassName);
+  return (noise * run_.per_sample_sigmas(timesteps, original_samples, {}, kClassName)).add_(original_samples);
 }
 
 Tensor CMStochasticIterativeScheduler::scale_model_input(const Tensor& sample, const Tensor& timestep) const {
@@ -96,13 +96,13 @@ SchedulerOutput CMStochasticIterativeScheduler::step(const Tensor& model_output,
   const float above = sigma - sigma_min;
   const float c_skip = data * data / (above * above + data * data);
   const float c_out = above * data / std::sqrt(sigma * sigma + data * data);
-  Tensor denoised = c_out * model_output + c_skip * sample;
-  if (config_.clip_denoised) denoised = denoised.clamp(-1, 1);
+  Tensor denoised = weighted_sum(c_out, model_output, c_skip, sample);
+  if (config_.clip_denoised) denoised.clamp_(-1, 1);
   Tensor prev_sample = denoised;
   if (run_.timesteps().size() > 1) {
     const float sigma_hat = std::clamp(sigma_next, sigma_min, static_cast<float>(config_.sigma_max));
-    prev_sample = denoised + step_noise(options, model_output) * config_.s_noise *
-                                 std::sqrt(std::max(sigma_hat * sigma_hat - sigma_min * sigma_min, 0.0f));
+    const float added = std::sqrt(std::max(sigma_hat * sigma_hat - sigma_min * sigma_min, 0.0f));
+    prev_sample = plus_scaled(denoised, config_.s_noise * added, step_noise(options, model_output));
   }
   run_.advance();
   return {.prev_sample = prev_sample, .denoised = denoised};

@@ -99,14 +99,15 @@ SchedulerOutput DDIMScheduler::step(const Tensor& model_output, const Tensor& ti
                        kClassName, t, alpha_bar, alpha_bar_prev);
 
   const auto epsilon_from = [&](const Tensor& x0) {
-    return (sample - std::sqrt(alpha_bar) * x0) / std::sqrt(beta_bar);
+    return plus_scaled(sample, -std::sqrt(alpha_bar), x0).div_(std::sqrt(beta_bar));
   };
   Tensor pred_original_sample;
   Tensor pred_epsilon;
   switch (config_.prediction_type) {
     case PredictionType::kEpsilon:
       require_signal(kClassName, alpha_bar, t, config_.clip_sample || config_.thresholding);
-      pred_original_sample = (sample - std::sqrt(beta_bar) * model_output) / std::sqrt(alpha_bar);
+      pred_original_sample =
+          plus_scaled(sample, -std::sqrt(beta_bar), model_output).div_(std::sqrt(alpha_bar));
       pred_epsilon = model_output;
       break;
     case PredictionType::kSample:
@@ -114,11 +115,11 @@ SchedulerOutput DDIMScheduler::step(const Tensor& model_output, const Tensor& ti
       pred_epsilon = epsilon_from(pred_original_sample);
       break;
     default:
-      pred_original_sample = std::sqrt(alpha_bar) * sample - std::sqrt(beta_bar) * model_output;
-      pred_epsilon = std::sqrt(alpha_bar) * model_output + std::sqrt(beta_bar) * sample;
+      pred_original_sample = weighted_sum(std::sqrt(alpha_bar), sample, -std::sqrt(beta_bar), model_output);
+      pred_epsilon = weighted_sum(std::sqrt(alpha_bar), model_output, std::sqrt(beta_bar), sample);
       break;
   }
-  pred_original_sample = clip_or_threshold(pred_original_sample, config_);
+  pred_original_sample = clip_or_threshold(pred_original_sample, config_, model_output);
   if (options.use_clipped_model_output) pred_epsilon = epsilon_from(pred_original_sample);
 
   // sigma_t, Song et al., eq. 16
@@ -126,8 +127,8 @@ SchedulerOutput DDIMScheduler::step(const Tensor& model_output, const Tensor& ti
   const float sigma = static_cast<float>(eta) * std::sqrt(variance);
   // x_{t-1}, eq. 12: the predicted x_0, the direction pointing to x_t, and noise
   const float direction = std::sqrt(1 - alpha_bar_prev - sigma * sigma);
-  Tensor prev_sample = std::sqrt(alpha_bar_prev) * pred_original_sample + direction * pred_epsilon;
-  if (eta > 0) prev_sample = prev_sample + sigma * step_noise(options, model_output);
+  Tensor prev_sample = weighted_sum(std::sqrt(alpha_bar_prev), pred_original_sample, direction, pred_epsilon);
+  if (eta > 0) prev_sample = add_scaled(prev_sample, sigma, step_noise(options, model_output));
   return {.prev_sample = prev_sample,
           .pred_original_sample = pred_original_sample,
           .denoised = {},

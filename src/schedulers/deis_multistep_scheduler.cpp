@@ -113,7 +113,7 @@ SchedulerOutput DEISMultistepScheduler::step(const Tensor& model_output, const T
   Tensor x0 = data_prediction(config_.prediction_type, model_output, sample, s);
   if (config_.thresholding)
     x0 = threshold_sample(x0, config_.dynamic_thresholding_ratio, config_.sample_max_value);
-  outputs_.insert(outputs_.begin(), (sample - s.alpha * x0) / s.sigma);
+  outputs_.insert(outputs_.begin(), plus_scaled(sample, -s.alpha, x0).div_(s.sigma));
   if (static_cast<int64_t>(outputs_.size()) > config_.solver_order) outputs_.pop_back();
 
   const bool few_steps = config_.lower_order_final && count < 15;
@@ -130,20 +130,20 @@ SchedulerOutput DEISMultistepScheduler::step(const Tensor& model_output, const T
     for (int64_t k = 0; k < order; ++k)
       rho[static_cast<std::size_t>(k)] = level(i - k).sigma / level(i - k).alpha;
     const float rho_t = t.sigma / t.alpha;
-    Tensor integral;
     if (order == 2) {
       const auto weight = [&](float b, float c) {
         return lagrange_integral(rho_t, b, c) - lagrange_integral(rho[0], b, c);
       };
-      integral = weight(rho[0], rho[1]) * outputs_[0] + weight(rho[1], rho[0]) * outputs_[1];
+      prev_sample = weighted_sum(weight(rho[0], rho[1]), outputs_[0], weight(rho[1], rho[0]), outputs_[1]);
     } else {
       const auto weight = [&](float b, float c, float d) {
         return lagrange_integral(rho_t, b, c, d) - lagrange_integral(rho[0], b, c, d);
       };
-      integral = weight(rho[0], rho[1], rho[2]) * outputs_[0] + weight(rho[1], rho[2], rho[0]) * outputs_[1] +
-                 weight(rho[2], rho[0], rho[1]) * outputs_[2];
+      prev_sample = weighted_sum(weight(rho[0], rho[1], rho[2]), outputs_[0], weight(rho[1], rho[2], rho[0]),
+                                 outputs_[1]);
+      prev_sample = add_scaled(prev_sample, weight(rho[2], rho[0], rho[1]), outputs_[2]);
     }
-    prev_sample = t.alpha * (sample / s.alpha + integral);
+    prev_sample = add_scaled(prev_sample, 1.0 / s.alpha, sample).mul_(t.alpha);
   }
   run_.advance();
   return {.prev_sample = prev_sample};

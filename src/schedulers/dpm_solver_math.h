@@ -51,9 +51,9 @@ Tensor dpm_solver_prediction(const Config& config, const Tensor& model_output, c
   }
   const Tensor epsilon = noise_prediction(config.prediction_type, output, sample, level);
   if (!config.thresholding) return epsilon;
-  const Tensor x0 = threshold_sample((sample - level.sigma * epsilon) / level.alpha,
+  const Tensor x0 = threshold_sample(plus_scaled(sample, -level.sigma, epsilon).div_(level.alpha),
                                      config.dynamic_thresholding_ratio, config.sample_max_value);
-  return (sample - level.alpha * x0) / level.sigma;
+  return plus_scaled(sample, -level.alpha, x0).div_(level.sigma);
 }
 
 /// Whether the model gives a variance next to epsilon, so that its output is twice as wide as the sample.

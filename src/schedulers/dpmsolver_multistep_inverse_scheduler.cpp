@@ -47,6 +47,10 @@ DPMSolverMultistepInverseScheduler::DPMSolverMultistepInverseScheduler(
     DPMSolverMultistepInverseSchedulerConfig config)
     : SigmaScheduler(std::move(config)), schedule_(finite_noise_schedule(beta_options(config_))) {
   check_dpm_solver_config(kClassName, config_, 3);
+  require<ConfigError>(!is_stochastic(config_.algorithm_type),
+                       "{}: algorithm_type is \"{}\", whose noise has no variance on the way to more noise; "
+                       "expected dpmsolver or dpmsolver++",
+                       kClassName, enum_name(config_.algorithm_type));
   sigma_spread(kClassName, config_);
   clipped_timestep_count(kClassName, schedule_, config_.num_train_timesteps, config_.lambda_min_clipped);
   // Upwards, as the run goes.
@@ -100,7 +104,7 @@ void DPMSolverMultistepInverseScheduler::set_timesteps(std::optional<int64_t> nu
 SchedulerOutput DPMSolverMultistepInverseScheduler::step(const Tensor& model_output, const Tensor& timestep,
                                                          const Tensor& sample, const StepOptions& options) {
   require(timesteps_set_, "{}: call set_timesteps before step", kClassName);
-  check_step_options(kClassName, options, {.variance_noise = true});
+  check_step_options(kClassName, options, {});
   check_step_tensors(kClassName, model_output, sample, has_learned_variance(config_));
   const int64_t i = run_.enter(timestep, kClassName);
   const int64_t count = run_.timesteps().size();
@@ -116,9 +120,8 @@ SchedulerOutput DPMSolverMultistepInverseScheduler::step(const Tensor& model_out
   std::vector<NoiseLevel> levels;
   for (int64_t k = 0; k <= order; ++k)
     levels.push_back(noise_level(run_.sigma(i + 1 - k), config_.use_flow_sigmas));
-  const Tensor noise = is_stochastic(config_.algorithm_type) ? step_noise(options, prediction) : Tensor();
   const Tensor prev_sample = multistep_update(config_.algorithm_type, config_.solver_type, levels,
-                                              {outputs_.begin(), outputs_.begin() + order}, sample, noise);
+                                              {outputs_.begin(), outputs_.begin() + order}, sample, {});
   run_.advance();
   return {.prev_sample = prev_sample};
 }

@@ -109,7 +109,7 @@ void DPMSolverMultistepScheduler::set_timesteps(std::optional<int64_t> num_infer
 SchedulerOutput DPMSolverMultistepScheduler::step(const Tensor& model_output, const Tensor& timestep,
                                                   const Tensor& sample, const StepOptions& options) {
   require(timesteps_set_, "{}: call set_timesteps before step", kClassName);
-  check_step_options(kClassName, options, {.variance_noise = true});
+  check_step_options(kClassName, options, {.variance_noise = is_stochastic(config_.algorithm_type)});
   check_step_tensors(kClassName, model_output, sample, has_learned_variance(config_));
   const int64_t i = run_.enter(timestep, kClassName);
   const int64_t count = run_.timesteps().size();

@@ -33,15 +33,6 @@ void visit_fields(DPMSolverSDESchedulerConfig& config, Visitor&& visit) {
 
 template class ConfiguredScheduler<DPMSolverSDEScheduler, DPMSolverSDESchedulerConfig>;
 
-namespace {
-
-// A noise level says where the Brownian motion is asked for, so its last bit counts: at a level of 100 it is
-// eight grid points of the motion. Hence the logarithm and the exponential of LibTorch, as in Python.
-float torch_log(float x) { return at::scalar_tensor(x, at::kFloat).log().item<float>(); }
-float torch_exp(float x) { return at::scalar_tensor(x, at::kFloat).exp().item<float>(); }
-
-}  // namespace
-
 /// Increments of Brownian motion over sigma, scaled to unit variance.
 class DPMSolverSDEScheduler::NoiseSampler {
  public:
@@ -59,7 +50,7 @@ class DPMSolverSDEScheduler::NoiseSampler {
   Tensor operator()(float sigma, float sigma_next) const {
     std::vector<Tensor> increments;
     for (const auto& interval : intervals_) increments.push_back(-interval.increment(sigma_next, sigma));
-    return (batched_ ? at::stack(increments) : increments.front()) / std::sqrt(sigma - sigma_next);
+    return (batched_ ? at::stack(increments) : increments.front()).div_(std::sqrt(sigma - sigma_next));
   }
 
  private:
@@ -94,12 +85,13 @@ Tensor DPMSolverSDEScheduler::scale_model_input(const Tensor& sample, const Tens
 
 void DPMSolverSDEScheduler::set_timesteps(std::optional<int64_t> num_inference_steps,
                                           const SetTimestepsOptions& options) {
-  check_set_timesteps_options(kClassName, options, {});
+  check_set_timesteps_options(kClassName, options, {.num_train_timesteps = true});
   const int64_t n = checked_num_inference_steps(kClassName, num_inference_steps);
   const SigmaSpread spread = sigma_spread(kClassName, config_);
   const std::vector<double> training = training_sigmas(schedule_.alphas_cumprod());
-  std::vector<double> timesteps = spaced_timesteps(config_.timestep_spacing, config_.num_train_timesteps, n,
-                                                   config_.steps_offset, /*rounded=*/false);
+  std::vector<double> timesteps = spaced_timesteps(
+      config_.timestep_spacing, options.num_train_timesteps.value_or(config_.num_train_timesteps), n,
+      config_.steps_offset, /*rounded=*/false);
   std::vector<double> sigmas = interpolate(timesteps, training);
   if (spread != SigmaSpread::kPlain) {
     const bool karras = spread == SigmaSpread::kKarras;  // which has no bounds of its own in this class
@@ -140,6 +132,8 @@ SchedulerOutput DPMSolverSDEScheduler::step(const Tensor& model_output, const Te
   }
 
   const int64_t i = run_.enter(timestep, kClassName);
+  // A noise level says where the Brownian motion is asked for, so its last bit counts: at a level of 100 it
+  // is eight grid points of the motion. Hence the logarithm and the exponential of LibTorch.
   // In the half log-SNR t = -log(sigma) a step goes to its middle first, then from its start to its end.
   const bool first_order = !sample_.defined();
   const float sigma = run_.sigma(first_order ? i : i - 1);
@@ -151,15 +145,15 @@ SchedulerOutput DPMSolverSDEScheduler::step(const Tensor& model_output, const Te
                                                              first_order ? sigma : torch_exp(-t_middle));
   Tensor prev_sample;
   if (sigma_next == 0) {
-    prev_sample = sample + (sample - pred_original_sample) / sigma * -sigma;
+    prev_sample = euler_step(sample, sample, pred_original_sample, sigma, -sigma);
   } else {
     const float from = torch_exp(-t);
     const float to = torch_exp(-(first_order ? t_middle : t_next));
     const AncestralLevels levels = ancestral_levels(from, to);
     const float t_down = -torch_log(levels.down);
-    prev_sample = (torch_exp(-t_down) / from) * (first_order ? sample : sample_) -
-                  std::expm1(t - t_down) * pred_original_sample +
-                  (*noise_sampler_)(from, to) * options.s_noise * levels.up;
+    prev_sample = weighted_sum(torch_exp(-t_down) / from, first_order ? sample : sample_,
+                               -std::expm1(t - t_down), pred_original_sample);
+    prev_sample = add_scaled(prev_sample, options.s_noise * levels.up, (*noise_sampler_)(from, to));
     sample_ = first_order ? sample : Tensor();
     middle_sigma_ = to;
   }

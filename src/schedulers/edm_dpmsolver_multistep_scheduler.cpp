@@ -59,7 +59,7 @@ double EDMDPMSolverMultistepScheduler::init_noise_sigma() const {
 Tensor EDMDPMSolverMultistepScheduler::add_noise(const Tensor& original_samples, const Tensor& noise,
                                                  const Tensor& timesteps) const {
   require_noisable(original_samples, noise);
-  return original_samples + noise * run_.per_sample_sigmas(timesteps, original_samples, {}, kClassName);
+  return (noise * run_.per_sample_sigmas(timesteps, original_samples, {}, kClassName)).add_(original_samples);
 }
 
 Tensor EDMDPMSolverMultistepScheduler::scale_model_input(const Tensor& sample, const Tensor& timestep) const {

@@ -41,7 +41,7 @@ double EDMEulerScheduler::init_noise_sigma() const {
 Tensor EDMEulerScheduler::add_noise(const Tensor& original_samples, const Tensor& noise,
                                     const Tensor& timesteps) const {
   require_noisable(original_samples, noise);
-  return original_samples + noise * run_.per_sample_sigmas(timesteps, original_samples, {}, kClassName);
+  return (noise * run_.per_sample_sigmas(timesteps, original_samples, {}, kClassName)).add_(original_samples);
 }
 
 Tensor EDMEulerScheduler::scale_model_input(const Tensor& sample, const Tensor& timestep) const {
@@ -63,20 +63,27 @@ void EDMEulerScheduler::set_timesteps(std::optional<int64_t> num_inference_steps
 
 SchedulerOutput EDMEulerScheduler::step(const Tensor& model_output, const Tensor& timestep,
                                         const Tensor& sample, const StepOptions& options) {
+  return step(model_output, timestep, sample, Tensor(), options);
+}
+
+SchedulerOutput EDMEulerScheduler::step(const Tensor& model_output, const Tensor& timestep,
+                                        const Tensor& sample, const Tensor& pred_original_sample,
+                                        const StepOptions& options) {
   check_step_options(kClassName, options, {.churn = true, .s_noise = true});
   check_step_tensors(kClassName, model_output, sample);
+  require<TensorError>(!pred_original_sample.defined() || (pred_original_sample.sizes() == sample.sizes() &&
+                                                           pred_original_sample.device() == sample.device()),
+                       "{}: step: pred_original_sample is {}, expected {} like the sample", kClassName,
+                       describe(pred_original_sample), describe(sample));
   const int64_t i = run_.enter(timestep, kClassName);
   const float sigma = run_.sigma(i);
-  Tensor x = sample.to(at::kFloat);
   const float sigma_hat = churned_sigma(options, sigma, run_.num_sigmas() - 1);
-  if (sigma_hat > sigma)
-    x = x + churn_noise(options, model_output) * std::sqrt(sigma_hat * sigma_hat - sigma * sigma);
-  const Tensor pred_original_sample = edm_denoised(config_, model_output, x, sigma_hat);
-  const Tensor derivative = (x - pred_original_sample) / sigma_hat;
-  const Tensor prev_sample = x + derivative * (run_.sigma(i + 1) - sigma_hat);
+  const Tensor x = churned_sample(sample, options, model_output, sigma, sigma_hat);
+  const Tensor x0 = pred_original_sample.defined() ? pred_original_sample
+                                                   : edm_denoised(config_, model_output, x, sigma_hat);
+  const Tensor prev_sample = euler_step(x, x, x0, sigma_hat, run_.sigma(i + 1) - sigma_hat);
   run_.advance();
-  return {.prev_sample = prev_sample.to(model_output.scalar_type()),
-          .pred_original_sample = pred_original_sample};
+  return {.prev_sample = prev_sample.to(model_output.scalar_type()), .pred_original_sample = x0};
 }
 
 }  // namespace diffusers

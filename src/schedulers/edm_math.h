@@ -57,7 +57,7 @@ Tensor edm_denoised(const Config& config, const Tensor& model_output, const Tens
   const float c_skip = squared / (sigma * sigma + squared);
   const float c_out = sigma * data / std::sqrt(sigma * sigma + squared);
   const float sign = config.prediction_type == PredictionType::kEpsilon ? 1.0f : -1.0f;
-  return c_skip * sample + sign * c_out * model_output;
+  return weighted_sum(c_skip, sample, sign * c_out, model_output);
 }
 
 }  // namespace diffusers

@@ -120,18 +120,15 @@ SchedulerOutput EulerDiscreteScheduler::step(const Tensor& model_output, const T
   check_step_tensors(kClassName, model_output, sample);
   const int64_t i = run_.enter(timestep, kClassName);
   const float sigma = run_.sigma(i);
-  Tensor x = sample.to(at::kFloat);
   // Karras et al., algorithm 2: raise the noise level a little before the step.
   const float sigma_hat = churned_sigma(options, sigma, run_.num_sigmas() - 1);
-  if (sigma_hat > sigma)
-    x = x + churn_noise(options, model_output) * std::sqrt(sigma_hat * sigma_hat - sigma * sigma);
+  const Tensor x = churned_sample(sample, options, model_output, sigma, sigma_hat);
 
   const Tensor pred_original_sample =
       config_.prediction_type == PredictionType::kVPrediction
           ? karras_data_prediction(config_.prediction_type, model_output, x, sigma)
           : karras_data_prediction(config_.prediction_type, model_output, x, sigma_hat);
-  const Tensor derivative = (x - pred_original_sample) / sigma_hat;
-  const Tensor prev_sample = x + derivative * (run_.sigma(i + 1) - sigma_hat);
+  const Tensor prev_sample = euler_step(x, x, pred_original_sample, sigma_hat, run_.sigma(i + 1) - sigma_hat);
   run_.advance();
   return {.prev_sample = prev_sample.to(model_output.scalar_type()),
           .pred_original_sample = pred_original_sample};

@@ -101,9 +101,9 @@ Tensor FlowMatchEulerDiscreteScheduler::stochastic_or_euler(const Tensor& model_
                                                             const Tensor& sigma, const Tensor& sigma_next,
                                                             const Tensor& dt,
                                                             const StepOptions& options) const {
-  if (!config_.stochastic_sampling) return sample + dt * model_output;
-  const Tensor x0 = sample - sigma * model_output;
-  return (1.0 - sigma_next) * x0 + sigma_next * step_noise(options, sample);
+  if (!config_.stochastic_sampling) return add_scaled(dt * model_output, 1, sample);
+  const Tensor x0 = add_scaled(sigma * model_output, -1, sample).neg_();
+  return add_scaled(sigma_next * step_noise(options, sample), 1, x0.mul_(1.0 - sigma_next));
 }
 
 SchedulerOutput FlowMatchEulerDiscreteScheduler::step(const Tensor& model_output, const Tensor& timestep,
@@ -134,7 +134,7 @@ SchedulerOutput FlowMatchEulerDiscreteScheduler::step(const Tensor& model_output
   // Each token goes down to the next level of the run below its own.
   const Tensor sigma =
       (per_token_timesteps / static_cast<double>(config_.num_train_timesteps)).to(at::kFloat);
-  const Tensor levels = run_.sigmas().to(sample.device()).view({-1, 1, 1});
+  const Tensor levels = run_.sigmas().to(sample.device(), /*non_blocking=*/true).view({-1, 1, 1});
   const Tensor sigma_next = (levels * (levels < sigma.unsqueeze(0) - 1e-6)).amax(0);
   // Python's step size has the opposite sign here.
   const Tensor prev_sample =

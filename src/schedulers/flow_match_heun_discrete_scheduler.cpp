@@ -31,7 +31,7 @@ Tensor FlowMatchHeunDiscreteScheduler::scale_noise(const Tensor& sample, const T
                                                    const Tensor& noise) const {
   require_noisable(sample, noise);
   const float sigma = run_.sigma(run_.index(timestep, kClassName));
-  return sigma * noise + (1.0 - sigma) * sample;
+  return weighted_sum(sigma, noise, 1.0 - sigma, sample);
 }
 
 void FlowMatchHeunDiscreteScheduler::set_timesteps(std::optional<int64_t> num_inference_steps,
@@ -60,22 +60,20 @@ SchedulerOutput FlowMatchHeunDiscreteScheduler::step(const Tensor& model_output,
   const bool first_order = !prev_derivative_.defined();
   const float sigma = run_.sigma(first_order ? i : i - 1);
   const float sigma_next = run_.sigma(first_order ? i + 1 : i);
-  Tensor x = sample.to(at::kFloat);
   const float sigma_hat = churned_sigma(options, sigma, run_.num_sigmas() - 1);
-  if (sigma_hat > sigma)
-    x = x + churn_noise(options, model_output) * std::sqrt(sigma_hat * sigma_hat - sigma * sigma);
+  const Tensor x = churned_sample(sample, options, model_output, sigma, sigma_hat);
 
   Tensor prev_sample;
   if (first_order) {
-    const Tensor denoised = x - model_output * sigma;
-    prev_derivative_ = (x - denoised) / sigma_hat;
+    // Python goes by way of x_0, whose rounding is repeated here.
+    prev_derivative_ = plus_scaled(x, -sigma, model_output).sub_(x).div_(-sigma_hat);
     dt_ = sigma_next - sigma_hat;
     sample_ = x;
-    prev_sample = x + prev_derivative_ * dt_;
+    prev_sample = plus_scaled(x, dt_, prev_derivative_);
   } else {
-    const Tensor denoised = x - model_output * sigma_next;
-    const Tensor derivative = 0.5 * (prev_derivative_ + (x - denoised) / sigma_next);
-    prev_sample = sample_ + derivative * dt_;
+    Tensor slope = plus_scaled(x, -sigma_next, model_output).sub_(x).div_(-sigma_next);
+    slope.add_(prev_derivative_).mul_(0.5).mul_(dt_);
+    prev_sample = slope.add_(sample_);
     prev_derivative_ = Tensor();
     sample_ = Tensor();
   }

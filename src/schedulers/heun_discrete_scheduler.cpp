@@ -52,7 +52,7 @@ Tensor HeunDiscreteScheduler::scale_model_input(const Tensor& sample, const Tens
 
 void HeunDiscreteScheduler::set_timesteps(std::optional<int64_t> num_inference_steps,
                                           const SetTimestepsOptions& options) {
-  check_set_timesteps_options(kClassName, options, {.timesteps = true});
+  check_set_timesteps_options(kClassName, options, {.timesteps = true, .num_train_timesteps = true});
   const bool custom = !options.timesteps.empty();
   require<ConfigError>(custom != num_inference_steps.has_value(),
                        "{}: set_timesteps takes exactly one of num_inference_steps and timesteps",
@@ -62,10 +62,10 @@ void HeunDiscreteScheduler::set_timesteps(std::optional<int64_t> num_inference_s
                        "{}: timesteps cannot be given with karras, exponential or beta sigmas", kClassName);
   const int64_t n = custom ? static_cast<int64_t>(options.timesteps.size())
                            : checked_num_inference_steps(kClassName, num_inference_steps);
-  auto [timesteps, sigmas] =
-      karras_schedule(config_.timestep_spacing, config_.num_train_timesteps, n, config_.steps_offset, spread,
-                      training_sigmas(schedule_.alphas_cumprod()), hidden_number("sigma_min"),
-                      hidden_number("sigma_max"), options.timesteps);
+  auto [timesteps, sigmas] = karras_schedule(
+      config_.timestep_spacing, options.num_train_timesteps.value_or(config_.num_train_timesteps), n,
+      config_.steps_offset, spread, training_sigmas(schedule_.alphas_cumprod()), hidden_number("sigma_min"),
+      hidden_number("sigma_max"), options.timesteps);
   sigmas.push_back(0);
   run_ = SigmaRun(doubled(sigmas, false),
                   TimestepSchedule(doubled(timesteps, true), at::kFloat, options.device));
@@ -83,21 +83,22 @@ SchedulerOutput HeunDiscreteScheduler::step(const Tensor& model_output, const Te
   const float sigma_next = run_.sigma(first_order ? i + 1 : i);
   const float sigma_input = first_order ? sigma : sigma_next;
 
-  const Tensor pred_original_sample = clip_or_threshold(
-      karras_data_prediction(config_.prediction_type, model_output, sample, sigma_input), config_);
-  Tensor derivative = (sample - pred_original_sample) / sigma_input;
+  const Tensor pred_original_sample =
+      clip_or_threshold(karras_data_prediction(config_.prediction_type, model_output, sample, sigma_input),
+                        config_, model_output);
+  Tensor derivative = at::sub(sample, pred_original_sample).div_(sigma_input);
   Tensor from = sample;
   if (first_order) {
     prev_derivative_ = derivative;
     sample_ = sample;
   } else {
-    derivative = (prev_derivative_ + derivative) / 2;
+    derivative.add_(prev_derivative_).div_(2);
     from = sample_;
     prev_derivative_ = Tensor();
     sample_ = Tensor();
   }
   run_.advance();
-  return {.prev_sample = from + derivative * (sigma_next - sigma),
+  return {.prev_sample = plus_scaled(from, sigma_next - sigma, derivative),
           .pred_original_sample = pred_original_sample};
 }
 

@@ -64,7 +64,7 @@ SchedulerOutput IPNDMScheduler::step(const Tensor& model_output, const Tensor& t
   check_step_tensors(kClassName, model_output, sample);
   const auto i = static_cast<std::size_t>(run_.enter(timestep, kClassName));
   if (ets_.size() > 3) ets_.erase(ets_.begin());
-  ets_.push_back(sample * betas_[i] + model_output * alphas_[i]);
+  ets_.push_back(weighted_sum(betas_[i], sample, alphas_[i], model_output));
   const auto et = [this](std::size_t back) { return ets_[ets_.size() - back]; };
   Tensor slope;  // Adams-Bashforth weights of the order that the history allows
   switch (ets_.size()) {
@@ -72,18 +72,18 @@ SchedulerOutput IPNDMScheduler::step(const Tensor& model_output, const Tensor& t
       slope = et(1);
       break;
     case 2:
-      slope = (3 * et(1) - et(2)) / 2;
+      slope = weighted_sum(3, et(1), -1, et(2)).div_(2);
       break;
     case 3:
-      slope = (23 * et(1) - 16 * et(2) + 5 * et(3)) / 12;
+      slope = add_scaled(weighted_sum(23, et(1), -16, et(2)), 5, et(3)).div_(12);
       break;
     default:
-      slope = (1.0 / 24) * (55 * et(1) - 59 * et(2) + 37 * et(3) - 9 * et(4));
+      slope = add_scaled(add_scaled(weighted_sum(55, et(1), -59, et(2)), 37, et(3)), -9, et(4)).div_(24);
       break;
   }
-  const Tensor pred = (sample - betas_[i] * slope) / std::max(alphas_[i], 1e-8f);
+  Tensor pred = plus_scaled(sample, -betas_[i], slope).div_(std::max(alphas_[i], 1e-8f));
   run_.advance();
-  return {.prev_sample = alphas_[i + 1] * pred + slope * betas_[i + 1]};
+  return {.prev_sample = add_scaled(pred.mul_(alphas_[i + 1]), betas_[i + 1], slope)};
 }
 
 }  // namespace diffusers

@@ -54,13 +54,13 @@ Tensor KDPM2AncestralDiscreteScheduler::scale_model_input(const Tensor& sample,
 
 void KDPM2AncestralDiscreteScheduler::set_timesteps(std::optional<int64_t> num_inference_steps,
                                                     const SetTimestepsOptions& options) {
-  check_set_timesteps_options(kClassName, options, {});
+  check_set_timesteps_options(kClassName, options, {.num_train_timesteps = true});
   const int64_t n = checked_num_inference_steps(kClassName, num_inference_steps);
   const SigmaSpread spread = sigma_spread(kClassName, config_);
   const std::vector<double> training = training_sigmas(schedule_.alphas_cumprod());
-  auto [timesteps, sigmas] =
-      karras_schedule(config_.timestep_spacing, config_.num_train_timesteps, n, config_.steps_offset, spread,
-                      training, hidden_number("sigma_min"), hidden_number("sigma_max"));
+  auto [timesteps, sigmas] = karras_schedule(
+      config_.timestep_spacing, options.num_train_timesteps.value_or(config_.num_train_timesteps), n,
+      config_.steps_offset, spread, training, hidden_number("sigma_min"), hidden_number("sigma_max"));
   if (spread == SigmaSpread::kKarras)
     for (double& t : timesteps) t = std::nearbyint(t);
   sigmas.push_back(0);
@@ -106,14 +106,14 @@ SchedulerOutput KDPM2AncestralDiscreteScheduler::step(const Tensor& model_output
 
   const Tensor pred_original_sample =
       karras_data_prediction(config_.prediction_type, model_output, sample, sigma_input);
-  const Tensor derivative = (sample - pred_original_sample) / sigma_input;
   Tensor prev_sample;
   if (first_order) {
-    prev_sample = sample + derivative * (sigma_middle - sigma);
+    prev_sample = euler_step(sample, sample, pred_original_sample, sigma_input, sigma_middle - sigma);
     sample_ = sample;
   } else {
-    prev_sample = sample_ + derivative * (sigmas_down_.at(level) - sigma) +
-                  step_noise(options, model_output) * sigmas_up_.at(level);
+    prev_sample =
+        euler_step(sample_, sample, pred_original_sample, sigma_input, sigmas_down_.at(level) - sigma);
+    prev_sample = add_scaled(prev_sample, sigmas_up_.at(level), step_noise(options, model_output));
     sample_ = Tensor();
   }
   run_.advance();

@@ -51,13 +51,13 @@ Tensor KDPM2DiscreteScheduler::scale_model_input(const Tensor& sample, const Ten
 
 void KDPM2DiscreteScheduler::set_timesteps(std::optional<int64_t> num_inference_steps,
                                            const SetTimestepsOptions& options) {
-  check_set_timesteps_options(kClassName, options, {});
+  check_set_timesteps_options(kClassName, options, {.num_train_timesteps = true});
   const int64_t n = checked_num_inference_steps(kClassName, num_inference_steps);
   const SigmaSpread spread = sigma_spread(kClassName, config_);
   const std::vector<double> training = training_sigmas(schedule_.alphas_cumprod());
-  auto [timesteps, sigmas] =
-      karras_schedule(config_.timestep_spacing, config_.num_train_timesteps, n, config_.steps_offset, spread,
-                      training, hidden_number("sigma_min"), hidden_number("sigma_max"));
+  auto [timesteps, sigmas] = karras_schedule(
+      config_.timestep_spacing, options.num_train_timesteps.value_or(config_.num_train_timesteps), n,
+      config_.steps_offset, spread, training, hidden_number("sigma_min"), hidden_number("sigma_max"));
   if (spread == SigmaSpread::kKarras)
     for (double& t : timesteps) t = std::nearbyint(t);
   sigmas.push_back(0);
@@ -92,12 +92,12 @@ SchedulerOutput KDPM2DiscreteScheduler::step(const Tensor& model_output, const T
 
   const Tensor pred_original_sample =
       karras_data_prediction(config_.prediction_type, model_output, sample, sigma_input);
-  const Tensor derivative = (sample - pred_original_sample) / sigma_input;
-  const Tensor from = first_order ? sample : sample_;
   const float to = first_order ? sigma_middle : sigma_next;
+  const Tensor prev_sample =
+      euler_step(first_order ? sample : sample_, sample, pred_original_sample, sigma_input, to - sigma);
   sample_ = first_order ? sample : Tensor();
   run_.advance();
-  return {.prev_sample = from + derivative * (to - sigma), .pred_original_sample = pred_original_sample};
+  return {.prev_sample = prev_sample, .pred_original_sample = pred_original_sample};
 }
 
 }  // namespace diffusers

@@ -90,21 +90,22 @@ SchedulerOutput LCMScheduler::step(const Tensor& model_output, const Tensor& tim
   switch (config_.prediction_type) {
     case PredictionType::kEpsilon:
       require_signal(kClassName, alpha_bar, t, config_.clip_sample || config_.thresholding);
-      pred_original_sample = (sample - std::sqrt(beta_bar) * model_output) / std::sqrt(alpha_bar);
+      pred_original_sample =
+          plus_scaled(sample, -std::sqrt(beta_bar), model_output).div_(std::sqrt(alpha_bar));
       break;
     case PredictionType::kSample:
       pred_original_sample = model_output;
       break;
     default:
-      pred_original_sample = std::sqrt(alpha_bar) * sample - std::sqrt(beta_bar) * model_output;
+      pred_original_sample = weighted_sum(std::sqrt(alpha_bar), sample, -std::sqrt(beta_bar), model_output);
       break;
   }
-  pred_original_sample = clip_or_threshold(pred_original_sample, config_);
-  const Tensor denoised = c_out * pred_original_sample + c_skip * sample;
+  pred_original_sample = clip_or_threshold(pred_original_sample, config_, model_output);
+  const Tensor denoised = weighted_sum(c_out, pred_original_sample, c_skip, sample);
   Tensor prev_sample = denoised;
   if (i != num_inference_steps_ - 1)
-    prev_sample = std::sqrt(alpha_bar_prev) * denoised +
-                  std::sqrt(1 - alpha_bar_prev) * step_noise(options, model_output, denoised.scalar_type());
+    prev_sample = weighted_sum(std::sqrt(alpha_bar_prev), denoised, std::sqrt(1 - alpha_bar_prev),
+                               step_noise(options, model_output, denoised.scalar_type()));
   run_.advance();
   return {.prev_sample = prev_sample, .denoised = denoised};
 }

@@ -87,25 +87,28 @@ double LMSDiscreteScheduler::coefficient(int64_t order, int64_t step, int64_t wh
 
 SchedulerOutput LMSDiscreteScheduler::step(const Tensor& model_output, const Tensor& timestep,
                                            const Tensor& sample, const StepOptions& options) {
-  check_step_options(kClassName, options, {});
+  check_step_options(kClassName, options, {.order = true});
+  const int64_t most = options.order.value_or(kLmsOrder);
+  require<ConfigError>(most >= 1 && most <= kLmsOrder, "{}: step: order is {}, expected 1 to {}", kClassName,
+                       most, kLmsOrder);
   check_step_tensors(kClassName, model_output, sample);
   const int64_t i = run_.enter(timestep, kClassName);
   const float sigma = run_.sigma(i);
   const Tensor pred_original_sample =
       karras_data_prediction(config_.prediction_type, model_output, sample, sigma);
-  derivatives_.push_back((sample - pred_original_sample) / sigma);
-  if (static_cast<int64_t>(derivatives_.size()) > kLmsOrder) derivatives_.erase(derivatives_.begin());
+  derivatives_.push_back(at::sub(sample, pred_original_sample).div_(sigma));
+  if (static_cast<int64_t>(derivatives_.size()) > most) derivatives_.erase(derivatives_.begin());
 
   // A run that starts in the middle has fewer derivatives than steps behind it.
-  const int64_t order = std::min(i + 1, kLmsOrder);
+  const int64_t order = std::min(i + 1, most);
   Tensor change;
   for (int64_t k = 0; k < std::min(order, static_cast<int64_t>(derivatives_.size())); ++k) {
-    const Tensor term =
-        coefficient(order, i, k) * derivatives_[derivatives_.size() - 1 - static_cast<std::size_t>(k)];
-    change = change.defined() ? change + term : term;
+    const Tensor& derivative = derivatives_[derivatives_.size() - 1 - static_cast<std::size_t>(k)];
+    const double weight = coefficient(order, i, k);
+    change = change.defined() ? add_scaled(change, weight, derivative) : at::mul(derivative, weight);
   }
   run_.advance();
-  return {.prev_sample = sample + change, .pred_original_sample = pred_original_sample};
+  return {.prev_sample = add_scaled(change, 1, sample), .pred_original_sample = pred_original_sample};
 }
 
 }  // namespace diffusers

@@ -56,7 +56,8 @@ NoiseSchedule::Coefficients NoiseSchedule::coefficients(const at::Tensor& sample
     if (!tables.sqrt_alpha_bar.defined()) {
       const at::NoGradGuard no_grad;
       // Rounded to the dtype of the samples before the square roots, as Python does.
-      const at::Tensor alphas = alphas_cumprod_.to(sample.device(), sample.scalar_type());
+      const at::Tensor alphas =
+          alphas_cumprod_.to(sample.device(), sample.scalar_type(), /*non_blocking=*/true);
       tables = tables_->entries.emplace_back(Coefficients{alphas.sqrt(), (1 - alphas).sqrt()});
     }
   }

@@ -79,6 +79,9 @@ SchedulerOutput PNDMScheduler::step(const Tensor& model_output, const Tensor& ti
   check_step_options(kClassName, options, {});
   check_step_tensors(kClassName, model_output, sample);
   const int64_t t = timesteps_.index_of_training_step(timestep, kClassName);
+  require<TensorError>(t >= 0 && t < config_.num_train_timesteps,
+                       "{}: step: timestep is {}, expected 0 to {}", kClassName, t,
+                       config_.num_train_timesteps - 1);
   const auto warm_up = static_cast<int64_t>(prk_timesteps_.size());
   return counter_ < warm_up ? step_prk(model_output, t, sample) : step_plms(model_output, t, sample);
 }
@@ -95,9 +98,9 @@ SchedulerOutput PNDMScheduler::step_prk(const Tensor& model_output, int64_t time
     ets_.push_back(model_output);
     cur_sample_ = sample;
   } else if (stage < 3) {
-    cur_model_output_ = cur_model_output_ + model_output * (1.0 / 3);
+    cur_model_output_ = plus_scaled(cur_model_output_, 1.0 / 3, model_output);
   } else {
-    slope = cur_model_output_ + model_output * (1.0 / 6);
+    slope = plus_scaled(cur_model_output_, 1.0 / 6, model_output);
     cur_model_output_ = Tensor();
   }
   ++counter_;
@@ -125,22 +128,22 @@ SchedulerOutput PNDMScheduler::step_plms(const Tensor& model_output, int64_t tim
     slope = model_output;
     cur_sample_ = sample;
   } else if (ets_.size() == 1 && counter_ == 1) {
-    slope = (model_output + et(1)) / 2;
+    slope = at::add(model_output, et(1)).div_(2);
     from = cur_sample_;
     cur_sample_ = Tensor();
   } else if (ets_.size() == 2) {
-    slope = (3 * et(1) - et(2)) / 2;
+    slope = weighted_sum(3, et(1), -1, et(2)).div_(2);
   } else if (ets_.size() == 3) {
-    slope = (23 * et(1) - 16 * et(2) + 5 * et(3)) / 12;
+    slope = add_scaled(weighted_sum(23, et(1), -16, et(2)), 5, et(3)).div_(12);
   } else {
-    slope = (1.0 / 24) * (55 * et(1) - 59 * et(2) + 37 * et(3) - 9 * et(4));
+    slope = add_scaled(add_scaled(weighted_sum(55, et(1), -59, et(2)), 37, et(3)), -9, et(4)).div_(24);
   }
   const Tensor prev_sample = previous_sample(from, t, prev_t, slope);
   ++counter_;
   return {.prev_sample = prev_sample};
 }
 
-/// The transfer function phi (Liu et al., eq. 11), which keeps a sample on its noise level exactly.
+/// The transfer function phi (Liu et al., eq. 9), which keeps a sample on its noise level exactly.
 Tensor PNDMScheduler::previous_sample(const Tensor& sample, int64_t t, int64_t prev_t,
                                       const Tensor& model_output) const {
   const float alpha_bar = schedule_.alpha_bar(t);
@@ -151,11 +154,11 @@ Tensor PNDMScheduler::previous_sample(const Tensor& sample, int64_t t, int64_t p
   require_signal(kClassName, alpha_bar, t, false);
   const Tensor epsilon = config_.prediction_type == PredictionType::kEpsilon
                              ? model_output
-                             : std::sqrt(alpha_bar) * model_output + std::sqrt(beta_bar) * sample;
+                             : weighted_sum(std::sqrt(alpha_bar), model_output, std::sqrt(beta_bar), sample);
   const float denominator =
       alpha_bar * std::sqrt(1 - alpha_bar_prev) + std::sqrt(alpha_bar * beta_bar * alpha_bar_prev);
-  return std::sqrt(alpha_bar_prev / alpha_bar) * sample -
-         (alpha_bar_prev - alpha_bar) * epsilon / denominator;
+  return weighted_sum(std::sqrt(alpha_bar_prev / alpha_bar), sample,
+                      -(alpha_bar_prev - alpha_bar) / denominator, epsilon);
 }
 
 }  // namespace diffusers

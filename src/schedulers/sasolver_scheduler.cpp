@@ -44,49 +44,61 @@ template class ConfiguredScheduler<SASolverScheduler, SASolverSchedulerConfig>;
 
 namespace {
 
-using Polynomial = std::vector<double>;  // highest power first
-
-double evaluate(const Polynomial& polynomial, double x) {
-  double value = 0;
-  for (const double coefficient : polynomial) value = value * x + coefficient;
-  return value;
-}
+// The coefficients are small differences of large numbers, and Python takes them in float32. What is left of
+// them depends on every rounding, so the operations below stand in Python's order.
 
 /// x^n + sign n x^{n-1} + n (n-1) x^{n-2} + ..., whose product with exp(-sign x) has the derivative -sign x^n
-/// exp(-sign x).
-Polynomial exponential_polynomial(int64_t n, double sign) {
-  Polynomial result{1.0};
-  for (int64_t k = n; k > 0; --k) result.push_back(result.back() * sign * static_cast<double>(k));
-  return result;
+/// exp(-sign x); n <= 3.
+float exponential_polynomial(int64_t n, float x, float sign) {
+  switch (n) {
+    case 0:
+      return 1;
+    case 1:
+      return x + sign;
+    case 2:
+      return x * x + sign * (2 * x) + 2;
+    default:
+      return x * x * x + sign * (3 * (x * x)) + 6 * x + sign * 6;
+  }
 }
 
 /// The integral of lambda^n exp(-lambda) from start to end.
-double integral_noise(int64_t n, double start, double end) {
-  const Polynomial p = exponential_polynomial(n, 1.0);
-  return std::exp(-end) * (evaluate(p, start) * std::exp(end - start) - evaluate(p, end));
+float integral_noise(int64_t n, float start, float end) {
+  return torch_exp(-end) *
+         (exponential_polynomial(n, start, 1) * torch_exp(end - start) - exponential_polynomial(n, end, 1));
 }
 
 /// The integral of lambda^n exp((1 + tau^2) lambda) from start to end.
-double integral_data(int64_t n, double start, double end, double weight) {
-  const Polynomial q = exponential_polynomial(n, -1.0);
-  const double e = weight * end;
-  const double s = weight * start;
-  return std::exp(e) * (evaluate(q, e) - evaluate(q, s) * std::exp(-(e - s))) /
-         std::pow(weight, static_cast<double>(n + 1));
+float integral_data(int64_t n, float start, float end, double weight) {
+  const float e = static_cast<float>(weight) * end;
+  const float s = static_cast<float>(weight) * start;
+  return torch_exp(e) *
+         (exponential_polynomial(n, e, -1) - exponential_polynomial(n, s, -1) * torch_exp(-(e - s))) /
+         static_cast<float>(std::pow(weight, static_cast<double>(n + 1)));
 }
 
-/// The Lagrange polynomial that is 1 at nodes[which] and 0 at the others.
-Polynomial lagrange(const std::vector<double>& nodes, std::size_t which) {
-  Polynomial product{1.0};
-  double denominator = 1;
+/// The Lagrange polynomial that is 1 at nodes[which] and 0 at the others, highest power first; at most four
+/// nodes.
+std::vector<float> lagrange(const std::vector<float>& nodes, std::size_t which) {
+  std::vector<float> others;
+  float denominator = 1;
   for (std::size_t k = 0; k < nodes.size(); ++k) {
     if (k == which) continue;
+    others.push_back(nodes[k]);
     denominator *= nodes[which] - nodes[k];
-    product.push_back(0.0);
-    for (std::size_t j = product.size() - 1; j > 0; --j) product[j] -= nodes[k] * product[j - 1];
   }
-  for (double& coefficient : product) coefficient /= denominator;
-  return product;
+  switch (others.size()) {
+    case 0:
+      return {1};
+    case 1:
+      return {1 / denominator, -others[0] / denominator};
+    case 2:
+      return {1 / denominator, (-others[0] - others[1]) / denominator, others[0] * others[1] / denominator};
+    default:
+      return {1 / denominator, (-others[0] - others[1] - others[2]) / denominator,
+              (others[0] * others[1] + others[0] * others[2] + others[1] * others[2]) / denominator,
+              (-others[0] * others[1] * others[2]) / denominator};
+  }
 }
 
 }  // namespace
@@ -161,51 +173,50 @@ Tensor SASolverScheduler::update(const std::vector<Tensor>& outputs, const Tenso
                                  const Tensor& noise, int64_t from, int64_t newest, int64_t order,
                                  bool corrector, double tau) const {
   const bool data = config_.algorithm_type == AlgorithmType::kDataPrediction;
-  // In double: the coefficients are small differences of large numbers.
-  struct Level {
-    double alpha;
-    double sigma;
-    double lambda;
-  };
-  const auto level = [this](int64_t k) {
-    const double sigma = run_.sigma(k);
-    const double alpha = config_.use_flow_sigmas ? 1 - sigma : 1 / std::sqrt(sigma * sigma + 1);
-    const double sigma_t = config_.use_flow_sigmas ? sigma : sigma * alpha;
-    return Level{alpha, sigma_t, std::log(alpha) - std::log(sigma_t)};
-  };
-  const Level t = level(from + 1);
-  const Level s = level(from);
-  const double h = t.lambda - s.lambda;
+  const auto level = [this](int64_t k) { return noise_level(run_.sigma(k), config_.use_flow_sigmas); };
+  const auto lambda = [](const NoiseLevel& l) { return torch_log(l.alpha) - torch_log(l.sigma); };
+  const NoiseLevel t = level(from + 1);
+  const NoiseLevel s = level(from);
+  const float lambda_t = lambda(t);
+  const float lambda_s = lambda(s);
+  const float h = lambda_t - lambda_s;
   const double tau2 = tau * tau;
   const double weight = 1 + tau2;
-  std::vector<double> nodes;
-  for (int64_t k = 0; k < order; ++k) nodes.push_back(level(newest - k).lambda);
-  std::vector<double> coefficients;
+  const auto w = static_cast<float>(weight);
+  std::vector<float> nodes;
+  for (int64_t k = 0; k < order; ++k) nodes.push_back(lambda(level(newest - k)));
+  std::vector<float> coefficients;
   for (std::size_t i = 0; i < nodes.size(); ++i) {
-    const Polynomial polynomial = lagrange(nodes, i);
-    double sum = 0;
+    const std::vector<float> polynomial = lagrange(nodes, i);
+    float sum = 0;
     for (std::size_t j = 0; j < polynomial.size(); ++j) {
       const auto power = static_cast<int64_t>(polynomial.size() - 1 - j);
-      sum += polynomial[j] * (data ? integral_data(power, s.lambda, t.lambda, weight)
-                                   : integral_noise(power, s.lambda, t.lambda));
+      sum += polynomial[j] * (data ? integral_data(power, lambda_s, lambda_t, weight)
+                                   : integral_noise(power, lambda_s, lambda_t));
     }
     coefficients.push_back(sum);
   }
   if (data && order == 2) {
     // The second-order term as the authors' code has it, exact to that order.
-    const double tail = h * weight - 1 + std::exp(weight * -h);
-    const double change = std::exp(weight * t.lambda) * (corrector ? h / 2 - tail / (weight * weight * h)
-                                                                   : (h * h / 2 - tail / (weight * weight)) /
-                                                                         (s.lambda - level(from - 1).lambda));
+    const auto w2 = static_cast<float>(weight * weight);
+    const float tail = h * w - 1 + torch_exp(w * -h);
+    const float change =
+        corrector ? torch_exp(w * lambda_t) * (h / 2 - tail / (w2 * h))
+                  : torch_exp(w * lambda_t) * (h * h / 2 - tail / w2) / (lambda_s - lambda(level(from - 1)));
     coefficients[0] += change;
     coefficients[1] -= change;
   }
-  const double scale = data ? weight * t.sigma * std::exp(-tau2 * t.lambda) : -weight * t.alpha;
-  Tensor x = (data ? std::exp(-tau2 * h) * (t.sigma / s.sigma) : t.alpha / s.alpha) * sample;
-  for (std::size_t i = 0; i < coefficients.size(); ++i) x = x + scale * coefficients[i] * outputs[i];
-  const double noise_scale = data ? t.sigma * std::sqrt(1 - std::exp(-2 * tau2 * h))
-                                  : tau * t.sigma * std::sqrt(std::exp(2 * h) - 1);
-  return (x + noise_scale * noise).to(sample.scalar_type());
+  const float scale = data ? w * t.sigma * torch_exp(static_cast<float>(-tau2) * lambda_t) : -w * t.alpha;
+  // Their sum has large terms that cancel, so each is rounded as in Python.
+  Tensor gradient = at::mul(outputs[0], scale * coefficients[0]);
+  for (std::size_t i = 1; i < coefficients.size(); ++i)
+    gradient.add_(at::mul(outputs[i], scale * coefficients[i]));
+  Tensor x = at::mul(
+      sample, data ? torch_exp(static_cast<float>(-tau2) * h) * (t.sigma / s.sigma) : t.alpha / s.alpha);
+  const float noise_scale = data ? t.sigma * std::sqrt(1 - torch_exp(static_cast<float>(-2 * tau2) * h))
+                                 : static_cast<float>(tau) * t.sigma * std::sqrt(torch_exp(2 * h) - 1);
+  x = add_scaled(add_scaled(x, 1, gradient), noise_scale, noise);
+  return x.to(sample.scalar_type());
 }
 
 SchedulerOutput SASolverScheduler::step(const Tensor& model_output, const Tensor& timestep,

@@ -42,17 +42,25 @@ Tensor ScoreSdeVeScheduler::add_noise(const Tensor& original_samples, const Tens
                                       const Tensor& timesteps) const {
   require_noisable(original_samples, noise);
   const Tensor indices = per_sample_timesteps(timesteps, original_samples, discrete_sigmas_.size(0));
-  return noise * per_sample(discrete_sigmas_.to(original_samples.device()), indices, original_samples.dim()) +
-         original_samples;
+  const Tensor levels = discrete_sigmas_.to(original_samples.device(), /*non_blocking=*/true);
+  return (noise * per_sample(levels, indices, original_samples.dim())).add_(original_samples);
 }
 
 void ScoreSdeVeScheduler::set_timesteps(std::optional<int64_t> num_inference_steps,
                                         const SetTimestepsOptions& options) {
   check_set_timesteps_options(kClassName, options, {});
+  set_timesteps(checked_num_inference_steps(kClassName, num_inference_steps), config_.sampling_eps,
+                options.device);
+}
+
+void ScoreSdeVeScheduler::set_timesteps(int64_t num_inference_steps, double sampling_eps, at::Device device) {
   const int64_t n = checked_num_inference_steps(kClassName, num_inference_steps);
-  const Tensor values = at::linspace(1, config_.sampling_eps, n, at::kFloat).to(at::kDouble);
+  require<ConfigError>(sampling_eps > 0 && sampling_eps < 1,
+                       "{}: sampling_eps is {}, expected more than 0 and less than 1", kClassName,
+                       sampling_eps);
+  const Tensor values = at::linspace(1, sampling_eps, n, at::kFloat).to(at::kDouble);
   timesteps_ = TimestepSchedule({values.const_data_ptr<double>(), values.const_data_ptr<double>() + n},
-                                at::kFloat, options.device);
+                                at::kFloat, device);
 }
 
 void ScoreSdeVeScheduler::set_sigmas(int64_t num_inference_steps, std::optional<double> sigma_min,
@@ -86,8 +94,8 @@ ScoreSdeVeScheduler::Output ScoreSdeVeScheduler::step_pred(const Tensor& model_o
   const float sigma = discrete_sigmas_.const_data_ptr<float>()[i];
   const float adjacent = i == 0 ? 0.0f : discrete_sigmas_.const_data_ptr<float>()[i - 1];
   const float diffusion = std::sqrt(sigma * sigma - adjacent * adjacent);
-  const Tensor mean = sample + diffusion * diffusion * model_output;
-  return {mean + diffusion * step_noise(options, sample), mean};
+  const Tensor mean = plus_scaled(sample, diffusion * diffusion, model_output);
+  return {plus_scaled(mean, diffusion, step_noise(options, sample)), mean};
 }
 
 ScoreSdeVeScheduler::Output ScoreSdeVeScheduler::step_correct(const Tensor& model_output,
@@ -96,11 +104,12 @@ ScoreSdeVeScheduler::Output ScoreSdeVeScheduler::step_correct(const Tensor& mode
   check_step_options(kClassName, options, {});
   check_step_tensors(kClassName, model_output, sample);
   // As in Python, drawn in float32 on the CPU.
-  const Tensor noise = randn_tensor(sample.sizes(), options.generator).to(sample.device());
+  const Tensor noise =
+      randn_tensor(sample.sizes(), options.generator).to(sample.device(), /*non_blocking=*/true);
   const auto mean_norm = [](const Tensor& x) { return x.reshape({x.size(0), -1}).norm(2, -1).mean(); };
   const Tensor step_size = (config_.snr * mean_norm(noise) / mean_norm(model_output)).pow(2) * 2;
-  const Tensor mean = sample + step_size * model_output;
-  return {mean + (step_size * 2).sqrt() * noise, mean};
+  const Tensor mean = add_scaled(step_size * model_output, 1, sample);
+  return {add_scaled((step_size * 2).sqrt() * noise, 1, mean), mean};
 }
 
 }  // namespace diffusers

@@ -67,8 +67,7 @@ Tensor SigmaRun::per_sample_sigmas(const Tensor& timesteps, const Tensor& sample
       "{}: timesteps are {}, expected one for each of the {} samples", where, describe(timesteps),
       samples.size(0));
   const auto dtype = samples.scalar_type();
-  if (step_index_ || begin_index_)
-    return at::full({}, sigma(step_index_ ? *step_index_ : *begin_index_), samples.options());
+  if (begin_index_) return at::full({}, sigma(step_index_ ? *step_index_ : *begin_index_), samples.options());
   const auto training_count = training_sigmas.defined() ? training_sigmas.size(0) : 0;
   if (at::isIntegralType(timesteps.scalar_type(), /*includeBool=*/false) && training_count > 0) {
     // Every training timestep has its sigma, that of the run where it is part of it.
@@ -80,12 +79,11 @@ Tensor SigmaRun::per_sample_sigmas(const Tensor& timesteps, const Tensor& sample
         table[static_cast<std::size_t>(t)] = sigma(position(t));
     }
     const Tensor indices = per_sample_timesteps(timesteps, samples, training_count);
-    return per_sample(at::tensor(table, at::kFloat).to(samples.device(), dtype), indices, samples.dim());
+    const Tensor levels = at::tensor(table, at::kFloat).to(samples.device(), dtype, /*non_blocking=*/true);
+    return per_sample(levels, indices, samples.dim());
   }
-  const Tensor host = timesteps.flatten().to(at::kCPU, at::kDouble).contiguous();
   std::vector<float> found;
-  for (int64_t i = 0; i < host.numel(); ++i) {
-    const double t = host.const_data_ptr<double>()[i];
+  for (const double t : timesteps_.values_of(timesteps)) {
     const int64_t place = position(t);
     if (place >= 0) {
       found.push_back(sigma(place));
@@ -97,7 +95,8 @@ Tensor SigmaRun::per_sample_sigmas(const Tensor& timesteps, const Tensor& sample
   }
   const Tensor indices =
       at::arange(static_cast<int64_t>(found.size()), at::TensorOptions(samples.device()).dtype(at::kLong));
-  return per_sample(at::tensor(found, at::kFloat).to(samples.device(), dtype), indices, samples.dim());
+  const Tensor levels = at::tensor(found, at::kFloat).to(samples.device(), dtype, /*non_blocking=*/true);
+  return per_sample(levels, indices, samples.dim());
 }
 
 Tensor training_sigma_tensor(const Tensor& alphas_cumprod) {
@@ -121,6 +120,9 @@ NoiseSchedule finite_noise_schedule(const BetaOptions& options) {
       "these betas leave no signal (abar is 0), so sigma = sqrt((1 - abar) / abar) is infinite");
   return schedule;
 }
+
+float torch_log(float x) { return at::scalar_tensor(x, at::kFloat).log().const_data_ptr<float>()[0]; }
+float torch_exp(float x) { return at::scalar_tensor(x, at::kFloat).exp().const_data_ptr<float>()[0]; }
 
 std::vector<double> linspace(double start, double stop, int64_t count) {
   std::vector<double> values(static_cast<std::size_t>(std::max<int64_t>(count, 0)));
@@ -303,11 +305,11 @@ Tensor data_prediction(PredictionType type, const Tensor& model_output, const Te
                        const NoiseLevel& level) {
   switch (type) {
     case PredictionType::kEpsilon:
-      return (sample - level.sigma * model_output) / level.alpha;
+      return plus_scaled(sample, -level.sigma, model_output).div_(level.alpha);
     case PredictionType::kVPrediction:
-      return level.alpha * sample - level.sigma * model_output;
+      return weighted_sum(level.alpha, sample, -level.sigma, model_output);
     case PredictionType::kFlowPrediction:
-      return sample - level.sigma * model_output;
+      return plus_scaled(sample, -level.sigma, model_output);
     default:
       return model_output;
   }
@@ -317,9 +319,9 @@ Tensor noise_prediction(PredictionType type, const Tensor& model_output, const T
                         const NoiseLevel& level) {
   switch (type) {
     case PredictionType::kSample:
-      return (sample - level.alpha * model_output) / level.sigma;
+      return plus_scaled(sample, -level.alpha, model_output).div_(level.sigma);
     case PredictionType::kVPrediction:
-      return level.alpha * model_output + level.sigma * sample;
+      return weighted_sum(level.alpha, model_output, level.sigma, sample);
     default:
       return model_output;
   }
@@ -329,10 +331,10 @@ Tensor karras_data_prediction(PredictionType type, const Tensor& model_output, c
                               float sigma) {
   switch (type) {
     case PredictionType::kEpsilon:
-      return sample - sigma * model_output;
+      return plus_scaled(sample, -sigma, model_output);
     case PredictionType::kVPrediction: {
       const float squared = sigma * sigma + 1;
-      return model_output * (-sigma / std::sqrt(squared)) + sample / squared;
+      return weighted_sum(-sigma / std::sqrt(squared), model_output, 1.0 / squared, sample);
     }
     default:
       return model_output;
@@ -389,7 +391,7 @@ Tensor karras_add_noise(const SigmaRun& run, const NoiseSchedule& schedule, cons
                         const Tensor& noise, const Tensor& timesteps, std::string_view who) {
   require_noisable(original_samples, noise);
   const Tensor training = training_sigma_tensor(schedule.alphas_cumprod());
-  return original_samples + noise * run.per_sample_sigmas(timesteps, original_samples, training, who);
+  return (noise * run.per_sample_sigmas(timesteps, original_samples, training, who)).add_(original_samples);
 }
 
 Tensor solver_add_noise(const SigmaRun& run, const NoiseSchedule& schedule, bool flow,
@@ -413,8 +415,12 @@ float churned_sigma(const StepOptions& options, float sigma, int64_t num_steps) 
   return sigma * static_cast<float>(gamma + 1);
 }
 
-Tensor churn_noise(const StepOptions& options, const Tensor& model_output) {
-  return step_noise(options, model_output) * options.s_noise;
+Tensor churned_sample(const Tensor& sample, const StepOptions& options, const Tensor& model_output,
+                      float sigma, float sigma_hat) {
+  const Tensor x = sample.to(at::kFloat);
+  if (sigma_hat <= sigma) return x;
+  const double scale = options.s_noise * std::sqrt(sigma_hat * sigma_hat - sigma * sigma);
+  return plus_scaled(x, scale, step_noise(options, model_output));
 }
 
 AncestralLevels ancestral_levels(float sigma, float sigma_next) {

@@ -26,6 +26,10 @@ std::vector<double> training_sigmas(const Tensor& alphas_cumprod);
 /// @throws ConfigError if a sigma is infinite all the same
 NoiseSchedule finite_noise_schedule(const BetaOptions& options);
 
+/// The float32 functions of LibTorch, whose last bit can differ from that of the C library.
+float torch_log(float x);
+float torch_exp(float x);
+
 /// numpy.linspace(start, stop, count)
 std::vector<double> linspace(double start, double stop, int64_t count);
 /// The sigmas at fractional training timesteps (numpy.interp over 0, 1, ...).
@@ -136,8 +140,9 @@ Tensor solver_add_noise(const SigmaRun& run, const NoiseSchedule& schedule, bool
 /// sigma (1 + gamma), gamma = min(s_churn / N, sqrt(2) - 1) within [s_tmin, s_tmax] (Karras et al., algorithm
 /// 2).
 float churned_sigma(const StepOptions& options, float sigma, int64_t num_steps);
-/// s_noise times noise like the model output.
-Tensor churn_noise(const StepOptions& options, const Tensor& model_output);
+/// The sample in float32, with noise that lifts it from level `sigma` to `sigma_hat`.
+Tensor churned_sample(const Tensor& sample, const StepOptions& options, const Tensor& model_output,
+                      float sigma, float sigma_hat);
 
 /// An ancestral step from a noise level to the next: first `down`, then noise of `up`, where down^2 + up^2 =
 /// next^2.

@@ -32,6 +32,7 @@ void check_step_options(std::string_view who, const StepOptions& options, const 
                 "step");
   refuse_option(options.s_noise != 1.0, known.s_noise, who, "s_noise", "step");
   refuse_option(options.variance_noise.defined(), known.variance_noise, who, "variance_noise", "step");
+  refuse_option(options.order.has_value(), known.order, who, "order", "step");
 }
 
 void check_set_timesteps_options(std::string_view who, const SetTimestepsOptions& options,
@@ -42,6 +43,8 @@ void check_set_timesteps_options(std::string_view who, const SetTimestepsOptions
   refuse_option(options.mu.has_value(), known.mu, who, "mu", "set_timesteps");
   refuse_option(!options.timesteps.empty(), known.timesteps, who, "timesteps", "set_timesteps");
   refuse_option(options.strength.has_value(), known.strength, who, "strength", "set_timesteps");
+  refuse_option(options.num_train_timesteps.has_value(), known.num_train_timesteps, who,
+                "num_train_timesteps", "set_timesteps");
 }
 
 void check_step_tensors(std::string_view who, const Tensor& model_output, const Tensor& sample,
@@ -111,6 +114,20 @@ Tensor step_noise(const StepOptions& options, const Tensor& model_output,
                        "variance_noise is {}, expected {} like the model output",
                        describe(options.variance_noise), describe(model_output));
   return dtype ? options.variance_noise.to(*dtype) : options.variance_noise;
+}
+
+Tensor add_scaled(Tensor sum, double b, const Tensor& y) {
+  return at::result_type(sum, y) == sum.scalar_type() ? sum.add_(y, b) : at::add(sum, y, b);
+}
+
+Tensor weighted_sum(double a, const Tensor& x, double b, const Tensor& y) {
+  return add_scaled(at::mul(x, a), b, y);
+}
+
+Tensor plus_scaled(const Tensor& x, double b, const Tensor& y) { return add_scaled(at::mul(y, b), 1, x); }
+
+Tensor euler_step(const Tensor& from, const Tensor& x, const Tensor& x0, double sigma, double dt) {
+  return add_scaled(at::sub(x, x0).div_(sigma).mul_(dt), 1, from);
 }
 
 Tensor threshold_sample(const Tensor& sample, double ratio, double max_value) {
@@ -212,14 +229,22 @@ TimestepSchedule::TimestepSchedule(std::vector<double> values, at::ScalarType dt
   tensor_ = host.to(device);
 }
 
+std::vector<double> TimestepSchedule::values_of(const Tensor& timesteps) const {
+  const int64_t count = timesteps.numel();
+  if (tensor_.defined() && timesteps.scalar_type() == tensor_.scalar_type() && timesteps.is_contiguous() &&
+      timesteps.is_alias_of(tensor_)) {
+    const int64_t first = timesteps.storage_offset() - tensor_.storage_offset();
+    if (first >= 0 && first + count <= size())
+      return {values_.begin() + first, values_.begin() + first + count};
+  }
+  const Tensor host = timesteps.flatten().to(at::kCPU, at::kDouble).contiguous();
+  return {host.const_data_ptr<double>(), host.const_data_ptr<double>() + count};
+}
+
 double TimestepSchedule::value_of(const Tensor& timestep, std::string_view where) const {
   require<TensorError>(timestep.defined() && timestep.numel() == 1,
                        "{}: timestep is {}, expected a single number", where, describe(timestep));
-  if (!timestep.is_cpu() && tensor_.defined() && timestep.is_alias_of(tensor_)) {
-    const int64_t index = timestep.storage_offset() - tensor_.storage_offset();
-    if (index >= 0 && index < size()) return (*this)[index];
-  }
-  return timestep.item().toDouble();
+  return values_of(timestep).front();
 }
 
 int64_t TimestepSchedule::index_of_training_step(const Tensor& timestep, std::string_view where) const {

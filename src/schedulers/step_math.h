@@ -23,6 +23,7 @@ struct StepFeatures {
   bool churn = false;
   bool s_noise = false;
   bool variance_noise = false;
+  bool order = false;
 };
 
 /// The members of SetTimestepsOptions that a scheduler knows, beyond the device.
@@ -32,6 +33,7 @@ struct SetTimestepsFeatures {
   bool mu = false;
   bool timesteps = false;
   bool strength = false;
+  bool num_train_timesteps = false;
 };
 
 /// @throws ConfigError naming the option that `who` does not have
@@ -62,6 +64,16 @@ Tensor per_sample(const Tensor& table, const Tensor& indices, int64_t dim);
 /// given.
 Tensor step_noise(const StepOptions& options, const Tensor& model_output,
                   std::optional<at::ScalarType> dtype = std::nullopt);
+
+/// a x + b y in one new tensor; dtypes promote.
+Tensor weighted_sum(double a, const Tensor& x, double b, const Tensor& y);
+/// x + b y in one new tensor, rounded as the expression is: where a difference is divided by something small,
+/// its last bit counts.
+Tensor plus_scaled(const Tensor& x, double b, const Tensor& y);
+/// sum + b y, in the memory of `sum`, which nothing else may hold, unless dtypes promote.
+Tensor add_scaled(Tensor sum, double b, const Tensor& y);
+/// from + (x - x0) / sigma dt: an Euler step along the slope of the probability flow.
+Tensor euler_step(const Tensor& from, const Tensor& x, const Tensor& x0, double sigma, double dt);
 
 /// Dynamic thresholding (Saharia et al. 2022, arXiv 2205.11487, section 2.3): each sample is clamped to the
 /// quantile `ratio` of its magnitudes, kept within [1, max_value], and divided by it.
@@ -112,13 +124,17 @@ void check_clipping(std::string_view who, const Config& config) {
 }
 
 /// x_0 kept in range the way the config says.
+/// @param model_output for a new tensor other than this one is clipped in place
 template <class Config>
-Tensor clip_or_threshold(const Tensor& sample, const Config& config) {
+Tensor clip_or_threshold(Tensor sample, const Config& config, const Tensor& model_output) {
   if constexpr (requires { config.thresholding; })
     if (config.thresholding)
       return threshold_sample(sample, config.dynamic_thresholding_ratio, config.sample_max_value);
   if constexpr (requires { config.clip_sample_range; })
-    if (config.clip_sample) return at::clamp(sample, -config.clip_sample_range, config.clip_sample_range);
+    if (config.clip_sample)
+      return sample.is_same(model_output)
+                 ? at::clamp(sample, -config.clip_sample_range, config.clip_sample_range)
+                 : at::clamp_(sample, -config.clip_sample_range, config.clip_sample_range);
   return sample;
 }
 

@@ -89,25 +89,26 @@ SchedulerOutput TCDScheduler::step(const Tensor& model_output, const Tensor& tim
   switch (config_.prediction_type) {
     case PredictionType::kEpsilon:
       require_signal(kClassName, alpha_bar, t, false);
-      pred_original_sample = (sample - std::sqrt(beta_bar) * model_output) / std::sqrt(alpha_bar);
+      pred_original_sample =
+          plus_scaled(sample, -std::sqrt(beta_bar), model_output).div_(std::sqrt(alpha_bar));
       pred_epsilon = model_output;
       break;
     case PredictionType::kSample:
       pred_original_sample = model_output;
-      pred_epsilon = (sample - std::sqrt(alpha_bar) * model_output) / std::sqrt(beta_bar);
+      pred_epsilon = plus_scaled(sample, -std::sqrt(alpha_bar), model_output).div_(std::sqrt(beta_bar));
       break;
     default:
-      pred_original_sample = std::sqrt(alpha_bar) * sample - std::sqrt(beta_bar) * model_output;
-      pred_epsilon = std::sqrt(alpha_bar) * model_output + std::sqrt(beta_bar) * sample;
+      pred_original_sample = weighted_sum(std::sqrt(alpha_bar), sample, -std::sqrt(beta_bar), model_output);
+      pred_epsilon = weighted_sum(std::sqrt(alpha_bar), model_output, std::sqrt(beta_bar), sample);
       break;
   }
   const Tensor pred_noised_sample =
-      std::sqrt(alpha_bar_s) * pred_original_sample + std::sqrt(1 - alpha_bar_s) * pred_epsilon;
+      weighted_sum(std::sqrt(alpha_bar_s), pred_original_sample, std::sqrt(1 - alpha_bar_s), pred_epsilon);
   Tensor prev_sample = pred_noised_sample;
   if (eta > 0 && i != num_inference_steps_ - 1) {
     const float ratio = alpha_bar_prev / alpha_bar_s;
-    prev_sample = std::sqrt(ratio) * pred_noised_sample +
-                  std::sqrt(1 - ratio) * step_noise(options, model_output, pred_noised_sample.scalar_type());
+    prev_sample = weighted_sum(std::sqrt(ratio), pred_noised_sample, std::sqrt(1 - ratio),
+                               step_noise(options, model_output, pred_noised_sample.scalar_type()));
   }
   run_.advance();
   return {.prev_sample = prev_sample, .pred_noised_sample = pred_noised_sample};

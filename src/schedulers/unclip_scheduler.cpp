@@ -92,20 +92,20 @@ SchedulerOutput UnCLIPScheduler::step_to(const Tensor& model_output, int64_t t, 
 
   Tensor pred_original_sample = prediction;
   if (config_.prediction_type == PredictionType::kEpsilon)
-    pred_original_sample = (sample - std::sqrt(beta_bar) * prediction) / std::sqrt(alpha_bar);
-  pred_original_sample = clip_or_threshold(pred_original_sample, config_);
+    pred_original_sample = plus_scaled(sample, -std::sqrt(beta_bar), prediction).div_(std::sqrt(alpha_bar));
+  pred_original_sample = clip_or_threshold(pred_original_sample, config_, prediction);
   // The mean of q(x_{t'} | x_t, x_0), Ho et al. 2020, eq. 7
-  Tensor prev_sample = (std::sqrt(alpha_bar_prev) * beta / beta_bar) * pred_original_sample +
-                       (std::sqrt(alpha) * beta_bar_prev / beta_bar) * sample;
+  Tensor prev_sample = weighted_sum(std::sqrt(alpha_bar_prev) * beta / beta_bar, pred_original_sample,
+                                    std::sqrt(alpha) * beta_bar_prev / beta_bar, sample);
   if (t > 0) {
     const Tensor noise = step_noise(options, prediction);
     const float variance = beta_bar_prev / beta_bar * beta;
     if (learned) {
       const Tensor fraction = (predicted_variance + 1) / 2;
       const Tensor log_variance = fraction * std::log(beta) + (1 - fraction) * std::log(variance);
-      prev_sample = prev_sample + (0.5 * log_variance).exp() * noise;
+      prev_sample = add_scaled(prev_sample, 1, (0.5 * log_variance).exp() * noise);
     } else {
-      prev_sample = prev_sample + std::exp(0.5f * std::log(std::max(variance, 1e-20f))) * noise;
+      prev_sample = add_scaled(prev_sample, std::exp(0.5f * std::log(std::max(variance, 1e-20f))), noise);
     }
   }
   return {.prev_sample = prev_sample, .pred_original_sample = pred_original_sample};

@@ -199,7 +199,7 @@ Tensor UniPCMultistepScheduler::predict(const Tensor& sample, int64_t step, int6
   const NoiseLevel s = level(step);
   const Tensor& m0 = outputs_[0];
   if (t.sigma == 0) {  // the limit of the first order: the clean sample
-    const Tensor x0 = config_.predict_x0 ? m0 : (sample - s.sigma * m0) / s.alpha;
+    const Tensor x0 = config_.predict_x0 ? m0 : plus_scaled(sample, -s.sigma, m0).div_(s.alpha);
     return (t.alpha * x0).to(sample.scalar_type());
   }
   const float h = t.lambda() - s.lambda();
@@ -207,7 +207,7 @@ Tensor UniPCMultistepScheduler::predict(const Tensor& sample, int64_t step, int6
   std::vector<Tensor> differences;
   for (int64_t i = 1; i < order; ++i) {
     rks.push_back((level(step - i).lambda() - s.lambda()) / h);
-    differences.push_back((outputs_[static_cast<std::size_t>(i)] - m0) / rks.back());
+    differences.push_back(at::sub(outputs_[static_cast<std::size_t>(i)], m0).div_(rks.back()));
   }
   rks.push_back(1.0);
   const UniPCSystem system = unipc_system(rks, config_.predict_x0 ? -h : h, config_.solver_type);
@@ -224,8 +224,9 @@ Tensor UniPCMultistepScheduler::predict(const Tensor& sample, int64_t step, int6
   }
   const double scale = config_.predict_x0 ? t.alpha : t.sigma;
   const double ratio = config_.predict_x0 ? t.sigma / s.sigma : t.alpha / s.alpha;
-  Tensor x = ratio * sample - (scale * system.h_phi_1) * m0;
-  for (std::size_t i = 0; i < rhos.size(); ++i) x = x - (scale * system.b_h * rhos[i]) * differences[i];
+  Tensor x = weighted_sum(ratio, sample, -scale * system.h_phi_1, m0);
+  for (std::size_t i = 0; i < rhos.size(); ++i)
+    x = add_scaled(x, -scale * system.b_h * rhos[i], differences[i]);
   return x.to(sample.scalar_type());
 }
 
@@ -241,7 +242,7 @@ Tensor UniPCMultistepScheduler::correct(const Tensor& model_output, const Tensor
   std::vector<Tensor> differences;
   for (int64_t i = 1; i < order; ++i) {
     rks.push_back((level(step - i - 1).lambda() - s.lambda()) / h);
-    differences.push_back((outputs_[static_cast<std::size_t>(i)] - m0) / rks.back());
+    differences.push_back(at::sub(outputs_[static_cast<std::size_t>(i)], m0).div_(rks.back()));
   }
   rks.push_back(1.0);
   differences.push_back(model_output - m0);
@@ -249,8 +250,9 @@ Tensor UniPCMultistepScheduler::correct(const Tensor& model_output, const Tensor
   const std::vector<double> rhos = order == 1 ? std::vector<double>{0.5} : solve(system.r, system.b);
   const double scale = config_.predict_x0 ? t.alpha : t.sigma;
   const double ratio = config_.predict_x0 ? t.sigma / s.sigma : t.alpha / s.alpha;
-  Tensor x = ratio * last_sample - (scale * system.h_phi_1) * m0;
-  for (std::size_t i = 0; i < rhos.size(); ++i) x = x - (scale * system.b_h * rhos[i]) * differences[i];
+  Tensor x = weighted_sum(ratio, last_sample, -scale * system.h_phi_1, m0);
+  for (std::size_t i = 0; i < rhos.size(); ++i)
+    x = add_scaled(x, -scale * system.b_h * rhos[i], differences[i]);
   return x.to(last_sample.scalar_type());
 }
 

@@ -146,6 +146,8 @@ def lms_cases():
         loop(c, spread)
     for p in ("sample", "v_prediction"):
         loop(c, {"prediction_type": p, "timestep_spacing": "trailing"}, n=25)
+    for order in (1, 2, 3):
+        loop(c, step={"order": order}, name=f"order={order}")
 
 
 def heun_cases():
@@ -158,6 +160,7 @@ def heun_cases():
     loop(c, {"prediction_type": "v_prediction", "timestep_spacing": "trailing"})
     loop(c, {"beta_schedule": "exp"}, n=50)
     loop(c, n=None, set_timesteps={"timesteps": [900, 600, 300, 10]}, name="timesteps")
+    loop(c, set_timesteps={"num_train_timesteps": 600}, name="of 600")
 
 
 def kdpm2_cases():
@@ -167,6 +170,7 @@ def kdpm2_cases():
         for spread in SPREADS:
             loop(c, spread)
         loop(c, {"prediction_type": "v_prediction", "timestep_spacing": "trailing"}, n=50)
+        loop(c, {"timestep_spacing": "trailing"}, set_timesteps={"num_train_timesteps": 600}, name="of 600")
 
 
 def dpmsolver_multistep_cases():
@@ -316,6 +320,7 @@ def flow_match_cases():
     c = "FlowMatchHeunDiscreteScheduler"
     loop(c)
     loop(c, {"shift": 3.0}, n=25)
+    loop(c, {"shift": 0.5, "num_train_timesteps": 500})
     loop(c, step={"s_churn": 4.0, "s_noise": 1.1}, n=50, name="churn")
 
 
@@ -339,6 +344,7 @@ def other_cases():
     for n in (10, 25, 50):
         loop(c, n=n)
     loop(c, {"trained_betas": [1.0, 0.9, 0.6, 0.2, 0.05], "num_train_timesteps": 4}, n=4)
+    loop(c, {"num_train_timesteps": 300})
     c = "CMStochasticIterativeScheduler"
     loop(c)
     loop(c, {"clip_denoised": False, "s_noise": 1.1}, n=25)
@@ -360,15 +366,15 @@ def special_steps(tensors):
         prev = unclip.timesteps[i + 1] if i + 1 < 10 else None
         x = unclip.step(0.6 * randn(100 + i, SHAPE) + 0.3 * x, t, x, prev_timestep=prev, generator=generator).prev_sample
         tensors[f"unclip/{i}"] = x
-    for k, (eta, clip) in enumerate(((0.0, True), (0.7, False), (1.0, True))):
+    for k, (eta, clip, n, jump) in enumerate(((0.0, True, 25, 5), (0.7, False, 10, 3), (1.0, True, 50, 10))):
         repaint = diffusers.RePaintScheduler(eta=eta, clip_sample=clip)
-        repaint.set_timesteps(25, jump_length=5, jump_n_sample=2)
+        repaint.set_timesteps(n, jump_length=jump, jump_n_sample=2)
         tensors[f"repaint/{k}/timesteps"] = repaint.timesteps
         x, generator = randn(0, SHAPE), torch.Generator().manual_seed(7)
         image, mask = randn(1, SHAPE), (randn(2, SHAPE) > 0).float()
         last = repaint.timesteps[0] + 1
         steps = []
-        for i, t in enumerate(repaint.timesteps[:30]):
+        for i, t in enumerate(repaint.timesteps):
             if t < last:
                 output = 0.6 * randn(100 + i, SHAPE) + 0.3 * x
                 x = repaint.step(output, t, x, image, mask, generator).prev_sample
@@ -399,6 +405,15 @@ def special_steps(tensors):
         x, per_token = randn(0, (2, 3, 5)), torch.tensor([[1000.0, 600.0, 250.0], [900.0, 10.0, 0.0]])
         tensors[f"per_token/{k}"] = flow.step(randn(1, (2, 3, 5)), flow.timesteps[0], x, per_token_timesteps=per_token,
                                               generator=torch.Generator().manual_seed(7)).prev_sample
+    edm = diffusers.EDMEulerScheduler()
+    edm.set_timesteps(4)
+    x = randn(0, SHAPE) * 80
+    for i, t in enumerate(edm.timesteps):
+        x = edm.step(randn(1, SHAPE), t, x, pred_original_sample=0.5 * randn(2 + i, SHAPE)).prev_sample
+    tensors["edm/with_x0"] = x
+    sde = diffusers.ScoreSdeVeScheduler()
+    sde.set_timesteps(7, sampling_eps=0.02)
+    tensors["sde/timesteps"] = sde.timesteps
     for name in ("EulerDiscreteScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"):
         scheduler = getattr(diffusers, name)()
         scheduler.set_timesteps(10)
@@ -519,6 +534,35 @@ def saved_configs():
     return result
 
 
+CLASSES = ("DDPM", "DDIM", "PNDM", "LMSDiscrete", "EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete", "KDPM2Discrete",
+           "KDPM2AncestralDiscrete", "DPMSolverMultistep", "DPMSolverMultistepInverse", "DPMSolverSinglestep", "DPMSolverSDE",
+           "DEISMultistep", "UniPCMultistep", "SASolver", "DDIMInverse", "LCM", "TCD", "IPNDM", "EDMEuler",
+           "EDMDPMSolverMultistep", "FlowMatchEulerDiscrete", "FlowMatchHeunDiscrete", "CMStochasticIterative", "ScoreSdeVe",
+           "RePaint", "UnCLIP")
+MEMBERS = ("add_noise", "get_velocity", "scale_noise", "set_begin_index", "betas", "alphas_cumprod", "final_alpha_cumprod",
+           "sigmas")
+
+
+def interfaces():
+    """What each class is made from and what its methods take; the arguments of `step` are those beyond the first three."""
+    result = []
+    for name in (f"{name}Scheduler" for name in CLASSES):
+        cls = getattr(diffusers, name)
+        scheduler = cls()
+        with tempfile.TemporaryDirectory() as folder:
+            scheduler.save_pretrained(folder)
+            text = (pathlib.Path(folder) / "scheduler_config.json").read_text()
+        arguments = {method: list(inspect.signature(getattr(cls, method)).parameters)[1:]
+                     for method in ("__init__", "set_timesteps", "step") if hasattr(cls, method)}
+        result.append({
+            "class": name, "saved": text, "fields": arguments["__init__"], "set_timesteps": arguments["set_timesteps"],
+            "step": arguments.get("step", [])[3:], "order": getattr(scheduler, "order", 1),
+            "init_noise_sigma": float(getattr(scheduler, "init_noise_sigma", 1.0)),
+            "members": [m for m in MEMBERS if getattr(scheduler, m, None) is not None],
+        })
+    return result
+
+
 def save(path, tensors, metadata):
     tensors = {k: v.detach().contiguous().clone() for k, v in tensors.items()}
     save_file(tensors, path, metadata={k: json.dumps(v) for k, v in metadata.items()})
@@ -536,7 +580,8 @@ def main():
 
     tensors = {}
     special_steps(tensors)
-    metadata = {"betas": beta_tables(tensors), "timesteps": timestep_tables(tensors), "configs": saved_configs()}
+    metadata = {"betas": beta_tables(tensors), "timesteps": timestep_tables(tensors), "configs": saved_configs(),
+                "classes": interfaces()}
     save(out / "schedulers.safetensors", tensors, metadata)
 
     for name, function in list(globals().items()):

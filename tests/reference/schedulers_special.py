@@ -53,6 +53,7 @@ def add_loops():
     base.loop(sde, {"noise_sampler_seed": [4, 0]}, name="a seed for each sample")
     base.loop(sde, name="without a seed")
     base.loop(sde, {"noise_sampler_seed": 2}, n=1)
+    base.loop(sde, {"noise_sampler_seed": 2}, set_timesteps={"num_train_timesteps": 600}, name="of 600")
     base.loop(sde, {"noise_sampler_seed": 2}, dtype="float64")
 
 

@@ -14,6 +14,7 @@
 #include <diffusers/schedulers/ddim_scheduler.h>
 #include <diffusers/schedulers/ddpm_scheduler.h>
 #include <diffusers/schedulers/deis_multistep_scheduler.h>
+#include <diffusers/schedulers/dpmsolver_multistep_inverse_scheduler.h>
 #include <diffusers/schedulers/dpmsolver_multistep_scheduler.h>
 #include <diffusers/schedulers/dpmsolver_sde_scheduler.h>
 #include <diffusers/schedulers/dpmsolver_singlestep_scheduler.h>
@@ -133,15 +134,15 @@ class Gaussian {
   std::vector<double> log_sigmas_;
 };
 
-/// z at the noise level of timesteps()[last], of a run that started with `z`.
-Tensor z_after(Scheduler& scheduler, const Gaussian& model, const Tensor& z, int64_t last,
+/// z at the noise level of timesteps()[last], of a run that started with `z` at timesteps()[first].
+Tensor z_after(Scheduler& scheduler, const Gaussian& model, const Tensor& z, int64_t first, int64_t last,
                const StepOptions& options = {}) {
   const Timesteps timesteps = scheduler.timesteps();
-  const Level start = model.level(timesteps[0]);
+  const Level start = model.level(timesteps[first]);
   const Tensor unit =
-      model.unscaled(scheduler.scale_model_input(at::ones({1}, z.options()), timesteps[0]), start);
+      model.unscaled(scheduler.scale_model_input(at::ones({1}, z.options()), timesteps[first]), start);
   Tensor x = Gaussian::at_level(z, start) / unit;
-  for (int64_t i = 0; i < last; ++i) {
+  for (int64_t i = first; i < last; ++i) {
     const Tensor input = scheduler.scale_model_input(x, timesteps[i]);
     x = scheduler.step(model(input, timesteps[i]), timesteps[i], x, options).prev_sample;
   }
@@ -196,11 +197,13 @@ struct Solver {
   double fraction = 0.8;   // of the intervals before the error is measured
   int64_t stages = 1;      // timesteps for each interval
   int64_t warm_up = 0;     // further timesteps at the start
+  double begin = 0;        // of the intervals, where the run starts
 };
 
 std::vector<Solver> solvers() {
   using Multistep = DPMSolverMultistepSchedulerConfig;
   using Singlestep = DPMSolverSinglestepSchedulerConfig;
+  using Inverse = DPMSolverMultistepInverseSchedulerConfig;
   using UniPC = UniPCMultistepSchedulerConfig;
   using SA = SASolverSchedulerConfig;
   constexpr auto kSigmaMin = FinalSigmasType::kSigmaMin;
@@ -296,6 +299,12 @@ std::vector<Solver> solvers() {
                                                                   .algorithm_type = algorithm,
                                                                   .lower_order_final = false,
                                                                   .final_sigmas_type = kSigmaMin}))});
+      // Upwards, from a level with some noise: below it a step of any size spans several units of lambda.
+      all.push_back({.name = "DPMSolver" + suffix + "MultistepInverse" + std::to_string(order),
+                     .order = static_cast<double>(std::min<int64_t>(order, 2)),
+                     .make = of<DPMSolverMultistepInverseScheduler>(fine(Inverse{
+                         .solver_order = order, .algorithm_type = algorithm, .lower_order_final = false})),
+                     .begin = 0.2});
       all.push_back(
           {.name = "DPMSolver" + suffix + "Singlestep" + std::to_string(order),
            .order = static_cast<double>(order),
@@ -332,6 +341,18 @@ std::vector<Solver> solvers() {
                       : order == 2 ? std::vector<int64_t>{20, 30, 40, 60}
                                    : std::vector<int64_t>{40, 60, 80}});
   }
+  for (const auto solver : {SolverType::kBh1, SolverType::kBh2})
+    for (const bool predict_x0 : {true, false})
+      if (solver == SolverType::kBh1 || !predict_x0)
+        all.push_back({.name = std::string("UniPC") + (solver == SolverType::kBh1 ? "Bh1" : "Bh2") +
+                               (predict_x0 ? "Data" : "Noise"),
+                       .order = 3,
+                       .make = of<UniPCMultistepScheduler>(fine(UniPC{.predict_x0 = predict_x0,
+                                                                      .solver_type = solver,
+                                                                      .lower_order_final = false,
+                                                                      .final_sigmas_type = kSigmaMin},
+                                                                1921, 0.036)),
+                       .intervals = {20, 30, 40, 60}});
   for (const auto algorithm : {AlgorithmType::kDataPrediction, AlgorithmType::kNoisePrediction}) {
     const std::string suffix = algorithm == AlgorithmType::kDataPrediction ? "Data" : "Noise";
     // The corrector's order counts the predictions that it stands on, the new one among them, and is that of
@@ -364,7 +385,8 @@ TEST_P(DeterministicSolvers, ConvergeAtTheirOrder) {
     scheduler->set_timesteps(intervals + solver.more_steps);
     const Gaussian model(*scheduler, solver.family);
     const auto done = static_cast<int64_t>(std::llround(static_cast<double>(intervals) * solver.fraction));
-    const Tensor end = z_after(*scheduler, model, z, solver.stages * done + solver.warm_up);
+    const auto first = static_cast<int64_t>(std::llround(static_cast<double>(intervals) * solver.begin));
+    const Tensor end = z_after(*scheduler, model, z, first, solver.stages * done + solver.warm_up);
     errors.push_back((end - z).abs().max().item<double>());
     table += std::to_string(intervals) + " intervals: " + std::to_string(errors.back() * 1e6) + "e-6; ";
   }
@@ -394,6 +416,7 @@ struct Sampler {
   int64_t steps = 500;
   double eta = 0;
   double s_churn = 0;
+  Family family = Family::kDiscrete;
 };
 
 std::vector<Sampler> samplers() {
@@ -411,7 +434,22 @@ std::vector<Sampler> samplers() {
       {"SdeDPMSolver",
        std::make_shared<DPMSolverMultistepScheduler>(Multistep{
            .algorithm_type = AlgorithmType::kSdeDpmsolver, .final_sigmas_type = FinalSigmasType::kSigmaMin})},
+      {"SdeDPMSolverPlusPlusOrder3",
+       std::make_shared<DPMSolverMultistepScheduler>(
+           Multistep{.solver_order = 3, .algorithm_type = AlgorithmType::kSdeDpmsolverPlusPlus})},
+      {"SdeDPMSolverPlusPlusSinglestep",
+       std::make_shared<DPMSolverSinglestepScheduler>(
+           DPMSolverSinglestepSchedulerConfig{.algorithm_type = AlgorithmType::kSdeDpmsolverPlusPlus})},
       {"SASolver", std::make_shared<SASolverScheduler>(), 200},
+      {"SASolverNoise",
+       std::make_shared<SASolverScheduler>(
+           SASolverSchedulerConfig{.algorithm_type = AlgorithmType::kNoisePrediction}),
+       200},
+      {"EDMEulerWithChurn", std::make_shared<EDMEulerScheduler>(), 500, 0, 40.0, Family::kEdm},
+      {"EDMSdeDPMSolverPlusPlus",
+       std::make_shared<EDMDPMSolverMultistepScheduler>(
+           EDMDPMSolverMultistepSchedulerConfig{.algorithm_type = AlgorithmType::kSdeDpmsolverPlusPlus}),
+       300, 0, 0, Family::kEdm},
   };
 }
 
@@ -421,12 +459,13 @@ TEST_P(StochasticSamplers, DrawFromTheData) {
   const Sampler& sampler = GetParam();
   Scheduler& scheduler = *sampler.scheduler;
   scheduler.set_timesteps(sampler.steps);
-  const Gaussian model(scheduler, Family::kDiscrete);
+  const Gaussian model(scheduler, sampler.family);
   StepOptions options{.s_churn = sampler.s_churn, .generator = make_generator(1)};
   if (sampler.eta > 0) options.eta = sampler.eta;
   const Timesteps timesteps = scheduler.timesteps();
-  const Tensor unit = scheduler.scale_model_input(at::ones({1}), timesteps[0]);
-  Tensor x = Gaussian::at_level(seeded(2, {1, kCount}), model.level(timesteps[0])) / unit;
+  const Level start = model.level(timesteps[0]);
+  const Tensor unit = model.unscaled(scheduler.scale_model_input(at::ones({1}), timesteps[0]), start);
+  Tensor x = Gaussian::at_level(seeded(2, {1, kCount}), start) / unit;
   for (const Tensor& t : timesteps)
     x = scheduler.step(model(scheduler.scale_model_input(x, t), t), t, x, options).prev_sample;
   expect_data_distribution(x);
@@ -454,6 +493,19 @@ TEST(DistilledSamplers, LCMDrawsFromTheDataInFewSteps) {
     const double c_out = scaled / std::hypot(scaled, 0.5);
     x = scheduler.step((end_of_trajectory(x, model.level(t)) - c_skip * x) / c_out, t, x, options)
             .prev_sample;
+  }
+  expect_data_distribution(x, 0.001);
+}
+
+TEST(DistilledSamplers, FlowMatchEulerWithStochasticSamplingDrawsFromTheDataInFewSteps) {
+  FlowMatchEulerDiscreteScheduler scheduler({.stochastic_sampling = true});
+  scheduler.set_timesteps(4);
+  const Gaussian model(scheduler, Family::kFlow);
+  const StepOptions options{.generator = make_generator(1)};
+  Tensor x = Gaussian::at_level(seeded(2, {1, kCount}), model.level(scheduler.timesteps()[0]));
+  for (const Tensor& t : scheduler.timesteps()) {
+    const Level level = model.level(t);
+    x = scheduler.step((x - end_of_trajectory(x, level)) / level.sigma, t, x, options).prev_sample;
   }
   expect_data_distribution(x, 0.001);
 }

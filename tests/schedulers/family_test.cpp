@@ -8,6 +8,7 @@
 #include <diffusers/schedulers/dpmsolver_multistep_scheduler.h>
 #include <diffusers/schedulers/dpmsolver_singlestep_scheduler.h>
 #include <diffusers/schedulers/edm_dpmsolver_multistep_scheduler.h>
+#include <diffusers/schedulers/edm_euler_scheduler.h>
 #include <diffusers/schedulers/euler_discrete_scheduler.h>
 #include <diffusers/schedulers/flow_match_euler_discrete_scheduler.h>
 #include <diffusers/schedulers/heun_discrete_scheduler.h>
@@ -51,12 +52,18 @@ TEST(UnCLIPScheduler, StepsThatSkipTimestepsMatchDiffusers) {
 }
 
 TEST(RePaintScheduler, StepsAndJumpsMatchDiffusers) {
-  const std::vector<std::pair<double, bool>> cases{{0.0, true}, {0.7, false}, {1.0, true}};
+  struct Case {
+    double eta;
+    bool clip_sample;
+    int64_t n;
+    int64_t jump_length;
+  };
+  const std::vector<Case> cases{{0.0, true, 25, 5}, {0.7, false, 10, 3}, {1.0, true, 50, 10}};
   for (std::size_t k = 0; k < cases.size(); ++k) {
     SCOPED_TRACE(k);
     const std::string key = "repaint/" + std::to_string(k);
-    RePaintScheduler scheduler({.eta = cases[k].first, .clip_sample = cases[k].second});
-    scheduler.set_timesteps(25, 5, 2);
+    RePaintScheduler scheduler({.eta = cases[k].eta, .clip_sample = cases[k].clip_sample});
+    scheduler.set_timesteps(cases[k].n, cases[k].jump_length, 2);
     const Timesteps timesteps = scheduler.timesteps();
     ASSERT_TRUE(expect_equal(timesteps, family_golden()[key + "/timesteps"]));
     const Tensor image = seeded(1, kShape);
@@ -64,7 +71,7 @@ TEST(RePaintScheduler, StepsAndJumpsMatchDiffusers) {
     const StepOptions options{.generator = make_generator(7)};
     Tensor x = seeded(0, kShape);
     int64_t last = timesteps[0].item<int64_t>() + 1;
-    for (int64_t i = 0; i < 30; ++i) {
+    for (int64_t i = 0; i < timesteps.numel(); ++i) {
       const int64_t t = timesteps[i].item<int64_t>();
       x = t < last ? scheduler.step(model(i, x), timesteps[i], x, image, mask, options).prev_sample
                    : scheduler.undo_step(x, at::scalar_tensor(last, at::kLong), options.generator);
@@ -106,6 +113,8 @@ TEST(ScoreSdeVeScheduler, PredictorAndCorrectorMatchDiffusers) {
   }
   ScoreSdeVeScheduler scheduler;
   expect_throws_with<Error>([&] { scheduler.step({}, 0, {}); }, "step_pred");
+  scheduler.set_timesteps(7, 0.02);
+  expect_close(scheduler.timesteps(), family_golden()["sde/timesteps"], 1e-6, 0);
 }
 
 TEST(FlowMatchEulerDiscreteScheduler, StepWithATimestepForEachTokenMatchesDiffusers) {
@@ -119,6 +128,21 @@ TEST(FlowMatchEulerDiscreteScheduler, StepWithATimestepForEachTokenMatchesDiffus
                      .prev_sample,
                  family_golden()["per_token/" + std::to_string(k)]);
   }
+}
+
+TEST(EDMEulerScheduler, StepTowardsAGivenX0MatchesDiffusers) {
+  EDMEulerScheduler scheduler;
+  scheduler.set_timesteps(4);
+  Tensor x = seeded(0, kShape) * 80;
+  uint64_t seed = 2;
+  for (const Tensor& t : scheduler.timesteps())
+    x = scheduler.step(seeded(1, kShape), t, x, 0.5 * seeded(seed++, kShape)).prev_sample;
+  expect_close(x, family_golden()["edm/with_x0"]);
+  expect_throws_with<TensorError>(
+      [&] {
+        scheduler.step(x, scheduler.timesteps()[0], x, seeded(1, {2, 3}));
+      },
+      "pred_original_sample");
 }
 
 template <class S>
@@ -139,6 +163,25 @@ TEST(SigmaSchedulers, NoisingTheTimestepsOfARunMatchesDiffusers) {
   const Tensor two = flow.timesteps().index_select(0, at::tensor({200, 700}, at::kLong));
   expect_close(flow.scale_noise(seeded(1, kShape), two, seeded(2, kShape)),
                family_golden()["noised/FlowMatchEulerDiscreteScheduler"]);
+}
+
+TEST(SigmaSchedulers, NoisingInTheMiddleOfARunGoesByTimestepUnlessABeginIndexWasSet) {
+  EulerDiscreteScheduler scheduler;
+  scheduler.set_timesteps(10);
+  const Tensor x = seeded(1, kShape);
+  const Tensor e = seeded(2, kShape);
+  const Timesteps timesteps = scheduler.timesteps();
+  const Tensor two = timesteps.index_select(0, at::tensor({2, 7}, at::kLong));
+  scheduler.step(x, timesteps[0], x);
+  expect_close(scheduler.add_noise(x, e, two), family_golden()["noised/EulerDiscreteScheduler"]);
+
+  EulerDiscreteScheduler late;
+  late.set_timesteps(10);
+  late.set_begin_index(2);
+  const auto with_sigma = [&](int64_t i) { return x + late.sigmas()[i].item<double>() * e; };
+  expect_close(late.add_noise(x, e, two), with_sigma(2));
+  late.step(x, timesteps[2], x);
+  expect_close(late.add_noise(x, e, two), with_sigma(3));
 }
 
 TEST(SigmaSchedulers, TrainingTimestepsHaveTheirOwnNoiseLevelBeforeSetTimesteps) {

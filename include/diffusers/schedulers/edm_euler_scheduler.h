@@ -41,8 +41,9 @@ class EDMEulerScheduler : public SigmaScheduler<EDMEulerScheduler, EDMEulerSched
   using Scheduler::step;
   SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                        const StepOptions& options = {}) override;
-
- private:
+  /// The step with an x_0 that the caller has: the model's, guided or clipped.
+  SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
+                       const Tensor& pred_original_sample, const StepOptions& options = {});
 };
 
 }  // namespace diffusers

@@ -55,6 +55,7 @@ struct StepOptions {
   double s_noise = 1.0;
   std::optional<Generator> generator = std::nullopt;
   Tensor variance_noise = {};
+  std::optional<int64_t> order = std::nullopt;  ///< LMS: how many slopes it takes, 1 to 4; none: 4
 };
 
 /// What `step` returns; the fields a scheduler has no value for are undefined.
@@ -72,6 +73,7 @@ struct SetTimestepsOptions {
   std::optional<double> mu = std::nullopt;
   std::vector<double> timesteps = {};
   std::optional<double> strength = std::nullopt;
+  std::optional<int64_t> num_train_timesteps = std::nullopt;  ///< spread over these; none: the config's
 };
 
 struct SchedulerLoadOptions {

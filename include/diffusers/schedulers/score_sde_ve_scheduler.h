@@ -47,6 +47,8 @@ class ScoreSdeVeScheduler : public ConfiguredScheduler<ScoreSdeVeScheduler, Scor
   /// n times from 1 down to sampling_eps.
   void set_timesteps(std::optional<int64_t> num_inference_steps,
                      const SetTimestepsOptions& options = {}) override;
+  /// The same with another end than the config's.
+  void set_timesteps(int64_t num_inference_steps, double sampling_eps, at::Device device = at::kCPU);
   /// The noise levels; `set_timesteps` alone leaves those of the training schedule, as in Python.
   void set_sigmas(int64_t num_inference_steps, std::optional<double> sigma_min = std::nullopt,
                   std::optional<double> sigma_max = std::nullopt,

@@ -38,8 +38,9 @@ class SigmaRun {
   int64_t enter(const Tensor& timestep, std::string_view where);
   void advance() { ++*step_index_; }
 
-  /// The sigma of each sample, shaped to broadcast over the samples, in their dtype: of the current step or
-  /// the begin index where there is one, else of the timestep in this run, else of that training timestep.
+  /// The sigma of each sample, shaped to broadcast over the samples, in their dtype: that of the timestep in
+  /// this run, or else of that training timestep. As in Python, where a begin index was set all samples have
+  /// the sigma of the current step, before the first step that of the begin index.
   /// @param training_sigmas float32 `[T]`, may be undefined for schedulers that have no training timesteps
   Tensor per_sample_sigmas(const Tensor& timesteps, const Tensor& samples, const Tensor& training_sigmas,
                            std::string_view where) const;

@@ -30,8 +30,10 @@ class TimestepSchedule {
   double operator[](int64_t index) const { return values_[static_cast<std::size_t>(index)]; }
   const std::vector<double>& values() const { return values_; }
 
-  /// The value of a timestep argument, 0-dim or `[1]`. An element of `tensor()` is looked up on the host;
-  /// only a foreign tensor on a device costs a copy from there.
+  /// The values of timesteps. A part of `tensor()` is looked up on the host; only a foreign tensor on a
+  /// device costs a copy from there.
+  std::vector<double> values_of(const Tensor& timesteps) const;
+  /// The value of a timestep argument, 0-dim or `[1]`, in the same way.
   /// @throws TensorError naming `where`
   double value_of(const Tensor& timestep, std::string_view where) const;
   /// `value_of`, which must be whole.

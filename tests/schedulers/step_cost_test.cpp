@@ -1,0 +1,205 @@
+// What a step costs beside its arithmetic: nothing is read back from tensors, no more memory is taken than
+// the outputs, the history and the noise need, and on a GPU nothing waits for the device.
+
+#include <algorithm>
+
+#include <diffusers/schedulers/repaint_scheduler.h>
+#include <diffusers/schedulers/score_sde_ve_scheduler.h>
+
+#include <ATen/record_function.h>
+#include <c10/core/Allocator.h>
+#include <c10/util/ThreadLocalDebugInfo.h>
+
+#include "support.h"
+
+#if DIFFUSERS_WITH_CUDA
+#include <c10/cuda/CUDAFunctions.h>
+#include <torch/cuda.h>
+#endif
+
+namespace diffusers::test {
+namespace {
+
+struct StepCost {
+  std::string class_name;
+  /// Tensors of the size of the sample that one step may allocate, at most.
+  int64_t allocations;
+};
+
+// Its outputs (x_{t-1}, x_0 where it is returned, ...), the noise that it draws, and what it keeps for later
+// steps. Beyond these: the slope of PNDM, IPNDM and DEIS; the difference of predictions that a solver of
+// second order takes (two for UniPC and SASolver, which correct the step before as well); the two terms of a
+// sum of SASolver, whose rounding has to be Python's.
+const std::vector<StepCost> kCosts{
+    {"DDPMScheduler", 3},
+    {"DDIMScheduler", 2},
+    {"DDIMInverseScheduler", 2},
+    {"PNDMScheduler", 2},
+    {"LMSDiscreteScheduler", 3},
+    {"EulerDiscreteScheduler", 2},
+    {"EulerAncestralDiscreteScheduler", 3},
+    {"HeunDiscreteScheduler", 3},
+    {"KDPM2DiscreteScheduler", 2},
+    {"KDPM2AncestralDiscreteScheduler", 3},
+    {"DPMSolverMultistepScheduler", 3},
+    {"DPMSolverMultistepInverseScheduler", 3},
+    {"DPMSolverSinglestepScheduler", 3},
+    {"DPMSolverSDEScheduler", 250},  // a draw of Brownian motion walks down a tree of about 30 levels, twice
+    {"DEISMultistepScheduler", 3},
+    {"UniPCMultistepScheduler", 6},
+    {"SASolverScheduler", 8},
+    {"LCMScheduler", 4},
+    {"TCDScheduler", 4},
+    {"IPNDMScheduler", 3},
+    {"EDMEulerScheduler", 2},
+    {"EDMDPMSolverMultistepScheduler", 3},
+    {"FlowMatchEulerDiscreteScheduler", 1},
+    {"FlowMatchHeunDiscreteScheduler", 2},
+    {"CMStochasticIterativeScheduler", 3},
+    {"ScoreSdeVeScheduler", 6},  // predictor and corrector
+    {"RePaintScheduler", 5},
+    {"UnCLIPScheduler", 3},
+};
+
+constexpr int64_t kSteps = 8;
+const std::vector<int64_t> kSampleShape{4, 3, 32, 32};
+
+std::unique_ptr<Scheduler> scheduler_of(const std::string& class_name, at::Device device) {
+  Json json{{"_class_name", class_name}};
+  if (class_name == "DPMSolverSDEScheduler") json["noise_sampler_seed"] = 0;
+  auto scheduler = Scheduler::from_config(dump_json(json));
+  scheduler->set_timesteps(kSteps, {.device = device});
+  return scheduler;
+}
+
+/// A step of any class, with what it needs beyond the others.
+Tensor any_step(Scheduler& scheduler, const Tensor& output, const Tensor& t, const Tensor& x,
+                const StepOptions& options) {
+  if (auto* repaint = dynamic_cast<RePaintScheduler*>(&scheduler))
+    return repaint->step(output, t, x, x, output, options).prev_sample;
+  if (auto* sde = dynamic_cast<ScoreSdeVeScheduler*>(&scheduler))
+    return sde->step_pred(output, t, sde->step_correct(output, x, options).prev_sample, options).prev_sample;
+  return scheduler.step(output, t, x, options).prev_sample;
+}
+
+/// The operations that read a tensor on the host, while this object lives.
+class HostReads {
+ public:
+  HostReads() {
+    reads().clear();
+    handle_ = at::addThreadLocalCallback(
+        at::RecordFunctionCallback(&HostReads::on_start).scopes({at::RecordScope::FUNCTION}));
+  }
+  HostReads(const HostReads&) = delete;
+  HostReads& operator=(const HostReads&) = delete;
+  ~HostReads() { at::removeCallback(handle_); }
+
+  static std::vector<std::string>& reads() {
+    static std::vector<std::string> reads;
+    return reads;
+  }
+
+ private:
+  static std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& function) {
+    const std::string_view name = function.name();
+    for (const std::string_view read :
+         {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal", "aten::nonzero"})
+      if (name == read) reads().emplace_back(name);
+    return nullptr;
+  }
+
+  at::CallbackHandle handle_;
+};
+
+/// Counts allocations of at least half a sample.
+class AllocationCounter : public c10::MemoryReportingInfoBase {
+ public:
+  void reportMemoryUsage(void*, int64_t size, size_t, size_t, c10::Device) override {
+    if (size >= static_cast<int64_t>(4 * 3 * 32 * 32 * sizeof(float) / 2)) ++count;
+  }
+  bool memoryProfilingEnabled() const override { return true; }
+
+  int64_t count = 0;
+};
+
+class StepsOf : public testing::TestWithParam<StepCost> {};
+
+TEST_P(StepsOf, ReadNothingBackFromTensors) {
+  const auto scheduler = scheduler_of(GetParam().class_name, at::kCPU);
+  const Tensor output = seeded(1, kSampleShape);
+  Tensor x = seeded(0, kSampleShape);
+  const StepOptions options{.generator = make_generator(7)};
+  const Timesteps timesteps = scheduler->timesteps();
+  const HostReads watch;
+  for (const Tensor& t : timesteps) {
+    scheduler->scale_model_input(x, t);
+    x = any_step(*scheduler, output, t, x, options);
+  }
+  EXPECT_EQ(HostReads::reads(), std::vector<std::string>{});
+  // The watch sees what it is there for.
+  x.sum().item();
+  EXPECT_FALSE(HostReads::reads().empty());
+}
+
+TEST_P(StepsOf, AllocateWhatTheyNeedAndNoMore) {
+  const auto scheduler = scheduler_of(GetParam().class_name, at::kCPU);
+  const Tensor output = seeded(1, kSampleShape);
+  Tensor x = seeded(0, kSampleShape);
+  const StepOptions options{.generator = make_generator(7)};
+  const Timesteps timesteps = scheduler->timesteps();
+  std::vector<int64_t> counts;
+  for (const Tensor& t : timesteps) {
+    scheduler->scale_model_input(x, t);
+    const auto counter = std::make_shared<AllocationCounter>();
+    {
+      const c10::DebugInfoGuard guard(c10::DebugInfoKind::PROFILER_STATE, counter);
+      x = any_step(*scheduler, output, t, x, options);
+    }
+    counts.push_back(counter->count);
+  }
+  const int64_t most = *std::max_element(counts.begin(), counts.end());
+  EXPECT_LE(most, GetParam().allocations) << testing::PrintToString(counts);
+  EXPECT_GE(most, 1);
+}
+
+TEST_P(StepsOf, NeverWaitForTheGpu) {
+#if DIFFUSERS_WITH_CUDA
+  if (!torch::cuda::is_available()) GTEST_SKIP() << "no CUDA device";
+  const auto scheduler = scheduler_of(GetParam().class_name, at::kCUDA);
+  const Tensor output = seeded(1, kSampleShape).to(at::kCUDA);
+  const Tensor noise = seeded(2, kSampleShape).to(at::kCUDA);
+  Tensor x = seeded(0, kSampleShape).to(at::kCUDA);
+  const Timesteps timesteps = scheduler->timesteps();
+  const bool noises =
+      GetParam().class_name != "ScoreSdeVeScheduler" && GetParam().class_name != "RePaintScheduler" &&
+      GetParam().class_name != "DDIMInverseScheduler" && GetParam().class_name != "IPNDMScheduler";
+  const bool flow = GetParam().class_name.starts_with("FlowMatch");
+  struct Strict {
+    Strict() { c10::cuda::warning_state().set_sync_debug_mode(c10::cuda::SyncDebugMode::L_ERROR); }
+    ~Strict() { c10::cuda::warning_state().set_sync_debug_mode(c10::cuda::SyncDebugMode::L_DISABLED); }
+  };
+  const auto run = [&](const StepOptions& options) {
+    const auto fresh = scheduler->clone();
+    const Strict strict;
+    for (const Tensor& t : timesteps) {
+      // Inpainting noises what is known in every step.
+      if (noises && flow) fresh->scale_noise(x, t.reshape({1}), noise);
+      if (noises && !flow) fresh->add_noise(x, noise, t.reshape({1}));
+      fresh->scale_model_input(x, t);
+      x = any_step(*fresh, output, t, x, options);
+    }
+  };
+  EXPECT_NO_THROW(run({}));
+  EXPECT_NO_THROW(run({.generator = make_generator(7)}));
+  const Strict strict;
+  EXPECT_ANY_THROW(x.sum().item());  // the mode does what it is there for
+#else
+  GTEST_SKIP() << "needs a build with DIFFUSERS_WITH_CUDA";
+#endif
+}
+
+INSTANTIATE_TEST_SUITE_P(All, StepsOf, testing::ValuesIn(kCosts),
+                         [](const auto& test) { return test.param.class_name; });
+
+}  // namespace
+}  // namespace diffusers::test
