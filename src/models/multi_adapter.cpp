@@ -1,4 +1,7 @@
+#include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include <diffusers/io/files.h>
 #include <diffusers/models/t2i_adapter.h>

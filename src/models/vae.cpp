@@ -1,4 +1,8 @@
 #include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include <diffusers/models/checkpointing.h>
 #include <diffusers/models/vae.h>

@@ -1,5 +1,5 @@
 #include <memory>
-#include <utility>
+#include <optional>
 
 #include <diffusers/models/attention_layer.h>
 #include <diffusers/models/resnet.h>

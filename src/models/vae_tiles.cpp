@@ -1,6 +1,7 @@
 #include "models/vae_tiles.h"
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include <torch/types.h>
