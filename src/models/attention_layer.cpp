@@ -26,6 +26,10 @@ AttentionImpl::AttentionImpl(const AttentionLayerOptions& options) : options_(op
     group_norm_ = register_module(
         "group_norm", layers::GroupNorm(*options.norm_num_groups, options.query_dim, options.eps));
   }
+  if (options.spatial_norm_dim) {
+    spatial_norm_ =
+        register_module("spatial_norm", SpatialNorm(options.query_dim, *options.spatial_norm_dim));
+  }
   if (options.cross_attention_norm == CrossAttentionNorm::kLayerNorm) {
     layer_norm_cross_ = register_module("norm_cross", layers::LayerNorm(cross_dim));
   } else if (options.cross_attention_norm == CrossAttentionNorm::kGroupNorm) {
@@ -50,13 +54,14 @@ Tensor AttentionImpl::normalize_encoder(const Tensor& encoder_hidden_states) con
 }
 
 Tensor AttentionImpl::forward(const Tensor& hidden_states, const Tensor& encoder_hidden_states,
-                              const Tensor& attention_mask) const {
+                              const Tensor& attention_mask, const Tensor& temb) const {
   require<TensorError>(hidden_states.defined() && (hidden_states.dim() == 4 || hidden_states.dim() == 3),
                        "attention: expected [B, C, H, W] or [B, L, C], got {}", describe(hidden_states));
   const bool image = hidden_states.dim() == 4;
   const auto batch = hidden_states.size(0);
   // As [B, C, L] for the norm, as [B, L, C] for the projections.
-  auto channels_first = image ? hidden_states.flatten(2) : hidden_states.transpose(1, 2);
+  const auto normed = spatial_norm_ ? spatial_norm_->forward(hidden_states, temb) : hidden_states;
+  auto channels_first = image ? normed.flatten(2) : normed.transpose(1, 2);
   if (group_norm_) channels_first = group_norm_->forward(channels_first);
   const auto tokens = channels_first.transpose(1, 2);
   const auto context = encoder_hidden_states.defined() ? normalize_encoder(encoder_hidden_states) : tokens;

@@ -3,10 +3,10 @@
 
 #include <diffusers/models/unet_2d.h>
 
-#include <ATen/autocast_mode.h>
 #include <torch/types.h>
 
 #include "core/format.h"
+#include "models/checks.h"
 #include "models/model_config.h"
 
 namespace diffusers {
@@ -53,19 +53,6 @@ std::string write_model_config(const UNet2DModelConfig& config, std::string_view
 }
 
 namespace {
-
-/// More than any model has; beyond, the making would take memory and time without end.
-constexpr int64_t kMostLayers = 1000;
-constexpr int64_t kMostChannels = 1 << 20;
-
-void require_positive(const char* key, int64_t value, int64_t most = kMostChannels) {
-  require<ConfigError>(value > 0 && value <= most, "{} is {}, expected a number from 1 to {}", key, value,
-                       most);
-}
-
-void require_positive(const char* key, const std::optional<int64_t>& value, int64_t most = kMostChannels) {
-  if (value) require_positive(key, *value, most);
-}
 
 bool is_skip_block(const std::string& type) { return type.find("Skip") != std::string::npos; }
 
@@ -143,12 +130,7 @@ auto build_block(const std::string& place, const UNet2DModelConfig& config, Buil
 }  // namespace
 
 UNet2DModelImpl::UNet2DModelImpl(UNet2DModelConfig config) : ModelImpl(std::move(config)) {
-  try {
-    reset();
-  } catch (const c10::Error& error) {
-    // In practice: no memory for a layer of that size.
-    fail<ConfigError>("UNet2DModel cannot be made with this config: {}", error.what_without_backtrace());
-  }
+  build_model(kClassName, [&] { reset(); });
 }
 
 void UNet2DModelImpl::reset() {
@@ -261,20 +243,6 @@ void UNet2DModelImpl::set_gradient_checkpointing(bool enabled) {
   for (const auto& block : *up_blocks_) block->set_gradient_checkpointing(enabled);
 }
 
-void UNet2DModelImpl::check_inputs(const Tensor& sample) const {
-  const auto& weight = conv_in_->weight;
-  require<TensorError>(sample.defined() && sample.dim() == 4 && sample.size(1) == config().in_channels,
-                       "sample: expected [B, {}, H, W], got {}", config().in_channels, describe(sample));
-  require<TensorError>(sample.size(2) > 0 && sample.size(3) > 0,
-                       "sample: height and width must be positive, got {}", describe(sample));
-  require<TensorError>(sample.device() == weight.device(), "sample is on {}, the model on {}",
-                       sample.device().str(), weight.device().str());
-  const bool autocast = at::autocast::is_autocast_enabled(sample.device().type());
-  require<TensorError>(autocast ? sample.is_floating_point() : sample.scalar_type() == weight.scalar_type(),
-                       "sample is {}, the model {}", dtype_name(sample.scalar_type()),
-                       dtype_name(weight.scalar_type()));
-}
-
 Tensor UNet2DModelImpl::broadcast_timesteps(const Tensor& timesteps, const Tensor& sample) const {
   const auto batch = sample.size(0);
   require<TensorError>(timesteps.defined(), "timesteps: expected a tensor, got an undefined one");
@@ -373,7 +341,7 @@ UNet2DOutput UNet2DModelImpl::forward(const Tensor& sample, const at::Scalar& ti
 
 UNet2DOutput UNet2DModelImpl::forward(const Tensor& sample, const Tensor& timesteps,
                                       const UNet2DModelOptions& options) const {
-  check_inputs(sample);
+  require_image("sample", sample, config().in_channels, conv_in_->weight);
   const auto times = broadcast_timesteps(timesteps, sample);
   const auto input = config().center_input_sample ? 2 * sample - 1.0 : sample;
 

@@ -5,6 +5,7 @@
 
 #include <diffusers/core/tensor.h>
 #include <diffusers/models/layers.h>
+#include <diffusers/models/spatial_norm.h>
 
 namespace diffusers {
 
@@ -22,6 +23,8 @@ struct AttentionLayerOptions {
   CrossAttentionNorm cross_attention_norm = CrossAttentionNorm::kNone;
   int64_t cross_attention_norm_num_groups = 32;
   std::optional<int64_t> norm_num_groups = std::nullopt;  ///< a group norm in front
+  std::optional<int64_t> spatial_norm_dim =
+      std::nullopt;  ///< a spatial norm in front, which takes latents of so many channels
   bool out_bias = true;
   double eps = 1e-5;
   double rescale_output_factor = 1.0;
@@ -38,9 +41,10 @@ class AttentionImpl : public torch::nn::Module {
   /// @param encoder_hidden_states `[B, S, cross_attention_dim]`; undefined: attention of hidden_states to
   /// themselves
   /// @param attention_mask broadcasts to `[B, heads, L, S]`: boolean, true takes part; or added to the scores
+  /// @param temb `[B, spatial_norm_dim, h, w]`, for a layer made with spatial_norm_dim
   /// @return shape of hidden_states
   Tensor forward(const Tensor& hidden_states, const Tensor& encoder_hidden_states = {},
-                 const Tensor& attention_mask = {}) const;
+                 const Tensor& attention_mask = {}, const Tensor& temb = {}) const;
   bool from_deprecated_attn_block() const { return options_.from_deprecated_attn_block; }
 
  private:
@@ -48,6 +52,7 @@ class AttentionImpl : public torch::nn::Module {
 
   AttentionLayerOptions options_;
   layers::GroupNorm group_norm_{nullptr};
+  SpatialNorm spatial_norm_{nullptr};
   layers::LayerNorm layer_norm_cross_{nullptr};
   layers::GroupNorm group_norm_cross_{nullptr};
   layers::Linear to_q_{nullptr};

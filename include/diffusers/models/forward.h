@@ -7,8 +7,20 @@ namespace diffusers {
 template <class Impl, class Config>
 class ModelHolder;
 
+class AutoencoderKLImpl;
+struct AutoencoderKLConfig;
+using AutoencoderKL = ModelHolder<AutoencoderKLImpl, AutoencoderKLConfig>;
+
+class T2IAdapterImpl;
+struct T2IAdapterConfig;
+using T2IAdapter = ModelHolder<T2IAdapterImpl, T2IAdapterConfig>;
+
 class UNet2DModelImpl;
 struct UNet2DModelConfig;
 using UNet2DModel = ModelHolder<UNet2DModelImpl, UNet2DModelConfig>;
+
+class VQModelImpl;
+struct VQModelConfig;
+using VQModel = ModelHolder<VQModelImpl, VQModelConfig>;
 
 }  // namespace diffusers
