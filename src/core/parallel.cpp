@@ -12,9 +12,9 @@ namespace diffusers {
 void parallel_for(int64_t begin, int64_t end, int64_t grain,
                   const std::function<void(int64_t, int64_t)>& body) {
   at::parallel_for(begin, end, grain, [&body](int64_t first, int64_t last) {
-    // Of this region's task alone. oneDNN asks how many threads there are and not whether it may have them: its
-    // gradients of convolutions would wait for threads that never come. LibTorch sets the number when it is first
-    // asked for it in a thread, so that comes first.
+    // Of this region's task alone. oneDNN asks how many threads there are and not whether it may have them:
+    // its gradients of convolutions would wait for threads that never come. LibTorch sets the number when it
+    // is first asked for it in a thread, so that comes first.
     if (omp_in_parallel() != 0 && at::get_num_threads() > 1) omp_set_num_threads(1);
     body(first, last);
   });

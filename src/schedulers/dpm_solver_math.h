@@ -49,7 +49,7 @@ Tensor dpm_solver_prediction(const Config& config, const Tensor& model_output, c
                ? threshold_sample(x0, config.dynamic_thresholding_ratio, config.sample_max_value)
                : x0;
   }
-  const Tensor epsilon = noise_prediction(config.prediction_type, output, sample, level);
+  Tensor epsilon = noise_prediction(config.prediction_type, output, sample, level);
   if (!config.thresholding) return epsilon;
   const Tensor x0 = threshold_sample(plus_scaled(sample, -level.sigma, epsilon).div_(level.alpha),
                                      config.dynamic_thresholding_ratio, config.sample_max_value);

@@ -78,8 +78,8 @@ void DPMSolverMultistepInverseScheduler::set_timesteps(std::optional<int64_t> nu
     plain = solver_timesteps(config_.timestep_spacing, config_.num_train_timesteps, last, n, 0);
     std::reverse(plain.begin(), plain.end());
   } else if (config_.timestep_spacing == TimestepSpacing::kLeading) {
-    for (int64_t k = 0; k < n; ++k)
-      plain.push_back(static_cast<double>(k * (last / (n + 1)) + config_.steps_offset));
+    const int64_t stride = last / (n + 1);
+    for (int64_t k = 0; k < n; ++k) plain.push_back(static_cast<double>(k * stride + config_.steps_offset));
   } else {
     plain = linspace(0, static_cast<double>(last - 1), n + 1);
     plain.pop_back();

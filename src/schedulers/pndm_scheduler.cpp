@@ -59,7 +59,8 @@ void PNDMScheduler::set_timesteps(std::optional<int64_t> num_inference_steps,
                          "{}: num_inference_steps is {}, expected at least 4 unless skip_prk_steps is true",
                          kClassName, n);
     // Each of the first three steps visits its start, twice its middle and its end.
-    const auto half = static_cast<double>(config_.num_train_timesteps / n / 2);
+    const int64_t half_ratio = config_.num_train_timesteps / n / 2;
+    const auto half = static_cast<double>(half_ratio);
     for (std::size_t i = 0; i < 3; ++i)
       values.insert(values.end(), {spaced[i], spaced[i + 1] + half, spaced[i + 1] + half, spaced[i + 1]});
     for (const double t : values) prk_timesteps_.push_back(static_cast<int64_t>(t));

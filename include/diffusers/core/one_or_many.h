@@ -13,11 +13,11 @@ template <class T>
 class OneOrMany {
  public:
   OneOrMany() = default;
-  OneOrMany(T value) : values_{std::move(value)}, is_list_(false) {}  // NOLINT(google-explicit-constructor)
-  OneOrMany(std::initializer_list<T> values)
-      : values_(values), is_list_(true) {}  // NOLINT(google-explicit-constructor)
-  OneOrMany(std::vector<T> values)
-      : values_(std::move(values)), is_list_(true) {}  // NOLINT(google-explicit-constructor)
+  // NOLINTBEGIN(google-explicit-constructor): fields are initialised with `= 8` and `= {5, 10, 20}`.
+  OneOrMany(T value) : values_{std::move(value)}, is_list_(false) {}
+  OneOrMany(std::initializer_list<T> values) : values_(values), is_list_(true) {}
+  OneOrMany(std::vector<T> values) : values_(std::move(values)), is_list_(true) {}
+  // NOLINTEND(google-explicit-constructor)
 
   bool empty() const { return values_.empty(); }
   /// True where a list was given, even of one element.

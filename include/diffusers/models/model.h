@@ -120,11 +120,11 @@ template <class Impl, class Config>
 class ModelHolder : public torch::nn::ModuleHolder<Impl> {
  public:
   ModelHolder() = default;
+  // NOLINTBEGIN(google-explicit-constructor): as torch.nn's holders.
   /// An empty holder, to be assigned to later.
-  ModelHolder(std::nullptr_t)
-      : torch::nn::ModuleHolder<Impl>(nullptr) {}  // NOLINT(google-explicit-constructor)
-  ModelHolder(std::shared_ptr<Impl> model)         // NOLINT(google-explicit-constructor)
-      : torch::nn::ModuleHolder<Impl>(std::move(model)) {}
+  ModelHolder(std::nullptr_t) : torch::nn::ModuleHolder<Impl>(nullptr) {}
+  ModelHolder(std::shared_ptr<Impl> model) : torch::nn::ModuleHolder<Impl>(std::move(model)) {}
+  // NOLINTEND(google-explicit-constructor)
   /// @throws ConfigError naming the key and the value that cannot work
   explicit ModelHolder(Config config) : ModelHolder(std::make_shared<Impl>(std::move(config))) {}
 

@@ -28,7 +28,7 @@ at::Tensor sum_images(const at::Tensor& shares) {
   std::vector<double> sums(static_cast<std::size_t>(channels), 0.0);
   const auto* from = shares.const_data_ptr<float>();
   for (int64_t image = 0; image < images; ++image)
-    for (std::size_t c = 0; c < sums.size(); ++c) sums[c] += static_cast<double>(*from++);
+    for (double& sum : sums) sum += static_cast<double>(*from++);
   at::Tensor total = at::empty({channels}, shares.options());
   std::transform(sums.begin(), sums.end(), total.mutable_data_ptr<float>(),
                  [](double sum) { return static_cast<float>(sum); });

@@ -12,7 +12,7 @@ namespace {
 
 using Vec = float __attribute__((vector_size(32)));
 using VecInt = int32_t __attribute__((vector_size(32)));
-constexpr int64_t kLanes = 8;
+inline constexpr int64_t kLanes = 8;
 
 // Not Vec{} + value, which would add 0 first.
 inline Vec splat(float value) { return Vec{value, value, value, value, value, value, value, value}; }
@@ -73,10 +73,10 @@ inline Vec minimum(Vec a, Vec b) { return a < b ? a : b; }
 
 inline float sum_lanes(Vec v) { return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7])); }
 
-constexpr float kExp2[] = {1.0F,           0.693147182F,   0.240226462F,   0.0555032901F,
-                           0.00961851981F, 0.00133998599F, 0.000153375775F};
+inline constexpr float kExp2[] = {1.0F,           0.693147182F,   0.240226462F,   0.0555032901F,
+                                  0.00961851981F, 0.00133998599F, 0.000153375775F};
 
-constexpr float kLog2E = 1.44269504F;
+inline constexpr float kLog2E = 1.44269504F;
 
 /// 2^x within 2 ulp for x in [-126, 127]; below, 2^-126; NaN stays NaN. x must not be above 127.
 inline Vec exp2_vec(Vec x) {
