@@ -93,9 +93,13 @@ TEST(T2IAdapter, TheDefaultConfigIsWrittenAsInDiffusers) {
 TEST(T2IAdapter, ImpossibleConfigsAndInputsAreRefused) {
   const T2IAdapterConfig good{.channels = {4, 6, 8, 8}, .num_res_blocks = 1, .downscale_factor = 2};
   const auto refuse = [&](const std::function<void(T2IAdapterConfig&)>& change, const std::string& part) {
-    auto config = good;
-    change(config);
-    expect_throws_with<ConfigError>([&] { T2IAdapter model(config); }, part);
+    expect_throws_with<ConfigError>(
+        [&] {
+          auto config = good;
+          change(config);
+          T2IAdapter model(config);
+        },
+        part);
   };
   refuse([](auto& c) { c.in_channels = 0; }, "in_channels is 0");
   refuse([](auto& c) { c.channels = {}; }, "channels is empty");

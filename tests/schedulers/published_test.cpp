@@ -383,7 +383,9 @@ class PublishedLoops : public testing::TestWithParam<PublishedLoop> {};
 TEST_P(PublishedLoops, EndAtThePublishedNumbers) {
   const PublishedLoop& loop = GetParam();
   const Tensor x = run_published(*Scheduler::from_config(loop.json), loop).abs();
-  if (loop.sum) EXPECT_NEAR(x.sum().item<double>(), *loop.sum, loop.sum_tolerance);
+  if (loop.sum) {
+    EXPECT_NEAR(x.sum().item<double>(), *loop.sum, loop.sum_tolerance);
+  }
   EXPECT_NEAR(x.mean().item<double>(), loop.mean, loop.mean_tolerance);
 }
 
