@@ -106,8 +106,7 @@ void BrownianInterval::collect(const Node& node, const Tensor& w, double ta, dou
   const double right = node.end - middle;
   const double reciprocal = 1 / (node.end - node.start);
   const uint64_t seed = seed_sequence_state(entropy_, {node.path, node.depth}, kPoolSize, 1)[0];
-  const Tensor w_left =
-      noise(seed).mul_(std::sqrt(left * right * reciprocal)).add_(at::mul(w, left).mul_(reciprocal));
+  const Tensor w_left = left * w * reciprocal + std::sqrt(left * right * reciprocal) * noise(seed);
   if (ta < middle)
     collect({node.start, middle, 2 * node.path, node.depth + 1}, w_left, ta, std::min(tb, middle), sum);
   if (tb > middle)

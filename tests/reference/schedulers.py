@@ -552,7 +552,8 @@ def interfaces():
         with tempfile.TemporaryDirectory() as folder:
             scheduler.save_pretrained(folder)
             text = (pathlib.Path(folder) / "scheduler_config.json").read_text()
-        arguments = {method: list(inspect.signature(getattr(cls, method)).parameters)[1:]
+        arguments = {method: [name for name, parameter in inspect.signature(getattr(cls, method)).parameters.items()
+                              if parameter.kind is not parameter.VAR_KEYWORD][1:]
                      for method in ("__init__", "set_timesteps", "step") if hasattr(cls, method)}
         result.append({
             "class": name, "saved": text, "fields": arguments["__init__"], "set_timesteps": arguments["set_timesteps"],

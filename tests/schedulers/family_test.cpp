@@ -1,6 +1,7 @@
 // What the recorded loops do not show: steps with arguments of their own, noising, convergence to a known
 // answer.
 
+#include <algorithm>
 #include <cmath>
 
 #include <diffusers/schedulers/ddim_scheduler.h>
@@ -76,8 +77,10 @@ TEST(RePaintScheduler, StepsAndJumpsMatchDiffusers) {
       x = t < last ? scheduler.step(model(i, x), timesteps[i], x, image, mask, options).prev_sample
                    : scheduler.undo_step(x, at::scalar_tensor(last, at::kLong), options.generator);
       last = t;
-      ASSERT_TRUE(
-          expect_close(x, family_golden()[key + "/prev"][i], 1e-5, 1e-5, "step " + std::to_string(i)));
+      // Without clipping x grows, and an element near zero is a difference of larger numbers.
+      const Tensor& expected = family_golden()[key + "/prev"][i];
+      const double scale = cases[k].clip_sample ? 1.0 : std::max(1.0, expected.abs().max().item<double>());
+      ASSERT_TRUE(expect_close(x, expected, 1e-5, 1e-5 * scale, "step " + std::to_string(i)));
     }
   }
   RePaintScheduler scheduler;

@@ -28,8 +28,8 @@ struct StepCost {
 
 // Its outputs (x_{t-1}, x_0 where it is returned, ...), the noise that it draws, and what it keeps for later
 // steps. Beyond these: the slope of PNDM, IPNDM and DEIS; the difference of predictions that a solver of
-// second order takes (two for UniPC and SASolver, which correct the step before as well); the two terms of a
-// sum of SASolver, whose rounding has to be Python's.
+// second order takes (two for UniPC and SASolver, which correct the step before as well); the terms of the
+// sums of SASolver and RePaint, whose rounding has to be Python's.
 const std::vector<StepCost> kCosts{
     {"DDPMScheduler", 3},
     {"DDIMScheduler", 2},
@@ -44,7 +44,7 @@ const std::vector<StepCost> kCosts{
     {"DPMSolverMultistepScheduler", 3},
     {"DPMSolverMultistepInverseScheduler", 3},
     {"DPMSolverSinglestepScheduler", 3},
-    {"DPMSolverSDEScheduler", 250},  // a draw of Brownian motion walks down a tree of about 30 levels, twice
+    {"DPMSolverSDEScheduler", 320},  // a draw of Brownian motion walks down a tree of about 30 levels, twice
     {"DEISMultistepScheduler", 3},
     {"UniPCMultistepScheduler", 6},
     {"SASolverScheduler", 8},
@@ -57,7 +57,7 @@ const std::vector<StepCost> kCosts{
     {"FlowMatchHeunDiscreteScheduler", 2},
     {"CMStochasticIterativeScheduler", 3},
     {"ScoreSdeVeScheduler", 6},  // predictor and corrector
-    {"RePaintScheduler", 5},
+    {"RePaintScheduler", 8},
     {"UnCLIPScheduler", 3},
 };
 
