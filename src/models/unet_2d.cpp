@@ -107,6 +107,10 @@ void check_config(const UNet2DModelConfig& config) {
   require<ConfigError>(
       config.time_embedding_type != TimeEmbeddingType::kLearned || config.num_train_timesteps,
       "time_embedding_type \"learned\" needs num_train_timesteps");
+  require<ConfigError>(!config.class_embed_type || *config.class_embed_type == ClassEmbedType::kTimestep ||
+                           *config.class_embed_type == ClassEmbedType::kIdentity,
+                       "class_embed_type is \"{}\", expected \"timestep\", \"identity\" or null",
+                       config.class_embed_type.value_or(ClassEmbedType::kTimestep).name());
   const int64_t half = config.block_out_channels[0] / 2;
   require<ConfigError>(
       config.time_embedding_type != TimeEmbeddingType::kPositional || half == 0 || half != config.freq_shift,

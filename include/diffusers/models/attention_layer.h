@@ -1,8 +1,12 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
+#include <string_view>
+#include <utility>
 
+#include <diffusers/core/enum_names.h>
 #include <diffusers/core/tensor.h>
 #include <diffusers/models/layers.h>
 
@@ -10,6 +14,12 @@ namespace diffusers {
 
 /// How `Attention` treats the encoder's hidden states before it makes keys and values of them.
 enum class CrossAttentionNorm { kNone, kLayerNorm, kGroupNorm };
+template <>
+struct EnumNames<CrossAttentionNorm> {
+  static constexpr std::string_view kKey = "cross_attention_norm";
+  static constexpr std::array<std::pair<CrossAttentionNorm, std::string_view>, 2> kTable{
+      {{CrossAttentionNorm::kLayerNorm, "layer_norm"}, {CrossAttentionNorm::kGroupNorm, "group_norm"}}};
+};
 
 struct AttentionLayerOptions {
   int64_t query_dim = 0;
