@@ -137,7 +137,6 @@ class UNet2DModelImpl : public ModelImpl<UNet2DModelImpl, UNet2DModelConfig> {
   void set_gradient_checkpointing(bool enabled);
   void build_time_embedding();
   void build_blocks();
-  void check_inputs(const Tensor& sample) const;
   Tensor broadcast_timesteps(const Tensor& timesteps, const Tensor& sample) const;
   Tensor project_time(const Tensor& timesteps) const;
   Tensor embed_class(const Tensor& class_labels, const Tensor& sample) const;
