@@ -279,16 +279,19 @@ Tensor ConditionEmbedder::encode_hint(const AddedCondKwargs& added, const Tensor
   return encoded;
 }
 
+void check_encoder_hidden_states(const Tensor& encoder_hidden_states, const Tensor& sample) {
+  if (!encoder_hidden_states.defined()) return;
+  const bool autocast = at::autocast::is_autocast_enabled(sample.device().type());
+  require<TensorError>(encoder_hidden_states.device() == sample.device() &&
+                           (autocast ? encoder_hidden_states.is_floating_point()
+                                     : encoder_hidden_states.scalar_type() == sample.scalar_type()),
+                       "encoder_hidden_states are {}, the sample is {}", describe(encoder_hidden_states),
+                       describe(sample));
+}
+
 Tensor ConditionEmbedder::project_encoder(const Tensor& encoder_hidden_states, const AddedCondKwargs& added,
                                           const Tensor& sample) const {
-  if (encoder_hidden_states.defined()) {
-    const bool autocast = at::autocast::is_autocast_enabled(sample.device().type());
-    require<TensorError>(encoder_hidden_states.device() == sample.device() &&
-                             (autocast ? encoder_hidden_states.is_floating_point()
-                                       : encoder_hidden_states.scalar_type() == sample.scalar_type()),
-                         "encoder_hidden_states are {}, the sample is {}", describe(encoder_hidden_states),
-                         describe(sample));
-  }
+  check_encoder_hidden_states(encoder_hidden_states, sample);
   if (!options_.encoder_hid_dim_type) return encoder_hidden_states;
   if (image_proj_) {
     return image_proj_->forward(fitting_image_embeds(added, "encoder_hid_dim_type \"image_proj\"",

@@ -39,6 +39,8 @@ struct ConditionEmbedderOptions {
 /// What is wrong with these fields of a config, as errors that name them.
 /// @throws ConfigError
 void check_condition_options(const ConditionEmbedderOptions& options);
+/// Device and dtype; the shape is checked where they are attended to.
+void check_encoder_hidden_states(const Tensor& encoder_hidden_states, const Tensor& sample);
 
 /// Registers the layers on their model, in Python's order and under Python's names.
 class ConditionEmbedder {

@@ -56,6 +56,9 @@ void append_residual(UNetState& state, const Tensor& residual);
 /// The residual, if adding it leaves the shape of the hidden states.
 /// @throws TensorError naming both otherwise
 const Tensor& fitting_residual(const Tensor& residual, const Tensor& hidden_states);
+/// FreeU of the state, if any: changes its hidden states.
+/// @return the changed residual
+Tensor apply_freeu(UNetState& state, const Tensor& residual);
 /// What an up block upsamples to, where sizes do not halve evenly.
 std::optional<std::array<int64_t, 2>> forwarded_size(const UNetState& state);
 

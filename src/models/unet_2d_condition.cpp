@@ -7,9 +7,9 @@
 #include <torch/types.h>
 
 #include "core/format.h"
+#include "models/condition_config.h"
 #include "models/condition_embedder.h"
 #include "models/unet_2d_blocks.h"
-#include "models/unet_inputs.h"
 
 namespace diffusers {
 namespace {
@@ -17,11 +17,6 @@ namespace {
 int64_t time_embed_dim_of(const UNet2DConditionModelConfig& config) {
   const bool fourier = config.time_embedding_type == TimeEmbeddingType::kFourier;
   return config.time_embedding_dim.value_or((fourier ? 2 : 4) * config.block_out_channels[0]);
-}
-
-template <class Enum>
-std::optional<Enum> choice_of(const std::optional<EnumChoice<Enum>>& field) {
-  return field ? std::optional<Enum>(field->value()) : std::nullopt;
 }
 
 ConditionEmbedderOptions embedder_options(const UNet2DConditionModelConfig& config) {
@@ -47,21 +42,6 @@ ConditionEmbedderOptions embedder_options(const UNet2DConditionModelConfig& conf
           .addition_embed_type = choice_of(config.addition_embed_type),
           .addition_time_embed_dim = config.addition_time_embed_dim,
           .addition_embed_type_num_heads = config.addition_embed_type_num_heads};
-}
-
-/// Runs `build` and says in errors which block it was about.
-template <class Build>
-auto build_condition_block(const std::string& place, const UNet2DConditionModelConfig& config,
-                           Build&& build) {
-  try {
-    return build();
-  } catch (const ConfigError& error) {
-    fail<ConfigError>(
-        "UNet2DConditionModel: {}: {} (block_out_channels {}, norm_num_groups {}, attention_head_dim {})",
-        place, error.what(), config.block_out_channels,
-        config.norm_num_groups ? std::to_string(*config.norm_num_groups) : "null",
-        config.attention_head_dim.values());
-  }
 }
 
 /// The residuals of T2I-Adapters, handed out one after the other.
@@ -145,7 +125,7 @@ void UNet2DConditionModelImpl::reset() {
   embedder_ = std::make_shared<ConditionEmbedder>(embedder, *this);
   build_blocks();
   if (c.norm_num_groups) {
-    build_condition_block("conv_norm_out", c, [&] {
+    build_condition_block(kClassName, "conv_norm_out", c, [&] {
       conv_norm_out_ =
           register_module("conv_norm_out", layers::GroupNorm(*c.norm_num_groups, channels, c.norm_eps));
       return 0;
@@ -196,7 +176,8 @@ void UNet2DConditionModelImpl::build_blocks() {
     options.add_resample = i + 1 < count;
     options.attention_head_dim = heads[i];
     const auto& type = c.down_block_types[i];
-    down_blocks_->push_back(build_condition_block(fmt::format("down_block_types[{}] = \"{}\"", i, type), c,
+    down_blocks_->push_back(build_condition_block(kClassName,
+                                                  fmt::format("down_block_types[{}] = \"{}\"", i, type), c,
                                                   [&] { return get_down_block(type, options); }));
   }
 
@@ -206,8 +187,8 @@ void UNet2DConditionModelImpl::build_blocks() {
     mid.resnet_out_scale_factor = c.mid_block_scale_factor;
     mid.only_cross_attention = c.mid_block_only_cross_attention.value_or(!c.only_cross_attention.is_list() &&
                                                                          c.only_cross_attention.value());
-    mid_block_ =
-        build_condition_block("mid_block_type", c, [&] { return get_mid_block(*c.mid_block_type, mid); });
+    mid_block_ = build_condition_block(kClassName, "mid_block_type", c,
+                                       [&] { return get_mid_block(*c.mid_block_type, mid); });
     register_module("mid_block", mid_block_);
   }
 
@@ -222,7 +203,8 @@ void UNet2DConditionModelImpl::build_blocks() {
     options.add_resample = i + 1 < count;
     options.attention_head_dim = heads[i];  // as in Python, which does not reverse this list
     const auto& type = c.up_block_types[i];
-    up_blocks_->push_back(build_condition_block(fmt::format("up_block_types[{}] = \"{}\"", i, type), c,
+    up_blocks_->push_back(build_condition_block(kClassName,
+                                                fmt::format("up_block_types[{}] = \"{}\"", i, type), c,
                                                 [&] { return get_up_block(type, options); }));
   }
 }
@@ -294,16 +276,21 @@ void UNet2DConditionModelImpl::run_blocks(UNetState& state,
     state.hidden_states =
         state.hidden_states + fitting_residual(options.mid_block_additional_residual, state.hidden_states);
   }
-  for (const auto& block : *up_blocks_) block->run(state);
+  state.freeu = freeu_;
+  for (state.up_block_index = 0; state.up_block_index < up_blocks_->size(); ++state.up_block_index)
+    (*up_blocks_)[state.up_block_index]->run(state);
+}
+
+void UNet2DConditionModelImpl::enable_freeu(double s1, double s2, double b1, double b2) {
+  // As in Python, where a factor of zero switches it off.
+  const bool enabled = s1 != 0 && s2 != 0 && b1 != 0 && b2 != 0;
+  freeu_ = enabled ? std::optional(FreeU{.s1 = s1, .s2 = s2, .b1 = b1, .b2 = b2}) : std::nullopt;
 }
 
 UNet2DConditionOutput UNet2DConditionModelImpl::forward(const Tensor& sample, const at::Scalar& timestep,
                                                         const Tensor& encoder_hidden_states,
                                                         const UNet2DConditionModelOptions& options) const {
-  check_unet_timestep(timestep);
-  const auto time = timestep.isFloatingPoint() ? torch::full({}, timestep.toDouble(), torch::kDouble)
-                                               : torch::full({}, timestep.toLong(), torch::kLong);
-  return forward(sample, time, encoder_hidden_states, options);
+  return forward(sample, unet_timestep(timestep), encoder_hidden_states, options);
 }
 
 UNet2DConditionOutput UNet2DConditionModelImpl::forward(const Tensor& sample, const Tensor& timesteps,

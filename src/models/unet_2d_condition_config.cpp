@@ -1,10 +1,9 @@
 #include <algorithm>
-#include <cmath>
 
+#include "models/condition_config.h"
 #include "models/condition_embedder.h"
 #include "models/model_config.h"
 #include "models/unet_2d_condition.h"
-#include "models/unet_inputs.h"
 
 namespace diffusers {
 
@@ -73,98 +72,41 @@ std::string write_model_config(const UNet2DConditionModelConfig& config, std::st
                              {"mid_block_scale_factor"});
 }
 
-namespace {
-
-/// One value, or as many as there are blocks.
-template <class List>
-void require_one_for_each(const char* key, const List& field, std::size_t blocks) {
-  require<ConfigError>(!field.empty() && (!field.is_list() || field.values().size() == blocks),
-                       "{} has {} elements and block_out_channels {}, expected one number or as many", key,
-                       field.values().size(), blocks);
-}
-
-void check_transformer_layers(const UNet2DConditionModelConfig& config) {
-  const auto blocks = config.block_out_channels.size();
-  const auto& reverse = config.reverse_transformer_layers_per_block;
-  require_one_for_each("transformer_layers_per_block", config.transformer_layers_per_block, blocks);
-  require<ConfigError>(reverse.empty() || reverse.is_list(),
-                       "reverse_transformer_layers_per_block is a number, expected a list");
-  if (!reverse.empty()) require_one_for_each("reverse_transformer_layers_per_block", reverse, blocks);
-  const auto check = [](const char* key, const NestedOneOrMany& field) {
-    for (const auto& entry : field.values()) {
-      require<ConfigError>(!entry.empty(), "{} has an element without a number", key);
-      for (const auto count : entry.values()) {
-        require<ConfigError>(count >= 0 && count <= kMostLayers, "{} is {}, expected a number from 0 to {}",
-                             key, count, kMostLayers);
-      }
-    }
-  };
-  check("transformer_layers_per_block", config.transformer_layers_per_block);
-  check("reverse_transformer_layers_per_block", reverse);
-  const auto& layers = config.transformer_layers_per_block.values();
-  require<ConfigError>(!reverse.empty() || std::none_of(layers.begin(), layers.end(),
-                                                        [](const auto& e) { return e.is_list(); }),
-                       "transformer_layers_per_block has a list for a block, which needs "
-                       "reverse_transformer_layers_per_block");
-}
-
-void check_block_types(const UNet2DConditionModelConfig& config) {
-  const auto check = [](const char* key, const std::vector<std::string>& types) {
-    for (const auto& type : types) {
-      require<ConfigError>(type.find("Skip") == std::string::npos,
-                           "{} has \"{}\", which works in UNet2DModel only", key, type);
-    }
-  };
-  check("down_block_types", config.down_block_types);
-  check("up_block_types", config.up_block_types);
-}
-
-}  // namespace
-
 void check_condition_config(const UNet2DConditionModelConfig& config) {
   check_sample_size(config.sample_size);
-  require_positive("in_channels", config.in_channels);
+  check_shared_fields(config);
   require_positive("out_channels", config.out_channels);
   require_positive("time_embedding_dim", config.time_embedding_dim);
-  require_positive("norm_num_groups", config.norm_num_groups);
   require_positive("conv_in_kernel", config.conv_in_kernel);
   require_positive("conv_out_kernel", config.conv_out_kernel);
-  for (const auto channels : config.block_out_channels) require_positive("block_out_channels", channels);
   for (const auto layers : config.layers_per_block.values())
     require_positive("layers_per_block", layers, kMostLayers);
-  for (const auto heads : config.attention_head_dim.values()) require_positive("attention_head_dim", heads);
   for (const auto width : config.cross_attention_dim.values()) require_positive("cross_attention_dim", width);
 
   const auto blocks = config.block_out_channels.size();
-  require<ConfigError>(blocks > 0, "block_out_channels is empty, expected the channels of each block");
-  require<ConfigError>(
-      config.down_block_types.size() == blocks && config.up_block_types.size() == blocks,
-      "down_block_types has {}, up_block_types {} and block_out_channels {} elements, expected as many "
-      "of each",
-      config.down_block_types.size(), config.up_block_types.size(), blocks);
-  require_one_for_each("only_cross_attention", config.only_cross_attention, blocks);
+  require<ConfigError>(config.up_block_types.size() == blocks,
+                       "up_block_types has {} and block_out_channels {} elements, expected as many of each",
+                       config.up_block_types.size(), blocks);
+  require_no_skip_blocks("up_block_types", config.up_block_types);
   require_one_for_each("layers_per_block", config.layers_per_block, blocks);
-  require_one_for_each("attention_head_dim", config.attention_head_dim, blocks);
   require_one_for_each("cross_attention_dim", config.cross_attention_dim, blocks);
   require<ConfigError>(
       config.num_attention_heads.empty(),
       "num_attention_heads is {}, expected none: attention_head_dim stands for it, as in Python",
       config.num_attention_heads.values());
-  check_transformer_layers(config);
-  check_block_types(config);
+  const auto& reverse = config.reverse_transformer_layers_per_block;
+  const auto& layers = config.transformer_layers_per_block.values();
+  require<ConfigError>(reverse.empty() || reverse.is_list(),
+                       "reverse_transformer_layers_per_block is a number, expected a list");
+  if (!reverse.empty()) check_transformer_layers("reverse_transformer_layers_per_block", reverse, blocks);
+  require<ConfigError>(!reverse.empty() || std::none_of(layers.begin(), layers.end(),
+                                                        [](const auto& e) { return e.is_list(); }),
+                       "transformer_layers_per_block has a list for a block, which needs "
+                       "reverse_transformer_layers_per_block");
 
-  require<ConfigError>(std::isfinite(config.mid_block_scale_factor) && config.mid_block_scale_factor != 0,
-                       "mid_block_scale_factor is {}, expected a finite number other than 0",
-                       config.mid_block_scale_factor);
-  require<ConfigError>(std::isfinite(config.resnet_out_scale_factor) && config.resnet_out_scale_factor != 0,
-                       "resnet_out_scale_factor is {}, expected a finite number other than 0",
-                       config.resnet_out_scale_factor);
-  require<ConfigError>(config.downsample_padding >= 0 && config.downsample_padding <= kMostChannels,
-                       "downsample_padding is {}, expected 0 or 1", config.downsample_padding);
+  require_factor("resnet_out_scale_factor", config.resnet_out_scale_factor);
   require<ConfigError>(config.dropout >= 0 && config.dropout <= 1,
                        "dropout is {}, expected a probability in [0, 1]", config.dropout);
-  require<ConfigError>(std::isfinite(config.norm_eps) && config.norm_eps >= 0,
-                       "norm_eps is {}, expected a finite number that is not negative", config.norm_eps);
   require<ConfigError>(config.time_embedding_type != TimeEmbeddingType::kLearned,
                        "time_embedding_type is \"learned\", expected \"positional\" or \"fourier\"");
   require<ConfigError>(config.attention_type == TransformerAttentionType::kDefault,

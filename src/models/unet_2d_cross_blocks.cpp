@@ -123,7 +123,7 @@ class CrossAttnUpBlock : public UNetBlock {
 
   void run(UNetState& state) const override {
     for (std::size_t i = 0; i < resnets_->size(); ++i) {
-      append_residual(state, take_residual(state));
+      append_residual(state, apply_freeu(state, take_residual(state)));
       state.hidden_states =
           transformers_.run(i, state, run_resnet((*resnets_)[i], state.hidden_states, state.temb));
     }

@@ -73,7 +73,7 @@ class PlainDownBlock : public UNetBlock {
 class PlainUpBlock : public UNetBlock {
  public:
   PlainUpBlock(const UNetBlockOptions& options, UpBlockKind kind)
-      : forwards_size_(kind == UpBlockKind::kPlain),
+      : plain_(kind == UpBlockKind::kPlain),
         attentions_(std::make_shared<layers::ModuleVectorImpl<Attention>>()),
         resnets_(std::make_shared<layers::ModuleVectorImpl<ResnetBlock2D>>()) {
     const int64_t groups = required_groups(options);
@@ -114,19 +114,20 @@ class PlainUpBlock : public UNetBlock {
 
   void run(UNetState& state) const override {
     for (std::size_t i = 0; i < resnets_->size(); ++i) {
-      append_residual(state, take_residual(state));
+      const auto residual = take_residual(state);
+      append_residual(state, plain_ ? apply_freeu(state, residual) : residual);
       state.hidden_states = run_resnet((*resnets_)[i], state.hidden_states, state.temb);
       if (!attentions_->empty()) state.hidden_states = (*attentions_)[i]->forward(state.hidden_states);
     }
     if (resnet_up_) state.hidden_states = resnet_up_->forward(state.hidden_states, state.temb);
     if (conv_up_) {
       state.hidden_states =
-          conv_up_->forward(state.hidden_states, forwards_size_ ? forwarded_size(state) : std::nullopt);
+          conv_up_->forward(state.hidden_states, plain_ ? forwarded_size(state) : std::nullopt);
     }
   }
 
  private:
-  bool forwards_size_;  ///< as in Python, AttnUpBlock2D does not
+  bool plain_;  ///< UpBlock2D; as in Python, the others know neither FreeU nor the size to upsample to
   layers::ModuleVector<Attention> attentions_;
   layers::ModuleVector<ResnetBlock2D> resnets_;
   ResnetBlock2D resnet_up_{nullptr};

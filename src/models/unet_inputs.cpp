@@ -38,6 +38,12 @@ void check_unet_timestep(const at::Scalar& timestep) {
                        "timestep: expected a finite number");
 }
 
+Tensor unet_timestep(const at::Scalar& timestep) {
+  check_unet_timestep(timestep);
+  return timestep.isFloatingPoint() ? torch::full({}, timestep.toDouble(), torch::kDouble)
+                                    : torch::full({}, timestep.toLong(), torch::kLong);
+}
+
 Tensor broadcast_unet_timesteps(const Tensor& timesteps, const Tensor& sample) {
   const auto batch = sample.size(0);
   require<TensorError>(timesteps.defined(), "timesteps: expected a tensor, got an undefined one");

@@ -31,6 +31,8 @@ void check_sample_size(const OneOrMany<int64_t>& sample_size);
 /// @throws TensorError naming both sides
 void check_unet_sample(const Tensor& sample, int64_t in_channels, const Tensor& weight);
 void check_unet_timestep(const at::Scalar& timestep);
+/// 0-dim, in Python's dtype of such a number: int64 or float64.
+Tensor unet_timestep(const at::Scalar& timestep);
 /// @return `[B]` of `[B]`, `[1]` or 0-dim timesteps
 Tensor broadcast_unet_timesteps(const Tensor& timesteps, const Tensor& sample);
 /// Each number in [0, rows); looked at only where that costs no synchronisation.

@@ -15,4 +15,6 @@ class UNet2DConditionModelImpl;
 struct UNet2DConditionModelConfig;
 using UNet2DConditionModel = ModelHolder<UNet2DConditionModelImpl, UNet2DConditionModelConfig>;
 
+class ControlNetModel;
+
 }  // namespace diffusers

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -36,6 +37,15 @@ struct EnumNames<UpsampleType> {
       {{UpsampleType::kConv, "conv"}, {UpsampleType::kResnet, "resnet"}}};
 };
 
+/// Factors of FreeU (Si et al. 2023): of the hidden states, b1 and b2, and of the low frequencies of the
+/// residuals, s1 and s2, in the first and the second up block.
+struct FreeU {
+  double s1 = 1;
+  double s2 = 1;
+  double b1 = 1;
+  double b2 = 1;
+};
+
 /// What flows through a UNet: each block reads and changes it.
 struct UNetState {
   Tensor hidden_states;           ///< `[B, C, H, W]`
@@ -46,6 +56,8 @@ struct UNetState {
   Tensor attention_mask = {};          ///< `[B, 1, 1, L]`, added to the scores of attention to the image
   Tensor encoder_attention_mask = {};  ///< `[B, 1, 1, S]`, added to the scores of attention to the encoder
   Tensor additional_residual = {};     ///< of an adapter, for the down block that runs next
+  std::optional<FreeU> freeu = std::nullopt;  ///< for UpBlock2D and CrossAttnUpBlock2D
+  std::size_t up_block_index = 0;
   bool forward_upsample_size = false;  ///< sizes do not halve evenly: upsample to that of the next residual
 };
 

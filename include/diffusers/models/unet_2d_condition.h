@@ -188,10 +188,15 @@ class UNet2DConditionModelImpl : public ModelImpl<UNet2DConditionModelImpl, UNet
   void disable_gradient_checkpointing() { set_gradient_checkpointing(false); }
   bool is_gradient_checkpointing() const { return gradient_checkpointing_; }
 
+  /// Changes the shares of hidden states and residuals in the first two up blocks, as Python's method does.
+  void enable_freeu(double s1, double s2, double b1, double b2);
+  void disable_freeu() { freeu_.reset(); }
+
  private:
   friend class ModelImpl<UNet2DConditionModelImpl, UNet2DConditionModelConfig>;
   void copy_settings(const UNet2DConditionModelImpl& other) {
     set_gradient_checkpointing(other.gradient_checkpointing_);
+    freeu_ = other.freeu_;
   }
   void set_gradient_checkpointing(bool enabled);
   void build_blocks();
@@ -200,6 +205,7 @@ class UNet2DConditionModelImpl : public ModelImpl<UNet2DConditionModelImpl, UNet
   void run_blocks(UNetState& state, const UNet2DConditionModelOptions& options) const;
 
   bool gradient_checkpointing_ = false;
+  std::optional<FreeU> freeu_;
   layers::Conv2d conv_in_{nullptr};
   std::shared_ptr<ConditionEmbedder> embedder_;
   layers::ModuleVector<UNetBlockPointer> down_blocks_;
