@@ -63,6 +63,8 @@ void from(const Json& json, EnumChoice<Enum>& value, std::string_view key) {
   from(json, choice, key);
   value = choice;
 }
+template <class T>
+void from(const Json& json, OneOrMany<T>& value, std::string_view key);
 /// null is an empty vector.
 template <class T>
 void from(const Json& json, std::vector<T>& value, std::string_view key) {

@@ -21,9 +21,11 @@ inline constexpr std::string_view kModelConfigVersion = "0.42.1";
 /// Keys of a model's config.json that no class declares, and that are no mistake.
 inline bool is_private_config_key(std::string_view key) { return key.starts_with('_'); }
 
+/// @param null_is_default keys of flags whose null counts as the default, false, as it does in Python
 template <class Config>
 void read_config_fields(std::string_view text, std::string_view where, std::string_view class_name,
-                        Config& config, std::string& source, LoadReport& report) {
+                        Config& config, std::string& source, LoadReport& report,
+                        const std::vector<std::string>& null_is_default = {}) {
   Json json = parse_json(text, where);
   require<ConfigError>(json.is_object(), "{}: expected a JSON object", where);
   // Keys that Python says were left at their defaults take the defaults of this version.
@@ -35,7 +37,10 @@ void read_config_fields(std::string_view text, std::string_view where, std::stri
   }
   if (const auto name = json.find("_class_name"); name != json.end() && *name != class_name)
     warn_once(fmt::format("{}: written for {}, loaded as {}", where, name->dump(), class_name));
-  const Json rest = config_json::fields_from_json(json, config, where);
+  Json fields = json;
+  for (const auto& key : null_is_default)
+    if (const auto field = fields.find(key); field != fields.end() && field->is_null()) fields.erase(field);
+  const Json rest = config_json::fields_from_json(fields, config, where);
   for (const auto& [key, value] : rest.items())
     if (!is_private_config_key(key)) report.unknown_config_keys.push_back(key);
   if (!report.unknown_config_keys.empty()) {

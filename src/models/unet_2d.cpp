@@ -3,11 +3,11 @@
 
 #include <diffusers/models/unet_2d.h>
 
-#include <ATen/autocast_mode.h>
 #include <torch/types.h>
 
 #include "core/format.h"
 #include "models/model_config.h"
+#include "models/unet_inputs.h"
 
 namespace diffusers {
 
@@ -54,26 +54,11 @@ std::string write_model_config(const UNet2DModelConfig& config, std::string_view
 
 namespace {
 
-/// More than any model has; beyond, the making would take memory and time without end.
-constexpr int64_t kMostLayers = 1000;
-constexpr int64_t kMostChannels = 1 << 20;
-
-void require_positive(const char* key, int64_t value, int64_t most = kMostChannels) {
-  require<ConfigError>(value > 0 && value <= most, "{} is {}, expected a number from 1 to {}", key, value,
-                       most);
-}
-
-void require_positive(const char* key, const std::optional<int64_t>& value, int64_t most = kMostChannels) {
-  if (value) require_positive(key, *value, most);
-}
-
 bool is_skip_block(const std::string& type) { return type.find("Skip") != std::string::npos; }
 
 /// What the pieces cannot know: how the fields fit together.
 void check_config(const UNet2DModelConfig& config) {
-  const auto& sizes = config.sample_size.values();
-  require<ConfigError>(sizes.size() <= 2, "sample_size is {}, expected one number or two", sizes);
-  for (const auto size : sizes) require_positive("sample_size", size);
+  check_sample_size(config.sample_size);
   require_positive("in_channels", config.in_channels);
   require_positive("out_channels", config.out_channels);
   require_positive("time_embedding_dim", config.time_embedding_dim);
@@ -107,6 +92,10 @@ void check_config(const UNet2DModelConfig& config) {
   require<ConfigError>(
       config.time_embedding_type != TimeEmbeddingType::kLearned || config.num_train_timesteps,
       "time_embedding_type \"learned\" needs num_train_timesteps");
+  require<ConfigError>(!config.class_embed_type || *config.class_embed_type == ClassEmbedType::kTimestep ||
+                           *config.class_embed_type == ClassEmbedType::kIdentity,
+                       "class_embed_type is \"{}\", expected \"timestep\", \"identity\" or null",
+                       config.class_embed_type.value_or(ClassEmbedType::kTimestep).name());
   const int64_t half = config.block_out_channels[0] / 2;
   require<ConfigError>(
       config.time_embedding_type != TimeEmbeddingType::kPositional || half == 0 || half != config.freq_shift,
@@ -261,45 +250,14 @@ void UNet2DModelImpl::set_gradient_checkpointing(bool enabled) {
   for (const auto& block : *up_blocks_) block->set_gradient_checkpointing(enabled);
 }
 
-void UNet2DModelImpl::check_inputs(const Tensor& sample) const {
-  const auto& weight = conv_in_->weight;
-  require<TensorError>(sample.defined() && sample.dim() == 4 && sample.size(1) == config().in_channels,
-                       "sample: expected [B, {}, H, W], got {}", config().in_channels, describe(sample));
-  require<TensorError>(sample.size(2) > 0 && sample.size(3) > 0,
-                       "sample: height and width must be positive, got {}", describe(sample));
-  require<TensorError>(sample.device() == weight.device(), "sample is on {}, the model on {}",
-                       sample.device().str(), weight.device().str());
-  const bool autocast = at::autocast::is_autocast_enabled(sample.device().type());
-  require<TensorError>(autocast ? sample.is_floating_point() : sample.scalar_type() == weight.scalar_type(),
-                       "sample is {}, the model {}", dtype_name(sample.scalar_type()),
-                       dtype_name(weight.scalar_type()));
-}
-
 Tensor UNet2DModelImpl::broadcast_timesteps(const Tensor& timesteps, const Tensor& sample) const {
-  const auto batch = sample.size(0);
-  require<TensorError>(timesteps.defined(), "timesteps: expected a tensor, got an undefined one");
-  require<TensorError>(timesteps.dim() == 0 ||
-                           (timesteps.dim() == 1 && (timesteps.size(0) == batch || timesteps.size(0) == 1)),
-                       "timesteps: expected [{}] or a single one for a sample of {}, got {}", batch,
-                       shape_string(sample.sizes()), describe(timesteps));
-  const auto dtype = timesteps.scalar_type();
-  require<TensorError>(at::isFloatingType(dtype) || at::isIntegralType(dtype, /*includeBool=*/false),
-                       "timesteps: expected integers or real numbers, got {}", describe(timesteps));
-  require<TensorError>(timesteps.dim() == 0 || timesteps.device() == sample.device(),
-                       "timesteps are on {}, the sample on {}", timesteps.device().str(),
-                       sample.device().str());
+  auto times = broadcast_unet_timesteps(timesteps, sample);
   if (time_proj_learned_) {
-    require<TensorError>(!at::isFloatingType(dtype),
+    require<TensorError>(!timesteps.is_floating_point(),
                          "timesteps: a learned time embedding needs integers, got {}", describe(timesteps));
-    if (timesteps.is_cpu() && timesteps.numel() > 0) {
-      const auto lowest = timesteps.min().item<int64_t>();
-      const auto highest = timesteps.max().item<int64_t>();
-      require<TensorError>(lowest >= 0 && highest < *config().num_train_timesteps,
-                           "timesteps: expected numbers in [0, num_train_timesteps = {}), got {}",
-                           *config().num_train_timesteps, lowest < 0 ? lowest : highest);
-    }
+    check_index_range(times, *config().num_train_timesteps, "timesteps", "num_train_timesteps");
   }
-  return (timesteps.dim() == 0 ? timesteps.unsqueeze(0).to(sample.device()) : timesteps).expand({batch});
+  return times;
 }
 
 Tensor UNet2DModelImpl::project_time(const Tensor& timesteps) const {
@@ -339,33 +297,18 @@ Tensor UNet2DModelImpl::embed_class(const Tensor& class_labels, const Tensor& sa
     return class_labels.to(conv_in_->weight.scalar_type());
   }
 
-  auto labels = class_labels.dim() == 0 ? class_labels.unsqueeze(0) : class_labels;
-  require<TensorError>(labels.dim() == 1 && fits(labels.size(0)), "class_labels: expected [{}], got {}",
-                       batch, describe(class_labels));
-  const bool integral = at::isIntegralType(labels.scalar_type(), /*includeBool=*/false);
-  const bool by_index = class_table_ || time_proj_learned_;
-  require<TensorError>(by_index ? integral : integral || labels.is_floating_point(),
-                       "class_labels: expected {}, got {}", by_index ? "integers" : "numbers",
-                       describe(class_labels));
-  if (by_index) {
-    const int64_t rows = class_table_ ? *config().num_class_embeds : *config().num_train_timesteps;
-    if (labels.is_cpu() && labels.numel() > 0) {
-      const auto lowest = labels.min().item<int64_t>();
-      const auto highest = labels.max().item<int64_t>();
-      require<TensorError>(
-          lowest >= 0 && highest < rows, "class_labels: expected numbers in [0, {} = {}), got {}",
-          class_table_ ? "num_class_embeds" : "num_train_timesteps", rows, lowest < 0 ? lowest : highest);
-    }
-    labels = labels.to(torch::kLong);
+  auto labels = one_label_for_each(class_labels, batch);
+  if (class_table_) {
+    labels = class_indices(labels, *config().num_class_embeds, "num_class_embeds");
+  } else if (time_proj_learned_) {
+    labels = class_indices(labels, *config().num_train_timesteps, "num_train_timesteps");
   }
   return class_table_ ? class_table_->forward(labels) : class_timestep_->forward(project_time(labels));
 }
 
 UNet2DOutput UNet2DModelImpl::forward(const Tensor& sample, const at::Scalar& timestep,
                                       const UNet2DModelOptions& options) const {
-  require<TensorError>(!timestep.isComplex() && !timestep.isBoolean() && std::isfinite(timestep.toDouble()) &&
-                           std::abs(timestep.toDouble()) < 9e18,
-                       "timestep: expected a finite number");
+  check_unet_timestep(timestep);
   const int64_t whole =
       timestep.isFloatingPoint() ? static_cast<int64_t>(timestep.toDouble()) : timestep.toLong();
   return forward(sample, torch::full({}, whole, torch::kLong), options);
@@ -373,7 +316,7 @@ UNet2DOutput UNet2DModelImpl::forward(const Tensor& sample, const at::Scalar& ti
 
 UNet2DOutput UNet2DModelImpl::forward(const Tensor& sample, const Tensor& timesteps,
                                       const UNet2DModelOptions& options) const {
-  check_inputs(sample);
+  check_unet_sample(sample, config().in_channels, conv_in_->weight);
   const auto times = broadcast_timesteps(timesteps, sample);
   const auto input = config().center_input_sample ? 2 * sample - 1.0 : sample;
 

@@ -48,11 +48,13 @@ inline UNet2DModel make_case(const std::string& name) {
 }
 
 /// Moves the parameters that start as exact zeros and ones.
-inline void perturb(UNet2DModel& model) {
+template <class Model>
+void perturb(Model& model) {
   const torch::NoGradGuard no_grad;
   for (auto& item : model->named_parameters()) {
     const auto& name = item.key();
-    if (name.find("norm") != std::string::npos && name.find(".linear.") == std::string::npos)
+    if ((name.find("norm") != std::string::npos && name.find(".linear.") == std::string::npos) ||
+        name.starts_with("controlnet_"))
       item.value() += 0.1 * pattern(item.value().sizes());
   }
 }
