@@ -28,6 +28,10 @@ AttentionImpl::AttentionImpl(const AttentionLayerOptions& options) : options_(op
     group_norm_ = register_module(
         "group_norm", layers::GroupNorm(*options.norm_num_groups, options.query_dim, options.eps));
   }
+  if (options.spatial_norm_dim) {
+    spatial_norm_ =
+        register_module("spatial_norm", SpatialNorm(options.query_dim, *options.spatial_norm_dim));
+  }
   if (options.cross_attention_norm == CrossAttentionNorm::kLayerNorm) {
     require<ConfigError>(
         !options.added_kv_proj_dim || *options.added_kv_proj_dim == cross_dim,
@@ -109,13 +113,14 @@ Tensor AttentionImpl::attend_with_added(const Tensor& tokens, const Tensor& cont
 }
 
 Tensor AttentionImpl::forward(const Tensor& hidden_states, const Tensor& encoder_hidden_states,
-                              const Tensor& attention_mask) const {
+                              const Tensor& attention_mask, const Tensor& temb) const {
   require<TensorError>(hidden_states.defined() && (hidden_states.dim() == 4 || hidden_states.dim() == 3),
                        "attention: expected [B, C, H, W] or [B, L, C], got {}", describe(hidden_states));
   check_encoder(encoder_hidden_states, hidden_states);
   const bool image = hidden_states.dim() == 4;
   // As [B, C, L] for the norm, as [B, L, C] for the projections.
-  const auto channels_first = image ? hidden_states.flatten(2) : hidden_states.transpose(1, 2);
+  const auto normed = spatial_norm_ ? spatial_norm_->forward(hidden_states, temb) : hidden_states;
+  const auto channels_first = image ? normed.flatten(2) : normed.transpose(1, 2);
   const auto tokens = (group_norm_ ? group_norm_->forward(channels_first) : channels_first).transpose(1, 2);
   Tensor hidden;
   if (add_k_proj_) {

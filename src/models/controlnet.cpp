@@ -260,7 +260,7 @@ ControlNetOutput ControlNetModelImpl::forward(const Tensor& sample, const Tensor
                                               const Tensor& encoder_hidden_states,
                                               const Tensor& controlnet_cond,
                                               const ControlNetModelOptions& options) const {
-  check_unet_sample(sample, config().in_channels, conv_in_->weight);
+  require_image("sample", sample, config().in_channels, conv_in_->weight);
   check_encoder_hidden_states(encoder_hidden_states, sample);
   const auto times = broadcast_unet_timesteps(timesteps, sample);
   const auto hidden = conv_in_->forward(sample);

@@ -4,6 +4,7 @@
 
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <diffusers/core/logging.h>
@@ -48,6 +49,17 @@ void read_config_fields(std::string_view text, std::string_view where, std::stri
                           class_name, fmt::join(report.unknown_config_keys, ", ")));
   }
   source = json.dump();
+}
+
+/// Runs `build`, which makes the layers of a model, and turns what LibTorch throws (in practice: no memory
+/// for a layer of that size) into a ConfigError.
+template <class Build>
+void build_model(std::string_view class_name, Build&& build) {
+  try {
+    std::forward<Build>(build)();
+  } catch (const c10::Error& error) {
+    fail<ConfigError>("{} cannot be made with this config: {}", class_name, error.what_without_backtrace());
+  }
 }
 
 /// @param integral keys whose Python default is an integer where ours is a double: written as Python does

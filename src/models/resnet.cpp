@@ -115,11 +115,20 @@ ResnetBlockCondNorm2DImpl::ResnetBlockCondNorm2DImpl(const ResnetBlockCondNorm2D
   const int64_t groups_out = options.groups_out.value_or(options.groups);
   check_scale_and_dropout(options.output_scale_factor, options.dropout);
 
-  norm1_ =
-      register_module("norm1", AdaGroupNorm(options.temb_channels, in_channels, options.groups, options.eps));
+  const bool spatial = options.time_embedding_norm == ResnetConditionalNorm::kSpatial;
+  if (spatial) {
+    spatial_norm1_ = register_module("norm1", SpatialNorm(in_channels, options.temb_channels));
+  } else {
+    norm1_ = register_module("norm1",
+                             AdaGroupNorm(options.temb_channels, in_channels, options.groups, options.eps));
+  }
   conv1_ = register_module("conv1", conv3x3(in_channels, out_channels));
-  norm2_ =
-      register_module("norm2", AdaGroupNorm(options.temb_channels, out_channels, groups_out, options.eps));
+  if (spatial) {
+    spatial_norm2_ = register_module("norm2", SpatialNorm(out_channels, options.temb_channels));
+  } else {
+    norm2_ =
+        register_module("norm2", AdaGroupNorm(options.temb_channels, out_channels, groups_out, options.eps));
+  }
   conv2_ = register_module("conv2", conv3x3(out_channels, final_channels));
   if (in_channels != final_channels) {
     conv_shortcut_ = register_module(
@@ -130,8 +139,10 @@ ResnetBlockCondNorm2DImpl::ResnetBlockCondNorm2DImpl(const ResnetBlockCondNorm2D
 }
 
 Tensor ResnetBlockCondNorm2DImpl::forward(const Tensor& input, const Tensor& temb) const {
-  auto hidden = conv1_->forward(layers::activate(options_.non_linearity, norm1_->forward(input, temb)));
-  hidden = layers::activate(options_.non_linearity, norm2_->forward(hidden, temb));
+  auto hidden = norm1_ ? norm1_->forward(input, temb) : spatial_norm1_->forward(input, temb);
+  hidden = conv1_->forward(layers::activate(options_.non_linearity, hidden));
+  hidden = norm2_ ? norm2_->forward(hidden, temb) : spatial_norm2_->forward(hidden, temb);
+  hidden = layers::activate(options_.non_linearity, hidden);
   hidden = conv2_->forward(layers::dropout(hidden, options_.dropout, is_training()));
   hidden = (conv_shortcut_ ? conv_shortcut_->forward(input) : input) + hidden;
   return options_.output_scale_factor == 1 ? hidden : hidden / options_.output_scale_factor;

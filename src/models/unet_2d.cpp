@@ -6,6 +6,7 @@
 #include <torch/types.h>
 
 #include "core/format.h"
+#include "models/checks.h"
 #include "models/model_config.h"
 #include "models/unet_inputs.h"
 
@@ -132,12 +133,7 @@ auto build_block(const std::string& place, const UNet2DModelConfig& config, Buil
 }  // namespace
 
 UNet2DModelImpl::UNet2DModelImpl(UNet2DModelConfig config) : ModelImpl(std::move(config)) {
-  try {
-    reset();
-  } catch (const c10::Error& error) {
-    // In practice: no memory for a layer of that size.
-    fail<ConfigError>("UNet2DModel cannot be made with this config: {}", error.what_without_backtrace());
-  }
+  build_model(kClassName, [&] { reset(); });
 }
 
 void UNet2DModelImpl::reset() {
@@ -316,7 +312,7 @@ UNet2DOutput UNet2DModelImpl::forward(const Tensor& sample, const at::Scalar& ti
 
 UNet2DOutput UNet2DModelImpl::forward(const Tensor& sample, const Tensor& timesteps,
                                       const UNet2DModelOptions& options) const {
-  check_unet_sample(sample, config().in_channels, conv_in_->weight);
+  require_image("sample", sample, config().in_channels, conv_in_->weight);
   const auto times = broadcast_timesteps(timesteps, sample);
   const auto input = config().center_input_sample ? 2 * sample - 1.0 : sample;
 

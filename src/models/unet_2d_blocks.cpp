@@ -21,20 +21,14 @@ constexpr std::string_view kUpTypes =
 constexpr std::string_view kCrossUpTypes =
     "CrossAttnUpBlock2D, SimpleCrossAttnUpBlock2D, KCrossAttnUpBlock2D";
 
-template <class Resnet>
-Tensor run_checkpointed(const Resnet& resnet, const Tensor& hidden_states, const Tensor& temb) {
+Tensor run_checkpointed(const ResnetPointer& resnet, const Tensor& hidden_states, const Tensor& temb) {
   // The body holds the module, so that the backward may come after the model has gone.
-  auto body = [module = resnet.ptr()](const std::vector<Tensor>& inputs) {
+  auto body = [module = resnet](const std::vector<Tensor>& inputs) {
     return module->forward(inputs[0], inputs.size() > 1 ? inputs[1] : Tensor());
   };
   std::vector<Tensor> inputs{hidden_states};
   if (temb.defined()) inputs.push_back(temb);
   return checkpoint(std::move(body), inputs, *resnet, resnet->is_training() && resnet->dropout() > 0);
-}
-
-std::string_view without_prefix(std::string_view type) {
-  constexpr std::string_view kPrefix = "UNetRes";
-  return type.starts_with(kPrefix) ? type.substr(kPrefix.size()) : type;
 }
 
 [[noreturn]] void fail_unknown(std::string_view kind, std::string_view type, const UNetBlockOptions& options,
@@ -51,16 +45,25 @@ std::string_view without_prefix(std::string_view type) {
 
 }  // namespace
 
-Tensor UNetBlock::run_resnet(const ResnetBlock2D& resnet, const Tensor& hidden_states,
+Tensor UNetBlock::run_resnet(const ResnetPointer& resnet, const Tensor& hidden_states,
                              const Tensor& temb) const {
   return gradient_checkpointing_ ? run_checkpointed(resnet, hidden_states, temb)
                                  : resnet->forward(hidden_states, temb);
 }
 
+Tensor UNetBlock::run_resnet(const ResnetBlock2D& resnet, const Tensor& hidden_states,
+                             const Tensor& temb) const {
+  return run_resnet(ResnetPointer(resnet.ptr()), hidden_states, temb);
+}
+
 Tensor UNetBlock::run_resnet(const ResnetBlockCondNorm2D& resnet, const Tensor& hidden_states,
                              const Tensor& temb) const {
-  return gradient_checkpointing_ ? run_checkpointed(resnet, hidden_states, temb)
-                                 : resnet->forward(hidden_states, temb);
+  return run_resnet(ResnetPointer(resnet.ptr()), hidden_states, temb);
+}
+
+std::string_view without_unet_res_prefix(std::string_view type) {
+  constexpr std::string_view kPrefix = "UNetRes";
+  return type.starts_with(kPrefix) ? type.substr(kPrefix.size()) : type;
 }
 
 int64_t required_groups(const UNetBlockOptions& options) {
@@ -94,7 +97,7 @@ int64_t up_resnet_in_channels(const UNetBlockOptions& options, int64_t index) {
 }
 
 Attention unet_self_attention(int64_t channels, int64_t head_dim, std::optional<int64_t> groups, double eps,
-                              double output_scale_factor) {
+                              double output_scale_factor, std::optional<int64_t> spatial_norm_dim) {
   require<ConfigError>(head_dim > 0, "attention_head_dim is {}, must be positive", head_dim);
   require<ConfigError>(channels >= head_dim,
                        "attention_head_dim is {}, more than the {} channels to be split into heads", head_dim,
@@ -104,6 +107,7 @@ Attention unet_self_attention(int64_t channels, int64_t head_dim, std::optional<
                                          .dim_head = head_dim,
                                          .bias = true,
                                          .norm_num_groups = groups,
+                                         .spatial_norm_dim = spatial_norm_dim,
                                          .eps = eps,
                                          .rescale_output_factor = output_scale_factor,
                                          .residual_connection = true,
@@ -149,7 +153,7 @@ std::optional<std::array<int64_t, 2>> forwarded_size(const UNetState& state) {
 }
 
 UNetBlockPointer get_down_block(std::string_view type, const UNetBlockOptions& options) {
-  const auto name = without_prefix(type);
+  const auto name = without_unet_res_prefix(type);
   require<ConfigError>(options.num_layers > 0, "layers_per_block is {}, must be positive",
                        options.num_layers);
   if (name == "DownBlock2D") return make_down_block(options, DownBlockKind::kPlain);
@@ -167,7 +171,7 @@ UNetBlockPointer get_down_block(std::string_view type, const UNetBlockOptions& o
 }
 
 UNetBlockPointer get_up_block(std::string_view type, const UNetBlockOptions& options) {
-  const auto name = without_prefix(type);
+  const auto name = without_unet_res_prefix(type);
   require<ConfigError>(options.num_layers > 0, "layers_per_block is {}, must be positive",
                        options.num_layers);
   if (name == "UpBlock2D") return make_up_block(options, UpBlockKind::kPlain);
@@ -208,25 +212,44 @@ UNetBlockPointer get_mid_block(std::string_view type, const UNetBlockOptions& op
 
 UNetMidBlock2DImpl::UNetMidBlock2DImpl(const UNetMidBlock2DOptions& options)
     : attentions_(std::make_shared<layers::ModuleVectorImpl<Attention>>()),
-      resnets_(std::make_shared<layers::ModuleVectorImpl<ResnetBlock2D>>()) {
+      resnets_(std::make_shared<layers::ModuleVectorImpl<ResnetPointer>>()) {
   const int64_t groups = options.resnet_groups.value_or(std::min<int64_t>(options.in_channels / 4, 32));
   auto attn_groups = options.attn_groups;
-  if (!attn_groups && options.resnet_time_scale_shift == ResnetTimeScaleShift::kDefault) attn_groups = groups;
-  const ResnetBlock2DOptions resnet{.in_channels = options.in_channels,
-                                    .temb_channels = options.temb_channels,
-                                    .dropout = options.dropout,
-                                    .groups = groups,
-                                    .eps = options.resnet_eps,
-                                    .non_linearity = options.resnet_act_fn,
-                                    .time_embedding_norm = options.resnet_time_scale_shift,
-                                    .output_scale_factor = options.output_scale_factor};
-  resnets_->push_back(ResnetBlock2D(resnet));
+  if (!attn_groups && !options.spatial_norm_dim &&
+      options.resnet_time_scale_shift == ResnetTimeScaleShift::kDefault)
+    attn_groups = groups;
+  const auto push_resnet = [&] {
+    if (options.spatial_norm_dim) {
+      resnets_->push_back(ResnetBlockCondNorm2D(ResnetBlockCondNorm2DOptions{
+                                                    .in_channels = options.in_channels,
+                                                    .temb_channels = *options.spatial_norm_dim,
+                                                    .dropout = options.dropout,
+                                                    .eps = options.resnet_eps,
+                                                    .non_linearity = options.resnet_act_fn,
+                                                    .time_embedding_norm = ResnetConditionalNorm::kSpatial,
+                                                    .output_scale_factor = options.output_scale_factor})
+                              .ptr());
+    } else {
+      resnets_->push_back(
+          ResnetBlock2D(ResnetBlock2DOptions{.in_channels = options.in_channels,
+                                             .temb_channels = options.temb_channels,
+                                             .dropout = options.dropout,
+                                             .groups = groups,
+                                             .eps = options.resnet_eps,
+                                             .non_linearity = options.resnet_act_fn,
+                                             .time_embedding_norm = options.resnet_time_scale_shift,
+                                             .output_scale_factor = options.output_scale_factor})
+              .ptr());
+    }
+  };
+  push_resnet();
   for (int64_t i = 0; i < options.num_layers; ++i) {
     if (options.add_attention) {
       attentions_->push_back(unet_self_attention(options.in_channels, options.attention_head_dim, attn_groups,
-                                                 options.resnet_eps, options.output_scale_factor));
+                                                 options.resnet_eps, options.output_scale_factor,
+                                                 options.spatial_norm_dim));
     }
-    resnets_->push_back(ResnetBlock2D(resnet));
+    push_resnet();
   }
   register_module("attentions", attentions_);
   register_module("resnets", resnets_);
@@ -240,7 +263,7 @@ Tensor UNetMidBlock2DImpl::forward(const Tensor& hidden_states, const Tensor& te
   // As in Python, the first residual block is never checkpointed.
   auto hidden = (*resnets_)[0]->forward(hidden_states, temb);
   for (std::size_t i = 1; i < resnets_->size(); ++i) {
-    if (!attentions_->empty()) hidden = (*attentions_)[i - 1]->forward(hidden);
+    if (!attentions_->empty()) hidden = (*attentions_)[i - 1]->forward(hidden, {}, {}, temb);
     hidden = run_resnet((*resnets_)[i], hidden, temb);
   }
   return hidden;

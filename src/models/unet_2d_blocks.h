@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <string_view>
 
 #include <diffusers/models/unet_2d_blocks.h>
 
@@ -30,6 +31,8 @@ UNetBlockPointer make_simple_cross_mid_block(const UNetBlockOptions& options);
 UNetBlockPointer make_k_cross_down_block(const UNetBlockOptions& options);
 UNetBlockPointer make_k_cross_up_block(const UNetBlockOptions& options);
 
+/// The type of a block without "UNetRes" in front, which old configs have.
+std::string_view without_unet_res_prefix(std::string_view type);
 /// norm_num_groups, for the blocks that cannot do without.
 int64_t required_groups(const UNetBlockOptions& options);
 /// A residual block of the UNet, before the particulars of its place.
@@ -47,7 +50,8 @@ ResnetBlockCondNorm2D k_resnet(const UNetBlockOptions& options, int64_t in_chann
                                std::optional<int64_t> conv_2d_out_channels = std::nullopt);
 /// Attention of an image to itself with channels / head_dim heads.
 Attention unet_self_attention(int64_t channels, int64_t head_dim, std::optional<int64_t> groups, double eps,
-                              double output_scale_factor);
+                              double output_scale_factor,
+                              std::optional<int64_t> spatial_norm_dim = std::nullopt);
 
 /// Takes the last residual from the state.
 Tensor take_residual(UNetState& state);

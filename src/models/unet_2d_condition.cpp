@@ -298,8 +298,8 @@ UNet2DConditionOutput UNet2DConditionModelImpl::forward(const Tensor& sample, co
                                                         const UNet2DConditionModelOptions& options) const {
   const auto& c = config();
   const bool hint = c.addition_embed_type == AdditionEmbedType::kImageHint;
-  check_unet_sample(sample, c.in_channels - (hint ? ImageHintTimeEmbeddingImpl::kSampleChannels : 0),
-                    conv_in_->weight);
+  require_image("sample", sample, c.in_channels - (hint ? ImageHintTimeEmbeddingImpl::kSampleChannels : 0),
+                conv_in_->weight);
   auto state = start(sample, broadcast_unet_timesteps(timesteps, sample), encoder_hidden_states, options);
   run_blocks(state, options);
   auto output = state.hidden_states;

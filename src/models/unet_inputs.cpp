@@ -2,8 +2,9 @@
 
 #include <cmath>
 
-#include <ATen/autocast_mode.h>
 #include <torch/types.h>
+
+#include "core/format.h"
 
 namespace diffusers {
 namespace {
@@ -17,19 +18,6 @@ void check_sample_size(const OneOrMany<int64_t>& sample_size) {
   const auto& sizes = sample_size.values();
   require<ConfigError>(sizes.size() <= 2, "sample_size is {}, expected one number or two", sizes);
   for (const auto size : sizes) require_positive("sample_size", size);
-}
-
-void check_unet_sample(const Tensor& sample, int64_t in_channels, const Tensor& weight) {
-  require<TensorError>(sample.defined() && sample.dim() == 4 && sample.size(1) == in_channels,
-                       "sample: expected [B, {}, H, W], got {}", in_channels, describe(sample));
-  require<TensorError>(sample.size(2) > 0 && sample.size(3) > 0,
-                       "sample: height and width must be positive, got {}", describe(sample));
-  require<TensorError>(sample.device() == weight.device(), "sample is on {}, the model on {}",
-                       sample.device().str(), weight.device().str());
-  const bool autocast = at::autocast::is_autocast_enabled(sample.device().type());
-  require<TensorError>(autocast ? sample.is_floating_point() : sample.scalar_type() == weight.scalar_type(),
-                       "sample is {}, the model {}", dtype_name(sample.scalar_type()),
-                       dtype_name(weight.scalar_type()));
 }
 
 void check_unet_timestep(const at::Scalar& timestep) {

@@ -9,27 +9,12 @@
 #include <diffusers/core/one_or_many.h>
 #include <diffusers/core/tensor.h>
 
-#include "core/format.h"
+#include "models/checks.h"
 
 namespace diffusers {
 
-/// More than any model has; beyond, the making would take memory and time without end.
-inline constexpr int64_t kMostLayers = 1000;
-inline constexpr int64_t kMostChannels = 1 << 20;
-
-inline void require_positive(const char* key, int64_t value, int64_t most = kMostChannels) {
-  require<ConfigError>(value > 0 && value <= most, "{} is {}, expected a number from 1 to {}", key, value,
-                       most);
-}
-inline void require_positive(const char* key, const std::optional<int64_t>& value,
-                             int64_t most = kMostChannels) {
-  if (value) require_positive(key, *value, most);
-}
 void check_sample_size(const OneOrMany<int64_t>& sample_size);
 
-/// @param weight of the model's first layer, for dtype and device
-/// @throws TensorError naming both sides
-void check_unet_sample(const Tensor& sample, int64_t in_channels, const Tensor& weight);
 void check_unet_timestep(const at::Scalar& timestep);
 /// 0-dim, in Python's dtype of such a number: int64 or float64.
 Tensor unet_timestep(const at::Scalar& timestep);

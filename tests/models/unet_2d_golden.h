@@ -10,8 +10,7 @@
 
 #include <torch/types.h>
 
-#include "core/json.h"
-#include "support/golden.h"
+#include "models/model_golden.h"
 
 namespace diffusers::test {
 
@@ -33,30 +32,11 @@ inline std::vector<std::string> unet_2d_case_names(bool float64_only = false) {
   return names;
 }
 
-/// cos(0), cos(1), ...: what Python uses to move parameters and as gradient of the output.
-inline Tensor pattern(at::IntArrayRef shape, at::ScalarType dtype = at::kFloat) {
-  int64_t count = 1;
-  for (const auto size : shape) count *= size;
-  return torch::cos(torch::arange(count, torch::kFloat32)).reshape(shape).to(dtype);
-}
-
 /// A model with the weights that Python had in this case, before `perturb`.
 inline UNet2DModel make_case(const std::string& name) {
   const auto& entry = unet_2d_cases()["cases"].at(name);
   torch::manual_seed(entry["seed"].get<uint64_t>());
   return UNet2DModel::from_config(entry["config"].dump());
-}
-
-/// Moves the parameters that start as exact zeros and ones.
-template <class Model>
-void perturb(Model& model) {
-  const torch::NoGradGuard no_grad;
-  for (auto& item : model->named_parameters()) {
-    const auto& name = item.key();
-    if ((name.find("norm") != std::string::npos && name.find(".linear.") == std::string::npos) ||
-        name.starts_with("controlnet_"))
-      item.value() += 0.1 * pattern(item.value().sizes());
-  }
 }
 
 }  // namespace diffusers::test

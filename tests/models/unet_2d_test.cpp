@@ -2,26 +2,13 @@
 
 #include <diffusers/models/unet_2d.h>
 
-#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <torch/types.h>
-#include <zlib.h>
 
 #include "models/unet_2d_golden.h"
 
 namespace diffusers::test {
 namespace {
-
-// Sums in another order: a few float32 roundings for each layer, relative to the largest element of a tensor,
-// since an element near zero is a difference of larger numbers.
-constexpr double kFloat32Tolerance = 1e-4;
-constexpr double kFloat64Tolerance = 1e-9;
-
-void expect_close_to_scale(const Tensor& actual, const Tensor& expected, double tolerance,
-                           const std::string& label) {
-  const double scale = expected.numel() > 0 ? expected.abs().max().item<double>() : 0;
-  expect_close(actual, expected, tolerance, tolerance * scale, label);
-}
 
 class UNet2DModelGolden : public testing::TestWithParam<std::string> {};
 class UNet2DModelFloat64 : public testing::TestWithParam<std::string> {};
@@ -55,27 +42,7 @@ void compare_with_python(const std::string& name, at::ScalarType dtype) {
   expect_close_to_scale(output, golden[key + "output"], tolerance, name + " output");
   expect_close_to_scale(sample.grad(), golden[key + "grad_sample"], tolerance,
                         name + " gradient of the sample");
-  const auto sums = golden[key + "grad_sums"];
-  int64_t index = 0;
-  int64_t compared = 0;
-  for (const auto& item : model->named_parameters()) {
-    const auto row = sums[index++];
-    if (item.key().ends_with("to_k.bias")) continue;
-    const auto gradient =
-        item.value().grad().defined() ? item.value().grad() : torch::zeros_like(item.value());
-    const double scale = row[1].item<double>();
-    EXPECT_NEAR(gradient.to(at::kDouble).sum().item<double>(), row[0].item<double>(),
-                tolerance * scale + 1e-12)
-        << name << " sum of the gradient of " << item.key();
-    EXPECT_NEAR(gradient.to(at::kDouble).abs().sum().item<double>(), scale, tolerance * scale + 1e-12)
-        << name << " size of the gradient of " << item.key();
-    const auto stored = key + "grad/" + item.key();
-    if (!golden.contains(stored)) continue;
-    expect_close_to_scale(gradient, golden[stored], tolerance, name + " gradient of " + item.key());
-    ++compared;
-  }
-  EXPECT_EQ(index, sums.size(0));
-  EXPECT_GT(compared, 3);
+  expect_gradients(*model, golden, key, tolerance);
 }
 
 TEST_P(UNet2DModelGolden, ForwardAndBackwardMatchDiffusers) { compare_with_python(GetParam(), at::kFloat); }
@@ -83,20 +50,7 @@ TEST_P(UNet2DModelGolden, ForwardAndBackwardMatchDiffusers) { compare_with_pytho
 TEST_P(UNet2DModelFloat64, ForwardAndBackwardMatchDiffusers) { compare_with_python(GetParam(), at::kDouble); }
 
 TEST_P(UNet2DModelGolden, SameSeedGivesTheWeightsOfDiffusers) {
-  const auto& entry = unet_2d_cases()["cases"].at(GetParam());
-  const auto model = make_case(GetParam());
-  uLong bytes = 0;
-  uLong layout = 0;
-  for (const auto& item : model->named_parameters()) {
-    const auto tensor = item.value().detach().contiguous();
-    bytes =
-        crc32(bytes, static_cast<const Bytef*>(tensor.const_data_ptr()), static_cast<uInt>(tensor.nbytes()));
-    const auto line = fmt::format("{} {}\n", item.key(), shape_string(tensor.sizes()));
-    layout = crc32(layout, reinterpret_cast<const Bytef*>(line.data()), static_cast<uInt>(line.size()));
-  }
-  EXPECT_EQ(layout, entry["layout_crc32"].get<uint64_t>()) << "names, shapes or their order";
-  EXPECT_EQ(bytes, entry["weights_crc32"].get<uint64_t>()) << "bits of the weights";
-  EXPECT_EQ(model->num_parameters(), entry["num_parameters"].get<int64_t>());
+  expect_initial_weights(make_case(GetParam()), unet_2d_cases()["cases"].at(GetParam()));
 }
 
 TEST_P(UNet2DModelGolden, ConfigIsWrittenAsInDiffusers) {

@@ -153,6 +153,18 @@ def layout(model):
     return zlib.crc32(text.encode())
 
 
+def gradients(key, model, tensors):
+    """Sums of all gradients, and some of the gradients themselves."""
+    sums = []
+    for index, (parameter_name, parameter) in enumerate(model.named_parameters()):
+        gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+        sums.append([gradient.double().sum().item(), gradient.double().abs().sum().item()])
+        # A key bias has an exactly zero gradient; its rounding noise says nothing.
+        if index % 7 == 3 and gradient.numel() <= 1200 and not parameter_name.endswith("to_k.bias"):
+            tensors[f"{key}/grad/{parameter_name}"] = gradient
+    tensors[key + "/grad_sums"] = torch.tensor(sums, dtype=torch.float64)
+
+
 def arguments(model, run, dtype):
     generator = torch.Generator().manual_seed(7)
     size = run.get("size", [8, 8])
@@ -199,14 +211,7 @@ def run_case(name, seed, tensors, dtype):
         tensors[key + "/class_labels"] = labels
     tensors[key + "/output"] = output.detach()
     tensors[key + "/grad_sample"] = sample.grad
-    sums = []
-    for index, (parameter_name, parameter) in enumerate(model.named_parameters()):
-        gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
-        sums.append([gradient.double().sum().item(), gradient.double().abs().sum().item()])
-        # A key bias has an exactly zero gradient; its rounding noise says nothing.
-        if index % 7 == 3 and gradient.numel() <= 1200 and not parameter_name.endswith("to_k.bias"):
-            tensors[f"{key}/grad/{parameter_name}"] = gradient
-    tensors[key + "/grad_sums"] = torch.tensor(sums, dtype=torch.float64)
+    gradients(key, model, tensors)
     return entry
 
 

@@ -9,6 +9,7 @@
 #include <diffusers/core/enum_names.h>
 #include <diffusers/core/tensor.h>
 #include <diffusers/models/layers.h>
+#include <diffusers/models/spatial_norm.h>
 
 namespace diffusers {
 
@@ -35,6 +36,8 @@ struct AttentionLayerOptions {
   /// of those of the image (`AttnAddedKVProcessor`); cross_attention_dim is then a width of the image.
   std::optional<int64_t> added_kv_proj_dim = std::nullopt;
   std::optional<int64_t> norm_num_groups = std::nullopt;  ///< a group norm in front
+  std::optional<int64_t> spatial_norm_dim =
+      std::nullopt;  ///< a spatial norm in front, which takes latents of so many channels
   bool out_bias = true;
   bool only_cross_attention = false;  ///< with added_kv_proj_dim: no keys and values of the image
   double eps = 1e-5;
@@ -54,9 +57,10 @@ class AttentionImpl : public torch::nn::Module {
   /// attention of hidden_states to themselves
   /// @param attention_mask broadcasts to `[B, heads, L, S]`: boolean, true takes part; or added to the
   /// scores. With added_kv_proj_dim it is floating, and for the encoder's tokens only.
+  /// @param temb `[B, spatial_norm_dim, h, w]`, for a layer made with spatial_norm_dim
   /// @return shape of hidden_states
   Tensor forward(const Tensor& hidden_states, const Tensor& encoder_hidden_states = {},
-                 const Tensor& attention_mask = {}) const;
+                 const Tensor& attention_mask = {}, const Tensor& temb = {}) const;
   bool from_deprecated_attn_block() const { return options_.from_deprecated_attn_block; }
 
  private:
@@ -69,6 +73,7 @@ class AttentionImpl : public torch::nn::Module {
 
   AttentionLayerOptions options_;
   layers::GroupNorm group_norm_{nullptr};
+  SpatialNorm spatial_norm_{nullptr};
   layers::LayerNorm layer_norm_cross_{nullptr};
   layers::GroupNorm group_norm_cross_{nullptr};
   layers::Linear to_q_{nullptr};

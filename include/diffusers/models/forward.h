@@ -7,6 +7,14 @@ namespace diffusers {
 template <class Impl, class Config>
 class ModelHolder;
 
+class AutoencoderKLImpl;
+struct AutoencoderKLConfig;
+using AutoencoderKL = ModelHolder<AutoencoderKLImpl, AutoencoderKLConfig>;
+
+class T2IAdapterImpl;
+struct T2IAdapterConfig;
+using T2IAdapter = ModelHolder<T2IAdapterImpl, T2IAdapterConfig>;
+
 class UNet2DModelImpl;
 struct UNet2DModelConfig;
 using UNet2DModel = ModelHolder<UNet2DModelImpl, UNet2DModelConfig>;
@@ -16,5 +24,9 @@ struct UNet2DConditionModelConfig;
 using UNet2DConditionModel = ModelHolder<UNet2DConditionModelImpl, UNet2DConditionModelConfig>;
 
 class ControlNetModel;
+
+class VQModelImpl;
+struct VQModelConfig;
+using VQModel = ModelHolder<VQModelImpl, VQModelConfig>;
 
 }  // namespace diffusers

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -9,6 +10,7 @@
 #include <diffusers/core/enum_choice.h>
 #include <diffusers/core/tensor.h>
 #include <diffusers/models/layers.h>
+#include <diffusers/models/spatial_norm.h>
 
 namespace diffusers {
 
@@ -77,6 +79,14 @@ Tensor k_downsample_2d(const Tensor& hidden_states);
 /// Whether a residual block changes the resolution, and through which filter.
 enum class ResnetResample { kNone, kUp, kDown, kFirUp, kFirDown };
 
+/// What the residual blocks have in common, for lists that hold either kind.
+class ResnetBase : public torch::nn::Module {
+ public:
+  virtual Tensor forward(const Tensor& input, const Tensor& temb) const = 0;
+  virtual double dropout() const = 0;
+};
+using ResnetPointer = std::shared_ptr<ResnetBase>;
+
 struct ResnetBlock2DOptions {
   int64_t in_channels = 0;
   std::optional<int64_t> out_channels = std::nullopt;  ///< in_channels by default
@@ -97,13 +107,13 @@ struct ResnetBlock2DOptions {
 
 /// norm, activation, (resampling,) convolution, time embedding, norm, activation, dropout, convolution; added
 /// to the input or its 1x1 convolution (diffusers `ResnetBlock2D`).
-class ResnetBlock2DImpl : public torch::nn::Module {
+class ResnetBlock2DImpl : public ResnetBase {
  public:
   explicit ResnetBlock2DImpl(const ResnetBlock2DOptions& options);
   /// @param input `[B, in_channels, H, W]`
   /// @param temb `[B, temb_channels]`, undefined for a block without time embedding
-  Tensor forward(const Tensor& input, const Tensor& temb = {}) const;
-  double dropout() const { return options_.dropout; }
+  Tensor forward(const Tensor& input, const Tensor& temb = {}) const override;
+  double dropout() const override { return options_.dropout; }
 
  private:
   ResnetBlock2DOptions options_;
@@ -130,6 +140,10 @@ class AdaGroupNormImpl : public torch::nn::Module {
 };
 TORCH_MODULE(AdaGroupNorm);
 
+/// What the norms of a `ResnetBlockCondNorm2D` take: an embedding of the whole image, or latents place by
+/// place.
+enum class ResnetConditionalNorm { kAdaGroup, kSpatial };
+
 struct ResnetBlockCondNorm2DOptions {
   int64_t in_channels = 0;
   std::optional<int64_t> out_channels = std::nullopt;
@@ -139,24 +153,28 @@ struct ResnetBlockCondNorm2DOptions {
   std::optional<int64_t> groups_out = std::nullopt;
   double eps = 1e-6;
   layers::Activation non_linearity = layers::Activation::kSilu;
+  ResnetConditionalNorm time_embedding_norm = ResnetConditionalNorm::kAdaGroup;
   double output_scale_factor = 1.0;
   bool conv_shortcut_bias = true;
   std::optional<int64_t> conv_2d_out_channels = std::nullopt;
 };
 
-/// A residual block whose two norms take the time embedding (diffusers `ResnetBlockCondNorm2D` with
-/// "ada_group").
-class ResnetBlockCondNorm2DImpl : public torch::nn::Module {
+/// A residual block whose two norms take the time embedding, or latents (diffusers `ResnetBlockCondNorm2D`).
+class ResnetBlockCondNorm2DImpl : public ResnetBase {
  public:
   explicit ResnetBlockCondNorm2DImpl(const ResnetBlockCondNorm2DOptions& options);
-  Tensor forward(const Tensor& input, const Tensor& temb) const;
-  double dropout() const { return options_.dropout; }
+  /// @param input `[B, in_channels, H, W]`
+  /// @param temb `[B, temb_channels]`; `[B, temb_channels, h, w]` for `kSpatial`
+  Tensor forward(const Tensor& input, const Tensor& temb) const override;
+  double dropout() const override { return options_.dropout; }
 
  private:
   ResnetBlockCondNorm2DOptions options_;
   AdaGroupNorm norm1_{nullptr};
+  SpatialNorm spatial_norm1_{nullptr};
   layers::Conv2d conv1_{nullptr};
   AdaGroupNorm norm2_{nullptr};
+  SpatialNorm spatial_norm2_{nullptr};
   layers::Conv2d conv2_{nullptr};
   layers::Conv2d conv_shortcut_{nullptr};
 };

@@ -74,6 +74,7 @@ class UNetBlock : public torch::nn::Module {
   virtual AdapterPlace adapter_place() const { return AdapterPlace::kAfter; }
 
  protected:
+  Tensor run_resnet(const ResnetPointer& resnet, const Tensor& hidden_states, const Tensor& temb) const;
   Tensor run_resnet(const ResnetBlock2D& resnet, const Tensor& hidden_states, const Tensor& temb) const;
   Tensor run_resnet(const ResnetBlockCondNorm2D& resnet, const Tensor& hidden_states,
                     const Tensor& temb) const;
@@ -140,6 +141,9 @@ struct UNetMidBlock2DOptions {
   bool add_attention = true;
   int64_t attention_head_dim = 1;
   double output_scale_factor = 1.0;
+  /// All norms are spatial norms, and take latents of so many channels as temb (Python:
+  /// resnet_time_scale_shift = "spatial").
+  std::optional<int64_t> spatial_norm_dim = std::nullopt;
 };
 
 /// The block between the down and the up blocks: a residual block, then attention and a residual block
@@ -148,11 +152,12 @@ class UNetMidBlock2DImpl : public UNetBlock {
  public:
   explicit UNetMidBlock2DImpl(const UNetMidBlock2DOptions& options);
   void run(UNetState& state) const override;
+  /// @param temb `[B, temb_channels]`, or `[B, spatial_norm_dim, h, w]`
   Tensor forward(const Tensor& hidden_states, const Tensor& temb = {}) const;
 
  private:
   layers::ModuleVector<Attention> attentions_;
-  layers::ModuleVector<ResnetBlock2D> resnets_;
+  layers::ModuleVector<ResnetPointer> resnets_;
 };
 TORCH_MODULE(UNetMidBlock2D);
 

@@ -1,0 +1,32 @@
+#include "models/checks.h"
+
+#include <ATen/autocast_mode.h>
+#include <torch/types.h>
+
+#include "core/format.h"
+
+namespace diffusers {
+
+void require_positive(const char* key, int64_t value, int64_t most) {
+  require<ConfigError>(value > 0 && value <= most, "{} is {}, expected a number from 1 to {}", key, value,
+                       most);
+}
+
+void require_positive(const char* key, const std::optional<int64_t>& value, int64_t most) {
+  if (value) require_positive(key, *value, most);
+}
+
+void require_image(const char* name, const Tensor& image, int64_t channels, const Tensor& weight) {
+  require<TensorError>(image.defined() && image.dim() == 4 && image.size(1) == channels,
+                       "{}: expected [B, {}, H, W], got {}", name, channels, describe(image));
+  require<TensorError>(image.size(2) > 0 && image.size(3) > 0,
+                       "{}: height and width must be positive, got {}", name, describe(image));
+  require<TensorError>(image.device() == weight.device(), "{} is on {}, the model on {}", name,
+                       image.device().str(), weight.device().str());
+  const bool autocast = at::autocast::is_autocast_enabled(image.device().type());
+  require<TensorError>(autocast ? image.is_floating_point() : image.scalar_type() == weight.scalar_type(),
+                       "{} is {}, the model {}", name, dtype_name(image.scalar_type()),
+                       dtype_name(weight.scalar_type()));
+}
+
+}  // namespace diffusers

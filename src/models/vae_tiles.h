@@ -1,0 +1,23 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+#include <diffusers/core/tensor.h>
+
+namespace diffusers {
+
+/// Square tiles of an image on its way through an encoder or decoder.
+struct TileSizes {
+  int64_t input_size;     ///< side of a tile that goes in
+  int64_t output_size;    ///< side of what comes out of it
+  double overlap_factor;  ///< of neighbours, in [0, 1)
+};
+
+/// Runs `function` on overlapping tiles of `input` `[B, C, H, W]`, blends the overlaps linearly and joins the
+/// results.
+/// @throws ConfigError for sizes or an overlap that leave no tile
+Tensor run_in_tiles(const Tensor& input, const TileSizes& sizes,
+                    const std::function<Tensor(const Tensor&)>& function);
+
+}  // namespace diffusers

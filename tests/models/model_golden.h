@@ -1,0 +1,94 @@
+#pragma once
+
+// What the comparisons of models with Python share; tests/reference/models.py has the other side.
+
+#include <string>
+
+#include <diffusers/core/tensor.h>
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <torch/nn/module.h>
+#include <torch/types.h>
+#include <zlib.h>
+
+#include "core/json.h"
+#include "support/golden.h"
+
+namespace diffusers::test {
+
+// Sums in another order: a few float32 roundings for each layer, relative to the largest element of a tensor,
+// since an element near zero is a difference of larger numbers.
+inline constexpr double kFloat32Tolerance = 1e-4;
+inline constexpr double kFloat64Tolerance = 1e-9;
+
+/// cos(0), cos(1), ...: what Python uses to move parameters and as gradient of the output.
+inline Tensor pattern(at::IntArrayRef shape, at::ScalarType dtype = at::kFloat) {
+  int64_t count = 1;
+  for (const auto size : shape) count *= size;
+  return torch::cos(torch::arange(count, torch::kFloat32)).reshape(shape).to(dtype);
+}
+
+/// Moves the parameters that start as exact zeros and ones.
+template <class Holder>
+void perturb(Holder& model) {
+  const torch::NoGradGuard no_grad;
+  for (auto& item : model->named_parameters()) {
+    const auto& name = item.key();
+    if ((name.find("norm") != std::string::npos && name.find(".linear.") == std::string::npos) ||
+        name.starts_with("controlnet_"))
+      item.value() += 0.1 * pattern(item.value().sizes());
+  }
+}
+
+inline void expect_close_to_scale(const Tensor& actual, const Tensor& expected, double tolerance,
+                                  const std::string& label) {
+  const double scale = expected.numel() > 0 ? expected.abs().max().item<double>() : 0;
+  expect_close(actual, expected, tolerance, tolerance * scale, label);
+}
+
+/// The gradients of all parameters by their sums, and those that Python stored element by element.
+inline void expect_gradients(const torch::nn::Module& model, const Golden& golden, const std::string& key,
+                             double tolerance) {
+  const auto sums = golden[key + "grad_sums"];
+  int64_t index = 0;
+  int64_t compared = 0;
+  for (const auto& item : model.named_parameters()) {
+    const auto row = sums[index++];
+    // Rounding noise: the gradient of a key bias is exactly zero.
+    if (item.key().ends_with("to_k.bias") || item.key().ends_with("k_proj.bias")) continue;
+    const auto gradient =
+        item.value().grad().defined() ? item.value().grad() : torch::zeros_like(item.value());
+    const double scale = row[1].item<double>();
+    EXPECT_NEAR(gradient.to(at::kDouble).sum().item<double>(), row[0].item<double>(),
+                tolerance * scale + 1e-12)
+        << key << " sum of the gradient of " << item.key();
+    EXPECT_NEAR(gradient.to(at::kDouble).abs().sum().item<double>(), scale, tolerance * scale + 1e-12)
+        << key << " size of the gradient of " << item.key();
+    const auto stored = key + "grad/" + item.key();
+    if (!golden.contains(stored)) continue;
+    expect_close_to_scale(gradient, golden[stored], tolerance, key + " gradient of " + item.key());
+    ++compared;
+  }
+  EXPECT_EQ(index, sums.size(0));
+  EXPECT_GT(compared, 0);
+}
+
+/// A new model has Python's parameters: names, shapes, order and bits.
+template <class Holder>
+void expect_initial_weights(const Holder& model, const Json& entry) {
+  uLong bytes = 0;
+  uLong layout = 0;
+  for (const auto& item : model->named_parameters()) {
+    const auto tensor = item.value().detach().contiguous();
+    bytes =
+        crc32(bytes, static_cast<const Bytef*>(tensor.const_data_ptr()), static_cast<uInt>(tensor.nbytes()));
+    const auto line = fmt::format("{} {}\n", item.key(), shape_string(tensor.sizes()));
+    layout = crc32(layout, reinterpret_cast<const Bytef*>(line.data()), static_cast<uInt>(line.size()));
+  }
+  EXPECT_EQ(layout, entry["layout_crc32"].get<uint64_t>()) << "names, shapes or their order";
+  EXPECT_EQ(bytes, entry["weights_crc32"].get<uint64_t>()) << "bits of the weights";
+  EXPECT_EQ(model->num_parameters(), entry["num_parameters"].get<int64_t>());
+}
+
+}  // namespace diffusers::test
