@@ -17,6 +17,11 @@
 
 namespace diffusers {
 
+namespace text {
+struct CLIPTokenizerState;
+struct TokenEntry;
+}  // namespace text
+
 /// How far short sequences are filled up with the pad token: to the longest of the call, to `max_length`, or
 /// not at all.
 enum class Padding { kLongest, kMaxLength, kDoNotPad };
@@ -119,8 +124,8 @@ class CLIPTokenizer {
   ///   work
   static CLIPTokenizer from_pretrained(const std::filesystem::path& folder,
                                        const TokenizerLoadOptions& options = {});
-  /// Writes all of these files but `added_tokens.json`, which only old versions of transformers need where
-  /// tokens were added. The folder is made if need be.
+  /// Writes all of these files but `added_tokens.json`, whose content stands in the others. The folder is
+  /// made if need be.
   /// @throws FileError
   void save_pretrained(const std::filesystem::path& folder) const;
 
@@ -148,11 +153,10 @@ class CLIPTokenizer {
   /// of the text encoder has to grow with them (`resize_token_embeddings`).
   /// @return how many were added
   int64_t add_tokens(const std::vector<std::string>& tokens, bool special_tokens = false);
-  int64_t add_tokens(const std::vector<AddedToken>& tokens);
+  int64_t add_tokens(std::initializer_list<AddedToken> tokens);
 
   /// The id of a token; that of the unknown token if there is none.
   int64_t convert_tokens_to_ids(std::string_view token) const;
-  std::vector<int64_t> convert_tokens_to_ids(const std::vector<std::string>& tokens) const;
   /// nullopt if no token has this id.
   std::optional<std::string> convert_ids_to_tokens(int64_t id) const;
 
@@ -173,9 +177,9 @@ class CLIPTokenizer {
   TokenizerSide truncation_side() const;
 
  private:
-  struct State;
-  explicit CLIPTokenizer(std::shared_ptr<const State> state);
-  std::shared_ptr<const State> state_;
+  int64_t add_entries(const std::vector<text::TokenEntry>& tokens);
+  explicit CLIPTokenizer(std::shared_ptr<const text::CLIPTokenizerState> state);
+  std::shared_ptr<const text::CLIPTokenizerState> state_;  ///< never changes; add_tokens makes another
 };
 
 }  // namespace diffusers
