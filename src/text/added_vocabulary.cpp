@@ -64,17 +64,22 @@ const AddedVocabulary::Patterns::Pattern* AddedVocabulary::Patterns::match(std::
 }
 
 int64_t AddedVocabulary::add(const std::vector<TokenEntry>& tokens, const BytePairEncoding& model) {
+  int64_t next_id = std::max(tokens_.empty() ? 0 : tokens_.rbegin()->first + 1, model.size());
   int64_t count = 0;
   for (const auto& token : tokens) {
     if (token.content.empty()) continue;
     require<TextError>(is_utf8(token.content), "the added token {} is not UTF-8", escaped(token.content));
-    if (token.special && special_.insert(token.content).second) special_tokens_.push_back(token);
-    if (ids_.contains(token.content)) continue;
-    const auto id = model.token_to_id(token.content).value_or(std::max(largest_id_ + 1, model.size()));
-    largest_id_ = std::max(largest_id_, id);
-    ids_.emplace(token.content, id);
-    tokens_.insert_or_assign(id, token);
-    if (!special_.contains(token.content)) plain_tokens_.push_back(token);
+    auto id = token_to_id(token.content);
+    if (id && tokens_.at(*id) == token) continue;
+    if (!id) id = model.token_to_id(token.content);
+    if (!id) id = next_id++;
+    if (token.normalized) {
+      if (auto normalized = normalize_for_clip(token.content); normalized != token.content)
+        normalized_.insert_or_assign(*id, std::move(normalized));
+    }
+    if (token.special) special_.insert(token.content);
+    ids_.insert_or_assign(token.content, *id);
+    tokens_.insert_or_assign(*id, token);
     ++count;
   }
   refresh();
@@ -84,14 +89,12 @@ int64_t AddedVocabulary::add(const std::vector<TokenEntry>& tokens, const BytePa
 void AddedVocabulary::refresh() {
   in_text_ = {};
   in_normalized_ = {};
-  for (const auto* list : {&special_tokens_, &plain_tokens_}) {
-    for (const auto& token : *list) {
-      const auto id = ids_.at(token.content);
-      if (token.normalized) {
-        in_normalized_.add(normalize_for_clip(token.content), id);
-      } else {
-        in_text_.add(token.content, id);
-      }
+  for (const auto& [id, token] : tokens_) {
+    if (!token.normalized) {
+      in_text_.add(token.content, id);
+    } else {
+      const auto normalized = normalized_.find(id);
+      in_normalized_.add(normalized == normalized_.end() ? token.content : normalized->second, id);
     }
   }
 }
@@ -116,7 +119,7 @@ void AddedVocabulary::split_at(const Patterns& patterns, std::string_view text, 
     // A token that stripped the spaces on its right may have taken the beginning of this one.
     begin = std::max(begin, done);
     if (done < begin) on_text(text.substr(done, begin - done));
-    on_token(pattern->id);
+    on_token(pattern->id, text.substr(begin, end - begin));
     done = std::max(done, end);
   }
   if (done < text.size()) on_text(text.substr(done));
@@ -136,9 +139,10 @@ std::optional<int64_t> AddedVocabulary::token_to_id(std::string_view token) cons
   return found == ids_.end() ? std::nullopt : std::optional(found->second);
 }
 
-const TokenEntry* AddedVocabulary::id_to_token(int64_t id) const {
+std::optional<std::string> AddedVocabulary::id_to_token(int64_t id) const {
+  if (const auto found = normalized_.find(id); found != normalized_.end()) return found->second;
   const auto found = tokens_.find(id);
-  return found == tokens_.end() ? nullptr : &found->second;
+  return found == tokens_.end() ? std::nullopt : std::optional(found->second.content);
 }
 
 }  // namespace diffusers::text

@@ -21,13 +21,14 @@ namespace diffusers::text {
 /// added tokens, too.
 class AddedVocabulary {
  public:
-  /// Adds tokens. One that is there already is left as it is; one that the vocabulary has keeps its id,
+  /// Adds tokens. One that is there already takes the new flags; one that the vocabulary has keeps its id,
   /// others get the next free ones.
-  /// @return how many were added
+  /// @return how many were added or changed
   /// @throws TextError if one is not UTF-8
   int64_t add(const std::vector<TokenEntry>& tokens, const BytePairEncoding& model);
 
-  using OnToken = std::function<void(int64_t)>;
+  /// Receives an added token and what it matched in the text.
+  using OnToken = std::function<void(int64_t, std::string_view)>;
   using OnText = std::function<void(std::string_view)>;
   /// Calls `on_token` for the added tokens in a text and `on_text` for the normalised text between them, in
   /// order.
@@ -36,7 +37,8 @@ class AddedVocabulary {
   void split(std::string_view text, bool split_special, const OnToken& on_token, const OnText& on_text) const;
 
   std::optional<int64_t> token_to_id(std::string_view token) const;
-  const TokenEntry* id_to_token(int64_t id) const;
+  /// The token as decoding shows it: normalised if it is looked for so.
+  std::optional<std::string> id_to_token(int64_t id) const;
   bool is_special(std::string_view token) const { return special_.contains(std::string(token)); }
   const std::map<int64_t, TokenEntry>& tokens() const { return tokens_; }
 
@@ -55,12 +57,10 @@ class AddedVocabulary {
                 const OnText& on_text) const;
   void refresh();
 
-  std::vector<TokenEntry> special_tokens_;  ///< as they were first added
-  std::vector<TokenEntry> plain_tokens_;
-  std::set<std::string> special_;
   std::map<std::string, int64_t, std::less<>> ids_;
   std::map<int64_t, TokenEntry> tokens_;
-  int64_t largest_id_ = -1;
+  std::map<int64_t, std::string> normalized_;  ///< of the tokens whose normalised content is another
+  std::set<std::string> special_;
   Patterns in_text_;        ///< looked for in the text as it is
   Patterns in_normalized_;  ///< looked for in the normalised text
 };

@@ -1,5 +1,6 @@
 #include "text/clip_layers.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 

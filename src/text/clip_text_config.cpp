@@ -58,7 +58,7 @@ constexpr std::string_view kTransformersVersion = "5.24.0";
 constexpr int64_t kMostLayers = 1000;
 constexpr int64_t kMostChannels = 1 << 20;
 
-void require_in_range(const char* key, int64_t value, int64_t most) {
+void require_count(const char* key, int64_t value, int64_t most) {
   require<ConfigError>(value > 0 && value <= most, "{} is {}, expected a number from 1 to {}", key, value,
                        most);
 }
@@ -71,18 +71,18 @@ void require_not_negative(const char* key, double value) {
 }  // namespace
 
 void check_config(const CLIPTextConfig& config, bool with_projection) {
-  require_in_range("vocab_size", config.vocab_size, INT32_MAX);
-  require_in_range("hidden_size", config.hidden_size, kMostChannels);
-  require_in_range("intermediate_size", config.intermediate_size, kMostChannels);
-  require_in_range("num_hidden_layers", config.num_hidden_layers, kMostLayers);
-  require_in_range("num_attention_heads", config.num_attention_heads, kMostChannels);
-  require_in_range("max_position_embeddings", config.max_position_embeddings, INT32_MAX);
+  require_count("vocab_size", config.vocab_size, INT32_MAX);
+  require_count("hidden_size", config.hidden_size, kMostChannels);
+  require_count("intermediate_size", config.intermediate_size, kMostChannels);
+  require_count("num_hidden_layers", config.num_hidden_layers, kMostLayers);
+  require_count("num_attention_heads", config.num_attention_heads, kMostChannels);
+  require_count("max_position_embeddings", config.max_position_embeddings, INT32_MAX);
   require<ConfigError>(config.hidden_size % config.num_attention_heads == 0,
                        "hidden_size is {}, expected a multiple of num_attention_heads, {}",
                        config.hidden_size, config.num_attention_heads);
   if (with_projection) {
     require<ConfigError>(config.projection_dim.has_value(), "projection_dim is null, expected a number");
-    require_in_range("projection_dim", *config.projection_dim, kMostChannels);
+    require_count("projection_dim", *config.projection_dim, kMostChannels);
   }
   activation_function(config.hidden_act);
   require_not_negative("layer_norm_eps", config.layer_norm_eps);

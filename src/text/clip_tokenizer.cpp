@@ -27,16 +27,21 @@ CLIPTokenizerState::CLIPTokenizerState(Vocabulary vocabulary,
     : model(std::make_shared<const BytePairEncoding>(std::move(vocabulary), special_tokens.unk.content)),
       special(std::move(special_tokens)),
       settings(std::move(tokenizer_settings)) {
-  std::vector<TokenEntry> named{special.bos, special.eos, special.unk, special.pad};
-  named.insert(named.end(), special.named.begin(), special.named.end());
+  std::vector<TokenEntry> wanted{special.bos, special.eos, special.unk, special.pad};
+  wanted.insert(wanted.end(), special.named.begin(), special.named.end());
   std::set<std::string> names;
-  for (const auto& token : named) names.insert(token.content);
+  for (const auto& token : wanted) names.insert(token.content);
+  wanted.insert(wanted.end(), special.extra.begin(), special.extra.end());
 
-  // In Python's order, which decides about ids and about the flags of tokens that stand in several places.
+  // In Python's order, which decides about ids; of tokens that stand there twice, the last one's flags count.
   std::vector<TokenEntry> tokens;
-  for (const auto& [id, token] : added_tokens) tokens.push_back(token);
-  tokens.insert(tokens.end(), named.begin(), named.end());
-  tokens.insert(tokens.end(), special.extra.begin(), special.extra.end());
+  std::set<std::string> from_file;
+  for (const auto& [id, token] : added_tokens) {
+    tokens.push_back(token);
+    from_file.insert(token.content);
+  }
+  for (const auto& token : wanted)
+    if (!from_file.contains(token.content)) tokens.push_back(token);
   for (auto& token : tokens) token.special = token.special || names.contains(token.content);
   added.add(tokens, *model);
   for (const auto& [id, token] : added_tokens) {
@@ -56,15 +61,25 @@ int64_t CLIPTokenizerState::id_of(std::string_view token) const {
 }
 
 std::optional<std::string> CLIPTokenizerState::token_of(int64_t id) const {
-  if (const auto* token = added.id_to_token(id)) return token->content;
-  return model->id_to_token(id);
+  const auto token = added.id_to_token(id);
+  return token ? token : model->id_to_token(id);
 }
 
-void CLIPTokenizerState::encode(std::string_view text, std::vector<int64_t>& ids) const {
+void CLIPTokenizerState::encode(std::string_view text, std::vector<int64_t>& ids,
+                                std::vector<std::string>* matched) const {
   added.split(
-      text, settings.split_special_tokens, [&](int64_t id) { ids.push_back(id); },
+      text, settings.split_special_tokens,
+      [&](int64_t id, std::string_view match) {
+        ids.push_back(id);
+        if (matched != nullptr) matched->emplace_back(match);
+      },
       [&](std::string_view piece) {
-        for (const auto word : split_into_words(piece)) model->encode(word, ids);
+        for (const auto word : split_into_words(piece)) {
+          const auto before = ids.size();
+          model->encode(word, ids);
+          for (auto i = before; matched != nullptr && i < ids.size(); ++i)
+            matched->push_back(model->id_to_token(ids[i]).value_or(special.unk.content));
+        }
       });
 }
 
@@ -273,9 +288,9 @@ std::vector<int64_t> CLIPTokenizer::encode(std::string_view text, bool add_speci
 }
 
 std::vector<std::string> CLIPTokenizer::tokenize(std::string_view text) const {
+  std::vector<int64_t> ids;
   std::vector<std::string> tokens;
-  for (const auto id : encode(text, /*add_special_tokens=*/false))
-    tokens.push_back(state_->token_of(id).value_or(unk_token()));
+  state_->encode(text, ids, &tokens);
   return tokens;
 }
 

@@ -116,7 +116,7 @@ TokenizerSide read_side(const Json& config, const char* key, const std::string& 
   return side;
 }
 
-bool read_flag(const Json& config, const char* key, const std::string& where) {
+bool config_flag(const Json& config, const char* key, const std::string& where) {
   const auto found = config.find(key);
   if (found == config.end() || found->is_null()) return false;
   require<ConfigError>(found->is_boolean(), "{}: {} is {}, expected true or false", where, key,
@@ -128,7 +128,7 @@ TokenizerSettings read_settings(const Json& config, const std::string& where) {
   TokenizerSettings settings{.model_max_length = kPositionsOfClip,
                              .padding_side = read_side(config, "padding_side", where),
                              .truncation_side = read_side(config, "truncation_side", where),
-                             .split_special_tokens = read_flag(config, "split_special_tokens", where),
+                             .split_special_tokens = config_flag(config, "split_special_tokens", where),
                              .source = config.empty() ? "" : config.dump()};
   for (const char* key : {"model_max_length", "max_len"}) {
     const auto found = config.find(key);
@@ -159,10 +159,12 @@ Json read_config(const std::filesystem::path& folder, std::map<int64_t, TokenEnt
     }
     return config;
   }
-  for (auto& [key, value] : read_object(folder, kSpecialTokensFile).items()) config[key] = value;
+  const auto special = read_object(folder, kSpecialTokensFile);
+  for (const auto& [key, value] : special.items()) config[key] = value;
   const auto added_path = path_in(folder, kAddedTokensFile);
   std::map<int64_t, TokenEntry> from_file;
-  for (const auto& [content, id] : read_object(folder, kAddedTokensFile).items())
+  const auto added = read_object(folder, kAddedTokensFile);
+  for (const auto& [content, id] : added.items())
     from_file.insert_or_assign(parse_token_id(id, content, added_path), TokenEntry{.content = content});
   for (auto& [id, token] : from_file) {
     const auto is_it = [&, &wanted = token](const Json& value) {

@@ -50,7 +50,9 @@ struct CLIPTokenizerState {
   /// The id of a token, added or not; that of the unknown one if there is none.
   int64_t id_of(std::string_view token) const;
   std::optional<std::string> token_of(int64_t id) const;
-  void encode(std::string_view text, std::vector<int64_t>& ids) const;
+  /// @param matched receives the tokens as they stand in the text, if not null
+  void encode(std::string_view text, std::vector<int64_t>& ids,
+              std::vector<std::string>* matched = nullptr) const;
   int64_t size() const;
 };
 

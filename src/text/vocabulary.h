@@ -38,6 +38,7 @@ struct TokenEntry {
   bool rstrip = false;
   bool normalized = true;
   bool special = false;
+  bool operator==(const TokenEntry&) const = default;
 };
 
 /// @param where what the text is (a path), for messages

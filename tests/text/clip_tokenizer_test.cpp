@@ -134,8 +134,8 @@ TEST(CLIPTokenizer, OptionsThatCannotWorkAreRefused) {
                  "max_length is 6");
   auto config = small_config();
   config.pad_token = {};
-  expect_throws_with<ConfigError>([&] { CLIPTokenizer(config)("ab", {.padding = Padding::kLongest}); },
-                                  "pad_token");
+  const CLIPTokenizer no_pad(config);
+  expect_throws_with<ConfigError>([&] { no_pad("ab", {.padding = Padding::kLongest}); }, "pad_token");
   config.eos_token = {};
   expect_throws_with<ConfigError>([&] { CLIPTokenizer{config}; }, "eos_token");
   config = small_config();
