@@ -67,18 +67,18 @@ BytePairEncoding::BytePairEncoding(Vocabulary vocabulary, std::string unk_token)
     require<ConfigError>(is_new, "the tokens {} and {} have the same id, {}", escaped(*found->second),
                          escaped(token), id);
   }
-  int64_t rank = 0;
-  for (const auto& [left, right] : vocabulary_.merges) {
+  for (std::size_t rank = 0; rank < vocabulary_.merges.size(); ++rank) {
+    const auto& merge = vocabulary_.merges[rank];
     const auto id_of = [&](const std::string& token) {
       const auto found = vocabulary_.tokens.find(token);
       require<ConfigError>(found != vocabulary_.tokens.end(),
-                           "merge {} ({} and {}): the vocabulary has no token {}", rank, escaped(left),
-                           escaped(right), escaped(token));
+                           "merge {} ({} and {}): the vocabulary has no token {}", rank, escaped(merge.first),
+                           escaped(merge.second), escaped(token));
       return found->second;
     };
     // Of a merge that stands twice the last counts, as in Python.
-    merges_[pair_key(id_of(left), id_of(right))] = {.rank = rank, .id = id_of(left + right)};
-    ++rank;
+    merges_[pair_key(id_of(merge.first), id_of(merge.second))] = {.rank = static_cast<int64_t>(rank),
+                                                                  .id = id_of(merge.first + merge.second)};
   }
   const auto& alphabet = ByteAlphabet::instance();
   for (unsigned byte = 0; byte < 256; ++byte) {

@@ -61,13 +61,14 @@ Tensor check_input_ids(const Tensor& input_ids, const CLIPTextConfig& config, at
 }
 
 /// `[1 or B, L]`
-Tensor check_position_ids(const Tensor& position_ids, const Tensor& input_ids, const CLIPTextConfig& config) {
+Tensor check_position_ids(const Tensor& given, const Tensor& input_ids, const CLIPTextConfig& config) {
   const auto length = input_ids.size(1);
-  if (!position_ids.defined()) return at::arange(length, input_ids.options()).unsqueeze(0);
+  if (!given.defined()) return at::arange(length, input_ids.options()).unsqueeze(0);
+  const auto position_ids = given.dim() == 1 ? given.unsqueeze(0) : given;
   const bool fits = position_ids.dim() == 2 && position_ids.size(1) == length &&
                     (position_ids.size(0) == input_ids.size(0) || position_ids.size(0) == 1);
   require<TensorError>(fits, "position_ids: expected integers [{} or 1, {}], got {}", input_ids.size(0),
-                       length, describe(position_ids));
+                       length, describe(given));
   require_integers("position_ids", position_ids);
   require<TensorError>(position_ids.device() == input_ids.device(), "position_ids are on {}, input_ids on {}",
                        position_ids.device().str(), input_ids.device().str());

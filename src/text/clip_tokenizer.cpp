@@ -105,10 +105,9 @@ text::TokenEntry entry_of(const AddedToken& token) {
 }
 
 text::CLIPTokenizerState state_of_config(const CLIPTokenizerConfig& config) {
-  for (const auto& [key, token] : {std::pair<const char*, const AddedToken*>{"unk_token", &config.unk_token},
-                                   {"bos_token", &config.bos_token},
-                                   {"eos_token", &config.eos_token}})
-    require<ConfigError>(!token->content.empty(), "{} is empty", key);
+  require<ConfigError>(!config.unk_token.content.empty(), "unk_token is empty");
+  require<ConfigError>(!config.bos_token.content.empty(), "bos_token is empty");
+  require<ConfigError>(!config.eos_token.content.empty(), "eos_token is empty");
   require<ConfigError>(!config.model_max_length || *config.model_max_length > 0,
                        "model_max_length is {}, expected a positive number",
                        config.model_max_length.value_or(0));

@@ -44,9 +44,9 @@ def read_config():
     return json.loads((VOCABULARY / "tokenizer_config.json").read_text())
 
 
-def write_json(path, value):
+def write_json(path, value, indent=1):
     # json.dumps leaves DEL as it is, which the reader of the tests refuses outside of escapes.
-    path.write_text(json.dumps(value, indent=1, sort_keys=True).replace("\x7f", "\\u007f") + "\n")
+    path.write_text(json.dumps(value, indent=indent, sort_keys=True).replace("\x7f", "\\u007f") + "\n")
 
 
 def tokenizer_folders(out):
@@ -117,7 +117,7 @@ def tokenizers(out):
     shutil.rmtree(folder, ignore_errors=True)
     tokenizer.save_pretrained(folder)
     shutil.rmtree(scratch)
-    write_json(out / "clip_tokenizer.json", golden)
+    write_json(out / "clip_tokenizer.json", golden, indent=None)
 
 
 # ---- text models ---------------------------------------------------------------------------------------------------
