@@ -103,8 +103,9 @@ TEST(CLIPTokenizerFiles, ConfigSaysLengthSidesAndTokens) {
 
 TEST(CLIPTokenizerFiles, OldFilesOfAddedAndSpecialTokensAreRead) {
   SmallFolder folder;
-  folder.write("special_tokens_map.json", R"({"pad_token": "b", "eos_token": {"content": "<|endoftext|>",
-                 "lstrip": false, "normalized": true, "rstrip": false, "single_word": false}})");
+  const std::string end = R"({"content": "<|endoftext|>", "lstrip": false, "normalized": true})";
+  folder.write("special_tokens_map.json",
+               "{\"pad_token\": \"b\", \"eos_token\": " + end + ", \"unk_token\": " + end + "}");
   EXPECT_EQ(folder.encode("a <|ENDOFTEXT|> b"), (Ids{2, 6, 1}));
   folder.write("added_tokens.json", R"({"<x>": 9, "<y>": 7})");
   EXPECT_EQ(folder.encode("<x> <y> <X>"), (Ids{8, 7, 8})) << "numbered anew, in the order of their ids";
