@@ -4,6 +4,7 @@
     run.py --environment DIR [--torch-site DIR] environment          makes the environment
     run.py --environment DIR goldens [--only TOPIC]                  remakes and compares the golden tensors
     run.py --environment DIR exchange --program interop_exchange     Python opens what C++ saved, and the reverse
+    run.py --environment DIR text --program interop_text             the same for tokenizers with CLIP's vocabulary
 
 Ends with 77 (ctest: skipped) where the environment is missing and cannot be made, for want of network or pip.
 """
@@ -106,13 +107,38 @@ def exchange(environment, program):
     return 0
 
 
+def text(environment, program):
+    vocabulary = environment.parent / "clip-vocabulary"
+    if not (vocabulary / ".complete").exists():
+        failed = subprocess.run([sys.executable, HERE / "clip_vocabulary.py", "download", vocabulary]).returncode
+        if failed:
+            return failed
+        (vocabulary / ".complete").touch()
+    script = HERE / "text.py"
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        steps = [
+            ("Both tokenize", lambda: run_python(environment, script, "ids", vocabulary, program)),
+            ("C++ saves", lambda: subprocess.run([program, "save", folder / "cpp", vocabulary]).returncode),
+            ("Python opens what C++ saved", lambda: run_python(environment, script, "check", folder / "cpp")),
+            ("Python saves", lambda: run_python(environment, script, "save", folder / "python", vocabulary)),
+            ("C++ opens what Python saved", lambda: subprocess.run([program, "check", folder / "python"]).returncode),
+        ]
+        for title, step in steps:
+            print(title, flush=True)
+            if step() != 0:
+                print(f"failed: {title}")
+                return 1
+    return 0
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--environment", type=pathlib.Path, required=True)
     parser.add_argument("--torch-site", type=pathlib.Path, help="site-packages that holds torch")
-    parser.add_argument("action", choices=["environment", "goldens", "exchange"])
+    parser.add_argument("action", choices=["environment", "goldens", "exchange", "text"])
     parser.add_argument("--only", help="goldens: one script, without .py")
-    parser.add_argument("--program", type=pathlib.Path, help="exchange: the C++ side")
+    parser.add_argument("--program", type=pathlib.Path, help="exchange, text: the C++ side")
     arguments = parser.parse_args()
     if not make_environment(arguments.environment, arguments.torch_site):
         print(f"SKIPPED: there is no Python diffusers 0.42.1 in {arguments.environment}, and it could not be installed. "
@@ -122,6 +148,8 @@ def main():
         return goldens(arguments.environment, arguments.only)
     if arguments.action == "exchange":
         return exchange(arguments.environment, arguments.program)
+    if arguments.action == "text":
+        return text(arguments.environment, arguments.program)
     print(f"Python diffusers 0.42.1: {arguments.environment}")
     return 0
 
