@@ -90,7 +90,7 @@ TEST_P(ControlNetModelFloat64, ForwardAndBackwardMatchDiffusers) {
 }
 
 TEST_P(ControlNetModelGolden, SameSeedGivesTheWeightsOfDiffusers) {
-  expect_same_weights_as_python(control_cases(), GetParam(), make_controlnet(GetParam()));
+  expect_initial_weights(make_controlnet(GetParam()), control_cases().cases.at(GetParam()));
 }
 
 TEST_P(ControlNetModelGolden, ConfigIsWrittenAsInDiffusers) {
