@@ -122,7 +122,7 @@ int64_t StableDiffusionParts::vae_scale_factor() const {
 }
 
 at::TensorOptions StableDiffusionParts::tensor_options() const {
-  return unet->parameters().front().options().requires_grad(false);
+  return unet->parameters().front().options();
 }
 
 int64_t StableDiffusionParts::set_timesteps(int64_t num_inference_steps, const std::vector<double>& timesteps,

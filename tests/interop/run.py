@@ -4,6 +4,7 @@
     run.py --environment DIR [--torch-site DIR] environment          makes the environment
     run.py --environment DIR goldens [--only TOPIC]                  remakes and compares the golden tensors
     run.py --environment DIR exchange --program interop_exchange     Python opens what C++ saved, and the reverse
+    run.py --environment DIR full-size --program interop_full_size   the same for Stable Diffusion 1.5 at its size
     run.py --environment DIR text --program interop_text             the same for tokenizers with CLIP's vocabulary
 
 Ends with 77 (ctest: skipped) where the environment is missing and cannot be made, for want of network or pip.
@@ -16,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 TESTS = HERE.parent
@@ -107,6 +109,29 @@ def exchange(environment, program):
     return 0
 
 
+# What Stable Diffusion 1.5 consists of, and how many parameters that has.
+FULL_SIZE = {"text_encoder": 123_060_480, "vae": 83_653_863, "unet": 859_520_964}
+
+
+def full_size(environment, program):
+    script = HERE / "full_size.py"
+    for name, count in FULL_SIZE.items():
+        # One after the other: the largest lies on disk twice, in 7 GB.
+        with tempfile.TemporaryDirectory() as folder:
+            steps = [
+                ("Python saves", lambda: run_python(environment, script, "save", name, folder, count)),
+                ("C++ opens and saves", lambda: subprocess.run([program, name, folder, str(count)]).returncode),
+                ("Python opens what C++ saved", lambda: run_python(environment, script, "check", name, folder, count)),
+            ]
+            for title, step in steps:
+                start = time.monotonic()
+                if step() != 0:
+                    print(f"failed: {name}: {title}")
+                    return 1
+                print(f"{name}: {title}: {time.monotonic() - start:.1f} s", flush=True)
+    return 0
+
+
 def text(environment, program):
     vocabulary = environment.parent / "clip-vocabulary"
     if not (vocabulary / ".complete").exists():
@@ -136,9 +161,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--environment", type=pathlib.Path, required=True)
     parser.add_argument("--torch-site", type=pathlib.Path, help="site-packages that holds torch")
-    parser.add_argument("action", choices=["environment", "goldens", "exchange", "text"])
+    parser.add_argument("action", choices=["environment", "goldens", "exchange", "full-size", "text"])
     parser.add_argument("--only", help="goldens: one script, without .py")
-    parser.add_argument("--program", type=pathlib.Path, help="exchange, text: the C++ side")
+    parser.add_argument("--program", type=pathlib.Path, help="exchange, full-size, text: the C++ side")
     arguments = parser.parse_args()
     if not make_environment(arguments.environment, arguments.torch_site):
         print(f"SKIPPED: there is no Python diffusers 0.42.1 in {arguments.environment}, and it could not be installed. "
@@ -148,6 +173,8 @@ def main():
         return goldens(arguments.environment, arguments.only)
     if arguments.action == "exchange":
         return exchange(arguments.environment, arguments.program)
+    if arguments.action == "full-size":
+        return full_size(arguments.environment, arguments.program)
     if arguments.action == "text":
         return text(arguments.environment, arguments.program)
     print(f"Python diffusers 0.42.1: {arguments.environment}")
