@@ -8,6 +8,7 @@
 #include "core/format.h"
 #include "models/condition_config.h"
 #include "models/condition_embedder.h"
+#include "models/model_config.h"
 #include "models/unet_2d_blocks.h"
 
 namespace diffusers {
@@ -138,12 +139,7 @@ Tensor ControlNetConditioningEmbeddingImpl::forward(const Tensor& conditioning) 
 
 ControlNetModelImpl::ControlNetModelImpl(ControlNetModelConfig config)
     : ModelImpl(with_encoder_hid_dim_type(std::move(config))) {
-  try {
-    reset();
-  } catch (const c10::Error& error) {
-    // In practice: no memory for a layer of that size.
-    fail<ConfigError>("ControlNetModel cannot be made with this config: {}", error.what_without_backtrace());
-  }
+  build_model(kClassName, [&] { reset(); });
 }
 
 void ControlNetModelImpl::reset() {

@@ -9,6 +9,7 @@
 #include "core/format.h"
 #include "models/condition_config.h"
 #include "models/condition_embedder.h"
+#include "models/model_config.h"
 #include "models/unet_2d_blocks.h"
 
 namespace diffusers {
@@ -100,13 +101,7 @@ void add_control_residuals(UNetState& state, const std::vector<Tensor>& addition
 
 UNet2DConditionModelImpl::UNet2DConditionModelImpl(UNet2DConditionModelConfig config)
     : ModelImpl(with_encoder_hid_dim_type(std::move(config))) {
-  try {
-    reset();
-  } catch (const c10::Error& error) {
-    // In practice: no memory for a layer of that size.
-    fail<ConfigError>("UNet2DConditionModel cannot be made with this config: {}",
-                      error.what_without_backtrace());
-  }
+  build_model(kClassName, [&] { reset(); });
 }
 
 void UNet2DConditionModelImpl::reset() {

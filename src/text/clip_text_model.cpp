@@ -6,6 +6,7 @@
 #include <torch/types.h>
 
 #include "core/format.h"
+#include "models/model_config.h"
 #include "text/clip_layers.h"
 #include "text/clip_text_config.h"
 
@@ -112,20 +113,10 @@ Tensor pool(const Tensor& last_hidden_state, const Tensor& input_ids, int64_t eo
   return last_hidden_state.index({at::arange(input_ids.size(0), ends.options()), ends});
 }
 
-/// Runs `build` and says of LibTorch's errors that the config was too much for it.
-template <class Build>
-void build_text_model(std::string_view class_name, Build&& build) {
-  try {
-    build();
-  } catch (const c10::Error& error) {
-    fail<ConfigError>("{} cannot be made with this config: {}", class_name, error.what_without_backtrace());
-  }
-}
-
 }  // namespace
 
 CLIPTextModelImpl::CLIPTextModelImpl(CLIPTextConfig config) : ModelImpl(std::move(config)) {
-  build_text_model(kClassName, [&] { reset(); });
+  build_model(kClassName, [&] { reset(); });
 }
 
 void CLIPTextModelImpl::reset() {
@@ -183,7 +174,7 @@ detail::WeightsFormat CLIPTextModelImpl::weights_format() {
 
 CLIPTextModelWithProjectionImpl::CLIPTextModelWithProjectionImpl(CLIPTextConfig config)
     : ModelImpl(std::move(config)) {
-  build_text_model(kClassName, [&] { reset(); });
+  build_model(kClassName, [&] { reset(); });
 }
 
 void CLIPTextModelWithProjectionImpl::reset() {
