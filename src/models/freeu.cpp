@@ -1,4 +1,5 @@
-#include <algorithm>
+#include <optional>
+#include <vector>
 
 #include <torch/types.h>
 
@@ -12,7 +13,7 @@ Tensor scale_low_frequencies(const Tensor& image, double scale) {
   constexpr int64_t kThreshold = 1;
   const std::vector<int64_t> dims{-2, -1};
   const auto frequencies =
-      torch::fft_fftshift(torch::fft_fftn(image.to(torch::kFloat32), c10::nullopt, dims), dims);
+      torch::fft_fftshift(torch::fft_fftn(image.to(torch::kFloat32), std::nullopt, dims), dims);
   auto mask = torch::ones(frequencies.sizes().slice(2), image.options().dtype(torch::kFloat32));
   const int64_t row = image.size(2) / 2;
   const int64_t column = image.size(3) / 2;
@@ -20,14 +21,14 @@ Tensor scale_low_frequencies(const Tensor& image, double scale) {
       .slice(1, column - kThreshold, column + kThreshold)
       .fill_(scale);
   const auto scaled = torch::fft_ifftshift(frequencies * mask, dims);
-  return torch::real(torch::fft_ifftn(scaled, c10::nullopt, dims)).to(image.scalar_type());
+  return torch::real(torch::fft_ifftn(scaled, std::nullopt, dims)).to(image.scalar_type());
 }
 
 }  // namespace
 
 Tensor apply_freeu(UNetState& state, const Tensor& residual) {
   const auto& freeu = state.freeu;
-  if (!freeu || state.up_block_index > 1) return residual;
+  if (!freeu || state.up_block_index > 1 || !residual.defined()) return residual;
   const bool first = state.up_block_index == 0;
   const int64_t half = state.hidden_states.size(1) / 2;
   state.hidden_states = torch::cat({state.hidden_states.narrow(1, 0, half) * (first ? freeu->b1 : freeu->b2),

@@ -12,8 +12,8 @@ namespace diffusers::test {
 namespace {
 
 // Sums in another order: a few float32 roundings for each layer.
-constexpr double kFloat32Tolerance = 1e-4;
-constexpr double kFloat64Tolerance = 1e-9;
+constexpr double kConditionFloat32Tolerance = 1e-4;
+constexpr double kConditionFloat64Tolerance = 1e-9;
 
 const ConditionCases& unet_cases() {
   static const ConditionCases cases("unet_2d_condition");
@@ -23,10 +23,10 @@ const ConditionCases& unet_cases() {
 class UNet2DConditionModelGolden : public testing::TestWithParam<std::string> {};
 class UNet2DConditionModelFloat64 : public testing::TestWithParam<std::string> {};
 
-void compare_with_python(const std::string& name, at::ScalarType dtype) {
+void compare_condition_unet(const std::string& name, at::ScalarType dtype) {
   const auto& run = unet_cases().cases.at(name)["run"];
   const std::string key = dtype == at::kDouble ? name + ".float64" : name;
-  const double tolerance = dtype == at::kDouble ? kFloat64Tolerance : kFloat32Tolerance;
+  const double tolerance = dtype == at::kDouble ? kConditionFloat64Tolerance : kConditionFloat32Tolerance;
   auto model = unet_cases().make<UNet2DConditionModel>(name);
   perturb(model);
   model->to(dtype);
@@ -55,11 +55,11 @@ void compare_with_python(const std::string& name, at::ScalarType dtype) {
 }
 
 TEST_P(UNet2DConditionModelGolden, ForwardAndBackwardMatchDiffusers) {
-  compare_with_python(GetParam(), at::kFloat);
+  compare_condition_unet(GetParam(), at::kFloat);
 }
 
 TEST_P(UNet2DConditionModelFloat64, ForwardAndBackwardMatchDiffusers) {
-  compare_with_python(GetParam(), at::kDouble);
+  compare_condition_unet(GetParam(), at::kDouble);
 }
 
 TEST_P(UNet2DConditionModelGolden, SameSeedGivesTheWeightsOfDiffusers) {
@@ -116,9 +116,9 @@ TEST(UNet2DConditionModel, GradientCheckpointingGivesTheSameValuesAndGradients) 
                                       inputs.unet_options())
                             .sample;
     output.backward(pattern(output.sizes()));
-    expect_close_to_largest(output, unet_cases().golden[name + "/output/sample"], kFloat32Tolerance,
+    expect_close_to_largest(output, unet_cases().golden[name + "/output/sample"], kConditionFloat32Tolerance,
                             "output");
-    expect_gradients(unet_cases(), name, inputs, model, kFloat32Tolerance);
+    expect_gradients(unet_cases(), name, inputs, model, kConditionFloat32Tolerance);
   }
 }
 
