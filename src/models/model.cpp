@@ -11,6 +11,7 @@
 #include <torch/types.h>
 
 #include "core/format.h"
+#include "io/posix_file.h"
 
 namespace diffusers {
 namespace {
@@ -76,7 +77,7 @@ std::filesystem::path model_folder(const std::filesystem::path& folder, const st
 }
 
 std::string read_model_config(const std::filesystem::path& folder) {
-  return read_text_file((folder / "config.json").string());
+  return read_text_file(path_inside(folder.string(), "config.json"));
 }
 
 void load_model_weights(torch::nn::Module& model, const std::filesystem::path& folder,
@@ -171,6 +172,10 @@ int64_t count_parameters(const torch::nn::Module& model, bool only_trainable) {
   for (const auto& parameter : model.parameters())
     if (!only_trainable || parameter.requires_grad()) count += parameter.numel();
   return count;
+}
+
+std::map<std::string, std::string> renamed_tensors(const torch::nn::Module& model) {
+  return legacy_names(model);
 }
 
 }  // namespace detail

@@ -34,7 +34,7 @@ void read_config_fields(std::string_view text, std::string_view where, std::stri
     json.erase("_use_default_values");
   }
   if (const auto name = json.find("_class_name"); name != json.end() && *name != class_name)
-    warn_once(fmt::format("{}: written for {}, loaded as {}", where, name->dump(), class_name));
+    warn_once(fmt::format("{}: written for {}, loaded as {}", where, json_excerpt(*name), class_name));
   const Json rest = config_json::fields_from_json(json, config, where);
   for (const auto& [key, value] : rest.items())
     if (!is_private_config_key(key)) report.unknown_config_keys.push_back(key);
@@ -42,7 +42,7 @@ void read_config_fields(std::string_view text, std::string_view where, std::stri
     warn_once(fmt::format("{}: {} does not know these keys, they are kept but have no effect: {}", where,
                           class_name, fmt::join(report.unknown_config_keys, ", ")));
   }
-  source = json.dump();
+  source = dump_json(json);
 }
 
 /// @param integral keys whose Python default is an integer where ours is a double: written as Python does
@@ -55,7 +55,7 @@ std::string write_config_fields(const Config& config, std::string_view source, s
     if (std::trunc(value) == value && std::abs(value) < 1e15) json[key] = static_cast<int64_t>(value);
   }
   // A loaded config cannot have changed since: its own text is the most faithful.
-  if (!source.empty()) json.update(Json::parse(source));
+  if (!source.empty()) json.update(parse_json(source, class_name));
   json["_class_name"] = class_name;
   json["_diffusers_version"] = kModelConfigVersion;
   return dump_json(json);

@@ -7,6 +7,7 @@
 
 #include "core/format.h"
 #include "core/json.h"
+#include "io/posix_file.h"
 
 namespace diffusers {
 
@@ -18,7 +19,7 @@ PipelineComponents read_pipeline_index(const std::filesystem::path& folder, std:
   require<FileError>(file_exists(path),
                      "{} cannot be loaded: {} has no model_index.json, which names its components",
                      pipeline_class, folder.string());
-  const Json index = parse_json(read_text_file(path), path);
+  const Json index = parse_json(read_text_file(path_inside(folder.string(), "model_index.json")), path);
   require<FileError>(index.is_object(), "{}: expected a JSON object", path);
 
   PipelineComponents components;
@@ -33,7 +34,8 @@ PipelineComponents read_pipeline_index(const std::filesystem::path& folder, std:
       continue;
     }
     require<FileError>(is_pair && entry[0].is_string(),
-                       "{}: component \"{}\" is {}, expected [library, class]", path, name, entry.dump());
+                       "{}: component \"{}\" is {}, expected [library, class]", path, name,
+                       json_excerpt(entry));
     require<FileError>(is_known, "{}: component \"{}\" ({}) is none of {}, which has: {}", path, name,
                        entry[1].get<std::string>(), pipeline_class, fmt::join(names, ", "));
     components[name] = entry[1].get<std::string>();

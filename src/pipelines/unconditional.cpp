@@ -15,6 +15,7 @@
 
 #include "core/format.h"
 #include "core/json.h"
+#include "io/posix_file.h"
 #include "pipelines/pipeline_index.h"
 #include "pipelines/progress_bar.h"
 
@@ -73,7 +74,7 @@ std::unique_ptr<UnconditionalPipeline> UnconditionalPipeline::load(const std::fi
   const std::string path = folder / "scheduler" / "scheduler_config.json";
   require<FileError>(file_exists(path), "{}: component \"scheduler\" has no scheduler_config.json",
                      folder.string());
-  Json config = parse_json(read_text_file(path), path);
+  Json config = parse_json(read_text_file(path_inside(parent_folder(path), base_name(path))), path);
   require<FileError>(config.is_object(), "{}: expected a JSON object", path);
   config["_class_name"] = components.at("scheduler");
 

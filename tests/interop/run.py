@@ -4,6 +4,7 @@
     run.py --environment DIR [--torch-site DIR] environment          makes the environment
     run.py --environment DIR goldens [--only TOPIC]                  remakes and compares the golden tensors
     run.py --environment DIR exchange --program interop_exchange     Python opens what C++ saved, and the reverse
+    run.py --environment DIR mutations --program interop_verdicts    both take and refuse the same damaged files
 
 Ends with 77 (ctest: skipped) where the environment is missing and cannot be made, for want of network or pip.
 """
@@ -110,9 +111,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--environment", type=pathlib.Path, required=True)
     parser.add_argument("--torch-site", type=pathlib.Path, help="site-packages that holds torch")
-    parser.add_argument("action", choices=["environment", "goldens", "exchange"])
+    parser.add_argument("action", choices=["environment", "goldens", "exchange", "mutations"])
     parser.add_argument("--only", help="goldens: one script, without .py")
-    parser.add_argument("--program", type=pathlib.Path, help="exchange: the C++ side")
+    parser.add_argument("--program", type=pathlib.Path, help="exchange, mutations: the C++ side")
     arguments = parser.parse_args()
     if not make_environment(arguments.environment, arguments.torch_site):
         print(f"SKIPPED: there is no Python diffusers 0.42.1 in {arguments.environment}, and it could not be installed. "
@@ -122,6 +123,8 @@ def main():
         return goldens(arguments.environment, arguments.only)
     if arguments.action == "exchange":
         return exchange(arguments.environment, arguments.program)
+    if arguments.action == "mutations":
+        return run_python(arguments.environment, HERE / "mutations.py", "--program", arguments.program)
     print(f"Python diffusers 0.42.1: {arguments.environment}")
     return 0
 

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -54,6 +55,8 @@ void save_model(const torch::nn::Module& model, const std::filesystem::path& fol
 void copy_model_state(const torch::nn::Module& from, torch::nn::Module& to,
                       const std::optional<at::Device>& device);
 int64_t count_parameters(const torch::nn::Module& model, bool only_trainable);
+/// Names that tensors have in files of old versions -> their names in the model.
+std::map<std::string, std::string> renamed_tensors(const torch::nn::Module& model);
 }  // namespace detail
 
 /// Base of the models. `Derived` has `static constexpr std::string_view kClassName`, a constructor from
