@@ -161,7 +161,7 @@ def gradients(key, model, tensors):
         sums.append([gradient.double().sum().item(), gradient.double().abs().sum().item()])
         # A key bias has an exactly zero gradient; its rounding noise says nothing.
         if index % 7 == 3 and gradient.numel() <= 1200 and not parameter_name.endswith("to_k.bias"):
-            tensors[f"{key}/grad/{parameter_name}"] = gradient
+            tensors[f"{key}/grad/{parameter_name}"] = gradient.clone()
     tensors[key + "/grad_sums"] = torch.tensor(sums, dtype=torch.float64)
 
 
