@@ -143,7 +143,7 @@ SchedulerOutput DEISMultistepScheduler::step(const Tensor& model_output, const T
                                  outputs_[1]);
       prev_sample = add_scaled(prev_sample, weight(rho[2], rho[0], rho[1]), outputs_[2]);
     }
-    prev_sample = add_scaled(prev_sample, 1.0 / s.alpha, sample).mul_(t.alpha);
+    prev_sample = scaled_in_place(add_scaled(prev_sample, 1.0 / s.alpha, sample), t.alpha);
   }
   run_.advance();
   return {.prev_sample = prev_sample};

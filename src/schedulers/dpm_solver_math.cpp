@@ -68,14 +68,15 @@ Tensor multistep_update(AlgorithmType algorithm, SolverType solver, const std::v
     return dpm_solver_update(algorithm, solver, levels[0], levels[1], sample, m0, {}, {}, noise);
   const float h = levels[0].lambda() - levels[1].lambda();
   const float r0 = (levels[1].lambda() - levels[2].lambda()) / h;
-  const Tensor d1_0 = at::sub(m0, outputs[1]).mul_(1.0f / r0);
+  const Tensor d1_0 = scaled_in_place(at::sub(m0, outputs[1]), 1.0f / r0);
   if (order == 2)
     return dpm_solver_update(algorithm, solver, levels[0], levels[1], sample, m0, d1_0, {}, noise);
   const float r1 = (levels[2].lambda() - levels[3].lambda()) / h;
-  Tensor d2 = at::sub(outputs[1], outputs[2]).mul_(1.0f / r1);  // D1_1, then the difference of both
+  const Tensor d2 =
+      scaled_in_place(at::sub(outputs[1], outputs[2]), 1.0f / r1);  // D1_1, then the difference of both
   d2.neg_().add_(d1_0);
   const Tensor d1 = add_scaled(d1_0, r0 / (r0 + r1), d2);
-  d2.mul_(1.0f / (r0 + r1));
+  scaled_in_place(d2, 1.0f / (r0 + r1));
   return dpm_solver_update(algorithm, solver, levels[0], levels[1], sample, m0, d1, d2, noise);
 }
 
@@ -88,7 +89,7 @@ Tensor singlestep_update(AlgorithmType algorithm, SolverType solver, const std::
     return dpm_solver_update(algorithm, solver, levels[0], start, sample, m_start, {}, {}, noise);
   const float h = levels[0].lambda() - start.lambda();
   const float r0 = (levels[1].lambda() - start.lambda()) / h;
-  const Tensor d1_last = at::sub(outputs[0], m_start).mul_(1.0f / r0);
+  const Tensor d1_last = scaled_in_place(at::sub(outputs[0], m_start), 1.0f / r0);
   if (order == 2)
     return dpm_solver_update(algorithm, solver, levels[0], start, sample, m_start, d1_last, {}, noise);
   // Of third order the midpoint form drops D2, and takes the exact integral of the linear term too.
@@ -96,7 +97,7 @@ Tensor singlestep_update(AlgorithmType algorithm, SolverType solver, const std::
     return dpm_solver_update(algorithm, SolverType::kHeun, levels[0], start, sample, m_start, d1_last, {},
                              noise);
   const float r1 = (levels[2].lambda() - start.lambda()) / h;
-  const Tensor d1_first = at::sub(outputs[1], m_start).mul_(1.0f / r1);
+  const Tensor d1_first = scaled_in_place(at::sub(outputs[1], m_start), 1.0f / r1);
   const Tensor d2 = at::sub(d1_last, d1_first).mul_(2.0f).div_(r0 - r1);
   const Tensor d1 = weighted_sum(r0, d1_first, -r1, d1_last).div_(r0 - r1);
   return dpm_solver_update(algorithm, solver, levels[0], start, sample, m_start, d1, d2, noise);

@@ -83,7 +83,7 @@ SchedulerOutput IPNDMScheduler::step(const Tensor& model_output, const Tensor& t
   }
   Tensor pred = plus_scaled(sample, -betas_[i], slope).div_(std::max(alphas_[i], 1e-8f));
   run_.advance();
-  return {.prev_sample = add_scaled(pred.mul_(alphas_[i + 1]), betas_[i + 1], slope)};
+  return {.prev_sample = add_scaled(scaled_in_place(pred, alphas_[i + 1]), betas_[i + 1], slope)};
 }
 
 }  // namespace diffusers

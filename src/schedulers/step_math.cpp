@@ -126,8 +126,10 @@ Tensor weighted_sum(double a, const Tensor& x, double b, const Tensor& y) {
 
 Tensor plus_scaled(const Tensor& x, double b, const Tensor& y) { return add_scaled(at::mul(y, b), 1, x); }
 
+Tensor scaled_in_place(const Tensor& x, double a) { return x.mul_(at::scalar_tensor(a, at::kDouble)); }
+
 Tensor euler_step(const Tensor& from, const Tensor& x, const Tensor& x0, double sigma, double dt) {
-  return add_scaled(at::sub(x, x0).div_(sigma).mul_(dt), 1, from);
+  return add_scaled(scaled_in_place(at::sub(x, x0).div_(sigma), dt), 1, from);
 }
 
 Tensor threshold_sample(const Tensor& sample, double ratio, double max_value) {

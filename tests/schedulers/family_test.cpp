@@ -21,6 +21,7 @@
 #include <diffusers/schedulers/unclip_scheduler.h>
 #include <diffusers/schedulers/unipc_multistep_scheduler.h>
 
+#include "schedulers/step_math.h"
 #include "support.h"
 
 namespace diffusers::test {
@@ -166,6 +167,15 @@ TEST(SigmaSchedulers, NoisingTheTimestepsOfARunMatchesDiffusers) {
   const Tensor two = flow.timesteps().index_select(0, at::tensor({200, 700}, at::kLong));
   expect_close(flow.scale_noise(seeded(1, kShape), two, seeded(2, kShape)),
                family_golden()["noised/FlowMatchEulerDiscreteScheduler"]);
+}
+
+/// 1.0009 is no number of half precision; a step must not round it before it multiplies.
+TEST(StepMath, ScalesHalfPrecisionByTheNumberThatIsGiven) {
+  for (const auto dtype : {at::kHalf, at::kBFloat16, at::kFloat, at::kDouble}) {
+    const Tensor x = seeded(0, {64}, dtype);
+    expect_equal(scaled_in_place(x.clone(), 1.0009), x * 1.0009);
+    expect_equal(scaled_in_place(at::full({4}, 1e-3, dtype), 1e6), at::full({4}, 1e-3, dtype) * 1e6);
+  }
 }
 
 TEST(SigmaSchedulers, NoisingInTheMiddleOfARunGoesByTimestepUnlessABeginIndexWasSet) {
