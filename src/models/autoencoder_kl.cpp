@@ -8,6 +8,7 @@
 #include "core/format.h"
 #include "models/checks.h"
 #include "models/model_config.h"
+#include "models/vae_options.h"
 #include "models/vae_tiles.h"
 
 namespace diffusers {
@@ -84,25 +85,8 @@ void AutoencoderKLImpl::reset() {
   check_autoencoder_config(c);
   const layers::Conv2dOptions conv1x1{.kernel_size = 1};
 
-  encoder = register_module(
-      "encoder", VaeEncoder(VaeEncoderOptions{.in_channels = c.in_channels,
-                                              .out_channels = c.latent_channels,
-                                              .down_block_types = c.down_block_types,
-                                              .block_out_channels = c.block_out_channels,
-                                              .layers_per_block = c.layers_per_block,
-                                              .norm_num_groups = c.norm_num_groups,
-                                              .act_fn = c.act_fn,
-                                              .double_z = true,
-                                              .mid_block_add_attention = c.mid_block_add_attention}));
-  decoder = register_module(
-      "decoder", VaeDecoder(VaeDecoderOptions{.in_channels = c.latent_channels,
-                                              .out_channels = c.out_channels,
-                                              .up_block_types = c.up_block_types,
-                                              .block_out_channels = c.block_out_channels,
-                                              .layers_per_block = c.layers_per_block,
-                                              .norm_num_groups = c.norm_num_groups,
-                                              .act_fn = c.act_fn,
-                                              .mid_block_add_attention = c.mid_block_add_attention}));
+  encoder = register_module("encoder", VaeEncoder(vae_encoder_options(c, /*double_z=*/true)));
+  decoder = register_module("decoder", VaeDecoder(vae_decoder_options(c)));
   if (c.use_quant_conv) {
     quant_conv =
         register_module("quant_conv", layers::Conv2d(2 * c.latent_channels, 2 * c.latent_channels, conv1x1));

@@ -7,6 +7,7 @@
 #include "core/format.h"
 #include "models/checks.h"
 #include "models/model_config.h"
+#include "models/vae_options.h"
 
 namespace diffusers {
 
@@ -72,29 +73,13 @@ void VQModelImpl::reset() {
   const int64_t embed_dim = c.vq_embed_dim.value_or(c.latent_channels);
   const layers::Conv2dOptions conv1x1{.kernel_size = 1};
 
-  encoder = register_module(
-      "encoder", VaeEncoder(VaeEncoderOptions{.in_channels = c.in_channels,
-                                              .out_channels = c.latent_channels,
-                                              .down_block_types = c.down_block_types,
-                                              .block_out_channels = c.block_out_channels,
-                                              .layers_per_block = c.layers_per_block,
-                                              .norm_num_groups = c.norm_num_groups,
-                                              .act_fn = c.act_fn,
-                                              .double_z = false,
-                                              .mid_block_add_attention = c.mid_block_add_attention}));
+  encoder = register_module("encoder", VaeEncoder(vae_encoder_options(c, /*double_z=*/false)));
   quant_conv = register_module("quant_conv", layers::Conv2d(c.latent_channels, embed_dim, conv1x1));
   quantize = register_module("quantize", VectorQuantizer(c.num_vq_embeddings, embed_dim, kCommitmentWeight));
   post_quant_conv = register_module("post_quant_conv", layers::Conv2d(embed_dim, c.latent_channels, conv1x1));
-  decoder = register_module(
-      "decoder", VaeDecoder(VaeDecoderOptions{.in_channels = c.latent_channels,
-                                              .out_channels = c.out_channels,
-                                              .up_block_types = c.up_block_types,
-                                              .block_out_channels = c.block_out_channels,
-                                              .layers_per_block = c.layers_per_block,
-                                              .norm_num_groups = c.norm_num_groups,
-                                              .act_fn = c.act_fn,
-                                              .norm_type = c.norm_type,
-                                              .mid_block_add_attention = c.mid_block_add_attention}));
+  auto decoder_options = vae_decoder_options(c);
+  decoder_options.norm_type = c.norm_type;
+  decoder = register_module("decoder", VaeDecoder(decoder_options));
   set_gradient_checkpointing(gradient_checkpointing_);
 }
 

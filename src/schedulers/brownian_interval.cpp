@@ -10,6 +10,7 @@
 #include <ATen/Context.h>
 
 #include "core/format.h"
+#include "schedulers/step_math.h"
 
 namespace diffusers {
 namespace {
@@ -106,7 +107,8 @@ void BrownianInterval::collect(const Node& node, const Tensor& w, double ta, dou
   const double right = node.end - middle;
   const double reciprocal = 1 / (node.end - node.start);
   const uint64_t seed = seed_sequence_state(entropy_, {node.path, node.depth}, kPoolSize, 1)[0];
-  const Tensor w_left = left * w * reciprocal + std::sqrt(left * right * reciprocal) * noise(seed);
+  const Tensor w_left = scaled_in_place(noise(seed), std::sqrt(left * right * reciprocal))
+                            .add_(scaled_in_place(at::mul(w, left), reciprocal));
   if (ta < middle)
     collect({node.start, middle, 2 * node.path, node.depth + 1}, w_left, ta, std::min(tb, middle), sum);
   if (tb > middle)

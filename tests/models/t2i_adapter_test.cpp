@@ -60,7 +60,7 @@ void compare_adapter_with_python(const std::string& name, at::ScalarType dtype) 
   }
   loss.backward();
   expect_close_to_scale(x.grad(), golden[key + "grad_x"], tolerance, key + "grad_x");
-  expect_gradients(*model, golden, key, tolerance);
+  expect_gradients(*model, golden, key, tolerance, /*at_least=*/1);
 }
 
 TEST_P(T2IAdapterGolden, ForwardAndBackwardMatchDiffusers) {
@@ -93,20 +93,15 @@ TEST(T2IAdapter, TheDefaultConfigIsWrittenAsInDiffusers) {
 TEST(T2IAdapter, ImpossibleConfigsAndInputsAreRefused) {
   const T2IAdapterConfig good{.channels = {4, 6, 8, 8}, .num_res_blocks = 1, .downscale_factor = 2};
   const auto refuse = [&](const std::function<void(T2IAdapterConfig&)>& change, const std::string& part) {
-    expect_throws_with<ConfigError>(
-        [&] {
-          auto config = good;
-          change(config);
-          T2IAdapter model(config);
-        },
-        part);
+    auto config = good;
+    change(config);
+    expect_throws_with<ConfigError>([&] { T2IAdapter model(config); }, part);
   };
   refuse([](auto& c) { c.in_channels = 0; }, "in_channels is 0");
   refuse([](auto& c) { c.channels = {}; }, "channels is empty");
   refuse([](auto& c) { c.channels[1] = 0; }, "channels is 0");
   refuse([](auto& c) { c.num_res_blocks = -1; }, "num_res_blocks is -1");
   refuse([](auto& c) { c.downscale_factor = 0; }, "downscale_factor is 0");
-  refuse([](auto& c) { c.adapter_type = "heavy"; }, "adapter_type is \"heavy\"");
   refuse(
       [](auto& c) {
         c.adapter_type = T2IAdapterType::kFullAdapterXl;
@@ -119,6 +114,9 @@ TEST(T2IAdapter, ImpossibleConfigsAndInputsAreRefused) {
         c.channels[0] = 3;
       },
       "channels has 3");
+
+  expect_throws_with<ConfigError>([] { T2IAdapter::from_config(R"({"adapter_type": "heavy"})"); },
+                                  "adapter_type is \"heavy\"");
 
   const T2IAdapter model(good);
   expect_throws_with<TensorError>(

@@ -25,7 +25,8 @@ TWO_BLOCKS = {
     "sample_size": 16,
 }
 
-# name -> class and config; "run" holds how the model is called.
+# name -> config; "run" holds how the model is called. No group is of one channel: a bias in front of it would have an
+# exactly zero gradient.
 KL_CASES = {
     "kl_plain": {**TWO_BLOCKS, "run": {"float64": True, "tiles": True}},
     "kl_four_levels": {
@@ -33,7 +34,7 @@ KL_CASES = {
         "up_block_types": ["UpDecoderBlock2D"] * 4,
         "block_out_channels": [4, 8, 12, 16],
         "layers_per_block": 2,
-        "norm_num_groups": 4,
+        "norm_num_groups": 2,
         "sample_size": 32,
         "run": {"size": [16, 24], "tiles": True},
     },
@@ -73,7 +74,7 @@ KL_CASES = {
         "use_post_quant_conv": False,
         "run": {"sample_posterior": True, "float64": True},
     },
-    "kl_slicing": {**TWO_BLOCKS, "act_fn": "swish", "norm_num_groups": 8, "run": {"slicing": True}},
+    "kl_slicing": {**TWO_BLOCKS, "act_fn": "swish", "norm_num_groups": 2, "run": {"slicing": True}},
     "kl_unetres_prefix": {
         **TWO_BLOCKS,
         "block_out_channels": [16, 8],
@@ -82,7 +83,7 @@ KL_CASES = {
     },
 }
 
-SPATIAL = {**TWO_BLOCKS, "block_out_channels": [32, 64], "norm_type": "spatial", "num_vq_embeddings": 16}
+SPATIAL = {**TWO_BLOCKS, "block_out_channels": [64, 96], "norm_type": "spatial", "num_vq_embeddings": 16}
 
 VQ_CASES = {
     "vq_plain": {**TWO_BLOCKS, "num_vq_embeddings": 16, "run": {"float64": True}},

@@ -44,7 +44,7 @@ const std::vector<StepCost> kCosts{
     {"DPMSolverMultistepScheduler", 3},
     {"DPMSolverMultistepInverseScheduler", 3},
     {"DPMSolverSinglestepScheduler", 3},
-    {"DPMSolverSDEScheduler", 320},  // a draw of Brownian motion walks down a tree of about 30 levels, twice
+    {"DPMSolverSDEScheduler", 250},  // a draw of Brownian motion walks down a tree of about 30 levels, twice
     {"DEISMultistepScheduler", 3},
     {"UniPCMultistepScheduler", 6},
     {"SASolverScheduler", 8},
