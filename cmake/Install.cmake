@@ -13,5 +13,6 @@ configure_package_config_file(cmake/diffusersConfig.cmake.in "${PROJECT_BINARY_D
                               INSTALL_DESTINATION "${DIFFUSERS_CMAKE_DIR}")
 write_basic_package_version_file("${PROJECT_BINARY_DIR}/diffusersConfigVersion.cmake" COMPATIBILITY SameMinorVersion)
 install(FILES "${PROJECT_BINARY_DIR}/diffusersConfig.cmake" "${PROJECT_BINARY_DIR}/diffusersConfigVersion.cmake"
-              "${PROJECT_SOURCE_DIR}/cmake/FindTorch.cmake" DESTINATION "${DIFFUSERS_CMAKE_DIR}")
+              "${PROJECT_SOURCE_DIR}/cmake/FindTorch.cmake" "${PROJECT_SOURCE_DIR}/cmake/Findutf8proc.cmake"
+        DESTINATION "${DIFFUSERS_CMAKE_DIR}")
 install(FILES "${PROJECT_SOURCE_DIR}/LICENSE" DESTINATION "${CMAKE_INSTALL_DOCDIR}")

@@ -1,6 +1,7 @@
 # As a subproject the library builds only itself and leaves every choice to the project around it.
 option(DIFFUSERS_BUILD_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
 option(DIFFUSERS_BUILD_EXAMPLES "Build the example programs" ${PROJECT_IS_TOP_LEVEL})
+option(DIFFUSERS_BUILD_FUZZERS "Build the fuzzers, which takes a clang++ with libFuzzer" OFF)
 option(DIFFUSERS_INSTALL "Make the install rules and the package config" ${PROJECT_IS_TOP_LEVEL})
 option(DIFFUSERS_UNITY "Compile several sources of a folder as one (faster whole builds)" OFF)
 set(DIFFUSERS_UNITY_BATCH_SIZE 8 CACHE STRING "How many sources DIFFUSERS_UNITY compiles as one; 0: a whole folder")

@@ -25,6 +25,8 @@
 #include <diffusers/models/attention_layer.h>
 #include <diffusers/models/autoencoder_kl.h>
 #include <diffusers/models/checkpointing.h>
+#include <diffusers/models/condition_embeddings.h>
+#include <diffusers/models/controlnet.h>
 #include <diffusers/models/diagonal_gaussian.h>
 #include <diffusers/models/embeddings.h>
 #include <diffusers/models/forward.h>
@@ -33,8 +35,10 @@
 #include <diffusers/models/resnet.h>
 #include <diffusers/models/spatial_norm.h>
 #include <diffusers/models/t2i_adapter.h>
+#include <diffusers/models/transformer_2d.h>
 #include <diffusers/models/unet_2d.h>
 #include <diffusers/models/unet_2d_blocks.h>
+#include <diffusers/models/unet_2d_condition.h>
 #include <diffusers/models/vae.h>
 #include <diffusers/models/vae_blocks.h>
 #include <diffusers/models/vector_quantizer.h>
@@ -46,6 +50,8 @@
 #include <diffusers/pipelines/ddpm_pipeline.h>
 #include <diffusers/pipelines/pipeline.h>
 #include <diffusers/pipelines/sampling_loop.h>
+#include <diffusers/pipelines/stable_diffusion_img2img_pipeline.h>
+#include <diffusers/pipelines/stable_diffusion_pipeline.h>
 #include <diffusers/schedulers/beta_schedule.h>
 #include <diffusers/schedulers/cm_stochastic_iterative_scheduler.h>
 #include <diffusers/schedulers/configured_scheduler.h>
@@ -82,6 +88,9 @@
 #include <diffusers/schedulers/timestep_schedule.h>
 #include <diffusers/schedulers/unclip_scheduler.h>
 #include <diffusers/schedulers/unipc_multistep_scheduler.h>
+#include <diffusers/text/clip_text_model.h>
+#include <diffusers/text/clip_tokenizer.h>
+#include <diffusers/text/forward.h>
 #include <diffusers/training/data_parallel.h>
 #include <diffusers/training/diffusion_task.h>
 #include <diffusers/training/ema.h>

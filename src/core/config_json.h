@@ -30,24 +30,25 @@
 namespace diffusers::config_json {
 
 inline void from(const Json& json, bool& value, std::string_view key) {
-  require<ConfigError>(json.is_boolean(), "{} is {}, expected true or false", key, json.dump());
+  require<ConfigError>(json.is_boolean(), "{} is {}, expected true or false", key, json_excerpt(json));
   value = json.get<bool>();
 }
 inline void from(const Json& json, int64_t& value, std::string_view key) {
   // 4.0 is what some exporters write for 4; 4.5 is a mistake. Beyond 2^53 a float no longer counts.
   const double number = json.is_number_float() ? json.get<double>() : 0.5;
   const bool whole = std::abs(number) < 9007199254740992.0 && std::trunc(number) == number;
-  require<ConfigError>(json.is_number_integer() || whole, "{} is {}, expected an integer", key, json.dump());
+  require<ConfigError>(json.is_number_integer() || whole, "{} is {}, expected an integer", key,
+                       json_excerpt(json));
   require<ConfigError>(!json.is_number_unsigned() || json.get<uint64_t>() <= INT64_MAX, "{} is {}, too large",
-                       key, json.dump());
+                       key, json_excerpt(json));
   value = json.get<int64_t>();
 }
 inline void from(const Json& json, double& value, std::string_view key) {
-  require<ConfigError>(json.is_number(), "{} is {}, expected a number", key, json.dump());
+  require<ConfigError>(json.is_number(), "{} is {}, expected a number", key, json_excerpt(json));
   value = json.get<double>();
 }
 inline void from(const Json& json, std::string& value, std::string_view key) {
-  require<ConfigError>(json.is_string(), "{} is {}, expected a string", key, json.dump());
+  require<ConfigError>(json.is_string(), "{} is {}, expected a string", key, json_excerpt(json));
   value = json.get<std::string>();
 }
 template <class Enum>
@@ -63,12 +64,14 @@ void from(const Json& json, EnumChoice<Enum>& value, std::string_view key) {
   from(json, choice, key);
   value = choice;
 }
+template <class T>
+void from(const Json& json, OneOrMany<T>& value, std::string_view key);
 /// null is an empty vector.
 template <class T>
 void from(const Json& json, std::vector<T>& value, std::string_view key) {
   value.clear();
   if (json.is_null()) return;
-  require<ConfigError>(json.is_array(), "{} is {}, expected a list", key, json.dump());
+  require<ConfigError>(json.is_array(), "{} is {}, expected a list", key, json_excerpt(json));
   for (const auto& element : json) {
     T item{};
     from(element, item, key);

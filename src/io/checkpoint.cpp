@@ -1,18 +1,18 @@
 #include <algorithm>
-#include <set>
+#include <map>
+#include <memory>
 #include <utility>
 
 #include <diffusers/io/checkpoint.h>
 #include <diffusers/io/files.h>
 
 #include <ATen/core/Tensor.h>
-#include <limits.h>
-#include <stdlib.h>
-#include <sys/stat.h>
 
 #include "core/format.h"
 #include "core/json.h"
 #include "io/posix_file.h"
+#include "io/safetensors_writer.h"
+#include "io/shard_index.h"
 
 namespace diffusers {
 namespace {
@@ -33,26 +33,6 @@ std::string legacy_index_name(const std::string& basename, const std::string& va
   return fmt::format("{}{}.{}.index.json", basename, kExtension, variant);
 }
 
-std::string real_path(const std::string& path) {
-  char buffer[PATH_MAX];
-  require<FileError>(::realpath(path.c_str(), buffer) != nullptr, "{}: cannot resolve: {}", path,
-                     errno_text(errno));
-  return buffer;
-}
-
-/// The path of a regular file in `folder` that does not lead out of it (see WeightsReader on links).
-std::string file_inside(const std::string& folder, const std::string& name) {
-  require_plain_basename(name, fmt::format("{}: the file name", folder));
-  std::string path = join_path(folder, name);
-  struct stat status {};
-  if (::lstat(path.c_str(), &status) == 0 && S_ISLNK(status.st_mode)) {
-    const std::string home = parent_folder(real_path(path));
-    require<FileError>(home == real_path(folder) || base_name(home) == "blobs",
-                       "{}: the link leads out of the folder, to {}", path, home);
-  }
-  return path;
-}
-
 /// `stem`, then "-00001-of-00002", then `extension`.
 bool is_shard_name(std::string_view name, std::string_view stem, std::string_view extension) {
   if (!name.starts_with(stem) || !name.ends_with(extension)) return false;
@@ -64,6 +44,13 @@ bool is_shard_name(std::string_view name, std::string_view stem, std::string_vie
     if (kPattern[i] == '#' ? !is_digit : name[i] != kPattern[i]) return false;
   }
   return true;
+}
+
+/// A shard of an earlier save, by whatever naming.
+bool is_old_shard(std::string_view name, const std::string& basename, const std::string& variant) {
+  const std::string stem = stem_of(basename, variant);
+  if (is_shard_name(name, stem, kExtension) || is_shard_name(name, stem, ".bin")) return true;
+  return !variant.empty() && is_shard_name(name, basename, fmt::format(".{}{}", variant, kExtension));
 }
 
 [[noreturn]] void fail_missing(const std::string& folder, const std::string& basename,
@@ -109,6 +96,19 @@ std::vector<TensorMap> split(const TensorMap& tensors, uint64_t max_shard_size) 
   return shards;
 }
 
+/// The text of the index that names the shard of each tensor.
+std::string index_of(const std::vector<TensorMap>& parts, const std::vector<std::string>& files) {
+  Json weight_map = Json::object();
+  uint64_t total_size = 0;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    for (const auto& [name, tensor] : parts[i]) {
+      weight_map[name] = files[i];
+      total_size += tensor.nbytes();
+    }
+  }
+  return dump_json({{"metadata", {{"total_size", total_size}}}, {"weight_map", weight_map}});
+}
+
 }  // namespace
 
 WeightsReader::WeightsReader(const std::string& folder, const std::string& basename,
@@ -120,7 +120,7 @@ WeightsReader::WeightsReader(const std::string& folder, const std::string& basen
   for (const auto& index : indices) {
     path_ = join_path(folder, index);
     if (!file_exists(path_)) continue;
-    path_ = file_inside(folder, index);
+    path_ = path_inside(folder, index);
     is_sharded_ = true;
     open_shards(folder);
     return;
@@ -128,31 +128,17 @@ WeightsReader::WeightsReader(const std::string& folder, const std::string& basen
   const std::string name = stem_of(basename, variant) + std::string(kExtension);
   path_ = join_path(folder, name);
   if (!file_exists(path_)) fail_missing(folder, basename, variant);
-  files_.emplace_back(file_inside(folder, name));
+  files_.emplace_back(path_inside(folder, name));
   names_ = files_.front().names();
   for (const auto& tensor : names_) shard_of_.emplace(tensor, 0);
 }
 
 void WeightsReader::open_shards(const std::string& folder) {
-  const Json index = parse_json(read_text_file(path_, kMaxJsonBytes), path_);
-  const auto map = index.is_object() ? index.find("weight_map") : index.end();
-  require<FileError>(map != index.end() && map->is_object() && !map->empty(),
-                     "{}: expected an object \"weight_map\" of tensor names and files", path_);
-  std::map<std::string, std::set<std::string>> shards;
-  for (const auto& [tensor, file] : map->items()) {
-    require<FileError>(file.is_string(), "{}: the file of tensor {} is {}, expected a string", path_,
-                       escaped(tensor), escaped(file.dump(-1, ' ', true, Json::error_handler_t::replace)));
-    const auto& name = file.get_ref<const std::string&>();
-    require_plain_basename(name, fmt::format("{}: the shard", path_));
-    require<FileError>(name.ends_with(kExtension),
-                       "{}: the shard {} is no safetensors file; convert it to safetensors", path_,
-                       escaped(name));
-    shards[name].insert(tensor);
-  }
+  const ShardIndex shards = parse_shard_index(read_text_file(path_, kMaxJsonBytes), path_);
   for (const auto& [file, expected] : shards) {
     const std::string shard_path = join_path(folder, file);
     require<FileError>(file_exists(shard_path), "{}: the shard {} is missing", path_, escaped(file));
-    const SafetensorsFile& shard = files_.emplace_back(file_inside(folder, file));
+    const SafetensorsFile& shard = files_.emplace_back(path_inside(folder, file));
     for (const auto& tensor : shard.names()) {
       require<FileError>(expected.contains(tensor),
                          "{}: the shard {} holds tensor {}, which the index does not place there", path_,
@@ -208,30 +194,36 @@ void save_weights(const TensorMap& tensors, const std::string& folder, const std
                                : single);
 
   create_folders(folder);
-  // A crash between two shards must not leave an index that joins new shards with old ones of the same name.
-  if (is_sharded) remove_file(join_path(folder, index));
+  // All files are complete on the disk before the first one appears, so that a full disk leaves the old save
+  // whole.
   const std::map<std::string, std::string> metadata{{"format", "pt"}};
-  for (std::size_t i = 0; i < parts.size(); ++i)
-    save_safetensors(parts[i], join_path(folder, files[i]), metadata);
-
-  if (is_sharded) {
-    Json weight_map = Json::object();
-    uint64_t total_size = 0;
-    for (std::size_t i = 0; i < parts.size(); ++i) {
-      for (const auto& [name, tensor] : parts[i]) {
-        weight_map[name] = files[i];
-        total_size += tensor.nbytes();
-      }
-    }
-    write_file_atomically(join_path(folder, index), dump_json({{"metadata", {{"total_size", total_size}}},
-                                                               {"weight_map", weight_map}}));
+  std::vector<std::unique_ptr<AtomicFile>> finished;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    auto& file = *finished.emplace_back(std::make_unique<AtomicFile>(join_path(folder, files[i])));
+    write_safetensors(parts[i], file, metadata);
+    file.finish();
   }
+  if (is_sharded) {
+    auto& file = *finished.emplace_back(std::make_unique<AtomicFile>(join_path(folder, index)));
+    file.write(index_of(parts, files));
+    file.finish();
+    // A crash between two shards must not leave an index that joins new shards with old ones of the same
+    // name.
+    remove_file(join_path(folder, index));
+    sync_folder(folder);
+  }
+  for (const auto& file : finished) file->publish();
+  sync_folder(folder);
 
-  // Only now is the new save complete, and what it does not use stale.
+  // Only now is the new save complete, and what it does not use stale. Indices go first: they decide what is
+  // read, and must not outlive their shards.
+  const std::string legacy_index = legacy_index_name(basename, options.variant);
+  if (!is_sharded) remove_file(join_path(folder, index));
+  if (!options.variant.empty()) remove_file(join_path(folder, legacy_index));
+  sync_folder(folder);
   for (const auto& name : list_folder(folder)) {
-    const bool is_stale = is_sharded ? name == single : name == index;
-    const bool is_old_shard = is_shard_name(name, stem, kExtension) || is_shard_name(name, stem, ".bin");
-    if ((is_stale || is_old_shard) && std::find(files.begin(), files.end(), name) == files.end())
+    const bool is_used = std::find(files.begin(), files.end(), name) != files.end();
+    if (!is_used && (name == single || is_old_shard(name, basename, options.variant)))
       remove_file(join_path(folder, name));
   }
   sync_folder(folder);

@@ -11,6 +11,8 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -59,6 +61,13 @@ void remove_entries(FileDescriptor descriptor, const std::string& path) {
   require<FileError>(errno == 0, "cannot list folder {}: {}", path, errno_text(errno));
 }
 
+std::string real_path(const std::string& path) {
+  char buffer[PATH_MAX];
+  require<FileError>(::realpath(c_path(path), buffer) != nullptr, "{}: cannot resolve: {}", path,
+                     errno_text(errno));
+  return buffer;
+}
+
 int open_retrying(const char* path, int flags, mode_t mode = 0) {
   int fd = -1;
   do {
@@ -91,6 +100,20 @@ std::string format_as(const Escaped& name) {
   std::string out =
       Json(std::string(text.substr(0, kLongest))).dump(-1, ' ', true, Json::error_handler_t::replace);
   return is_long ? out + "..." : out;
+}
+
+std::string path_inside(const std::string& folder, std::string_view name) {
+  require_plain_basename(name, fmt::format("{}: the file name", folder));
+  std::string path = join_path(folder, name);
+  struct stat status {};
+  if (::lstat(c_path(path), &status) != 0 || !S_ISLNK(status.st_mode)) return path;
+  const std::string home = parent_folder(real_path(path));
+  const std::string real_folder = real_path(folder);
+  const auto snapshots = real_folder.rfind("/snapshots/");
+  const bool is_blob = snapshots != std::string::npos && home == real_folder.substr(0, snapshots) + "/blobs";
+  require<FileError>(home == real_folder || is_blob, "{}: the link leads out of the folder, to {}", path,
+                     escaped(home));
+  return path;
 }
 
 std::string errno_text(int error) { return std::generic_category().message(error); }
@@ -170,14 +193,22 @@ void AtomicFile::write_through(const char* data, std::size_t count) {
   }
 }
 
-void AtomicFile::commit() {
+void AtomicFile::finish() {
   write_through(buffer_.data(), buffer_.size());
   buffer_.clear();
   // A failed fsync may have dropped the dirty pages: the file is given up, never synced again.
   if (::fsync(file_.get()) != 0) fail_with("sync", errno);
   if (::close(file_.release()) != 0) fail_with("close", errno);
+}
+
+void AtomicFile::publish() {
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail_with("rename the finished file", errno);
   temporary_.clear();
+}
+
+void AtomicFile::commit() {
+  finish();
+  publish();
   sync_folder(parent_folder(path_));
 }
 

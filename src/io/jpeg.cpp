@@ -131,8 +131,10 @@ void read_jpeg_steps(jpeg_decompress_struct& jpeg, jpeg_progress_mgr& progress, 
   if (image.width > kMaxPixels / image.height)
     refuse_jpeg(error, "%lld x %lld pixels, at most %lld are accepted", image.width, image.height,
                 kMaxPixels);
-  // With Huffman codes a block of 8 x 8 pixels takes a bit at least.
-  if (!jpeg.arith_code && image.width * image.height / 512 > static_cast<int64_t>(bytes.size()))
+  // With Huffman codes a block of 8 x 8 pixels takes a bit at least. Arithmetic codes can do with less, but a
+  // picture does not.
+  const int64_t pixels_of_a_byte = jpeg.arith_code ? 512 * 64 : 512;
+  if (image.width * image.height / pixels_of_a_byte > static_cast<int64_t>(bytes.size()))
     refuse_jpeg(error, "%lld x %lld pixels cannot come from %lld bytes", image.width, image.height,
                 static_cast<long long>(bytes.size()));
 

@@ -22,6 +22,13 @@ std::string format_as(const Escaped& name);
 /// "No space left on device" for the current or a given errno.
 std::string errno_text(int error);
 
+/// The path of the file `name` of a model folder, which is not trusted: `name` must be a plain file name, and
+/// a symbolic link is followed only to a file next to it or, where the folder is CACHE/snapshots/REVISION of
+/// the Hugging Face Hub's cache (or lies in one), to a file of CACHE/blobs. A missing file is for the caller
+/// to notice.
+/// @throws FileError
+std::string path_inside(const std::string& folder, std::string_view name);
+
 /// Owns an open file descriptor.
 class FileDescriptor {
  public:
@@ -65,6 +72,7 @@ class InputFile {
 };
 
 /// A file that appears under its name, complete and synced to disk, by `commit`; without it, nothing stays.
+/// `finish` and `publish` are its two halves, for several files that should appear together.
 class AtomicFile {
  public:
   explicit AtomicFile(std::string path);
@@ -75,6 +83,10 @@ class AtomicFile {
   const std::string& path() const { return path_; }
   void write(const void* data, std::size_t count);
   void write(std::string_view bytes) { write(bytes.data(), bytes.size()); }
+  /// Brings all that was written to the disk, under the temporary name.
+  void finish();
+  /// Renames the finished file; the folder is not synced.
+  void publish();
   void commit();
 
  private:

@@ -1,8 +1,8 @@
 #include "io/safetensors_header.h"
 
 #include <algorithm>
+#include <functional>
 #include <limits>
-#include <optional>
 #include <string>
 #include <unordered_set>
 #include <utility>
@@ -93,8 +93,10 @@ class HeaderReader {
   bool key(string_t& name) {
     switch (place_) {
       case Place::kRoot:
-        require<FileError>(names_.insert(name).second, "{}: {} stands twice in the header", where_,
-                           escaped(name));
+        if (name == kMetadata) {
+          require<FileError>(!std::exchange(has_metadata_, true), "{}: {} stands twice in the header", where_,
+                             kMetadata);
+        }
         place_ = Place::kRootValue;
         key_ = std::move(name);
         return true;
@@ -160,7 +162,7 @@ class HeaderReader {
     }
   }
   bool parse_error(std::size_t, const std::string&, const Json::exception& error) {
-    fail<FileError>("{}: the header is not valid JSON: {}", where_, error.what());
+    fail<FileError>("{}: the header is not valid JSON: {}", where_, json_reason(error));
   }
 
  private:
@@ -271,9 +273,22 @@ class HeaderReader {
   bool seen_[3] = {};
   std::size_t depth_ = 0;
   std::size_t skipped_from_ = 0;
-  std::unordered_set<std::string> names_;
+  bool has_metadata_ = false;
   std::unordered_set<std::string> keys_;
 };
+
+/// By hashes, which take a fraction of the memory of a set of names.
+void require_unique_names(const std::vector<SafetensorsEntry>& entries, std::string_view where) {
+  std::vector<std::size_t> hashes;
+  hashes.reserve(entries.size());
+  for (const auto& entry : entries) hashes.push_back(std::hash<std::string>()(entry.name));
+  std::sort(hashes.begin(), hashes.end());
+  if (std::adjacent_find(hashes.begin(), hashes.end()) == hashes.end()) return;
+  std::unordered_set<std::string_view> names;
+  for (const auto& entry : entries)
+    require<FileError>(names.insert(entry.name).second, "{}: {} stands twice in the header", where,
+                       escaped(entry.name));
+}
 
 /// The bytes that shape and dtype ask for.
 uint64_t span_of(const SafetensorsEntry& entry, std::string_view where) {
@@ -311,6 +326,7 @@ SafetensorsHeader parse_safetensors_header(std::string_view text, uint64_t data_
   Json::sax_parse(text.begin(), text.end(), &reader);
 
   auto& entries = header.entries;
+  require_unique_names(entries, where);
   std::stable_sort(entries.begin(), entries.end(),
                    [](const SafetensorsEntry& left, const SafetensorsEntry& right) {
                      return std::pair(left.begin, left.end) < std::pair(right.begin, right.end);

@@ -33,10 +33,9 @@ GaussianFourierProjectionImpl::GaussianFourierProjectionImpl(const GaussianFouri
     : options_(options) {
   require<ConfigError>(options.embedding_size > 0, "a Fourier projection of {} frequencies: must be positive",
                        options.embedding_size);
-  // Python draws twice and keeps the second.
   Tensor frequencies = torch::empty({options.embedding_size});
   if (!layers::SkipInitGuard::active()) {
-    torch::randn({options.embedding_size});
+    if (options.set_W_to_weight) torch::randn({options.embedding_size});
     frequencies = torch::randn({options.embedding_size}) * options.scale;
   }
   weight = register_parameter("weight", frequencies, /*requires_grad=*/false);

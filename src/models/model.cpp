@@ -11,6 +11,7 @@
 #include <torch/types.h>
 
 #include "core/format.h"
+#include "io/posix_file.h"
 
 namespace diffusers {
 namespace {
@@ -76,19 +77,30 @@ std::filesystem::path model_folder(const std::filesystem::path& folder, const st
 }
 
 std::string read_model_config(const std::filesystem::path& folder) {
-  return read_text_file((folder / "config.json").string());
+  return read_text_file(path_inside(folder.string(), "config.json"));
 }
 
 void load_model_weights(torch::nn::Module& model, const std::filesystem::path& folder,
-                        const ModelLoadOptions& options, LoadReport& report) {
+                        const ModelLoadOptions& options, LoadReport& report, const WeightsFormat& format) {
   require<ConfigError>(at::isFloatingType(options.dtype), "dtype is {}, expected a floating type",
                        dtype_name(options.dtype));
-  const WeightsReader reader(folder.string(), "diffusion_pytorch_model", options.variant);
+  const WeightsReader reader(folder.string(), format.basename, options.variant);
   report.path = reader.path();
 
   const auto legacy = legacy_names(model);
   std::map<std::string, std::string> source_of;
+  std::set<std::string> used;
   for (const auto& name : reader.names()) {
+    if (format.name_in_model != nullptr) {
+      const auto name_in_model = format.name_in_model(name);
+      if (name_in_model.empty()) {
+        used.insert(name);
+      } else {
+        // A file that has both names is read by the model's own.
+        source_of.emplace(reader.contains(name_in_model) ? name : name_in_model, name);
+      }
+      continue;
+    }
     const auto found = legacy.find(name);
     if (found == legacy.end() || reader.contains(found->second)) {
       source_of.emplace(name, name);
@@ -101,7 +113,6 @@ void load_model_weights(torch::nn::Module& model, const std::filesystem::path& f
   auto state = state_of(model);
   std::vector<std::string> missing;
   std::vector<std::string> mismatched;
-  std::set<std::string> used;
   for (const auto& [name, tensor] : state) {
     const auto source = source_of.find(name);
     if (source == source_of.end()) {
@@ -110,7 +121,7 @@ void load_model_weights(torch::nn::Module& model, const std::filesystem::path& f
     }
     used.insert(source->second);
     const auto& info = reader.info(source->second);
-    const bool from_legacy = source->second != name;
+    const bool from_legacy = legacy.contains(source->second);
     if (tensor.sizes() != info.shape && !(from_legacy && is_same_matrix(info.shape, tensor.sizes())))
       mismatched.push_back(fmt::format("{} is {} in the file and {} in the model", source->second,
                                        shape_string(info.shape), shape_string(tensor.sizes())));
@@ -138,10 +149,12 @@ void load_model_weights(torch::nn::Module& model, const std::filesystem::path& f
 }
 
 void save_model(const torch::nn::Module& model, const std::filesystem::path& folder,
-                const std::string& config_json, const ModelSaveOptions& options) {
+                const std::string& config_json, const ModelSaveOptions& options,
+                const WeightsFormat& format) {
   TensorMap tensors;
-  for (auto& [name, tensor] : state_of(model)) tensors.insert(name, tensor.detach());
-  save_weights(tensors, folder.string(), "diffusion_pytorch_model",
+  for (auto& [name, tensor] : state_of(model))
+    tensors.insert(format.name_in_file != nullptr ? format.name_in_file(name) : name, tensor.detach());
+  save_weights(tensors, folder.string(), format.basename,
                {.variant = options.variant, .max_shard_size = options.max_shard_size});
   write_file_atomically((folder / "config.json").string(), config_json);
 }
@@ -171,6 +184,10 @@ int64_t count_parameters(const torch::nn::Module& model, bool only_trainable) {
   for (const auto& parameter : model.parameters())
     if (!only_trainable || parameter.requires_grad()) count += parameter.numel();
   return count;
+}
+
+std::map<std::string, std::string> renamed_tensors(const torch::nn::Module& model) {
+  return legacy_names(model);
 }
 
 }  // namespace detail

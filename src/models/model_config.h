@@ -22,9 +22,11 @@ inline constexpr std::string_view kModelConfigVersion = "0.42.1";
 /// Keys of a model's config.json that no class declares, and that are no mistake.
 inline bool is_private_config_key(std::string_view key) { return key.starts_with('_'); }
 
+/// @param null_is_default keys of flags whose null counts as the default, false, as it does in Python
 template <class Config>
 void read_config_fields(std::string_view text, std::string_view where, std::string_view class_name,
-                        Config& config, std::string& source, LoadReport& report) {
+                        Config& config, std::string& source, LoadReport& report,
+                        const std::vector<std::string>& null_is_default = {}) {
   Json json = parse_json(text, where);
   require<ConfigError>(json.is_object(), "{}: expected a JSON object", where);
   // Keys that Python says were left at their defaults take the defaults of this version.
@@ -35,15 +37,18 @@ void read_config_fields(std::string_view text, std::string_view where, std::stri
     json.erase("_use_default_values");
   }
   if (const auto name = json.find("_class_name"); name != json.end() && *name != class_name)
-    warn_once(fmt::format("{}: written for {}, loaded as {}", where, name->dump(), class_name));
-  const Json rest = config_json::fields_from_json(json, config, where);
+    warn_once(fmt::format("{}: written for {}, loaded as {}", where, json_excerpt(*name), class_name));
+  Json fields = json;
+  for (const auto& key : null_is_default)
+    if (const auto field = fields.find(key); field != fields.end() && field->is_null()) fields.erase(field);
+  const Json rest = config_json::fields_from_json(fields, config, where);
   for (const auto& [key, value] : rest.items())
     if (!is_private_config_key(key)) report.unknown_config_keys.push_back(key);
   if (!report.unknown_config_keys.empty()) {
     warn_once(fmt::format("{}: {} does not know these keys, they are kept but have no effect: {}", where,
                           class_name, fmt::join(report.unknown_config_keys, ", ")));
   }
-  source = json.dump();
+  source = dump_json(json);
 }
 
 /// Runs `build`, which makes the layers of a model, and turns what LibTorch throws (in practice: no memory
@@ -67,7 +72,7 @@ std::string write_config_fields(const Config& config, std::string_view source, s
     if (std::trunc(value) == value && std::abs(value) < 1e15) json[key] = static_cast<int64_t>(value);
   }
   // A loaded config cannot have changed since: its own text is the most faithful.
-  if (!source.empty()) json.update(Json::parse(source));
+  if (!source.empty()) json.update(parse_json(source, class_name));
   json["_class_name"] = class_name;
   json["_diffusers_version"] = kModelConfigVersion;
   return dump_json(json);

@@ -8,6 +8,7 @@
 #include "core/format.h"
 #include "models/checks.h"
 #include "models/model_config.h"
+#include "models/unet_inputs.h"
 
 namespace diffusers {
 
@@ -58,9 +59,7 @@ bool is_skip_block(const std::string& type) { return type.find("Skip") != std::s
 
 /// What the pieces cannot know: how the fields fit together.
 void check_config(const UNet2DModelConfig& config) {
-  const auto& sizes = config.sample_size.values();
-  require<ConfigError>(sizes.size() <= 2, "sample_size is {}, expected one number or two", sizes);
-  for (const auto size : sizes) require_positive("sample_size", size);
+  check_sample_size(config.sample_size);
   require_positive("in_channels", config.in_channels);
   require_positive("out_channels", config.out_channels);
   require_positive("time_embedding_dim", config.time_embedding_dim);
@@ -94,6 +93,10 @@ void check_config(const UNet2DModelConfig& config) {
   require<ConfigError>(
       config.time_embedding_type != TimeEmbeddingType::kLearned || config.num_train_timesteps,
       "time_embedding_type \"learned\" needs num_train_timesteps");
+  require<ConfigError>(!config.class_embed_type || *config.class_embed_type == ClassEmbedType::kTimestep ||
+                           *config.class_embed_type == ClassEmbedType::kIdentity,
+                       "class_embed_type is \"{}\", expected \"timestep\", \"identity\" or null",
+                       config.class_embed_type.value_or(ClassEmbedType::kTimestep).name());
   const int64_t half = config.block_out_channels[0] / 2;
   require<ConfigError>(
       config.time_embedding_type != TimeEmbeddingType::kPositional || half == 0 || half != config.freq_shift,
@@ -244,30 +247,13 @@ void UNet2DModelImpl::set_gradient_checkpointing(bool enabled) {
 }
 
 Tensor UNet2DModelImpl::broadcast_timesteps(const Tensor& timesteps, const Tensor& sample) const {
-  const auto batch = sample.size(0);
-  require<TensorError>(timesteps.defined(), "timesteps: expected a tensor, got an undefined one");
-  require<TensorError>(timesteps.dim() == 0 ||
-                           (timesteps.dim() == 1 && (timesteps.size(0) == batch || timesteps.size(0) == 1)),
-                       "timesteps: expected [{}] or a single one for a sample of {}, got {}", batch,
-                       shape_string(sample.sizes()), describe(timesteps));
-  const auto dtype = timesteps.scalar_type();
-  require<TensorError>(at::isFloatingType(dtype) || at::isIntegralType(dtype, /*includeBool=*/false),
-                       "timesteps: expected integers or real numbers, got {}", describe(timesteps));
-  require<TensorError>(timesteps.dim() == 0 || timesteps.device() == sample.device(),
-                       "timesteps are on {}, the sample on {}", timesteps.device().str(),
-                       sample.device().str());
+  auto times = broadcast_unet_timesteps(timesteps, sample);
   if (time_proj_learned_) {
-    require<TensorError>(!at::isFloatingType(dtype),
+    require<TensorError>(!timesteps.is_floating_point(),
                          "timesteps: a learned time embedding needs integers, got {}", describe(timesteps));
-    if (timesteps.is_cpu() && timesteps.numel() > 0) {
-      const auto lowest = timesteps.min().item<int64_t>();
-      const auto highest = timesteps.max().item<int64_t>();
-      require<TensorError>(lowest >= 0 && highest < *config().num_train_timesteps,
-                           "timesteps: expected numbers in [0, num_train_timesteps = {}), got {}",
-                           *config().num_train_timesteps, lowest < 0 ? lowest : highest);
-    }
+    check_index_range(times, *config().num_train_timesteps, "timesteps", "num_train_timesteps");
   }
-  return (timesteps.dim() == 0 ? timesteps.unsqueeze(0).to(sample.device()) : timesteps).expand({batch});
+  return times;
 }
 
 Tensor UNet2DModelImpl::project_time(const Tensor& timesteps) const {
@@ -307,33 +293,18 @@ Tensor UNet2DModelImpl::embed_class(const Tensor& class_labels, const Tensor& sa
     return class_labels.to(conv_in_->weight.scalar_type());
   }
 
-  auto labels = class_labels.dim() == 0 ? class_labels.unsqueeze(0) : class_labels;
-  require<TensorError>(labels.dim() == 1 && fits(labels.size(0)), "class_labels: expected [{}], got {}",
-                       batch, describe(class_labels));
-  const bool integral = at::isIntegralType(labels.scalar_type(), /*includeBool=*/false);
-  const bool by_index = class_table_ || time_proj_learned_;
-  require<TensorError>(by_index ? integral : integral || labels.is_floating_point(),
-                       "class_labels: expected {}, got {}", by_index ? "integers" : "numbers",
-                       describe(class_labels));
-  if (by_index) {
-    const int64_t rows = class_table_ ? *config().num_class_embeds : *config().num_train_timesteps;
-    if (labels.is_cpu() && labels.numel() > 0) {
-      const auto lowest = labels.min().item<int64_t>();
-      const auto highest = labels.max().item<int64_t>();
-      require<TensorError>(
-          lowest >= 0 && highest < rows, "class_labels: expected numbers in [0, {} = {}), got {}",
-          class_table_ ? "num_class_embeds" : "num_train_timesteps", rows, lowest < 0 ? lowest : highest);
-    }
-    labels = labels.to(torch::kLong);
+  auto labels = one_label_for_each(class_labels, batch);
+  if (class_table_) {
+    labels = class_indices(labels, *config().num_class_embeds, "num_class_embeds");
+  } else if (time_proj_learned_) {
+    labels = class_indices(labels, *config().num_train_timesteps, "num_train_timesteps");
   }
   return class_table_ ? class_table_->forward(labels) : class_timestep_->forward(project_time(labels));
 }
 
 UNet2DOutput UNet2DModelImpl::forward(const Tensor& sample, const at::Scalar& timestep,
                                       const UNet2DModelOptions& options) const {
-  require<TensorError>(!timestep.isComplex() && !timestep.isBoolean() && std::isfinite(timestep.toDouble()) &&
-                           std::abs(timestep.toDouble()) < 9e18,
-                       "timestep: expected a finite number");
+  check_unet_timestep(timestep);
   const int64_t whole =
       timestep.isFloatingPoint() ? static_cast<int64_t>(timestep.toDouble()) : timestep.toLong();
   return forward(sample, torch::full({}, whole, torch::kLong), options);

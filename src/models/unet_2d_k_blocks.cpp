@@ -4,23 +4,23 @@
 #include "models/unet_2d_blocks.h"
 
 namespace diffusers {
-namespace {
-
-/// Channels in a group of the norms of K blocks.
-constexpr int64_t kGroupSize = 32;
 
 ResnetBlockCondNorm2D k_resnet(const UNetBlockOptions& options, int64_t in_channels, int64_t out_channels,
-                               int64_t norm_channels_out) {
-  return ResnetBlockCondNorm2D(ResnetBlockCondNorm2DOptions{.in_channels = in_channels,
-                                                            .out_channels = out_channels,
-                                                            .temb_channels = options.temb_channels,
-                                                            .dropout = options.dropout,
-                                                            .groups = in_channels / kGroupSize,
-                                                            .groups_out = norm_channels_out / kGroupSize,
-                                                            .eps = options.resnet_eps,
-                                                            .non_linearity = options.resnet_act_fn,
-                                                            .conv_shortcut_bias = false});
+                               int64_t norm_channels_out, std::optional<int64_t> conv_2d_out_channels) {
+  return ResnetBlockCondNorm2D(
+      ResnetBlockCondNorm2DOptions{.in_channels = in_channels,
+                                   .out_channels = out_channels,
+                                   .temb_channels = options.temb_channels,
+                                   .dropout = options.dropout,
+                                   .groups = in_channels / kKBlockGroupSize,
+                                   .groups_out = norm_channels_out / kKBlockGroupSize,
+                                   .eps = options.resnet_eps,
+                                   .non_linearity = options.resnet_act_fn,
+                                   .conv_shortcut_bias = false,
+                                   .conv_2d_out_channels = conv_2d_out_channels});
 }
+
+namespace {
 
 /// KDownBlock2D: the blocks of K-diffusion's UNets, whose norms take the time embedding. Leaves no residual
 /// after its downsampling.
@@ -68,7 +68,7 @@ class KUpBlock : public UNetBlock {
   void run(UNetState& state) const override {
     const auto residual = take_residual(state);
     for (std::size_t i = 1; i < resnets_->size(); ++i) take_residual(state);
-    append_residual(state, residual);
+    if (residual.defined()) append_residual(state, residual);
     for (const auto& resnet : *resnets_)
       state.hidden_states = run_resnet(resnet, state.hidden_states, state.temb);
     if (upsample_) state.hidden_states = k_upsample_2d(state.hidden_states);

@@ -73,7 +73,8 @@ class PlainDownBlock : public UNetBlock {
 class PlainUpBlock : public UNetBlock {
  public:
   PlainUpBlock(const UNetBlockOptions& options, UpBlockKind kind)
-      : attentions_(std::make_shared<layers::ModuleVectorImpl<Attention>>()),
+      : plain_(kind == UpBlockKind::kPlain),
+        attentions_(std::make_shared<layers::ModuleVectorImpl<Attention>>()),
         resnets_(std::make_shared<layers::ModuleVectorImpl<ResnetBlock2D>>()) {
     const int64_t groups = required_groups(options);
     const bool attention = kind == UpBlockKind::kAttention;
@@ -86,9 +87,7 @@ class PlainUpBlock : public UNetBlock {
       return resnet;
     };
     for (int64_t i = 0; i < options.num_layers; ++i) {
-      const int64_t skip_channels = i == options.num_layers - 1 ? options.in_channels : options.out_channels;
-      const int64_t hidden_channels = i == 0 ? options.prev_output_channel : options.out_channels;
-      resnets_->push_back(ResnetBlock2D(resnet_options(hidden_channels + skip_channels)));
+      resnets_->push_back(ResnetBlock2D(resnet_options(up_resnet_in_channels(options, i))));
       if (attention) {
         attentions_->push_back(unet_self_attention(options.out_channels, options.attention_head_dim, groups,
                                                    options.resnet_eps, /*output_scale_factor=*/1.0));
@@ -115,15 +114,20 @@ class PlainUpBlock : public UNetBlock {
 
   void run(UNetState& state) const override {
     for (std::size_t i = 0; i < resnets_->size(); ++i) {
-      append_residual(state, take_residual(state));
+      const auto residual = take_residual(state);
+      append_residual(state, plain_ ? apply_freeu(state, residual) : residual);
       state.hidden_states = run_resnet((*resnets_)[i], state.hidden_states, state.temb);
       if (!attentions_->empty()) state.hidden_states = (*attentions_)[i]->forward(state.hidden_states);
     }
     if (resnet_up_) state.hidden_states = resnet_up_->forward(state.hidden_states, state.temb);
-    if (conv_up_) state.hidden_states = conv_up_->forward(state.hidden_states);
+    if (conv_up_) {
+      state.hidden_states =
+          conv_up_->forward(state.hidden_states, plain_ ? forwarded_size(state) : std::nullopt);
+    }
   }
 
  private:
+  bool plain_;  ///< UpBlock2D; as in Python, the others know neither FreeU nor the size to upsample to
   layers::ModuleVector<Attention> attentions_;
   layers::ModuleVector<ResnetBlock2D> resnets_;
   ResnetBlock2D resnet_up_{nullptr};

@@ -11,36 +11,14 @@
 #include <diffusers/io/files.h>
 
 #include <ATen/core/grad_mode.h>
-#include <torch/nn/module.h>
 
 #include "core/format.h"
-#include "core/json.h"
+#include "pipelines/components.h"
 #include "pipelines/pipeline_index.h"
 #include "pipelines/progress_bar.h"
 
 namespace diffusers {
 namespace {
-
-/// Puts a model into eval mode, and each of its modules back into the mode it had.
-class EvalGuard {
- public:
-  explicit EvalGuard(torch::nn::Module& model) : modules_(model.modules()) {
-    was_training_.reserve(modules_.size());
-    for (const auto& module : modules_) was_training_.push_back(module->is_training());
-    model.eval();
-  }
-  EvalGuard(const EvalGuard&) = delete;
-  EvalGuard& operator=(const EvalGuard&) = delete;
-  ~EvalGuard() {
-    // train() reaches all modules below, and parents stand before their children.
-    for (std::size_t i = 0; i < modules_.size(); ++i)
-      if (modules_[i]->is_training() != was_training_[i]) modules_[i]->train(was_training_[i]);
-  }
-
- private:
-  std::vector<std::shared_ptr<torch::nn::Module>> modules_;
-  std::vector<bool> was_training_;
-};
 
 /// `[H, W]` of what the model was made for.
 std::pair<int64_t, int64_t> sample_size(const UNet2DModel& unet, std::string_view class_name) {
@@ -69,18 +47,10 @@ std::unique_ptr<UnconditionalPipeline> UnconditionalPipeline::load(const std::fi
                      "{}: component \"unet\" is a {}, {} takes a UNet2DModel", folder.string(),
                      components.at("unet"), class_name);
 
-  // The index says which class reads the scheduler's config, whatever class wrote it.
-  const std::string path = folder / "scheduler" / "scheduler_config.json";
-  require<FileError>(file_exists(path), "{}: component \"scheduler\" has no scheduler_config.json",
-                     folder.string());
-  Json config = parse_json(read_text_file(path), path);
-  require<FileError>(config.is_object(), "{}: expected a JSON object", path);
-  config["_class_name"] = components.at("scheduler");
-
   UNet2DModel unet = UNet2DModel::from_pretrained(
       folder,
       {.subfolder = "unet", .variant = options.variant, .dtype = options.dtype, .device = options.device});
-  return make(unet, Scheduler::from_config(dump_json(config)), class_name);
+  return make(unet, load_pipeline_scheduler(folder, components.at("scheduler")), class_name);
 }
 
 void UnconditionalPipeline::save(const std::filesystem::path& folder, std::string_view class_name) const {
@@ -112,13 +82,7 @@ ImagePipelineOutput UnconditionalPipeline::sample(const CallOptions& options, St
     // x_t -> x_{t-1}
     const Tensor model_output = unet->forward(image, t).sample;
     image = scheduler->step(model_output, t, image, step_options).prev_sample;
-    if (options.callback_on_step_end) {
-      const Tensor before = image;
-      options.callback_on_step_end(step, t, image);
-      require<TensorError>(
-          image.defined() && image.sizes() == before.sizes() && image.options().type_equal(before.options()),
-          "callback_on_step_end gave {}, expected {}", describe(image), describe(before));
-    }
+    call_step_end(options.callback_on_step_end, step, t, image);
     bar.update(++step);
   }
   return {(image / 2 + 0.5).clamp(0, 1)};

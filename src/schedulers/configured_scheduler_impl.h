@@ -14,7 +14,7 @@ namespace diffusers {
 
 /// A config can hold a scheduler only in a program; files hold null.
 inline void from(const Json& json, std::shared_ptr<Scheduler>& value, std::string_view key) {
-  require<ConfigError>(json.is_null(), "{} is {}, expected null", key, json.dump());
+  require<ConfigError>(json.is_null(), "{} is {}, expected null", key, json_excerpt(json));
   value = nullptr;
 }
 inline Json to(const std::shared_ptr<Scheduler>& value) {

@@ -36,6 +36,7 @@
 #include <diffusers/schedulers/unipc_multistep_scheduler.h>
 
 #include "core/format.h"
+#include "io/posix_file.h"
 
 namespace diffusers {
 namespace {
@@ -189,7 +190,7 @@ Json parse(std::string_view text, std::string_view class_name, std::string_view 
   Json config = parse_object(text, class_name);
   if (const auto defaults = config.find("_use_default_values"); defaults != config.end()) {
     require<ConfigError>(defaults->is_array(), "{}: _use_default_values is {}, expected a list", class_name,
-                         defaults->dump());
+                         json_excerpt(*defaults));
     const Json keys = *defaults;
     for (const auto& key : keys)
       if (key.is_string()) config.erase(key.get<std::string>());
@@ -216,7 +217,7 @@ void warn_about_unknown_keys(const Json& unknown, const Json& config, std::strin
   if (!reported.empty())
     warn_once(
         fmt::format("The config attributes {} were passed to {}, but are not expected and will be ignored.",
-                    reported.dump(), class_name));
+                    json_excerpt(reported), class_name));
 }
 
 std::string read(const std::filesystem::path& folder, const SchedulerLoadOptions& options) {
@@ -226,7 +227,8 @@ std::string read(const std::filesystem::path& folder, const SchedulerLoadOptions
   // Python looks into the folder itself where the subfolder has no config.
   const std::string nested =
       options.subfolder.empty() ? plain : join_path(join_path(base, options.subfolder), kFileName);
-  return read_text_file(!file_exists(nested) && file_exists(plain) ? plain : nested);
+  const std::string& found = !file_exists(nested) && file_exists(plain) ? plain : nested;
+  return read_text_file(path_inside(parent_folder(found), kFileName));
 }
 
 std::string compose(Json fields, const Json& defaults, const std::string& loaded,

@@ -105,7 +105,7 @@ std::vector<float> lagrange(const std::vector<float>& nodes, std::size_t which) 
 
 /// A function can be given in a program only; files hold null.
 inline void from(const Json& json, TauFunction& value, std::string_view key) {
-  require<ConfigError>(json.is_null(), "{} is {}, expected null", key, json.dump());
+  require<ConfigError>(json.is_null(), "{} is {}, expected null", key, json_excerpt(json));
   value = {};
 }
 inline Json to(const TauFunction& value) {

@@ -4,6 +4,10 @@
     run.py --environment DIR [--torch-site DIR] environment          makes the environment
     run.py --environment DIR goldens [--only TOPIC]                  remakes and compares the golden tensors
     run.py --environment DIR exchange --program interop_exchange     Python opens what C++ saved, and the reverse
+    run.py --environment DIR models --program interop_models         the same for a Stable Diffusion pipeline and others
+    run.py --environment DIR full-size --program interop_full_size   the same for Stable Diffusion 1.5 at its size
+    run.py --environment DIR text --program interop_text             the same for tokenizers with CLIP's vocabulary
+    run.py --environment DIR mutations --program interop_verdicts    both take and refuse the same damaged files
 
 Ends with 77 (ctest: skipped) where the environment is missing and cannot be made, for want of network or pip.
 """
@@ -15,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 TESTS = HERE.parent
@@ -89,13 +94,13 @@ def goldens(environment, only):
     return 1 if failed else 0
 
 
-def exchange(environment, program):
+def exchange(environment, program, script, title_of_save):
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         steps = [
-            ("C++ trains and saves", [program, "save", folder / "cpp"]),
-            ("Python opens what C++ saved", [python_of(environment), HERE / "exchange.py", "check", folder / "cpp"]),
-            ("Python saves", [python_of(environment), HERE / "exchange.py", "save", folder / "python"]),
+            (title_of_save, [program, "save", folder / "cpp"]),
+            ("Python opens what C++ saved", [python_of(environment), HERE / script, "check", folder / "cpp"]),
+            ("Python saves", [python_of(environment), HERE / script, "save", folder / "python"]),
             ("C++ opens what Python saved", [program, "check", folder / "python"]),
         ]
         for title, command in steps:
@@ -106,13 +111,65 @@ def exchange(environment, program):
     return 0
 
 
+# What Stable Diffusion 1.5 consists of, and how many parameters that has.
+FULL_SIZE = {"text_encoder": 123_060_480, "vae": 83_653_863, "unet": 859_520_964}
+
+
+def full_size(environment, program):
+    if os.environ.get("DIFFUSERS_TEST_FULL_SIZE") != "1":
+        print("SKIPPED: writes 7 GB and needs 8 GB of memory. Set DIFFUSERS_TEST_FULL_SIZE=1 to run it.")
+        return SKIPPED
+    script = HERE / "full_size.py"
+    for name, count in FULL_SIZE.items():
+        # One after the other: the largest lies on disk twice, in 7 GB.
+        with tempfile.TemporaryDirectory() as folder:
+            steps = [
+                ("Python saves", lambda: run_python(environment, script, "save", name, folder, count)),
+                ("C++ opens and saves", lambda: subprocess.run([program, name, folder, str(count)]).returncode),
+                ("Python opens what C++ saved", lambda: run_python(environment, script, "check", name, folder, count)),
+            ]
+            for title, step in steps:
+                start = time.monotonic()
+                if step() != 0:
+                    print(f"failed: {name}: {title}")
+                    return 1
+                print(f"{name}: {title}: {time.monotonic() - start:.1f} s", flush=True)
+    return 0
+
+
+def text(environment, program):
+    vocabulary = environment.parent / "clip-vocabulary"
+    if not (vocabulary / ".complete").exists():
+        failed = subprocess.run([sys.executable, HERE / "clip_vocabulary.py", "download", vocabulary]).returncode
+        if failed:
+            return failed
+        (vocabulary / ".complete").touch()
+    script = HERE / "text.py"
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        steps = [
+            ("Both tokenize", lambda: run_python(environment, script, "ids", vocabulary, program)),
+            ("C++ saves", lambda: subprocess.run([program, "save", folder / "cpp", vocabulary]).returncode),
+            ("Python opens what C++ saved", lambda: run_python(environment, script, "check", folder / "cpp")),
+            ("Python saves", lambda: run_python(environment, script, "save", folder / "python", vocabulary)),
+            ("C++ opens what Python saved", lambda: subprocess.run([program, "check", folder / "python"]).returncode),
+        ]
+        for title, step in steps:
+            print(title, flush=True)
+            if step() != 0:
+                print(f"failed: {title}")
+                return 1
+    return 0
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--environment", type=pathlib.Path, required=True)
     parser.add_argument("--torch-site", type=pathlib.Path, help="site-packages that holds torch")
-    parser.add_argument("action", choices=["environment", "goldens", "exchange"])
+    parser.add_argument("action",
+                        choices=["environment", "goldens", "exchange", "full-size", "models", "mutations", "text"])
     parser.add_argument("--only", help="goldens: one script, without .py")
-    parser.add_argument("--program", type=pathlib.Path, help="exchange: the C++ side")
+    parser.add_argument("--program", type=pathlib.Path, help="the C++ side of all but environment and goldens")
     arguments = parser.parse_args()
     if not make_environment(arguments.environment, arguments.torch_site):
         print(f"SKIPPED: there is no Python diffusers 0.42.1 in {arguments.environment}, and it could not be installed. "
@@ -121,7 +178,15 @@ def main():
     if arguments.action == "goldens":
         return goldens(arguments.environment, arguments.only)
     if arguments.action == "exchange":
-        return exchange(arguments.environment, arguments.program)
+        return exchange(arguments.environment, arguments.program, "exchange.py", "C++ trains and saves")
+    if arguments.action == "models":
+        return exchange(arguments.environment, arguments.program, "models.py", "C++ saves")
+    if arguments.action == "full-size":
+        return full_size(arguments.environment, arguments.program)
+    if arguments.action == "text":
+        return text(arguments.environment, arguments.program)
+    if arguments.action == "mutations":
+        return run_python(arguments.environment, HERE / "mutations.py", "--program", arguments.program)
     print(f"Python diffusers 0.42.1: {arguments.environment}")
     return 0
 

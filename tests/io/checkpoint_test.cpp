@@ -1,3 +1,4 @@
+#include <csignal>
 #include <functional>
 #include <string>
 #include <vector>
@@ -7,6 +8,8 @@
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/json.h"
@@ -178,6 +181,91 @@ TEST(Weights, InconsistentIndicesAreRefused) {
   }
 }
 
+TEST(Weights, TornIndicesAreRefused) {
+  const std::string good = read_text_file(golden_path("io/shards/" + kIndex));
+  const auto insert = [&](const std::string& entry) {
+    std::string text = good;
+    text.insert(text.find("\"weight_map\": {") + 15, entry);
+    return text;
+  };
+  struct Case {
+    std::string name;
+    std::string text;
+    std::string message;
+  };
+  const std::vector<Case> cases{
+      {"empty", "", "not valid JSON"},
+      {"cut", good.substr(0, good.size() / 2), "not valid JSON"},
+      {"two values", good + "{}", "not valid JSON"},
+      {"NUL", good + std::string(1, '\0'), "NUL byte"},
+      {"byte-order mark", "\xef\xbb\xbf" + good, "byte-order mark"},
+      {"deep", std::string(1'000'000, '{'), "not valid JSON"},
+      {"deep lists", std::string(1'000'000, '['), "deeper than 128"},
+      {"a map twice", good.substr(0, good.rfind('}')) + R"(, "weight_map": {}})", "stands twice"},
+      {"a tensor twice", insert(R"("a": "x.safetensors", "a": "y.safetensors", )"), "stands twice"},
+      {"a NUL in a name", insert(R"("a": "x\u0000.safetensors", )"), "not a plain file name"},
+      {"a backslash", insert(R"("a": "..\\x.safetensors", )"), "not a plain file name"},
+      {"no name", insert(R"("a": "", )"), "not a plain file name"},
+      {"no file for a tensor", insert(R"("a": null, )"), "expected a string"},
+      {"too long", good + std::string(std::size_t{16} << 20, ' '), "at most 16777216"},
+  };
+  for (const auto& wrong : cases) {
+    SCOPED_TRACE(wrong.name);
+    const TemporaryFolder folder;
+    copy_shards(folder);
+    test::write_bytes(folder / kIndex, wrong.text);
+    expect_throws_with<FileError>([&] { WeightsReader reader(folder.path()); }, wrong.message);
+    expect_throws_with<FileError>([&] { WeightsReader reader(folder.path()); }, folder / kIndex);
+  }
+}
+
+TEST(Weights, ShardsThatAreNoFilesOrTornAreRefused) {
+  const TemporaryFolder folder;
+  copy_shards(folder);
+  const std::string shard = folder / "diffusion_pytorch_model-00002-of-00003.safetensors";
+  const std::string good = read_text_file(shard);
+  test::write_bytes(shard, std::string_view(good).substr(0, good.size() - 1));
+  expect_throws_with<FileError>([&] { load_weights(folder.path()); }, shard);
+  remove_file(shard);
+  create_folders(shard);
+  expect_throws_with<FileError>([&] { load_weights(folder.path()); }, "is missing");
+  remove_folder(shard);
+  // A pipe must be refused, not waited for.
+  ASSERT_EQ(::mkfifo(shard.c_str(), 0600), 0);
+  expect_throws_with<FileError>([&] { load_weights(folder.path()); }, "is missing");
+}
+
+TEST(Weights, AFullDiskLeavesTheOldSaveWhole) {
+  const TemporaryFolder folder;
+  const TensorMap old{{"a", at::zeros({64})}, {"b", at::zeros({64})}};
+  save_weights(old, folder.path(), "model", {.max_shard_size = 256});
+  const std::vector<std::string> before = list_folder(folder.path());
+  // The first shard fits the limit, the second does not.
+  const TensorMap large{{"a", at::ones({64})}, {"b", at::ones({2048})}};
+  rlimit limit{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &limit), 0);
+  auto* const handler = std::signal(SIGXFSZ, SIG_IGN);
+  const rlimit small{4096, limit.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
+  expect_throws_with<FileError>(
+      [&] { save_weights(large, folder.path(), "model", {.max_shard_size = 8192}); }, "File too large");
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &limit), 0);
+  std::signal(SIGXFSZ, handler);
+  EXPECT_EQ(list_folder(folder.path()), before);
+  expect_equal(load_weights(folder.path(), "model").at("a"), old.at("a"));
+}
+
+TEST(Weights, AStaleLegacyIndexIsNotReadAgain) {
+  const TemporaryFolder folder;
+  test::write_bytes(folder / "model.safetensors.fp16.index.json",
+                    R"({"weight_map": {"a": "model-00001-of-00001.fp16.safetensors"}})");
+  save_safetensors({{"a", at::zeros({1})}}, folder / "model-00001-of-00001.fp16.safetensors");
+  EXPECT_EQ(load_weights(folder.path(), "model", {.variant = "fp16"}).at("a").item<float>(), 0);
+  save_weights({{"a", at::ones({1})}}, folder.path(), "model", {.variant = "fp16"});
+  EXPECT_EQ(load_weights(folder.path(), "model", {.variant = "fp16"}).at("a").item<float>(), 1);
+  EXPECT_EQ(list_folder(folder.path()), std::vector<std::string>{"model.fp16.safetensors"});
+}
+
 TEST(Weights, LinksMustStayInTheFolderOrTheHubCache) {
   const TemporaryFolder folder;
   create_folders(folder / "blobs");
@@ -192,6 +280,37 @@ TEST(Weights, LinksMustStayInTheFolderOrTheHubCache) {
   ASSERT_EQ(::symlink("../../../elsewhere/file", link.c_str()), 0);
   expect_throws_with<FileError>([&] { load_weights(folder / "snapshots/1/unet"); },
                                 "leads out of the folder");
+  // Blobs of another cache, and a blob that is a link itself.
+  create_folders(folder / "elsewhere/blobs");
+  copy_file(golden_path("io/whole/" + kSingle), folder / "elsewhere/blobs/0123");
+  remove_file(link);
+  ASSERT_EQ(::symlink("../../../elsewhere/blobs/0123", link.c_str()), 0);
+  expect_throws_with<FileError>([&] { load_weights(folder / "snapshots/1/unet"); },
+                                "leads out of the folder");
+  remove_file(link);
+  ASSERT_EQ(::symlink("../elsewhere/file", (folder / "blobs/4567").c_str()), 0);
+  ASSERT_EQ(::symlink("../../../blobs/4567", link.c_str()), 0);
+  expect_throws_with<FileError>([&] { load_weights(folder / "snapshots/1/unet"); },
+                                "leads out of the folder");
+  remove_file(link);
+  ASSERT_EQ(::symlink("../../../blobs/none", link.c_str()), 0);
+  expect_throws_with<FileError>([&] { load_weights(folder / "snapshots/1/unet"); }, "there is no");
+}
+
+TEST(Weights, ShardsAreHeldToTheSameLinks) {
+  const TemporaryFolder folder;
+  create_folders(folder / "model");
+  for (const auto& name : list_folder(golden_path("io/shards")))
+    copy_file(golden_path("io/shards/" + name), folder / ("model/" + name));
+  const std::string shard = "diffusion_pytorch_model-00003-of-00003.safetensors";
+  rename_path(folder / ("model/" + shard), folder / "outside.safetensors");
+  ASSERT_EQ(::symlink("../outside.safetensors", (folder / ("model/" + shard)).c_str()), 0);
+  expect_throws_with<FileError>([&] { load_weights(folder / "model"); }, "leads out of the folder");
+  // A link to a file of the folder is one name more for it.
+  rename_path(folder / "outside.safetensors", folder / "model/third.safetensors");
+  remove_file(folder / ("model/" + shard));
+  ASSERT_EQ(::symlink("third.safetensors", (folder / ("model/" + shard)).c_str()), 0);
+  EXPECT_NO_THROW(load_weights(folder / "model"));
 }
 
 }  // namespace

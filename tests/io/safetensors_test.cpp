@@ -5,7 +5,9 @@
 #include <diffusers/io/safetensors.h>
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include "support/golden.h"
 
@@ -234,6 +236,28 @@ TEST(Safetensors, HostileFilesGetThePythonVerdict) {
       expect_throws_with<FileError>([&] { load_safetensors(path); }, path);
     }
   }
+}
+
+TEST(Safetensors, LargeTensorsAreReadInParts) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "x.safetensors";
+  const at::Tensor values = at::arange(9'000'001, at::kInt);
+  save_safetensors({{"small", at::ones({3}, at::kByte)}, {"t", values}}, path);
+  const int threads = at::get_num_threads();
+  for (const int count : {1, 3}) {
+    at::set_num_threads(count);
+    EXPECT_TRUE(at::equal(load_safetensors(path).at("t"), values)) << count;
+  }
+  at::set_num_threads(threads);
+}
+
+TEST(Safetensors, AFileThatShrinksWhileItIsReadIsRefused) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "x.safetensors";
+  save_safetensors({{"t", at::ones({5'000'000})}}, path);
+  const SafetensorsFile file(path);
+  ASSERT_EQ(::truncate(path.c_str(), 1'000'000), 0);
+  expect_throws_with<FileError>([&] { (void)file.get("t"); }, "the file ends at byte 1000000");
 }
 
 TEST(Safetensors, DamagedFilesThrowFileErrorOrLoad) {

@@ -137,7 +137,7 @@ def perturb(model):
     """Moves the parameters that start as exact zeros and ones."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "norm" in name and ".linear." not in name:
+            if ("norm" in name and ".linear." not in name) or name.startswith("controlnet_"):
                 parameter += 0.1 * pattern(parameter.shape)
 
 

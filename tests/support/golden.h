@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include <diffusers/core/error.h>
 #include <diffusers/core/tensor.h>
 #include <diffusers/core/tensor_map.h>
 #include <diffusers/io/files.h>

@@ -24,6 +24,13 @@ class FileError : public Error {
   using Error::Error;
 };
 
+/// A text that cannot be turned into tokens: it is not UTF-8, or one tensor cannot hold texts of unequal
+/// length.
+class TextError : public Error {
+ public:
+  using Error::Error;
+};
+
 /// A tensor argument whose shape, dtype, device or value range does not fit; the message names both sides.
 class TensorError : public Error {
  public:

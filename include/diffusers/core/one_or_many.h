@@ -1,6 +1,8 @@
 #pragma once
 
+#include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <initializer_list>
 #include <utility>
 #include <vector>
@@ -34,6 +36,25 @@ class OneOrMany {
  private:
   std::vector<T> values_;
   bool is_list_ = false;
+};
+
+/// A config field that Python declares as `int | tuple[int] | tuple[tuple]`: takes `= 8`, `= {1, 2, 10}` and
+/// `= {{1, 2}, {2, 2}, 1}`.
+class NestedOneOrMany : public OneOrMany<OneOrMany<int64_t>> {
+ public:
+  using OneOrMany<OneOrMany<int64_t>>::OneOrMany;
+  NestedOneOrMany() = default;
+  template <std::integral Integer>
+  NestedOneOrMany(Integer value)  // NOLINT(google-explicit-constructor)
+      : OneOrMany<OneOrMany<int64_t>>(OneOrMany<int64_t>(static_cast<int64_t>(value))) {}
+  /// From a field of one level.
+  NestedOneOrMany(const OneOrMany<int64_t>& field)  // NOLINT(google-explicit-constructor)
+      : OneOrMany<OneOrMany<int64_t>>(field.is_list()
+                                          ? OneOrMany<OneOrMany<int64_t>>(std::vector<OneOrMany<int64_t>>(
+                                                field.values().begin(), field.values().end()))
+                                      : field.empty() ? OneOrMany<OneOrMany<int64_t>>()
+                                                      : OneOrMany<OneOrMany<int64_t>>(field)) {}
+  bool operator==(const NestedOneOrMany&) const = default;
 };
 
 }  // namespace diffusers

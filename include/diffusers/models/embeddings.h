@@ -22,6 +22,8 @@ Tensor get_timestep_embedding(const Tensor& timesteps, int64_t embedding_dim, bo
 struct GaussianFourierProjectionOptions {
   int64_t embedding_size = 256;
   double scale = 1.0;
+  /// As Python's layer keeps the second of two draws; false: draws once.
+  bool set_W_to_weight = true;
   bool log = true;
   bool flip_sin_to_cos = false;
 };

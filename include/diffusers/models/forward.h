@@ -19,6 +19,12 @@ class UNet2DModelImpl;
 struct UNet2DModelConfig;
 using UNet2DModel = ModelHolder<UNet2DModelImpl, UNet2DModelConfig>;
 
+class UNet2DConditionModelImpl;
+struct UNet2DConditionModelConfig;
+using UNet2DConditionModel = ModelHolder<UNet2DConditionModelImpl, UNet2DConditionModelConfig>;
+
+class ControlNetModel;
+
 class VQModelImpl;
 struct VQModelConfig;
 using VQModel = ModelHolder<VQModelImpl, VQModelConfig>;

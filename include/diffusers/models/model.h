@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -45,15 +46,29 @@ struct LoadReport {
 };
 
 namespace detail {
+/// How the files of a kind of models are named, and their tensors.
+struct WeightsFormat {
+  std::string basename = "diffusion_pytorch_model";
+  /// The model's name of a tensor, from the file's; empty for one that old files have and no model needs.
+  /// None: the names are the same.
+  std::string (*name_in_model)(const std::string& name_in_file) = nullptr;
+  /// The reverse, for saving.
+  std::string (*name_in_file)(const std::string& name_in_model) = nullptr;
+};
+
 std::filesystem::path model_folder(const std::filesystem::path& folder, const std::string& subfolder);
 std::string read_model_config(const std::filesystem::path& folder);
 void load_model_weights(torch::nn::Module& model, const std::filesystem::path& folder,
-                        const ModelLoadOptions& options, LoadReport& report);
+                        const ModelLoadOptions& options, LoadReport& report,
+                        const WeightsFormat& format = {});
 void save_model(const torch::nn::Module& model, const std::filesystem::path& folder,
-                const std::string& config_json, const ModelSaveOptions& options);
+                const std::string& config_json, const ModelSaveOptions& options,
+                const WeightsFormat& format = {});
 void copy_model_state(const torch::nn::Module& from, torch::nn::Module& to,
                       const std::optional<at::Device>& device);
 int64_t count_parameters(const torch::nn::Module& model, bool only_trainable);
+/// Names that tensors have in files of old versions -> their names in the model.
+std::map<std::string, std::string> renamed_tensors(const torch::nn::Module& model);
 }  // namespace detail
 
 /// Base of the models. `Derived` has `static constexpr std::string_view kClassName`, a constructor from
@@ -73,6 +88,8 @@ class ModelImpl : public torch::nn::Cloneable<Derived> {
   const Config& config() const { return config_; }
   /// The configuration as Python writes config.json, with the unknown keys that came from a file.
   std::string config_json() const { return write_model_config(config_, config_source_); }
+  /// How the weights lie in files; hidden by the models of other libraries than diffusers.
+  static detail::WeightsFormat weights_format() { return {}; }
   /// Python's class name.
   static std::string class_name() { return std::string(Derived::kClassName); }
   /// What from_pretrained did; empty for a model that was not loaded.
@@ -81,11 +98,12 @@ class ModelImpl : public torch::nn::Cloneable<Derived> {
   int64_t num_parameters(bool only_trainable = false) const {
     return detail::count_parameters(*this, only_trainable);
   }
-  /// Writes config.json and diffusion_pytorch_model.safetensors (or shards) into a folder, which is made if
-  /// need be.
+  /// Writes config.json and the weights (diffusion_pytorch_model.safetensors, or shards of it) into a folder,
+  /// which is made if need be.
   /// @throws FileError
   void save_pretrained(const std::filesystem::path& folder, const ModelSaveOptions& options = {}) const {
-    detail::save_model(*this, folder, config_json(), options);
+    const auto& derived = static_cast<const Derived&>(*this);
+    detail::save_model(*this, folder, derived.config_json(), options, Derived::weights_format());
   }
   /// A copy of its own, optionally on another device. Draws no random numbers.
   std::shared_ptr<torch::nn::Module> clone(
@@ -105,6 +123,10 @@ class ModelImpl : public torch::nn::Cloneable<Derived> {
  protected:
   /// Takes over what is neither config nor tensor; hidden by models that have such settings.
   void copy_settings(const Derived&) {}
+  /// For models that can grow.
+  Config& mutable_config() { return config_; }
+  /// The config file that the model was made from, as JSON; empty if there was none.
+  const std::string& config_source() const { return config_source_; }
 
  private:
   template <class, class>
@@ -143,7 +165,7 @@ class ModelHolder : public torch::nn::ModuleHolder<Impl> {
     const auto json = detail::read_model_config(path);
     const layers::SkipInitGuard skip_init;
     ModelHolder model = make(json, (path / "config.json").string());
-    detail::load_model_weights(*model, path, options, model->load_report_);
+    detail::load_model_weights(*model, path, options, model->load_report_, Impl::weights_format());
     model->eval();
     return model;
   }

@@ -31,14 +31,18 @@ struct EnumNames<TimeEmbeddingType> {
        {TimeEmbeddingType::kLearned, "learned"}}};
 };
 
-/// What a UNet2DModel does with `class_labels` where it does not look them up in a table
-/// (`num_class_embeds`): embeds them as it does timesteps, or takes them as the embedding.
-enum class ClassEmbedType { kTimestep, kIdentity };
+/// What a UNet does with `class_labels` where it does not look them up in a table (`num_class_embeds`):
+/// embeds them as it does timesteps, takes them as the embedding, or projects them by two linear layers or
+/// one. The projections are for UNet2DConditionModel only.
+enum class ClassEmbedType { kTimestep, kIdentity, kProjection, kSimpleProjection };
 template <>
 struct EnumNames<ClassEmbedType> {
   static constexpr std::string_view kKey = "class_embed_type";
-  static constexpr std::array<std::pair<ClassEmbedType, std::string_view>, 2> kTable{
-      {{ClassEmbedType::kTimestep, "timestep"}, {ClassEmbedType::kIdentity, "identity"}}};
+  static constexpr std::array<std::pair<ClassEmbedType, std::string_view>, 4> kTable{
+      {{ClassEmbedType::kTimestep, "timestep"},
+       {ClassEmbedType::kIdentity, "identity"},
+       {ClassEmbedType::kProjection, "projection"},
+       {ClassEmbedType::kSimpleProjection, "simple_projection"}}};
 };
 
 /// The arguments of Python's `UNet2DModel(...)`, with its defaults.
@@ -74,8 +78,8 @@ struct UNet2DModelConfig {
   std::optional<int64_t> attn_norm_num_groups = std::nullopt;
   double norm_eps = 1e-5;
   EnumChoice<ResnetTimeScaleShift> resnet_time_scale_shift = ResnetTimeScaleShift::kDefault;
-  bool add_attention = true;  ///< in the mid block
-  std::optional<EnumChoice<ClassEmbedType>> class_embed_type = std::nullopt;
+  bool add_attention = true;                                                  ///< in the mid block
+  std::optional<EnumChoice<ClassEmbedType>> class_embed_type = std::nullopt;  ///< "timestep" or "identity"
   std::optional<int64_t> num_class_embeds = std::nullopt;     ///< classes of the table of class embeddings
   std::optional<int64_t> num_train_timesteps = std::nullopt;  ///< rows of the learned time embedding
 };

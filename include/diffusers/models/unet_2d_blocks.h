@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include <diffusers/core/enum_choice.h>
+#include <diffusers/core/one_or_many.h>
 #include <diffusers/core/tensor.h>
 #include <diffusers/models/attention_layer.h>
 #include <diffusers/models/layers.h>
@@ -35,20 +37,41 @@ struct EnumNames<UpsampleType> {
       {{UpsampleType::kConv, "conv"}, {UpsampleType::kResnet, "resnet"}}};
 };
 
+/// Factors of FreeU (Si et al. 2023): of the hidden states, b1 and b2, and of the low frequencies of the
+/// residuals, s1 and s2, in the first and the second up block.
+struct FreeU {
+  double s1 = 1;
+  double s2 = 1;
+  double b1 = 1;
+  double b2 = 1;
+};
+
 /// What flows through a UNet: each block reads and changes it.
 struct UNetState {
   Tensor hidden_states;           ///< `[B, C, H, W]`
   Tensor temb;                    ///< `[B, temb_channels]`
   std::vector<Tensor> residuals;  ///< left by the down blocks, taken from the end by the up blocks
   Tensor skip_sample;  ///< the image that the Skip blocks carry along, undefined where there is none
+  Tensor encoder_hidden_states = {};   ///< `[B, S, D]`, what the CrossAttn blocks attend to
+  Tensor attention_mask = {};          ///< `[B, 1, 1, L]`, added to the scores of attention to the image
+  Tensor encoder_attention_mask = {};  ///< `[B, 1, 1, S]`, added to the scores of attention to the encoder
+  Tensor additional_residual = {};     ///< of an adapter, for the down block that runs next
+  std::optional<FreeU> freeu = std::nullopt;  ///< for UpBlock2D and CrossAttnUpBlock2D
+  std::size_t up_block_index = 0;
+  bool forward_upsample_size = false;  ///< sizes do not halve evenly: upsample to that of the next residual
 };
+
+/// Where a down block adds the residual of a T2I-Adapter: to its output, before its downsampling, or nowhere.
+enum class AdapterPlace { kAfter, kInside, kNone };
 
 /// A stage of a UNet. Parameters are named as in the Python class that `type` of the factories below names.
 class UNetBlock : public torch::nn::Module {
  public:
   virtual void run(UNetState& state) const = 0;
-  /// Runs each residual block again in the backward instead of keeping its intermediate results.
-  void set_gradient_checkpointing(bool enabled) { gradient_checkpointing_ = enabled; }
+  /// Runs each residual and transformer block again in the backward instead of keeping its intermediate
+  /// results.
+  virtual void set_gradient_checkpointing(bool enabled) { gradient_checkpointing_ = enabled; }
+  virtual AdapterPlace adapter_place() const { return AdapterPlace::kAfter; }
 
  protected:
   Tensor run_resnet(const ResnetPointer& resnet, const Tensor& hidden_states, const Tensor& temb) const;
@@ -78,18 +101,32 @@ struct UNetBlockOptions {
   bool resnet_skip_time_act = false;
   double resnet_out_scale_factor = 1.0;
   double dropout = 0.0;
+  std::optional<int64_t> cross_attention_dim = std::nullopt;  ///< of a UNet with an encoder
+  int64_t num_attention_heads = 1;                            ///< of the transformers in CrossAttn blocks
+  OneOrMany<int64_t> transformer_layers_per_block = 1;        ///< one for each layer, or one for all
+  bool dual_cross_attention = false;
+  bool use_linear_projection = false;
+  bool only_cross_attention = false;
+  CrossAttentionNorm cross_attention_norm = CrossAttentionNorm::kNone;
 };
 
 /// DownBlock2D, ResnetDownsampleBlock2D, AttnDownBlock2D, SkipDownBlock2D, AttnSkipDownBlock2D or
-/// KDownBlock2D. A prefix "UNetRes" is dropped, as in Python.
+/// KDownBlock2D; with a cross_attention_dim also CrossAttnDownBlock2D, SimpleCrossAttnDownBlock2D and
+/// KCrossAttnDownBlock2D. A prefix "UNetRes" is dropped, as in Python.
 /// @throws ConfigError for a type that does not exist, or cannot work without an encoder's hidden states,
 /// naming those
 ///   that can; and for channels, groups or head sizes that do not fit
 UNetBlockPointer get_down_block(std::string_view type, const UNetBlockOptions& options);
 
-/// UpBlock2D, ResnetUpsampleBlock2D, AttnUpBlock2D, SkipUpBlock2D, AttnSkipUpBlock2D or KUpBlock2D.
+/// UpBlock2D, ResnetUpsampleBlock2D, AttnUpBlock2D, SkipUpBlock2D, AttnSkipUpBlock2D or KUpBlock2D; with a
+/// cross_attention_dim also CrossAttnUpBlock2D, SimpleCrossAttnUpBlock2D and KCrossAttnUpBlock2D.
 /// @throws ConfigError as get_down_block
 UNetBlockPointer get_up_block(std::string_view type, const UNetBlockOptions& options);
+
+/// UNetMidBlock2D (here one residual block), UNetMidBlock2DCrossAttn or UNetMidBlock2DSimpleCrossAttn,
+/// between `in_channels` and as many; resnet_out_scale_factor is that of the mid block.
+/// @throws ConfigError as get_down_block
+UNetBlockPointer get_mid_block(std::string_view type, const UNetBlockOptions& options);
 
 struct UNetMidBlock2DOptions {
   int64_t in_channels = 0;

@@ -1,9 +1,13 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <string_view>
+#include <utility>
 
+#include <diffusers/core/enum_names.h>
 #include <diffusers/core/random.h>
 #include <diffusers/core/tensor.h>
 
@@ -14,6 +18,15 @@ namespace diffusers {
 /// What a pipeline returns (Python: `ImagePipelineOutput` with `output_type="pt"`).
 struct ImagePipelineOutput {
   Tensor images;  ///< `[B, C, H, W]`, the model's dtype and device, in [0, 1]
+};
+
+/// What a latent pipeline gives: images, or the latents that its autoencoder would have decoded.
+enum class OutputType { kPt, kLatent };
+template <>
+struct EnumNames<OutputType> {
+  static constexpr std::string_view kKey = "output_type";
+  static constexpr std::array<std::pair<OutputType, std::string_view>, 2> kTable{
+      {{OutputType::kPt, "pt"}, {OutputType::kLatent, "latent"}}};
 };
 
 /// Called after each denoising step: its index from 0, the timestep (0-dim), and the sample after the step,

@@ -115,6 +115,8 @@ class Scheduler {
                              const SetTimestepsOptions& options = {}) = 0;
   /// Where in `timesteps()` a run starts that does not start at the first one (image to image).
   virtual void set_begin_index(int64_t begin_index = 0);
+  /// Whether the class has set_begin_index; the others find their place by the timestep.
+  virtual bool has_begin_index() const { return false; }
   virtual SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                                const StepOptions& options = {}) = 0;
   SchedulerOutput step(const Tensor& model_output, const at::Scalar& timestep, const Tensor& sample,

@@ -16,6 +16,7 @@ class SigmaScheduler : public ConfiguredScheduler<Derived, ConfigType> {
   Tensor sigmas() const override { return run_.sigmas(); }
   Timesteps timesteps() const override { return run_.timesteps().tensor(); }
   void set_begin_index(int64_t begin_index = 0) override { run_.set_begin_index(begin_index); }
+  bool has_begin_index() const override { return true; }
   /// The step that comes next; none before the first.
   std::optional<int64_t> step_index() const { return run_.step_index(); }
   std::optional<int64_t> begin_index() const { return run_.begin_index(); }

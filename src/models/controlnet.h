@@ -1,0 +1,11 @@
+#pragma once
+
+#include <diffusers/models/controlnet.h>
+
+namespace diffusers {
+
+/// What the pieces cannot know: how the fields fit together.
+/// @throws ConfigError naming the key and the value
+void check_controlnet_config(const ControlNetModelConfig& config);
+
+}  // namespace diffusers

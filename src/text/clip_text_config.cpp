@@ -1,0 +1,113 @@
+#include "text/clip_text_config.h"
+
+#include <cmath>
+#include <vector>
+
+#include <diffusers/core/logging.h>
+
+#include "core/config_json.h"
+#include "core/format.h"
+#include "core/json.h"
+#include "text/clip_activation.h"
+
+namespace diffusers {
+
+template <class Visitor>
+void visit_fields(CLIPTextConfig& config, Visitor&& visit) {
+  visit("vocab_size", config.vocab_size);
+  visit("hidden_size", config.hidden_size);
+  visit("intermediate_size", config.intermediate_size);
+  visit("projection_dim", config.projection_dim);
+  visit("num_hidden_layers", config.num_hidden_layers);
+  visit("num_attention_heads", config.num_attention_heads);
+  visit("max_position_embeddings", config.max_position_embeddings);
+  visit("hidden_act", config.hidden_act);
+  visit("layer_norm_eps", config.layer_norm_eps);
+  visit("attention_dropout", config.attention_dropout);
+  visit("initializer_range", config.initializer_range);
+  visit("initializer_factor", config.initializer_factor);
+  visit("pad_token_id", config.pad_token_id);
+  visit("bos_token_id", config.bos_token_id);
+  visit("eos_token_id", config.eos_token_id);
+}
+
+/// The keys of text_config alone, where the file is that of a whole CLIP. What transformers keeps for every
+/// model, and what only old versions knew, is no mistake: such keys are kept without a word, as there.
+void read_model_config(std::string_view json, std::string_view where, CLIPTextConfig& config,
+                       std::string& source, LoadReport& /*report*/) {
+  Json object = parse_json(json, where);
+  require<ConfigError>(object.is_object(), "{}: expected a JSON object", where);
+  if (const auto text = object.find("text_config"); text != object.end()) {
+    require<ConfigError>(text->is_object(), "{}: text_config is no object", where);
+    object = Json(*text);
+  }
+  constexpr std::string_view kModelType = "clip_text_model";
+  if (const auto type = object.find("model_type"); type != object.end() && *type != kModelType)
+    warn_once(fmt::format("{}: model_type is {}, expected \"{}\"", where, type->dump(), kModelType));
+  config_json::fields_from_json(object, config, where);
+  source = object.dump();
+}
+
+namespace clip {
+namespace {
+
+/// The version of transformers whose config files these are.
+constexpr std::string_view kTransformersVersion = "5.24.0";
+
+/// More than any model has; beyond, the making would take memory and time without end.
+constexpr int64_t kMostLayers = 1000;
+constexpr int64_t kMostChannels = 1 << 20;
+
+void require_count(const char* key, int64_t value, int64_t most) {
+  require<ConfigError>(value > 0 && value <= most, "{} is {}, expected a number from 1 to {}", key, value,
+                       most);
+}
+
+void require_not_negative(const char* key, double value) {
+  require<ConfigError>(std::isfinite(value) && value >= 0,
+                       "{} is {}, expected a finite number that is not negative", key, value);
+}
+
+}  // namespace
+
+void check_config(const CLIPTextConfig& config, bool with_projection) {
+  require_count("vocab_size", config.vocab_size, INT32_MAX);
+  require_count("hidden_size", config.hidden_size, kMostChannels);
+  require_count("intermediate_size", config.intermediate_size, kMostChannels);
+  require_count("num_hidden_layers", config.num_hidden_layers, kMostLayers);
+  require_count("num_attention_heads", config.num_attention_heads, kMostChannels);
+  require_count("max_position_embeddings", config.max_position_embeddings, INT32_MAX);
+  require<ConfigError>(config.hidden_size % config.num_attention_heads == 0,
+                       "hidden_size is {}, expected a multiple of num_attention_heads, {}",
+                       config.hidden_size, config.num_attention_heads);
+  if (with_projection) {
+    require<ConfigError>(config.projection_dim.has_value(), "projection_dim is null, expected a number");
+    require_count("projection_dim", *config.projection_dim, kMostChannels);
+  }
+  activation_function(config.hidden_act);
+  require_not_negative("layer_norm_eps", config.layer_norm_eps);
+  require<ConfigError>(config.attention_dropout >= 0 && config.attention_dropout <= 1,
+                       "attention_dropout is {}, expected a probability in [0, 1]", config.attention_dropout);
+  require_not_negative("initializer_range", config.initializer_range);
+  require_not_negative("initializer_factor", config.initializer_factor);
+  require<ConfigError>(config.eos_token_id.has_value(),
+                       "eos_token_id is null, expected the token at which sequences are pooled");
+}
+
+std::string write_config(const CLIPTextConfig& config, std::string_view source, std::string_view class_name,
+                         at::ScalarType dtype) {
+  const Json fields = config_json::fields_to_json(config);
+  Json json = source.empty() ? Json::object() : Json::parse(source);
+  // A field that means the same keeps the file's spelling (1 for 1.0).
+  for (const auto& [key, value] : fields.items())
+    if (!json.contains(key) || json[key] != value) json[key] = value;
+  json["architectures"] = Json::array({class_name});
+  json["model_type"] = "clip_text_model";
+  json["dtype"] = dtype_name(dtype);
+  json.erase("torch_dtype");
+  json["transformers_version"] = kTransformersVersion;
+  return dump_json(json);
+}
+
+}  // namespace clip
+}  // namespace diffusers

@@ -1,0 +1,19 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include <diffusers/core/tensor.h>
+#include <diffusers/text/clip_text_model.h>
+
+namespace diffusers::clip {
+
+/// @throws ConfigError naming the key and the value that cannot work
+void check_config(const CLIPTextConfig& config, bool with_projection);
+
+/// config.json as transformers writes it.
+/// @param source the config file that the model was made from; empty if there was none
+std::string write_config(const CLIPTextConfig& config, std::string_view source, std::string_view class_name,
+                         at::ScalarType dtype);
+
+}  // namespace diffusers::clip

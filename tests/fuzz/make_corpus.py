@@ -1,0 +1,115 @@
+#!/usr/bin/env python3
+"""Makes the seeds of the fuzzers, small files of every kind, good and bad: make_corpus.py [FOLDER]"""
+import gzip
+import json
+import pathlib
+import struct
+import sys
+
+DTYPES = {"BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8,
+          "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32,
+          "F32": 32, "C64": 64, "F64": 64, "I64": 64, "U64": 64}
+
+
+def safetensors(header, data=b"", pad=True):
+    text = header if isinstance(header, bytes) else json.dumps(header, separators=(",", ":")).encode()
+    if pad:
+        text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def entry(dtype, shape, begin=0):
+    count = 1
+    for length in shape:
+        count *= length
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, begin + count * DTYPES[dtype] // 8]}
+
+
+def some_safetensors():
+    values = bytes(range(1, 65))
+    yield "empty", safetensors({})
+    yield "metadata", safetensors({"__metadata__": {"format": "pt", "a \"quoted\" \\ key": "line\nbreak é"}})
+    yield "metadata_null", safetensors(b'{"__metadata__":null}')
+    for dtype in DTYPES:
+        yield f"dtype_{dtype}", safetensors({"t": entry(dtype, [2, 4])}, values[: 8 * DTYPES[dtype] // 8])
+    yield "scalar", safetensors({"s": entry("F32", [])}, values[:4])
+    yield "no_elements", safetensors({"z": entry("F16", [0, 3]), "t": entry("U8", [3])}, values[:3])
+    yield "several", safetensors({"__metadata__": {"format": "pt"}, "conv.weight": entry("F32", [2, 2]),
+                                  "conv.bias": entry("F32", [2], 16), "steps": entry("I64", [1], 24)}, values[:32])
+    yield "unordered", safetensors({"b": entry("U8", [4], 4), "a": entry("F32", [1])}, values[:8])
+    yield "positional", safetensors(b'{"a":["F32",[1],[0,4]]}', values[:4])
+    yield "more_fields", safetensors(b'{"a":{"z":[1,{"q":-2.5e3}],"dtype":"U8","shape":[2],"data_offsets":[0,2]}}',
+                                     values[:2])
+    yield "escapes", safetensors(b'{"\\u0061\\n\\u00e9\\ud83d\\ude00":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}',
+                                 values[:1])
+    yield "spaces", safetensors(b' {\n"a" : {"dtype":\t"U8", "shape": [ 1 ],"data_offsets":[0 , 1]} } ', values[:1])
+    yield "hole", safetensors({"a": entry("U8", [1]), "b": entry("U8", [1], 2)}, values[:3])
+    yield "overlap", safetensors({"a": entry("U8", [4]), "b": entry("U8", [4], 2)}, values[:6])
+    yield "trailing", safetensors({"a": entry("U8", [1])}, values[:5])
+    yield "truncated", safetensors({"a": entry("F64", [4])}, values[:31])
+    yield "wrapping", safetensors(b'{"a":{"dtype":"F64","shape":[2305843009213693952],"data_offsets":[0,0]}}')
+    yield "large_zero", safetensors(b'{"a":{"dtype":"U8","shape":[0,9223372036854775807],"data_offsets":[0,0]}}')
+    yield "twice", safetensors(b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},'
+                               b'"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', values[:1])
+    yield "deep", safetensors(b'{"a":{"z":' + b"[" * 120 + b"]" * 120
+                              + b',"dtype":"U8","shape":[1],"data_offsets":[0,1]}}', values[:1])
+    yield "length_too_large", struct.pack("<Q", 1 << 40) + b"{}"
+
+
+def some_indices():
+    names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    good = {"metadata": {"total_size": 24}, "weight_map": {"a": names[0], "b.weight": names[0], "c": names[1]}}
+    yield "good", json.dumps(good, indent=2).encode()
+    yield "empty", b'{"metadata":{},"weight_map":{}}'
+    for name, shard in (("above", "../x.safetensors"), ("absolute", "/etc/passwd"), ("dots", ".."), ("nul", "x\0"),
+                        ("pickle", "model.bin"), ("number", 1), ("none", None)):
+        yield name, json.dumps({"weight_map": {"a": shard}}).encode()
+    yield "list", b'{"weight_map":["a"]}'
+    yield "twice", b'{"weight_map":{"a":"x.safetensors","a":"y.safetensors"}}'
+
+
+def some_configs():
+    config = {"_class_name": "UNet2DModel", "_diffusers_version": "0.42.1", "act_fn": "silu", "dropout": 0.0,
+              "block_out_channels": [32, 64], "flip_sin_to_cos": True, "in_channels": 3, "norm_eps": 1e-05,
+              "sample_size": [32, 32], "lambda_min_clipped": float("-inf"), "unknown": {"a": [None, float("nan")]}}
+    yield "good", json.dumps(config, indent=2, sort_keys=True).encode()
+    yield "numbers", b'[0,-0,1.0,1e5,-1.5E-3,18446744073709551615,18446744073709551616,NaN,Infinity,-Infinity,0.1]'
+    yield "strings", '["\\u0000\\u007f:NaN","é\U0001f600","\\ud83d\\ude00","\\\\NaN\\"","\\n\\t"]'.encode()
+    yield "wrong_types", b'{"in_channels":true,"flip_sin_to_cos":1,"norm_eps":"1","act_fn":null,"sample_size":1.5}'
+    yield "none", b'{"dropout":null,"sample_size":null,"block_out_channels":null}'
+    yield "twice", b'{"a":1,"a":2}'
+    yield "deep", b"[" * 130 + b"]" * 130
+    yield "byte_order_mark", b"\xef\xbb\xbf{}"
+    yield "nul", b"{}\0"
+
+
+def some_idx():
+    def idx(code, shape, data):
+        return bytes([0, 0, code, len(shape)]) + b"".join(struct.pack(">I", n) for n in shape) + data
+    images = idx(8, [2, 3, 4], bytes(range(24)))
+    yield "uint8", images
+    yield "gzip", gzip.compress(images, mtime=0)
+    yield "two_members", gzip.compress(images[:10], mtime=0) + gzip.compress(images[10:], mtime=0)
+    yield "padded", gzip.compress(images, mtime=0) + bytes(5)
+    yield "labels", idx(8, [3], bytes([7, 0, 9]))
+    yield "int16", idx(0x0B, [2], struct.pack(">hh", -2, 300))
+    yield "float32", idx(0x0D, [1, 2], struct.pack(">ff", 1.5, -2))
+    yield "float64", idx(0x0E, [1], struct.pack(">d", 2.5))
+    yield "no_rows", idx(8, [0, 28, 28], b"")
+    yield "large", idx(8, [0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF], b"1")
+    yield "trailing", images + b"x"
+    yield "truncated", gzip.compress(images, mtime=0)[:-9]
+    yield "bomb", gzip.compress(idx(8, [100000], bytes(100000)), mtime=0)
+
+
+def main():
+    folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else pathlib.Path(__file__).resolve().parent / "corpus"
+    for kind, seeds in (("safetensors", some_safetensors()), ("shard_index", some_indices()),
+                        ("config", some_configs()), ("idx", some_idx())):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        for name, seed in seeds:
+            (folder / kind / name).write_bytes(seed)
+
+
+if __name__ == "__main__":
+    main()

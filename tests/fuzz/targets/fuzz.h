@@ -1,0 +1,20 @@
+#pragma once
+
+#include <cstdio>
+#include <cstdlib>
+#include <string_view>
+
+namespace diffusers::fuzz {
+
+inline std::string_view text_of(const unsigned char* data, std::size_t size) {
+  return {reinterpret_cast<const char*>(data), size};
+}
+
+/// Ends the process, as a sanitizer would, if what must hold for every input does not.
+inline void check(bool condition, const char* claim) {
+  if (condition) return;
+  std::fprintf(stderr, "does not hold: %s\n", claim);
+  std::abort();
+}
+
+}  // namespace diffusers::fuzz
