@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Runs clang-tidy over the translation units of a build tree, two at a time.
 
-LibTorch's headers cost 20 s a translation unit, so a unity build is checked batch by batch; what a batch includes is
-reported under its own name. GCC's precompiled header and the flags that clang does not know are taken out of the
+LibTorch's headers cost 20 s a translation unit, so the unity batches of a target are checked as one; what they include
+is reported under its own name. GCC's precompiled header and the flags that clang does not know are taken out of the
 commands first.
 """
 import argparse
@@ -18,7 +18,7 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-GCC_ONLY = {"-Winvalid-pch", "-fpch-preprocess", "-fno-sanitize-recover=all", "-fopenmp"}
+GCC_ONLY = {"-Winvalid-pch", "-fpch-preprocess", "-fno-sanitize-recover=all"}
 
 
 def clean(command):
@@ -35,6 +35,23 @@ def clean(command):
         elif word not in GCC_ONLY:
             result.append(word)
     return " ".join(result)
+
+
+def merge_batches(entries, folder):
+    """One translation unit for all unity batches of a target, written to `folder`."""
+    batches = {}
+    for entry in entries:
+        batches.setdefault(re.sub(r"/Unity/unity_\d+_cxx\.cxx$", "/Unity", entry["file"]), []).append(entry)
+    merged = []
+    for target, group in batches.items():
+        if len(group) == 1:
+            merged += group
+            continue
+        unit = folder / f"{pathlib.Path(target).parent.stem}.cxx"
+        unit.write_text("".join(f'#include "{entry["file"]}"\n' for entry in group))
+        command = group[0]["command"].replace(group[0]["file"], str(unit))
+        merged.append({**group[0], "file": str(unit), "command": command})
+    return merged
 
 
 def main():
@@ -55,6 +72,8 @@ def main():
         ours = name.startswith((str(ROOT) + os.sep, str(arguments.build.resolve()) + os.sep))
         if not name.endswith((".cpp", ".cxx")) or name in seen or name.endswith(("pch.cpp", "cmake_pch.hxx.cxx")):
             continue
+        if "-fopenmp" in entry["command"].split():
+            continue  # <omp.h> is the compiler's own, and Debian's clang comes without
         if ours and "_dependencies" not in name and any(re.search(p, name) for p in arguments.patterns):
             seen.add(name)
             chosen.append({**entry, "command": clean(entry["command"])})
@@ -63,6 +82,7 @@ def main():
     header_filter = f"^{re.escape(str(ROOT))}/(include|src|tests|examples|benchmarks)/"
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
+        chosen = merge_batches(chosen, pathlib.Path(folder))
         (pathlib.Path(folder) / "compile_commands.json").write_text(json.dumps(chosen))
 
         def check(entry):
@@ -75,7 +95,7 @@ def main():
 
         with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
             for name, run, seconds in pool.map(check, chosen):
-                print(f"{'FAILED' if run.returncode else 'ok':6} {seconds:6.1f} s  {os.path.relpath(name, ROOT)}", flush=True)
+                print(f"{'FAILED' if run.returncode else 'ok':6} {seconds:6.1f} s  {name.removeprefix(f'{ROOT}/')}", flush=True)
                 if run.returncode:
                     failed += 1
                     # Notes without a finding on standard error only count suppressed warnings of other headers.

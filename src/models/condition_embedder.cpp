@@ -192,7 +192,7 @@ Tensor ConditionEmbedder::embed_class(const Tensor& class_labels, const Tensor& 
   const bool vectors = options_.class_embed_type && *options_.class_embed_type != ClassEmbedType::kTimestep;
   if (vectors) {
     const bool identity = *options_.class_embed_type == ClassEmbedType::kIdentity;
-    const auto labels = fitting_condition(
+    auto labels = fitting_condition(
         class_labels, "class_labels", "class_embed_type",
         identity ? options_.time_embed_dim : *options_.projection_class_embeddings_input_dim,
         /*tokens=*/false, sample);

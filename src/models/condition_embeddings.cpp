@@ -57,10 +57,11 @@ Tensor AttentionPoolingImpl::forward(const Tensor& x) const {
   const auto width = x.size(2);
   const auto class_token = x.mean(1, /*keepdim=*/true) + positional_embedding_.to(x.scalar_type());
   const auto tokens = torch::cat({class_token, x}, 1);
+  const int64_t head_width = width / num_heads_;
   const auto split = [&](const Tensor& projected) {
-    return projected.view({batch, -1, num_heads_, width / num_heads_}).transpose(1, 2);
+    return projected.view({batch, -1, num_heads_, head_width}).transpose(1, 2);
   };
-  const double scale = 1 / std::sqrt(std::sqrt(static_cast<double>(width / num_heads_)));
+  const double scale = 1 / std::sqrt(std::sqrt(static_cast<double>(head_width)));
   const auto scores = torch::matmul(split(q_proj_->forward(class_token)) * scale,
                                     (split(k_proj_->forward(tokens)) * scale).transpose(2, 3));
   // float32 whatever the dtype, as in Python.

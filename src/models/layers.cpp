@@ -30,8 +30,8 @@ void init_weight_and_bias(const Tensor& weight, const Tensor& bias) {
   if (skip_init) return;
   torch::nn::init::kaiming_uniform_(weight, std::sqrt(5.0));
   if (!bias.defined()) return;
-  const auto fan_in = static_cast<double>(weight.numel() / weight.size(0));
-  const double bound = 1 / std::sqrt(fan_in);
+  const int64_t fan_in = weight.numel() / weight.size(0);
+  const double bound = 1 / std::sqrt(static_cast<double>(fan_in));
   torch::nn::init::uniform_(bias, -bound, bound);
 }
 

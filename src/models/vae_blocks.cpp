@@ -80,7 +80,7 @@ class EncoderBlock : public VaeBlock {
   }
 
   Tensor forward(const Tensor& hidden_states, const Tensor& latent_embeds) const override {
-    const auto hidden = layers_.forward(hidden_states, latent_embeds);
+    auto hidden = layers_.forward(hidden_states, latent_embeds);
     if (!downsample_) return hidden;
     require<TensorError>(
         hidden.size(2) >= 2 && hidden.size(3) >= 2,

@@ -56,7 +56,7 @@ Tensor VectorQuantizerImpl::get_codebook_entry(const Tensor& indices,
     require<TensorError>(lowest >= 0 && highest < n_e_, "indices: expected numbers in [0, {}), got {}", n_e_,
                          lowest < 0 ? lowest : highest);
   }
-  const auto entries = embedding->forward(indices.to(torch::kLong));
+  auto entries = embedding->forward(indices.to(torch::kLong));
   if (shape.empty()) return entries;
   int64_t places = 1;
   for (std::size_t i = 0; i + 1 < shape.size(); ++i) places *= std::max<int64_t>(shape[i], 0);

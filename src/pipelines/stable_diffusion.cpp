@@ -67,8 +67,8 @@ std::unique_ptr<StableDiffusionParts> StableDiffusionParts::make(
   require<ConfigError>(!vae.is_empty(), "{}: the vae is empty", class_name);
   require<ConfigError>(!text_encoder.is_empty(), "{}: the text_encoder is empty", class_name);
   require<ConfigError>(!unet.is_empty(), "{}: the unet is empty", class_name);
-  return std::unique_ptr<StableDiffusionParts>(
-      new StableDiffusionParts{vae, text_encoder, tokenizer, unet, scheduler_for_latents(scheduler)});
+  return std::make_unique<StableDiffusionParts>(
+      StableDiffusionParts{vae, text_encoder, tokenizer, unet, scheduler_for_latents(scheduler)});
 }
 
 std::unique_ptr<StableDiffusionParts> StableDiffusionParts::load(const std::filesystem::path& folder,

@@ -36,7 +36,7 @@ std::unique_ptr<UnconditionalPipeline> UnconditionalPipeline::make(const UNet2DM
                                                                    std::string_view class_name) {
   require<ConfigError>(!unet.is_empty(), "{}: the model is empty", class_name);
   sample_size(unet, class_name);
-  return std::unique_ptr<UnconditionalPipeline>(new UnconditionalPipeline{unet, std::move(scheduler)});
+  return std::make_unique<UnconditionalPipeline>(UnconditionalPipeline{unet, std::move(scheduler)});
 }
 
 std::unique_ptr<UnconditionalPipeline> UnconditionalPipeline::load(const std::filesystem::path& folder,

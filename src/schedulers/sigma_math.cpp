@@ -417,7 +417,7 @@ float churned_sigma(const StepOptions& options, float sigma, int64_t num_steps) 
 
 Tensor churned_sample(const Tensor& sample, const StepOptions& options, const Tensor& model_output,
                       float sigma, float sigma_hat) {
-  const Tensor x = sample.to(at::kFloat);
+  Tensor x = sample.to(at::kFloat);
   if (sigma_hat <= sigma) return x;
   const double scale = options.s_noise * std::sqrt(sigma_hat * sigma_hat - sigma * sigma);
   return plus_scaled(x, scale, step_noise(options, model_output));

@@ -116,7 +116,7 @@ Tensor step_noise(const StepOptions& options, const Tensor& model_output,
   return dtype ? options.variance_noise.to(*dtype) : options.variance_noise;
 }
 
-Tensor add_scaled(Tensor sum, double b, const Tensor& y) {
+Tensor add_scaled(const Tensor& sum, double b, const Tensor& y) {
   return at::result_type(sum, y) == sum.scalar_type() ? sum.add_(y, b) : at::add(sum, y, b);
 }
 

@@ -71,7 +71,7 @@ Tensor weighted_sum(double a, const Tensor& x, double b, const Tensor& y);
 /// its last bit counts.
 Tensor plus_scaled(const Tensor& x, double b, const Tensor& y);
 /// sum + b y, in the memory of `sum`, which nothing else may hold, unless dtypes promote.
-Tensor add_scaled(Tensor sum, double b, const Tensor& y);
+Tensor add_scaled(const Tensor& sum, double b, const Tensor& y);
 /// a x in the memory of `x`. `Tensor::mul_` with a number would round the number to the dtype of x first.
 Tensor scaled_in_place(const Tensor& x, double a);
 /// from + (x - x0) / sigma dt: an Euler step along the slope of the probability flow.

@@ -72,7 +72,7 @@ SpecialTokens read_special_tokens(const Json& config, const std::string& where) 
   const auto named = [&](const char* key, std::string_view fallback) {
     const auto found = config.find(key);
     if (found == config.end()) return special_token(fallback);
-    const auto token = special_from_json(*found, key, where);
+    auto token = special_from_json(*found, key, where);
     require<FileError>(!token.content.empty(), "{}: {} is empty", where, key);
     return token;
   };

@@ -54,7 +54,7 @@ Tensor snr_table(const Tensor& alphas_cumprod) {
 Tensor min_snr_weights(const Tensor& snr, double gamma, PredictionType prediction_type) {
   // Written so that neither an SNR of zero nor an infinite one gives 0 / 0 or inf / inf.
   if (prediction_type == PredictionType::kEpsilon) return (gamma / snr).clamp_max(1.0);
-  const Tensor in_x0_space = snr.clamp_max(gamma);
+  Tensor in_x0_space = snr.clamp_max(gamma);
   if (prediction_type == PredictionType::kVPrediction) return in_x0_space / (snr + 1);
   return in_x0_space;
 }
@@ -218,7 +218,7 @@ Tensor compute_density_for_timestep_sampling(std::string_view weighting_scheme, 
     return at::normal(*options.logit_mean, *options.logit_std, {batch_size}, options.generator, where)
         .sigmoid();
   }
-  const Tensor u = at::rand({batch_size}, options.generator, where);
+  Tensor u = at::rand({batch_size}, options.generator, where);
   if (weighting_scheme != "mode") return u;
   require<ConfigError>(options.mode_scale.has_value(), "weighting_scheme \"mode\" needs mode_scale");
   return 1 - u - *options.mode_scale * (at::cos(std::numbers::pi * u / 2).square() - 1 + u);

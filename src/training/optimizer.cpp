@@ -167,7 +167,7 @@ void Optimizer::update(const Batch& batch, double lr, double weight_decay, const
 
 void Optimizer::zero_grad() {
   for (const ParameterGroup& group : groups_)
-    for (Tensor parameter : group.params) parameter.mutable_grad() = Tensor();
+    for (const Tensor& parameter : group.params) parameter.mutable_grad() = Tensor();
 }
 
 TensorMap Optimizer::state_dict() const {

@@ -29,7 +29,7 @@ constexpr const char* kEmaSuffix = "_ema";
 void load_module(torch::nn::Module& module, const std::string& folder) {
   const at::NoGradGuard no_grad;
   const TensorMap saved = load_weights(folder);
-  const auto take = [&](const std::string& name, Tensor tensor, bool must_exist) {
+  const auto take = [&](const std::string& name, const Tensor& tensor, bool must_exist) {
     if (!must_exist && !saved.contains(name)) return;
     require<FileError>(saved.contains(name), "{} lacks the parameter \"{}\"", escaped(folder), name);
     require<FileError>(saved.at(name).sizes() == tensor.sizes(), "\"{}\" in {} is {}, the model has {}", name,
@@ -178,8 +178,9 @@ bool TrainingRun::resume() {
                             config_.output_dir));
     return false;
   }
-  for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
-    const std::string path = checkpoint_path(config_.output_dir, *step);
+  const std::vector<int64_t> newest_first(steps.rbegin(), steps.rend());
+  for (const int64_t step : newest_first) {
+    const std::string path = checkpoint_path(config_.output_dir, step);
     try {
       verify_manifest(path);
     } catch (const FileError& error) {

@@ -189,7 +189,7 @@ TEST(SamplingLoop, PutsTheKnownPartOnItsNoiseLevelForEverySchedulerFamily) {
         return (input - x0) / sigma;
       }
       const double abar = scheduler->alphas_cumprod()[t.item().toLong()].item<double>();
-      const Tensor noise = (input - std::sqrt(abar) * x0) / std::sqrt(1 - abar);
+      Tensor noise = (input - std::sqrt(abar) * x0) / std::sqrt(1 - abar);
       EXPECT_LT(noise.abs().max().item<double>(), 6) << "at timestep " << t.item().toDouble();
       return noise;
     };

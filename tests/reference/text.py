@@ -14,6 +14,7 @@ import zlib
 from pathlib import Path
 
 import torch
+from models import checksum, layout, pattern
 from prompts import PROMPTS
 from safetensors.torch import load_file, save_file
 from tokenizers import Regex, normalizers, pre_tokenizers
@@ -169,14 +170,6 @@ CASES = {
 }  # fmt: skip
 
 
-def pattern(shape, dtype=torch.float32):
-    """Numbers that both languages compute alike."""
-    count = 1
-    for size in shape:
-        count *= size
-    return torch.cos(torch.arange(count, dtype=torch.float32)).reshape(shape).to(dtype)
-
-
 def perturb(model):
     """Moves the parameters that start as exact zeros and ones, and makes attention less even."""
     with torch.no_grad():
@@ -185,18 +178,6 @@ def perturb(model):
                 parameter += 0.1 * pattern(parameter.shape)
             elif "_proj" in name:
                 parameter *= 4
-
-
-def checksum(model):
-    value = 0
-    for tensor in model.state_dict().values():
-        value = zlib.crc32(tensor.contiguous().numpy().tobytes(), value)
-    return value
-
-
-def layout(model):
-    text = "".join(f"{name} {list(tensor.shape)}\n" for name, tensor in model.state_dict().items())
-    return zlib.crc32(text.encode())
 
 
 def config_text(model, name):

@@ -94,9 +94,9 @@ struct ControlNetOutput {
 /// nothing at first.
 class ControlNetConditioningEmbeddingImpl : public torch::nn::Module {
  public:
-  ControlNetConditioningEmbeddingImpl(int64_t conditioning_embedding_channels,
-                                      int64_t conditioning_channels = 3,
-                                      std::vector<int64_t> block_out_channels = {16, 32, 96, 256});
+  explicit ControlNetConditioningEmbeddingImpl(int64_t conditioning_embedding_channels,
+                                               int64_t conditioning_channels = 3,
+                                               std::vector<int64_t> block_out_channels = {16, 32, 96, 256});
   /// @param conditioning `[B, conditioning_channels, 8 H, 8 W]`, with as many halvings as there are steps in
   ///   block_out_channels
   /// @return `[B, conditioning_embedding_channels, H, W]`

@@ -55,8 +55,8 @@ struct ParameterGroup {
 class Optimizer {
  public:
   /// @throws ConfigError naming the option and its value; TensorError for a parameter that cannot be trained
-  Optimizer(std::vector<Tensor> parameters, const OptimizerConfig& config = {});
-  Optimizer(std::vector<ParameterGroup> groups, const OptimizerConfig& config = {});
+  explicit Optimizer(std::vector<Tensor> parameters, const OptimizerConfig& config = {});
+  explicit Optimizer(std::vector<ParameterGroup> groups, const OptimizerConfig& config = {});
 
   /// @param lr_factor what the learning rate of every group is multiplied with (see get_scheduler)
   /// @param found_inf float32, one element, on the parameters' device: where it is 1, the step is skipped
