@@ -239,7 +239,7 @@ void check_tensors(Report& report) {
         extra.push_back(name);
         continue;
       }
-      if (target != name) renamed.push_back(name + " -> " + target);
+      if (target != name) renamed.push_back(fmt::format("{} -> {}", name, target));
       if (target == name || !names.contains(target)) sources.emplace(target, name);
     }
     std::vector<std::string> missing;

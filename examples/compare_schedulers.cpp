@@ -86,8 +86,8 @@ struct Row {
 
 /// Made from the model's config, with some keys of its own.
 template <class S>
-Row row(std::string label, std::string overrides = "{}", double eta = 0) {
-  return {.label = std::move(label),
+Row row(const std::string& label, const std::string& overrides = "{}", double eta = 0) {
+  return {.label = label,
           .make =
               [overrides](const std::string& config) {
                 return std::make_unique<S>(S::from_config(config, overrides));
@@ -97,8 +97,8 @@ Row row(std::string label, std::string overrides = "{}", double eta = 0) {
 
 /// Made without the model's config, which knows nothing of these coordinates.
 template <class S>
-Row foreign_row(std::string label, Coordinates coordinates) {
-  return {.label = std::move(label),
+Row foreign_row(const std::string& label, Coordinates coordinates) {
+  return {.label = label,
           .make = [](const std::string&) { return std::make_unique<S>(); },
           .coordinates = coordinates};
 }

@@ -78,11 +78,11 @@ void check_scheduler(const Configs& configs, std::vector<std::string>& warnings)
   if (scheduler.empty()) return;
   const std::string prediction = text(scheduler, "prediction_type");
   if (configs.has_vae && is_true(scheduler, "clip_sample") && has_key(configs.scheduler_class, "clip_sample"))
-    warnings.push_back(
+    warnings.emplace_back(
         "scheduler: clip_sample is true (the default of some classes) beside an autoencoder: latents are "
         "not confined to [-1, 1], and clipping ruins them");
   if (is_true(scheduler, "rescale_betas_zero_snr") && prediction == "epsilon")
-    warnings.push_back(
+    warnings.emplace_back(
         "scheduler: rescale_betas_zero_snr with prediction_type epsilon: at the last timestep the input is "
         "noise alone, and x_0 cannot be computed from the noise; use v_prediction or sample");
   const auto steps = number(scheduler, "num_train_timesteps");
@@ -121,7 +121,7 @@ void check_vae(const Configs& configs, std::vector<std::string>& warnings) {
   if (!configs.has_vae) return;
   const Json& vae = configs.vae;
   if (!number(vae, "scaling_factor"))
-    warnings.push_back(
+    warnings.emplace_back(
         "vae: the config has no scaling_factor; 0.18215, that of Stable Diffusion 1 and 2, is taken");
   const auto scaling = number(vae, "scaling_factor");
   if (scaling && !(std::isfinite(*scaling) && *scaling > 0))

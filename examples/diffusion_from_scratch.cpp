@@ -122,7 +122,7 @@ int main(int argc, char** argv) try {
         std::printf("step %lld: loss %.4f\n", static_cast<long long>(step), loss.item<double>());
       if (step == max_train_steps) break;
     }
-    std::printf("epoch %lld: mean loss %.4f", static_cast<long long>(epoch + 1),
+    std::printf("epoch %lld: mean loss %.4f", static_cast<long long>(epoch) + 1,
                 sum.item<double>() / batches);
     const auto e = static_cast<std::size_t>(epoch);
     if (e < published.size()) std::printf(" (published: %.4f)", published[e]);

@@ -126,10 +126,10 @@ TEST(ConfigJson, WrongTypesNameTheFileTheKeyAndTheValue) {
   };
   for (const auto& [text, message] : cases) {
     SampleConfig config;
-    expect_throws_with<ConfigError>([&] { fields_from_json(Json::parse(text), config, "config.json"); },
-                                    message);
-    expect_throws_with<ConfigError>([&] { fields_from_json(Json::parse(text), config, "config.json"); },
-                                    "config.json: ");
+    expect_throws_with<ConfigError>(
+        [&, &json = text] { fields_from_json(Json::parse(json), config, "config.json"); }, message);
+    expect_throws_with<ConfigError>(
+        [&, &json = text] { fields_from_json(Json::parse(json), config, "config.json"); }, "config.json: ");
   }
 }
 

@@ -93,8 +93,9 @@ TEST(Json, EveryFaultIsAFileErrorThatNamesTheFile) {
   };
   for (const auto& [text, message] : cases) {
     SCOPED_TRACE(text.substr(0, 40));
-    test::expect_throws_with<FileError>([&] { parse_json(text, "folder/config.json"); }, message);
-    test::expect_throws_with<FileError>([&] { parse_json(text, "folder/config.json"); },
+    test::expect_throws_with<FileError>([&, &json = text] { parse_json(json, "folder/config.json"); },
+                                        message);
+    test::expect_throws_with<FileError>([&, &json = text] { parse_json(json, "folder/config.json"); },
                                         "folder/config.json: ");
   }
   EXPECT_NO_THROW(parse_json(R"([{"a": 1}, {"a": 2}])", "text"));

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -154,8 +155,9 @@ TEST(Safetensors, WritesTheBytesThatPythonWrites) {
     const TensorMap tensors = load_safetensors(golden_path(name));
     // The order of insertion must not matter.
     TensorMap reversed;
-    const auto names = tensors.keys();
-    for (auto it = names.rbegin(); it != names.rend(); ++it) reversed.insert(*it, tensors.at(*it));
+    auto names = tensors.keys();
+    std::reverse(names.begin(), names.end());
+    for (const auto& key : names) reversed.insert(key, tensors.at(key));
     save_safetensors(reversed, folder / "out.safetensors", {{"format", "pt"}});
     EXPECT_EQ(read_text_file(folder / "out.safetensors"), read_text_file(golden_path(name))) << name;
   }
