@@ -58,7 +58,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--build", type=pathlib.Path, required=True, help="build tree with compile_commands.json")
     parser.add_argument("--jobs", type=int, default=min(4, os.cpu_count() or 1))
-    parser.add_argument("patterns", nargs="*", default=["."], help="regular expressions of paths to check")
+    parser.add_argument("patterns", nargs="*", default=["."], help="regular expressions of paths in the repository")
     arguments = parser.parse_args()
     tool = shutil.which("clang-tidy") or shutil.which("clang-tidy-14")
     if tool is None:
@@ -74,7 +74,7 @@ def main():
             continue
         if "-fopenmp" in entry["command"].split():
             continue  # <omp.h> is the compiler's own, and Debian's clang comes without
-        if ours and "_dependencies" not in name and any(re.search(p, name) for p in arguments.patterns):
+        if ours and "_dependencies" not in name and any(re.search(p, name.removeprefix(f"{ROOT}/")) for p in arguments.patterns):
             seen.add(name)
             chosen.append({**entry, "command": clean(entry["command"])})
 

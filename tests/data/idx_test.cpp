@@ -51,7 +51,7 @@ TEST(Idx, ReadsEveryTypeBigEndian) {
     write_bytes(path, idx_bytes(type, {2, 1}, data));
     return read_idx(path);
   };
-  const auto expected = [](std::vector<double> values, at::ScalarType dtype) {
+  const auto expected = [](const std::vector<double>& values, at::ScalarType dtype) {
     return at::tensor(values, at::kDouble).to(dtype).reshape({2, 1});
   };
   expect_equal(read(0x08, "\x01\xff"), expected({1, 255}, at::kByte), "uint8");

@@ -68,7 +68,7 @@ TEST(ImageFolder, TurnedPhotographsAreUpright) {
   const auto golden = test::load_golden("io.safetensors");
   const TemporaryFolder folder;
   write_file_atomically(folder / "x.jpg", read_text_file(test::golden_path("io/images/turned_6.jpg")));
-  const Tensor expected = golden["upright/turned_6.jpg"];
+  const Tensor& expected = golden["upright/turned_6.jpg"];
   const ImageFolder data(folder.path(), {.resolution = expected.size(2), .center_crop = true});
   const int64_t top = (expected.size(1) - expected.size(2)) / 2;
   expect_close((data.get_batch(std::vector<int64_t>{0}).images[0] + 1) * 127.5,
