@@ -112,10 +112,12 @@ void check_condition_config(const UNet2DConditionModelConfig& config) {
   require<ConfigError>(config.attention_type == TransformerAttentionType::kDefault,
                        "attention_type is \"{}\" (GLIGEN), which is not supported; expected \"default\"",
                        config.attention_type.name());
+  const bool adds_text = config.addition_embed_type == AdditionEmbedType::kText ||
+                         config.addition_embed_type == AdditionEmbedType::kTextImage;
   require<ConfigError>(
-      !config.cross_attention_dim.is_list() || (!config.encoder_hid_dim_type && !config.addition_embed_type),
+      !config.cross_attention_dim.is_list() || (!config.encoder_hid_dim_type && !adds_text),
       "cross_attention_dim is {}, expected one number where there is an encoder_hid_dim_type or "
-      "an addition_embed_type",
+      "the addition_embed_type \"text\" or \"text_image\"",
       config.cross_attention_dim.values());
   require<ConfigError>(
       !config.class_embeddings_concat ||

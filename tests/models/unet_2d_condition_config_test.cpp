@@ -164,6 +164,8 @@ TEST(UNet2DConditionModel, WrongValuesInJsonAreRefusedByKey) {
          "transformer_layers_per_block has an element");
   refuse(R"({"attention_head_dim": null})", "attention_head_dim has 0 elements");
   refuse(R"({"num_attention_heads": 8})", "num_attention_heads is [8]");
+  refuse(R"({"cross_attention_dim": [6, 6, 6, 6], "addition_embed_type": "text"})",
+         "cross_attention_dim is [6, 6, 6, 6]");
   refuse(R"({"flip_sin_to_cos": null})", "flip_sin_to_cos is null");
 }
 

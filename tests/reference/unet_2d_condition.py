@@ -235,6 +235,15 @@ CASES = {
     "dropout_in_training": {"dropout": 0.3, "run": {"train": True}},
     "scalar_timestep": {"run": {"scalar": 17}},
     "scalar_fraction": {"run": {"scalar": 17.75}},
+    "text_time_with_widths": {
+        "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+        "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
+        "cross_attention_dim": [6, 6],
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 4,
+        "projection_class_embeddings_input_dim": 5 + 6 * 4,
+        "run": {"text_embeds": 5, "time_ids": 6},
+    },
 }
 
 
