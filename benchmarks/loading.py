@@ -11,7 +11,7 @@ Makes a folder of float32 tensors of the sizes of Stable Diffusion's UNet, remov
     Python, touched    load_file, and a sum over each tensor: every page was read once, and stays the file's
     Python, lazy       load_file alone: the file is mapped, nothing of it is read yet
 
-Each load is a process of its own, with the file in the page cache. Time is that of loading alone, memory the largest resident
+Each load is a process of its own, with the file in the page cache, behind one that is not measured. Time is that of loading alone, memory the largest resident
 size of the process, for Python with the pages of the mapped file.
 """
 import argparse
@@ -86,6 +86,9 @@ def main():
         results = {name: [] for name in commands}
         for number in range(arguments.rounds + 1):
             for name, command in commands.items():
+                # The same process before each: what it frees is what the next one gets, and a virtual machine takes back
+                # memory that lies free for a while.
+                subprocess.run([str(word) for word in commands["C++"]], check=True, stdout=subprocess.DEVNULL)
                 output = subprocess.run([str(word) for word in command], check=True, stdout=subprocess.PIPE, text=True).stdout
                 seconds, size, peak = output.split()
                 if number > 0:  # the first round fills the page cache
