@@ -109,8 +109,10 @@ void UNet2DConditionModelImpl::reset() {
   const auto& c = config();
   const auto embedder = embedder_options(c);
   check_condition_options(embedder);
+  act_fn_ = layers::activation_from_name(c.act_fn);
+  time_embedding_act_fn_.reset();
   if (c.time_embedding_act_fn)
-    layers::activation_from_name(*c.time_embedding_act_fn, "time_embedding_act_fn");
+    time_embedding_act_fn_ = layers::activation_from_name(*c.time_embedding_act_fn, "time_embedding_act_fn");
 
   const int64_t channels = c.block_out_channels[0];
   const auto edge = [](int64_t kernel) {
@@ -228,8 +230,7 @@ UNetState UNet2DConditionModelImpl::start(const Tensor& sample, const Tensor& ti
     temb = temb + addition;
   if (c.addition_embed_type == AdditionEmbedType::kImageHint)
     input = torch::cat({input, embedder_->encode_hint(options.added_cond_kwargs, sample)}, 1);
-  if (c.time_embedding_act_fn)
-    temb = layers::activate(layers::activation_from_name(*c.time_embedding_act_fn), temb);
+  if (time_embedding_act_fn_) temb = layers::activate(*time_embedding_act_fn_, temb);
 
   UNetState state{.hidden_states = conv_in_->forward(input),
                   .temb = temb,
@@ -298,8 +299,7 @@ UNet2DConditionOutput UNet2DConditionModelImpl::forward(const Tensor& sample, co
   auto state = start(sample, broadcast_unet_timesteps(timesteps, sample), encoder_hidden_states, options);
   run_blocks(state, options);
   auto output = state.hidden_states;
-  if (conv_norm_out_)
-    output = layers::norm_activate(conv_norm_out_, layers::activation_from_name(c.act_fn), output);
+  if (conv_norm_out_) output = layers::norm_activate(conv_norm_out_, act_fn_, output);
   return {conv_out_->forward(output)};
 }
 

@@ -1,8 +1,8 @@
 // The C++ side of the exchange test.
-//     interop_exchange save DIR     trains two steps, saves the pipeline, an input and what the UNet makes of
-//     it interop_exchange check DIR    opens what exchange.py saved, and compares the UNet's output
-#include <cstdio>
-#include <exception>
+//     interop_exchange save DIR     trains two steps, saves the pipeline, an input and the UNet's output
+//     interop_exchange check DIR    opens what exchange.py saved, and compares the UNet's output
+#include "exchange.h"
+
 #include <filesystem>
 #include <span>
 #include <string>
@@ -18,9 +18,9 @@
 
 #include <torch/torch.h>
 
-namespace {
-
 using namespace diffusers;
+
+namespace {
 
 class Gradients : public Dataset {
  public:
@@ -67,15 +67,6 @@ void save(const std::filesystem::path& folder) {
   save_safetensors(tensors, (folder / "exchange.safetensors").string(), {{"format", "pt"}});
 }
 
-bool close(const char* name, const Tensor& found, const Tensor& expected, double tolerance) {
-  const double scale = expected.abs().max().item<double>();
-  const bool equal = torch::allclose(found, expected, tolerance, tolerance * scale);
-  if (!equal)
-    std::fprintf(stderr, "%s: differs by %g, largest element %g\n", name,
-                 (found - expected).abs().max().item<double>(), scale);
-  return equal;
-}
-
 bool check(const std::filesystem::path& folder) {
   DDPMPipeline pipeline = DDPMPipeline::from_pretrained(folder / "pipeline");
   const TensorMap tensors = load_safetensors((folder / "exchange.safetensors").string());
@@ -83,24 +74,10 @@ bool check(const std::filesystem::path& folder) {
   const Tensor output = pipeline.unet()->forward(tensors.at("sample"), tensors.at("timesteps")).sample;
   const Tensor noisy =
       pipeline.scheduler().add_noise(tensors.at("sample"), tensors.at("noise"), tensors.at("timesteps"));
-  const bool same_output = close("output", output, tensors.at("output"), 1e-4);
-  return close("noisy", noisy, tensors.at("noisy"), 1e-5) && same_output;
+  const bool same_output = test::close("output", output, tensors.at("output"), 1e-4);
+  return test::close("noisy", noisy, tensors.at("noisy"), 1e-5) && same_output;
 }
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  try {
-    const std::string action = argc == 3 ? argv[1] : "";
-    if (action == "save") {
-      save(argv[2]);
-      return 0;
-    }
-    if (action == "check") return check(argv[2]) ? 0 : 1;
-    std::fprintf(stderr, "usage: interop_exchange save|check DIR\n");
-    return 2;
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s\n", error.what());
-    return 1;
-  }
-}
+int main(int argc, char** argv) { return test::save_or_check(argc, argv, "interop_exchange", save, check); }

@@ -1,8 +1,6 @@
 // The C++ side of the exchange of a Stable Diffusion pipeline, a ControlNet and a VQModel.
 //     interop_models save DIR     saves them and what they make of some inputs
 //     interop_models check DIR    opens what models.py saved, and compares
-#include <cstdio>
-#include <exception>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -20,9 +18,11 @@
 
 #include <torch/types.h>
 
-namespace {
+#include "exchange.h"
 
 using namespace diffusers;
+
+namespace {
 
 /// Single letters, at the end of a word and elsewhere, and "cat".
 CLIPTokenizer tiny_tokenizer() {
@@ -128,31 +128,11 @@ bool check(const std::filesystem::path& folder) {
   const TensorMap tensors = load_safetensors((folder / "models.safetensors").string());
   bool same = true;
   const TensorMap results = outputs(pipeline, controlnet, vq, tensors);
-  for (const auto& [name, found] : results) {
-    const Tensor& expected = tensors.at(name);
-    const double scale = expected.abs().max().item<double>();
-    if (torch::allclose(found, expected, 1e-4, 1e-4 * scale)) continue;
-    std::fprintf(stderr, "%s: differs by %g, largest element %g\n", std::string(name).c_str(),
-                 (found - expected).abs().max().item<double>(), scale);
-    same = false;
-  }
+  for (const auto& [name, found] : results)
+    same = test::close(std::string(name), found, tensors.at(name), 1e-4) && same;
   return same;
 }
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  try {
-    const std::string action = argc == 3 ? argv[1] : "";
-    if (action == "save") {
-      save(argv[2]);
-      return 0;
-    }
-    if (action == "check") return check(argv[2]) ? 0 : 1;
-    std::fprintf(stderr, "usage: interop_models save|check DIR\n");
-    return 2;
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s\n", error.what());
-    return 1;
-  }
-}
+int main(int argc, char** argv) { return test::save_or_check(argc, argv, "interop_models", save, check); }

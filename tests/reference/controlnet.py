@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
-from models import perturb
+from models import entry_of, perturb, run_cases, write
 from unet_2d_condition import BASE as UNET
-from unet_2d_condition import entry_of, run_model, write
+from unet_2d_condition import run_model
 
 BASE = {
     "in_channels": 2,
@@ -168,7 +168,9 @@ def run_case(name, seed, tensors, dtype):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "golden")
-    write(parser.parse_args().out, "controlnet", run_case, CASES)
+    out = parser.parse_args().out
+    cases, tensors = run_cases(out, CASES, run_case)
+    write(out, "controlnet", tensors, cases=cases)
 
 
 if __name__ == "__main__":

@@ -153,17 +153,51 @@ def layout(model):
     return zlib.crc32(text.encode())
 
 
-def gradients(key, model, tensors):
-    """Sums of all gradients, and some of the gradients themselves."""
+def gradients(key, model, tensors, every=7, largest=1200):
+    """Sums of all gradients, and every seventh or so of the gradients themselves, unless they are large."""
     sums = []
     for index, (parameter_name, parameter) in enumerate(model.named_parameters()):
         gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
         sums.append([gradient.double().sum().item(), gradient.double().abs().sum().item()])
         # A key bias has an exactly zero gradient; its rounding noise says nothing.
-        if index % 7 == 3 and gradient.numel() <= 1200 and not parameter_name.endswith("to_k.bias"):
+        is_noise = parameter_name.endswith(("to_k.bias", "k_proj.bias"))
+        if index % every == 3 and gradient.numel() <= largest and not is_noise:
             # A copy: a later backward adds to the gradient where it lies.
             tensors[f"{key}/grad/{parameter_name}"] = gradient.clone()
     tensors[key + "/grad_sums"] = torch.tensor(sums, dtype=torch.float64)
+
+
+def entry_of(model, config, run, seed):
+    """What the tests have to know of a case besides its tensors."""
+    return {
+        "config": config,
+        "run": run,
+        "seed": seed,
+        "num_parameters": model.num_parameters(),
+        "weights_crc32": checksum(model),
+        "layout_crc32": layout(model),
+        "config_text": model.to_json_string(),
+    }
+
+
+def run_cases(out, cases, run_one):
+    """(entries, tensors) of all cases, in float32 and, where a case asks for it, in float64 as well."""
+    out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    logging.set_verbosity_error()
+    entries, tensors = {}, {}
+    for seed, name in enumerate(cases):
+        entries[name] = run_one(name, seed, tensors, torch.float32)
+        if entries[name]["run"].get("float64"):
+            run_one(name, seed, tensors, torch.float64)
+    return entries, tensors
+
+
+def write(out, stem, tensors, **parts):
+    """STEM.json with the parts and STEM.safetensors with the tensors."""
+    (out / f"{stem}.json").write_text(json.dumps(parts, indent=1, sort_keys=True) + "\n")
+    save_file({key: value.contiguous() for key, value in tensors.items()}, out / f"{stem}.safetensors")
 
 
 def arguments(model, run, dtype):
@@ -187,15 +221,7 @@ def run_case(name, seed, tensors, dtype):
     config = {**BASE, **spec}
     torch.manual_seed(seed)
     model = UNet2DModel(**config)
-    entry = {
-        "config": config,
-        "run": run,
-        "seed": seed,
-        "num_parameters": model.num_parameters(),
-        "weights_crc32": checksum(model),
-        "layout_crc32": layout(model),
-        "config_text": model.to_json_string(),
-    }
+    entry = entry_of(model, config, run, seed)
     perturb(model)
     model = model.to(dtype)
     model.train(run.get("train", False))
@@ -263,19 +289,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "golden")
     out = parser.parse_args().out
-    out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    logging.set_verbosity_error()
-    tensors, cases = {}, {}
-    for seed, name in enumerate(CASES):
-        cases[name] = run_case(name, seed, tensors, torch.float32)
-        if cases[name]["run"].get("float64"):
-            run_case(name, seed, tensors, torch.float64)
-    folders = save_folders(out, tensors)
-    text = json.dumps({"cases": cases, "folders": folders}, indent=1, sort_keys=True) + "\n"
-    (out / "unet_2d.json").write_text(text)
-    save_file({key: value.contiguous() for key, value in tensors.items()}, out / "unet_2d.safetensors")
+    cases, tensors = run_cases(out, CASES, run_case)
+    write(out, "unet_2d", tensors, cases=cases, folders=save_folders(out, tensors))
 
 
 if __name__ == "__main__":

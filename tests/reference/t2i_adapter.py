@@ -5,14 +5,11 @@ given by --out. Deterministic: a second run gives the same numbers.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
 from diffusers import MultiAdapter, T2IAdapter
-from diffusers.utils import logging
-from models import checksum, gradients, layout, pattern
-from safetensors.torch import save_file
+from models import entry_of, gradients, pattern, run_cases, write
 
 # name -> config; "run" holds how the model is called.
 CASES = {
@@ -61,13 +58,7 @@ def run_case(name, seed, tensors, dtype):
     torch.manual_seed(seed)
     model = T2IAdapter(**config)
     entry = {
-        "config": config,
-        "run": run,
-        "seed": seed,
-        "num_parameters": model.num_parameters(),
-        "weights_crc32": checksum(model),
-        "layout_crc32": layout(model),
-        "config_text": model.to_json_string(),
+        **entry_of(model, config, run, seed),
         "total_downscale_factor": model.total_downscale_factor,
         "downscale_factor": model.downscale_factor,
     }
@@ -107,20 +98,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "golden")
     out = parser.parse_args().out
-    out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    logging.set_verbosity_error()
-    tensors, cases = {}, {}
-    for seed, name in enumerate(CASES):
-        cases[name] = run_case(name, seed, tensors, torch.float32)
-        if cases[name]["run"].get("float64"):
-            run_case(name, seed, tensors, torch.float64)
+    cases, tensors = run_cases(out, CASES, run_case)
     run_multi(tensors)
-    default = T2IAdapter().to_json_string()
-    text = json.dumps({"cases": cases, "default": default}, indent=1, sort_keys=True) + "\n"
-    (out / "t2i_adapter.json").write_text(text)
-    save_file({key: value.contiguous() for key, value in tensors.items()}, out / "t2i_adapter.safetensors")
+    write(out, "t2i_adapter", tensors, cases=cases, default=T2IAdapter().to_json_string())
 
 
 if __name__ == "__main__":

@@ -6,15 +6,12 @@ the folder given by --out. Deterministic: a second run gives the same numbers.
 
 import argparse
 import functools
-import json
 from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.transformers.dual_transformer_2d import DualTransformer2DModel
-from diffusers.utils import logging
-from models import checksum, layout, pattern, perturb
-from safetensors.torch import save_file
+from models import entry_of, gradients, pattern, perturb, run_cases, write
 
 BASE = {
     "sample_size": 8,
@@ -340,26 +337,7 @@ def run_model(model, key, run, tensors, dtype, outputs_of, inputs):
             tensors[f"{key}/input_grad/{name}"] = tensor.grad
     for name, output in outputs.items():
         tensors[f"{key}/output/{name}"] = output.detach()
-    sums = []
-    for index, (name, parameter) in enumerate(model.named_parameters()):
-        gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
-        sums.append([gradient.double().sum().item(), gradient.double().abs().sum().item()])
-        # A key bias has an exactly zero gradient; its rounding noise says nothing.
-        if index % 9 == 3 and gradient.numel() <= 600 and not name.endswith(("to_k.bias", "k_proj.bias")):
-            tensors[f"{key}/grad/{name}"] = gradient
-    tensors[f"{key}/grad_sums"] = torch.tensor(sums, dtype=torch.float64)
-
-
-def entry_of(model, config, run, seed):
-    return {
-        "config": config,
-        "run": run,
-        "seed": seed,
-        "num_parameters": model.num_parameters(),
-        "weights_crc32": checksum(model),
-        "layout_crc32": layout(model),
-        "config_text": model.to_json_string(),
-    }
+    gradients(key, model, tensors, every=9, largest=600)
 
 
 def run_case(name, seed, tensors, dtype):
@@ -391,25 +369,13 @@ def let_dual_transformers_run():
     DualTransformer2DModel.forward = without_mask
 
 
-def write(out, stem, run_one, cases):
-    out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    logging.set_verbosity_error()
-    tensors, entries = {}, {}
-    for seed, name in enumerate(cases):
-        entries[name] = run_one(name, seed, tensors, torch.float32)
-        if entries[name]["run"].get("float64"):
-            run_one(name, seed, tensors, torch.float64)
-    (out / f"{stem}.json").write_text(json.dumps({"cases": entries}, indent=1, sort_keys=True) + "\n")
-    save_file({key: value.contiguous() for key, value in tensors.items()}, out / f"{stem}.safetensors")
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "golden")
+    out = parser.parse_args().out
     let_dual_transformers_run()
-    write(parser.parse_args().out, "unet_2d_condition", run_case, CASES)
+    cases, tensors = run_cases(out, CASES, run_case)
+    write(out, "unet_2d_condition", tensors, cases=cases)
 
 
 if __name__ == "__main__":

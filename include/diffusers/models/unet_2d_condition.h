@@ -205,6 +205,8 @@ class UNet2DConditionModelImpl : public ModelImpl<UNet2DConditionModelImpl, UNet
   void run_blocks(UNetState& state, const UNet2DConditionModelOptions& options) const;
 
   bool gradient_checkpointing_ = false;
+  layers::Activation act_fn_ = layers::Activation::kSilu;
+  std::optional<layers::Activation> time_embedding_act_fn_;
   std::optional<FreeU> freeu_;
   layers::Conv2d conv_in_{nullptr};
   std::shared_ptr<ConditionEmbedder> embedder_;
