@@ -20,10 +20,10 @@ namespace {
 /// The version of Python diffusers whose folders are written.
 constexpr const char* kDiffusersVersion = "0.42.1";
 
-void save_noise_schedule_picture(const Scheduler& scheduler, const std::string& path) {
-  const Tensor alphas_cumprod = scheduler.alphas_cumprod().to(at::kCPU, at::kDouble);
+/// @param signal, noise what x_0 and the noise are multiplied with, by timestep
+void save_noise_schedule_picture(const Tensor& signal, const Tensor& noise, const std::string& path) {
   const auto series = [](const char* name, const Tensor& values) {
-    const Tensor row = values.contiguous();
+    const Tensor row = values.to(at::kCPU, at::kDouble).contiguous();
     const double* data = row.const_data_ptr<double>();
     ChartSeries line;
     line.name = name;
@@ -34,8 +34,19 @@ void save_noise_schedule_picture(const Scheduler& scheduler, const std::string& 
   options.title = "Noise schedule";
   options.x_label = "timestep";
   options.y_label = "share in the noisy sample";
-  save_line_chart(
-      path, {series("signal", alphas_cumprod.sqrt()), series("noise", (1 - alphas_cumprod).sqrt())}, options);
+  save_line_chart(path, {series("signal", signal), series("noise", noise)}, options);
+}
+
+/// The training timesteps of a flow matching scheduler, sigma T, from T down.
+Tensor flow_timesteps(const Scheduler& scheduler) {
+  const Timesteps timesteps = scheduler.timesteps();
+  require<ConfigError>(
+      timesteps.defined() && timesteps.dim() == 1 && timesteps.size(0) == scheduler.num_train_timesteps(),
+      "{} has prediction_type \"flow_prediction\", but its timesteps are {}; a training takes the {} that a "
+      "new "
+      "FlowMatchEulerDiscreteScheduler has",
+      scheduler.class_name(), describe(timesteps), scheduler.num_train_timesteps());
+  return timesteps.to(at::kCPU, at::kFloat);
 }
 
 /// Threads that draw from one generator draw in another order each time.
@@ -66,19 +77,44 @@ void DiffusionTask::configure(const TrainingConfig& config) {
                                                        .snr_gamma = config.snr_gamma,
                                                        .huber_schedule = config.huber_schedule,
                                                        .huber_c = config.huber_c,
-                                                       .reduction = LossReduction::kNone});
+                                                       .reduction = LossReduction::kNone,
+                                                       .weighting = config.weighting,
+                                                       .p2_gamma = config.p2_gamma,
+                                                       .p2_k = config.p2_k,
+                                                       .sigma_data = config.sigma_data,
+                                                       .l_simple_weight = config.l_simple_weight,
+                                                       .original_elbo_weight = config.original_elbo_weight,
+                                                       .vlb_weight = config.vlb_weight});
+  if (is_flow()) flow_timesteps_ = flow_timesteps(*scheduler_);
+  configure_labels(config);
   TrainableModel& model = *models_[0].model;
-  const bool wants_labels = config.class_conditional.value_or(false);
-  require<ConfigError>(
-      !wants_labels || model.takes_class_labels(),
-      "class_conditional is true, but the model has no class embedding (num_class_embeds, class_embed_type)");
   if (config.cpu_data_parallel > 1) require_no_dropout(model, config.cpu_data_parallel);
   if (config.gradient_checkpointing) model.enable_gradient_checkpointing();
   resolution_ = config.resolution;
   cpu_data_parallel_ = config.cpu_data_parallel;
-  class_conditional_ = config.class_conditional;
   noise_offset_ = config.noise_offset;
   input_perturbation_ = config.input_perturbation;
+}
+
+void DiffusionTask::configure_labels(const TrainingConfig& config) {
+  TrainableModel& model = *models_[0].model;
+  class_conditional_ = config.class_conditional;
+  class_dropout_prob_ = config.class_dropout_prob;
+  require<ConfigError>(
+      !class_conditional_.value_or(false) || model.takes_class_labels(),
+      "class_conditional is true, but the model has no class embedding (num_class_embeds, class_embed_type)");
+  if (class_dropout_prob_ == 0) return;
+  require<ConfigError>(class_conditional_.value_or(true) && model.takes_class_labels(),
+                       "class_dropout_prob is {}, but the model is given no class labels",
+                       class_dropout_prob_);
+  const std::string text = model.config_json();
+  const Json config_of_model = text.empty() ? Json::object() : parse_json(text, "config_json() of the model");
+  require<ConfigError>(config_of_model.contains("num_class_embeds") &&
+                           config_of_model.at("num_class_embeds").is_number_integer(),
+                       "class_dropout_prob is {}, but the model's config has no num_class_embeds, whose last "
+                       "class would stand for no class",
+                       class_dropout_prob_);
+  null_label_ = config_of_model.at("num_class_embeds").get<int64_t>() - 1;
 }
 
 void DiffusionTask::begin_step(const StepContext& context) {
@@ -91,10 +127,28 @@ Tensor DiffusionTask::loss(const Batch& batch) {
   require<Error>(objective_.has_value(), "DiffusionTask::loss: configure() was not called");
   const Tensor x0 = encode(batch);
   const Draw drawn = draw(x0);
-  const Tensor noisy = scheduler_->add_noise(x0, drawn.input_noise, drawn.timesteps);
+  const Tensor noisy = add_noise(x0, drawn.input_noise, drawn.timesteps);
   const Tensor prediction =
-      predict_in_parts(*models_[0].model, noisy, drawn.timesteps, conditioning(batch), cpu_data_parallel_);
+      predict_in_parts(*models_[0].model, noisy, drawn.timesteps,
+                       drop_labels(conditioning(batch), drawn.is_unconditional), cpu_data_parallel_);
   return (*objective_)(prediction, x0, drawn.noise, drawn.timesteps);
+}
+
+Tensor DiffusionTask::add_noise(const Tensor& x0, const Tensor& noise, const Tensor& timesteps) const {
+  if (!is_flow()) return scheduler_->add_noise(x0, noise, timesteps);
+  // x_t = (1 - sigma) x_0 + sigma noise, and the timesteps are sigma T.
+  std::vector<int64_t> per_sample(static_cast<std::size_t>(x0.dim()), 1);
+  per_sample[0] = x0.size(0);
+  const Tensor sigma =
+      (timesteps.to(x0.scalar_type()) / static_cast<double>(scheduler_->num_train_timesteps()))
+          .view(per_sample);
+  return (1 - sigma) * x0 + sigma * noise;
+}
+
+Conditioning DiffusionTask::drop_labels(Conditioning conditioning, const Tensor& is_unconditional) const {
+  if (conditioning.class_labels.defined() && is_unconditional.defined())
+    conditioning.class_labels = conditioning.class_labels.masked_fill(is_unconditional, null_label_);
+  return conditioning;
 }
 
 Tensor DiffusionTask::encode(const Batch& batch) {
@@ -132,12 +186,12 @@ DiffusionTask::Draw DiffusionTask::draw(const Tensor& x0) {
   }
   const auto rows = [&](const Tensor& tensor) { return tensor.narrow(0, samples_used_, batch_size); };
   Draw drawn{rows(step_draw_.noise), rows(step_draw_.input_noise), rows(step_draw_.timesteps)};
+  if (step_draw_.is_unconditional.defined()) drawn.is_unconditional = rows(step_draw_.is_unconditional);
   samples_used_ += batch_size;
   return drawn;
 }
 
-DiffusionTask::Draw DiffusionTask::draw_samples(at::IntArrayRef shape,
-                                                const at::TensorOptions& options) const {
+DiffusionTask::Draw DiffusionTask::draw_samples(at::IntArrayRef shape, const at::TensorOptions& options) {
   const std::optional<Generator>& generator = context_.generator;
   Draw drawn;
   drawn.noise = at::randn(shape, generator, options);
@@ -152,12 +206,26 @@ DiffusionTask::Draw DiffusionTask::draw_samples(at::IntArrayRef shape,
     drawn.input_noise = drawn.noise + input_perturbation_ * at::randn(shape, generator, options);
   drawn.timesteps =
       at::randint(0, scheduler_->num_train_timesteps(), {shape[0]}, generator, options.dtype(at::kLong));
+  if (is_flow()) {
+    // SD3's scripts: a drawn number is the place of the timestep, from noise to data.
+    flow_timesteps_ = flow_timesteps_.to(options.device());
+    drawn.timesteps = flow_timesteps_.index({drawn.timesteps});
+  }
+  if (class_dropout_prob_ > 0)
+    drawn.is_unconditional = at::rand({shape[0]}, generator, options.dtype(at::kFloat)) < class_dropout_prob_;
   return drawn;
 }
 
 void DiffusionTask::save_extras(const std::string& output_dir) const {
   scheduler_->save_pretrained(join_path(output_dir, "scheduler"));
-  save_noise_schedule_picture(*scheduler_, join_path(output_dir, "noise_schedule.svg"));
+  const std::string picture = join_path(output_dir, "noise_schedule.svg");
+  if (is_flow()) {
+    const Tensor sigma = flow_timesteps_.flip(0) / static_cast<double>(scheduler_->num_train_timesteps());
+    save_noise_schedule_picture(1 - sigma, sigma, picture);
+  } else {
+    const Tensor alphas_cumprod = scheduler_->alphas_cumprod();
+    save_noise_schedule_picture(alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt(), picture);
+  }
 
   const std::string config_text = models_[0].model->config_json();
   if (config_text.empty()) return;  // a model that Python does not know

@@ -11,21 +11,27 @@
 #include <ATen/ATen.h>
 
 #include "core/format.h"
+#include "training/snr_weights.h"
 
 namespace diffusers {
 namespace {
 
-void require_timesteps(const Tensor& timesteps, int64_t num_train_timesteps, const char* where) {
+void require_timesteps(const Tensor& timesteps, const Scheduler& scheduler, PredictionType prediction_type,
+                       const char* where) {
+  // Flow matching takes sigma T, which need not be whole and reaches T.
+  const bool is_flow = prediction_type == PredictionType::kFlowPrediction;
   require<TensorError>(
-      timesteps.defined() && at::isIntegralType(timesteps.scalar_type(), /*includeBool=*/false),
+      timesteps.defined() && (at::isIntegralType(timesteps.scalar_type(), /*includeBool=*/false) ||
+                              (is_flow && at::isFloatingType(timesteps.scalar_type()))),
       "{}: timesteps must be an integral tensor, got {}", where, describe(timesteps));
   // A range check on a CUDA tensor would stall the device.
   if (!timesteps.is_cpu() || timesteps.numel() == 0) return;
-  const auto low = timesteps.min().item<int64_t>();
-  const auto high = timesteps.max().item<int64_t>();
-  require<TensorError>(low >= 0 && high < num_train_timesteps,
-                       "{}: timesteps run from {} to {}, the scheduler has 0 to {}", where, low, high,
-                       num_train_timesteps - 1);
+  const int64_t steps = scheduler.num_train_timesteps();
+  const auto low = timesteps.min().item<double>();
+  const auto high = timesteps.max().item<double>();
+  const auto end = static_cast<double>(is_flow ? steps : steps - 1);
+  require<TensorError>(low >= 0 && high <= end, "{}: timesteps run from {} to {}, the scheduler has 0 to {}",
+                       where, low, high, end);
 }
 
 void require_like(const Tensor& tensor, const Tensor& reference, const char* name,
@@ -44,32 +50,43 @@ Tensor alphas_cumprod_of(const Scheduler& scheduler, const char* where) {
   return alphas_cumprod.to(at::kCPU);
 }
 
-/// SNR_t in float64 from the float32 table that training uses.
-Tensor snr_table(const Tensor& alphas_cumprod) {
-  const Tensor abar = alphas_cumprod.to(at::kDouble);
-  return abar / (1 - abar);
-}
-
-/// Min-SNR-gamma, carried from x_0 space to what the model predicts.
-Tensor min_snr_weights(const Tensor& snr, double gamma, PredictionType prediction_type) {
-  // Written so that neither an SNR of zero nor an infinite one gives 0 / 0 or inf / inf.
-  if (prediction_type == PredictionType::kEpsilon) return (gamma / snr).clamp_max(1.0);
-  Tensor in_x0_space = snr.clamp_max(gamma);
-  if (prediction_type == PredictionType::kVPrediction) return in_x0_space / (snr + 1);
-  return in_x0_space;
-}
-
+/// huber_c of each timestep, float64.
 Tensor huber_constants(const Scheduler& scheduler, const DiffusionLossOptions& options) {
   const double c = options.huber_c;
   if (options.huber_schedule == HuberSchedule::kExponential) {
     const int64_t steps = scheduler.num_train_timesteps();
     return at::exp(at::arange(steps, at::kDouble) * (std::log(c) / static_cast<double>(steps)));
   }
-  const Tensor sigma = snr_table(alphas_cumprod_of(scheduler, "huber_schedule = \"snr\"")).pow(-0.5);
-  return (1 - c) / (1 + sigma).square() + c;
+  const auto [signal, noise] = signal_and_noise(alphas_cumprod_of(scheduler, "huber_schedule = \"snr\""));
+  return (1 - c) / (1 + (noise / signal).sqrt()).square() + c;
+}
+
+/// (1 - sigma)^2 and sigma^2 of timesteps that are sigma T.
+SignalAndNoise flow_levels(const Tensor& timesteps, int64_t num_train_timesteps) {
+  const Tensor sigma = timesteps.to(at::kDouble) / static_cast<double>(num_train_timesteps);
+  // At a sigma of exactly 0 the SNR is infinite, and so is 0 / 0 away.
+  constexpr double kLeastNoise = 1e-20;
+  return {(1 - sigma).square(), sigma.square().clamp_min(kLeastNoise)};
+}
+
+/// The shape that broadcasts a number for each sample over `like`.
+Tensor per_sample(const Tensor& values, const Tensor& like) {
+  std::vector<int64_t> shape(static_cast<std::size_t>(like.dim()), 1);
+  shape[0] = values.size(0);
+  return values.to(like.scalar_type()).view(shape);
+}
+
+Tensor mean_over_elements(const Tensor& losses) {
+  return losses.dim() > 1 ? losses.flatten(1).mean(1) : losses;
 }
 
 }  // namespace
+
+Tensor DiffusionObjective::Table::at(const Tensor& timesteps) const {
+  if (!on_device.defined() || on_device.device() != timesteps.device())
+    on_device = values.to(timesteps.device());
+  return on_device.index({timesteps});
+}
 
 DiffusionObjective::DiffusionObjective(const Scheduler& scheduler, const DiffusionLossOptions& options)
     : scheduler_(scheduler.clone()), options_(options) {
@@ -77,54 +94,66 @@ DiffusionObjective::DiffusionObjective(const Scheduler& scheduler, const Diffusi
   prediction_type_ = enum_from_name<PredictionType>(name, "prediction_type");
   require<ConfigError>(prediction_type_ != PredictionType::kOriginalSample,
                        "prediction_type is \"{}\": there is no training objective for it", name);
-
-  const bool is_huber = options_.loss_type == LossType::kHuber || options_.loss_type == LossType::kSmoothL1;
   require<ConfigError>(std::isfinite(options_.huber_c) && options_.huber_c > 0,
                        "huber_c is {}, expected a finite number above 0", options_.huber_c);
-  if (is_huber && options_.huber_schedule != HuberSchedule::kConstant)
-    huber_table_ = huber_constants(scheduler, options_).to(at::kFloat);
+  validate_weighting(options_);
+  const LossWeighting weighting = weighting_of(options_);
+  const bool has_elbo = options_.original_elbo_weight > 0;
 
-  if (prediction_type_ == PredictionType::kFlowPrediction) {
-    require<ConfigError>(!options_.snr_gamma,
-                         "snr_gamma is {}: min-SNR weighting is not defined for prediction_type "
-                         "\"flow_prediction\"",
-                         options_.snr_gamma.value_or(0));
+  const bool is_flow = prediction_type_ == PredictionType::kFlowPrediction;
+  const bool is_huber = options_.loss_type == LossType::kHuber || options_.loss_type == LossType::kSmoothL1;
+  if (is_huber && options_.huber_schedule != HuberSchedule::kConstant) {
+    require<ConfigError>(!is_flow, "huber_schedule is \"{}\", which is not defined for \"flow_prediction\"",
+                         enum_name(options_.huber_schedule));
+    huber_.values = huber_constants(scheduler, options_);
+  }
+  if (is_flow) {
+    require<ConfigError>(!has_elbo,
+                         "original_elbo_weight is {}, but prediction_type \"flow_prediction\" has no "
+                         "variational bound over timesteps",
+                         options_.original_elbo_weight);
+    require<ConfigError>(!options_.vlb_weight, "vlb_weight is {}, but nothing is learned of the variance",
+                         options_.vlb_weight.value_or(0));
     return;
   }
+
+  // Python's DDPMScheduler alone has a variance_type that a model can be trained for.
+  const VarianceType variance = variance_type_of(scheduler);
+  if (variance == VarianceType::kLearned || variance == VarianceType::kLearnedRange)
+    bound_.emplace(scheduler);
+  require<ConfigError>(bound_ || !options_.vlb_weight,
+                       "vlb_weight is {}, but the scheduler's variance_type is not learned or learned_range",
+                       options_.vlb_weight.value_or(0));
+
+  const bool is_weighted = weighting != LossWeighting::kNone || has_elbo;
   const bool is_epsilon = prediction_type_ == PredictionType::kEpsilon;
-  if (!options_.snr_gamma && !is_epsilon) return;
-
-  const Tensor alphas_cumprod = alphas_cumprod_of(scheduler, "diffusion_loss");
-  const Tensor snr = snr_table(alphas_cumprod);
-  const bool ends_at_zero = snr.numel() > 0 && snr.min().item<double>() <= 0;
-  if (options_.snr_gamma) {
-    const double gamma = *options_.snr_gamma;
-    require<ConfigError>(std::isfinite(gamma) && gamma > 0,
-                         "snr_gamma is {}, expected a finite number above 0", gamma);
-    require<ConfigError>(
-        !(is_epsilon && ends_at_zero),
-        "snr_gamma is {} and prediction_type is \"epsilon\", but alphas_cumprod reaches 0 "
-        "(rescale_betas_zero_snr): epsilon has no SNR weight at an SNR of zero; use \"v_prediction\" or "
-        "\"sample\"",
-        gamma);
-    weight_table_ = min_snr_weights(snr, gamma, prediction_type_).to(at::kFloat);
-    require<ConfigError>(weight_table_.isfinite().all().item<bool>(),
-                         "snr_gamma is {}: the weights of this noise schedule "
-                         "are not all finite; alphas_cumprod runs from {} to {}",
-                         gamma, alphas_cumprod.max().item<double>(), alphas_cumprod.min().item<double>());
-  } else if (ends_at_zero) {
-    warn_once(
-        "prediction_type \"epsilon\" with a noise schedule that ends at an SNR of zero: samplers divide by "
-        "zero at "
-        "the last timestep; use \"v_prediction\" or \"sample\"");
+  if (!is_weighted && !is_epsilon) return;
+  const SignalAndNoise levels = signal_and_noise(alphas_cumprod_of(scheduler, "diffusion_loss"));
+  const bool ends_at_zero = levels.signal.min().item<double>() <= 0;
+  if (!is_weighted) {
+    if (ends_at_zero)
+      warn_once(
+          "prediction_type \"epsilon\" with a noise schedule that ends at an SNR of zero: samplers divide by "
+          "zero at the last timestep; use \"v_prediction\" or \"sample\"");
+    return;
   }
-}
-
-Tensor DiffusionObjective::gather(const Tensor& table, const Tensor& timesteps) const {
-  Tensor& on_device = table.is_same(weight_table_) ? weight_on_device_ : huber_on_device_;
-  if (!on_device.defined() || on_device.device() != timesteps.device())
-    on_device = table.to(timesteps.device());
-  return on_device.index({timesteps});
+  const std::string choice = weighting == LossWeighting::kNone
+                                 ? fmt::format("original_elbo_weight is {}", options_.original_elbo_weight)
+                             : options_.snr_gamma ? fmt::format("snr_gamma is {}", *options_.snr_gamma)
+                                                  : fmt::format("weighting is \"{}\"", enum_name(weighting));
+  require<ConfigError>(
+      !(is_epsilon && ends_at_zero),
+      "{} and prediction_type is \"epsilon\", but alphas_cumprod reaches 0 (rescale_betas_zero_snr): epsilon "
+      "has no SNR weight at an SNR of zero; use \"v_prediction\" or \"sample\"",
+      choice);
+  if (weighting != LossWeighting::kNone) weights_.values = snr_weights(levels, prediction_type_, options_);
+  if (has_elbo) elbo_weights_.values = elbo_weights(levels, prediction_type_);
+  for (const Tensor& values : {weights_.values, elbo_weights_.values})
+    require<ConfigError>(
+        !values.defined() || values.isfinite().all().item<bool>(),
+        "{}: the weights of this noise schedule are not all finite; alphas_cumprod runs from "
+        "{} to {}",
+        choice, levels.signal.max().item<double>(), levels.signal.min().item<double>());
 }
 
 Tensor DiffusionObjective::target(const Tensor& x0, const Tensor& noise, const Tensor& timesteps) const {
@@ -144,45 +173,80 @@ Tensor DiffusionObjective::target(const Tensor& x0, const Tensor& noise, const T
                     enum_name(prediction_type_));
 }
 
+Tensor DiffusionObjective::weight_of_squared_error(const Tensor& timesteps) const {
+  if (weights_.values.defined()) return weights_.at(timesteps);
+  if (prediction_type_ == PredictionType::kFlowPrediction && weighting_of(options_) != LossWeighting::kNone)
+    return snr_weights(flow_levels(timesteps, scheduler_->num_train_timesteps()), prediction_type_, options_);
+  return {};
+}
+
 Tensor DiffusionObjective::weights(const Tensor& timesteps) const {
-  require_timesteps(timesteps, scheduler_->num_train_timesteps(), "weights");
-  if (!weight_table_.defined()) return at::ones(timesteps.sizes(), timesteps.options().dtype(at::kFloat));
-  return gather(weight_table_, timesteps);
+  require_timesteps(timesteps, *scheduler_, prediction_type_, "weights");
+  const Tensor weight = weight_of_squared_error(timesteps);
+  return weight.defined() ? weight : at::ones(timesteps.sizes(), timesteps.options().dtype(at::kDouble));
+}
+
+Tensor DiffusionObjective::element_losses(const Tensor& difference, const Tensor& timesteps) const {
+  if (options_.loss_type == LossType::kL2) return difference.square();
+  if (options_.loss_type == LossType::kL1) return difference.abs();
+  const Tensor c = huber_.values.defined() ? per_sample(huber_.at(timesteps), difference)
+                                           : at::full({}, options_.huber_c, difference.options());
+  const Tensor losses = 2 * ((difference.square() + c.square()).sqrt() - c);
+  return options_.loss_type == LossType::kHuber ? losses * c : losses;
+}
+
+Tensor DiffusionObjective::variational_loss(const Tensor& model_output, const Tensor& x0, const Tensor& noise,
+                                            const Tensor& timesteps) const {
+  const std::vector<Tensor> halves = model_output.chunk(2, 1);
+  const Tensor mean_held_fixed = at::cat({halves[0].detach(), halves[1]}, 1);
+  const Tensor x_t = scheduler_->add_noise(x0, noise, timesteps);
+  const double weight =
+      options_.vlb_weight.value_or(static_cast<double>(scheduler_->num_train_timesteps()) / 1000);
+  return weight * bound_->term(mean_held_fixed, x0, x_t, timesteps);
 }
 
 Tensor DiffusionObjective::operator()(const Tensor& model_output, const Tensor& x0, const Tensor& noise,
-                                      const Tensor& timesteps) const {
+                                      const Tensor& timesteps, const Tensor& log_variance) const {
   require<TensorError>(x0.defined() && at::isFloatingType(x0.scalar_type()) && x0.dim() >= 1,
                        "diffusion_loss: x0 must be a floating tensor [B, ...], got {}", describe(x0));
   require_like(noise, x0, "noise", "x0");
-  require_like(model_output, x0, "model_output", "x0");
-  require_timesteps(timesteps, scheduler_->num_train_timesteps(), "diffusion_loss");
+  require_timesteps(timesteps, *scheduler_, prediction_type_, "diffusion_loss");
   require<TensorError>(timesteps.dim() == 1 && timesteps.size(0) == x0.size(0),
                        "diffusion_loss: timesteps are {}, expected one for each of the {} samples of x0 {}",
                        describe(timesteps), x0.size(0), describe(x0));
+  Tensor prediction = model_output;
+  if (bound_) {
+    require<TensorError>(
+        model_output.defined() && model_output.dim() == x0.dim() && x0.dim() > 1 &&
+            model_output.size(1) == 2 * x0.size(1),
+        "diffusion_loss: model_output is {}, expected twice the channels of x0 {}, since the "
+        "scheduler's variance_type is learned",
+        describe(model_output), describe(x0));
+    prediction = model_output.narrow(1, 0, x0.size(1));
+  }
+  require_like(prediction, x0, "model_output", "x0");
   const Tensor t = timesteps.to(x0.device());
 
   const at::ScalarType dtype =
       model_output.scalar_type() == at::kDouble || x0.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  const Tensor difference = model_output.to(dtype) - target(x0, noise, t).to(dtype);
+  const Tensor difference = prediction.to(dtype) - target(x0, noise, t).to(dtype);
+  const Tensor unweighted = mean_over_elements(element_losses(difference, t));
 
-  Tensor losses;
-  if (options_.loss_type == LossType::kL2) {
-    losses = difference.square();
-  } else if (options_.loss_type == LossType::kL1) {
-    losses = difference.abs();
-  } else {
-    std::vector<int64_t> per_sample(static_cast<std::size_t>(difference.dim()), 1);
-    per_sample[0] = difference.size(0);
-    const Tensor c = huber_table_.defined() ? gather(huber_table_, t).to(dtype).view(per_sample)
-                                            : at::full({}, options_.huber_c, difference.options());
-    losses = 2 * ((difference.square() + c.square()).sqrt() - c);
-    if (options_.loss_type == LossType::kHuber) losses = losses * c;
+  const Tensor weight = weight_of_squared_error(t);
+  Tensor losses = weight.defined() ? unweighted * weight.to(dtype) : unweighted;
+  if (log_variance.defined()) {
+    require<TensorError>(
+        log_variance.sizes() == t.sizes() && log_variance.device() == x0.device(),
+        "diffusion_loss: log_variance is {}, expected one value for each of the timesteps {}",
+        describe(log_variance), describe(t));
+    const Tensor u = log_variance.to(dtype);
+    losses = losses * (-u).exp() + u;
   }
+  if (options_.l_simple_weight != 1) losses = options_.l_simple_weight * losses;
+  if (elbo_weights_.values.defined())
+    losses = losses + options_.original_elbo_weight * elbo_weights_.at(t).to(dtype) * unweighted;
+  if (bound_) losses = losses + variational_loss(model_output.to(dtype), x0.to(dtype), noise.to(dtype), t);
 
-  losses = losses.flatten(1 < losses.dim() ? 1 : 0);
-  if (losses.dim() > 1) losses = losses.mean(1);
-  if (weight_table_.defined()) losses = losses * gather(weight_table_, t).to(dtype);
   switch (options_.reduction) {
     case LossReduction::kMean:
       return losses.mean();
@@ -200,7 +264,7 @@ Tensor diffusion_loss(const Scheduler& scheduler, const Tensor& model_output, co
 }
 
 Tensor compute_snr(const Scheduler& scheduler, const Tensor& timesteps) {
-  require_timesteps(timesteps, scheduler.num_train_timesteps(), "compute_snr");
+  require_timesteps(timesteps, scheduler, PredictionType::kEpsilon, "compute_snr");
   const Tensor alphas_cumprod = alphas_cumprod_of(scheduler, "compute_snr");
   // In Python's order of operations: the float32 roundings are part of the published numbers.
   const Tensor alpha = alphas_cumprod.sqrt().to(timesteps.device()).index({timesteps}).to(at::kFloat);

@@ -167,6 +167,7 @@ TrainingRun::TrainingRun(Trainer& trainer, const Dataset& dataset)
   for (Tensor* counter : {&counters_.loss_sum, &counters_.finite_steps, &counters_.nonfinite_in_row,
                           &counters_.worst_row, &counters_.skipped_steps, &counters_.grad_norm})
     *counter = zero.clone();
+  counters_.loss_sum = counters_.loss_sum.to(dtype_);
 }
 
 TrainingResult TrainingRun::run() {
@@ -272,7 +273,7 @@ Batch TrainingRun::to_device(const Batch& batch) const {
 }
 
 Tensor TrainingRun::backward(const Group& group) {
-  Tensor mean_loss = at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(device_));
+  Tensor mean_loss = at::zeros({}, at::TensorOptions().dtype(dtype_).device(device_));
   for (const Batch& host_batch : group.batches) {
     const Batch batch = to_device(host_batch);
     Tensor losses;
@@ -324,22 +325,23 @@ void TrainingRun::count(const Tensor& loss, const Tensor& grad_norm, const Tenso
 void TrainingRun::log() {
   const double start = now_seconds();
   // The one place where the host waits for the device.
-  const Tensor values = at::stack({counters_.loss_sum, counters_.finite_steps, counters_.worst_row,
-                                   counters_.skipped_steps, counters_.grad_norm})
-                            .to(at::kCPU);
+  const Tensor values =
+      at::stack({counters_.loss_sum, counters_.finite_steps.to(dtype_), counters_.worst_row.to(dtype_),
+                 counters_.skipped_steps.to(dtype_), counters_.grad_norm.to(dtype_)})
+          .to(at::kCPU, at::kDouble);
   training_seconds_ += now_seconds() - start;
-  const float* value = values.const_data_ptr<float>();
+  const double* value = values.const_data_ptr<double>();
   const auto skipped = static_cast<int64_t>(value[3]);
   if (skipped > skipped_steps_)
     log_message(LogLevel::kWarning,
                 fmt::format("{} steps up to step {} were skipped: the loss or a gradient was not finite",
                             skipped - skipped_steps_, global_step_));
   skipped_steps_ = skipped;
-  require(value[2] < static_cast<float>(config_.max_nonfinite_steps),
+  require(value[2] < static_cast<double>(config_.max_nonfinite_steps),
           "training stopped at step {}: the loss or the gradients were not finite in {} steps in a row "
           "(max_nonfinite_steps is {}); the weights are those before",
           global_step_, static_cast<int64_t>(value[2]), config_.max_nonfinite_steps);
-  if (value[1] > 0) last_loss_ = static_cast<double>(value[0]) / static_cast<double>(value[1]);
+  if (value[1] > 0) last_loss_ = value[0] / value[1];
   counters_.loss_sum.zero_();
   counters_.finite_steps.zero_();
 
@@ -349,7 +351,7 @@ void TrainingRun::log() {
   progress.epoch = epoch_;
   progress.loss = last_loss_;
   progress.lr = config_.learning_rate * lr_schedule_(global_step_ - 1);
-  progress.grad_norm = static_cast<double>(value[4]);
+  progress.grad_norm = value[4];
   progress.images_per_second =
       static_cast<double>(images_since_log_) / std::max(1e-9, training_seconds_ - logged_seconds_);
   progress.elapsed_seconds = training_seconds_;

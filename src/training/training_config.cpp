@@ -51,6 +51,14 @@ void visit_fields(TrainingConfig& config, Visitor&& visit) {
   visit("huber_schedule", config.huber_schedule);
   visit("huber_c", config.huber_c);
   visit("class_conditional", config.class_conditional);
+  visit("class_dropout_prob", config.class_dropout_prob);
+  visit("weighting", config.weighting);
+  visit("p2_gamma", config.p2_gamma);
+  visit("p2_k", config.p2_k);
+  visit("sigma_data", config.sigma_data);
+  visit("l_simple_weight", config.l_simple_weight);
+  visit("original_elbo_weight", config.original_elbo_weight);
+  visit("vlb_weight", config.vlb_weight);
   visit("lr_num_cycles", config.lr_num_cycles);
   visit("lr_power", config.lr_power);
   visit("lr_step_rules", config.lr_step_rules);
@@ -108,6 +116,8 @@ void TrainingConfig::validate() const {
   at_least(logging_steps, 1, "logging_steps");
   at_least(dataloader_num_workers, 0, "dataloader_num_workers");
   at_least(cpu_data_parallel, 1, "cpu_data_parallel");
+  require<ConfigError>(class_dropout_prob >= 0 && class_dropout_prob < 1,
+                       "class_dropout_prob is {}, expected 0 to less than 1", class_dropout_prob);
   at_least(lr_num_cycles, 1, "lr_num_cycles");
   at_least(max_nonfinite_steps, 1, "max_nonfinite_steps");
 }

@@ -229,8 +229,23 @@ class TinyNet(nn.Module):
         self.conv_out = nn.Conv2d(4, 1, 3, padding=1)
 
     def forward(self, sample, timesteps):
-        time = self.time((timesteps.float() / 1000)[:, None])
+        time = self.time((timesteps.to(sample.dtype) / 1000)[:, None])
         return self.conv_out(F.silu(self.conv_in(sample) + time[:, :, None, None]))
+
+
+def weight_of(weighting, prediction_type, signal, noise):
+    """The published weight of the error of epsilon, carried to the others by what that error is of theirs."""
+    snr = signal / noise
+    weight = {
+        "none": torch.ones_like(snr),
+        "min_snr": torch.minimum(snr, torch.full_like(snr, 5.0)) / snr,
+        "p2": (1.0 + snr) ** -1.0,
+        "debiased": snr**-0.5,
+    }[weighting]
+    if weighting == "none" or prediction_type == "epsilon":
+        return weight
+    # d epsilon = sqrt(SNR) d x_0 = sqrt(signal) d v = sqrt(signal) d flow
+    return weight * (snr if prediction_type == "sample" else signal)
 
 
 def trajectories(out):
@@ -245,38 +260,56 @@ def trajectories(out):
     start = TinyNet().state_dict()
     tensors |= {f"start.{k}": v.clone() for k, v in start.items()}
     cases = []
-    for kind in PREDICTION_TYPES:
-        for gamma in (None, 5.0):
-            for mode in ("plain", "clipped", "accumulated"):
-                scheduler = DDPMScheduler(prediction_type=kind)
-                model = TinyNet()
-                model.load_state_dict(start)
-                optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, betas=(0.95, 0.999), weight_decay=1e-2, eps=1e-8)
-                schedule = get_scheduler("cosine", optimizer, num_warmup_steps=5, num_training_steps=steps)
-                average = EMAModel(model.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
-                name = f"{kind}.{'snr' if gamma else 'none'}.{mode}"
-                losses = []
-                for step in range(steps):
-                    batches = 2 if mode == "accumulated" else 1
-                    total = 0.0
-                    for index in range(batches):
-                        x, n, t = x0[step, index], noise[step, index], timesteps[step, index]
-                        prediction = model(scheduler.add_noise(x, n, t), t)
-                        loss = per_sample_loss(scheduler, prediction, x, n, t, gamma=gamma).mean() / batches
-                        loss.backward()
-                        total += loss.item()
-                    if mode == "clipped":
-                        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
-                    optimizer.step()
-                    schedule.step()
-                    optimizer.zero_grad()
-                    average.step(model.parameters())
-                    losses.append(total)
-                tensors[f"{name}.losses"] = torch.tensor(losses)
-                for (key, value), shadow in zip(model.named_parameters(), average.shadow_params):
-                    tensors[f"{name}.model.{key}"] = value.detach().clone()
-                    tensors[f"{name}.ema.{key}"] = shadow.clone()
-                cases.append({"name": name, "prediction_type": kind, "snr_gamma": gamma, "mode": mode})
+
+    def noised(scheduler, kind, x, n, t):
+        """x_t, what the model is told of t, and the shares of signal and noise."""
+        if kind == "flow_prediction":
+            told = (t + 1).to(x.dtype)
+            sigma = (told / 1000).view(-1, 1, 1, 1)
+            exact = (t + 1).double() / 1000
+            return (1 - sigma) * x + sigma * n, told, (1 - exact) ** 2, exact**2
+        abar = scheduler.alphas_cumprod[t].double()
+        return scheduler.add_noise(x, n, t), t, abar, 1 - abar
+
+    def run(kind, weighting, mode, dtype):
+        scheduler = DDPMScheduler(prediction_type="epsilon" if kind == "flow_prediction" else kind)
+        model = TinyNet().to(dtype)
+        model.load_state_dict(start)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, betas=(0.95, 0.999), weight_decay=1e-2, eps=1e-8)
+        schedule = get_scheduler("cosine", optimizer, num_warmup_steps=5, num_training_steps=steps)
+        average = EMAModel(model.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
+        losses = []
+        for step in range(steps):
+            batches = 2 if mode == "accumulated" else 1
+            total = 0.0
+            for index in range(batches):
+                x, n, t = x0[step, index].to(dtype), noise[step, index].to(dtype), timesteps[step, index]
+                noisy, told, signal_share, noise_share = noised(scheduler, kind, x, n, t)
+                target = n - x if kind == "flow_prediction" else target_of(scheduler, x, n, t)
+                loss = F.mse_loss(model(noisy, told), target, reduction="none").mean(dim=[1, 2, 3])
+                loss = (loss * weight_of(weighting, kind, signal_share, noise_share).to(dtype)).mean() / batches
+                loss.backward()
+                total += loss.item()
+            if mode == "clipped":
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            average.step(model.parameters())
+            losses.append(total)
+        return losses, model, average
+
+    for dtype in (torch.float32, torch.float64):
+        for kind in (*PREDICTION_TYPES, "flow_prediction"):
+            for weighting in ("none", "min_snr", "p2", "debiased"):
+                for mode in ("plain", "clipped", "accumulated"):
+                    name = f"{kind}.{weighting}.{mode}.{str(dtype).removeprefix('torch.')}"
+                    losses, model, average = run(kind, weighting, mode, dtype)
+                    tensors[f"{name}.losses"] = torch.tensor(losses, dtype=torch.float64)
+                    tensors[f"{name}.model"] = torch.cat([p.detach().flatten() for p in model.parameters()])
+                    tensors[f"{name}.ema"] = torch.cat([p.flatten() for p in average.shadow_params])
+                    cases.append({"name": name, "prediction_type": kind, "weighting": weighting, "mode": mode,
+                                  "dtype": str(dtype).removeprefix("torch.")})
     save_file(tensors, out / "training_trajectory.safetensors", {"cases": json.dumps(cases)})
 
 

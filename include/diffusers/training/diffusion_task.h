@@ -19,7 +19,9 @@ class DiffusionTask : public Task {
   struct Draw {
     Tensor noise;        ///< what the target is made of, shape of x_0
     Tensor input_noise;  ///< what is added to x_0: the noise, perturbed if `input_perturbation` asks for it
-    Tensor timesteps;    ///< `[B]` int64, uniform over the training timesteps
+    /// `[B]`: int64 training timesteps; for flow matching those of the scheduler, sigma times T, floating.
+    Tensor timesteps;
+    Tensor is_unconditional = {};  ///< `[B]` bool, whose label is dropped; undefined: nobody's
   };
 
   /// @param name the folder of the model in output_dir
@@ -39,14 +41,21 @@ class DiffusionTask : public Task {
   virtual Draw draw(const Tensor& x0);
 
  private:
-  Draw draw_samples(at::IntArrayRef shape, const at::TensorOptions& options) const;
+  bool is_flow() const { return objective_->prediction_type() == PredictionType::kFlowPrediction; }
+  void configure_labels(const TrainingConfig& config);
+  Tensor add_noise(const Tensor& x0, const Tensor& noise, const Tensor& timesteps) const;
+  Draw draw_samples(at::IntArrayRef shape, const at::TensorOptions& options);
+  Conditioning drop_labels(Conditioning conditioning, const Tensor& is_unconditional) const;
 
   std::vector<TrainedModel> models_;
   std::shared_ptr<const Scheduler> scheduler_;
   std::optional<DiffusionObjective> objective_;
+  Tensor flow_timesteps_;  // of flow matching: where the last draw was
   std::optional<int64_t> resolution_;
   std::optional<bool> class_conditional_;
   int64_t cpu_data_parallel_ = 1;
+  double class_dropout_prob_ = 0.0;
+  int64_t null_label_ = 0;  // what a dropped label becomes
   double noise_offset_ = 0.0;
   double input_perturbation_ = 0.0;
 

@@ -1,107 +1,76 @@
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <string_view>
-#include <utility>
 
-#include <diffusers/core/enum_names.h>
 #include <diffusers/core/random.h>
 #include <diffusers/core/tensor.h>
 #include <diffusers/schedulers/enums.h>
 #include <diffusers/schedulers/scheduler.h>
+#include <diffusers/training/loss_options.h>
+#include <diffusers/training/variational_bound.h>
 
 #include <ATen/core/Tensor.h>
 
 namespace diffusers {
 
-/// How the error of one element counts. With c = huber_c, the last two are the pseudo-Huber losses of
-/// diffusers' training scripts: `huber` is 2 c (sqrt(d^2 + c^2) - c), which tends to d^2 for large c;
-/// `smooth_l1` is 2 (sqrt(d^2 + c^2) - c).
-enum class LossType { kL2, kL1, kHuber, kSmoothL1 };
-
-/// How huber_c runs with t: constant; exp(ln(c) t / T); or c + (1 - c) / (1 + sigma_t)^2 with
-/// sigma_t^2 = (1 - abar_t) / abar_t.
-enum class HuberSchedule { kConstant, kExponential, kSnr };
-
-/// What becomes of the losses of the samples of a batch.
-enum class LossReduction { kMean, kSum, kNone };
-
-template <>
-struct EnumNames<LossType> {
-  static constexpr std::array<std::pair<LossType, std::string_view>, 4> kTable{{
-      {LossType::kL2, "l2"},
-      {LossType::kL1, "l1"},
-      {LossType::kHuber, "huber"},
-      {LossType::kSmoothL1, "smooth_l1"},
-  }};
-};
-
-template <>
-struct EnumNames<HuberSchedule> {
-  static constexpr std::array<std::pair<HuberSchedule, std::string_view>, 3> kTable{{
-      {HuberSchedule::kConstant, "constant"},
-      {HuberSchedule::kExponential, "exponential"},
-      {HuberSchedule::kSnr, "snr"},
-  }};
-};
-
-template <>
-struct EnumNames<LossReduction> {
-  static constexpr std::array<std::pair<LossReduction, std::string_view>, 3> kTable{{
-      {LossReduction::kMean, "mean"},
-      {LossReduction::kSum, "sum"},
-      {LossReduction::kNone, "none"},
-  }};
-};
-
-struct DiffusionLossOptions {
-  LossType loss_type = LossType::kL2;
-  /// Min-SNR-gamma weighting (Hang et al. 2023, arXiv 2303.09556); the paper recommends 5. None: every t
-  /// weighs 1.
-  std::optional<double> snr_gamma = std::nullopt;
-  HuberSchedule huber_schedule = HuberSchedule::kConstant;
-  double huber_c = 0.1;
-  LossReduction reduction = LossReduction::kMean;
-};
-
 /// What a denoiser is trained towards: the target that the scheduler's `prediction_type` asks for, the loss
-/// of an element, and the weight of a timestep, with every table made once.
+/// of an element, and the weight of a timestep. Tables are made once, in float64.
 ///
-/// The min-SNR weight is min(SNR, gamma) in x_0 space, carried to what the model predicts: divided by SNR for
-/// epsilon, by SNR + 1 for v.
+/// Where the scheduler's `variance_type` is learned or learned_range, the model gives twice the channels of
+/// x_0, and the loss is hybrid (Nichol and Dhariwal 2021): the second half is trained by the variational
+/// bound, in which the mean that the first half gives is held fixed.
 class DiffusionObjective {
  public:
-  /// @throws ConfigError naming the option and its value; also for `snr_gamma` with epsilon prediction where
-  /// the schedule
-  ///         ends at an SNR of zero (rescale_betas_zero_snr), and for `snr_gamma` with flow matching
+  /// @throws ConfigError naming the option and its value; also for every weighting but `none` with epsilon
+  /// prediction where the schedule ends at an SNR of zero (rescale_betas_zero_snr), since no finite loss is
+  /// there
   explicit DiffusionObjective(const Scheduler& scheduler, const DiffusionLossOptions& options = {});
 
   /// epsilon: the noise; sample: x_0; v_prediction: `scheduler.get_velocity`; flow_prediction: noise - x_0.
   Tensor target(const Tensor& x0, const Tensor& noise, const Tensor& timesteps) const;
-  /// The weight of each sample, float32 `[B]`.
+  /// What the squared error of the prediction weighs at each timestep, float64 `[B]`, without the variational
+  /// bound.
   Tensor weights(const Tensor& timesteps) const;
   /// The mean loss of each sample over its elements, weighted, then reduced.
-  /// @param model_output, x0, noise `[B, ...]`, the same shape; computed in float32 at least
-  /// @param timesteps `[B]`, integral, each in [0, num_train_timesteps)
+  /// @param model_output `[B, C, ...]`, or `[B, 2 C, ...]` with a learned variance; computed in float32 at
+  /// least
+  /// @param x0, noise `[B, C, ...]`
+  /// @param timesteps `[B]`, integral, each in [0, num_train_timesteps); for flow matching sigma times
+  /// num_train_timesteps, of any dtype
+  /// @param log_variance `[B]`, a learned u_t: the simple loss becomes loss / exp(u_t) + u_t (LDM's
+  /// `learn_logvar`, EDM2's uncertainty). Undefined: none
   /// @return 0-dim, or `[B]` with LossReduction::kNone
   Tensor operator()(const Tensor& model_output, const Tensor& x0, const Tensor& noise,
-                    const Tensor& timesteps) const;
+                    const Tensor& timesteps, const Tensor& log_variance = {}) const;
 
   const DiffusionLossOptions& options() const { return options_; }
+  PredictionType prediction_type() const { return prediction_type_; }
+  /// True if the model gives a variance besides its prediction.
+  bool has_learned_variance() const { return bound_.has_value(); }
 
  private:
-  Tensor gather(const Tensor& table, const Tensor& timesteps) const;
+  /// A table of one number a timestep, and its copy where the last batch was: a copy a device, not a step.
+  struct Table {
+    Tensor values;
+    mutable Tensor on_device;
+    Tensor at(const Tensor& timesteps) const;
+  };
+
+  Tensor element_losses(const Tensor& difference, const Tensor& timesteps) const;
+  Tensor variational_loss(const Tensor& model_output, const Tensor& x0, const Tensor& noise,
+                          const Tensor& timesteps) const;
+  Tensor weight_of_squared_error(const Tensor& timesteps) const;
 
   std::shared_ptr<const Scheduler> scheduler_;
   DiffusionLossOptions options_;
   PredictionType prediction_type_ = PredictionType::kEpsilon;
-  Tensor weight_table_;  // undefined where every weight is 1
-  Tensor huber_table_;   // undefined where huber_c is constant
-  // The tables where the last batch was: a copy a device, not a copy a step.
-  mutable Tensor weight_on_device_, huber_on_device_;
+  std::optional<VariationalBound> bound_;
+  Table weights_;  // undefined where every weight is 1, and for flow matching, whose weights have a formula
+  Table elbo_weights_;
+  Table huber_;  // undefined where huber_c is constant
 };
 
 /// The loss of one batch; a program that computes many makes a DiffusionObjective once.

@@ -90,6 +90,16 @@ struct TrainingConfig {
   double huber_c = 0.1;
   /// Whether the model is given class labels. None: if it takes them and the data set has them.
   std::optional<bool> class_conditional = std::nullopt;
+  /// The label of so many samples becomes the model's last one, num_class_embeds - 1, which then stands for
+  /// "no class" in classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598).
+  double class_dropout_prob = 0.0;
+  LossWeighting weighting = LossWeighting::kNone;  ///< these six: see DiffusionLossOptions
+  double p2_gamma = 1.0;
+  double p2_k = 1.0;
+  double sigma_data = 0.5;
+  double l_simple_weight = 1.0;
+  double original_elbo_weight = 0.0;
+  std::optional<double> vlb_weight = std::nullopt;  ///< of a learned variance; see DiffusionLossOptions
   int64_t lr_num_cycles = 1;
   double lr_power = 1.0;
   std::string lr_step_rules = {};
