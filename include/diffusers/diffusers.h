@@ -94,6 +94,7 @@
 #include <diffusers/training/data_parallel.h>
 #include <diffusers/training/diffusion_task.h>
 #include <diffusers/training/ema.h>
+#include <diffusers/training/loss_options.h>
 #include <diffusers/training/lr_scheduler.h>
 #include <diffusers/training/objective.h>
 #include <diffusers/training/optimizer.h>
@@ -102,5 +103,6 @@
 #include <diffusers/training/trainable_model.h>
 #include <diffusers/training/trainer.h>
 #include <diffusers/training/training_config.h>
+#include <diffusers/training/variational_bound.h>
 
 #include <torch/torch.h>

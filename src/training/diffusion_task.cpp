@@ -134,6 +134,21 @@ Tensor DiffusionTask::loss(const Batch& batch) {
   return (*objective_)(prediction, x0, drawn.noise, drawn.timesteps);
 }
 
+Tensor DiffusionTask::validation_loss(const Batch& batch, const Tensor& positions,
+                                      const Generator& generator) {
+  require<Error>(objective_.has_value(), "DiffusionTask::validation_loss: configure() was not called");
+  const Tensor x0 = encode(batch);
+  const auto steps = static_cast<double>(scheduler_->num_train_timesteps());
+  Tensor timesteps = (positions * steps).floor().to(at::kLong);
+  // Flow matching counts its timesteps from noise to data.
+  if (is_flow()) timesteps = flow_timesteps_.to(at::kCPU).flip(0).index({timesteps});
+  timesteps = timesteps.to(x0.device());
+  const Tensor noise = at::randn(x0.sizes(), generator, x0.options());
+  const Tensor prediction =
+      models_[0].model->predict(add_noise(x0, noise, timesteps), timesteps, conditioning(batch));
+  return (*objective_)(prediction, x0, noise, timesteps);
+}
+
 Tensor DiffusionTask::add_noise(const Tensor& x0, const Tensor& noise, const Tensor& timesteps) const {
   if (!is_flow()) return scheduler_->add_noise(x0, noise, timesteps);
   // x_t = (1 - sigma) x_0 + sigma noise, and the timesteps are sigma T.

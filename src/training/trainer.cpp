@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <optional>
 #include <random>
@@ -12,18 +11,13 @@
 #include <diffusers/training/trainer.h>
 
 #include <ATen/ATen.h>
-#include <ATen/autocast_mode.h>
 
 #include "core/format.h"
-#include "training/random_state.h"
+#include "training/autocast.h"
 #include "training/training_run.h"
 
 namespace diffusers {
 namespace {
-
-double now_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 std::vector<Tensor> all_parameters(const Task& task) {
   std::vector<Tensor> parameters;
@@ -69,38 +63,6 @@ EMAModelConfig ema_config(const TrainingConfig& config) {
           .power = config.ema_power};
 }
 
-void set_training_mode(const Task& task, bool training) {
-  for (const TrainedModel& trained : task.models()) trained.model->module().train(training);
-}
-
-/// Lets the model compute in half precision where that is safe (Python: `torch.autocast`).
-class Autocast {
- public:
-  Autocast(at::DeviceType device, MixedPrecision precision)
-      : device_(device), is_on_(precision != MixedPrecision::kNo) {
-    if (!is_on_) return;
-    was_on_ = at::autocast::is_autocast_enabled(device_);
-    previous_dtype_ = at::autocast::get_autocast_dtype(device_);
-    at::autocast::set_autocast_enabled(device_, true);
-    at::autocast::set_autocast_dtype(device_, precision == MixedPrecision::kFp16 ? at::kHalf : at::kBFloat16);
-    at::autocast::increment_nesting();
-  }
-  Autocast(const Autocast&) = delete;
-  Autocast& operator=(const Autocast&) = delete;
-  ~Autocast() {
-    if (!is_on_) return;
-    if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
-    at::autocast::set_autocast_enabled(device_, was_on_);
-    at::autocast::set_autocast_dtype(device_, previous_dtype_);
-  }
-
- private:
-  at::DeviceType device_;
-  bool is_on_;
-  bool was_on_ = false;
-  at::ScalarType previous_dtype_ = at::kFloat;
-};
-
 }  // namespace
 
 AveragedWeights::AveragedWeights(const std::vector<Tensor>& parameters, const EMAModel* ema) {
@@ -123,12 +85,12 @@ Trainer::Trainer(std::shared_ptr<Task> task, TrainingConfig config)
   task_->configure(config_);
 }
 
-TrainingResult Trainer::train(const Dataset& dataset) {
+TrainingResult Trainer::train_and_validate(const Dataset& dataset, const Dataset* validation) {
   stop_requested_ = false;
-  return TrainingRun(*this, dataset).run();
+  return TrainingRun(*this, dataset, validation).run();
 }
 
-TrainingRun::TrainingRun(Trainer& trainer, const Dataset& dataset)
+TrainingRun::TrainingRun(Trainer& trainer, const Dataset& dataset, const Dataset* validation)
     : trainer_(trainer),
       config_(trainer.config_),
       task_(*trainer.task_),
@@ -137,8 +99,10 @@ TrainingRun::TrainingRun(Trainer& trainer, const Dataset& dataset)
       device_(trainable_.front().device()),
       dtype_(trainable_.front().scalar_type() == at::kDouble ? at::kDouble : at::kFloat),
       dataset_size_(dataset.size()),
-      dataset_(dataset) {
+      dataset_(dataset),
+      validation_(validation) {
   require<ConfigError>(dataset_size_ > 0, "the data set is empty");
+  require<ConfigError>(validation_ == nullptr || validation_->size() > 0, "the validation data set is empty");
   require<ConfigError>(config_.cpu_data_parallel == 1 || device_.is_cpu(),
                        "cpu_data_parallel is {}, but the model lies on {}", config_.cpu_data_parallel,
                        device_.str());
@@ -189,7 +153,10 @@ TrainingResult TrainingRun::run() {
     display_->step_done(global_step_);
     if (trainer_.on_step_) trainer_.on_step_(global_step_);
     if (global_step_ % config_.logging_steps == 0 || global_step_ == total_steps_) log();
-    if (config_.validation_steps > 0 && global_step_ % config_.validation_steps == 0) preview();
+    if (config_.validation_steps > 0 && global_step_ % config_.validation_steps == 0) {
+      validate();
+      preview();
+    }
     if (config_.checkpointing_steps > 0 && global_step_ % config_.checkpointing_steps == 0) save_checkpoint();
   }
 
@@ -239,12 +206,14 @@ void TrainingRun::open_loader() {
 }
 
 void TrainingRun::train_step() {
-  const Group group = next_group();
-  task_.begin_step({.step = global_step_, .samples = group.samples, .generator = generator_});
-  const Tensor loss = backward(group);
+  group_ = next_group();
+  generator_state_ = generator_.get_state();
+  task_.begin_step({.step = global_step_, .samples = group_.samples, .generator = generator_});
+  const Tensor loss = backward(group_);
   update_weights(loss);
   ++global_step_;
-  images_since_log_ += group.samples;
+  if (device_.is_cpu()) stop_if_nonfinite(counters_.nonfinite_in_row.item<int64_t>());
+  images_since_log_ += group_.samples;
 }
 
 TrainingRun::Group TrainingRun::next_group() {
@@ -305,85 +274,20 @@ void TrainingRun::update_weights(const Tensor& loss) {
     is_nonfinite = at::maximum(is_nonfinite, grad_norm.isfinite().logical_not().to(at::kFloat));
     is_skipped = is_nonfinite;
   }
+  count(loss, grad_norm, is_nonfinite, is_skipped);
+  // Reading costs nothing on the CPU; a device is asked at logging steps alone.
+  if (device_.is_cpu() && is_nonfinite.item<double>() > 0) explain_nonfinite();
   trainer_.optimizer_->step(lr_schedule_(global_step_), is_skipped.view({1}));
   trainer_.optimizer_->zero_grad();
   if (scaler_) scaler_->update(is_skipped.view({1}));
   if (trainer_.ema_) trainer_.ema_->step(parameters_);
-  count(loss, grad_norm, is_nonfinite, is_skipped);
-}
-
-void TrainingRun::count(const Tensor& loss, const Tensor& grad_norm, const Tensor& is_nonfinite,
-                        const Tensor& is_skipped) {
-  counters_.loss_sum += at::where(is_nonfinite > 0, at::zeros_like(loss), loss);
-  counters_.finite_steps += 1 - is_nonfinite;
-  counters_.nonfinite_in_row = (counters_.nonfinite_in_row + 1) * is_nonfinite;
-  counters_.worst_row = at::maximum(counters_.worst_row, counters_.nonfinite_in_row);
-  counters_.skipped_steps += is_skipped;
-  counters_.grad_norm = grad_norm.to(at::kFloat);
-}
-
-void TrainingRun::log() {
-  const double start = now_seconds();
-  // The one place where the host waits for the device.
-  const Tensor values =
-      at::stack({counters_.loss_sum, counters_.finite_steps.to(dtype_), counters_.worst_row.to(dtype_),
-                 counters_.skipped_steps.to(dtype_), counters_.grad_norm.to(dtype_)})
-          .to(at::kCPU, at::kDouble);
-  training_seconds_ += now_seconds() - start;
-  const double* value = values.const_data_ptr<double>();
-  const auto skipped = static_cast<int64_t>(value[3]);
-  if (skipped > skipped_steps_)
-    log_message(LogLevel::kWarning,
-                fmt::format("{} steps up to step {} were skipped: the loss or a gradient was not finite",
-                            skipped - skipped_steps_, global_step_));
-  skipped_steps_ = skipped;
-  require(value[2] < static_cast<double>(config_.max_nonfinite_steps),
-          "training stopped at step {}: the loss or the gradients were not finite in {} steps in a row "
-          "(max_nonfinite_steps is {}); the weights are those before",
-          global_step_, static_cast<int64_t>(value[2]), config_.max_nonfinite_steps);
-  if (value[1] > 0) last_loss_ = value[0] / value[1];
-  counters_.loss_sum.zero_();
-  counters_.finite_steps.zero_();
-
-  TrainingProgress progress;
-  progress.step = global_step_;
-  progress.total_steps = total_steps_;
-  progress.epoch = epoch_;
-  progress.loss = last_loss_;
-  progress.lr = config_.learning_rate * lr_schedule_(global_step_ - 1);
-  progress.grad_norm = value[4];
-  progress.images_per_second =
-      static_cast<double>(images_since_log_) / std::max(1e-9, training_seconds_ - logged_seconds_);
-  progress.elapsed_seconds = training_seconds_;
-  progress.eta_seconds = training_seconds_ /
-                         static_cast<double>(std::max<int64_t>(1, global_step_ - first_step_)) *
-                         static_cast<double>(total_steps_ - global_step_);
-  progress.skipped_steps = skipped_steps_;
-  images_since_log_ = 0;
-  logged_seconds_ = training_seconds_;
-  display_->show(progress);
-  metrics_->append(progress);
-  if (trainer_.on_log_) trainer_.on_log_(progress);
-}
-
-void TrainingRun::preview() {
-  if (!trainer_.on_preview_ || last_preview_step_ == global_step_) return;
-  last_preview_step_ = global_step_;
-  const RandomStateGuard random_state(device_);
-  const at::NoGradGuard no_grad;
-  set_training_mode(task_, false);
-  {
-    const AveragedWeights averaged(parameters_, trainer_.ema_.get());
-    trainer_.on_preview_({.step = global_step_,
-                          .total_steps = total_steps_,
-                          .epoch = epoch_,
-                          .output_dir = config_.output_dir});
-  }
-  set_training_mode(task_, true);
 }
 
 void TrainingRun::finish() {
-  if (config_.validation_steps > 0) preview();
+  if (config_.validation_steps > 0) {
+    validate();
+    preview();
+  }
   save_final();
 }
 

@@ -59,6 +59,8 @@ void visit_fields(TrainingConfig& config, Visitor&& visit) {
   visit("l_simple_weight", config.l_simple_weight);
   visit("original_elbo_weight", config.original_elbo_weight);
   visit("vlb_weight", config.vlb_weight);
+  visit("validation_samples", config.validation_samples);
+  visit("validation_bins", config.validation_bins);
   visit("lr_num_cycles", config.lr_num_cycles);
   visit("lr_power", config.lr_power);
   visit("lr_step_rules", config.lr_step_rules);
@@ -118,6 +120,8 @@ void TrainingConfig::validate() const {
   at_least(cpu_data_parallel, 1, "cpu_data_parallel");
   require<ConfigError>(class_dropout_prob >= 0 && class_dropout_prob < 1,
                        "class_dropout_prob is {}, expected 0 to less than 1", class_dropout_prob);
+  at_least(validation_samples, 1, "validation_samples");
+  at_least(validation_bins, 1, "validation_bins");
   at_least(lr_num_cycles, 1, "lr_num_cycles");
   at_least(max_nonfinite_steps, 1, "max_nonfinite_steps");
 }

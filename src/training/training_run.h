@@ -16,6 +16,7 @@
 
 #include "core/json.h"
 #include "training/checkpoint.h"
+#include "training/random_state.h"
 #include "training/stop_signals.h"
 
 namespace diffusers {
@@ -23,7 +24,8 @@ namespace diffusers {
 /// One call of `Trainer::train`: everything that lives as long as it.
 class TrainingRun {
  public:
-  TrainingRun(Trainer& trainer, const Dataset& dataset);
+  /// @param validation null: none
+  TrainingRun(Trainer& trainer, const Dataset& dataset, const Dataset* validation);
   TrainingResult run();
 
  private:
@@ -46,11 +48,22 @@ class TrainingRun {
   Batch to_device(const Batch& batch) const;
   Tensor backward(const Group& group);
   void update_weights(const Tensor& loss);
+  void finish();
+
+  // training_log.cpp: what is known of the steps, and what is done about those that are not finite
   void count(const Tensor& loss, const Tensor& grad_norm, const Tensor& is_nonfinite,
              const Tensor& is_skipped);
   void log();
+  void stop_if_nonfinite(int64_t steps_in_row);
+  void explain_nonfinite();
+  std::string nonfinite_origin();
   void preview();
-  void finish();
+  void log_images(const std::string& name, const Tensor& images, const ImageGridOptions& options);
+
+  void log_validation(const ValidationResult& result);
+
+  // validation.cpp
+  void validate();
 
   // training_state.cpp: checkpoints and the final folder
   bool resume();
@@ -76,6 +89,7 @@ class TrainingRun {
   std::optional<OutputLock> lock_;
   int64_t dataset_size_;
   const Dataset& dataset_;
+  const Dataset* validation_;
   std::optional<DataLoader> loader_;
   int64_t steps_per_epoch_ = 0;
   int64_t total_steps_ = 0;
@@ -85,10 +99,16 @@ class TrainingRun {
   std::optional<GradScaler> scaler_;
   DeviceCounters counters_;
 
+  // The last step, as it was before: what a step that was not finite is computed from once more.
+  Group group_;
+  Tensor generator_state_;
+  std::string nonfinite_origin_;  // of the first one in a row; empty: not known
+
   int64_t global_step_ = 0;
   int64_t epoch_ = 0;
   int64_t last_saved_step_ = -1;
   int64_t last_preview_step_ = -1;
+  int64_t last_validation_step_ = -1;
   double last_loss_ = 0.0;
   int64_t skipped_steps_ = 0;
 
@@ -114,5 +134,26 @@ class AveragedWeights {
   std::vector<Tensor> parameters_;
   std::vector<Tensor> weights_;
 };
+
+/// The models as they will be used, until the scope ends: averaged weights, eval mode, no gradients; what is
+/// drawn from the global generators meanwhile does not reach the training.
+class EvaluationScope {
+ public:
+  EvaluationScope(const Task& task, at::Device device, const std::vector<Tensor>& parameters,
+                  const EMAModel* ema);
+  EvaluationScope(const EvaluationScope&) = delete;
+  EvaluationScope& operator=(const EvaluationScope&) = delete;
+  ~EvaluationScope();
+
+ private:
+  const Task& task_;
+  RandomStateGuard random_state_;
+  at::NoGradGuard no_grad_;
+  AveragedWeights averaged_;
+};
+
+/// Seconds of the steady clock.
+double now_seconds();
+void set_training_mode(const Task& task, bool training);
 
 }  // namespace diffusers

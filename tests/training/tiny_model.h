@@ -49,8 +49,9 @@ struct LabelOutput {
 struct LabelledNetImpl : torch::nn::Module {
   LabelledNetImpl() {
     conv = register_module("conv", torch::nn::Conv2d(torch::nn::Conv2dOptions(1, 1, 3).padding(1)));
-    table = register_module("table", torch::nn::Embedding(10, 1));
+    table = register_module("table", torch::nn::Embedding(11, 1));
   }
+  std::string config_json() const { return config; }
   LabelOutput forward(const Tensor& sample, const Tensor&, const LabelOptions& options = {}) {
     last_labels = options.class_labels;
     Tensor out = conv(sample);
@@ -60,6 +61,7 @@ struct LabelledNetImpl : torch::nn::Module {
   torch::nn::Conv2d conv{nullptr};
   torch::nn::Embedding table{nullptr};
   Tensor last_labels;
+  std::string config;
 };
 TORCH_MODULE(LabelledNet);
 

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <memory>
@@ -305,6 +306,140 @@ TEST(Trainer, SkipsASingleBadStepAndStopsAfterAFew) {
     EXPECT_FALSE(folder_exists(folder / "checkpoint-10"));
   }
   set_log_sink(previous);
+}
+
+/// What goes to the log while it exists.
+class CapturedWarnings {
+ public:
+  CapturedWarnings()
+      : previous_(set_log_sink(
+            [this](LogLevel, std::string_view message) { text_ += std::string(message) + "\n"; })) {}
+  CapturedWarnings(const CapturedWarnings&) = delete;
+  CapturedWarnings& operator=(const CapturedWarnings&) = delete;
+  ~CapturedWarnings() { set_log_sink(previous_); }
+  const std::string& text() const { return text_; }
+
+ private:
+  std::string text_;
+  LogSink previous_;
+};
+
+TEST(Trainer, NamesTheModuleWhoseOutputWasNotFiniteFirst) {
+  struct OverflowingNetImpl : torch::nn::Module {
+    OverflowingNetImpl() {
+      first = register_module("first", torch::nn::Conv2d(torch::nn::Conv2dOptions(1, 2, 1)));
+      second = register_module("second", torch::nn::Conv2d(torch::nn::Conv2dOptions(2, 1, 1)));
+      const at::NoGradGuard no_grad;
+      second->weight.fill_(3e38);
+    }
+    Tensor forward(const Tensor& sample, const Tensor&) { return second(first(sample) * 10); }
+    torch::nn::Conv2d first{nullptr}, second{nullptr};
+  };
+  const test::TemporaryFolder folder;
+  TrainingConfig config = quiet_config(folder.path());
+  config.logging_steps = 100;
+  config.max_nonfinite_steps = 3;
+  config.num_epochs = 10;
+  const CapturedWarnings log;
+  Trainer trainer(std::make_shared<OverflowingNetImpl>(), DDPMScheduler(), config);
+  int64_t steps = 0;
+  trainer.on_step([&](int64_t step) { steps = step; });
+  expect_throws_with<Error>([&] { trainer.train(TinyImages(20)); }, "first in the output of second (aten::");
+  EXPECT_EQ(steps, 2);  // the third ends it, long before the next logging step
+}
+
+TEST(Trainer, NamesABadBatchAndABadParameter) {
+  const auto message = [](bool bad_images) {
+    const test::TemporaryFolder folder;
+    TinyImages images(8);
+    TinyNet model = seeded_net();
+    if (bad_images) {
+      images.images().fill_(std::nan(""));
+    } else {
+      const at::NoGradGuard no_grad;
+      model->time->bias.fill_(std::nan(""));
+    }
+    TrainingConfig config = quiet_config(folder.path());
+    config.max_nonfinite_steps = 1;
+    try {
+      Trainer(model, DDPMScheduler(), config).train(images);
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  EXPECT_NE(message(true).find("first in the images of the batch"), std::string::npos) << message(true);
+  EXPECT_NE(message(false).find("first in the parameter time.bias"), std::string::npos) << message(false);
+}
+
+TEST(Trainer, ValidatesOnHeldOutDataWithTheSameNoiseEachTime) {
+  const auto train = [](double learning_rate, int64_t bins) {
+    const test::TemporaryFolder folder;
+    TrainingConfig config = quiet_config(folder.path());
+    config.learning_rate = learning_rate;
+    config.validation_steps = 2;
+    config.validation_samples = 30;
+    config.validation_bins = bins;
+    config.use_ema = true;
+    Trainer trainer(seeded_net(0.3), DDPMScheduler({.prediction_type = PredictionType::kSample}), config);
+    std::vector<ValidationResult> results;
+    trainer.on_validation([&](const ValidationResult& result) { results.push_back(result); });
+    trainer.train(TinyImages(20), TinyImages(40));
+    return results;
+  };
+  const std::vector<ValidationResult> still = train(0.0, 5);
+  ASSERT_EQ(still.size(), 3U);  // steps 2, 4 and the last, 5
+  EXPECT_EQ(still[2].step, 5);
+  EXPECT_EQ(still[0].loss, still[2].loss);  // dropout and drawn noise would show
+  EXPECT_EQ(still[0].bin_losses, still[2].bin_losses);
+  ASSERT_EQ(still[0].bin_losses.size(), 5U);
+  // 30 examples over 5 bins are 6 each.
+  double mean = 0;
+  for (const double bin : still[0].bin_losses) mean += bin / 5;
+  EXPECT_NEAR(mean, still[0].loss, 1e-9);
+
+  const std::vector<ValidationResult> learning = train(1e-2, 40);
+  EXPECT_LT(learning[2].loss, learning[0].loss);
+  // An average over more bins than examples leaves some empty.
+  EXPECT_EQ(std::count_if(learning[0].bin_losses.begin(), learning[0].bin_losses.end(),
+                          [](double bin) { return std::isnan(bin); }),
+            10);
+}
+
+TEST(Trainer, DoesNotLetAValidationDisturbTheTraining) {
+  const auto train = [](int64_t validation_steps) {
+    const test::TemporaryFolder folder;
+    TinyNet model = seeded_net(0.3);
+    TrainingConfig config = quiet_config(folder.path());
+    config.validation_steps = validation_steps;
+    config.use_ema = true;
+    Trainer(model, DDPMScheduler(), config).train(TinyImages(20), TinyImages(7));
+    return copies(model->parameters());
+  };
+  const std::vector<Tensor> plain = train(0);
+  const std::vector<Tensor> validated = train(1);
+  for (std::size_t i = 0; i < plain.size(); ++i) expect_equal(validated[i], plain[i]);
+}
+
+TEST(Trainer, DropsLabelsForGuidance) {
+  const test::TemporaryFolder folder;
+  TrainingConfig config = quiet_config(folder.path());
+  config.class_dropout_prob = 0.3;
+  expect_throws_with<ConfigError>([&] { Trainer(LabelledNet(), DDPMScheduler(), config); },
+                                  "num_class_embeds");
+  expect_throws_with<ConfigError>([&] { Trainer(TinyNet(), DDPMScheduler(), config); },
+                                  "class_dropout_prob is 0.3");
+  config.class_dropout_prob = 1.0;
+  expect_throws_with<ConfigError>([&] { Trainer(LabelledNet(), DDPMScheduler(), config); },
+                                  "class_dropout_prob is 1");
+  config.class_dropout_prob = 0.3;
+  config.train_batch_size = 1000;
+  LabelledNet model;
+  model->config = R"({"num_class_embeds": 11})";
+  Trainer(model, DDPMScheduler(), config).train(TinyImages(1000, /*has_labels=*/true, /*side=*/1));
+  const Tensor is_null = model->last_labels == 10;
+  const auto dropped = is_null.sum().item<int64_t>();
+  EXPECT_NEAR(static_cast<double>(dropped), 300.0, 60.0);  // four standard deviations
 }
 
 TEST(Trainer, ShowsTheAverageToAPreview) {

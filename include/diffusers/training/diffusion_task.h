@@ -31,6 +31,7 @@ class DiffusionTask : public Task {
   void configure(const TrainingConfig& config) override;
   void begin_step(const StepContext& context) override;
   Tensor loss(const Batch& batch) override;
+  Tensor validation_loss(const Batch& batch, const Tensor& positions, const Generator& generator) override;
   void save_extras(const std::string& output_dir) const override;
 
  protected:

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include <diffusers/core/error.h>
 #include <diffusers/core/random.h>
 #include <diffusers/core/tensor.h>
 #include <diffusers/data/dataset.h>
@@ -43,6 +44,16 @@ class Task {
   /// samples.
   /// @param batch on the models' device
   virtual Tensor loss(const Batch& batch) = 0;
+  /// The loss of each sample of held-out data, `[B]`, without a graph; what `loss` would give, but at places
+  /// of the noise schedule that are given and without augmentation of the conditioning.
+  /// @param batch on the models' device
+  /// @param positions `[B]` float64 in [0, 1): 0 is the least noise, 1 the most
+  /// @param generator what the noise is drawn from
+  /// @throws ConfigError where a task has no validation
+  virtual Tensor validation_loss(const Batch& /*batch*/, const Tensor& /*positions*/,
+                                 const Generator& /*generator*/) {
+    throw ConfigError("a validation data set is given, but this task has no validation loss");
+  }
   /// Writes what makes the trained models usable besides the models: scheduler/, model_index.json, pictures.
   virtual void save_extras(const std::string& output_dir) const = 0;
 };

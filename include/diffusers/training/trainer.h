@@ -7,8 +7,10 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <diffusers/data/dataset.h>
+#include <diffusers/io/image.h>
 #include <diffusers/schedulers/scheduler.h>
 #include <diffusers/training/diffusion_task.h>
 #include <diffusers/training/ema.h>
@@ -20,12 +22,23 @@
 
 namespace diffusers {
 
-/// What a preview callback is told.
+/// What a preview callback is told, and what it may do with what it made.
 struct PreviewContext {
   int64_t step = 0;
   int64_t total_steps = 0;
   int64_t epoch = 0;
   std::string output_dir;
+  /// Keeps pictures `[N, C, H, W]` in [0, 1] as a grid: in `previews/NAME-STEP.png`, and in TensorBoard and
+  /// the report where these are on. @throws ConfigError unless the name is a plain file name
+  std::function<void(const std::string& name, const Tensor& images, const ImageGridOptions& options)>
+      log_images;
+};
+
+/// The loss on held-out data, with the same examples, noise and timesteps each time.
+struct ValidationResult {
+  int64_t step = 0;
+  double loss = 0.0;               ///< mean over the examples
+  std::vector<double> bin_losses;  ///< by the place in the noise schedule, from the least noise to the most
 };
 
 /// What `Trainer::train` did.
@@ -69,11 +82,19 @@ class Trainer {
   /// @throws Error if `max_nonfinite_steps` steps in a row were not finite; FileError if there are
   /// checkpoints to resume
   ///         from and none is whole, or a checkpoint cannot be written (the ones before stay whole)
-  TrainingResult train(const Dataset& dataset);
+  TrainingResult train(const Dataset& dataset) { return train_and_validate(dataset, nullptr); }
+  /// And every `validation_steps` the loss on `validation` is logged, by timestep.
+  TrainingResult train(const Dataset& dataset, const Dataset& validation) {
+    return train_and_validate(dataset, &validation);
+  }
 
   /// Called every `validation_steps` and at the end, with the averaged weights in the models, in eval mode,
   /// without gradients. What it draws from the global generators does not reach the training.
   void on_preview(std::function<void(const PreviewContext&)> callback) { on_preview_ = std::move(callback); }
+  /// Called every `validation_steps` and at the end of a training with a validation data set.
+  void on_validation(std::function<void(const ValidationResult&)> callback) {
+    on_validation_ = std::move(callback);
+  }
   /// Called every `logging_steps`.
   void on_log(std::function<void(const TrainingProgress&)> callback) { on_log_ = std::move(callback); }
   /// Called after each step, with the number of steps done. The loss is still on the device then.
@@ -91,9 +112,12 @@ class Trainer {
  private:
   friend class TrainingRun;
 
+  TrainingResult train_and_validate(const Dataset& dataset, const Dataset* validation);
+
   std::shared_ptr<Task> task_;
   TrainingConfig config_;
   std::function<void(const PreviewContext&)> on_preview_;
+  std::function<void(const ValidationResult&)> on_validation_;
   std::function<void(const TrainingProgress&)> on_log_;
   std::function<void(int64_t)> on_step_;
   std::shared_ptr<EMAModel> ema_;

@@ -74,7 +74,7 @@ struct TrainingConfig {
   std::optional<int64_t> checkpoints_total_limit = std::nullopt;
   /// "latest", or the path of a checkpoint, or its name in output_dir.
   std::optional<std::string> resume_from_checkpoint = std::nullopt;
-  /// Calls the preview callback every so many steps and at the end; 0: never.
+  /// Calls the preview callback and validates every so many steps and at the end; 0: never.
   int64_t validation_steps = 0;
   /// How often the loss is read from the device, logged and written to metrics.csv.
   int64_t logging_steps = 50;
@@ -100,6 +100,8 @@ struct TrainingConfig {
   double l_simple_weight = 1.0;
   double original_elbo_weight = 0.0;
   std::optional<double> vlb_weight = std::nullopt;  ///< of a learned variance; see DiffusionLossOptions
+  int64_t validation_samples = 256;                 ///< the first so many of the validation data set
+  int64_t validation_bins = 10;  ///< parts of the noise schedule whose validation loss is told apart
   int64_t lr_num_cycles = 1;
   double lr_power = 1.0;
   std::string lr_step_rules = {};

@@ -1,0 +1,160 @@
+// What a TrainingRun tells of its steps, and what it does about those that are not finite.
+
+#include <algorithm>
+#include <chrono>
+#include <optional>
+#include <string>
+
+#include <diffusers/core/logging.h>
+#include <diffusers/io/files.h>
+#include <diffusers/io/image.h>
+
+#include <ATen/ATen.h>
+
+#include "core/format.h"
+#include "io/posix_file.h"
+#include "training/autocast.h"
+#include "training/nonfinite_probe.h"
+#include "training/training_run.h"
+
+namespace diffusers {
+
+double now_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+void set_training_mode(const Task& task, bool training) {
+  for (const TrainedModel& trained : task.models()) trained.model->module().train(training);
+}
+
+EvaluationScope::EvaluationScope(const Task& task, at::Device device, const std::vector<Tensor>& parameters,
+                                 const EMAModel* ema)
+    : task_(task), random_state_(device), averaged_(parameters, ema) {
+  set_training_mode(task_, false);
+}
+
+EvaluationScope::~EvaluationScope() { set_training_mode(task_, true); }
+
+void TrainingRun::count(const Tensor& loss, const Tensor& grad_norm, const Tensor& is_nonfinite,
+                        const Tensor& is_skipped) {
+  counters_.loss_sum += at::where(is_nonfinite > 0, at::zeros_like(loss), loss);
+  counters_.finite_steps += 1 - is_nonfinite;
+  counters_.nonfinite_in_row = (counters_.nonfinite_in_row + 1) * is_nonfinite;
+  counters_.worst_row = at::maximum(counters_.worst_row, counters_.nonfinite_in_row);
+  counters_.skipped_steps += is_skipped;
+  counters_.grad_norm = grad_norm.to(at::kFloat);
+}
+
+void TrainingRun::log() {
+  const double start = now_seconds();
+  // The one place where the host waits for the device.
+  const Tensor values = at::stack({counters_.loss_sum, counters_.finite_steps.to(dtype_),
+                                   counters_.worst_row.to(dtype_), counters_.skipped_steps.to(dtype_),
+                                   counters_.grad_norm.to(dtype_), counters_.nonfinite_in_row.to(dtype_)})
+                            .to(at::kCPU, at::kDouble);
+  training_seconds_ += now_seconds() - start;
+  const double* value = values.const_data_ptr<double>();
+  const auto skipped = static_cast<int64_t>(value[3]);
+  if (skipped > skipped_steps_) {
+    if (value[5] > 0 && !device_.is_cpu()) explain_nonfinite();
+    log_message(LogLevel::kWarning,
+                fmt::format("{} steps up to step {} were skipped: the loss or a gradient was not finite{}",
+                            skipped - skipped_steps_, global_step_,
+                            nonfinite_origin_.empty() ? "" : "; first in " + nonfinite_origin_));
+  }
+  skipped_steps_ = skipped;
+  stop_if_nonfinite(static_cast<int64_t>(value[2]));
+  nonfinite_origin_.clear();
+  if (value[1] > 0) last_loss_ = value[0] / value[1];
+  counters_.loss_sum.zero_();
+  counters_.finite_steps.zero_();
+
+  TrainingProgress progress;
+  progress.step = global_step_;
+  progress.total_steps = total_steps_;
+  progress.epoch = epoch_;
+  progress.loss = last_loss_;
+  progress.lr = config_.learning_rate * lr_schedule_(global_step_ - 1);
+  progress.grad_norm = value[4];
+  progress.images_per_second =
+      static_cast<double>(images_since_log_) / std::max(1e-9, training_seconds_ - logged_seconds_);
+  progress.elapsed_seconds = training_seconds_;
+  progress.eta_seconds = training_seconds_ /
+                         static_cast<double>(std::max<int64_t>(1, global_step_ - first_step_)) *
+                         static_cast<double>(total_steps_ - global_step_);
+  progress.skipped_steps = skipped_steps_;
+  images_since_log_ = 0;
+  logged_seconds_ = training_seconds_;
+  display_->show(progress);
+  metrics_->append(progress);
+  if (trainer_.on_log_) trainer_.on_log_(progress);
+}
+
+void TrainingRun::stop_if_nonfinite(int64_t steps_in_row) {
+  require(steps_in_row < config_.max_nonfinite_steps,
+          "training stopped at step {}: the loss or the gradients were not finite in {} steps in a row "
+          "(max_nonfinite_steps is {}){}; the weights are those before",
+          global_step_, steps_in_row, config_.max_nonfinite_steps,
+          nonfinite_origin_.empty() ? "" : ", first in " + nonfinite_origin_);
+}
+
+void TrainingRun::explain_nonfinite() {
+  if (nonfinite_origin_.empty()) nonfinite_origin_ = nonfinite_origin();
+}
+
+/// Computes the last step once more, watched.
+std::string TrainingRun::nonfinite_origin() {
+  NamedTensors parameters;
+  NamedTensors gradients;
+  for (const TrainedModel& trained : task_.models()) {
+    for (const auto& parameter : trained.model->module().named_parameters()) {
+      parameters.emplace_back(parameter.key(), parameter.value());
+      gradients.emplace_back(parameter.key(), parameter.value().grad());
+    }
+  }
+  for (const Batch& batch : group_.batches)
+    if (find_nonfinite({{"images", batch.images}})) return "the images of the batch";
+  if (const auto name = find_nonfinite(parameters)) return "the parameter " + *name;
+
+  const RandomStateGuard random_state(device_);
+  const Tensor state = generator_.get_state();
+  generator_.set_state(generator_state_);
+  task_.begin_step({.step = global_step_, .samples = group_.samples, .generator = generator_});
+  const std::optional<std::string> output = find_nonfinite_output(parameters, [&] {
+    const Autocast autocast(device_.type(), config_.mixed_precision);
+    for (const Batch& batch : group_.batches) task_.loss(to_device(batch));
+  });
+  generator_.set_state(state);
+  if (output) return "the output of " + *output;
+  if (const auto name = find_nonfinite(gradients)) return "the gradient of " + *name;
+  return "the backward pass";
+}
+
+void TrainingRun::preview() {
+  if (!trainer_.on_preview_ || last_preview_step_ == global_step_) return;
+  last_preview_step_ = global_step_;
+  const EvaluationScope evaluation(task_, device_, parameters_, trainer_.ema_.get());
+  PreviewContext context{.step = global_step_,
+                         .total_steps = total_steps_,
+                         .epoch = epoch_,
+                         .output_dir = config_.output_dir,
+                         .log_images = {}};
+  context.log_images = [&](const std::string& name, const Tensor& images, const ImageGridOptions& options) {
+    log_images(name, images, options);
+  };
+  trainer_.on_preview_(context);
+}
+
+void TrainingRun::log_validation(const ValidationResult& result) {
+  display_->message(fmt::format("step {}: validation loss {:.4f}", result.step, result.loss));
+  if (trainer_.on_validation_) trainer_.on_validation_(result);
+}
+
+void TrainingRun::log_images(const std::string& name, const Tensor& images, const ImageGridOptions& options) {
+  require_plain_basename(name, "the name of a picture");
+  const std::string folder = join_path(config_.output_dir, "previews");
+  create_folders(folder);
+  save_image_grid(images, join_path(folder, fmt::format("{}-{}.png", name, global_step_)), options);
+}
+
+}  // namespace diffusers
