@@ -11,6 +11,7 @@
 #include <diffusers/training/trainer.h>
 
 #include <ATen/ATen.h>
+#include <ATen/Context.h>
 
 #include "core/format.h"
 #include "training/autocast.h"
@@ -62,6 +63,31 @@ EMAModelConfig ema_config(const TrainingConfig& config) {
           .inv_gamma = config.ema_inv_gamma,
           .power = config.ema_power};
 }
+
+/// LibTorch's deterministic algorithms, until the scope ends.
+class DeterministicScope {
+ public:
+  explicit DeterministicScope(bool enabled)
+      : algorithms_(at::globalContext().deterministicAlgorithms()),
+        warn_only_(at::globalContext().deterministicAlgorithmsWarnOnly()),
+        cudnn_(at::globalContext().deterministicCuDNN()),
+        benchmark_(at::globalContext().benchmarkCuDNN()) {
+    if (!enabled) return;
+    set(true, false, true, false);
+  }
+  DeterministicScope(const DeterministicScope&) = delete;
+  DeterministicScope& operator=(const DeterministicScope&) = delete;
+  ~DeterministicScope() { set(algorithms_, warn_only_, cudnn_, benchmark_); }
+
+ private:
+  static void set(bool algorithms, bool warn_only, bool cudnn, bool benchmark) {
+    at::globalContext().setDeterministicAlgorithms(algorithms, warn_only);
+    at::globalContext().setDeterministicCuDNN(cudnn);
+    at::globalContext().setBenchmarkCuDNN(benchmark);
+  }
+
+  bool algorithms_, warn_only_, cudnn_, benchmark_;
+};
 
 }  // namespace
 
@@ -143,6 +169,7 @@ TrainingResult TrainingRun::run() {
   metrics_ = std::make_unique<MetricsLog>(join_path(config_.output_dir, "metrics.csv"), global_step_);
   display_ = std::make_unique<ProgressDisplay>(config_.progress_bar, total_steps_);
 
+  const DeterministicScope deterministic(config_.deterministic);
   const StopSignals signals(config_.handle_signals);
   set_training_mode(task_, true);
   const auto must_stop = [&] { return trainer_.stop_requested_ || signals.received(); };

@@ -66,6 +66,7 @@ void visit_fields(TrainingConfig& config, Visitor&& visit) {
   visit("lr_step_rules", config.lr_step_rules);
   visit("max_nonfinite_steps", config.max_nonfinite_steps);
   visit("overwrite_output_dir", config.overwrite_output_dir);
+  visit("deterministic", config.deterministic);
   visit("handle_signals", config.handle_signals);
 }
 

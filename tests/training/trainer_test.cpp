@@ -220,6 +220,34 @@ TEST(Trainer, WarmsTheLearningRateUp) {
                at::tensor({0.0, 0.25e-2, 0.5e-2, 0.75e-2, 1e-2, 1e-2}, at::kDouble), 1e-9, 0);
 }
 
+// With accumulation, a short last group and several epochs, the schedule ends with the training.
+TEST(Trainer, EndsTheScheduleWithTheTraining) {
+  const test::TemporaryFolder folder;
+  TrainingConfig config = quiet_config(folder.path());
+  config.gradient_accumulation_steps = 2;
+  config.num_epochs = 3;
+  config.lr_scheduler = "linear";
+  Trainer trainer(seeded_net(), DDPMScheduler(), config);
+  std::vector<double> rates;
+  trainer.on_log([&](const TrainingProgress& progress) { rates.push_back(progress.lr); });
+  trainer.train(TinyImages(22));  // 6 batches of 4, the last of 2: 3 steps an epoch
+  ASSERT_EQ(rates.size(), 9U);
+  for (std::size_t i = 0; i < rates.size(); ++i)
+    EXPECT_NEAR(rates[i], 1e-2 * static_cast<double>(9 - i) / 9, 1e-9) << i;
+}
+
+TEST(Trainer, UsesDeterministicAlgorithmsWhileItTrains) {
+  const test::TemporaryFolder folder;
+  TrainingConfig config = quiet_config(folder.path());
+  config.deterministic = true;
+  Trainer trainer(seeded_net(), DDPMScheduler(), config);
+  int steps = 0;
+  trainer.on_step([&](int64_t) { steps += at::globalContext().deterministicAlgorithms() ? 1 : 0; });
+  trainer.train(TinyImages(8));
+  EXPECT_EQ(steps, 2);
+  EXPECT_FALSE(at::globalContext().deterministicAlgorithms());
+}
+
 TEST(Trainer, GivesLabelsToModelsThatTakeThem) {
   const test::TemporaryFolder folder;
   LabelledNet model;

@@ -109,6 +109,10 @@ struct TrainingConfig {
   int64_t max_nonfinite_steps = 5;
   /// Removes the checkpoints of an earlier run. Without it, a new run refuses a folder that holds some.
   bool overwrite_output_dir = false;
+  /// Has LibTorch choose algorithms that repeat bit for bit, and refuse the operations that have none
+  /// (torch.use_deterministic_algorithms). On the CPU a run repeats anyway. A CUDA device also needs
+  /// CUBLAS_WORKSPACE_CONFIG=:4096:8 in the environment.
+  bool deterministic = false;
   /// SIGINT and SIGTERM save a checkpoint and end the training after the current step; a second one ends the
   /// program.
   bool handle_signals = false;
