@@ -85,15 +85,52 @@ void DiffusionTask::configure(const TrainingConfig& config) {
                                                        .l_simple_weight = config.l_simple_weight,
                                                        .original_elbo_weight = config.original_elbo_weight,
                                                        .vlb_weight = config.vlb_weight});
-  if (is_flow()) flow_timesteps_ = flow_timesteps(*scheduler_);
+  configure_timesteps(config);
   configure_labels(config);
   TrainableModel& model = *models_[0].model;
   if (config.cpu_data_parallel > 1) require_no_dropout(model, config.cpu_data_parallel);
   if (config.gradient_checkpointing) model.enable_gradient_checkpointing();
   resolution_ = config.resolution;
   cpu_data_parallel_ = config.cpu_data_parallel;
+  pyramid_noise_ = {.iterations = config.pyramid_noise_iterations, .discount = config.pyramid_noise_discount};
   noise_offset_ = config.noise_offset;
   input_perturbation_ = config.input_perturbation;
+}
+
+void DiffusionTask::configure_timesteps(const TrainingConfig& config) {
+  sampler_.emplace(scheduler_->num_train_timesteps(),
+                   TimestepSamplingOptions{.strategy = config.timestep_sampling,
+                                           .logit_mean = config.logit_mean,
+                                           .logit_std = config.logit_std,
+                                           .mode_scale = config.mode_scale,
+                                           .bias = config.timestep_bias_strategy,
+                                           .bias_multiplier = config.timestep_bias_multiplier,
+                                           .bias_begin = config.timestep_bias_begin,
+                                           .bias_end = config.timestep_bias_end,
+                                           .bias_portion = config.timestep_bias_portion,
+                                           .continuous = config.continuous_timesteps});
+  require<ConfigError>(is_flow() || !config.continuous_timesteps,
+                       "continuous_timesteps is true, but prediction_type is \"{}\", whose noise schedule has "
+                       "discrete timesteps; flow_prediction has continuous ones",
+                       enum_name(objective_->prediction_type()));
+  if (!is_flow()) return;
+  require<ConfigError>(config.timestep_sampling != TimestepSampling::kLossSecondMoment,
+                       "timestep_sampling is \"loss_second_moment\", which learns of discrete timesteps, but "
+                       "prediction_type is \"flow_prediction\"");
+  flow_timesteps_ = flow_timesteps(*scheduler_);
+  const Json scheduler_config = parse_json(scheduler_->config_json(), "config_json() of the scheduler");
+  flow_shift_ = scheduler_config.value("use_dynamic_shifting", false) ? 1.0 : scheduler_config.value("shift", 1.0);
+}
+
+/// SD3's scripts: what is drawn is the place of the timestep, from noise to data.
+Tensor DiffusionTask::flow_timesteps_at(const Tensor& drawn) {
+  if (!at::isFloatingType(drawn.scalar_type())) {
+    flow_timesteps_ = flow_timesteps_.to(drawn.device());
+    return flow_timesteps_.index({drawn});
+  }
+  const auto steps = static_cast<double>(scheduler_->num_train_timesteps());
+  const Tensor sigma = 1 - drawn / steps;
+  return flow_shift_ * sigma / (1 + (flow_shift_ - 1) * sigma) * steps;
 }
 
 void DiffusionTask::configure_labels(const TrainingConfig& config) {
@@ -131,8 +168,14 @@ Tensor DiffusionTask::loss(const Batch& batch) {
   const Tensor prediction =
       predict_in_parts(*models_[0].model, noisy, drawn.timesteps,
                        drop_labels(conditioning(batch), drawn.is_unconditional), cpu_data_parallel_);
-  return (*objective_)(prediction, x0, drawn.noise, drawn.timesteps);
+  const Tensor losses = (*objective_)(prediction, x0, drawn.noise, drawn.timesteps);
+  sampler_->update(drawn.timesteps, losses);
+  return drawn.weights.defined() ? losses * drawn.weights : losses;
 }
+
+TensorMap DiffusionTask::state() const { return sampler_ ? sampler_->state_dict() : TensorMap(); }
+
+void DiffusionTask::load_state(const TensorMap& state) { sampler_->load_state_dict(state); }
 
 Tensor DiffusionTask::validation_loss(const Batch& batch, const Tensor& positions,
                                       const Generator& generator) {
@@ -201,6 +244,7 @@ DiffusionTask::Draw DiffusionTask::draw(const Tensor& x0) {
   }
   const auto rows = [&](const Tensor& tensor) { return tensor.narrow(0, samples_used_, batch_size); };
   Draw drawn{rows(step_draw_.noise), rows(step_draw_.input_noise), rows(step_draw_.timesteps)};
+  if (step_draw_.weights.defined()) drawn.weights = rows(step_draw_.weights);
   if (step_draw_.is_unconditional.defined()) drawn.is_unconditional = rows(step_draw_.is_unconditional);
   samples_used_ += batch_size;
   return drawn;
@@ -216,16 +260,13 @@ DiffusionTask::Draw DiffusionTask::draw_samples(at::IntArrayRef shape, const at:
     per_channel[1] = shape[1];
     drawn.noise = drawn.noise + noise_offset_ * at::randn(per_channel, generator, options);
   }
+  if (pyramid_noise_.iterations > 0) drawn.noise = pyramid_noise(drawn.noise, pyramid_noise_, generator);
   drawn.input_noise = drawn.noise;
   if (input_perturbation_ > 0)
     drawn.input_noise = drawn.noise + input_perturbation_ * at::randn(shape, generator, options);
-  drawn.timesteps =
-      at::randint(0, scheduler_->num_train_timesteps(), {shape[0]}, generator, options.dtype(at::kLong));
-  if (is_flow()) {
-    // SD3's scripts: a drawn number is the place of the timestep, from noise to data.
-    flow_timesteps_ = flow_timesteps_.to(options.device());
-    drawn.timesteps = flow_timesteps_.index({drawn.timesteps});
-  }
+  const TimestepSampler::Draw timesteps = sampler_->sample(shape[0], generator, options.device());
+  drawn.timesteps = is_flow() ? flow_timesteps_at(timesteps.timesteps) : timesteps.timesteps;
+  drawn.weights = timesteps.weights;
   if (class_dropout_prob_ > 0)
     drawn.is_unconditional = at::rand({shape[0]}, generator, options.dtype(at::kFloat)) < class_dropout_prob_;
   return drawn;

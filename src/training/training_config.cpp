@@ -59,6 +59,18 @@ void visit_fields(TrainingConfig& config, Visitor&& visit) {
   visit("l_simple_weight", config.l_simple_weight);
   visit("original_elbo_weight", config.original_elbo_weight);
   visit("vlb_weight", config.vlb_weight);
+  visit("timestep_sampling", config.timestep_sampling);
+  visit("logit_mean", config.logit_mean);
+  visit("logit_std", config.logit_std);
+  visit("mode_scale", config.mode_scale);
+  visit("timestep_bias_strategy", config.timestep_bias_strategy);
+  visit("timestep_bias_multiplier", config.timestep_bias_multiplier);
+  visit("timestep_bias_begin", config.timestep_bias_begin);
+  visit("timestep_bias_end", config.timestep_bias_end);
+  visit("timestep_bias_portion", config.timestep_bias_portion);
+  visit("continuous_timesteps", config.continuous_timesteps);
+  visit("pyramid_noise_iterations", config.pyramid_noise_iterations);
+  visit("pyramid_noise_discount", config.pyramid_noise_discount);
   visit("validation_samples", config.validation_samples);
   visit("validation_bins", config.validation_bins);
   visit("lr_num_cycles", config.lr_num_cycles);
@@ -121,6 +133,9 @@ void TrainingConfig::validate() const {
   at_least(cpu_data_parallel, 1, "cpu_data_parallel");
   require<ConfigError>(class_dropout_prob >= 0 && class_dropout_prob < 1,
                        "class_dropout_prob is {}, expected 0 to less than 1", class_dropout_prob);
+  at_least(pyramid_noise_iterations, 0, "pyramid_noise_iterations");
+  require<ConfigError>(pyramid_noise_discount >= 0 && pyramid_noise_discount <= 1,
+                       "pyramid_noise_discount is {}, expected 0 to 1", pyramid_noise_discount);
   at_least(validation_samples, 1, "validation_samples");
   at_least(validation_bins, 1, "validation_bins");
   at_least(lr_num_cycles, 1, "lr_num_cycles");

@@ -8,7 +8,9 @@
 
 #include <diffusers/schedulers/scheduler.h>
 #include <diffusers/training/objective.h>
+#include <diffusers/training/pyramid_noise.h>
 #include <diffusers/training/task.h>
+#include <diffusers/training/timestep_sampler.h>
 
 namespace diffusers {
 
@@ -21,6 +23,7 @@ class DiffusionTask : public Task {
     Tensor input_noise;  ///< what is added to x_0: the noise, perturbed if `input_perturbation` asks for it
     /// `[B]`: int64 training timesteps; for flow matching those of the scheduler, sigma times T, floating.
     Tensor timesteps;
+    Tensor weights = {};           ///< `[B]` of importance sampling; undefined: all 1
     Tensor is_unconditional = {};  ///< `[B]` bool, whose label is dropped; undefined: nobody's
   };
 
@@ -32,6 +35,8 @@ class DiffusionTask : public Task {
   void begin_step(const StepContext& context) override;
   Tensor loss(const Batch& batch) override;
   Tensor validation_loss(const Batch& batch, const Tensor& positions, const Generator& generator) override;
+  TensorMap state() const override;
+  void load_state(const TensorMap& state) override;
   void save_extras(const std::string& output_dir) const override;
 
  protected:
@@ -43,20 +48,25 @@ class DiffusionTask : public Task {
 
  private:
   bool is_flow() const { return objective_->prediction_type() == PredictionType::kFlowPrediction; }
+  void configure_timesteps(const TrainingConfig& config);
   void configure_labels(const TrainingConfig& config);
   Tensor add_noise(const Tensor& x0, const Tensor& noise, const Tensor& timesteps) const;
   Draw draw_samples(at::IntArrayRef shape, const at::TensorOptions& options);
+  Tensor flow_timesteps_at(const Tensor& drawn);
   Conditioning drop_labels(Conditioning conditioning, const Tensor& is_unconditional) const;
 
   std::vector<TrainedModel> models_;
   std::shared_ptr<const Scheduler> scheduler_;
   std::optional<DiffusionObjective> objective_;
-  Tensor flow_timesteps_;  // of flow matching: where the last draw was
+  std::optional<TimestepSampler> sampler_;
+  Tensor flow_timesteps_;    // of flow matching: where the last draw was
+  double flow_shift_ = 1.0;  // of sigmas that are drawn continuously
   std::optional<int64_t> resolution_;
   std::optional<bool> class_conditional_;
   int64_t cpu_data_parallel_ = 1;
   double class_dropout_prob_ = 0.0;
   int64_t null_label_ = 0;  // what a dropped label becomes
+  PyramidNoiseOptions pyramid_noise_;
   double noise_offset_ = 0.0;
   double input_perturbation_ = 0.0;
 

@@ -10,6 +10,7 @@
 #include <diffusers/core/enum_names.h>
 #include <diffusers/training/objective.h>
 #include <diffusers/training/optimizer.h>
+#include <diffusers/training/timestep_sampler.h>
 
 namespace diffusers {
 
@@ -100,6 +101,18 @@ struct TrainingConfig {
   double l_simple_weight = 1.0;
   double original_elbo_weight = 0.0;
   std::optional<double> vlb_weight = std::nullopt;  ///< of a learned variance; see DiffusionLossOptions
+  TimestepSampling timestep_sampling = TimestepSampling::kUniform;
+  double logit_mean = 0.0;  ///< these three: see TimestepSamplingOptions
+  double logit_std = 1.0;
+  double mode_scale = 1.29;
+  TimestepBias timestep_bias_strategy = TimestepBias::kNone;  ///< these five: see TimestepSamplingOptions
+  double timestep_bias_multiplier = 1.0;
+  int64_t timestep_bias_begin = 0;
+  int64_t timestep_bias_end = 1000;
+  double timestep_bias_portion = 0.25;
+  bool continuous_timesteps = false;     ///< of flow matching: any sigma, not the scheduler's alone
+  int64_t pyramid_noise_iterations = 0;  ///< levels of multi-resolution noise; 0: none. See pyramid_noise
+  double pyramid_noise_discount = 0.4;
   int64_t validation_samples = 256;                 ///< the first so many of the validation data set
   int64_t validation_bins = 10;  ///< parts of the noise schedule whose validation loss is told apart
   int64_t lr_num_cycles = 1;
