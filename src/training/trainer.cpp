@@ -172,15 +172,15 @@ TrainingRun::TrainingRun(Trainer& trainer, const Dataset& dataset)
 TrainingResult TrainingRun::run() {
   create_folders(config_.output_dir);
   lock_.emplace(config_.output_dir);
-  remove_partial_folders(config_.output_dir);
+  remove_unfinished_folders(config_.output_dir);
+  remove_temporary_files(config_.output_dir);
   if (!resume()) start_fresh();
   first_step_ = global_step_;
   metrics_ = std::make_unique<MetricsLog>(join_path(config_.output_dir, "metrics.csv"), global_step_);
   display_ = std::make_unique<ProgressDisplay>(config_.progress_bar, total_steps_);
 
-  const StopSignals signals(config_.handle_signals);
+  signals_.emplace(config_.handle_signals);
   set_training_mode(task_, true);
-  const auto must_stop = [&] { return trainer_.stop_requested_ || signals.received(); };
   while (global_step_ < total_steps_ && !must_stop()) {
     const double start = now_seconds();
     train_step();
@@ -197,8 +197,9 @@ TrainingResult TrainingRun::run() {
   if (result.is_complete) {
     finish();
   } else {
-    result.signal = signals.received();
+    result.signal = signals_->received();
     save_checkpoint();
+    checkpoint_writer_.wait();
     display_->message(fmt::format("stopped at step {}; resume_from_checkpoint \"latest\" goes on from there",
                                   global_step_));
   }
@@ -321,7 +322,10 @@ void TrainingRun::count(const Tensor& loss, const Tensor& grad_norm, const Tenso
   counters_.grad_norm = grad_norm.to(at::kFloat);
 }
 
+bool TrainingRun::must_stop() const { return trainer_.stop_requested_ || signals_->received(); }
+
 void TrainingRun::log() {
+  checkpoint_writer_.check();
   const double start = now_seconds();
   // The one place where the host waits for the device.
   const Tensor values = at::stack({counters_.loss_sum, counters_.finite_steps, counters_.worst_row,
@@ -375,7 +379,8 @@ void TrainingRun::preview() {
     trainer_.on_preview_({.step = global_step_,
                           .total_steps = total_steps_,
                           .epoch = epoch_,
-                          .output_dir = config_.output_dir});
+                          .output_dir = config_.output_dir,
+                          .stop_requested = [this] { return must_stop(); }});
   }
   set_training_mode(task_, true);
 }

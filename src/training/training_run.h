@@ -16,6 +16,7 @@
 
 #include "core/json.h"
 #include "training/checkpoint.h"
+#include "training/checkpoint_writer.h"
 #include "training/stop_signals.h"
 
 namespace diffusers {
@@ -51,13 +52,14 @@ class TrainingRun {
   void log();
   void preview();
   void finish();
+  bool must_stop() const;
 
   // training_state.cpp: checkpoints and the final folder
   bool resume();
   void load_checkpoint(const std::string& folder);
   void save_checkpoint();
-  void save_model(const TrainedModel& model, const std::string& folder) const;
-  void save_average(const TrainedModel& model, const std::string& folder);
+  CheckpointContent checkpoint_content(bool is_copied);
+  SnapshotWriter model_writer(const TrainedModel& trained, bool is_average, bool is_copied) const;
   void save_final();
   void require_finite_state() const;
   Json state_json() const;
@@ -74,6 +76,8 @@ class TrainingRun {
   at::ScalarType dtype_;
 
   std::optional<OutputLock> lock_;
+  std::optional<StopSignals> signals_;
+  CheckpointWriter checkpoint_writer_;  // is done before the lock ends
   int64_t dataset_size_;
   const Dataset& dataset_;
   std::optional<DataLoader> loader_;

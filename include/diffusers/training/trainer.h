@@ -26,6 +26,8 @@ struct PreviewContext {
   int64_t total_steps = 0;
   int64_t epoch = 0;
   std::string output_dir;
+  /// True once the training is to end, by a signal or `request_stop`: a callback that takes long may leave.
+  std::function<bool()> stop_requested;
 };
 
 /// What `Trainer::train` did.
@@ -68,7 +70,8 @@ class Trainer {
   /// on.
   /// @throws Error if `max_nonfinite_steps` steps in a row were not finite; FileError if there are
   /// checkpoints to resume
-  ///         from and none is whole, or a checkpoint cannot be written (the ones before stay whole)
+  ///         from and none is whole, or a checkpoint cannot be written (the ones before stay whole; written
+  ///         in the background, this is thrown at the next logging step or checkpoint, or at the end)
   TrainingResult train(const Dataset& dataset);
 
   /// Called every `validation_steps` and at the end, with the averaged weights in the models, in eval mode,

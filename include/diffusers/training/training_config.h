@@ -74,6 +74,8 @@ struct TrainingConfig {
   std::optional<int64_t> checkpoints_total_limit = std::nullopt;
   /// "latest", or the path of a checkpoint, or its name in output_dir.
   std::optional<std::string> resume_from_checkpoint = std::nullopt;
+  /// Checkpoints are copied to the host's memory, and written while the training goes on. False: it waits.
+  bool background_checkpoints = true;
   /// Calls the preview callback every so many steps and at the end; 0: never.
   int64_t validation_steps = 0;
   /// How often the loss is read from the device, logged and written to metrics.csv.
@@ -97,8 +99,8 @@ struct TrainingConfig {
   int64_t max_nonfinite_steps = 5;
   /// Removes the checkpoints of an earlier run. Without it, a new run refuses a folder that holds some.
   bool overwrite_output_dir = false;
-  /// SIGINT and SIGTERM save a checkpoint and end the training after the current step; a second one ends the
-  /// program.
+  /// SIGINT, SIGTERM and SIGUSR1 save a checkpoint and end the training after the current step; the same one
+  /// again ends the program at once.
   bool handle_signals = false;
 
   /// @throws ConfigError naming the field and its value
