@@ -4,10 +4,13 @@
 // so that LibTorch is loaded once. Answers "pid N" when the child runs and "exit STATUS FIRST LAST" when it
 // has ended: its exit code or minus its signal, and the first and the last step that it trained.
 
+#include <atomic>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
+#include <fstream>
 #include <iostream>
 #include <map>
 #include <sstream>
@@ -34,8 +37,14 @@ namespace {
 
 /// What a child shares with the server.
 struct Progress {
-  volatile int64_t first_step = 0;
-  volatile int64_t last_step = 0;
+  std::atomic<int64_t> first_step = 0;
+  std::atomic<int64_t> last_step = 0;
+  char errors[4096] = {};  // not in the log at once: the child's own write() may be made to fail
+
+  void add_error(const char* kind, const char* what) {
+    const std::size_t used = std::strlen(errors);
+    std::snprintf(errors + used, sizeof(errors) - used, "%s: %s\n", kind, what);
+  }
 };
 
 /// A request, as the keys that it gives.
@@ -127,7 +136,7 @@ int serve(const Request& request, Progress& progress) {
   try {
     return train(request, config, progress);
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "error: %s\n", error.what());
+    progress.add_error("error", error.what());
     const std::string ballast = request.text("ballast");
     if (ballast.empty()) return 1;
     // There is room again: the same process goes on.
@@ -137,7 +146,7 @@ int serve(const Request& request, Progress& progress) {
     config.resume_from_checkpoint = "latest";
     return train(request, config, progress);
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "second error: %s\n", error.what());
+    progress.add_error("second error", error.what());
     return 2;
   }
 }
@@ -153,7 +162,9 @@ int serve(const Request& request, Progress& progress) {
 void serve_requests(Progress& progress) {
   for (std::string line; std::getline(std::cin, line);) {
     const Request request(line);
-    progress.first_step = progress.last_step = 0;
+    progress.first_step = 0;
+    progress.last_step = 0;
+    progress.errors[0] = '\0';
     const pid_t child = ::fork();
     if (child == 0) run_child(request, progress);
     std::printf("pid %d\n", child);
@@ -167,8 +178,10 @@ void serve_requests(Progress& progress) {
     }
     int status = 0;
     ::waitpid(child, &status, 0);
+    std::ofstream(request.text("log"), std::ios::app) << progress.errors;
     std::printf("exit %d %lld %lld\n", WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status),
-                static_cast<long long>(progress.first_step), static_cast<long long>(progress.last_step));
+                static_cast<long long>(progress.first_step.load()),
+                static_cast<long long>(progress.last_step.load()));
     std::fflush(stdout);
   }
 }

@@ -74,7 +74,9 @@ struct TrainingConfig {
   std::optional<int64_t> checkpoints_total_limit = std::nullopt;
   /// "latest", or the path of a checkpoint, or its name in output_dir.
   std::optional<std::string> resume_from_checkpoint = std::nullopt;
-  /// Checkpoints are copied to the host's memory, and written while the training goes on. False: it waits.
+  /// Checkpoints are copied to the host's memory, and written while the training goes on; it waits for one
+  /// only when the next is due. A training that is killed then loses up to two intervals, else one. False: no
+  /// copy, and the training waits.
   bool background_checkpoints = true;
   /// Calls the preview callback every so many steps and at the end; 0: never.
   int64_t validation_steps = 0;
