@@ -19,6 +19,7 @@
 #include "core/format.h"
 #include "core/json.h"
 #include "io/posix_file.h"
+#include "io/system_calls.h"
 
 namespace diffusers {
 namespace {
@@ -46,14 +47,20 @@ void remove_entries(FileDescriptor descriptor, const std::string& path) {
     const std::string name = entry->d_name;
     if (name != "." && name != "..") {
       const std::string inner = join_path(path, name);
-      if (::unlinkat(at, name.c_str(), 0) != 0 && errno != ENOENT) {
-        require<FileError>(errno == EISDIR || errno == EPERM, "cannot remove {}: {}", inner,
-                           errno_text(errno));
-        FileDescriptor child(::openat(at, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-        require<FileError>(child.get() >= 0, "cannot open folder {}: {}", inner, errno_text(errno));
-        remove_entries(std::move(child), inner);
-        require<FileError>(::unlinkat(at, name.c_str(), AT_REMOVEDIR) == 0 || errno == ENOENT,
-                           "cannot remove folder {}: {}", inner, errno_text(errno));
+      const int error = error_of([&] { return ::unlinkat(at, name.c_str(), 0); });
+      if (error != 0 && error != ENOENT) {
+        require<FileError>(error == EISDIR || error == EPERM, "cannot remove {}: {}", inner,
+                           errno_text(error));
+        int fd = -1;
+        const int open_error = error_of([&] {
+          fd = ::openat(at, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+          return fd;
+        });
+        require<FileError>(open_error == 0, "cannot open folder {}: {}", inner, errno_text(open_error));
+        remove_entries(FileDescriptor(fd), inner);
+        const int folder_error = error_of([&] { return ::unlinkat(at, name.c_str(), AT_REMOVEDIR); });
+        require<FileError>(folder_error == 0 || folder_error == ENOENT, "cannot remove folder {}: {}", inner,
+                           errno_text(folder_error));
       }
     }
     errno = 0;
@@ -63,17 +70,21 @@ void remove_entries(FileDescriptor descriptor, const std::string& path) {
 
 std::string real_path(const std::string& path) {
   char buffer[PATH_MAX];
-  require<FileError>(::realpath(c_path(path), buffer) != nullptr, "{}: cannot resolve: {}", path,
-                     errno_text(errno));
+  const bool is_resolved = ::realpath(c_path(path), buffer) != nullptr;
+  require<FileError>(is_resolved, "{}: cannot resolve: {}", path, errno_text(errno));
   return buffer;
 }
 
-int open_retrying(const char* path, int flags, mode_t mode = 0) {
-  int fd = -1;
-  do {
-    fd = ::open(path, flags | O_CLOEXEC, mode);
-  } while (fd < 0 && errno == EINTR);
-  return fd;
+/// Writes all of it. @return 0, or the errno
+int write_all(int fd, const char* data, std::size_t count) {
+  while (count > 0) {
+    const ssize_t done = ::write(fd, data, std::min(count, kLargestTransfer));
+    if (done < 0 && errno == EINTR) continue;
+    if (done < 0) return errno;
+    data += done;
+    count -= static_cast<std::size_t>(done);
+  }
+  return 0;
 }
 
 /// The handle of an empty temporary file next to `path`, whose name goes to `temporary`.
@@ -85,7 +96,7 @@ int open_temporary(const std::string& path, std::string& temporary) {
   for (int attempt = 0; attempt < 1000; ++attempt) {
     temporary = join_path(folder, fmt::format(".{}.{}-{}.tmp", stem, ::getpid(), counter++));
     // 0666 with O_CREAT is what makes the mode follow the umask.
-    const int fd = open_retrying(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL, 0666);
+    const int fd = open_retrying(temporary, O_WRONLY | O_CREAT | O_EXCL, 0666);
     if (fd >= 0 || errno != EEXIST) return fd;
   }
   return -1;
@@ -118,6 +129,43 @@ std::string path_inside(const std::string& folder, std::string_view name) {
 
 std::string errno_text(int error) { return std::generic_category().message(error); }
 
+int open_retrying(const std::string& path, int flags, unsigned mode) {
+  int fd = -1;
+  do {
+    fd = ::open(c_path(path), flags | O_CLOEXEC, static_cast<mode_t>(mode));
+  } while (fd < 0 && errno == EINTR);
+  return fd;
+}
+
+void append_to_file(const std::string& path, std::string_view bytes) {
+  FileDescriptor file(open_retrying(path, O_WRONLY | O_CREAT | O_APPEND, 0666));
+  require<FileError>(file.get() >= 0, "{}: cannot open: {}", path, errno_text(errno));
+  const int error = write_all(file.get(), bytes.data(), bytes.size());
+  require<FileError>(error == 0, "{}: cannot write: {}", path, errno_text(error));
+  const bool is_closed = ::close(file.release()) == 0 || errno == EINTR;
+  require<FileError>(is_closed, "{}: cannot close: {}", path, errno_text(errno));
+}
+
+bool is_temporary_name(std::string_view name) {
+  // ".STEM.PROCESS-NUMBER.tmp", as open_temporary makes them
+  constexpr std::string_view kEnd = ".tmp";
+  if (!name.starts_with('.') || !name.ends_with(kEnd)) return false;
+  name.remove_suffix(kEnd.size());
+  const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
+  const auto remove_number = [&] {
+    const std::size_t size = name.size();
+    while (!name.empty() && is_digit(name.back())) name.remove_suffix(1);
+    return name.size() < size;
+  };
+  const auto remove_character = [&](char c) {
+    if (!name.ends_with(c)) return false;
+    name.remove_suffix(1);
+    return true;
+  };
+  return remove_number() && remove_character('-') && remove_number() && remove_character('.') &&
+         name.size() > 1;
+}
+
 void FileDescriptor::reset() {
   if (fd_ >= 0) ::close(fd_);
   fd_ = -1;
@@ -125,10 +173,11 @@ void FileDescriptor::reset() {
 
 InputFile::InputFile(const std::string& path) : path_(path) {
   // O_NONBLOCK: opening a pipe must not wait for its writer.
-  file_ = FileDescriptor(open_retrying(c_path(path), O_RDONLY | O_NONBLOCK));
+  file_ = FileDescriptor(open_retrying(path, O_RDONLY | O_NONBLOCK));
   require<FileError>(file_.get() >= 0, "{}: cannot open: {}", path, errno_text(errno));
   struct stat status {};
-  require<FileError>(::fstat(file_.get(), &status) == 0, "{}: cannot examine: {}", path, errno_text(errno));
+  const int error = error_of([&] { return ::fstat(file_.get(), &status); });
+  require<FileError>(error == 0, "{}: cannot examine: {}", path, errno_text(error));
   require<FileError>(!S_ISDIR(status.st_mode), "{}: expected a file, found a folder", path);
   require<FileError>(S_ISREG(status.st_mode), "{}: not a regular file", path);
   size_ = static_cast<uint64_t>(status.st_size);
@@ -165,7 +214,7 @@ AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
 
 AtomicFile::~AtomicFile() {
   file_.reset();
-  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+  if (!temporary_.empty()) error_of([&] { return ::unlink(temporary_.c_str()); });
 }
 
 void AtomicFile::fail_with(std::string_view action, int error) const {
@@ -184,25 +233,23 @@ void AtomicFile::write(const void* data, std::size_t count) {
 }
 
 void AtomicFile::write_through(const char* data, std::size_t count) {
-  while (count > 0) {
-    const ssize_t done = ::write(file_.get(), data, std::min(count, kLargestTransfer));
-    if (done < 0 && errno == EINTR) continue;
-    if (done < 0) fail_with("write", errno);
-    data += done;
-    count -= static_cast<std::size_t>(done);
-  }
+  const int error = write_all(file_.get(), data, count);
+  if (error != 0) fail_with("write", error);
 }
 
 void AtomicFile::finish() {
   write_through(buffer_.data(), buffer_.size());
   buffer_.clear();
   // A failed fsync may have dropped the dirty pages: the file is given up, never synced again.
-  if (::fsync(file_.get()) != 0) fail_with("sync", errno);
-  if (::close(file_.release()) != 0) fail_with("close", errno);
+  const int error = error_of([&] { return ::fsync(file_.get()); });
+  if (error != 0) fail_with("sync", error);
+  // Linux gives the descriptor up even if a signal interrupts close(); all bytes are on the disk by now.
+  if (::close(file_.release()) != 0 && errno != EINTR) fail_with("close", errno);
 }
 
 void AtomicFile::publish() {
-  if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail_with("rename the finished file", errno);
+  const int error = error_of([&] { return ::rename(temporary_.c_str(), path_.c_str()); });
+  if (error != 0) fail_with("rename the finished file", error);
   temporary_.clear();
 }
 
@@ -233,38 +280,38 @@ void create_folders(const std::string& path) {
   while (slash != std::string::npos) {
     slash = path.find('/', slash + 1);
     const std::string part = path.substr(0, slash);
-    if (::mkdir(part.c_str(), 0777) == 0) continue;
-    const int error = errno;
+    const int error = error_of([&] { return ::mkdir(part.c_str(), 0777); });
     // On a read-only parent mkdir may say EROFS or EACCES of a folder that exists.
-    require<FileError>(folder_exists(part), "cannot create folder {}: {}", part, errno_text(error));
+    require<FileError>(error == 0 || folder_exists(part), "cannot create folder {}: {}", part,
+                       errno_text(error));
   }
 }
 
 void remove_folder(const std::string& path) {
-  FileDescriptor folder(open_retrying(c_path(path), O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+  FileDescriptor folder(open_retrying(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
   if (folder.get() < 0 && errno == ENOENT) return;
   require<FileError>(folder.get() >= 0, "cannot remove folder {}: {}", path, errno_text(errno));
   remove_entries(std::move(folder), path);
-  require<FileError>(::rmdir(path.c_str()) == 0 || errno == ENOENT, "cannot remove folder {}: {}", path,
-                     errno_text(errno));
+  const int error = error_of([&] { return ::rmdir(path.c_str()); });
+  require<FileError>(error == 0 || error == ENOENT, "cannot remove folder {}: {}", path, errno_text(error));
 }
 
 void remove_file(const std::string& path) {
-  require<FileError>(::unlink(c_path(path)) == 0 || errno == ENOENT, "cannot remove {}: {}", path,
-                     errno_text(errno));
+  const int error = error_of([&] { return ::unlink(c_path(path)); });
+  require<FileError>(error == 0 || error == ENOENT, "cannot remove {}: {}", path, errno_text(error));
 }
 
 void sync_folder(const std::string& path) {
-  const FileDescriptor folder(open_retrying(c_path(path), O_RDONLY | O_DIRECTORY));
+  const FileDescriptor folder(open_retrying(path, O_RDONLY | O_DIRECTORY));
   require<FileError>(folder.get() >= 0, "cannot open folder {}: {}", path, errno_text(errno));
+  const int error = error_of([&] { return ::fsync(folder.get()); });
   // Some file systems cannot sync a folder and say EINVAL; they have nothing better to offer.
-  require<FileError>(::fsync(folder.get()) == 0 || errno == EINVAL, "cannot sync folder {}: {}", path,
-                     errno_text(errno));
+  require<FileError>(error == 0 || error == EINVAL, "cannot sync folder {}: {}", path, errno_text(error));
 }
 
 void rename_path(const std::string& from, const std::string& to) {
-  require<FileError>(::rename(c_path(from), c_path(to)) == 0, "cannot rename {} to {}: {}", from, to,
-                     errno_text(errno));
+  const int error = error_of([&] { return ::rename(c_path(from), c_path(to)); });
+  require<FileError>(error == 0, "cannot rename {} to {}: {}", from, to, errno_text(error));
   sync_folder(parent_folder(to));
 }
 
@@ -279,8 +326,11 @@ bool folder_exists(const std::string& path) {
 }
 
 std::vector<std::string> list_folder(const std::string& path) {
-  const Folder folder(::opendir(c_path(path)), ::closedir);
+  FileDescriptor descriptor(open_retrying(path, O_RDONLY | O_DIRECTORY));
+  require<FileError>(descriptor.get() >= 0, "cannot list folder {}: {}", path, errno_text(errno));
+  const Folder folder(::fdopendir(descriptor.get()), ::closedir);
   require<FileError>(folder != nullptr, "cannot list folder {}: {}", path, errno_text(errno));
+  descriptor.release();
   std::vector<std::string> names;
   errno = 0;
   while (const dirent* entry = ::readdir(folder.get())) {

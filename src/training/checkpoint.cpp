@@ -20,6 +20,7 @@
 
 #include "core/format.h"
 #include "core/json.h"
+#include "io/system_calls.h"
 #include "training/sha256.h"
 
 namespace diffusers {
@@ -30,17 +31,25 @@ constexpr std::string_view kPartialSuffix = ".partial";
 constexpr std::string_view kRemovedSuffix = ".removed";
 constexpr const char* kManifest = "manifest.json";
 
+/// What is at a path: a folder, a file, and unless it is followed a link; 0 if there is nothing.
+mode_t mode_of(const std::string& path, bool follow_link = false) {
+  struct stat status {};
+  const int error = error_of(
+      [&] { return ::fstatat(AT_FDCWD, path.c_str(), &status, follow_link ? 0 : AT_SYMLINK_NOFOLLOW); });
+  require<FileError>(error == 0 || error == ENOENT, "cannot examine {}: {}", escaped(path),
+                     errno_text(error));
+  return error == 0 ? status.st_mode : 0;
+}
+
 /// The files below a folder, as paths relative to it, sorted.
 void collect_files(const std::string& root, const std::string& relative, std::vector<std::string>& files) {
   for (const std::string& name : list_folder(join_path(root, relative))) {
     const std::string path = join_path(relative, name);
-    struct stat status {};
     const std::string full = join_path(root, path);
-    require<FileError>(::lstat(full.c_str(), &status) == 0, "cannot look at {}: {}", escaped(full),
-                       errno_text(errno));
-    if (S_ISDIR(status.st_mode)) {
+    const mode_t mode = mode_of(full);
+    if (S_ISDIR(mode)) {
       collect_files(root, path, files);
-    } else if (S_ISREG(status.st_mode)) {
+    } else if (S_ISREG(mode)) {
       files.push_back(path);
     } else {
       fail<FileError>("{} is neither a file nor a folder", escaped(full));
@@ -49,16 +58,16 @@ void collect_files(const std::string& root, const std::string& relative, std::ve
 }
 
 void sync_file(const std::string& path) {
-  const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  const FileDescriptor file(open_retrying(path, O_RDONLY | O_NOFOLLOW));
   require<FileError>(file.get() >= 0, "cannot open {}: {}", escaped(path), errno_text(errno));
-  require<FileError>(::fsync(file.get()) == 0, "cannot sync {} to disk: {}", escaped(path),
-                     errno_text(errno));
+  const int error = error_of([&] { return ::fsync(file.get()); });
+  require<FileError>(error == 0, "cannot sync {} to disk: {}", escaped(path), errno_text(error));
 }
 
 void sync_tree(const std::string& folder) {
   for (const std::string& name : list_folder(folder)) {
     const std::string path = join_path(folder, name);
-    folder_exists(path) ? sync_tree(path) : sync_file(path);
+    S_ISDIR(mode_of(path)) ? sync_tree(path) : sync_file(path);
   }
   sync_folder(folder);
 }
@@ -75,6 +84,16 @@ std::string sha256_of_file(const InputFile& file) {
   return sha.hex_digest();
 }
 
+/// For what need not succeed.
+template <class Function>
+void log_file_errors(Function function) {
+  try {
+    function();
+  } catch (const FileError& error) {
+    log_message(LogLevel::kWarning, error.what());
+  }
+}
+
 /// N of "checkpoint-N", -1 for any other name.
 int64_t step_of(std::string_view name) {
   if (!name.starts_with(kCheckpointPrefix)) return -1;
@@ -88,19 +107,37 @@ int64_t step_of(std::string_view name) {
 
 /// Swaps two folders in one step. @return false where the file system cannot
 bool exchange_paths(const std::string& a, const std::string& b) {
-  return ::syscall(SYS_renameat2, AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE) == 0;
+  const int error = error_of(
+      [&] { return ::syscall(SYS_renameat2, AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE); });
+  const bool is_unsupported = error == EINVAL || error == ENOSYS;
+  require<FileError>(error == 0 || is_unsupported, "cannot exchange {} and {}: {}", escaped(a), escaped(b),
+                     errno_text(error));
+  return error == 0;
+}
+
+/// Writes `manifest.json` for all files below a folder, once they are on the disk.
+void write_manifest(const std::string& folder) {
+  sync_tree(folder);
+  std::vector<std::string> paths;
+  collect_files(folder, "", paths);
+  Json files = Json::object();
+  for (const std::string& path : paths) {
+    const InputFile file(join_path(folder, path));
+    files[path] = {{"size", file.size()}, {"sha256", sha256_of_file(file)}};
+  }
+  write_file_atomically(join_path(folder, kManifest), dump_json({{"version", 1}, {"files", files}}));
 }
 
 }  // namespace
 
-OutputLock::OutputLock(const std::string& folder)
-    : folder_(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+OutputLock::OutputLock(const std::string& folder) : folder_(open_retrying(folder, O_RDONLY | O_DIRECTORY)) {
   require<FileError>(folder_.get() >= 0, "cannot open the folder {}: {}", escaped(folder), errno_text(errno));
-  if (::flock(folder_.get(), LOCK_EX | LOCK_NB) == 0) return;
-  require<FileError>(errno != EWOULDBLOCK, "output_dir is {}, and another training writes there",
+  const int error = error_of([&] { return ::flock(folder_.get(), LOCK_EX | LOCK_NB); });
+  if (error == 0) return;
+  require<FileError>(error != EWOULDBLOCK, "output_dir is {}, and another training writes there",
                      escaped(folder));
   // A network file system without locks: better to train than to refuse.
-  warn_once("output_dir cannot be locked (" + errno_text(errno) +
+  warn_once("output_dir cannot be locked (" + errno_text(error) +
             "); see that no other training writes there");
 }
 
@@ -111,23 +148,32 @@ StagedFolder::StagedFolder(std::string path)
 }
 
 StagedFolder::~StagedFolder() {
-  if (is_published_) return;
-  try {
-    remove_folder(stage_);
-  } catch (const Error& error) {
-    log_message(LogLevel::kWarning, error.what());
-  }
+  if (!is_published_) log_file_errors([&] { remove_folder(stage_); });
 }
 
 void StagedFolder::publish() {
   sync_tree(stage_);
-  if (!folder_exists(path_)) {
+  take_place();
+}
+
+void StagedFolder::publish_with_manifest() {
+  write_manifest(stage_);
+  take_place();
+}
+
+void StagedFolder::take_place() {
+  if (!S_ISDIR(mode_of(path_))) {
     rename_path(stage_, path_);
     is_published_ = true;
     return;
   }
   if (exchange_paths(stage_, path_)) {
-    sync_folder(parent_folder(path_));
+    try {
+      sync_folder(parent_folder(path_));
+    } catch (const FileError&) {
+      exchange_paths(stage_, path_);  // what was there is not given up for what the disk may not have
+      throw;
+    }
     is_published_ = true;
     remove_folder(stage_);  // which is now the old one
     return;
@@ -140,23 +186,13 @@ void StagedFolder::publish() {
   remove_folder(old);
 }
 
-void write_manifest(const std::string& folder) {
-  std::vector<std::string> paths;
-  collect_files(folder, "", paths);
-  Json files = Json::object();
-  for (const std::string& path : paths) {
-    const std::string full = join_path(folder, path);
-    sync_file(full);
-    const InputFile file(full);
-    files[path] = {{"size", file.size()}, {"sha256", sha256_of_file(file)}};
-  }
-  write_file_atomically(join_path(folder, kManifest), dump_json({{"version", 1}, {"files", files}}));
-}
-
 void verify_manifest(const std::string& folder) {
   const std::string manifest = join_path(folder, kManifest);
   try {
-    const Json json = parse_json(read_text_file(manifest), manifest);
+    const std::string text = read_text_file(manifest);
+    // The one byte that can be missing from a JSON object which still parses.
+    require<FileError>(text.ends_with("}\n"), "{} is cut short", escaped(manifest));
+    const Json json = parse_json(text, manifest);
     require<FileError>(json.is_object() && json.value("version", 0) == 1 && json.contains("files") &&
                            json.at("files").is_object() && !json.at("files").empty(),
                        "{} is not a manifest of version 1", escaped(manifest));
@@ -184,7 +220,9 @@ std::vector<int64_t> list_checkpoints(const std::string& output_dir) {
   std::vector<int64_t> steps;
   if (!folder_exists(output_dir)) return steps;
   for (const std::string& name : list_folder(output_dir))
-    if (step_of(name) >= 0 && folder_exists(join_path(output_dir, name))) steps.push_back(step_of(name));
+    // A checkpoint that cannot be examined is an error, not none: the training must not start again at 0.
+    if (step_of(name) >= 0 && S_ISDIR(mode_of(join_path(output_dir, name), /*follow_link=*/true)))
+      steps.push_back(step_of(name));
   std::sort(steps.begin(), steps.end());
   return steps;
 }
@@ -204,12 +242,32 @@ void keep_newest_checkpoints(const std::string& output_dir, int64_t limit, int64
     remove_checkpoint(output_dir, steps[i]);
 }
 
-void remove_partial_folders(const std::string& output_dir) {
-  for (const std::string& name : list_folder(output_dir)) {
-    const std::string path = join_path(output_dir, name);
-    if ((name.ends_with(kPartialSuffix) || name.ends_with(kRemovedSuffix)) && folder_exists(path))
-      remove_folder(path);
-  }
+void remove_unfinished_folders(const std::string& output_dir) {
+  const auto is_unfinished = [&](const std::string& name) {
+    return (name.ends_with(kPartialSuffix) || name.ends_with(kRemovedSuffix)) &&
+           S_ISDIR(mode_of(join_path(output_dir, name)));
+  };
+  log_file_errors([&] {
+    for (const std::string& name : list_folder(output_dir))
+      log_file_errors([&] {
+        if (is_unfinished(name)) remove_folder(join_path(output_dir, name));
+      });
+  });
+}
+
+void remove_temporary_files(const std::string& output_dir) {
+  const auto remove_from = [](const std::string& folder) {
+    for (const std::string& name : list_folder(folder))
+      if (is_temporary_name(name)) remove_file(join_path(folder, name));
+  };
+  log_file_errors([&] {
+    remove_from(output_dir);
+    for (const std::string& name : list_folder(output_dir))
+      log_file_errors([&] {
+        const std::string path = join_path(output_dir, name);
+        if (S_ISDIR(mode_of(path))) remove_from(path);
+      });
+  });
 }
 
 }  // namespace diffusers

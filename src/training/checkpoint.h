@@ -2,9 +2,10 @@
 
 // Folders that appear complete or not at all, and know when they were damaged.
 //
-// A checkpoint is staged as `checkpoint-N.partial`; every file is synced; a manifest with the size and
-// SHA-256 of each is written last; then the folder is synced, renamed, and its parent synced. Only then are
-// older checkpoints removed.
+// A checkpoint is staged as `checkpoint-N.partial`; every file and folder is synced; a manifest with the size
+// and SHA-256 of each file is written last and synced, and so is the stage; then it is renamed, and its
+// parent synced. Only then are older checkpoints removed. A sync that fails is never tried again: the stage
+// is given up.
 
 #include <cstdint>
 #include <string>
@@ -36,15 +37,17 @@ class StagedFolder {
   const std::string& stage() const { return stage_; }
   /// Syncs what was written and gives it its name, in place of what was there.
   void publish();
+  /// The same with a `manifest.json`, which is written when everything else is on the disk.
+  void publish_with_manifest();
 
  private:
+  void take_place();
+
   std::string path_;
   std::string stage_;
   bool is_published_ = false;
 };
 
-/// Writes `manifest.json` for all files below a folder.
-void write_manifest(const std::string& folder);
 /// @throws FileError naming the file that is missing, of another size, or of another content
 void verify_manifest(const std::string& folder);
 
@@ -56,7 +59,10 @@ void remove_checkpoint(const std::string& output_dir, int64_t step);
 /// Of the checkpoints up to `current_step`, removes the oldest until `limit` are left. Those beyond are none
 /// of this training's, and must not push out what it has just written.
 void keep_newest_checkpoints(const std::string& output_dir, int64_t limit, int64_t current_step);
-/// Removes what an interrupted process left under construction.
-void remove_partial_folders(const std::string& output_dir);
+/// Removes what a failed save may have left: staged and half removed folders. What cannot be removed is
+/// logged.
+void remove_unfinished_folders(const std::string& output_dir);
+/// The same for temporary files, in the folder and in those below it; nobody else may write there now.
+void remove_temporary_files(const std::string& output_dir);
 
 }  // namespace diffusers

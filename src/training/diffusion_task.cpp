@@ -109,17 +109,19 @@ void DiffusionTask::configure_timesteps(const TrainingConfig& config) {
                                            .bias_end = config.timestep_bias_end,
                                            .bias_portion = config.timestep_bias_portion,
                                            .continuous = config.continuous_timesteps});
-  require<ConfigError>(is_flow() || !config.continuous_timesteps,
-                       "continuous_timesteps is true, but prediction_type is \"{}\", whose noise schedule has "
-                       "discrete timesteps; flow_prediction has continuous ones",
-                       enum_name(objective_->prediction_type()));
+  require<ConfigError>(
+      is_flow() || !config.continuous_timesteps,
+      "continuous_timesteps is true, but prediction_type is \"{}\", whose noise schedule has "
+      "discrete timesteps; flow_prediction has continuous ones",
+      enum_name(objective_->prediction_type()));
   if (!is_flow()) return;
   require<ConfigError>(config.timestep_sampling != TimestepSampling::kLossSecondMoment,
                        "timestep_sampling is \"loss_second_moment\", which learns of discrete timesteps, but "
                        "prediction_type is \"flow_prediction\"");
   flow_timesteps_ = flow_timesteps(*scheduler_);
   const Json scheduler_config = parse_json(scheduler_->config_json(), "config_json() of the scheduler");
-  flow_shift_ = scheduler_config.value("use_dynamic_shifting", false) ? 1.0 : scheduler_config.value("shift", 1.0);
+  flow_shift_ =
+      scheduler_config.value("use_dynamic_shifting", false) ? 1.0 : scheduler_config.value("shift", 1.0);
 }
 
 /// SD3's scripts: what is drawn is the place of the timestep, from noise to data.

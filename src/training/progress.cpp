@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
 #include <chrono>
 #include <cmath>
@@ -16,7 +15,7 @@
 #include <unistd.h>
 
 #include "core/format.h"
-#include "io/posix_file.h"
+#include "io/system_calls.h"
 
 namespace diffusers {
 namespace {
@@ -142,12 +141,7 @@ void MetricsLog::append(const TrainingProgress& progress) {
       fmt::format("{},{},{:.9g},{:.9g},{:.9g},{:.2f},{:.2f},{}\n", progress.step, progress.epoch,
                   progress.loss, progress.lr, progress.grad_norm, progress.images_per_second,
                   progress.elapsed_seconds, progress.skipped_steps);
-  std::FILE* file = std::fopen(path_.c_str(), "ae");
-  require<FileError>(file != nullptr, "cannot open {}: {}", escaped(path_), errno_text(errno));
-  const bool is_written = std::fputs(row.c_str(), file) >= 0;
-  const int error = errno;
-  require<FileError>(std::fclose(file) == 0 && is_written, "cannot write to {}: {}", escaped(path_),
-                     errno_text(is_written ? errno : error));
+  append_to_file(path_, row);
   steps_.push_back(static_cast<double>(progress.step));
   losses_.push_back(progress.loss);
 }

@@ -27,7 +27,8 @@ Tensor pyramid_noise(const Tensor& noise, const PyramidNoiseOptions& options,
     const double factor = std::pow(ratio, static_cast<double>(level));
     const int64_t height = smaller(noise.size(2), factor);
     const int64_t width = smaller(noise.size(3), factor);
-    const Tensor coarse = at::randn({noise.size(0), noise.size(1), height, width}, generator, noise.options());
+    const Tensor coarse =
+        at::randn({noise.size(0), noise.size(1), height, width}, generator, noise.options());
     const Tensor stretched = at::upsample_bilinear2d(coarse, {noise.size(2), noise.size(3)},
                                                      /*align_corners=*/false, std::nullopt, std::nullopt);
     sum = sum + std::pow(options.discount, static_cast<double>(level)) * stretched;

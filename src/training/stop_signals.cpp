@@ -6,7 +6,7 @@
 namespace diffusers {
 namespace {
 
-constexpr std::array<int, 2> kStopSignals{SIGINT, SIGTERM};
+constexpr std::array<int, 3> kStopSignals{SIGINT, SIGTERM, SIGUSR1};
 volatile std::sig_atomic_t g_received_signal = 0;
 std::array<struct sigaction, kStopSignals.size()> g_previous_actions;
 

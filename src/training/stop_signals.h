@@ -4,8 +4,8 @@
 
 namespace diffusers {
 
-/// While it lives, the first SIGINT or SIGTERM only leaves its number here; the next one ends the program as
-/// ever.
+/// While it lives, the first SIGINT, SIGTERM or SIGUSR1 only leaves its number here; the same one again ends
+/// the program as ever.
 class StopSignals {
  public:
   explicit StopSignals(bool enabled);

@@ -66,8 +66,7 @@ void validate(int64_t steps, const TimestepSamplingOptions& options) {
 TimestepSampler::TimestepSampler(int64_t num_train_timesteps, const TimestepSamplingOptions& options)
     : num_train_timesteps_(num_train_timesteps), options_(options) {
   validate(num_train_timesteps_, options_);
-  if (options_.bias != TimestepBias::kNone)
-    bias_weights_ = weights_with_bias(num_train_timesteps_, options_);
+  if (options_.bias != TimestepBias::kNone) bias_weights_ = weights_with_bias(num_train_timesteps_, options_);
   if (is_adaptive()) {
     history_ = at::zeros({num_train_timesteps_, kHistory}, at::kFloat);
     seen_ = at::zeros({num_train_timesteps_}, at::kLong);
@@ -138,8 +137,8 @@ Tensor TimestepSampler::probabilities() const {
   // Uniform until every timestep has its ten losses; decided where they lie.
   const Tensor is_ready = (seen_ >= kHistory).all();
   const Tensor root_mean_square = history_.to(at::kDouble).square().mean(1).sqrt();
-  const Tensor learned =
-      root_mean_square / root_mean_square.sum().clamp_min(1e-30) * (1 - kUniformShare) + kUniformShare / steps;
+  const Tensor learned = root_mean_square / root_mean_square.sum().clamp_min(1e-30) * (1 - kUniformShare) +
+                         kUniformShare / steps;
   return at::where(is_ready, learned, uniform.to(learned.device()));
 }
 

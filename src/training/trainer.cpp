@@ -163,16 +163,16 @@ TrainingRun::TrainingRun(Trainer& trainer, const Dataset& dataset, const Dataset
 TrainingResult TrainingRun::run() {
   create_folders(config_.output_dir);
   lock_.emplace(config_.output_dir);
-  remove_partial_folders(config_.output_dir);
+  remove_unfinished_folders(config_.output_dir);
+  remove_temporary_files(config_.output_dir);
   if (!resume()) start_fresh();
   first_step_ = global_step_;
   metrics_ = std::make_unique<MetricsLog>(join_path(config_.output_dir, "metrics.csv"), global_step_);
   display_ = std::make_unique<ProgressDisplay>(config_.progress_bar, total_steps_);
 
   const DeterministicScope deterministic(config_.deterministic);
-  const StopSignals signals(config_.handle_signals);
+  signals_.emplace(config_.handle_signals);
   set_training_mode(task_, true);
-  const auto must_stop = [&] { return trainer_.stop_requested_ || signals.received(); };
   while (global_step_ < total_steps_ && !must_stop()) {
     const double start = now_seconds();
     train_step();
@@ -192,8 +192,9 @@ TrainingResult TrainingRun::run() {
   if (result.is_complete) {
     finish();
   } else {
-    result.signal = signals.received();
+    result.signal = signals_->received();
     save_checkpoint();
+    checkpoint_writer_.wait();
     display_->message(fmt::format("stopped at step {}; resume_from_checkpoint \"latest\" goes on from there",
                                   global_step_));
   }
@@ -309,6 +310,8 @@ void TrainingRun::update_weights(const Tensor& loss) {
   if (scaler_) scaler_->update(is_skipped.view({1}));
   if (trainer_.ema_) trainer_.ema_->step(parameters_);
 }
+
+bool TrainingRun::must_stop() const { return trainer_.stop_requested_ || signals_->received(); }
 
 void TrainingRun::finish() {
   if (config_.validation_steps > 0) {

@@ -42,6 +42,7 @@ void visit_fields(TrainingConfig& config, Visitor&& visit) {
   visit("checkpointing_steps", config.checkpointing_steps);
   visit("checkpoints_total_limit", config.checkpoints_total_limit);
   visit("resume_from_checkpoint", config.resume_from_checkpoint);
+  visit("background_checkpoints", config.background_checkpoints);
   visit("validation_steps", config.validation_steps);
   visit("logging_steps", config.logging_steps);
   visit("progress_bar", config.progress_bar);

@@ -46,6 +46,7 @@ void TrainingRun::count(const Tensor& loss, const Tensor& grad_norm, const Tenso
 }
 
 void TrainingRun::log() {
+  checkpoint_writer_.check();
   const double start = now_seconds();
   // The one place where the host waits for the device.
   const Tensor values = at::stack({counters_.loss_sum, counters_.finite_steps.to(dtype_),
@@ -138,7 +139,8 @@ void TrainingRun::preview() {
                          .total_steps = total_steps_,
                          .epoch = epoch_,
                          .output_dir = config_.output_dir,
-                         .log_images = {}};
+                         .log_images = {},
+                         .stop_requested = [this] { return must_stop(); }};
   context.log_images = [&](const std::string& name, const Tensor& images, const ImageGridOptions& options) {
     log_images(name, images, options);
   };

@@ -16,6 +16,7 @@
 
 #include "core/json.h"
 #include "training/checkpoint.h"
+#include "training/checkpoint_writer.h"
 #include "training/random_state.h"
 #include "training/stop_signals.h"
 
@@ -49,6 +50,7 @@ class TrainingRun {
   Tensor backward(const Group& group);
   void update_weights(const Tensor& loss);
   void finish();
+  bool must_stop() const;
 
   // training_log.cpp: what is known of the steps, and what is done about those that are not finite
   void count(const Tensor& loss, const Tensor& grad_norm, const Tensor& is_nonfinite,
@@ -69,8 +71,8 @@ class TrainingRun {
   bool resume();
   void load_checkpoint(const std::string& folder);
   void save_checkpoint();
-  void save_model(const TrainedModel& model, const std::string& folder) const;
-  void save_average(const TrainedModel& model, const std::string& folder);
+  CheckpointContent checkpoint_content(bool is_copied);
+  SnapshotWriter model_writer(const TrainedModel& trained, bool is_average, bool is_copied) const;
   void save_final();
   void require_finite_state() const;
   Json state_json() const;
@@ -87,6 +89,8 @@ class TrainingRun {
   at::ScalarType dtype_;
 
   std::optional<OutputLock> lock_;
+  std::optional<StopSignals> signals_;
+  CheckpointWriter checkpoint_writer_;  // is done before the lock ends
   int64_t dataset_size_;
   const Dataset& dataset_;
   const Dataset* validation_;

@@ -14,6 +14,7 @@
 
 #include "core/format.h"
 #include "io/posix_file.h"
+#include "training/checkpoint_writer.h"
 #include "training/random_state.h"
 #include "training/training_run.h"
 
@@ -24,6 +25,7 @@ constexpr const char* kStateFile = "trainer_state.json";
 constexpr const char* kTensorFile = "trainer_state.safetensors";
 constexpr const char* kOptimizerFile = "optimizer.safetensors";
 constexpr const char* kEmaSuffix = "_ema";
+constexpr const char* kTaskPrefix = "task.";
 
 /// Copies saved weights into the module, by name.
 void load_module(torch::nn::Module& module, const std::string& folder) {
@@ -63,6 +65,21 @@ TensorMap with_prefix(const TensorMap& tensors, std::string_view prefix) {
   return found;
 }
 
+/// The keys by which Python's EMAModel.from_pretrained finds its own state again, in a model's config.json.
+void add_ema_keys(const std::string& folder, const EMAModelState& state) {
+  const std::string path = join_path(folder, "config.json");
+  if (!file_exists(path)) return;
+  Json config = parse_json(read_text_file(path), path);
+  config["decay"] = state.config.decay;
+  config["min_decay"] = state.config.min_decay;
+  config["optimization_step"] = state.optimization_step;
+  config["update_after_step"] = state.config.update_after_step;
+  config["use_ema_warmup"] = state.config.use_ema_warmup;
+  config["inv_gamma"] = state.config.inv_gamma;
+  config["power"] = state.config.power;
+  write_file_atomically(path, dump_json(config));
+}
+
 }  // namespace
 
 Json TrainingRun::state_json() const {
@@ -100,6 +117,7 @@ TensorMap TrainingRun::state_tensors() const {
   tensors.insert("worst_row", counters_.worst_row);
   tensors.insert("skipped_steps", counters_.skipped_steps);
   if (scaler_) insert_with_prefix(tensors, "scaler.", scaler_->state_dict());
+  insert_with_prefix(tensors, kTaskPrefix, task_.state());
   return tensors;
 }
 
@@ -114,47 +132,62 @@ void TrainingRun::require_finite_state() const {
   require(all_finite(moments), "the optimizer's moments are not finite at step {}: {}", global_step_, advice);
 }
 
-void TrainingRun::save_model(const TrainedModel& trained, const std::string& folder) const {
-  trained.model->save_pretrained(folder);
+SnapshotWriter TrainingRun::model_writer(const TrainedModel& trained, bool is_average, bool is_copied) const {
+  const EMAModel* ema = is_average ? trainer_.ema_.get() : nullptr;
+  SnapshotWriter write;
+  if (is_copied) {
+    const AveragedWeights averaged(parameters_, ema);
+    write = trained.model->snapshot();
+    if (!write) return {};
+  } else {
+    write = [this, &trained, ema](const std::string& folder) {
+      const AveragedWeights averaged(parameters_, ema);
+      trained.model->save_pretrained(folder);
+    };
+  }
+  if (!is_average) return write;
+  return [write, state = ema->state()](const std::string& folder) {
+    write(folder);
+    add_ema_keys(folder, state);
+  };
 }
 
-void TrainingRun::save_average(const TrainedModel& trained, const std::string& folder) {
-  {
-    const AveragedWeights averaged(parameters_, trainer_.ema_.get());
-    trained.model->save_pretrained(folder);
+/// @param is_copied false: what is in the content is the training's own, and must be written before it goes
+/// on
+/// @return without models if one of them cannot be copied
+CheckpointContent TrainingRun::checkpoint_content(bool is_copied) {
+  CheckpointContent content;
+  content.output_dir = config_.output_dir;
+  content.step = global_step_;
+  content.total_limit = config_.checkpoints_total_limit;
+  for (const TrainedModel& trained : task_.models()) {
+    for (const bool is_average : {false, true}) {
+      if (is_average && !trainer_.ema_) continue;
+      SnapshotWriter write = model_writer(trained, is_average, is_copied);
+      if (!write) return {};
+      content.models.emplace_back(trained.name + (is_average ? kEmaSuffix : ""), std::move(write));
+    }
   }
-  // The keys by which Python's EMAModel.from_pretrained finds its own state again.
-  const std::string path = join_path(folder, "config.json");
-  if (!file_exists(path)) return;
-  Json config = parse_json(read_text_file(path), path);
-  const EMAModelState state = trainer_.ema_->state();
-  config["decay"] = state.config.decay;
-  config["min_decay"] = state.config.min_decay;
-  config["optimization_step"] = state.optimization_step;
-  config["update_after_step"] = state.config.update_after_step;
-  config["use_ema_warmup"] = state.config.use_ema_warmup;
-  config["inv_gamma"] = state.config.inv_gamma;
-  config["power"] = state.config.power;
-  write_file_atomically(path, dump_json(config));
+  const auto taken = [&](TensorMap tensors) { return is_copied ? host_copy(tensors) : std::move(tensors); };
+  content.tensors[kOptimizerFile] = taken(trainer_.optimizer_->state_dict());
+  content.tensors[kTensorFile] = taken(state_tensors());
+  content.texts[kStateFile] = dump_json(state_json());
+  return content;
 }
 
 void TrainingRun::save_checkpoint() {
+  // Before anything is copied, so that there is one copy at a time.
+  checkpoint_writer_.wait();
   if (last_saved_step_ == global_step_) return;
   require_finite_state();
-  StagedFolder folder(checkpoint_path(config_.output_dir, global_step_));
-  const std::string& stage = folder.stage();
-  for (const TrainedModel& trained : task_.models()) {
-    save_model(trained, join_path(stage, trained.name));
-    if (trainer_.ema_) save_average(trained, join_path(stage, trained.name + kEmaSuffix));
+  CheckpointContent content;
+  if (config_.background_checkpoints) content = checkpoint_content(/*is_copied=*/true);
+  if (content.models.empty()) {
+    write_checkpoint(checkpoint_content(/*is_copied=*/false));
+  } else {
+    checkpoint_writer_.start(std::move(content));
   }
-  save_safetensors(trainer_.optimizer_->state_dict(), join_path(stage, kOptimizerFile));
-  save_safetensors(state_tensors(), join_path(stage, kTensorFile));
-  write_file_atomically(join_path(stage, kStateFile), dump_json(state_json()));
-  write_manifest(stage);
-  folder.publish();
   last_saved_step_ = global_step_;
-  if (config_.checkpoints_total_limit)
-    keep_newest_checkpoints(config_.output_dir, *config_.checkpoints_total_limit, global_step_);
 }
 
 bool TrainingRun::resume() {
@@ -251,6 +284,7 @@ void TrainingRun::load_state_tensors(const TensorMap& tensors) {
   counters_.skipped_steps.copy_(tensors.at("skipped_steps"));
   skipped_steps_ = counters_.skipped_steps.item<int64_t>();
   if (scaler_ && tensors.contains("scaler.scale")) scaler_->load_state_dict(with_prefix(tensors, "scaler."));
+  task_.load_state(with_prefix(tensors, kTaskPrefix));
 
   generator_ = make_device_generator(device_, seed_);
   const TensorMap random = with_prefix(tensors, "random.");
@@ -268,12 +302,13 @@ void TrainingRun::load_state_tensors(const TensorMap& tensors) {
 }
 
 void TrainingRun::save_final() {
+  checkpoint_writer_.wait();
   require_finite_state();
   // As train_text_to_image.py does: who samples from the model now gets the average.
   if (trainer_.ema_) trainer_.ema_->copy_to(parameters_);
   for (const TrainedModel& trained : task_.models()) {
     StagedFolder folder(join_path(config_.output_dir, trained.name));
-    save_model(trained, folder.stage());
+    trained.model->save_pretrained(folder.stage());
     folder.publish();
   }
   task_.save_extras(config_.output_dir);

@@ -25,7 +25,6 @@ Tensor fixed_positions(int64_t count) {
 
 void TrainingRun::validate() {
   if (validation_ == nullptr || last_validation_step_ == global_step_) return;
-  last_validation_step_ = global_step_;
   const EvaluationScope evaluation(task_, device_, parameters_, trainer_.ema_.get());
   const int64_t count = std::min(config_.validation_samples, validation_->size());
   const Tensor positions = fixed_positions(count);
@@ -34,6 +33,7 @@ void TrainingRun::validate() {
   std::vector<Tensor> losses;
   std::vector<int64_t> indices;
   for (int64_t first = 0; first < count; first += config_.train_batch_size) {
+    if (must_stop()) return;
     const int64_t end = std::min(count, first + config_.train_batch_size);
     indices.clear();
     for (int64_t i = first; i < end; ++i) indices.push_back(i);
@@ -56,6 +56,7 @@ void TrainingRun::validate() {
   result.step = global_step_;
   result.loss = all.mean().item<double>();
   result.bin_losses.assign(means.const_data_ptr<double>(), means.const_data_ptr<double>() + means.numel());
+  last_validation_step_ = global_step_;
   log_validation(result);
 }
 

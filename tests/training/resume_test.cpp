@@ -127,6 +127,24 @@ TEST(Resume, IsBitExactWhereverTheTrainingStopped) {
   }
 }
 
+TEST(Resume, RemembersTheLossesThatTimestepsAreDrawnBy) {
+  const auto config_of = [](const std::string& path) {
+    TrainingConfig config = resumable_config(path);
+    config.timestep_sampling = TimestepSampling::kLossSecondMoment;
+    return config;
+  };
+  const TemporaryFolder whole;
+  train_until(config_of(whole.path()), -1);
+  const TemporaryFolder folder;
+  TrainingConfig config = config_of(folder.path());
+  train_until(config, 4);
+  config.resume_from_checkpoint = "latest";
+  train_until(config, -1);
+  expect_same_checkpoint(folder / "checkpoint-9", whole / "checkpoint-9");
+  const TensorMap state = load_safetensors(folder / "checkpoint-9/trainer_state.safetensors");
+  EXPECT_EQ(state.at("task.losses_seen").sum().item<int64_t>(), 54);  // 9 steps of 6
+}
+
 TEST(Resume, PreviewsAndWorkersDoNotDisturbTheTraining) {
   const TemporaryFolder plain;
   train_until(resumable_config(plain.path()), -1);

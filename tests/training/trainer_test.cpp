@@ -552,6 +552,60 @@ TEST(TrainingConfig, NamesTheKeyAndTheValueThatCannotWork) {
                                   "resolution is 8");
 }
 
+TEST(DiffusionTask, TrainsWithEveryWayToDrawTimesteps) {
+  for (const TimestepSampling strategy :
+       {TimestepSampling::kUniform, TimestepSampling::kStratified, TimestepSampling::kAntithetic,
+        TimestepSampling::kLogitNormal, TimestepSampling::kMode, TimestepSampling::kLossSecondMoment}) {
+    const auto train = [&](int64_t batch_size, int64_t accumulation) {
+      const test::TemporaryFolder folder;
+      TinyNet model = seeded_net();
+      TrainingConfig config = quiet_config(folder.path());
+      config.train_batch_size = batch_size;
+      config.gradient_accumulation_steps = accumulation;
+      config.timestep_sampling = strategy;
+      config.pyramid_noise_iterations = 2;
+      config.num_epochs = 2;
+      Trainer(model, DDPMScheduler({.num_train_timesteps = 5}), config).train(TinyImages(24));
+      return copies(model->parameters());
+    };
+    const std::vector<Tensor> large = train(12, 1);
+    const std::vector<Tensor> small = train(4, 3);
+    for (std::size_t i = 0; i < large.size(); ++i)
+      expect_close(small[i], large[i], 1e-4, 1e-5, enum_name(strategy));
+  }
+}
+
+TEST(DiffusionTask, DrawsTheSigmasOfFlowMatching) {
+  class Exposed : public DiffusionTask {
+   public:
+    using DiffusionTask::DiffusionTask;
+    using DiffusionTask::draw;
+  };
+  const auto timesteps = [](const FlowMatchEulerDiscreteScheduler& scheduler, bool continuous) {
+    Exposed task(make_trainable(TinyNet()), scheduler);
+    TrainingConfig config;
+    config.continuous_timesteps = continuous;
+    task.configure(config);
+    task.begin_step({.step = 0, .samples = 2000, .generator = make_generator(1)});
+    return task.draw(at::zeros({2000, 1, 2, 2})).timesteps;
+  };
+  const FlowMatchEulerDiscreteScheduler shifted({.shift = 3.0});
+  const Tensor discrete = timesteps(shifted, false);
+  EXPECT_TRUE(at::isin(discrete, shifted.timesteps()).all().item<bool>());
+  const Tensor continuous = timesteps(shifted, true);
+  EXPECT_FALSE(at::isin(continuous, shifted.timesteps()).any().item<bool>());
+  // Both are sigma T with sigma = 3 u / (1 + 2 u) of a uniform u.
+  for (const Tensor& t : {discrete, continuous}) {
+    const Tensor sigma = t / 1000;
+    EXPECT_NEAR((sigma / (3 - 2 * sigma)).mean().item<double>(), 0.5, 0.03);
+  }
+  TrainingConfig config;
+  config.continuous_timesteps = true;
+  expect_throws_with<ConfigError>(
+      [&] { Exposed(make_trainable(TinyNet()), DDPMScheduler()).configure(config); },
+      "continuous_timesteps is true");
+}
+
 TEST(DiffusionTask, DrawsTimestepsOverTheWholeRange) {
   class Exposed : public DiffusionTask {
    public:

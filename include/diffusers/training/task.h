@@ -9,6 +9,7 @@
 #include <diffusers/core/error.h>
 #include <diffusers/core/random.h>
 #include <diffusers/core/tensor.h>
+#include <diffusers/core/tensor_map.h>
 #include <diffusers/data/dataset.h>
 #include <diffusers/training/trainable_model.h>
 #include <diffusers/training/training_config.h>
@@ -56,6 +57,16 @@ class Task {
   }
   /// Writes what makes the trained models usable besides the models: scheduler/, model_index.json, pictures.
   virtual void save_extras(const std::string& output_dir) const = 0;
+  /// What the task keeps from one step to the next besides its models, such as a history of losses. Saved in
+  /// each checkpoint; the tensors may lie anywhere.
+  virtual TensorMap state() const { return {}; }
+  /// Takes back what `state` gave, on the CPU, when a training is resumed; empty from a checkpoint without.
+  /// @throws Error if it does not fit
+  virtual void load_state(const TensorMap& state) {
+    if (!state.empty())
+      throw Error("the checkpoint holds a state of its task (\"" + state.begin()->first +
+                  "\"), which this task does not take; it was written by another task");
+  }
 };
 
 }  // namespace diffusers

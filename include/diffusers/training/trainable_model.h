@@ -1,6 +1,7 @@
 #pragma once
 
 #include <concepts>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -19,6 +20,9 @@ struct Conditioning {
   Tensor class_labels;  ///< `[B]` int64
 };
 
+/// Writes what `save_pretrained` would have written at some moment before into a folder.
+using SnapshotWriter = std::function<void(const std::string& folder)>;
+
 /// A model as the training sees it: it predicts, it has parameters, and it can be saved.
 class TrainableModel {
  public:
@@ -35,6 +39,10 @@ class TrainableModel {
   virtual std::string config_json() const = 0;
   /// Writes `config.json` and `diffusion_pytorch_model.safetensors` into a folder.
   virtual void save_pretrained(const std::string& folder) = 0;
+  /// Takes a copy of the weights, on the CPU, and returns what writes it, the same bytes as `save_pretrained`
+  /// now; another thread may call it while the model is trained on. Empty if the model cannot do so: then the
+  /// training waits for `save_pretrained`.
+  virtual SnapshotWriter snapshot() { return {}; }
 };
 
 namespace training_detail {
@@ -43,6 +51,13 @@ namespace training_detail {
 bool config_has_class_embedding(const std::string& config_json);
 /// Parameters and buffers, and an empty config, for models that cannot save themselves.
 void save_module(const torch::nn::Module& module, const std::string& folder);
+/// Writes later what `save_module` writes now.
+SnapshotWriter module_snapshot(const torch::nn::Module& module);
+/// The same for a model with a config of its own.
+/// @param basename of the weights file
+/// @param name_in_file of a tensor, from its name in the model; null: the same
+SnapshotWriter module_snapshot(const torch::nn::Module& module, std::string config_json, std::string basename,
+                               std::string (*name_in_file)(const std::string&));
 
 template <class Output>
 Tensor prediction_of(Output&& output) {
@@ -116,6 +131,17 @@ class ModelAdapter : public TrainableModel {
       model_->save_pretrained(folder);
     } else {
       training_detail::save_module(module(), folder);
+    }
+  }
+
+  SnapshotWriter snapshot() override {
+    if constexpr (requires(Model model) { model->weights_format().name_in_file; }) {
+      const auto format = model_->weights_format();
+      return training_detail::module_snapshot(module(), config_json(), format.basename, format.name_in_file);
+    } else if constexpr (requires(Model model, std::string folder) { model->save_pretrained(folder); }) {
+      return {};  // nobody knows what it writes
+    } else {
+      return training_detail::module_snapshot(module());
     }
   }
 

@@ -32,6 +32,8 @@ struct PreviewContext {
   /// the report where these are on. @throws ConfigError unless the name is a plain file name
   std::function<void(const std::string& name, const Tensor& images, const ImageGridOptions& options)>
       log_images;
+  /// True once the training is to end, by a signal or `request_stop`: a callback that takes long may leave.
+  std::function<bool()> stop_requested;
 };
 
 /// The loss on held-out data, with the same examples, noise and timesteps each time.
@@ -81,7 +83,8 @@ class Trainer {
   /// on.
   /// @throws Error if `max_nonfinite_steps` steps in a row were not finite; FileError if there are
   /// checkpoints to resume
-  ///         from and none is whole, or a checkpoint cannot be written (the ones before stay whole)
+  ///         from and none is whole, or a checkpoint cannot be written (the ones before stay whole; written
+  ///         in the background, this is thrown at the next logging step or checkpoint, or at the end)
   TrainingResult train(const Dataset& dataset) { return train_and_validate(dataset, nullptr); }
   /// And every `validation_steps` the loss on `validation` is logged, by timestep.
   TrainingResult train(const Dataset& dataset, const Dataset& validation) {

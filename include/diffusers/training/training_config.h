@@ -75,6 +75,10 @@ struct TrainingConfig {
   std::optional<int64_t> checkpoints_total_limit = std::nullopt;
   /// "latest", or the path of a checkpoint, or its name in output_dir.
   std::optional<std::string> resume_from_checkpoint = std::nullopt;
+  /// Checkpoints are copied to the host's memory, and written while the training goes on; it waits for one
+  /// only when the next is due. A training that is killed then loses up to two intervals, else one. False: no
+  /// copy, and the training waits.
+  bool background_checkpoints = true;
   /// Calls the preview callback and validates every so many steps and at the end; 0: never.
   int64_t validation_steps = 0;
   /// How often the loss is read from the device, logged and written to metrics.csv.
@@ -113,8 +117,8 @@ struct TrainingConfig {
   bool continuous_timesteps = false;     ///< of flow matching: any sigma, not the scheduler's alone
   int64_t pyramid_noise_iterations = 0;  ///< levels of multi-resolution noise; 0: none. See pyramid_noise
   double pyramid_noise_discount = 0.4;
-  int64_t validation_samples = 256;                 ///< the first so many of the validation data set
-  int64_t validation_bins = 10;  ///< parts of the noise schedule whose validation loss is told apart
+  int64_t validation_samples = 256;  ///< the first so many of the validation data set
+  int64_t validation_bins = 10;      ///< parts of the noise schedule whose validation loss is told apart
   int64_t lr_num_cycles = 1;
   double lr_power = 1.0;
   std::string lr_step_rules = {};
@@ -126,8 +130,8 @@ struct TrainingConfig {
   /// (torch.use_deterministic_algorithms). On the CPU a run repeats anyway. A CUDA device also needs
   /// CUBLAS_WORKSPACE_CONFIG=:4096:8 in the environment.
   bool deterministic = false;
-  /// SIGINT and SIGTERM save a checkpoint and end the training after the current step; a second one ends the
-  /// program.
+  /// SIGINT, SIGTERM and SIGUSR1 save a checkpoint and end the training after the current step; the same one
+  /// again ends the program at once.
   bool handle_signals = false;
 
   /// @throws ConfigError naming the field and its value

@@ -1,0 +1,68 @@
+#include "training/checkpoint_writer.h"
+
+#include <chrono>
+#include <exception>
+#include <system_error>
+
+#include <diffusers/core/logging.h>
+#include <diffusers/io/files.h>
+#include <diffusers/io/safetensors.h>
+
+#include <ATen/core/Tensor.h>
+
+#include "training/checkpoint.h"
+
+namespace diffusers {
+
+TensorMap host_copy(const TensorMap& tensors) {
+  TensorMap copies;
+  for (const auto& [name, tensor] : tensors)
+    copies.insert(name, tensor.detach().to(at::kCPU, /*non_blocking=*/false, /*copy=*/true));
+  return copies;
+}
+
+void write_checkpoint(const CheckpointContent& content) {
+  try {
+    StagedFolder folder(checkpoint_path(content.output_dir, content.step));
+    for (const auto& [name, write] : content.models) write(join_path(folder.stage(), name));
+    for (const auto& [name, tensors] : content.tensors)
+      save_safetensors(tensors, join_path(folder.stage(), name));
+    for (const auto& [name, text] : content.texts)
+      write_file_atomically(join_path(folder.stage(), name), text);
+    folder.publish_with_manifest();
+    if (content.total_limit) keep_newest_checkpoints(content.output_dir, *content.total_limit, content.step);
+  } catch (...) {
+    // What the scopes above could not remove, perhaps for the same reason that the save failed for.
+    remove_unfinished_folders(content.output_dir);
+    throw;
+  }
+}
+
+CheckpointWriter::~CheckpointWriter() {
+  try {
+    wait();
+  } catch (const std::exception& error) {
+    log_message(LogLevel::kError, error.what());
+  }
+}
+
+void CheckpointWriter::start(CheckpointContent content) {
+  wait();
+  const auto job = [content = std::move(content)] { write_checkpoint(content); };
+  try {
+    in_flight_ = std::async(std::launch::async, job);
+  } catch (const std::system_error&) {
+    job();  // the system gives no more threads
+  }
+}
+
+void CheckpointWriter::wait() {
+  if (in_flight_.valid()) in_flight_.get();
+}
+
+void CheckpointWriter::check() {
+  if (in_flight_.valid() && in_flight_.wait_for(std::chrono::seconds(0)) == std::future_status::ready)
+    in_flight_.get();
+}
+
+}  // namespace diffusers

@@ -1,0 +1,198 @@
+// A training of some milliseconds that the scripts next to this file kill, starve and damage.
+//
+// Reads a request a line from standard input, `key=value key=value ...`, and serves each in a child process,
+// so that LibTorch is loaded once. Answers "pid N" when the child runs and "exit STATUS FIRST LAST" when it
+// has ended: its exit code or minus its signal, and the first and the last step that it trained.
+
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <fstream>
+#include <iostream>
+#include <map>
+#include <sstream>
+#include <string>
+
+#include <diffusers/core/random.h>
+#include <diffusers/io/files.h>
+#include <diffusers/schedulers/ddpm_scheduler.h>
+#include <diffusers/training/trainer.h>
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "training/tiny_model.h"
+
+namespace diffusers {
+namespace {
+
+/// What a child shares with the server.
+struct Progress {
+  std::atomic<int64_t> first_step = 0;
+  std::atomic<int64_t> last_step = 0;
+  char errors[4096] = {};  // not in the log at once: the child's own write() may be made to fail
+
+  void add_error(const char* kind, const char* what) {
+    const std::size_t used = std::strlen(errors);
+    std::snprintf(errors + used, sizeof(errors) - used, "%s: %s\n", kind, what);
+  }
+};
+
+/// A request, as the keys that it gives.
+class Request {
+ public:
+  explicit Request(const std::string& line) {
+    std::istringstream words(line);
+    for (std::string word; words >> word;)
+      values_[word.substr(0, word.find('='))] = word.substr(word.find('=') + 1);
+  }
+  std::string text(const std::string& key) const {
+    const auto found = values_.find(key);
+    return found == values_.end() ? std::string() : found->second;
+  }
+  int64_t number(const std::string& key, int64_t otherwise) const {
+    const std::string value = text(key);
+    return value.empty() ? otherwise : std::stoll(value, nullptr, 0);
+  }
+
+ private:
+  std::map<std::string, std::string> values_;
+};
+
+/// Images, one batch of which ends the process.
+class DeadlyImages : public test::TinyImages {
+ public:
+  DeadlyImages(int64_t size, int64_t deadly_batch) : TinyImages(size), batches_left_(deadly_batch) {}
+  Batch get_batch(std::span<const int64_t> indices, uint64_t seed) const override {
+    if (batches_left_ > 0 && --batches_left_ == 0) ::kill(::getpid(), SIGKILL);
+    return TinyImages::get_batch(indices, seed);
+  }
+
+ private:
+  mutable std::atomic<int64_t> batches_left_;
+};
+
+TrainingConfig config_of(const Request& request) {
+  TrainingConfig config;
+  config.output_dir = request.text("out");
+  config.seed = 5;
+  config.train_batch_size = 3;
+  config.max_train_steps = request.number("steps", 10);
+  config.gradient_accumulation_steps = request.number("accumulate", 2);
+  config.learning_rate = 1e-2;
+  config.lr_warmup_steps = 2;
+  config.use_ema = true;
+  config.checkpointing_steps = request.number("every", 2);
+  config.checkpoints_total_limit = request.number("limit", 2);
+  if (request.number("resume", 0) != 0) config.resume_from_checkpoint = "latest";
+  config.background_checkpoints = request.number("background", 1) != 0;
+  config.validation_steps = request.number("previews", 0);
+  config.logging_steps = 4;
+  config.progress_bar = false;
+  config.dataloader_num_workers = request.number("workers", 0);
+  config.handle_signals = request.number("handle_signals", 0) != 0;
+  return config;
+}
+
+/// Waits until someone who watches lets it go on.
+void wait_at_gate() {
+  ::prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
+  ::raise(SIGSTOP);
+}
+
+int train(const Request& request, const TrainingConfig& config, Progress& progress) {
+  manual_seed(1);
+  Trainer trainer(test::TinyNet(0.2), DDPMScheduler(), config);
+  trainer.on_preview([](const PreviewContext& context) {
+    // Draws, as sampling does, and leaves when it is told to.
+    for (int i = 0; i < 50 && !context.stop_requested(); ++i) at::randn({1000});
+  });
+  const int64_t gate = request.number("gate", -1);
+  trainer.on_step([&](int64_t step) {
+    if (progress.first_step == 0) progress.first_step = step;
+    progress.last_step = step;
+    if (step == gate) wait_at_gate();
+    if (step == request.number("stop", -1)) trainer.request_stop();
+  });
+  if (gate == 0) wait_at_gate();
+  // 6 batches an epoch, 3 steps of two batches or 2 of four.
+  const TrainingResult result = trainer.train(DeadlyImages(18, request.number("deadly_batch", 0)));
+  return result.signal ? 128 + *result.signal : 0;
+}
+
+int serve(const Request& request, Progress& progress) {
+  ::umask(static_cast<mode_t>(request.number("umask", 022)));
+  at::set_num_threads(1);
+  TrainingConfig config = config_of(request);
+  try {
+    return train(request, config, progress);
+  } catch (const std::exception& error) {
+    progress.add_error("error", error.what());
+    const std::string ballast = request.text("ballast");
+    if (ballast.empty()) return 1;
+    // There is room again: the same process goes on.
+    remove_file(ballast);
+  }
+  try {
+    config.resume_from_checkpoint = "latest";
+    return train(request, config, progress);
+  } catch (const std::exception& error) {
+    progress.add_error("second error", error.what());
+    return 2;
+  }
+}
+
+[[noreturn]] void run_child(const Request& request, Progress& progress) {
+  const int log = ::open(request.text("log").c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0666);
+  ::dup2(log, STDOUT_FILENO);
+  ::dup2(log, STDERR_FILENO);
+  ::close(log);
+  ::_exit(serve(request, progress));
+}
+
+void serve_requests(Progress& progress) {
+  for (std::string line; std::getline(std::cin, line);) {
+    const Request request(line);
+    progress.first_step = 0;
+    progress.last_step = 0;
+    progress.errors[0] = '\0';
+    const pid_t child = ::fork();
+    if (child == 0) run_child(request, progress);
+    std::printf("pid %d\n", child);
+    std::fflush(stdout);
+    // Signals after some time, while the child cannot be taken for another process.
+    for (const char* which : {"signal", "second_signal"}) {
+      const auto number = static_cast<int>(request.number(which, 0));
+      if (number == 0) continue;
+      ::usleep(static_cast<useconds_t>(request.number(std::string(which) + "_us", 0)));
+      ::kill(child, number);
+    }
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    std::ofstream(request.text("log"), std::ios::app) << progress.errors;
+    std::printf("exit %d %lld %lld\n", WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status),
+                static_cast<long long>(progress.first_step.load()),
+                static_cast<long long>(progress.last_step.load()));
+    std::fflush(stdout);
+  }
+}
+
+}  // namespace
+}  // namespace diffusers
+
+int main() {
+  void* shared =
+      ::mmap(nullptr, sizeof(diffusers::Progress), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (shared == MAP_FAILED) return 1;
+  diffusers::serve_requests(*new (shared) diffusers::Progress);
+  return 0;
+}
