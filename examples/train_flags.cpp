@@ -185,6 +185,8 @@ Settings parse_flags(int argc, char** argv) {
   app.add_option("--checkpoints_total_limit", training.checkpoints_total_limit);
   app.add_option("--resume_from_checkpoint", training.resume_from_checkpoint,
                  "latest, or the name of a checkpoint");
+  app.add_option("--background_checkpoints", training.background_checkpoints,
+                 "false: the training waits while a checkpoint is written");
   app.add_option("--validation_steps", training.validation_steps,
                  "a picture in previews/ every so many steps");
   app.add_option("--logging_steps", training.logging_steps);

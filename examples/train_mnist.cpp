@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <functional>
 #include <memory>
 
 #include <diffusers/diffusers.h>
@@ -26,6 +27,9 @@ std::unique_ptr<Dataset> open_dataset(const Settings& settings, Split split) {
                                                           .random_flip = settings.random_flip});
 }
 
+/// Thrown out of a preview that the end of the training does not wait for.
+struct PreviewStopped {};
+
 }  // namespace
 
 int main(int argc, char** argv) try {
@@ -41,7 +45,7 @@ int main(int argc, char** argv) try {
               static_cast<long long>(unet->num_parameters()), settings.device.str().c_str(),
               static_cast<long long>(data->size()));
 
-  const auto sample = [&](int64_t count, int64_t steps) {
+  const auto sample = [&](int64_t count, int64_t steps, const std::function<bool()>& must_stop = {}) {
     unet->eval();
     const Generator generator = make_generator(0);
     const int64_t channels = settings.model.in_channels, side = *settings.training.resolution;
@@ -49,15 +53,23 @@ int main(int argc, char** argv) try {
     ddim.set_timesteps(steps, {.device = settings.device});
     const Tensor noise = randn_tensor({count, channels, side, side}, generator, settings.device);
     const Tensor images = sampling_loop(
-        ddim, [&](const Tensor& x, const Tensor& t) { return unet->forward(x, t).sample; }, noise,
-        {.step = {.eta = settings.eta, .generator = generator}, .temperature = settings.temperature});
+        ddim,
+        [&](const Tensor& x, const Tensor& t) {
+          if (must_stop && must_stop()) throw PreviewStopped();
+          return unet->forward(x, t).sample;
+        },
+        noise, {.step = {.eta = settings.eta, .generator = generator}, .temperature = settings.temperature});
     return (images / 2 + 0.5).clamp(0, 1);
   };
   create_folders(out + "previews");
   Trainer trainer(unet, scheduler, settings.training);
   trainer.on_preview([&](const PreviewContext& at) {
-    save_image_grid(sample(16, 20), out + "previews/step-" + std::to_string(at.step) + ".png",
-                    {.columns = 4});
+    try {
+      save_image_grid(sample(16, 20, at.stop_requested),
+                      out + "previews/step-" + std::to_string(at.step) + ".png", {.columns = 4});
+    } catch (const PreviewStopped&) {
+      return;  // the training has a checkpoint to save
+    }
   });
   const TrainingResult result = trainer.train(*data);
   if (!result.is_complete) return 128 + result.signal.value_or(0);

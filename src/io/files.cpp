@@ -284,6 +284,7 @@ void create_folders(const std::string& path) {
     // On a read-only parent mkdir may say EROFS or EACCES of a folder that exists.
     require<FileError>(error == 0 || folder_exists(part), "cannot create folder {}: {}", part,
                        errno_text(error));
+    if (error == 0) sync_folder(parent_folder(part));
   }
 }
 

@@ -67,7 +67,8 @@ def check_order(trainings, base, background):
     must(synced and named and synced[0] < named[0], "the manifest is not synced before it has its name")
     must(stage_synced and stage_synced[0] < rename[0], "the stage is not synced before it is renamed")
     parent = [j for j in places("fsync", r"<OUT>") if j > rename[0]]
-    removed = places("rename", r'"checkpoint-2"') + places("unlinkat", "checkpoint-2") + places("unlink", "checkpoint-2/")
+    removed = (places("rename", r'"checkpoint-2"') + places("unlinkat", "checkpoint-2") +
+               places("unlink", "checkpoint-2/"))
     must(parent and removed and parent[0] < min(removed), "an older checkpoint is removed before the new one is safe")
     shutil.rmtree(out)
 
@@ -111,10 +112,11 @@ def failing_calls(trainings, base, background):
 
 def check_failing_call(trainings, base, expected, case):
     background, name, number, error, permanently = case
-    what = f"{name} number {number}{permanently} failing with {error}, {'in the background' if background else 'waiting'}"
+    mode = "in the background" if background else "waiting"
+    what = f"{name} number {number}{permanently} failing with {error}, {mode}"
     out = trainings.new_folder(copy_of=base)
-    result, lines = tracing.traced(trainings, out, CALLS_WITH_A_FILE, f"{name}:error={error}:when={number}{permanently}",
-                                   background=background, **SAVE)
+    result, lines = tracing.traced(trainings, out, CALLS_WITH_A_FILE,
+                                   f"{name}:error={error}:when={number}{permanently}", background=background, **SAVE)
     must(any("(INJECTED)" in line for line in lines), f"{what}: did not happen")
     check_checkpoints(out, 4, what)
     must(result.status in ((0,) if error == "EINTR" else (0, 1)), f"{what}: {result}")

@@ -93,10 +93,11 @@ def losses(out):
 def is_whole(checkpoint):
     """Whether all files are what the manifest says, by our own reading of it."""
     try:
-        manifest = json.loads((checkpoint / "manifest.json").read_text())
-        entries = manifest["files"].items()
-        return len(entries) >= 7 and all((checkpoint / name).stat().st_size == entry["size"] and
-                                         sha256(checkpoint / name) == entry["sha256"] for name, entry in entries)
+        text = (checkpoint / "manifest.json").read_text()
+        entries = json.loads(text)["files"].items()
+        return text.endswith("}\n") and len(entries) >= 7 and all(
+            (checkpoint / name).stat().st_size == entry["size"] and sha256(checkpoint / name) == entry["sha256"]
+            for name, entry in entries)
     except (OSError, ValueError, KeyError):
         return False
 

@@ -4,7 +4,9 @@
 #include <cstdlib>
 #include <fstream>
 #include <functional>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <diffusers/core/logging.h>
@@ -22,6 +24,7 @@
 #include "support/golden.h"
 #include "tiny_model.h"
 #include "training/checkpoint.h"
+#include "training/stop_signals.h"
 
 namespace diffusers {
 namespace {
@@ -351,9 +354,27 @@ TEST(Checkpoints, LeaveNothingOfAnInterruptedSave) {
   const TemporaryFolder folder;
   create_folders(folder / "checkpoint-2.partial/unet");
   create_folders(folder / "checkpoint-1.removed");
+  create_folders(folder / "scheduler");
+  const std::vector<std::string> temporary{".metrics.csv.123-0.tmp",
+                                           "scheduler/.scheduler_config.json.7-12.tmp"};
+  const std::vector<std::string> other{".notes.tmp", "notes.123-0.tmp", ".123-0.tmp", ".a.b-0.tmp",
+                                       ".a.1-.tmp"};
+  for (const auto& names : {temporary, other})
+    for (const std::string& name : names) test::write_bytes(folder / name, "text");
   train_until(resumable_config(folder.path()), -1);
   EXPECT_FALSE(folder_exists(folder / "checkpoint-2.partial"));
   EXPECT_FALSE(folder_exists(folder / "checkpoint-1.removed"));
+  for (const std::string& name : temporary) EXPECT_FALSE(file_exists(folder / name)) << name;
+  for (const std::string& name : other) EXPECT_TRUE(file_exists(folder / name)) << name;
+}
+
+TEST(Checkpoints, MissNotEvenTheLastByteOfTheirManifest) {
+  const TemporaryFolder folder;
+  train_until(resumable_config(folder.path()), 4);
+  const std::string manifest = folder / "checkpoint-4/manifest.json";
+  const std::string text = read_text_file(manifest);
+  test::write_bytes(manifest, std::string_view(text).substr(0, text.size() - 1));
+  expect_throws_with<FileError>([&] { verify_manifest(folder / "checkpoint-4"); }, "cut short");
 }
 
 TEST(Checkpoints, HaveOneWriterAFolder) {
@@ -366,7 +387,7 @@ TEST(Checkpoints, HaveOneWriterAFolder) {
 TEST(Signals, SaveAndStopTheTraining) {
   const TemporaryFolder whole;
   train_until(resumable_config(whole.path()), -1);
-  for (const int number : {SIGINT, SIGTERM}) {
+  for (const int number : {SIGINT, SIGTERM, SIGUSR1}) {
     const TemporaryFolder folder;
     TrainingConfig config = resumable_config(folder.path());
     config.handle_signals = true;
@@ -383,6 +404,77 @@ TEST(Signals, SaveAndStopTheTraining) {
     EXPECT_TRUE(train_until(config, -1).is_complete);
     expect_same_checkpoint(folder / "checkpoint-9", whole / "checkpoint-9");
   }
+}
+
+TEST(Signals, EndTheProgramTheSecondTime) {
+  ::testing::GTEST_FLAG(death_test_style) = "threadsafe";
+  for (const int number : {SIGINT, SIGTERM, SIGUSR1}) {
+    const auto raise_twice = [&] {
+      const StopSignals signals(true);
+      std::raise(number);
+      if (signals.received() == number) std::raise(number);
+    };
+    EXPECT_EXIT(raise_twice(), ::testing::KilledBySignal(number), "");
+  }
+}
+
+TEST(Signals, AreSeenByPreviews) {
+  const TemporaryFolder folder;
+  TrainingConfig config = resumable_config(folder.path());
+  config.validation_steps = 1;
+  config.handle_signals = true;
+  Trainer trainer(TinyNet(), DDPMScheduler(), config);
+  std::vector<bool> answers;
+  trainer.on_preview([&](const PreviewContext& context) {
+    answers.push_back(context.stop_requested());
+    if (context.step == 2) std::raise(SIGUSR1);
+    answers.push_back(context.stop_requested());
+  });
+  EXPECT_EQ(trainer.train(images()).signal, SIGUSR1);
+  EXPECT_EQ(answers, (std::vector<bool>{false, false, false, true}));
+}
+
+/// Weights each step by the losses of the steps before.
+class HistoryTask : public DiffusionTask {
+ public:
+  using DiffusionTask::DiffusionTask;
+  Tensor loss(const Batch& batch) override {
+    const Tensor losses = DiffusionTask::loss(batch);
+    const Tensor weighted = losses * history_.mean().add(1.0);
+    history_ = at::cat({history_, losses.detach().mean().view({1})});
+    return weighted;
+  }
+  TensorMap state() const override { return {{"losses", history_}}; }
+  void load_state(const TensorMap& state) override { history_ = state.at("losses"); }
+  const Tensor& history() const { return history_; }
+
+ private:
+  Tensor history_ = at::zeros({1});
+};
+
+TEST(Resume, RestoresTheStateOfTheTask) {
+  const auto train = [](TrainingConfig config, int64_t stop) {
+    manual_seed(1);
+    auto task = std::make_shared<HistoryTask>(make_trainable(TinyNet(0.2)), DDPMScheduler());
+    Trainer trainer(task, std::move(config));
+    trainer.on_step([&](int64_t step) {
+      if (step == stop) trainer.request_stop();
+    });
+    trainer.train(images());
+    return task->history();
+  };
+  const TemporaryFolder whole;
+  const Tensor expected = train(resumable_config(whole.path()), -1);
+  EXPECT_EQ(expected.numel(), 1 + 2 * kSteps);
+  const TemporaryFolder folder;
+  TrainingConfig config = resumable_config(folder.path());
+  train(config, 4);
+  config.resume_from_checkpoint = "latest";
+  expect_equal(train(config, -1), expected, "history");
+  expect_same_checkpoint(folder / "checkpoint-9", whole / "checkpoint-9");
+
+  // A task without a state does not drop one silently.
+  expect_throws_with<Error>([&] { train_until(config, -1); }, "\"losses\"");
 }
 
 }  // namespace

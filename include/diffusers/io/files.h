@@ -18,7 +18,7 @@ std::string read_text_file(const std::string& path, std::size_t max_bytes = std:
 /// @throws FileError naming the path and the system's reason
 void write_file_atomically(const std::string& path, std::string_view bytes);
 
-/// Creates a folder and its missing parents. An existing folder is fine.
+/// Creates a folder and its missing parents, so that they survive a power cut. An existing folder is fine.
 void create_folders(const std::string& path);
 
 /// Removes a folder and all that is in it, without following symbolic links. A missing folder is fine.
