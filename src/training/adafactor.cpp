@@ -62,7 +62,7 @@ class AdafactorRule : public UpdateRule {
 
     Tensor is_skipped;
     if (skip) {
-      is_skipped = skip->view({}) > 0;
+      is_skipped = skip->squeeze() > 0;
       alpha = at::where(is_skipped, 0.0, alpha);
     }
     if (weight_decay != 0) shrink(batch.params, 1 - lr * weight_decay, is_skipped);

@@ -23,7 +23,7 @@ class LionRule : public UpdateRule {
     std::vector<Tensor> grads = batch.grads;
     Tensor is_skipped;
     if (skip) {
-      is_skipped = skip->view({}) > 0;
+      is_skipped = skip->squeeze() > 0;
       // They may be NaN, which no factor makes zero.
       for (Tensor& grad : grads) grad = grad.masked_fill(is_skipped, 0);
     }

@@ -16,7 +16,7 @@ Tensor new_step_count(const Tensor& parameter) {
 }
 
 void uncount_skipped(const std::vector<Tensor>& steps, const std::optional<Tensor>& skip) {
-  if (skip) at::_foreach_sub_(steps, std::vector<Tensor>(steps.size(), skip->view({})));
+  if (skip) at::_foreach_sub_(steps, std::vector<Tensor>(steps.size(), skip->squeeze()));
 }
 
 }  // namespace diffusers

@@ -82,7 +82,7 @@ def optimizers(out):
     ]
     for number, case in enumerate(cases):
         dtype = getattr(torch, case["dtype"])
-        parameters = {name: nn.Parameter(value.to(dtype)) for name, value in start.items()}
+        parameters = {name: nn.Parameter(value.to(dtype, copy=True)) for name, value in start.items()}
         first = [parameters["matrix"], parameters["vector"]]
         # The second group overrides; its parameters have no gradient in the first steps.
         second = [parameters["kernel"], parameters["scalar"]]

@@ -43,8 +43,8 @@ Tensor trained(const Tensor& value, at::ScalarType dtype = at::kFloat) {
 }
 
 /// The optimizer of a case of the golden file, with its parameters, in the order of kNames.
-struct Run {
-  Run(const test::Golden& values, const Json& one)
+struct GoldenRun {
+  GoldenRun(const test::Golden& values, const Json& one)
       : golden(values),
         dtype(one.at("dtype") == "float64" ? at::kDouble : at::kFloat),
         params{trained(golden["start.matrix"], dtype), trained(golden["start.vector"], dtype),
@@ -82,7 +82,7 @@ TEST(Optimizer, MatchesTorchOptimInBothPrecisions) {
   const Json cases = cases_of(golden);
   ASSERT_EQ(cases.size(), 12U);
   for (std::size_t number = 0; number < cases.size(); ++number) {
-    Run run(golden, cases.at(number));
+    GoldenRun run(golden, cases.at(number));
     for (int64_t step = 0; step < 20; ++step) {
       run.step(step);
       for (std::size_t i = 0; i < kNames.size(); ++i) {
@@ -111,8 +111,8 @@ TEST(Optimizer, GoesOnExactlyFromALoadedState) {
   const test::Golden golden = more_golden();
   const Json cases = cases_of(golden);
   for (std::size_t number = 0; number < cases.size(); ++number) {
-    Run whole(golden, cases.at(number));
-    Run parts(golden, cases.at(number));
+    GoldenRun whole(golden, cases.at(number));
+    GoldenRun parts(golden, cases.at(number));
     for (int64_t step = 0; step < 20; ++step) {
       whole.step(step);
       // Before and after the second group takes part.
@@ -132,8 +132,8 @@ TEST(Optimizer, SkippedStepsLeaveNoTraceInAnyType) {
   const test::Golden golden = more_golden();
   const Json cases = cases_of(golden);
   for (std::size_t number = 0; number < cases.size(); ++number) {
-    Run skipping(golden, cases.at(number));
-    Run plain(golden, cases.at(number));
+    GoldenRun skipping(golden, cases.at(number));
+    GoldenRun plain(golden, cases.at(number));
     for (int64_t step = 0; step < 6; ++step) {
       skipping.step(step);
       plain.step(step);
@@ -154,10 +154,10 @@ TEST(Optimizer, AStepThatIsNotSkippedIsTheSameStep) {
   const test::Golden golden = more_golden();
   const Json cases = cases_of(golden);
   for (std::size_t number = 0; number < cases.size(); ++number) {
-    Run with(golden, cases.at(number));
-    Run without(golden, cases.at(number));
+    GoldenRun with(golden, cases.at(number));
+    GoldenRun without(golden, cases.at(number));
     for (std::size_t i = 0; i < kNames.size(); ++i)
-      for (Run* run : {&with, &without})
+      for (GoldenRun* run : {&with, &without})
         run->params[i].mutable_grad() = golden["grads." + kNames[i]][0].to(run->dtype);
     with.optimizer.step(1.0, at::zeros({1}));
     without.optimizer.step();

@@ -18,12 +18,12 @@ using test::expect_close;
 using test::expect_equal;
 using test::expect_throws_with;
 
-constexpr int64_t kSteps = 256;
+constexpr int64_t kWalkSteps = 256;
 
 /// A training whose weights are a random walk, float64.
 struct Walk {
   explicit Walk(const std::vector<double>& sigma_rels)
-      : path(at::cumsum(at::randn({kSteps, 5, 2}, at::TensorOptions().dtype(at::kDouble)), 0)),
+      : path(at::cumsum(at::randn({kWalkSteps, 5, 2}, at::TensorOptions().dtype(at::kDouble)), 0)),
         parameters{{"net.weight", at::zeros({5, 2}, at::kDouble).requires_grad_()},
                    {"frozen", at::ones({3}, at::kDouble)}},
         ema(parameters, {.sigma_rels = sigma_rels}) {}
@@ -66,9 +66,9 @@ TEST(PostHocEma, GammaAndWidthAreInverse) {
 TEST(PostHocEma, AveragesByTheProfile) {
   at::manual_seed(1);
   Walk walk({0.05, 0.2});
-  for (int64_t step = 1; step <= kSteps; ++step) {
+  for (int64_t step = 1; step <= kWalkSteps; ++step) {
     walk.step(walk.ema);
-    if (step != 1 && step != 7 && step != kSteps) continue;
+    if (step != 1 && step != 7 && step != kWalkSteps) continue;
     expect_close(walk.ema.average(0).at("net.weight"), walk.direct(0.05, step), 1e-11, 1e-12);
     expect_close(walk.ema.average(1).at("net.weight"), walk.direct(0.2, step), 1e-11, 1e-12);
   }
@@ -102,16 +102,16 @@ TEST(PowerEma, ReconstructsAThirdWidth) {
   at::manual_seed(2);
   const test::TemporaryFolder folder;
   Walk walk({0.05, 0.10});
-  for (int64_t step = 1; step <= kSteps; ++step) {
+  for (int64_t step = 1; step <= kWalkSteps; ++step) {
     walk.step(walk.ema);
     if (step % 8 == 0) walk.ema.save_snapshots(folder.path(), at::kDouble);
   }
   const std::vector<PowerEmaSnapshot> snapshots = list_power_ema_snapshots(folder.path());
   ASSERT_EQ(snapshots.size(), 64U);
   const double length = std::sqrt(walk.path.square().sum(0).max().item<double>());
-  for (const auto& [sigma_rel, step, accuracy] : {std::tuple{0.07, kSteps, 2e-4},
-                                                  {0.085, kSteps, 2e-4},
-                                                  {0.15, kSteps, 5e-4},
+  for (const auto& [sigma_rel, step, accuracy] : {std::tuple{0.07, kWalkSteps, 2e-4},
+                                                  {0.085, kWalkSteps, 2e-4},
+                                                  {0.15, kWalkSteps, 5e-4},
                                                   {0.07, int64_t{128}, 1e-3}}) {
     const PowerEmaReconstruction result = reconstruct_power_ema(snapshots, sigma_rel, step);
     EXPECT_EQ(result.profile.step, step);
@@ -123,9 +123,6 @@ TEST(PowerEma, ReconstructsAThirdWidth) {
     EXPECT_LE(error, result.relative_error * profile * length) << sigma_rel << " at " << step;
     EXPECT_LE(error, accuracy * expected.abs().max().item<double>()) << sigma_rel << " at " << step;
     EXPECT_EQ(result.tensors.keys(), (std::vector<std::string>{"net.weight"}));
-    ::testing::Test::RecordProperty("error", std::to_string(error));
-    std::printf("sigma_rel %g step %d: error %.3g, bound %.3g\n", sigma_rel, static_cast<int>(step), error,
-                result.relative_error * profile * length);
   }
 }
 
