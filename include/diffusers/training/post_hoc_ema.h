@@ -89,7 +89,8 @@ struct PowerEmaSnapshot {
 std::vector<PowerEmaSnapshot> list_power_ema_snapshots(const std::string& folder);
 
 struct PowerEmaSolution {
-  /// One for each profile.
+  /// One for each profile. They add up to 1 only as far as the combined profile fits: with two snapshots of
+  /// each width the sum may be off by some percent, with sixteen by 1e-4.
   std::vector<double> coefficients;
   /// Distance of the combined profile from the wanted one, relative to the length of that (both in L2).
   double relative_error = 0.0;
