@@ -5,6 +5,7 @@
 #include <diffusers/training/ema.h>
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "core/format.h"
 

@@ -4,6 +4,7 @@
 #include <diffusers/training/grad_scaler.h>
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "core/format.h"
 #include "training/tensor_lists.h"

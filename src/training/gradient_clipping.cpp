@@ -3,6 +3,7 @@
 #include <diffusers/training/gradient_clipping.h>
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "core/format.h"
 #include "training/tensor_lists.h"

@@ -6,6 +6,7 @@
 #include <diffusers/training/lit_ema.h>
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "core/format.h"
 

@@ -8,6 +8,7 @@
 #include <diffusers/training/optimizer.h>
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "core/format.h"
 #include "training/tensor_lists.h"

@@ -9,6 +9,7 @@
 #include <diffusers/training/post_hoc_ema.h>
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "core/format.h"
 
