@@ -94,10 +94,15 @@
 #include <diffusers/training/data_parallel.h>
 #include <diffusers/training/diffusion_task.h>
 #include <diffusers/training/ema.h>
+#include <diffusers/training/grad_scaler.h>
+#include <diffusers/training/gradient_clipping.h>
+#include <diffusers/training/lit_ema.h>
 #include <diffusers/training/loss_options.h>
 #include <diffusers/training/lr_scheduler.h>
 #include <diffusers/training/objective.h>
 #include <diffusers/training/optimizer.h>
+#include <diffusers/training/parameter_groups.h>
+#include <diffusers/training/post_hoc_ema.h>
 #include <diffusers/training/progress.h>
 #include <diffusers/training/pyramid_noise.h>
 #include <diffusers/training/task.h>

@@ -5,6 +5,7 @@
 #include <diffusers/training/ema.h>
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "core/format.h"
 
@@ -98,10 +99,21 @@ void EMAModel::restore(const std::vector<Tensor>& parameters) {
   stored_params_.clear();
 }
 
-void EMAModel::to(at::Device device, std::optional<at::ScalarType> dtype) {
-  for (Tensor& shadow : shadow_params_)
-    shadow =
-        dtype && at::isFloatingType(shadow.scalar_type()) ? shadow.to(device, *dtype) : shadow.to(device);
+void EMAModel::to(std::optional<at::Device> device, std::optional<at::ScalarType> dtype, bool non_blocking) {
+  for (Tensor& shadow : shadow_params_) {
+    const bool is_converted = dtype && at::isFloatingType(shadow.scalar_type());
+    shadow = shadow.to(device.value_or(shadow.device()), is_converted ? *dtype : shadow.scalar_type(),
+                       non_blocking);
+  }
+}
+
+void EMAModel::pin_memory() {
+  require(at::hasCUDA(), "EMAModel::pin_memory: there is no CUDA device to transfer to");
+  for (Tensor& shadow : shadow_params_) {
+    require(shadow.device().is_cpu(), "EMAModel::pin_memory: the average lies on {}, expected cpu",
+            shadow.device().str());
+    shadow = shadow.pin_memory();
+  }
 }
 
 void EMAModel::load_state(const EMAModelState& state) {

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include <diffusers/core/tensor.h>
@@ -34,6 +35,12 @@ class EMAModel {
   /// @throws ConfigError naming the field and its value
   explicit EMAModel(const std::vector<Tensor>& parameters, const EMAModelConfig& config = {});
 
+  /// The average that lies in a model folder with its state in `config.json`, as `save_ema_state` and
+  /// Python's `EMAModel.save_pretrained` leave it. What `config.json` does not say is as in a new average.
+  /// @param named_parameters the model's, in the order in which `step` will get them
+  /// @throws FileError, ConfigError or TensorError
+  static EMAModel from_pretrained(const std::string& folder, const TensorMap& named_parameters);
+
   /// Moves the average towards the parameters; those that do not require a gradient are copied.
   void step(const std::vector<Tensor>& parameters);
   /// 0 up to update_after_step + 1; then 1 - (1 + step / inv_gamma)^-power with warm-up, else (1 + step) /
@@ -51,8 +58,13 @@ class EMAModel {
   void store(const std::vector<Tensor>& parameters);
   /// Puts back what `store` kept. @throws Error if nothing is stored
   void restore(const std::vector<Tensor>& parameters);
-  /// Moves the average.
-  void to(at::Device device, std::optional<at::ScalarType> dtype = std::nullopt);
+  /// Moves the average, or converts it; integral tensors keep their dtype. An average on the CPU of
+  /// parameters on another device costs that device no memory, and a copy each step.
+  void to(std::optional<at::Device> device, std::optional<at::ScalarType> dtype = std::nullopt,
+          bool non_blocking = false);
+  /// Moves an average that lies on the CPU into pinned memory, for faster transfers.
+  /// @throws Error without a CUDA device, or if the average lies elsewhere
+  void pin_memory();
 
   EMAModelState state() const { return {config_, optimization_step_}; }
   /// @throws ConfigError for a state that no average can have
@@ -70,5 +82,12 @@ class EMAModel {
   int64_t optimization_step_ = 0;
   double cur_decay_value_ = 0.0;
 };
+
+/// Writes the state into `config.json` of a folder in which a model with averaged weights was saved, under
+/// the keys by which Python's `EMAModel.from_pretrained` finds it.
+void save_ema_state(const EMAModelState& state, const std::string& folder);
+
+/// What `config.json` of a folder says of an average; the defaults where it says nothing.
+EMAModelState load_ema_state(const std::string& folder);
 
 }  // namespace diffusers

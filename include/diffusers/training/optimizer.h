@@ -2,7 +2,9 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -10,48 +12,73 @@
 #include <diffusers/core/enum_names.h>
 #include <diffusers/core/tensor.h>
 #include <diffusers/core/tensor_map.h>
+#include <diffusers/training/grad_scaler.h>
+#include <diffusers/training/gradient_clipping.h>
 
 #include <ATen/core/Tensor.h>
 
 namespace diffusers {
 
-/// The update rule of an `Optimizer`. `kAdam` adds the weight decay to the gradient, `kAdamW` shrinks the
-/// weights.
-enum class OptimizerType { kAdamW, kAdam, kSGD };
+/// The update rule of an `Optimizer`. `kAdam` adds the weight decay to the gradient, as `kSGD` does;
+/// `kAdamW`, `kLion` (Chen et al. 2023, arXiv 2302.06675) and `kAdafactor` (Shazeer and Stern 2018, arXiv
+/// 1804.04235) shrink the weights.
+enum class OptimizerType { kAdamW, kAdam, kSGD, kLion, kAdafactor };
 
 template <>
 struct EnumNames<OptimizerType> {
-  static constexpr std::array<std::pair<OptimizerType, std::string_view>, 3> kTable{{
+  static constexpr std::array<std::pair<OptimizerType, std::string_view>, 5> kTable{{
       {OptimizerType::kAdamW, "adamw"},
       {OptimizerType::kAdam, "adam"},
       {OptimizerType::kSGD, "sgd"},
+      {OptimizerType::kLion, "lion"},
+      {OptimizerType::kAdafactor, "adafactor"},
   }};
 };
 
-/// Options of `torch.optim.AdamW`, `Adam` and `SGD` under their names; betas, eps and amsgrad are Adam's,
-/// momentum, dampening and nesterov SGD's.
+/// Options of `torch.optim.AdamW`, `Adam`, `SGD` and `Adafactor` under their names, and Lion's. The defaults
+/// are AdamW's; those of another type: `default_optimizer_config`. An option that the type does not know is
+/// an error if it was changed; a beta1 of 0.95 passes everywhere, since the flags of the training scripts
+/// always have it.
 struct OptimizerConfig {
   OptimizerType type = OptimizerType::kAdamW;
+  /// Adafactor: the largest relative step size; a step t moves a parameter by about min(lr, 1 / sqrt(t))
+  /// times its root mean square.
   double lr = 1e-3;
-  double beta1 = 0.9;
-  double beta2 = 0.999;
-  double eps = 1e-8;
+  double beta1 = 0.9;    ///< AdamW, Adam, Lion
+  double beta2 = 0.999;  ///< AdamW, Adam, Lion
+  double eps = 1e-8;     ///< AdamW, Adam
   double weight_decay = 1e-2;
-  bool amsgrad = false;
-  double momentum = 0.0;
-  double dampening = 0.0;
-  bool nesterov = false;
+  bool amsgrad = false;                       ///< AdamW, Adam
+  double momentum = 0.0;                      ///< SGD
+  double dampening = 0.0;                     ///< SGD
+  bool nesterov = false;                      ///< SGD
+  double beta2_decay = -0.8;                  ///< Adafactor: step t averages with beta2 = 1 - t^beta2_decay
+  std::optional<double> eps1 = std::nullopt;  ///< Adafactor, eps[0]: the least root mean square of a
+                                              ///< gradient. None: the machine epsilon of the dtype
+  double eps2 = 1e-3;  ///< Adafactor, eps[1]: the least root mean square of a parameter
+  double d = 1.0;      ///< Adafactor: the largest root mean square of an update
 };
+
+/// The defaults of the class: of `torch.optim`, or of the paper for Lion (lr 1e-4, betas 0.9 and 0.99).
+OptimizerConfig default_optimizer_config(OptimizerType type);
 
 /// Parameters that share a learning rate and a weight decay; what is not given is the optimizer's.
 struct ParameterGroup {
   std::vector<Tensor> params;
   std::optional<double> lr = std::nullopt;
   std::optional<double> weight_decay = std::nullopt;
+  /// What the learning rate, the group's or the optimizer's, is multiplied with.
+  double lr_factor = 1.0;
+  /// Empty, or one name for each parameter: the keys of the optimizer's state then begin with it, and the
+  /// state can be loaded into other groups of the same parameters.
+  std::vector<std::string> names = {};
 };
 
-/// torch.optim.AdamW, Adam or SGD through LibTorch's fused kernels: one call a step for each group, device
-/// and dtype. Parameters without a gradient are left alone, as in Python.
+class UpdateRule;
+
+/// torch.optim.AdamW, Adam and SGD through LibTorch's fused kernels, one call a step for each group, device
+/// and dtype; Lion and torch.optim.Adafactor by tensor operations. No rule makes the host wait for the
+/// device. Parameters without a gradient are left alone, as in Python.
 class Optimizer {
  public:
   /// @throws ConfigError naming the option and its value; TensorError for a parameter that cannot be trained
@@ -60,74 +87,32 @@ class Optimizer {
 
   /// @param lr_factor what the learning rate of every group is multiplied with (see get_scheduler)
   /// @param found_inf float32, one element, on the parameters' device: where it is 1, the step is skipped
-  /// there, without
-  ///        the host ever reading it
+  ///        there, without the host ever reading it
   void step(double lr_factor = 1.0, const Tensor& found_inf = {});
   /// Drops the gradients (Python: `zero_grad(set_to_none=True)`).
   void zero_grad();
 
   const std::vector<ParameterGroup>& param_groups() const { return groups_; }
-  /// The learning rate of a group, before the factor.
+  /// The learning rate of a group, its own factor included, before the factor of `step`.
   double lr(std::size_t group = 0) const;
   const OptimizerConfig& config() const { return config_; }
 
-  /// The moments and step counts: "<number of the parameter>.exp_avg", ".exp_avg_sq", ".max_exp_avg_sq",
-  /// ".step" or
-  /// ".momentum_buffer", of the parameters that were stepped. The tensors are the optimizer's own.
+  /// The moments and step counts of the parameters that were stepped, under torch.optim's names:
+  /// "<parameter>.step", ".exp_avg", ".exp_avg_sq", ".max_exp_avg_sq", ".momentum_buffer", ".row_var",
+  /// ".col_var", ".variance", where <parameter> is the name that its group gives it, or its number over all
+  /// groups. The tensors are the optimizer's own.
   TensorMap state_dict() const;
   /// @throws TensorError naming the entry that is missing, unknown or of another shape
   void load_state_dict(const TensorMap& state);
 
  private:
-  struct ParameterState {
-    Tensor step, exp_avg, exp_avg_sq, max_exp_avg_sq, momentum_buffer;
-  };
-  struct Batch;
-
-  void prepare_state(const Tensor& parameter, ParameterState& state) const;
-  void update(const Batch& batch, double lr, double weight_decay, const Tensor& found_inf) const;
+  using State = std::vector<std::pair<std::string_view, Tensor>>;
 
   OptimizerConfig config_;
+  std::shared_ptr<const UpdateRule> rule_;
   std::vector<ParameterGroup> groups_;
-  std::vector<ParameterState> states_;  // by the number of the parameter over all groups
-};
-
-/// Scales the gradients in place so that their common norm is at most `max_norm`
-/// (torch.nn.utils.clip_grad_norm_), without the host reading anything.
-/// @return the norm before scaling, 0-dim float32; 0 if there are no gradients
-Tensor clip_grad_norm_(const std::vector<Tensor>& parameters, double max_norm, double norm_type = 2.0);
-
-/// The common norm of the gradients, 0-dim; what `clip_grad_norm_` returns.
-Tensor get_total_grad_norm(const std::vector<Tensor>& parameters, double norm_type = 2.0);
-
-struct GradScalerConfig {
-  double init_scale = 65536.0;
-  double growth_factor = 2.0;
-  double backoff_factor = 0.5;
-  int64_t growth_interval = 2000;
-};
-
-/// Loss scaling for float16 (torch.amp.GradScaler), all on the device.
-class GradScaler {
- public:
-  explicit GradScaler(at::Device device, const GradScalerConfig& config = {});
-
-  /// The loss times the scale.
-  Tensor scale(const Tensor& loss) const;
-  /// Divides the gradients by the scale.
-  /// @return float32 `[1]`: 1 if one of them was not finite, else 0
-  Tensor unscale_(const std::vector<Tensor>& parameters) const;
-  /// Shrinks the scale after an overflow, doubles it after `growth_interval` steps without one.
-  void update(const Tensor& found_inf);
-  const Tensor& get_scale() const { return scale_; }
-
-  TensorMap state_dict() const;
-  void load_state_dict(const TensorMap& state);
-
- private:
-  GradScalerConfig config_;
-  Tensor scale_;
-  Tensor growth_tracker_;
+  std::vector<std::string> keys_;  // by the number of the parameter over all groups
+  std::vector<State> states_;      // likewise; empty until the first step
 };
 
 }  // namespace diffusers

@@ -1,0 +1,140 @@
+#include <string>
+#include <vector>
+
+#include <diffusers/training/parameter_groups.h>
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+#include <torch/nn/modules/normalization.h>
+
+#include "support/golden.h"
+#include "training/tiny_model.h"
+
+namespace diffusers {
+namespace {
+
+using test::expect_equal;
+using test::expect_throws_with;
+
+/// Linear layers, a norm and an embedding, nested.
+struct NestedNetImpl : torch::nn::Module {
+  NestedNetImpl() {
+    tokens = register_module("tokens", torch::nn::Embedding(5, 4));
+    down = register_module("down", test::TinyNet());
+    norm = register_module("norm", torch::nn::GroupNorm(torch::nn::GroupNormOptions(2, 4)));
+    scale = register_parameter("scale", at::ones({}));
+    bias = register_parameter("bias", at::ones({1, 4, 1}));
+  }
+  torch::nn::Embedding tokens{nullptr};
+  test::TinyNet down{nullptr};
+  torch::nn::GroupNorm norm{nullptr};
+  Tensor scale, bias;
+};
+TORCH_MODULE(NestedNet);
+
+std::vector<std::string> trained_names(const torch::nn::Module& module) {
+  std::vector<std::string> names;
+  for (const auto& parameter : module.named_parameters())
+    if (parameter.value().requires_grad()) names.push_back(parameter.key());
+  return names;
+}
+
+TEST(MatchesPattern, TakesStarsAndQuestionMarks) {
+  const auto fits = [](const char* pattern, const char* name) { return matches_pattern(name, pattern); };
+  EXPECT_TRUE(fits("down_blocks.*.attentions.*", "down_blocks.1.attentions.0.proj_in.weight"));
+  EXPECT_FALSE(fits("down_blocks.*.attentions.*", "up_blocks.1.attentions.0.proj_in.weight"));
+  EXPECT_FALSE(fits("down_blocks.*.attentions", "down_blocks.1.attentions.0"));
+  EXPECT_TRUE(fits("*.bias", "conv_in.bias"));
+  EXPECT_FALSE(fits("*.bias", "bias"));
+  EXPECT_TRUE(fits("*", ""));
+  EXPECT_TRUE(fits("a?c", "a.c"));
+  EXPECT_FALSE(fits("a?c", "ac"));
+  EXPECT_FALSE(fits("conv", "conv_in"));
+  EXPECT_TRUE(fits("*aab*", "aaaab"));
+  EXPECT_TRUE(fits("**b", "ab"));
+  EXPECT_FALSE(fits("", "a"));
+  EXPECT_FALSE(fits("a", ""));
+  // A pattern for which a matcher that tries every way would take forever.
+  EXPECT_FALSE(fits("*a*a*a*a*a*a*a*a*a*a*b", std::string(200, 'a').c_str()));
+}
+
+TEST(NoDecay, IsForBiasesNormsAndEmbeddings) {
+  const NestedNet net;
+  EXPECT_EQ(no_decay_names(*net),
+            (std::vector<std::string>{"scale", "bias", "tokens.weight", "down.conv_in.bias", "down.time.bias",
+                                      "down.conv_out.bias", "norm.weight", "norm.bias"}));
+  // Every name is one of a parameter.
+  for (const std::string& name : no_decay_names(*net)) EXPECT_TRUE(net->named_parameters().contains(name));
+}
+
+TEST(MakeParameterGroups, LetsLaterRulesOverrideEachOption) {
+  NestedNet net;
+  freeze_parameters(*net, {"down.time.*"});
+  const std::vector<ParameterGroup> groups = make_parameter_groups(
+      net->named_parameters(), {{.patterns = {"down.*"}, .lr_factor = 0.1, .weight_decay = 0.5},
+                                {.patterns = {"*.conv_out.*"}, .lr = 3e-3},
+                                no_decay_rule(*net)});
+  std::vector<std::string> seen;
+  for (const ParameterGroup& group : groups) {
+    ASSERT_EQ(group.names.size(), group.params.size());
+    for (std::size_t i = 0; i < group.names.size(); ++i) {
+      const std::string& name = group.names[i];
+      seen.push_back(name);
+      EXPECT_TRUE(group.params[i].is_same(net->named_parameters()[name]));
+      const bool is_down = name.starts_with("down.");
+      EXPECT_EQ(group.lr_factor, is_down ? 0.1 : 1.0) << name;
+      EXPECT_EQ(group.lr.value_or(0), name.starts_with("down.conv_out") ? 3e-3 : 0) << name;
+      // Everything outside "down" is a bias, a norm or an embedding.
+      EXPECT_EQ(group.weight_decay.value_or(-1), name.ends_with(".weight") && is_down ? 0.5 : 0.0) << name;
+    }
+  }
+  EXPECT_EQ(seen.size(), trained_names(*net).size());
+  EXPECT_EQ(groups.size(), 5U);
+  const Optimizer optimizer(groups, {.lr = 1e-2});
+  for (std::size_t i = 0; i < groups.size(); ++i)
+    EXPECT_DOUBLE_EQ(optimizer.lr(i), groups[i].lr.value_or(1e-2) * groups[i].lr_factor);
+}
+
+TEST(MakeParameterGroups, KeepsMomentsWithTheirParametersWhenRulesChange) {
+  NestedNet net;
+  for (const auto& parameter : net->named_parameters()) {
+    parameter.value().mutable_grad() =
+        at::full_like(parameter.value(), static_cast<double>(parameter.key().size()));
+  }
+  Optimizer before(make_parameter_groups(net->named_parameters(), {}));
+  before.step();
+  Optimizer after(make_parameter_groups(net->named_parameters(), {no_decay_rule(*net)}));
+  after.load_state_dict(before.state_dict());
+  for (const auto& [name, tensor] : before.state_dict())
+    expect_equal(after.state_dict().at(name), tensor, name);
+  EXPECT_NEAR(after.state_dict().at("norm.bias.exp_avg")[0].item<double>(), 0.1 * 9, 1e-6);
+}
+
+TEST(FreezeParameters, StopsAndLetsPass) {
+  NestedNet net;
+  EXPECT_EQ(train_only(*net, {"down.conv*", "scale"}), 5);
+  EXPECT_EQ(trained_names(*net),
+            (std::vector<std::string>{"scale", "down.conv_in.weight", "down.conv_in.bias",
+                                      "down.conv_out.weight", "down.conv_out.bias"}));
+  EXPECT_EQ(freeze_parameters(*net, {"*.bias"}), 4);
+  EXPECT_EQ(trained_names(*net),
+            (std::vector<std::string>{"scale", "down.conv_in.weight", "down.conv_out.weight"}));
+}
+
+TEST(FreezeParameters, NamesAPatternThatFitsNothing) {
+  NestedNet net;
+  const auto all = trained_names(*net);
+  expect_throws_with<ConfigError>([&] { freeze_parameters(*net, {"down.*", "up.*"}); }, "\"up.*\"");
+  expect_throws_with<ConfigError>([&] { train_only(*net, {"down.*", "mid"}); }, "\"mid\"");
+  expect_throws_with<ConfigError>([&] { train_only(*net, {}); }, "no patterns");
+  expect_throws_with<ConfigError>(
+      [&] { make_parameter_groups(net->named_parameters(), {{.patterns = {"*.bais"}}}); }, "\"*.bais\"");
+  // Nothing was changed by the calls that failed.
+  EXPECT_EQ(trained_names(*net), all);
+  freeze_parameters(*net, {"*"});
+  expect_throws_with<ConfigError>([&] { make_parameter_groups(net->named_parameters(), {}); },
+                                  "requires a gradient");
+}
+
+}  // namespace
+}  // namespace diffusers
