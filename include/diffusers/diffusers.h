@@ -99,7 +99,9 @@
 #include <diffusers/training/objective.h>
 #include <diffusers/training/optimizer.h>
 #include <diffusers/training/progress.h>
+#include <diffusers/training/report.h>
 #include <diffusers/training/task.h>
+#include <diffusers/training/tensorboard.h>
 #include <diffusers/training/trainable_model.h>
 #include <diffusers/training/trainer.h>
 #include <diffusers/training/training_config.h>
