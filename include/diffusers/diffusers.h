@@ -105,7 +105,9 @@
 #include <diffusers/training/post_hoc_ema.h>
 #include <diffusers/training/progress.h>
 #include <diffusers/training/pyramid_noise.h>
+#include <diffusers/training/report.h>
 #include <diffusers/training/task.h>
+#include <diffusers/training/tensorboard.h>
 #include <diffusers/training/timestep_sampler.h>
 #include <diffusers/training/trainable_model.h>
 #include <diffusers/training/trainer.h>

@@ -70,10 +70,8 @@ at::Tensor upright(const at::Tensor& image, int orientation) {
 
 }  // namespace
 
-void save_image(const at::Tensor& image, const std::string& path) {
+std::string encode_png(const at::Tensor& image) {
   require_image(image, /*is_batch=*/false);
-  require<FileError>(path.ends_with(".png"),
-                     "{}: images are written as PNG, expected a name that ends with .png", escaped(path));
   at::Tensor bytes = image.detach().cpu();
   if (bytes.dim() == 4) bytes = bytes[0];
   if (bytes.is_floating_point())
@@ -82,7 +80,13 @@ void save_image(const at::Tensor& image, const std::string& path) {
   RawImage raw{bytes.size(1), bytes.size(0), bytes.size(2), 1, {}};
   const auto* data = bytes.const_data_ptr<uint8_t>();
   raw.pixels.assign(data, data + bytes.numel());
-  write_file_atomically(path, encode_png(raw, path));
+  return encode_png(raw, describe(image));
+}
+
+void save_image(const at::Tensor& image, const std::string& path) {
+  require<FileError>(path.ends_with(".png"),
+                     "{}: images are written as PNG, expected a name that ends with .png", escaped(path));
+  write_file_atomically(path, encode_png(image));
 }
 
 at::Tensor make_grid(const at::Tensor& images, const ImageGridOptions& options) {

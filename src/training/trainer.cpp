@@ -167,7 +167,7 @@ TrainingResult TrainingRun::run() {
   remove_temporary_files(config_.output_dir);
   if (!resume()) start_fresh();
   first_step_ = global_step_;
-  metrics_ = std::make_unique<MetricsLog>(join_path(config_.output_dir, "metrics.csv"), global_step_);
+  metrics_ = std::make_unique<MetricsLog>(config_.output_dir, global_step_);
   display_ = std::make_unique<ProgressDisplay>(config_.progress_bar, total_steps_);
 
   const DeterministicScope deterministic(config_.deterministic);

@@ -7,6 +7,8 @@
     run.py --environment DIR models --program interop_models         the same for a Stable Diffusion pipeline and others
     run.py --environment DIR full-size --program interop_full_size   the same for Stable Diffusion 1.5 at its size
     run.py --environment DIR text --program interop_text             the same for tokenizers with CLIP's vocabulary
+    run.py --environment DIR observability --program interop_observability
+                                                                     TensorBoard and a browser see a training
     run.py --environment DIR mutations --program interop_verdicts    both take and refuse the same damaged files
 
 Ends with 77 (ctest: skipped) where the environment is missing and cannot be made, for want of network or pip.
@@ -28,7 +30,7 @@ PACKAGES = ["diffusers==0.42.1", "transformers>=5,<6", "accelerate", "safetensor
 TORCH = "torch==2.11.0"
 SKIPPED = 77
 # Imports everything that the scripts need, and so tells a whole environment from half of one.
-PROBE = ("import diffusers, transformers, accelerate, safetensors, scipy, torchsde, PIL, torch; "
+PROBE = ("import diffusers, transformers, accelerate, safetensors, scipy, torchsde, PIL, tensorboard, torch; "
          "assert diffusers.__version__ == '0.42.1'")
 
 
@@ -167,7 +169,8 @@ def main():
     parser.add_argument("--environment", type=pathlib.Path, required=True)
     parser.add_argument("--torch-site", type=pathlib.Path, help="site-packages that holds torch")
     parser.add_argument("action",
-                        choices=["environment", "goldens", "exchange", "full-size", "models", "mutations", "text"])
+                        choices=["environment", "goldens", "exchange", "full-size", "models", "mutations",
+                                 "observability", "text"])
     parser.add_argument("--only", help="goldens: one script, without .py")
     parser.add_argument("--program", type=pathlib.Path, help="the C++ side of all but environment and goldens")
     arguments = parser.parse_args()
@@ -185,8 +188,8 @@ def main():
         return full_size(arguments.environment, arguments.program)
     if arguments.action == "text":
         return text(arguments.environment, arguments.program)
-    if arguments.action == "mutations":
-        return run_python(arguments.environment, HERE / "mutations.py", "--program", arguments.program)
+    if arguments.action in ("mutations", "observability"):
+        return run_python(arguments.environment, HERE / f"{arguments.action}.py", "--program", arguments.program)
     print(f"Python diffusers 0.42.1: {arguments.environment}")
     return 0
 

@@ -9,7 +9,6 @@
 #include <diffusers/training/ema.h>
 #include <diffusers/training/lr_scheduler.h>
 #include <diffusers/training/optimizer.h>
-#include <diffusers/training/progress.h>
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
@@ -259,31 +258,6 @@ TEST(Sha256, MatchesTheStandardsVectors) {
   Sha256 million;
   for (int i = 0; i < 1000; ++i) million.update(std::string(1000, 'a'));
   EXPECT_EQ(million.hex_digest(), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
-}
-
-TEST(Progress, FormatsDurations) {
-  EXPECT_EQ(format_duration(7.4), "0:07");
-  EXPECT_EQ(format_duration(187), "3:07");
-  EXPECT_EQ(format_duration(3765), "1:02:45");
-  EXPECT_EQ(format_duration(std::nan("")), "?");
-}
-
-TEST(MetricsLog, ContinuesFromTheResumedStep) {
-  const test::TemporaryFolder folder;
-  const std::string path = folder / "metrics.csv";
-  {
-    MetricsLog log(path, 0);
-    for (int64_t step = 10; step <= 50; step += 10)
-      log.append({.step = step, .loss = 1.0 / static_cast<double>(step)});
-  }
-  MetricsLog log(path, 30);
-  EXPECT_EQ(log.steps(), (std::vector<double>{10, 20, 30}));
-  log.append({.step = 40, .loss = 0.5});
-  EXPECT_EQ(log.losses().back(), 0.5);
-  const std::string text = read_text_file(path);
-  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 5);
-  log.save_loss_chart(folder / "loss.svg");
-  EXPECT_TRUE(file_exists(folder / "loss.svg"));
 }
 
 }  // namespace

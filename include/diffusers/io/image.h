@@ -15,6 +15,10 @@ namespace diffusers {
 /// @throws TensorError, FileError
 void save_image(const at::Tensor& image, const std::string& path);
 
+/// The bytes of the file that `save_image` writes.
+/// @throws TensorError
+std::string encode_png(const at::Tensor& image);
+
 struct ImageGridOptions {
   int64_t columns = 8;
   int64_t padding = 2;     ///< pixels around and between the images

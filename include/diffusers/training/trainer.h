@@ -36,13 +36,6 @@ struct PreviewContext {
   std::function<bool()> stop_requested;
 };
 
-/// The loss on held-out data, with the same examples, noise and timesteps each time.
-struct ValidationResult {
-  int64_t step = 0;
-  double loss = 0.0;               ///< mean over the examples
-  std::vector<double> bin_losses;  ///< by the place in the noise schedule, from the least noise to the most
-};
-
 /// What `Trainer::train` did.
 struct TrainingResult {
   int64_t global_step = 0;
