@@ -1,14 +1,21 @@
 # Targets that do a whole job.
 
-# mnist: trains on MNIST and draws samples.png (`cmake --workflow --preset mnist`).
+# mnist, mnist_conditional: train on MNIST and draw samples.png (`cmake --workflow --preset mnist`), the second one with
+# labels and classifier-free guidance.
 set(DIFFUSERS_MNIST_OUTPUT "${PROJECT_SOURCE_DIR}/out/mnist" CACHE PATH "Where the target mnist writes")
-if(TARGET train_mnist)
+set(DIFFUSERS_MNIST_CONDITIONAL_OUTPUT "${PROJECT_SOURCE_DIR}/out/mnist_conditional"
+    CACHE PATH "Where the target mnist_conditional writes")
+function(diffusers_add_training name output)
   add_custom_target(
-    mnist
-    COMMAND train_mnist --output_dir "${DIFFUSERS_MNIST_OUTPUT}" --overwrite_output_dir
+    ${name}
+    COMMAND train_mnist ${ARGN} --output_dir "${output}" --overwrite_output_dir
     WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}"
-    COMMENT "Training on MNIST; pictures go to ${DIFFUSERS_MNIST_OUTPUT}"
+    COMMENT "Training on MNIST; pictures go to ${output}"
     USES_TERMINAL VERBATIM)
+endfunction()
+if(TARGET train_mnist)
+  diffusers_add_training(mnist "${DIFFUSERS_MNIST_OUTPUT}")
+  diffusers_add_training(mnist_conditional "${DIFFUSERS_MNIST_CONDITIONAL_OUTPUT}" --class_conditional)
 endif()
 
 # format: rewrites the sources in the style that the test `style` asks for.

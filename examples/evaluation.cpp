@@ -83,7 +83,7 @@ double frechet_distance(const torch::Tensor& a, const torch::Tensor& b) {
 }
 
 Evaluation evaluate_samples(const torch::Tensor& samples, const Dataset& train, const Dataset& test,
-                            const std::string& cache_file) {
+                            const std::string& cache_file, const torch::Tensor& asked) {
   torch::manual_seed(0);  // the same judge whatever was drawn before
   Classifier model;
   if (file_exists(cache_file)) {
@@ -103,12 +103,15 @@ Evaluation evaluate_samples(const torch::Tensor& samples, const Dataset& train, 
   const Seen real = look_at(model, test, test.size());
   const Seen like_samples = look_at(model, train, std::min(samples.size(0), train.size()));
   const torch::Tensor is_right = model->output(real.features).argmax(1).eq(real.labels);
+  std::optional<double> asked_share;
+  if (asked.defined()) asked_share = label.eq(asked.cpu()).to(torch::kDouble).mean().item<double>();
   return {.sure_share = (confidence > 0.9).to(torch::kDouble).mean().item<double>(),
           .distinct_classes = counts.gt(0).sum().item<int64_t>(),
           .per_class = {counts.const_data_ptr<int64_t>(), counts.const_data_ptr<int64_t>() + counts.numel()},
           .frechet_distance = frechet_distance(features, real.features),
           .frechet_of_real = frechet_distance(like_samples.features, real.features),
-          .classifier_accuracy = is_right.to(torch::kDouble).mean().item<double>()};
+          .classifier_accuracy = is_right.to(torch::kDouble).mean().item<double>(),
+          .asked_share = asked_share};
 }
 
 void print_evaluation(const Evaluation& result, int64_t num_samples) {
@@ -120,4 +123,32 @@ void print_evaluation(const Evaluation& result, int64_t num_samples) {
   for (const int64_t count : result.per_class) std::printf(" %lld", static_cast<long long>(count));
   std::printf("\nFrechet distance of its features: %.1f (as many training images: %.1f)\n",
               result.frechet_distance, result.frechet_of_real);
+}
+
+void print_guidance_results(const std::vector<GuidanceResult>& results, int64_t num_samples) {
+  std::printf("%lld samples at each guidance scale, as the classifier sees them:\n",
+              static_cast<long long>(num_samples));
+  std::printf("%8s  %14s  %18s  %16s\n", "guidance", "of their class", "confidence over 0.9",
+              "Frechet distance");
+  for (const GuidanceResult& result : results)
+    std::printf("%8.1f  %12.1f %%  %17.1f %%  %16.1f\n", result.guidance_scale,
+                100 * result.evaluation.asked_share.value_or(0), 100 * result.evaluation.sure_share,
+                result.evaluation.frechet_distance);
+  std::printf("(classifier: %.1f %% right on the test set; as many training images: Frechet distance %.1f)\n",
+              100 * results.front().evaluation.classifier_accuracy,
+              results.front().evaluation.frechet_of_real);
+}
+
+void save_guidance_chart(const std::vector<GuidanceResult>& results, const std::string& path) {
+  ChartSeries asked{.name = "of the asked class"};
+  ChartSeries sure{.name = "classified with confidence over 0.9"};
+  for (const GuidanceResult& result : results) {
+    asked.y.push_back(100 * result.evaluation.asked_share.value_or(0));
+    sure.y.push_back(100 * result.evaluation.sure_share);
+    asked.x.push_back(result.guidance_scale);
+  }
+  sure.x = asked.x;
+  save_line_chart(
+      path, {asked, sure},
+      {.title = "Classifier-free guidance", .x_label = "guidance scale", .y_label = "samples, percent"});
 }

@@ -3,6 +3,7 @@
 // How good are samples? A small classifier, trained here on the same data set, looks at them.
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,17 +27,30 @@ struct Evaluation {
   std::vector<int64_t> per_class;  ///< how many sure samples each class has
   double frechet_distance = 0;  ///< between the features of the samples and of the test set; lower is better
   double frechet_of_real = 0;   ///< the same for as many training images: what a perfect generator would get
-  double classifier_accuracy = 0;  ///< on the test set
+  double classifier_accuracy = 0;     ///< on the test set
+  std::optional<double> asked_share;  ///< share of samples classified as what was asked for
 };
 
 /// The classifier is read from `cache_file`; where there is none, it is trained (under a minute on two cores)
 /// and written.
 /// @param samples `[N, 1, H, W]` in [0, 1], as a pipeline gives them
+/// @param asked int64 `[N]`, the class that each sample was to be of; undefined where none was asked for
 Evaluation evaluate_samples(const torch::Tensor& samples, const diffusers::Dataset& train,
-                            const diffusers::Dataset& test, const std::string& cache_file);
+                            const diffusers::Dataset& test, const std::string& cache_file,
+                            const torch::Tensor& asked = {});
 
 /// Says it in a few lines.
 void print_evaluation(const Evaluation& result, int64_t num_samples);
+
+/// What guidance does: the evaluation of class-conditional samples at one guidance scale.
+struct GuidanceResult {
+  double guidance_scale = 1;
+  Evaluation evaluation;
+};
+/// A table, a row for each guidance scale.
+void print_guidance_results(const std::vector<GuidanceResult>& results, int64_t num_samples);
+/// The same as an SVG chart: shares in percent over guidance scales.
+void save_guidance_chart(const std::vector<GuidanceResult>& results, const std::string& path);
 
 /// Squared Frechet distance of two clouds of points `[N, D]`, each taken as a Gaussian:
 /// |mu_1 - mu_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2))

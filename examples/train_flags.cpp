@@ -53,8 +53,11 @@ Settings full_preset() {
   return settings;
 }
 
+/// Ten digits, and an eleventh class that stands for none of them.
+constexpr int64_t kNumClassEmbeds = 11;
+
 /// What both presets share.
-Settings preset_settings(const std::string& preset) {
+Settings preset_settings(const std::string& preset, bool class_conditional) {
   const bool has_cuda = torch::cuda::is_available();
   Settings settings = preset == "full" || (preset == "auto" && has_cuda) ? full_preset() : cpu_preset();
   settings.device = has_cuda ? torch::kCUDA : torch::kCPU;
@@ -65,6 +68,14 @@ Settings preset_settings(const std::string& preset) {
   settings.training.use_ema = true;
   settings.training.checkpoints_total_limit = 2;
   settings.training.handle_signals = true;
+  if (class_conditional) {
+    settings.model.num_class_embeds = kNumClassEmbeds;
+    settings.training.output_dir = "out/mnist_conditional";
+    settings.training.class_conditional = true;
+    settings.training.class_dropout_prob = 0.1;
+    settings.num_inference_steps = 30;
+    settings.eval_batch_size = 500;
+  }
   return settings;
 }
 
@@ -102,15 +113,17 @@ std::string Settings::data_folder() const {
 Settings parse_flags(int argc, char** argv) {
   const CLI::IsMember presets({"auto", "cpu", "full"});
   std::string preset = "auto";
+  bool class_conditional = false;
   {
     // The preset decides what the other flags change, wherever it stands on the command line.
     CLI::App first;
     first.set_help_flag();
     first.allow_extras();
     first.add_option("--preset", preset)->check(presets);
+    first.add_flag("--class_conditional", class_conditional);
     parse_or_exit(first, argc, argv);
   }
-  Settings settings = preset_settings(preset);
+  Settings settings = preset_settings(preset, class_conditional);
   TrainingConfig& training = settings.training;
   int64_t resolution = 0;
   std::string device = settings.device.str();
@@ -122,6 +135,9 @@ Settings parse_flags(int argc, char** argv) {
                  "epochs; auto: full "
                  "with a CUDA device, else cpu. The defaults below are the preset's")
       ->check(presets);
+  app.add_flag("--class_conditional", class_conditional,
+               "train with labels, draw each class in a column of its own, and say at several guidance "
+               "scales how many samples are of their class; changes defaults as well");
 
   app.option_defaults()->group("Data");
   app.add_option("--dataset", settings.dataset, "mnist, fashion-mnist, or a folder of PNG and JPEG files");
@@ -146,6 +162,10 @@ Settings parse_flags(int argc, char** argv) {
   app.add_option("--ddim_eta", settings.eta, "noise of the DDIM sampler: 0 draws none, 1 as much as DDPM");
   app.add_option("--temperature", settings.temperature,
                  "factor on that noise: below 1 the samples are more typical and less various");
+  app.add_option("--guidance_scale", settings.guidance_scale,
+                 "class-conditional: of the pictures; 1 or less: no guidance");
+  app.add_option("--class_dropout_prob", training.class_dropout_prob,
+                 "class-conditional: share of labels replaced by \"no class\", which guidance needs");
   add_choice(app, "--ddpm_beta_schedule", settings.scheduler.beta_schedule);
   app.add_option("--snr_gamma", training.snr_gamma, "min-SNR weighting of the loss; the paper recommends 5");
   app.add_option("--noise_offset", training.noise_offset);
@@ -198,6 +218,7 @@ Settings parse_flags(int argc, char** argv) {
   settings.device = torch::Device(device);
   if (!settings.device.is_cpu() && app.count("--cpu_data_parallel") == 0) training.cpu_data_parallel = 1;
   if (!model_config.empty()) read_model(model_config, settings.model);
+  if (class_conditional) settings.model.num_class_embeds = kNumClassEmbeds;
   if (!settings.is_idx()) settings.model.in_channels = settings.model.out_channels = 3;
   if (resolution == 0) resolution = settings.is_idx() ? 28 : 64;
   settings.model.sample_size = resolution;

@@ -17,11 +17,13 @@ struct Settings {
   int64_t num_inference_steps = 100;
   double eta = 1.0;
   double temperature = 0.8;
+  double guidance_scale = 3.0;  ///< of class-conditional samples
 
   diffusers::UNet2DModelConfig model = {};
   diffusers::DDPMSchedulerConfig scheduler = {};
   diffusers::TrainingConfig training = {};
 
+  bool is_class_conditional() const { return training.class_conditional.value_or(false); }
   bool is_idx() const { return dataset == "mnist" || dataset == "fashion-mnist"; }
   std::string data_folder() const;
 };
