@@ -16,7 +16,7 @@ void require_above_zero(double value, const char* key) {
                        value);
 }
 
-void require_at_least_zero(double value, const char* key) {
+void require_not_negative(double value, const char* key) {
   require<ConfigError>(std::isfinite(value) && value >= 0, "{} is {}, expected a finite number of at least 0",
                        key, value);
 }
@@ -105,14 +105,14 @@ void validate_weighting(const DiffusionLossOptions& options) {
   require<ConfigError>(!options.snr_gamma || takes_gamma,
                        "snr_gamma is {}, but weighting is \"{}\"; min_snr and soft_min_snr take it",
                        options.snr_gamma.value_or(0), enum_name(weighting));
-  require_at_least_zero(options.p2_gamma, "p2_gamma");
+  require_not_negative(options.p2_gamma, "p2_gamma");
   require_above_zero(options.p2_k, "p2_k");
   require_above_zero(options.sigma_data, "sigma_data");
-  require_at_least_zero(options.l_simple_weight, "l_simple_weight");
-  require_at_least_zero(options.original_elbo_weight, "original_elbo_weight");
+  require_not_negative(options.l_simple_weight, "l_simple_weight");
+  require_not_negative(options.original_elbo_weight, "original_elbo_weight");
   require<ConfigError>(options.l_simple_weight > 0 || options.original_elbo_weight > 0,
                        "l_simple_weight and original_elbo_weight are both 0: there is nothing to minimise");
-  if (options.vlb_weight) require_at_least_zero(*options.vlb_weight, "vlb_weight");
+  if (options.vlb_weight) require_not_negative(*options.vlb_weight, "vlb_weight");
 }
 
 }  // namespace diffusers
