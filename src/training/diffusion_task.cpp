@@ -9,10 +9,10 @@
 #include <diffusers/training/diffusion_task.h>
 
 #include <ATen/ATen.h>
-#include <torch/nn/modules/dropout.h>
 
 #include "core/format.h"
 #include "core/json.h"
+#include "training/task_inputs.h"
 
 namespace diffusers {
 namespace {
@@ -47,20 +47,6 @@ Tensor flow_timesteps(const Scheduler& scheduler) {
       "FlowMatchEulerDiscreteScheduler has",
       scheduler.class_name(), describe(timesteps), scheduler.num_train_timesteps());
   return timesteps.to(at::kCPU, at::kFloat);
-}
-
-/// Threads that draw from one generator draw in another order each time.
-void require_no_dropout(TrainableModel& model, int64_t parts) {
-  double dropout = 0.0;
-  if (const std::string config = model.config_json(); !config.empty())
-    dropout = parse_json(config, "config_json() of the model").value("dropout", 0.0);
-  for (const auto& module : model.module().modules())
-    if (const auto* layer = module->as<torch::nn::DropoutImpl>())
-      dropout = std::max(dropout, layer->options.p());
-  require<ConfigError>(dropout == 0,
-                       "cpu_data_parallel is {}, but the model has dropout {}, whose random numbers would be "
-                       "drawn in another order each time",
-                       parts, dropout);
 }
 
 }  // namespace
@@ -136,24 +122,9 @@ Tensor DiffusionTask::flow_timesteps_at(const Tensor& drawn) {
 }
 
 void DiffusionTask::configure_labels(const TrainingConfig& config) {
-  TrainableModel& model = *models_[0].model;
   class_conditional_ = config.class_conditional;
   class_dropout_prob_ = config.class_dropout_prob;
-  require<ConfigError>(
-      !class_conditional_.value_or(false) || model.takes_class_labels(),
-      "class_conditional is true, but the model has no class embedding (num_class_embeds, class_embed_type)");
-  if (class_dropout_prob_ == 0) return;
-  require<ConfigError>(class_conditional_.value_or(true) && model.takes_class_labels(),
-                       "class_dropout_prob is {}, but the model is given no class labels",
-                       class_dropout_prob_);
-  const std::string text = model.config_json();
-  const Json config_of_model = text.empty() ? Json::object() : parse_json(text, "config_json() of the model");
-  require<ConfigError>(config_of_model.contains("num_class_embeds") &&
-                           config_of_model.at("num_class_embeds").is_number_integer(),
-                       "class_dropout_prob is {}, but the model's config has no num_class_embeds, whose last "
-                       "class would stand for no class",
-                       class_dropout_prob_);
-  null_label_ = config_of_model.at("num_class_embeds").get<int64_t>() - 1;
+  null_label_ = null_label(config, *models_[0].model);
 }
 
 void DiffusionTask::begin_step(const StepContext& context) {
@@ -206,30 +177,13 @@ Tensor DiffusionTask::add_noise(const Tensor& x0, const Tensor& noise, const Ten
 }
 
 Conditioning DiffusionTask::drop_labels(Conditioning conditioning, const Tensor& is_unconditional) const {
-  if (conditioning.class_labels.defined() && is_unconditional.defined())
-    conditioning.class_labels = conditioning.class_labels.masked_fill(is_unconditional, null_label_);
-  return conditioning;
+  return diffusers::drop_labels(std::move(conditioning), is_unconditional, null_label_);
 }
 
-Tensor DiffusionTask::encode(const Batch& batch) {
-  const Tensor& images = batch.images;
-  require<TensorError>(images.defined() && images.dim() == 4 && at::isFloatingType(images.scalar_type()),
-                       "the data set gives images {}, expected a floating tensor [B, C, H, W]",
-                       describe(images));
-  require<ConfigError>(!resolution_ || (images.size(2) == *resolution_ && images.size(3) == *resolution_),
-                       "resolution is {}, but the data set gives images {}", resolution_.value_or(0),
-                       describe(images));
-  return images;
-}
+Tensor DiffusionTask::encode(const Batch& batch) { return images_of(batch, resolution_); }
 
 Conditioning DiffusionTask::conditioning(const Batch& batch) {
-  const bool has_labels = batch.class_labels.defined();
-  const bool takes_labels = models_[0].model->takes_class_labels();
-  require<ConfigError>(has_labels || !class_conditional_.value_or(false),
-                       "class_conditional is true, but the data set has no class labels");
-  Conditioning conditioning;
-  if (class_conditional_.value_or(has_labels && takes_labels)) conditioning.class_labels = batch.class_labels;
-  return conditioning;
+  return label_conditioning(batch, *models_[0].model, class_conditional_);
 }
 
 DiffusionTask::Draw DiffusionTask::draw(const Tensor& x0) {
