@@ -80,7 +80,8 @@ int main(int argc, char** argv) try {
       return;  // the training has a checkpoint to save
     }
   });
-  const std::unique_ptr<Dataset> held_out = settings.is_idx() ? open_dataset(settings, Split::kTest) : nullptr;
+  const std::unique_ptr<Dataset> held_out =
+      settings.is_idx() ? open_dataset(settings, Split::kTest) : nullptr;
   const TrainingResult result = held_out ? trainer.train(*data, *held_out) : trainer.train(*data);
   if (!result.is_complete) return 128 + result.signal.value_or(0);
 
@@ -103,9 +104,7 @@ int main(int argc, char** argv) try {
   const Tensor images = sample(count, steps, settings.guidance_scale);
   save_image_grid(images.slice(0, 0, 64), picture, {.columns = 8});
   std::printf("samples: %s\n", picture.c_str());
-  if (settings.is_idx())
-    print_evaluation(evaluate_samples(images, *data, *held_out, judge),
-                     images.size(0));
+  if (settings.is_idx()) print_evaluation(evaluate_samples(images, *data, *held_out, judge), images.size(0));
   return 0;
 } catch (const std::exception& error) {
   std::fprintf(stderr, "train_mnist: %s\n", error.what());

@@ -73,6 +73,7 @@ void DiffusionTask::configure(const TrainingConfig& config) {
                                                        .vlb_weight = config.vlb_weight});
   configure_timesteps(config);
   configure_labels(config);
+  configure_log_variance(config);
   TrainableModel& model = *models_[0].model;
   if (config.cpu_data_parallel > 1) require_no_dropout(model, config.cpu_data_parallel);
   if (config.gradient_checkpointing) model.enable_gradient_checkpointing();
@@ -121,6 +122,30 @@ Tensor DiffusionTask::flow_timesteps_at(const Tensor& drawn) {
   return flow_shift_ * sigma / (1 + (flow_shift_ - 1) * sigma) * steps;
 }
 
+void DiffusionTask::configure_log_variance(const TrainingConfig& config) {
+  models_.resize(1);
+  log_variance_.reset();
+  if (config.learned_log_variance == LogVarianceType::kNone) return;
+  require<ConfigError>(config.learned_log_variance != LogVarianceType::kTable || !is_flow(),
+                       "learned_log_variance is \"table\", but prediction_type \"flow_prediction\" has no "
+                       "whole timesteps; \"fourier\" takes any");
+  LearnedLogVariance module({.type = config.learned_log_variance,
+                             .num_train_timesteps = scheduler_->num_train_timesteps(),
+                             .logvar_init = config.logvar_init});
+  const std::vector<Tensor> parameters = models_[0].model->module().parameters();
+  if (!parameters.empty()) module->to(parameters.front().device(), parameters.front().scalar_type());
+  log_variance_ = std::make_shared<TrainableLogVariance>(module);
+  takes_fractions_ = config.learned_log_variance == LogVarianceType::kFourier;
+  models_.push_back({"log_variance", log_variance_});
+}
+
+Tensor DiffusionTask::log_variance(const Tensor& timesteps) const {
+  if (!log_variance_) return {};
+  if (!takes_fractions_) return log_variance_->forward(timesteps);
+  return log_variance_->forward(timesteps.to(at::kFloat) /
+                                static_cast<double>(scheduler_->num_train_timesteps()));
+}
+
 void DiffusionTask::configure_labels(const TrainingConfig& config) {
   class_conditional_ = config.class_conditional;
   class_dropout_prob_ = config.class_dropout_prob;
@@ -141,7 +166,8 @@ Tensor DiffusionTask::loss(const Batch& batch) {
   const Tensor prediction =
       predict_in_parts(*models_[0].model, noisy, drawn.timesteps,
                        drop_labels(conditioning(batch), drawn.is_unconditional), cpu_data_parallel_);
-  const Tensor losses = (*objective_)(prediction, x0, drawn.noise, drawn.timesteps);
+  const Tensor losses =
+      (*objective_)(prediction, x0, drawn.noise, drawn.timesteps, log_variance(drawn.timesteps));
   sampler_->update(drawn.timesteps, losses);
   return drawn.weights.defined() ? losses * drawn.weights : losses;
 }

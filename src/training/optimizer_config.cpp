@@ -11,10 +11,6 @@
 namespace diffusers {
 namespace {
 
-/// The beta1 that the flags of the training scripts have (TrainingConfig::adam_beta1) unless somebody changes
-/// it; it reaches optimizers that have none.
-constexpr double kScriptBeta1 = 0.95;
-
 void require_at_least_zero(double value, const char* key) {
   require<ConfigError>(std::isfinite(value) && value >= 0, "{} is {}, expected a finite number of at least 0",
                        key, value);
@@ -34,7 +30,7 @@ void refuse_unknown_options(const OptimizerConfig& config) {
                          "{} is {}, but the optimizer \"{}\" has no such option", key, shown(config.*option),
                          enum_name(config.type));
   };
-  if (config.beta1 != kScriptBeta1) belongs_to({kAdamW, kAdam, kLion}, &OptimizerConfig::beta1, "beta1");
+  belongs_to({kAdamW, kAdam, kLion}, &OptimizerConfig::beta1, "beta1");
   belongs_to({kAdamW, kAdam, kLion}, &OptimizerConfig::beta2, "beta2");
   belongs_to({kAdamW, kAdam}, &OptimizerConfig::eps, "eps");
   belongs_to({kAdamW, kAdam}, &OptimizerConfig::amsgrad, "amsgrad");

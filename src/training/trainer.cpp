@@ -15,12 +15,15 @@
 
 #include "core/format.h"
 #include "training/autocast.h"
+#include "training/trained_parameters.h"
 #include "training/training_run.h"
 
 namespace diffusers {
 namespace {
 
-std::vector<Tensor> all_parameters(const Task& task) {
+/// After freezing, so that what is frozen is not trained.
+std::vector<Tensor> all_parameters(const Task& task, const TrainingConfig& config) {
+  apply_freezing(named_parameters(task), config);
   std::vector<Tensor> parameters;
   for (const TrainedModel& trained : task.models())
     for (const Tensor& parameter : trained.model->module().parameters()) parameters.push_back(parameter);
@@ -44,15 +47,6 @@ std::vector<Tensor> requiring_gradient(const std::vector<Tensor>& parameters) {
                          trainable.front().device().str(), parameter.device().str());
   }
   return trainable;
-}
-
-OptimizerConfig optimizer_config(const TrainingConfig& config) {
-  return {.type = config.optimizer,
-          .lr = config.learning_rate,
-          .beta1 = config.adam_beta1,
-          .beta2 = config.adam_beta2,
-          .eps = config.adam_epsilon,
-          .weight_decay = config.adam_weight_decay};
 }
 
 EMAModelConfig ema_config(const TrainingConfig& config) {
@@ -120,7 +114,7 @@ TrainingRun::TrainingRun(Trainer& trainer, const Dataset& dataset, const Dataset
     : trainer_(trainer),
       config_(trainer.config_),
       task_(*trainer.task_),
-      parameters_(all_parameters(task_)),
+      parameters_(all_parameters(task_, config_)),
       trainable_(requiring_gradient(parameters_)),
       device_(trainable_.front().device()),
       dtype_(trainable_.front().scalar_type() == at::kDouble ? at::kDouble : at::kFloat),
@@ -150,8 +144,14 @@ TrainingRun::TrainingRun(Trainer& trainer, const Dataset& dataset, const Dataset
             "lr_warmup_steps is {}, and the training has {} steps: the learning rate never reaches {}",
             config_.lr_warmup_steps, total_steps_, config_.learning_rate));
   if (config_.mixed_precision == MixedPrecision::kFp16) scaler_.emplace(device_);
-  trainer_.optimizer_ = std::make_shared<Optimizer>(trainable_, optimizer_config(config_));
+  trainer_.optimizer_ =
+      std::make_shared<Optimizer>(parameter_groups(task_, config_), optimizer_config(config_));
   trainer_.ema_ = config_.use_ema ? std::make_shared<EMAModel>(parameters_, ema_config(config_)) : nullptr;
+
+  if (!config_.post_hoc_ema_sigma_rels.empty())
+    for (const TrainedModel& trained : task_.models())
+      post_hoc_emas_.emplace_back(TensorMap(trained.model->module().named_parameters()),
+                                  PostHocEmaConfig{.sigma_rels = config_.post_hoc_ema_sigma_rels});
 
   const Tensor zero = at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(device_));
   for (Tensor* counter : {&counters_.loss_sum, &counters_.finite_steps, &counters_.nonfinite_in_row,
@@ -169,6 +169,7 @@ TrainingResult TrainingRun::run() {
   first_step_ = global_step_;
   metrics_ = std::make_unique<MetricsLog>(config_.output_dir, global_step_);
   display_ = std::make_unique<ProgressDisplay>(config_.progress_bar, total_steps_);
+  open_tensorboard();
 
   const DeterministicScope deterministic(config_.deterministic);
   signals_.emplace(config_.handle_signals);
@@ -184,6 +185,7 @@ TrainingResult TrainingRun::run() {
       validate();
       preview();
     }
+    if (global_step_ % config_.post_hoc_ema_steps == 0) save_power_ema();
     if (config_.checkpointing_steps > 0 && global_step_ % config_.checkpointing_steps == 0) save_checkpoint();
   }
 
@@ -199,6 +201,7 @@ TrainingResult TrainingRun::run() {
                                   global_step_));
   }
   metrics_->save_loss_chart(join_path(config_.output_dir, "loss.svg"));
+  save_report();
   set_training_mode(task_, false);
   trainer_.optimizer_->zero_grad();
   result.global_step = global_step_;
@@ -234,7 +237,9 @@ void TrainingRun::open_loader() {
 }
 
 void TrainingRun::train_step() {
+  const double start = now_seconds();
   group_ = next_group();
+  data_seconds_ += now_seconds() - start;
   generator_state_ = generator_.get_state();
   task_.begin_step({.step = global_step_, .samples = group_.samples, .generator = generator_});
   const Tensor loss = backward(group_);
@@ -309,6 +314,8 @@ void TrainingRun::update_weights(const Tensor& loss) {
   trainer_.optimizer_->zero_grad();
   if (scaler_) scaler_->update(is_skipped.view({1}));
   if (trainer_.ema_) trainer_.ema_->step(parameters_);
+  for (std::size_t i = 0; i < post_hoc_emas_.size(); ++i)
+    post_hoc_emas_[i].step(TensorMap(task_.models()[i].model->module().named_parameters()));
 }
 
 bool TrainingRun::must_stop() const { return trainer_.stop_requested_ || signals_->received(); }
@@ -318,6 +325,7 @@ void TrainingRun::finish() {
     validate();
     preview();
   }
+  save_power_ema();
   save_final();
 }
 

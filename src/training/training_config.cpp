@@ -72,6 +72,18 @@ void visit_fields(TrainingConfig& config, Visitor&& visit) {
   visit("continuous_timesteps", config.continuous_timesteps);
   visit("pyramid_noise_iterations", config.pyramid_noise_iterations);
   visit("pyramid_noise_discount", config.pyramid_noise_discount);
+  visit("learned_log_variance", config.learned_log_variance);
+  visit("logvar_init", config.logvar_init);
+  visit("train_only", config.train_only);
+  visit("freeze", config.freeze);
+  visit("no_decay", config.no_decay);
+  visit("no_weight_decay_on_bias_and_norm", config.no_weight_decay_on_bias_and_norm);
+  visit("sgd_momentum", config.sgd_momentum);
+  visit("post_hoc_ema_sigma_rels", config.post_hoc_ema_sigma_rels);
+  visit("post_hoc_ema_steps", config.post_hoc_ema_steps);
+  visit("tensorboard", config.tensorboard);
+  visit("logging_dir", config.logging_dir);
+  visit("report", config.report);
   visit("validation_samples", config.validation_samples);
   visit("validation_bins", config.validation_bins);
   visit("lr_num_cycles", config.lr_num_cycles);
@@ -137,6 +149,13 @@ void TrainingConfig::validate() const {
   at_least(pyramid_noise_iterations, 0, "pyramid_noise_iterations");
   require<ConfigError>(pyramid_noise_discount >= 0 && pyramid_noise_discount <= 1,
                        "pyramid_noise_discount is {}, expected 0 to 1", pyramid_noise_discount);
+  require<ConfigError>(std::isfinite(logvar_init), "logvar_init is {}, expected a finite number",
+                       logvar_init);
+  at_least_zero(sgd_momentum, "sgd_momentum");
+  at_least(post_hoc_ema_steps, 1, "post_hoc_ema_steps");
+  require<ConfigError>(
+      !logging_dir.empty() && logging_dir.front() != '/' && logging_dir.find("..") == std::string::npos,
+      "logging_dir is \"{}\", expected a folder within output_dir", logging_dir);
   at_least(validation_samples, 1, "validation_samples");
   at_least(validation_bins, 1, "validation_bins");
   at_least(lr_num_cycles, 1, "lr_num_cycles");

@@ -2,14 +2,18 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <diffusers/core/logging.h>
 #include <diffusers/io/files.h>
 #include <diffusers/io/image.h>
+#include <diffusers/training/report.h>
 
 #include <ATen/ATen.h>
+#include <c10/core/CachingDeviceAllocator.h>
 
 #include "core/format.h"
 #include "io/posix_file.h"
@@ -18,6 +22,22 @@
 #include "training/training_run.h"
 
 namespace diffusers {
+namespace {
+
+int64_t count_elements(const std::vector<Tensor>& tensors) {
+  int64_t count = 0;
+  for (const Tensor& tensor : tensors) count += tensor.numel();
+  return count;
+}
+
+/// The most that was used at once: on a device what its allocator gave out, else of the whole process.
+int64_t memory_in_use(at::Device device) {
+  if (!device.is_cuda()) return peak_memory_bytes();
+  const auto stats = c10::getDeviceAllocator(device.type())->getDeviceStats(device.index());
+  return stats.allocated_bytes[static_cast<std::size_t>(c10::CachingAllocator::StatType::AGGREGATE)].peak;
+}
+
+}  // namespace
 
 double now_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -84,10 +104,22 @@ void TrainingRun::log() {
                          static_cast<double>(std::max<int64_t>(1, global_step_ - first_step_)) *
                          static_cast<double>(total_steps_ - global_step_);
   progress.skipped_steps = skipped_steps_;
+  progress.data_wait_share =
+      std::clamp(data_seconds_ / std::max(1e-9, training_seconds_ - logged_seconds_), 0.0, 1.0);
+  progress.memory_bytes = memory_in_use(device_);
+  data_seconds_ = 0.0;
   images_since_log_ = 0;
   logged_seconds_ = training_seconds_;
   display_->show(progress);
   metrics_->append(progress);
+  if (tensorboard_) {
+    tensorboard_->add_scalar("train/loss", progress.loss, progress.step);
+    tensorboard_->add_scalar("train/lr", progress.lr, progress.step);
+    tensorboard_->add_scalar("train/grad_norm", progress.grad_norm, progress.step);
+    tensorboard_->add_scalar("speed/images_per_second", progress.images_per_second, progress.step);
+    tensorboard_->add_scalar("speed/data_wait_share", progress.data_wait_share, progress.step);
+    tensorboard_->add_scalar("speed/memory_bytes", static_cast<double>(progress.memory_bytes), progress.step);
+  }
   if (trainer_.on_log_) trainer_.on_log_(progress);
 }
 
@@ -149,7 +181,45 @@ void TrainingRun::preview() {
 
 void TrainingRun::log_validation(const ValidationResult& result) {
   display_->message(fmt::format("step {}: validation loss {:.4f}", result.step, result.loss));
+  metrics_->append_validation(result);
+  if (tensorboard_) {
+    tensorboard_->add_scalar("validation/loss", result.loss, result.step);
+    std::vector<double> known;
+    for (std::size_t bin = 0; bin < result.bin_losses.size(); ++bin) {
+      if (!std::isfinite(result.bin_losses[bin])) continue;  // without an example
+      tensorboard_->add_scalar(fmt::format("validation_by_timestep/bin_{:02}", bin), result.bin_losses[bin],
+                               result.step);
+      known.push_back(result.bin_losses[bin]);
+    }
+    if (!known.empty())
+      tensorboard_->add_histogram("validation/bin_losses", at::tensor(known, at::kDouble), result.step);
+  }
   if (trainer_.on_validation_) trainer_.on_validation_(result);
+}
+
+void TrainingRun::open_tensorboard() {
+  if (!config_.tensorboard) return;
+  const std::optional<int64_t> purge_step =
+      global_step_ > 0 ? std::optional<int64_t>(global_step_ + 1) : std::nullopt;
+  tensorboard_ =
+      std::make_unique<TensorBoardWriter>(join_path(config_.output_dir, config_.logging_dir), purge_step);
+  if (global_step_ == 0)
+    tensorboard_->add_text("training_config", "```json\n" + config_.to_json() + "\n```", 0);
+}
+
+void TrainingRun::save_report() const {
+  if (!config_.report) return;
+  std::string models;
+  for (const TrainedModel& trained : task_.models()) models += (models.empty() ? "" : ", ") + trained.name;
+  save_training_report({.title = "Training of " + models,
+                        .figures = {{"Device", device_.str()},
+                                    {"Trained parameters", std::to_string(count_elements(trainable_))},
+                                    {"Data set", fmt::format("{} examples", dataset_size_)}},
+                        .rows = metrics_->rows(),
+                        .validations = metrics_->validations(),
+                        .grids = find_report_grids(join_path(config_.output_dir, "previews"), global_step_),
+                        .config_json = config_.to_json()},
+                       join_path(config_.output_dir, "report.html"));
 }
 
 void TrainingRun::log_images(const std::string& name, const Tensor& images, const ImageGridOptions& options) {
@@ -157,6 +227,7 @@ void TrainingRun::log_images(const std::string& name, const Tensor& images, cons
   const std::string folder = join_path(config_.output_dir, "previews");
   create_folders(folder);
   save_image_grid(images, join_path(folder, fmt::format("{}-{}.png", name, global_step_)), options);
+  if (tensorboard_) tensorboard_->add_image("previews/" + name, make_grid(images, options), global_step_);
 }
 
 }  // namespace diffusers

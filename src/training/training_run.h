@@ -11,7 +11,9 @@
 #include <diffusers/core/tensor_map.h>
 #include <diffusers/data/loader.h>
 #include <diffusers/training/lr_scheduler.h>
+#include <diffusers/training/post_hoc_ema.h>
 #include <diffusers/training/progress.h>
+#include <diffusers/training/tensorboard.h>
 #include <diffusers/training/trainer.h>
 
 #include "core/json.h"
@@ -63,9 +65,13 @@ class TrainingRun {
   void log_images(const std::string& name, const Tensor& images, const ImageGridOptions& options);
 
   void log_validation(const ValidationResult& result);
+  void open_tensorboard();
+  void save_report() const;
 
   // validation.cpp
   void validate();
+
+  void save_power_ema();
 
   // training_state.cpp: checkpoints and the final folder
   bool resume();
@@ -102,6 +108,7 @@ class TrainingRun {
   LRSchedule lr_schedule_;
   std::optional<GradScaler> scaler_;
   DeviceCounters counters_;
+  std::vector<PostHocEma> post_hoc_emas_;  // of each model; empty if none are kept
 
   // The last step, as it was before: what a step that was not finite is computed from once more.
   Group group_;
@@ -119,11 +126,13 @@ class TrainingRun {
   // Time of this process, without previews and checkpoints.
   double training_seconds_ = 0.0;
   double logged_seconds_ = 0.0;
+  double data_seconds_ = 0.0;  // since the last logging step, spent waiting for data
   int64_t images_since_log_ = 0;
   int64_t first_step_ = 0;
 
   std::unique_ptr<ProgressDisplay> display_;
   std::unique_ptr<MetricsLog> metrics_;
+  std::unique_ptr<TensorBoardWriter> tensorboard_;
 };
 
 /// The average in place of the weights, without a copy, until the scope ends.

@@ -65,20 +65,7 @@ TensorMap with_prefix(const TensorMap& tensors, std::string_view prefix) {
   return found;
 }
 
-/// The keys by which Python's EMAModel.from_pretrained finds its own state again, in a model's config.json.
-void add_ema_keys(const std::string& folder, const EMAModelState& state) {
-  const std::string path = join_path(folder, "config.json");
-  if (!file_exists(path)) return;
-  Json config = parse_json(read_text_file(path), path);
-  config["decay"] = state.config.decay;
-  config["min_decay"] = state.config.min_decay;
-  config["optimization_step"] = state.optimization_step;
-  config["update_after_step"] = state.config.update_after_step;
-  config["use_ema_warmup"] = state.config.use_ema_warmup;
-  config["inv_gamma"] = state.config.inv_gamma;
-  config["power"] = state.config.power;
-  write_file_atomically(path, dump_json(config));
-}
+std::string post_hoc_prefix(const TrainedModel& trained) { return "post_hoc_ema." + trained.name + "."; }
 
 }  // namespace
 
@@ -118,6 +105,8 @@ TensorMap TrainingRun::state_tensors() const {
   tensors.insert("skipped_steps", counters_.skipped_steps);
   if (scaler_) insert_with_prefix(tensors, "scaler.", scaler_->state_dict());
   insert_with_prefix(tensors, kTaskPrefix, task_.state());
+  for (std::size_t i = 0; i < post_hoc_emas_.size(); ++i)
+    insert_with_prefix(tensors, post_hoc_prefix(task_.models()[i]), post_hoc_emas_[i].state_dict());
   return tensors;
 }
 
@@ -148,7 +137,7 @@ SnapshotWriter TrainingRun::model_writer(const TrainedModel& trained, bool is_av
   if (!is_average) return write;
   return [write, state = ema->state()](const std::string& folder) {
     write(folder);
-    add_ema_keys(folder, state);
+    if (file_exists(join_path(folder, "config.json"))) save_ema_state(state, folder);
   };
 }
 
@@ -285,6 +274,8 @@ void TrainingRun::load_state_tensors(const TensorMap& tensors) {
   skipped_steps_ = counters_.skipped_steps.item<int64_t>();
   if (scaler_ && tensors.contains("scaler.scale")) scaler_->load_state_dict(with_prefix(tensors, "scaler."));
   task_.load_state(with_prefix(tensors, kTaskPrefix));
+  for (std::size_t i = 0; i < post_hoc_emas_.size(); ++i)
+    post_hoc_emas_[i].load_state_dict(with_prefix(tensors, post_hoc_prefix(task_.models()[i])));
 
   generator_ = make_device_generator(device_, seed_);
   const TensorMap random = with_prefix(tensors, "random.");
@@ -298,6 +289,14 @@ void TrainingRun::load_state_tensors(const TensorMap& tensors) {
                             device_.str()));
     manual_seed(seed_ + static_cast<uint64_t>(global_step_));
     generator_ = make_device_generator(device_, seed_ + static_cast<uint64_t>(global_step_));
+  }
+}
+
+void TrainingRun::save_power_ema() {
+  for (std::size_t i = 0; i < post_hoc_emas_.size(); ++i) {
+    const std::string folder = join_path(join_path(config_.output_dir, "power_ema"), task_.models()[i].name);
+    create_folders(folder);
+    post_hoc_emas_[i].save_snapshots(folder);
   }
 }
 

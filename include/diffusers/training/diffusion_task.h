@@ -7,6 +7,7 @@
 #include <vector>
 
 #include <diffusers/schedulers/scheduler.h>
+#include <diffusers/training/learned_log_variance.h>
 #include <diffusers/training/objective.h>
 #include <diffusers/training/pyramid_noise.h>
 #include <diffusers/training/task.h>
@@ -49,6 +50,8 @@ class DiffusionTask : public Task {
  private:
   bool is_flow() const { return objective_->prediction_type() == PredictionType::kFlowPrediction; }
   void configure_timesteps(const TrainingConfig& config);
+  void configure_log_variance(const TrainingConfig& config);
+  Tensor log_variance(const Tensor& timesteps) const;
   void configure_labels(const TrainingConfig& config);
   Tensor add_noise(const Tensor& x0, const Tensor& noise, const Tensor& timesteps) const;
   Draw draw_samples(at::IntArrayRef shape, const at::TensorOptions& options);
@@ -59,8 +62,10 @@ class DiffusionTask : public Task {
   std::shared_ptr<const Scheduler> scheduler_;
   std::optional<DiffusionObjective> objective_;
   std::optional<TimestepSampler> sampler_;
-  Tensor flow_timesteps_;    // of flow matching: where the last draw was
-  double flow_shift_ = 1.0;  // of sigmas that are drawn continuously
+  std::shared_ptr<TrainableLogVariance> log_variance_;  // null: none
+  bool takes_fractions_ = false;                        // of T instead of timesteps
+  Tensor flow_timesteps_;                               // of flow matching: where the last draw was
+  double flow_shift_ = 1.0;                             // of sigmas that are drawn continuously
   std::optional<int64_t> resolution_;
   std::optional<bool> class_conditional_;
   int64_t cpu_data_parallel_ = 1;

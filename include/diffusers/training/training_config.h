@@ -6,8 +6,10 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include <diffusers/core/enum_names.h>
+#include <diffusers/training/learned_log_variance.h>
 #include <diffusers/training/objective.h>
 #include <diffusers/training/optimizer.h>
 #include <diffusers/training/timestep_sampler.h>
@@ -66,7 +68,9 @@ struct TrainingConfig {
   double adam_beta2 = 0.999;
   double adam_weight_decay = 1e-6;
   double adam_epsilon = 1e-8;
-  OptimizerType optimizer = OptimizerType::kAdamW;  ///< SGD takes adam_weight_decay and none of the others
+  /// Each takes adam_weight_decay; AdamW, Adam and Lion the betas, the first two epsilon. Lion wants a beta2
+  /// of 0.99 and a tenth of AdamW's learning rate.
+  OptimizerType optimizer = OptimizerType::kAdamW;
 
   /// A checkpoint every so many steps; 0: none but the one that an interruption saves.
   int64_t checkpointing_steps = 500;
@@ -117,6 +121,27 @@ struct TrainingConfig {
   bool continuous_timesteps = false;     ///< of flow matching: any sigma, not the scheduler's alone
   int64_t pyramid_noise_iterations = 0;  ///< levels of multi-resolution noise; 0: none. See pyramid_noise
   double pyramid_noise_discount = 0.4;
+  /// A learned u of each timestep, by which the loss becomes loss / exp(u) + u: a table (LDM's learn_logvar)
+  /// or Fourier features of t / T (EDM2). It is trained, averaged and saved beside the model, as
+  /// `log_variance/`.
+  LogVarianceType learned_log_variance = LogVarianceType::kNone;
+  double logvar_init = 0.0;  ///< of the table
+  /// Patterns of parameter names with `*` and `?` (see matches_pattern): those alone are trained; those are
+  /// not; those have no weight decay. Parameters of other models than the first have "log_variance." before
+  /// their names.
+  std::vector<std::string> train_only = {};
+  std::vector<std::string> freeze = {};
+  std::vector<std::string> no_decay = {};
+  bool no_weight_decay_on_bias_and_norm = false;
+  double sgd_momentum = 0.0;
+  /// Relative widths of power-function averages that are kept beside the EMA, so that the average of any
+  /// width can be made after the training (EDM2; 0.05 and 0.10 there); see PostHocEma. Their snapshots go to
+  /// `power_ema/MODEL/` every `post_hoc_ema_steps` and at the end.
+  std::vector<double> post_hoc_ema_sigma_rels = {};
+  int64_t post_hoc_ema_steps = 1000;
+  bool tensorboard = true;           ///< writes event files into `logging_dir`
+  std::string logging_dir = "logs";  ///< in output_dir
+  bool report = true;                ///< writes report.html at the end
   int64_t validation_samples = 256;  ///< the first so many of the validation data set
   int64_t validation_bins = 10;      ///< parts of the noise schedule whose validation loss is told apart
   int64_t lr_num_cycles = 1;
