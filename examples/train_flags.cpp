@@ -171,6 +171,18 @@ Settings parse_flags(int argc, char** argv) {
   app.add_option("--noise_offset", training.noise_offset);
   app.add_option("--input_perturbation", training.input_perturbation);
   add_choice(app, "--loss_type", training.loss_type);
+  add_choice(app, "--weighting", training.weighting);
+  app.add_option("--p2_gamma", training.p2_gamma);
+  app.add_option("--p2_k", training.p2_k);
+  add_choice(app, "--timestep_sampling", training.timestep_sampling);
+  add_choice(app, "--timestep_bias_strategy", training.timestep_bias_strategy);
+  app.add_option("--timestep_bias_multiplier", training.timestep_bias_multiplier);
+  app.add_option("--timestep_bias_begin", training.timestep_bias_begin);
+  app.add_option("--timestep_bias_end", training.timestep_bias_end);
+  app.add_option("--timestep_bias_portion", training.timestep_bias_portion);
+  app.add_option("--pyramid_noise_iterations", training.pyramid_noise_iterations);
+  app.add_option("--pyramid_noise_discount", training.pyramid_noise_discount);
+  add_choice(app, "--learned_log_variance", training.learned_log_variance);
 
   app.option_defaults()->group("Training");
   app.add_option("--output_dir", training.output_dir);
@@ -188,6 +200,7 @@ Settings parse_flags(int argc, char** argv) {
   app.add_option("--lr_scheduler", training.lr_scheduler);
   app.add_option("--lr_warmup_steps", training.lr_warmup_steps);
   app.add_option("--max_grad_norm", training.max_grad_norm);
+  add_choice(app, "--optimizer", training.optimizer);
   app.add_option("--adam_beta1", training.adam_beta1);
   app.add_option("--adam_beta2", training.adam_beta2);
   app.add_option("--adam_weight_decay", training.adam_weight_decay);
@@ -196,6 +209,12 @@ Settings parse_flags(int argc, char** argv) {
   app.add_option("--ema_inv_gamma", training.ema_inv_gamma);
   app.add_option("--ema_power", training.ema_power);
   app.add_option("--ema_max_decay", training.ema_max_decay);
+  app.add_option("--post_hoc_ema_sigma_rels", training.post_hoc_ema_sigma_rels,
+                 "relative widths of averages whose snapshots reconstruct_ema reads, such as 0.05 0.1");
+  app.add_option("--post_hoc_ema_steps", training.post_hoc_ema_steps);
+  app.add_option("--freeze", training.freeze, "patterns of parameter names that are not trained");
+  app.add_option("--train_only", training.train_only, "patterns of the only parameter names that are");
+  app.add_flag("--deterministic", training.deterministic);
   app.add_option("--dataloader_num_workers", training.dataloader_num_workers);
   app.add_option("--cpu_data_parallel", training.cpu_data_parallel,
                  "parts that a batch is cut into on the CPU, one thread each");
@@ -210,6 +229,8 @@ Settings parse_flags(int argc, char** argv) {
   app.add_option("--validation_steps", training.validation_steps,
                  "a picture in previews/ every so many steps");
   app.add_option("--logging_steps", training.logging_steps);
+  app.add_option("--tensorboard", training.tensorboard, "event files in logs/");
+  app.add_option("--report", training.report, "report.html at the end");
   app.add_option("--eval_batch_size", settings.eval_batch_size,
                  "samples drawn at the end; the first 64 make the picture")
       ->check(CLI::PositiveNumber);

@@ -142,12 +142,13 @@ Tensor TimestepSampler::probabilities() const {
   return at::where(is_ready, learned, uniform.to(learned.device()));
 }
 
-void TimestepSampler::update(const Tensor& timesteps, const Tensor& losses) {
+void TimestepSampler::update(const Tensor& drawn, const Tensor& losses) {
   if (!is_adaptive()) return;
   const at::NoGradGuard no_grad;
-  require<TensorError>(timesteps.sizes() == losses.sizes() && timesteps.dim() == 1,
+  require<TensorError>(drawn.sizes() == losses.sizes() && drawn.dim() == 1,
                        "TimestepSampler::update: timesteps are {}, losses are {}; expected [B] both",
-                       describe(timesteps), describe(losses));
+                       describe(drawn), describe(losses));
+  const Tensor timesteps = drawn.to(losses.device(), at::kLong);
   history_ = history_.to(losses.device());
   seen_ = seen_.to(losses.device());
   // Each loss takes the place of the oldest; those of one t in this batch take places in turn.
@@ -168,9 +169,11 @@ TensorMap TimestepSampler::state_dict() const {
 
 void TimestepSampler::load_state_dict(const TensorMap& state) {
   const TensorMap mine = state_dict();
-  require<TensorError>(state.size() == mine.size(),
-                       "TimestepSampler: the state has {} tensors, timestep_sampling \"{}\" has {}",
-                       state.size(), enum_name(options_.strategy), mine.size());
+  for (const auto& entry : state)
+    require<TensorError>(
+        mine.contains(entry.first),
+        "TimestepSampler: the state has \"{}\", which timestep_sampling \"{}\" does not keep", entry.first,
+        enum_name(options_.strategy));
   for (const auto& entry : mine) {
     require<TensorError>(state.contains(entry.first) && state.at(entry.first).sizes() == entry.second.sizes(),
                          "TimestepSampler: the state lacks \"{}\" of shape {}", entry.first,

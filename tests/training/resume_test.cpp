@@ -129,6 +129,27 @@ TEST(Resume, IsBitExactWhereverTheTrainingStopped) {
   }
 }
 
+TEST(Resume, ContinuesPowerAveragesAndALearnedLogVariance) {
+  const auto config_of = [](const std::string& path) {
+    TrainingConfig config = resumable_config(path);
+    config.post_hoc_ema_sigma_rels = {0.1};
+    config.post_hoc_ema_steps = kSteps;
+    config.learned_log_variance = LogVarianceType::kTable;
+    return config;
+  };
+  const TemporaryFolder whole;
+  train_until(config_of(whole.path()), -1);
+  const TemporaryFolder folder;
+  TrainingConfig config = config_of(folder.path());
+  train_until(config, 5);
+  config.resume_from_checkpoint = "latest";
+  train_until(config, -1);
+  expect_same_checkpoint(folder / "checkpoint-9", whole / "checkpoint-9");
+  for (const char* name : {"power_ema/unet/power_ema-9-0.1.safetensors",
+                           "checkpoint-9/log_variance_ema/diffusion_pytorch_model.safetensors"})
+    EXPECT_EQ(read_text_file(folder / name), read_text_file(whole / name)) << name;
+}
+
 TEST(Resume, RemembersTheLossesThatTimestepsAreDrawnBy) {
   const auto config_of = [](const std::string& path) {
     TrainingConfig config = resumable_config(path);

@@ -17,20 +17,20 @@ using test::expect_close;
 using test::expect_equal;
 using test::expect_throws_with;
 
-constexpr int64_t kSteps = 1000;
+constexpr int64_t kTrainSteps = 1000;
 
-Tensor drawn(const TimestepSamplingOptions& options, int64_t count, int64_t steps = kSteps) {
+Tensor drawn(const TimestepSamplingOptions& options, int64_t count, int64_t steps = kTrainSteps) {
   return TimestepSampler(steps, options).sample(count, make_generator(4)).timesteps;
 }
 
 TEST(TimestepSampler, DrawsWhatPythonDraws) {
   const test::Golden golden = test::load_golden("timesteps.safetensors");
-  expect_equal(TimestepSampler(kSteps).sample(40, make_generator(12)).timesteps, golden["uniform.draw"]);
+  expect_equal(TimestepSampler(kTrainSteps).sample(40, make_generator(12)).timesteps, golden["uniform.draw"]);
   const Json cases = parse_json(golden.metadata.at("cases"), "cases");
   ASSERT_EQ(cases.size(), 3U);
   for (const Json& one : cases) {
     const auto name = one.at("name").get<std::string>();
-    TimestepSampler sampler(kSteps,
+    TimestepSampler sampler(kTrainSteps,
                             {.bias = enum_from_name<TimestepBias>(one.at("strategy").get<std::string>(), ""),
                              .bias_multiplier = one.at("multiplier").get<double>(),
                              .bias_begin = one.at("begin").get<int64_t>(),
@@ -53,7 +53,7 @@ TEST(TimestepSampler, DrawsPairsThatMirrorEachOther) {
     ASSERT_EQ(t.size(0), count);
     const int64_t half = count / 2;
     const Tensor first = t.narrow(0, 0, half), mirrored = t.narrow(0, count - half, half);
-    expect_equal(first + mirrored, at::full({half}, kSteps - 1, at::kLong));
+    expect_equal(first + mirrored, at::full({half}, kTrainSteps - 1, at::kLong));
   }
 }
 
@@ -78,11 +78,11 @@ double chi_square(const Tensor& values, double range) {
 }
 
 TEST(TimestepSampler, IsUniformWhereItSaysSo) {
-  EXPECT_LT(chi_square(drawn({}, 20000), kSteps), 33.7);
-  EXPECT_LT(chi_square(drawn({.strategy = TimestepSampling::kAntithetic}, 20000), kSteps), 60.0);
-  EXPECT_LT(chi_square(drawn({.continuous = true}, 20000), kSteps), 33.7);
-  EXPECT_LT(chi_square(drawn({.strategy = TimestepSampling::kStratified}, 20000), kSteps), 1.0);
-  EXPECT_GT(chi_square(drawn({.strategy = TimestepSampling::kLogitNormal}, 20000), kSteps), 1000.0);
+  EXPECT_LT(chi_square(drawn({}, 20000), kTrainSteps), 33.7);
+  EXPECT_LT(chi_square(drawn({.strategy = TimestepSampling::kAntithetic}, 20000), kTrainSteps), 60.0);
+  EXPECT_LT(chi_square(drawn({.continuous = true}, 20000), kTrainSteps), 33.7);
+  EXPECT_LT(chi_square(drawn({.strategy = TimestepSampling::kStratified}, 20000), kTrainSteps), 1.0);
+  EXPECT_GT(chi_square(drawn({.strategy = TimestepSampling::kLogitNormal}, 20000), kTrainSteps), 1000.0);
 }
 
 TEST(TimestepSampler, FollowsTheLogitNormalDistribution) {
@@ -90,7 +90,7 @@ TEST(TimestepSampler, FollowsTheLogitNormalDistribution) {
       {.strategy = TimestepSampling::kLogitNormal, .logit_mean = -0.5, .logit_std = 0.8, .continuous = true},
       40000);
   EXPECT_EQ(t.scalar_type(), at::kFloat);
-  const Tensor logit = at::logit(t.to(at::kDouble) / kSteps);
+  const Tensor logit = at::logit(t.to(at::kDouble) / kTrainSteps);
   EXPECT_NEAR(logit.mean().item<double>(), -0.5, 0.02);  // five standard deviations of the mean
   EXPECT_NEAR(logit.std().item<double>(), 0.8, 0.015);
 }
@@ -103,7 +103,7 @@ TEST(TimestepSampler, LearnsFromTheLossesAndStaysUnbiased) {
   expect_close(sampler.sample(5, make_generator(1)).weights, at::ones({5}), 1e-6, 0);
   // Uniform until each timestep has its ten losses; twenty of one t in a batch count as well.
   for (int i = 0; i < 9; ++i) sampler.update(all, loss);
-  expect_close(sampler.probabilities(), at::full({kFew}, 1.0 / kFew), 1e-12, 0);
+  expect_close(sampler.probabilities(), at::full({kFew}, 1.0 / kFew, at::kDouble), 1e-12, 0);
   sampler.update(all.repeat({2}), loss.repeat({2}));
   const Tensor expected = loss / loss.sum() * 0.999 + 0.001 / kFew;
   expect_close(sampler.probabilities(), expected, 1e-6, 0);
@@ -117,7 +117,7 @@ TEST(TimestepSampler, LearnsFromTheLossesAndStaysUnbiased) {
   EXPECT_NEAR(estimate.mean().item<double>(), f.mean().item<double>(), 4 * error);
   // The newest ten count: after ten others nothing is left of the old ones.
   for (int i = 0; i < 10; ++i) sampler.update(all, at::ones({kFew}));
-  expect_close(sampler.probabilities(), at::full({kFew}, 1.0 / kFew), 1e-9, 0);
+  expect_close(sampler.probabilities(), at::full({kFew}, 1.0 / kFew, at::kDouble), 1e-9, 0);
 }
 
 TEST(TimestepSampler, ContinuesFromItsState) {
@@ -139,7 +139,7 @@ TEST(TimestepSampler, KeepsALossThatIsNotFiniteOutOfItsMemory) {
   TimestepSampler sampler(2, {.strategy = TimestepSampling::kLossSecondMoment});
   for (int i = 0; i < 10; ++i) sampler.update(at::arange(2), at::ones({2}));
   sampler.update(at::arange(2), at::tensor({std::nanf(""), 1.0F}));
-  expect_close(sampler.probabilities(), at::full({2}, 0.5), 1e-9, 0);
+  expect_close(sampler.probabilities(), at::full({2}, 0.5, at::kDouble), 1e-9, 0);
 }
 
 TEST(TimestepSampler, NamesTheOptionThatCannotWork) {
