@@ -199,8 +199,8 @@ Tensor EDMTask::loss(const Batch& batch) {
   require<Error>(is_configured_, "EDMTask::loss: configure() was not called");
   const Tensor x0 = encode(batch);
   const Draw drawn = draw(x0);
-  const Tensor each = losses(x0, drawn, drop_labels(conditioning(batch), drawn.is_unconditional, null_label_),
-                             cpu_data_parallel_);
+  Tensor each = losses(x0, drawn, drop_labels(conditioning(batch), drawn.is_unconditional, null_label_),
+                       cpu_data_parallel_);
   if (!log_variance_) return each;
   const Tensor u = log_variance_->forward(preconditioner_.c_noise(drawn.sigma)).to(each.scalar_type());
   return each * (-u).exp() + u;

@@ -76,7 +76,7 @@ Tensor per_sample(const Tensor& values, const Tensor& like) {
   return values.to(like.scalar_type()).view(shape);
 }
 
-Tensor mean_over_elements(const Tensor& losses) {
+Tensor mean_of_each_sample(const Tensor& losses) {
   return losses.dim() > 1 ? losses.flatten(1).mean(1) : losses;
 }
 
@@ -230,7 +230,7 @@ Tensor DiffusionObjective::operator()(const Tensor& model_output, const Tensor& 
   const at::ScalarType dtype =
       model_output.scalar_type() == at::kDouble || x0.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const Tensor difference = prediction.to(dtype) - target(x0, noise, t).to(dtype);
-  const Tensor unweighted = mean_over_elements(element_losses(difference, t));
+  const Tensor unweighted = mean_of_each_sample(element_losses(difference, t));
 
   const Tensor weight = weight_of_squared_error(t);
   Tensor losses = weight.defined() ? unweighted * weight.to(dtype) : unweighted;

@@ -132,7 +132,7 @@ Tensor TimestepSampler::probabilities() const {
                            options_.strategy == TimestepSampling::kAntithetic,
                        "timestep_sampling is \"{}\", whose probabilities have no table",
                        enum_name(options_.strategy));
-  const Tensor uniform = at::full({num_train_timesteps_}, 1 / steps, at::kDouble);
+  Tensor uniform = at::full({num_train_timesteps_}, 1 / steps, at::kDouble);
   if (!is_adaptive()) return uniform;
   // Uniform until every timestep has its ten losses; decided where they lie.
   const Tensor is_ready = (seen_ >= kHistory).all();

@@ -1,0 +1,99 @@
+#pragma once
+
+// How much memory the tensors of the CPU take, to the byte.
+
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/Allocator.h>
+#include <c10/core/CPUAllocator.h>
+#include <c10/util/Exception.h>
+
+namespace diffusers::test {
+
+/// While it lives, LibTorch's CPU memory comes from here, and is counted, whichever thread asks for it.
+/// Tensors that outlive it stay valid; those from before it are not counted. One at a time.
+class AllocationCounter {
+ public:
+  AllocationCounter() : previous_(c10::GetCPUAllocator()) {
+    restart_peak();
+    c10::SetCPUAllocator(&allocator());
+  }
+  AllocationCounter(const AllocationCounter&) = delete;
+  AllocationCounter& operator=(const AllocationCounter&) = delete;
+  ~AllocationCounter() { c10::SetCPUAllocator(previous_); }
+
+  /// Bytes allocated and not freed yet.
+  int64_t live() const { return live_; }
+  /// The most that were alive at one time since the last `restart_peak`.
+  int64_t peak() const { return peak_; }
+  void restart_peak() { peak_ = live_.load(); }
+
+ private:
+  /// In front of each block stands its size; as much as keeps the alignment that LibTorch gives.
+  static constexpr std::size_t kHeader = 64;
+
+  struct Allocator : c10::Allocator {
+    c10::DataPtr allocate(std::size_t size) override {
+      if (size == 0) return {nullptr, nullptr, &release, c10::DeviceType::CPU};
+      const std::size_t rounded = (size + 2 * kHeader - 1) / kHeader * kHeader;
+      auto* block = static_cast<char*>(std::aligned_alloc(kHeader, rounded));
+      TORCH_CHECK(block != nullptr, "out of memory: ", size, " bytes");
+      std::memcpy(block, &size, sizeof(size));
+      const int64_t now = live_ += static_cast<int64_t>(size);
+      for (int64_t peak = peak_; now > peak && !peak_.compare_exchange_weak(peak, now);) {
+      }
+      return {block + kHeader, block + kHeader, &release, c10::DeviceType::CPU};
+    }
+    c10::DeleterFnPtr raw_deleter() const override { return &release; }
+    void copy_data(void* to, const void* from, std::size_t count) const override {
+      default_copy_data(to, from, count);
+    }
+  };
+
+  static void release(void* data) {
+    if (data == nullptr) return;
+    char* block = static_cast<char*>(data) - kHeader;
+    std::size_t size = 0;
+    std::memcpy(&size, block, sizeof(size));
+    live_ -= static_cast<int64_t>(size);
+    std::free(block);
+  }
+
+  static Allocator& allocator() {
+    static Allocator allocator;
+    return allocator;
+  }
+
+  static inline std::atomic<int64_t> live_ = 0;
+  static inline std::atomic<int64_t> peak_ = 0;
+  c10::Allocator* previous_;
+};
+
+/// What one forward and backward need besides the parameters and their gradients, in bytes.
+struct ActivationMemory {
+  int64_t held = 0;  ///< at the end of the forward, for the backward
+  int64_t peak = 0;  ///< at the worst moment of both
+  int64_t left = 0;  ///< when both are over: 0 unless something is kept
+};
+
+/// @param forward gives the loss, a scalar, of parameters that all have a gradient already
+template <class Forward>
+ActivationMemory measure_activations(AllocationCounter& counter, const Forward& forward) {
+  ActivationMemory memory;
+  counter.restart_peak();
+  const int64_t before = counter.live();
+  {
+    const at::Tensor loss = forward();
+    memory.held = counter.live() - before;
+    loss.backward();
+  }
+  memory.peak = counter.peak() - before;
+  memory.left = counter.live() - before;
+  return memory;
+}
+
+}  // namespace diffusers::test
