@@ -30,8 +30,8 @@ void require_matches(const std::vector<std::string>& names, const std::vector<st
 struct GroupOptions {
   std::optional<double> lr, weight_decay;
   double lr_factor = 1.0;
-  auto operator<=>(const GroupOptions&) const =
-      default;  // NOLINT(modernize-use-nullptr): clang-tidy 14 misreads it
+  // NOLINTNEXTLINE(modernize-use-nullptr): clang-tidy 14 misreads it
+  auto operator<=>(const GroupOptions&) const = default;
 };
 
 GroupOptions options_of(const std::string& name, const std::vector<ParameterRule>& rules) {
