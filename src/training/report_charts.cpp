@@ -124,7 +124,7 @@ std::string bar_figure(std::string_view id, std::string_view caption, std::strin
     const double middle = left + slot / 2;
     const bool is_finite = std::isfinite(values[i]);
     const double top = kBottom - (is_finite ? std::max(0.0, values[i]) / highest : 0) * (kBottom - kTop);
-    const std::string value = is_finite ? fmt::format("{:.3g}", values[i]) : "none";
+    const std::string value = is_finite ? fmt::format("{:.2g}", values[i]) : "none";
     if (is_finite)
       svg += fmt::format(
           "<path d=\"M{:.1f} {:.1f}V{:.1f}H{:.1f}V{:.1f}Z\" fill=\"{}\"><title>{}: {}</title></path>\n",
