@@ -93,7 +93,9 @@
 #include <diffusers/text/forward.h>
 #include <diffusers/training/data_parallel.h>
 #include <diffusers/training/diffusion_task.h>
+#include <diffusers/training/edm.h>
 #include <diffusers/training/ema.h>
+#include <diffusers/training/learned_log_variance.h>
 #include <diffusers/training/loss_options.h>
 #include <diffusers/training/lr_scheduler.h>
 #include <diffusers/training/objective.h>
