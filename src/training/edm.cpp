@@ -50,9 +50,31 @@ void require_same_shape(const char* where, const char* name, const Tensor& tenso
 void refuse_other_objectives(const TrainingConfig& config) {
   const Json given = parse_json(config.to_json(), "the training config");
   const Json defaults = parse_json(TrainingConfig{}.to_json(), "the training config");
-  for (const char* key :
-       {"snr_gamma", "noise_offset", "input_perturbation", "loss_type", "huber_schedule", "huber_c",
-        "p2_gamma", "p2_k", "l_simple_weight", "original_elbo_weight", "vlb_weight"})
+  for (const char* key : {"snr_gamma",
+                          "noise_offset",
+                          "input_perturbation",
+                          "loss_type",
+                          "huber_schedule",
+                          "huber_c",
+                          "p2_gamma",
+                          "p2_k",
+                          "l_simple_weight",
+                          "original_elbo_weight",
+                          "vlb_weight",
+                          "timestep_sampling",
+                          "logit_mean",
+                          "logit_std",
+                          "mode_scale",
+                          "timestep_bias_strategy",
+                          "timestep_bias_multiplier",
+                          "timestep_bias_begin",
+                          "timestep_bias_end",
+                          "timestep_bias_portion",
+                          "continuous_timesteps",
+                          "pyramid_noise_iterations",
+                          "pyramid_noise_discount",
+                          "learned_log_variance",
+                          "logvar_init"})
     require<ConfigError>(given.at(key) == defaults.at(key),
                          "{} is {}, which EDM's training has no place for; expected its default, {}", key,
                          given.at(key).dump(), defaults.at(key).dump());

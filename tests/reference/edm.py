@@ -71,7 +71,7 @@ def log_variance(tensors, loss):
 def validation(tensors):
     """Noise levels at quantiles of what a training draws."""
     position = torch.tensor([0.5, 0.05, 0.25, 0.9, 0.999], dtype=torch.float64)
-    normal = torch.distributions.Normal(-1.2, 1.2)
+    normal = torch.distributions.Normal(*torch.tensor([-1.2, 1.2], dtype=torch.float64))
     tensors["position"] = position
     tensors["position.sigma"] = normal.icdf(position).exp()
 
