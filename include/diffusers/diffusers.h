@@ -108,6 +108,7 @@
 #include <diffusers/training/progress.h>
 #include <diffusers/training/pyramid_noise.h>
 #include <diffusers/training/report.h>
+#include <diffusers/training/step_rows.h>
 #include <diffusers/training/task.h>
 #include <diffusers/training/tensorboard.h>
 #include <diffusers/training/timestep_sampler.h>

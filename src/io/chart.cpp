@@ -8,6 +8,7 @@
 #include <diffusers/io/files.h>
 
 #include "core/format.h"
+#include "io/markup.h"
 #include "io/posix_file.h"
 
 namespace diffusers {
@@ -16,29 +17,6 @@ namespace {
 // Okabe and Ito's palette.
 constexpr std::array<std::string_view, 7> kPalette{"#0072b2", "#d55e00", "#009e73", "#cc79a7",
                                                    "#e69f00", "#56b4e9", "#444444"};
-
-std::string xml_text(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      default:
-        out += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
-    }
-  }
-  return out;
-}
 
 /// What an axis shows and where.
 struct Axis {

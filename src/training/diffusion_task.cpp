@@ -154,8 +154,7 @@ void DiffusionTask::configure_labels(const TrainingConfig& config) {
 
 void DiffusionTask::begin_step(const StepContext& context) {
   context_ = context;
-  step_draw_ = {};
-  samples_used_ = 0;
+  rows_.begin_step(context);
 }
 
 Tensor DiffusionTask::loss(const Batch& batch) {
@@ -163,9 +162,9 @@ Tensor DiffusionTask::loss(const Batch& batch) {
   const Tensor x0 = encode(batch);
   const Draw drawn = draw(x0);
   const Tensor noisy = add_noise(x0, drawn.input_noise, drawn.timesteps);
-  const Tensor prediction =
-      predict_in_parts(*models_[0].model, noisy, drawn.timesteps,
-                       drop_labels(conditioning(batch), drawn.is_unconditional), cpu_data_parallel_);
+  const Tensor prediction = predict_in_parts(
+      *models_[0].model, noisy, drawn.timesteps,
+      drop_labels(conditioning(batch), drawn.is_unconditional, null_label_), cpu_data_parallel_);
   const Tensor losses =
       (*objective_)(prediction, x0, drawn.noise, drawn.timesteps, log_variance(drawn.timesteps));
   sampler_->update(drawn.timesteps, losses);
@@ -202,10 +201,6 @@ Tensor DiffusionTask::add_noise(const Tensor& x0, const Tensor& noise, const Ten
   return (1 - sigma) * x0 + sigma * noise;
 }
 
-Conditioning DiffusionTask::drop_labels(Conditioning conditioning, const Tensor& is_unconditional) const {
-  return diffusers::drop_labels(std::move(conditioning), is_unconditional, null_label_);
-}
-
 Tensor DiffusionTask::encode(const Batch& batch) { return images_of(batch, resolution_); }
 
 Conditioning DiffusionTask::conditioning(const Batch& batch) {
@@ -213,23 +208,14 @@ Conditioning DiffusionTask::conditioning(const Batch& batch) {
 }
 
 DiffusionTask::Draw DiffusionTask::draw(const Tensor& x0) {
-  std::vector<int64_t> shape = x0.sizes().vec();
-  const int64_t batch_size = shape[0];
-  // For all batches of the step at once, so that a step of several small batches draws what one large batch
-  // draws.
-  shape[0] = std::max(context_.samples, batch_size);
-  const bool fits = step_draw_.noise.defined() && step_draw_.noise.sizes() == at::IntArrayRef(shape) &&
-                    samples_used_ + batch_size <= shape[0];
-  if (!fits) {
+  const int64_t first = rows_.next(x0, [&](at::IntArrayRef shape) {
     step_draw_ = draw_samples(shape, x0.options().requires_grad(false));
-    samples_used_ = 0;
-  }
-  const auto rows = [&](const Tensor& tensor) { return tensor.narrow(0, samples_used_, batch_size); };
-  Draw drawn{rows(step_draw_.noise), rows(step_draw_.input_noise), rows(step_draw_.timesteps)};
-  if (step_draw_.weights.defined()) drawn.weights = rows(step_draw_.weights);
-  if (step_draw_.is_unconditional.defined()) drawn.is_unconditional = rows(step_draw_.is_unconditional);
-  samples_used_ += batch_size;
-  return drawn;
+  });
+  const auto rows = [&](const Tensor& tensor) {
+    return tensor.defined() ? tensor.narrow(0, first, x0.size(0)) : tensor;
+  };
+  return {rows(step_draw_.noise), rows(step_draw_.input_noise), rows(step_draw_.timesteps),
+          rows(step_draw_.weights), rows(step_draw_.is_unconditional)};
 }
 
 DiffusionTask::Draw DiffusionTask::draw_samples(at::IntArrayRef shape, const at::TensorOptions& options) {

@@ -196,8 +196,7 @@ void EDMTask::configure(const TrainingConfig& config) {
 
 void EDMTask::begin_step(const StepContext& context) {
   context_ = context;
-  step_draw_ = {};
-  samples_used_ = 0;
+  rows_.begin_step(context);
 }
 
 Tensor EDMTask::encode(const Batch& batch) { return images_of(batch, resolution_); }
@@ -239,22 +238,13 @@ Tensor EDMTask::validation_loss(const Batch& batch, const Tensor& positions, con
 }
 
 EDMTask::Draw EDMTask::draw(const Tensor& x0) {
-  std::vector<int64_t> shape = x0.sizes().vec();
-  const int64_t batch_size = shape[0];
-  // For all batches of the step at once, so that a step of several small batches draws what one large batch
-  // draws.
-  shape[0] = std::max(context_.samples, batch_size);
-  const bool fits = step_draw_.noise.defined() && step_draw_.noise.sizes() == at::IntArrayRef(shape) &&
-                    samples_used_ + batch_size <= shape[0];
-  if (!fits) {
+  const int64_t first = rows_.next(x0, [&](at::IntArrayRef shape) {
     step_draw_ = draw_samples(shape, x0.options().requires_grad(false));
-    samples_used_ = 0;
-  }
-  const auto rows = [&](const Tensor& tensor) { return tensor.narrow(0, samples_used_, batch_size); };
-  Draw drawn{rows(step_draw_.sigma), rows(step_draw_.noise)};
-  if (step_draw_.is_unconditional.defined()) drawn.is_unconditional = rows(step_draw_.is_unconditional);
-  samples_used_ += batch_size;
-  return drawn;
+  });
+  const auto rows = [&](const Tensor& tensor) {
+    return tensor.defined() ? tensor.narrow(0, first, x0.size(0)) : tensor;
+  };
+  return {rows(step_draw_.sigma), rows(step_draw_.noise), rows(step_draw_.is_unconditional)};
 }
 
 EDMTask::Draw EDMTask::draw_samples(at::IntArrayRef shape, const at::TensorOptions& options) {

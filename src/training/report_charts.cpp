@@ -5,6 +5,7 @@
 #include <cmath>
 #include <utility>
 
+#include "io/markup.h"
 #include "text/unicode.h"
 
 namespace diffusers {
@@ -32,31 +33,7 @@ bool is_never_below_zero(const ChartSeries& line) {
 
 }  // namespace
 
-std::string html_text(std::string_view text) {
-  std::string out;
-  for (const char c : text::replace_invalid_utf8(text)) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      case '\'':
-        out += "&#39;";
-        break;
-      default:
-        out += static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? ' ' : c;
-    }
-  }
-  return out;
-}
+std::string html_text(std::string_view text) { return xml_text(text::replace_invalid_utf8(text)); }
 
 ChartSeries thinned(const ChartSeries& series, std::size_t max_points) {
   const std::size_t count = series.y.size();

@@ -149,9 +149,11 @@ TrainingRun::TrainingRun(Trainer& trainer, const Dataset& dataset, const Dataset
   trainer_.ema_ = config_.use_ema ? std::make_shared<EMAModel>(parameters_, ema_config(config_)) : nullptr;
 
   if (!config_.post_hoc_ema_sigma_rels.empty())
-    for (const TrainedModel& trained : task_.models())
-      post_hoc_emas_.emplace_back(TensorMap(trained.model->module().named_parameters()),
-                                  PostHocEmaConfig{.sigma_rels = config_.post_hoc_ema_sigma_rels});
+    for (const TrainedModel& trained : task_.models()) {
+      const TensorMap parameters(trained.model->module().named_parameters());
+      power_averages_.push_back({trained.name, parameters,
+                                 PostHocEma(parameters, {.sigma_rels = config_.post_hoc_ema_sigma_rels})});
+    }
 
   const Tensor zero = at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(device_));
   for (Tensor* counter : {&counters_.loss_sum, &counters_.finite_steps, &counters_.nonfinite_in_row,
@@ -241,7 +243,8 @@ void TrainingRun::train_step() {
   group_ = next_group();
   data_seconds_ += now_seconds() - start;
   generator_state_ = generator_.get_state();
-  task_.begin_step({.step = global_step_, .samples = group_.samples, .generator = generator_});
+  step_context_ = {.step = global_step_, .samples = group_.samples, .generator = generator_};
+  task_.begin_step(step_context_);
   const Tensor loss = backward(group_);
   update_weights(loss);
   ++global_step_;
@@ -309,13 +312,13 @@ void TrainingRun::update_weights(const Tensor& loss) {
   }
   count(loss, grad_norm, is_nonfinite, is_skipped);
   // Reading costs nothing on the CPU; a device is asked at logging steps alone.
-  if (device_.is_cpu() && is_nonfinite.item<double>() > 0) explain_nonfinite();
+  if (device_.is_cpu() && nonfinite_origin_.empty() && is_nonfinite.item<double>() > 0)
+    nonfinite_origin_ = nonfinite_origin();
   trainer_.optimizer_->step(lr_schedule_(global_step_), is_skipped.view({1}));
   trainer_.optimizer_->zero_grad();
   if (scaler_) scaler_->update(is_skipped.view({1}));
   if (trainer_.ema_) trainer_.ema_->step(parameters_);
-  for (std::size_t i = 0; i < post_hoc_emas_.size(); ++i)
-    post_hoc_emas_[i].step(TensorMap(task_.models()[i].model->module().named_parameters()));
+  for (PowerAverage& average : power_averages_) average.ema.step(average.parameters);
 }
 
 bool TrainingRun::must_stop() const { return trainer_.stop_requested_ || signals_->received(); }

@@ -77,7 +77,7 @@ void TrainingRun::log() {
   const double* value = values.const_data_ptr<double>();
   const auto skipped = static_cast<int64_t>(value[3]);
   if (skipped > skipped_steps_) {
-    if (value[5] > 0 && !device_.is_cpu()) explain_nonfinite();
+    if (value[5] > 0 && nonfinite_origin_.empty()) nonfinite_origin_ = nonfinite_origin();
     log_message(LogLevel::kWarning,
                 fmt::format("{} steps up to step {} were skipped: the loss or a gradient was not finite{}",
                             skipped - skipped_steps_, global_step_,
@@ -131,10 +131,6 @@ void TrainingRun::stop_if_nonfinite(int64_t steps_in_row) {
           nonfinite_origin_.empty() ? "" : ", first in " + nonfinite_origin_);
 }
 
-void TrainingRun::explain_nonfinite() {
-  if (nonfinite_origin_.empty()) nonfinite_origin_ = nonfinite_origin();
-}
-
 /// Computes the last step once more, watched.
 std::string TrainingRun::nonfinite_origin() {
   NamedTensors parameters;
@@ -151,13 +147,15 @@ std::string TrainingRun::nonfinite_origin() {
 
   const RandomStateGuard random_state(device_);
   const Tensor state = generator_.get_state();
+  const TensorMap task_state = host_copy(task_.state());  // a task may learn from a loss
   generator_.set_state(generator_state_);
-  task_.begin_step({.step = global_step_, .samples = group_.samples, .generator = generator_});
+  task_.begin_step(step_context_);
   const std::optional<std::string> output = find_nonfinite_output(parameters, [&] {
     const Autocast autocast(device_.type(), config_.mixed_precision);
     for (const Batch& batch : group_.batches) task_.loss(to_device(batch));
   });
   generator_.set_state(state);
+  task_.load_state(task_state);
   if (output) return "the output of " + *output;
   if (const auto name = find_nonfinite(gradients)) return "the gradient of " + *name;
   return "the backward pass";

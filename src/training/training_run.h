@@ -37,6 +37,12 @@ class TrainingRun {
     std::vector<Batch> batches;
     int64_t samples = 0;
   };
+  /// The post-hoc averages of one model.
+  struct PowerAverage {
+    std::string model;
+    TensorMap parameters;
+    PostHocEma ema;
+  };
   /// What is known about the steps only on the device, 0-dim float32 each.
   struct DeviceCounters {
     Tensor loss_sum, finite_steps;  // since the last logging step
@@ -59,7 +65,6 @@ class TrainingRun {
              const Tensor& is_skipped);
   void log();
   void stop_if_nonfinite(int64_t steps_in_row);
-  void explain_nonfinite();
   std::string nonfinite_origin();
   void preview();
   void log_images(const std::string& name, const Tensor& images, const ImageGridOptions& options);
@@ -108,10 +113,11 @@ class TrainingRun {
   LRSchedule lr_schedule_;
   std::optional<GradScaler> scaler_;
   DeviceCounters counters_;
-  std::vector<PostHocEma> post_hoc_emas_;  // of each model; empty if none are kept
+  std::vector<PowerAverage> power_averages_;  // of each model; empty if none are kept
 
   // The last step, as it was before: what a step that was not finite is computed from once more.
   Group group_;
+  StepContext step_context_;
   Tensor generator_state_;
   std::string nonfinite_origin_;  // of the first one in a row; empty: not known
 

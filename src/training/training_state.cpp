@@ -65,7 +65,7 @@ TensorMap with_prefix(const TensorMap& tensors, std::string_view prefix) {
   return found;
 }
 
-std::string post_hoc_prefix(const TrainedModel& trained) { return "post_hoc_ema." + trained.name + "."; }
+std::string post_hoc_prefix(const std::string& model) { return "post_hoc_ema." + model + "."; }
 
 }  // namespace
 
@@ -105,8 +105,8 @@ TensorMap TrainingRun::state_tensors() const {
   tensors.insert("skipped_steps", counters_.skipped_steps);
   if (scaler_) insert_with_prefix(tensors, "scaler.", scaler_->state_dict());
   insert_with_prefix(tensors, kTaskPrefix, task_.state());
-  for (std::size_t i = 0; i < post_hoc_emas_.size(); ++i)
-    insert_with_prefix(tensors, post_hoc_prefix(task_.models()[i]), post_hoc_emas_[i].state_dict());
+  for (const PowerAverage& average : power_averages_)
+    insert_with_prefix(tensors, post_hoc_prefix(average.model), average.ema.state_dict());
   return tensors;
 }
 
@@ -274,8 +274,8 @@ void TrainingRun::load_state_tensors(const TensorMap& tensors) {
   skipped_steps_ = counters_.skipped_steps.item<int64_t>();
   if (scaler_ && tensors.contains("scaler.scale")) scaler_->load_state_dict(with_prefix(tensors, "scaler."));
   task_.load_state(with_prefix(tensors, kTaskPrefix));
-  for (std::size_t i = 0; i < post_hoc_emas_.size(); ++i)
-    post_hoc_emas_[i].load_state_dict(with_prefix(tensors, post_hoc_prefix(task_.models()[i])));
+  for (PowerAverage& average : power_averages_)
+    average.ema.load_state_dict(with_prefix(tensors, post_hoc_prefix(average.model)));
 
   generator_ = make_device_generator(device_, seed_);
   const TensorMap random = with_prefix(tensors, "random.");
@@ -293,10 +293,10 @@ void TrainingRun::load_state_tensors(const TensorMap& tensors) {
 }
 
 void TrainingRun::save_power_ema() {
-  for (std::size_t i = 0; i < post_hoc_emas_.size(); ++i) {
-    const std::string folder = join_path(join_path(config_.output_dir, "power_ema"), task_.models()[i].name);
+  for (const PowerAverage& average : power_averages_) {
+    const std::string folder = join_path(join_path(config_.output_dir, "power_ema"), average.model);
     create_folders(folder);
-    post_hoc_emas_[i].save_snapshots(folder);
+    average.ema.save_snapshots(folder);
   }
 }
 

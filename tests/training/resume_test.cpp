@@ -21,14 +21,15 @@
 #include <unistd.h>
 
 #include "core/json.h"
+#include "quick_training.h"
 #include "support/golden.h"
-#include "tiny_model.h"
 #include "training/checkpoint.h"
 #include "training/stop_signals.h"
 
 namespace diffusers {
 namespace {
 
+using test::CapturedLog;
 using test::expect_equal;
 using test::expect_throws_with;
 using test::TemporaryFolder;
@@ -81,22 +82,6 @@ void expect_same_checkpoint(const std::string& actual, const std::string& expect
         "optimizer.safetensors", "trainer_state.safetensors", "unet_ema/config.json"})
     EXPECT_EQ(read_text_file(join_path(actual, name)), read_text_file(join_path(expected, name))) << name;
 }
-
-/// Keeps the warnings of a test out of its output, and in reach.
-class CapturedLog {
- public:
-  CapturedLog()
-      : previous_(set_log_sink(
-            [this](LogLevel, std::string_view message) { text_ += std::string(message) + "\n"; })) {}
-  CapturedLog(const CapturedLog&) = delete;
-  CapturedLog& operator=(const CapturedLog&) = delete;
-  ~CapturedLog() { set_log_sink(previous_); }
-  bool contains(std::string_view part) const { return text_.find(part) != std::string::npos; }
-
- private:
-  std::string text_;
-  LogSink previous_;
-};
 
 /// Flips one bit in the middle of a file.
 void damage(const std::string& path) {

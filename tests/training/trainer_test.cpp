@@ -16,45 +16,21 @@
 #include <gtest/gtest.h>
 
 #include "core/json.h"
+#include "quick_training.h"
 #include "support/golden.h"
-#include "tiny_model.h"
 
 namespace diffusers {
 namespace {
 
+using test::copies;
 using test::expect_close;
 using test::expect_equal;
 using test::expect_throws_with;
 using test::LabelledNet;
+using test::quiet_config;
+using test::seeded_net;
 using test::TinyImages;
 using test::TinyNet;
-
-/// What most tests here train with.
-TrainingConfig quiet_config(const std::string& output_dir) {
-  TrainingConfig config;
-  config.output_dir = output_dir;
-  config.seed = 3;
-  config.train_batch_size = 4;
-  config.num_epochs = 1;
-  config.learning_rate = 1e-2;
-  config.lr_scheduler = "constant";
-  config.lr_warmup_steps = 0;
-  config.checkpointing_steps = 0;
-  config.logging_steps = 1;
-  config.progress_bar = false;
-  return config;
-}
-
-TinyNet seeded_net(double dropout = 0.0) {
-  manual_seed(11);
-  return TinyNet(dropout);
-}
-
-std::vector<Tensor> copies(const std::vector<Tensor>& tensors) {
-  std::vector<Tensor> result;
-  for (const Tensor& tensor : tensors) result.push_back(tensor.detach().clone());
-  return result;
-}
 
 /// Feeds given images, noise and timesteps instead of drawing them: step after step, batch after batch.
 class GivenTask : public DiffusionTask {
@@ -413,174 +389,6 @@ TEST(Trainer, TrainsInMixedPrecision) {
       [&] { Trainer(half, DDPMScheduler(), quiet_config(folder.path())).train(TinyImages(4)); }, "float16");
 }
 
-TEST(Trainer, SkipsASingleBadStepAndStopsAfterAFew) {
-  const LogSink previous = set_log_sink([](LogLevel, std::string_view) {});
-  {
-    const test::TemporaryFolder folder;
-    TinyImages images(20);
-    images.images()[7].fill_(std::nan(""));
-    TinyNet model = seeded_net();
-    TrainingConfig config = quiet_config(folder.path());
-    config.train_batch_size = 1;
-    config.use_ema = true;
-    config.checkpointing_steps = 10;
-    const TrainingResult result = Trainer(model, DDPMScheduler(), config).train(images);
-    EXPECT_EQ(result.skipped_steps, 1);
-    for (const Tensor& parameter : model->parameters()) EXPECT_TRUE(parameter.isfinite().all().item<bool>());
-    EXPECT_TRUE(std::isfinite(result.loss));
-  }
-  {
-    const test::TemporaryFolder folder;
-    TinyImages images(20);
-    images.images().fill_(std::numeric_limits<float>::infinity());
-    TinyNet model = seeded_net();
-    const std::vector<Tensor> before = copies(model->parameters());
-    TrainingConfig config = quiet_config(folder.path());
-    config.train_batch_size = 1;
-    config.checkpointing_steps = 10;
-    expect_throws_with<Error>([&] { Trainer(model, DDPMScheduler(), config).train(images); },
-                              "max_nonfinite_steps is 5");
-    for (std::size_t i = 0; i < before.size(); ++i) expect_equal(model->parameters()[i].detach(), before[i]);
-    EXPECT_FALSE(folder_exists(folder / "unet"));
-    EXPECT_FALSE(folder_exists(folder / "checkpoint-10"));
-  }
-  set_log_sink(previous);
-}
-
-/// What goes to the log while it exists.
-class CapturedWarnings {
- public:
-  CapturedWarnings()
-      : previous_(set_log_sink(
-            [this](LogLevel, std::string_view message) { text_ += std::string(message) + "\n"; })) {}
-  CapturedWarnings(const CapturedWarnings&) = delete;
-  CapturedWarnings& operator=(const CapturedWarnings&) = delete;
-  ~CapturedWarnings() { set_log_sink(previous_); }
-  const std::string& text() const { return text_; }
-
- private:
-  std::string text_;
-  LogSink previous_;
-};
-
-TEST(Trainer, NamesTheModuleWhoseOutputWasNotFiniteFirst) {
-  struct OverflowingNetImpl : torch::nn::Module {
-    OverflowingNetImpl() {
-      first = register_module("first", torch::nn::Conv2d(torch::nn::Conv2dOptions(1, 2, 1)));
-      second = register_module("second", torch::nn::Conv2d(torch::nn::Conv2dOptions(2, 1, 1)));
-      const at::NoGradGuard no_grad;
-      second->weight.fill_(3e38);
-    }
-    Tensor forward(const Tensor& sample, const Tensor&) { return second(first(sample) * 10); }
-    torch::nn::Conv2d first{nullptr}, second{nullptr};
-  };
-  const test::TemporaryFolder folder;
-  TrainingConfig config = quiet_config(folder.path());
-  config.logging_steps = 100;
-  config.max_nonfinite_steps = 3;
-  config.num_epochs = 10;
-  const CapturedWarnings log;
-  Trainer trainer(std::make_shared<OverflowingNetImpl>(), DDPMScheduler(), config);
-  int64_t steps = 0;
-  trainer.on_step([&](int64_t step) { steps = step; });
-  expect_throws_with<Error>([&] { trainer.train(TinyImages(20)); }, "first in the output of second (aten::");
-  EXPECT_EQ(steps, 2);  // the third ends it, long before the next logging step
-}
-
-TEST(Trainer, NamesABadBatchAndABadParameter) {
-  const auto message = [](bool bad_images) {
-    const test::TemporaryFolder folder;
-    TinyImages images(8);
-    TinyNet model = seeded_net();
-    if (bad_images) {
-      images.images().fill_(std::nan(""));
-    } else {
-      const at::NoGradGuard no_grad;
-      model->time->bias.fill_(std::nan(""));
-    }
-    TrainingConfig config = quiet_config(folder.path());
-    config.max_nonfinite_steps = 1;
-    try {
-      Trainer(model, DDPMScheduler(), config).train(images);
-    } catch (const Error& error) {
-      return std::string(error.what());
-    }
-    return std::string();
-  };
-  EXPECT_NE(message(true).find("first in the images of the batch"), std::string::npos) << message(true);
-  EXPECT_NE(message(false).find("first in the parameter time.bias"), std::string::npos) << message(false);
-}
-
-TEST(Trainer, ValidatesOnHeldOutDataWithTheSameNoiseEachTime) {
-  const auto train = [](double learning_rate, int64_t bins) {
-    const test::TemporaryFolder folder;
-    TrainingConfig config = quiet_config(folder.path());
-    config.learning_rate = learning_rate;
-    config.validation_steps = 2;
-    config.validation_samples = 30;
-    config.validation_bins = bins;
-    config.use_ema = true;
-    Trainer trainer(seeded_net(0.3), DDPMScheduler({.prediction_type = PredictionType::kSample}), config);
-    std::vector<ValidationResult> results;
-    trainer.on_validation([&](const ValidationResult& result) { results.push_back(result); });
-    trainer.train(TinyImages(20), TinyImages(40));
-    return results;
-  };
-  const std::vector<ValidationResult> still = train(0.0, 5);
-  ASSERT_EQ(still.size(), 3U);  // steps 2, 4 and the last, 5
-  EXPECT_EQ(still[2].step, 5);
-  EXPECT_EQ(still[0].loss, still[2].loss);  // dropout and drawn noise would show
-  EXPECT_EQ(still[0].bin_losses, still[2].bin_losses);
-  ASSERT_EQ(still[0].bin_losses.size(), 5U);
-  // 30 examples over 5 bins are 6 each.
-  double mean = 0;
-  for (const double bin : still[0].bin_losses) mean += bin / 5;
-  EXPECT_NEAR(mean, still[0].loss, 1e-9);
-
-  const std::vector<ValidationResult> learning = train(1e-2, 40);
-  EXPECT_LT(learning[2].loss, learning[0].loss);
-  // An average over more bins than examples leaves some empty.
-  EXPECT_EQ(std::count_if(learning[0].bin_losses.begin(), learning[0].bin_losses.end(),
-                          [](double bin) { return std::isnan(bin); }),
-            10);
-}
-
-TEST(Trainer, DoesNotLetAValidationDisturbTheTraining) {
-  const auto train = [](int64_t validation_steps) {
-    const test::TemporaryFolder folder;
-    TinyNet model = seeded_net(0.3);
-    TrainingConfig config = quiet_config(folder.path());
-    config.validation_steps = validation_steps;
-    config.use_ema = true;
-    Trainer(model, DDPMScheduler(), config).train(TinyImages(20), TinyImages(7));
-    return copies(model->parameters());
-  };
-  const std::vector<Tensor> plain = train(0);
-  const std::vector<Tensor> validated = train(1);
-  for (std::size_t i = 0; i < plain.size(); ++i) expect_equal(validated[i], plain[i]);
-}
-
-TEST(Trainer, DropsLabelsForGuidance) {
-  const test::TemporaryFolder folder;
-  TrainingConfig config = quiet_config(folder.path());
-  config.class_dropout_prob = 0.3;
-  expect_throws_with<ConfigError>([&] { Trainer(LabelledNet(), DDPMScheduler(), config); },
-                                  "num_class_embeds");
-  expect_throws_with<ConfigError>([&] { Trainer(TinyNet(), DDPMScheduler(), config); },
-                                  "class_dropout_prob is 0.3");
-  config.class_dropout_prob = 1.0;
-  expect_throws_with<ConfigError>([&] { Trainer(LabelledNet(), DDPMScheduler(), config); },
-                                  "class_dropout_prob is 1");
-  config.class_dropout_prob = 0.3;
-  config.train_batch_size = 1000;
-  LabelledNet model;
-  model->config = R"({"num_class_embeds": 11})";
-  Trainer(model, DDPMScheduler(), config).train(TinyImages(1000, /*has_labels=*/true, /*side=*/1));
-  const Tensor is_null = model->last_labels == 10;
-  const auto dropped = is_null.sum().item<int64_t>();
-  EXPECT_NEAR(static_cast<double>(dropped), 300.0, 60.0);  // four standard deviations
-}
-
 TEST(Trainer, ShowsTheAverageToAPreview) {
   const test::TemporaryFolder folder;
   TinyNet model = seeded_net(0.5);
@@ -617,131 +425,6 @@ TEST(Trainer, RestoresTheWeightsIfAPreviewThrows) {
   trainer.on_preview([](const PreviewContext&) { throw FileError("the disk is full"); });
   expect_throws_with<FileError>([&] { trainer.train(TinyImages(16)); }, "the disk is full");
   for (std::size_t i = 0; i < weights.size(); ++i) expect_equal(model->parameters()[i].detach(), weights[i]);
-}
-
-TEST(TrainingConfig, NamesTheKeyAndTheValueThatCannotWork) {
-  struct Case {
-    void (*change)(TrainingConfig&);
-    const char* message;
-  };
-  const std::vector<Case> cases{
-      {[](TrainingConfig& c) { c.output_dir.clear(); }, "output_dir"},
-      {[](TrainingConfig& c) { c.seed = -1; }, "seed is -1"},
-      {[](TrainingConfig& c) { c.train_batch_size = 0; }, "train_batch_size is 0"},
-      {[](TrainingConfig& c) { c.num_epochs = 0; }, "num_epochs is 0"},
-      {[](TrainingConfig& c) { c.max_train_steps = 0; }, "max_train_steps is 0"},
-      {[](TrainingConfig& c) { c.gradient_accumulation_steps = 0; }, "gradient_accumulation_steps is 0"},
-      {[](TrainingConfig& c) { c.gradient_checkpointing = true; }, "gradient_checkpointing is true"},
-      {[](TrainingConfig& c) { c.learning_rate = std::nan(""); }, "learning_rate is nan"},
-      {[](TrainingConfig& c) { c.lr_warmup_steps = -2; }, "lr_warmup_steps is -2"},
-      {[](TrainingConfig& c) { c.snr_gamma = -5.0; }, "snr_gamma is -5"},
-      {[](TrainingConfig& c) { c.noise_offset = -0.1; }, "noise_offset is -0.1"},
-      {[](TrainingConfig& c) { c.max_grad_norm = -1; }, "max_grad_norm is -1"},
-      {[](TrainingConfig& c) { c.ema_max_decay = 2; }, "ema_max_decay is 2"},
-      {[](TrainingConfig& c) { c.ema_inv_gamma = 0; }, "ema_inv_gamma is 0"},
-      {[](TrainingConfig& c) { c.adam_beta1 = 1; }, "adam_beta1 is 1"},
-      {[](TrainingConfig& c) { c.adam_epsilon = -1; }, "adam_epsilon is -1"},
-      {[](TrainingConfig& c) { c.checkpoints_total_limit = 0; }, "checkpoints_total_limit is 0"},
-      {[](TrainingConfig& c) { c.logging_steps = 0; }, "logging_steps is 0"},
-      {[](TrainingConfig& c) { c.dataloader_num_workers = -1; }, "dataloader_num_workers is -1"},
-      {[](TrainingConfig& c) { c.cpu_data_parallel = 0; }, "cpu_data_parallel is 0"},
-      {[](TrainingConfig& c) { c.huber_c = 0; }, "huber_c is 0"},
-  };
-  for (const Case& one : cases) {
-    TrainingConfig config = quiet_config("unused");
-    one.change(config);
-    expect_throws_with<ConfigError>([&] { Trainer(TinyNet(), DDPMScheduler(), config); }, one.message);
-  }
-  const test::TemporaryFolder folder;
-  TrainingConfig config = quiet_config(folder.path());
-  config.lr_scheduler = "cosinus";
-  expect_throws_with<ConfigError>([&] { Trainer(TinyNet(), DDPMScheduler(), config).train(TinyImages(4)); },
-                                  "lr_scheduler is \"cosinus\"");
-  config = quiet_config(folder.path());
-  config.resolution = 8;
-  expect_throws_with<ConfigError>([&] { Trainer(TinyNet(), DDPMScheduler(), config).train(TinyImages(4)); },
-                                  "resolution is 8");
-}
-
-TEST(DiffusionTask, TrainsWithEveryWayToDrawTimesteps) {
-  for (const TimestepSampling strategy :
-       {TimestepSampling::kUniform, TimestepSampling::kStratified, TimestepSampling::kAntithetic,
-        TimestepSampling::kLogitNormal, TimestepSampling::kMode, TimestepSampling::kLossSecondMoment}) {
-    const auto train = [&](int64_t batch_size, int64_t accumulation) {
-      const test::TemporaryFolder folder;
-      TinyNet model = seeded_net();
-      TrainingConfig config = quiet_config(folder.path());
-      config.train_batch_size = batch_size;
-      config.gradient_accumulation_steps = accumulation;
-      config.timestep_sampling = strategy;
-      config.pyramid_noise_iterations = 2;
-      config.num_epochs = 2;
-      Trainer(model, DDPMScheduler({.num_train_timesteps = 5}), config).train(TinyImages(24));
-      return copies(model->parameters());
-    };
-    const std::vector<Tensor> large = train(12, 1);
-    const std::vector<Tensor> small = train(4, 3);
-    for (std::size_t i = 0; i < large.size(); ++i)
-      expect_close(small[i], large[i], 1e-4, 1e-5, enum_name(strategy));
-  }
-}
-
-TEST(DiffusionTask, DrawsTheSigmasOfFlowMatching) {
-  class Exposed : public DiffusionTask {
-   public:
-    using DiffusionTask::DiffusionTask;
-    using DiffusionTask::draw;
-  };
-  const auto timesteps = [](const FlowMatchEulerDiscreteScheduler& scheduler, bool continuous) {
-    Exposed task(make_trainable(TinyNet()), scheduler);
-    TrainingConfig config;
-    config.continuous_timesteps = continuous;
-    task.configure(config);
-    task.begin_step({.step = 0, .samples = 2000, .generator = make_generator(1)});
-    return task.draw(at::zeros({2000, 1, 2, 2})).timesteps;
-  };
-  const FlowMatchEulerDiscreteScheduler shifted({.shift = 3.0});
-  const Tensor discrete = timesteps(shifted, false);
-  EXPECT_TRUE(at::isin(discrete, shifted.timesteps()).all().item<bool>());
-  const Tensor continuous = timesteps(shifted, true);
-  EXPECT_LT(at::isin(continuous, shifted.timesteps()).sum().item<int64_t>(), 20);  // by rounding
-  // Both are sigma T with sigma = 3 u / (1 + 2 u) of a uniform u.
-  for (const Tensor& t : {discrete, continuous}) {
-    const Tensor sigma = t / 1000;
-    EXPECT_NEAR((sigma / (3 - 2 * sigma)).mean().item<double>(), 0.5, 0.03);
-  }
-  TrainingConfig config;
-  config.continuous_timesteps = true;
-  expect_throws_with<ConfigError>(
-      [&] { Exposed(make_trainable(TinyNet()), DDPMScheduler()).configure(config); },
-      "continuous_timesteps is true");
-}
-
-TEST(DiffusionTask, DrawsTimestepsOverTheWholeRange) {
-  class Exposed : public DiffusionTask {
-   public:
-    using DiffusionTask::DiffusionTask;
-    using DiffusionTask::draw;
-  };
-  Exposed task(make_trainable(TinyNet()), DDPMScheduler());
-  TrainingConfig config;
-  config.noise_offset = 0.5;
-  config.input_perturbation = 0.25;
-  task.configure(config);
-  task.begin_step({.step = 0, .samples = 4000, .generator = make_generator(1)});
-  const Tensor x0 = at::zeros({4000, 2, 3, 3});
-  const DiffusionTask::Draw drawn = task.draw(x0);
-
-  // The same numbers by hand, in the order of train_text_to_image.py.
-  Generator generator = make_generator(1);
-  Tensor noise = at::randn(x0.sizes(), generator);
-  noise = noise + 0.5 * at::randn({4000, 2, 1, 1}, generator);
-  expect_equal(drawn.noise, noise);
-  expect_equal(drawn.input_noise, noise + 0.25 * at::randn(x0.sizes(), generator));
-  const Tensor timesteps = at::randint(0, 1000, {4000}, generator, at::kLong);
-  expect_equal(drawn.timesteps, timesteps);
-  EXPECT_LT(drawn.timesteps.min().item<int64_t>(), 10);
-  EXPECT_GT(drawn.timesteps.max().item<int64_t>(), 989);
 }
 
 }  // namespace

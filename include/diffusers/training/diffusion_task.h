@@ -10,6 +10,7 @@
 #include <diffusers/training/learned_log_variance.h>
 #include <diffusers/training/objective.h>
 #include <diffusers/training/pyramid_noise.h>
+#include <diffusers/training/step_rows.h>
 #include <diffusers/training/task.h>
 #include <diffusers/training/timestep_sampler.h>
 
@@ -56,7 +57,6 @@ class DiffusionTask : public Task {
   Tensor add_noise(const Tensor& x0, const Tensor& noise, const Tensor& timesteps) const;
   Draw draw_samples(at::IntArrayRef shape, const at::TensorOptions& options);
   Tensor flow_timesteps_at(const Tensor& drawn);
-  Conditioning drop_labels(Conditioning conditioning, const Tensor& is_unconditional) const;
 
   std::vector<TrainedModel> models_;
   std::shared_ptr<const Scheduler> scheduler_;
@@ -76,8 +76,8 @@ class DiffusionTask : public Task {
   double input_perturbation_ = 0.0;
 
   StepContext context_;
-  Draw step_draw_;            // of all samples of the step
-  int64_t samples_used_ = 0;  // of step_draw_, by the batches before
+  Draw step_draw_;  // of all samples of the step
+  StepRows rows_;   // of it
 };
 
 }  // namespace diffusers

@@ -8,6 +8,7 @@
 
 #include <diffusers/schedulers/edm_euler_scheduler.h>
 #include <diffusers/training/learned_log_variance.h>
+#include <diffusers/training/step_rows.h>
 #include <diffusers/training/task.h>
 
 #include <ATen/core/Tensor.h>
@@ -124,8 +125,8 @@ class EDMTask : public Task {
   int64_t null_label_ = 0;  // what a dropped label becomes
 
   StepContext context_;
-  Draw step_draw_;            // of all samples of the step
-  int64_t samples_used_ = 0;  // of step_draw_, by the batches before
+  Draw step_draw_;  // of all samples of the step
+  StepRows rows_;   // of it
 };
 
 }  // namespace diffusers

@@ -1,0 +1,59 @@
+#pragma once
+
+// Short trainings of a tiny model, for tests of what surrounds them.
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <diffusers/core/logging.h>
+#include <diffusers/training/trainer.h>
+
+#include "tiny_model.h"
+
+namespace diffusers::test {
+
+/// What most tests here train with.
+inline TrainingConfig quiet_config(const std::string& output_dir) {
+  TrainingConfig config;
+  config.output_dir = output_dir;
+  config.seed = 3;
+  config.train_batch_size = 4;
+  config.num_epochs = 1;
+  config.learning_rate = 1e-2;
+  config.lr_scheduler = "constant";
+  config.lr_warmup_steps = 0;
+  config.checkpointing_steps = 0;
+  config.logging_steps = 1;
+  config.progress_bar = false;
+  return config;
+}
+
+inline TinyNet seeded_net(double dropout = 0.0) {
+  manual_seed(11);
+  return TinyNet(dropout);
+}
+
+inline std::vector<Tensor> copies(const std::vector<Tensor>& tensors) {
+  std::vector<Tensor> result;
+  for (const Tensor& tensor : tensors) result.push_back(tensor.detach().clone());
+  return result;
+}
+
+/// Keeps the log of a test out of its output, and in reach.
+class CapturedLog {
+ public:
+  CapturedLog()
+      : previous_(set_log_sink(
+            [this](LogLevel, std::string_view message) { text_ += std::string(message) + "\n"; })) {}
+  CapturedLog(const CapturedLog&) = delete;
+  CapturedLog& operator=(const CapturedLog&) = delete;
+  ~CapturedLog() { set_log_sink(previous_); }
+  bool contains(std::string_view part) const { return text_.find(part) != std::string::npos; }
+
+ private:
+  std::string text_;
+  LogSink previous_;
+};
+
+}  // namespace diffusers::test

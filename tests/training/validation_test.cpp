@@ -1,0 +1,74 @@
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include <diffusers/schedulers/ddpm_scheduler.h>
+#include <diffusers/training/trainer.h>
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "quick_training.h"
+#include "support/golden.h"
+
+namespace diffusers {
+namespace {
+
+using test::copies;
+using test::expect_equal;
+using test::quiet_config;
+using test::seeded_net;
+using test::TinyImages;
+using test::TinyNet;
+
+TEST(Trainer, ValidatesOnHeldOutDataWithTheSameNoiseEachTime) {
+  const auto train = [](double learning_rate, int64_t bins) {
+    const test::TemporaryFolder folder;
+    TrainingConfig config = quiet_config(folder.path());
+    config.learning_rate = learning_rate;
+    config.validation_steps = 2;
+    config.validation_samples = 30;
+    config.validation_bins = bins;
+    config.use_ema = true;
+    Trainer trainer(seeded_net(0.3), DDPMScheduler({.prediction_type = PredictionType::kSample}), config);
+    std::vector<ValidationResult> results;
+    trainer.on_validation([&](const ValidationResult& result) { results.push_back(result); });
+    trainer.train(TinyImages(20), TinyImages(40));
+    return results;
+  };
+  const std::vector<ValidationResult> still = train(0.0, 5);
+  ASSERT_EQ(still.size(), 3U);  // steps 2, 4 and the last, 5
+  EXPECT_EQ(still[2].step, 5);
+  EXPECT_EQ(still[0].loss, still[2].loss);  // dropout and drawn noise would show
+  EXPECT_EQ(still[0].bin_losses, still[2].bin_losses);
+  ASSERT_EQ(still[0].bin_losses.size(), 5U);
+  // 30 examples over 5 bins are 6 each.
+  double mean = 0;
+  for (const double bin : still[0].bin_losses) mean += bin / 5;
+  EXPECT_NEAR(mean, still[0].loss, 1e-9);
+
+  const std::vector<ValidationResult> learning = train(1e-2, 40);
+  EXPECT_LT(learning[2].loss, learning[0].loss);
+  // An average over more bins than examples leaves some empty.
+  EXPECT_EQ(std::count_if(learning[0].bin_losses.begin(), learning[0].bin_losses.end(),
+                          [](double bin) { return std::isnan(bin); }),
+            10);
+}
+
+TEST(Trainer, DoesNotLetAValidationDisturbTheTraining) {
+  const auto train = [](int64_t validation_steps) {
+    const test::TemporaryFolder folder;
+    TinyNet model = seeded_net(0.3);
+    TrainingConfig config = quiet_config(folder.path());
+    config.validation_steps = validation_steps;
+    config.use_ema = true;
+    Trainer(model, DDPMScheduler(), config).train(TinyImages(20), TinyImages(7));
+    return copies(model->parameters());
+  };
+  const std::vector<Tensor> plain = train(0);
+  const std::vector<Tensor> validated = train(1);
+  for (std::size_t i = 0; i < plain.size(); ++i) expect_equal(validated[i], plain[i]);
+}
+
+}  // namespace
+}  // namespace diffusers
