@@ -17,7 +17,7 @@ struct Settings {
   int64_t num_inference_steps = 100;
   double eta = 1.0;
   double temperature = 0.8;
-  double guidance_scale = 1.0;  ///< of class-conditional samples
+  double guidance_scale = 2.0;  ///< of class-conditional samples
 
   diffusers::UNet2DModelConfig model = {};
   diffusers::DDPMSchedulerConfig scheduler = {};

@@ -68,7 +68,11 @@ int main(int argc, char** argv) try {
           if (must_stop && must_stop()) throw PreviewStopped();
           return model(x, t);
         },
-        noise, {.step = {.eta = settings.eta, .generator = generator}, .temperature = settings.temperature});
+        noise,
+        // Guidance predicts pixels far beyond white. Where they are clipped, their noise must be theirs, or
+        // the steps lead away from the class that was asked for.
+        {.step = {.eta = settings.eta, .use_clipped_model_output = has_classes, .generator = generator},
+         .temperature = settings.temperature});
     return (images / 2 + 0.5).clamp(0, 1);
   };
   Trainer trainer(unet, scheduler, settings.training);

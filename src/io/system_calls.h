@@ -24,6 +24,10 @@ int open_retrying(const std::string& path, int flags, unsigned mode = 0);
 /// @throws FileError
 void append_to_file(const std::string& path, std::string_view bytes);
 
+/// What was added to a file so far survives a power cut; a file that somebody removed does not.
+/// @throws FileError
+void sync_file(const std::string& path);
+
 /// True for the names that AtomicFile gives to its temporary files: a process that was killed leaves them.
 bool is_temporary_name(std::string_view name);
 

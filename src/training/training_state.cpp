@@ -169,6 +169,9 @@ void TrainingRun::save_checkpoint() {
   checkpoint_writer_.wait();
   if (last_saved_step_ == global_step_) return;
   require_finite_state();
+  // A training that goes on from this checkpoint has all the lines before it.
+  metrics_->sync();
+  if (tensorboard_) tensorboard_->flush();
   CheckpointContent content;
   if (config_.background_checkpoints) content = checkpoint_content(/*is_copied=*/true);
   if (content.models.empty()) {

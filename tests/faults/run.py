@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trainings that are killed, whose disk fails or is damaged: nothing that was saved is ever lost.
 
-    run.py --driver faults_driver --preload libfaults_short_writes.so kill|errors|corrupt
+    run.py --driver faults_driver --preload libfaults_short_writes.so kill|errors|corrupt|power
 
 DIFFUSERS_FAULTS=all makes the sweeps complete; without it, an evenly spread part of each is run. Ends with 77 (ctest:
 skipped) where strace is missing or may not trace.
@@ -15,6 +15,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import corrupt
 import errors
 import kill
+import power
 from trainings import Failure, Trainings
 
 SKIPPED = 77
@@ -24,9 +25,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--driver", required=True)
     parser.add_argument("--preload", required=True)
-    parser.add_argument("what", choices=["kill", "errors", "corrupt"])
+    parser.add_argument("what", choices=["kill", "errors", "corrupt", "power"])
     arguments = parser.parse_args()
-    sweep = {"kill": kill, "errors": errors, "corrupt": corrupt}[arguments.what]
+    sweep = {"kill": kill, "errors": errors, "corrupt": corrupt, "power": power}[arguments.what]
     start = time.monotonic()
     try:
         with Trainings(arguments.driver) as trainings:

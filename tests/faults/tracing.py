@@ -32,7 +32,7 @@ def wait_until_stopped(pid):
         time.sleep(0.0005)
 
 
-def traced(trainings, out, calls, inject=None, **request):
+def traced(trainings, out, calls, inject=None, whole_strings=False, **request):
     """Trains; from its gate on, the calls are traced and disturbed. Returns the result and the lines of the trace.
 
     inject: such as "fsync:signal=KILL:when=3"; see numbered_calls.
@@ -41,7 +41,7 @@ def traced(trainings, out, calls, inject=None, **request):
     trace = trainings.folder / "trace"
     tracer = None
     if wait_until_stopped(pid):
-        command = ["strace", "-f", "-y", "-s", "0", "-o", trace, "-e", f"trace={calls}", "-e", "signal=none"]
+        command = ["strace", "-f", "-y", "-s", "100000000" if whole_strings else "0", "-o", trace, "-e", f"trace={calls}", "-e", "signal=none"]
         if inject:
             command += ["-e", f"inject={inject}"]
         tracer = subprocess.Popen([*command, "-p", str(pid)], stderr=subprocess.PIPE, text=True)

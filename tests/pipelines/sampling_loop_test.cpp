@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 
 #include <diffusers/pipelines/sampling_loop.h>
@@ -165,6 +166,30 @@ TEST(SamplingLoop, DoesWhatTheSamplerOfLatentDiffusionDoes) {
       expect_close(out,
                    latent_diffusion_loop(scheduler.alphas_cumprod(), drawn(1), reference, make_generator(3)));
     }
+  }
+}
+
+TEST(SamplingLoop, AGuidedModelBeyondTheRangeStaysOnTheNoiseLevelOnlyWithTheClippedOutput) {
+  const Tensor noise = drawn(1);
+  for (const bool use_clipped_model_output : {true, false}) {
+    SCOPED_TRACE(use_clipped_model_output);
+    DDIMScheduler ddim({.beta_schedule = BetaSchedule::kSquaredcosCapV2});
+    ddim.set_timesteps(10);
+    double furthest_below = 0;
+    // What the prediction of 1 becomes at guidance scale 4 where no class means 0.
+    const SamplingModel model = [&](const Tensor& x, const Tensor& t) {
+      const double abar = ddim.alphas_cumprod()[t.item().toLong()].item<double>();
+      const Tensor noise_of_one = (x - std::sqrt(abar)) / std::sqrt(1 - abar);
+      if (use_clipped_model_output) expect_close(noise_of_one, noise, 2e-5);
+      furthest_below = std::max(furthest_below, (noise - noise_of_one).max().item<double>());
+      return (x - std::sqrt(abar) * 4) / std::sqrt(1 - abar);
+    };
+    const double abar = ddim.alphas_cumprod()[ddim.timesteps()[0].item().toLong()].item<double>();
+    const Tensor out = sampling_loop(ddim, model, std::sqrt(abar) + std::sqrt(1 - abar) * noise,
+                                     {.step = {.use_clipped_model_output = use_clipped_model_output}});
+    expect_equal(out, at::ones_like(out));
+    // Without it, each step goes away from 1, which the model then makes up for.
+    EXPECT_EQ(furthest_below > 1, !use_clipped_model_output) << furthest_below;
   }
 }
 

@@ -47,29 +47,35 @@ TrainingConfig short_config(const std::string& output_dir) {
   return config;
 }
 
-/// A denoiser whose snapshots do something before they are written.
+/// A denoiser whose snapshots do something before they are written: they say the step that they were made at.
 class WatchedModel : public ModelAdapter<TinyNet> {
  public:
-  explicit WatchedModel(std::function<void()> before_write)
-      : ModelAdapter(TinyNet(0.2)), before_write_(std::move(before_write)) {}
+  WatchedModel(std::function<void(int64_t)> before_write, const std::atomic<int64_t>& step)
+      : ModelAdapter(TinyNet(0.2)), before_write_(std::move(before_write)), step_(step) {}
   SnapshotWriter snapshot() override {
-    return [write = ModelAdapter::snapshot(), before = before_write_](const std::string& folder) {
-      before();
+    return [write = ModelAdapter::snapshot(), before = before_write_,
+            made_at = step_.load()](const std::string& folder) {
+      before(made_at);
       write(folder);
     };
   }
 
  private:
-  std::function<void()> before_write_;
+  std::function<void(int64_t)> before_write_;
+  const std::atomic<int64_t>& step_;
 };
 
 void train(
-    const TrainingConfig& config, const std::function<void()>& before_write = [] {},
-    std::function<void(int64_t)> on_step = [](int64_t) {}) {
+    const TrainingConfig& config, const std::function<void(int64_t)>& before_write = [](int64_t) {},
+    const std::function<void(int64_t)>& on_step = [](int64_t) {}) {
   manual_seed(1);
-  auto model = std::make_shared<WatchedModel>(before_write);
+  std::atomic<int64_t> last_step = 0;
+  auto model = std::make_shared<WatchedModel>(before_write, last_step);
   Trainer trainer(std::make_shared<DiffusionTask>(model, DDPMScheduler()), config);
-  trainer.on_step(std::move(on_step));
+  trainer.on_step([&](int64_t step) {
+    last_step = step;
+    on_step(step);
+  });
   trainer.train(TinyImages(18));
 }
 
@@ -93,18 +99,18 @@ TEST(BackgroundCheckpoints, HoldWhatTheTrainingHadWhenTheyBegan) {
   config.background_checkpoints = false;
   train(config);
 
-  // So slow that the training is steps ahead when the weights are written.
+  // So slow that the training is at the next checkpoint when the weights are written.
   const TemporaryFolder folder;
   std::atomic<int64_t> step = 0;
-  std::atomic<bool> was_ahead = false;
-  const auto wait_for_step = [&] {
-    const int64_t begun = step;
-    for (int i = 0; i < 500 && step <= begun && begun < 6; ++i)
+  std::atomic<int> ahead = 0;
+  const auto wait_for_next_checkpoint = [&](int64_t made_at) {
+    if (made_at == config.max_train_steps) return;
+    for (int i = 0; i < 60'000 && step < made_at + config.checkpointing_steps; ++i)
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    was_ahead = was_ahead || step > begun;
+    if (step >= made_at + config.checkpointing_steps) ++ahead;
   };
-  train(short_config(folder.path()), wait_for_step, [&](int64_t done) { step = done; });
-  EXPECT_TRUE(was_ahead);
+  train(short_config(folder.path()), wait_for_next_checkpoint, [&](int64_t done) { step = done; });
+  EXPECT_EQ(ahead, 4) << "of the weights and averages of two checkpoints";
   for (const int64_t saved : {2, 4, 6})
     expect_same_files(checkpoint_path(folder.path(), saved), checkpoint_path(waiting.path(), saved));
 }
@@ -116,7 +122,7 @@ TEST(BackgroundCheckpoints, AreOneAtATimeAndDoneInTheEnd) {
   TrainingConfig config = short_config(folder.path());
   config.checkpointing_steps = 1;
   config.use_ema = false;
-  train(config, [&] {
+  train(config, [&](int64_t) {
     const int others = now++;
     if (others + 1 > most) most = others + 1;
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
@@ -146,7 +152,7 @@ TEST(BackgroundCheckpoints, FailInTheTrainingThread) {
         [&] {
           train(
               config,
-              [&] {
+              [&](int64_t) {
                 if (++writes == 2) throw FileError("the disk has gone");
               },
               [&](int64_t step) { last_step = step; });
@@ -164,7 +170,8 @@ TEST(BackgroundCheckpoints, AreFinishedWhenTheTrainingFails) {
   expect_throws_with<std::runtime_error>(
       [&] {
         train(
-            short_config(folder.path()), [] { std::this_thread::sleep_for(std::chrono::milliseconds(20)); },
+            short_config(folder.path()),
+            [](int64_t) { std::this_thread::sleep_for(std::chrono::milliseconds(20)); },
             [](int64_t step) {
               if (step == 3) throw std::runtime_error("a callback fails");
             });

@@ -1,3 +1,4 @@
+#include <cmath>
 #include <csignal>
 #include <cstring>
 #include <limits>
@@ -153,6 +154,32 @@ TEST(TensorBoardWriter, HoldsTheFileThatSaveImageWrites) {
   const ProtoMessage expected =
       ProtoMessage().integer(1, 3).integer(2, 4).integer(3, 3).text(4, encode_png(image));
   EXPECT_TRUE(holds_bytes(events_of(writer.path()).back(), expected.bytes()));
+}
+
+TEST(TensorBoardWriter, ShowsBytesAsTheyAre) {
+  const test::TemporaryFolder folder;
+  const Tensor bytes = at::arange(0, 240, 20, at::kByte).view({1, 3, 4});
+  TensorBoardWriter writer(folder.path());
+  writer.add_image("bytes", bytes, 1);
+  save_image(bytes.to(at::kFloat) / 255, folder / "same.png");
+  EXPECT_TRUE(holds_bytes(events_of(writer.path()).back(), read_text_file(folder / "same.png")));
+}
+
+TEST(TensorBoardWriter, ShowsWhatIsNotFinite) {
+  const test::TemporaryFolder folder;
+  TensorBoardWriter writer(folder.path());
+  const double infinity = std::numeric_limits<double>::infinity();
+  for (const double value : {infinity, -infinity}) {
+    writer.add_scalar("loss", value, 1);
+    EXPECT_TRUE(events_of(writer.path())
+                    .back()
+                    .ends_with(ProtoMessage().text(1, "loss").real32(2, static_cast<float>(value)).bytes()));
+  }
+  writer.add_scalar("loss", std::nan(""), 2);
+  const std::string last = events_of(writer.path()).back();
+  float shown = 0;
+  std::memcpy(&shown, last.data() + last.size() - sizeof(shown), sizeof(shown));
+  EXPECT_TRUE(std::isnan(shown));
 }
 
 TEST(TensorBoardWriter, RefusesWhatCannotBeShown) {

@@ -99,6 +99,9 @@ class MetricsLog {
   void append(const TrainingProgress& progress);
   /// @throws FileError
   void append_validation(const ValidationResult& validation);
+  /// What was appended so far survives a power cut.
+  /// @throws FileError
+  void sync() const;
 
   /// The logging steps, those before a resume too. Of these, `total_steps` and `eta_seconds` are not kept.
   const std::vector<TrainingProgress>& rows() const { return rows_; }

@@ -1,0 +1,92 @@
+"""A power cut at every point of a training where something is about to reach the disk.
+
+What a process wrote is on the disk for certain after fsync alone, and a name after an fsync of its folder. The calls
+of a training are played on a disk that forgets the rest, in four ways. Whatever is lost: a checkpoint that was
+published is whole, and the training goes on from the newest one, bit for bit.
+"""
+import re
+import shutil
+
+import tracing
+from disk import Disk, finished_calls
+from trainings import CALLS_WITH_A_FILE, check_resumes, interrupted, must, newest_whole, spread, uninterrupted
+
+DAMAGES = ["all lost", "names lost", "tail zero", "tail cut"]
+SEEDS = 10
+POINTS = ("fsync", "fdatasync", "rename", "renameat", "renameat2")
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+            for path in folder.rglob("*")}
+
+
+class Replay:
+    """A training's calls, on a disk that is as it was before the first of them."""
+
+    def __init__(self, trainings, base, background):
+        self.base = base
+        self.out = trainings.new_folder(copy_of=base)
+        result, lines = tracing.traced(trainings, self.out, CALLS_WITH_A_FILE, whole_strings=True, resume=1, gate=0,
+                                       background=background)
+        must(result.status == 0, f"the undisturbed training ended with {result.status}: {result.log}")
+        self.calls = list(finished_calls(lines))
+        disk = self.disk()
+        for call in self.calls:
+            disk.play(*call)
+        played = trainings.new_folder()
+        disk.write_to(played)
+        wrong = [name for name, data in contents(self.out).items() if contents(played).get(name, 0) != data]
+        must(not wrong and len(contents(played)) == len(contents(self.out)),
+             f"the trace does not end with what the training left: {wrong}")
+
+    def disk(self):
+        disk = Disk(self.base)
+        disk.root = str(self.out)
+        return disk
+
+    def points(self):
+        """Numbers of the calls before which the power is cut."""
+        return [i for i, (name, arguments, _) in enumerate(self.calls)
+                if name in POINTS and str(self.out) in arguments] + [len(self.calls)]
+
+    def published_step(self, number_of_calls):
+        """Of the newest checkpoint whose folder has its name, and its name a sync."""
+        renamed, published = 0, 4
+        for name, arguments, _ in self.calls[:number_of_calls]:
+            if name == "rename" and (match := re.search(r'/checkpoint-(\d+)"$', arguments)):
+                renamed = int(match[1])
+            elif name == "fsync" and f"<{self.out}>" in arguments:
+                published = max(published, renamed)
+        return published
+
+
+def run(trainings, _):
+    problem = tracing.is_possible(trainings)
+    if problem:
+        print("skipped: " + problem)
+        return False
+    expected = uninterrupted(trainings)
+    base = interrupted(trainings, 4)
+    replays = [Replay(trainings, base, background) for background in (0, 1)]
+    cases = [(replay, point, damage, seed) for replay in replays for point in replay.points() for damage in DAMAGES
+             for seed in range(1 if damage == "all lost" else SEEDS)]
+    replay, disk, played = None, None, 0
+    fallen_back = 0
+    for number, (of, point, damage, seed) in enumerate(spread(cases, 600, "power cuts")):
+        if of is not replay:
+            replay, disk, played = of, of.disk(), 0
+        for call in replay.calls[played:point]:
+            disk.play(*call)
+        played = point
+        what = f"power cut before call {point}, {damage}, seed {seed}"
+        out = trainings.new_folder()
+        disk.write_to(out, damage, seed)
+        published, newest = replay.published_step(point), newest_whole(out)
+        must(newest >= published, f"{what}: checkpoint-{published} was published, the newest whole one is {newest}")
+        fallen_back += (out / f"checkpoint-{newest + 2}").exists()
+        if number % 20 == 0:
+            check_resumes(trainings, out, expected, what)
+        shutil.rmtree(out)
+    print(f"  {fallen_back} left a newer checkpoint that is not whole")
+    return True
