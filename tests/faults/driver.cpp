@@ -98,9 +98,7 @@ TrainingConfig config_of(const Request& request) {
   config.validation_steps = request.number("previews", 0);
   config.logging_steps = 4;
   config.progress_bar = false;
-  // The sweeps are of checkpoints and metrics.
-  config.tensorboard = false;
-  config.report = false;
+  config.tensorboard = config.report = request.number("logs", 0) != 0;
   config.dataloader_num_workers = request.number("workers", 0);
   config.handle_signals = request.number("handle_signals", 0) != 0;
   return config;

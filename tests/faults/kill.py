@@ -43,7 +43,8 @@ def at_every_call(trainings, expected):
 
 
 def variants(rng):
-    return dict(workers=rng.choice([0, 1, 2]), background=rng.choice([0, 1]), previews=rng.choice([0, 1, 3]))
+    return dict(workers=rng.choice([0, 1, 2]), background=rng.choice([0, 1]), previews=rng.choice([0, 1, 3]),
+                logs=rng.choice([0, 1]))
 
 
 def run_time(trainings, accumulate):

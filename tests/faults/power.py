@@ -72,8 +72,7 @@ def run(trainings, _):
     cases = [(replay, point, damage, seed) for replay in replays for point in replay.points() for damage in DAMAGES
              for seed in range(1 if damage == "all lost" else SEEDS)]
     replay, disk, played = None, None, 0
-    fallen_back = 0
-    for number, (of, point, damage, seed) in enumerate(spread(cases, 600, "power cuts")):
+    for number, (of, point, damage, seed) in enumerate(spread(cases, 1500, "power cuts")):
         if of is not replay:
             replay, disk, played = of, of.disk(), 0
         for call in replay.calls[played:point]:
@@ -84,9 +83,7 @@ def run(trainings, _):
         disk.write_to(out, damage, seed)
         published, newest = replay.published_step(point), newest_whole(out)
         must(newest >= published, f"{what}: checkpoint-{published} was published, the newest whole one is {newest}")
-        fallen_back += (out / f"checkpoint-{newest + 2}").exists()
         if number % 20 == 0:
             check_resumes(trainings, out, expected, what)
         shutil.rmtree(out)
-    print(f"  {fallen_back} left a newer checkpoint that is not whole")
     return True
