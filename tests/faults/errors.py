@@ -107,6 +107,8 @@ def failing_calls(trainings, base, background):
         cases += [(background, name, number, error, "") for error in ("ENOSPC", "EIO", "EACCES", "EINTR")]
         # Interrupted for ever is no error, but a signal that never ends.
         cases += [(background, name, number, error, "+") for error in ("ENOSPC", "EIO", "EACCES")]
+        if name.startswith("rename"):
+            cases += [(background, name, number, "EXDEV", permanently) for permanently in ("", "+")]
     return cases
 
 

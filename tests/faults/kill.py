@@ -59,7 +59,7 @@ def at_random_moments(trainings, expected):
     rng = random.Random(1)
     seconds = {accumulate: run_time(trainings, accumulate) for accumulate in expected}
     killed, newest_killed = 0, set()
-    for number in spread(range(200), 60, "SIGKILL at a random moment"):
+    for number in spread(range(1000), 60, "SIGKILL at a random moment"):
         accumulate = rng.choice(list(expected))
         request = dict(accumulate=accumulate, **variants(rng))
         delay = rng.uniform(0, seconds[accumulate])
