@@ -74,8 +74,13 @@ def make_environment(environment, torch_site):
         return True
 
 
+# The kernels that the golden tensors were made with, so that a CPU with wider vectors rounds the same way.
+KERNELS = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+
+
 def run_python(environment, script, *arguments):
-    variables = {**os.environ, "OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    variables = {**os.environ, **KERNELS, "OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1",
+                 "TOKENIZERS_PARALLELISM": "false"}
     return subprocess.run([python_of(environment), str(script), *map(str, arguments)], env=variables).returncode
 
 
