@@ -60,7 +60,8 @@ TrainingConfig resumable_config(const std::string& output_dir) {
 }
 
 /// Trains a network of its own up to step `stop` or the end.
-TrainingResult train_until(TrainingConfig config, int64_t stop, bool previews = false) {
+TrainingResult train_until(TrainingConfig config, int64_t stop, bool previews = false,
+                           at::Device device = at::kCPU) {
   // Each process would draw other initial weights; they come from the checkpoint.
   TinyNet model(0.2);
   if (!config.resume_from_checkpoint) {
@@ -68,8 +69,9 @@ TrainingResult train_until(TrainingConfig config, int64_t stop, bool previews = 
     model = TinyNet(0.2);
   }
   if (previews) config.validation_steps = 1;
+  model->to(device);
   Trainer trainer(model, DDPMScheduler(), config);
-  trainer.on_preview([](const PreviewContext&) { at::randn({100}); });
+  trainer.on_preview([&](const PreviewContext&) { at::randn({100}, device); });
   trainer.on_step([&](int64_t step) {
     if (step == stop) trainer.request_stop();
   });
@@ -111,6 +113,30 @@ TEST(Resume, IsBitExactWhereverTheTrainingStopped) {
     expect_same_checkpoint(folder / "checkpoint-9", expected);
     // The logged losses are those of the whole run as well, times aside.
     EXPECT_EQ(MetricsLog(folder.path(), 100).losses(), MetricsLog(whole.path(), 100).losses());
+  }
+}
+
+TEST(Resume, IsBitExactOnADeviceWithDeterministicAlgorithms) {
+  if (!at::hasCUDA()) GTEST_SKIP() << "no CUDA device";
+  ::setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", 1);
+  for (const MixedPrecision precision : {MixedPrecision::kNo, MixedPrecision::kFp16}) {
+    const auto config_of = [&](const std::string& path) {
+      TrainingConfig config = resumable_config(path);
+      config.deterministic = true;
+      config.mixed_precision = precision;
+      config.learned_log_variance = LogVarianceType::kTable;  // which must follow the model to its device
+      return config;
+    };
+    const TemporaryFolder whole;
+    EXPECT_TRUE(train_until(config_of(whole.path()), -1, false, at::kCUDA).is_complete);
+    for (const int64_t stop : {1, 3, 5}) {
+      const TemporaryFolder folder;
+      TrainingConfig config = config_of(folder.path());
+      train_until(config, stop, /*previews=*/true, at::kCUDA);
+      config.resume_from_checkpoint = "latest";
+      EXPECT_TRUE(train_until(config, -1, true, at::kCUDA).is_complete);
+      expect_same_checkpoint(folder / "checkpoint-9", whole / "checkpoint-9");
+    }
   }
 }
 
