@@ -147,11 +147,10 @@ void append_to_file(const std::string& path, std::string_view bytes) {
 }
 
 void sync_file(const std::string& path) {
-  const FileDescriptor file(open_retrying(path, O_RDONLY));
-  if (file.get() < 0 && errno == ENOENT) return;
-  require<FileError>(file.get() >= 0, "{}: cannot open: {}", path, errno_text(errno));
+  const FileDescriptor file(open_retrying(path, O_RDONLY | O_NOFOLLOW));
+  require<FileError>(file.get() >= 0, "cannot open {}: {}", escaped(path), errno_text(errno));
   const int error = error_of([&] { return ::fsync(file.get()); });
-  require<FileError>(error == 0, "{}: cannot sync: {}", path, errno_text(error));
+  require<FileError>(error == 0, "cannot sync {} to disk: {}", escaped(path), errno_text(error));
 }
 
 bool is_temporary_name(std::string_view name) {

@@ -24,7 +24,7 @@ int open_retrying(const std::string& path, int flags, unsigned mode = 0);
 /// @throws FileError
 void append_to_file(const std::string& path, std::string_view bytes);
 
-/// What was added to a file so far survives a power cut; a file that somebody removed does not.
+/// What is in a file survives a power cut. A link is not followed.
 /// @throws FileError
 void sync_file(const std::string& path);
 

@@ -57,13 +57,6 @@ void collect_files(const std::string& root, const std::string& relative, std::ve
   }
 }
 
-void sync_file(const std::string& path) {
-  const FileDescriptor file(open_retrying(path, O_RDONLY | O_NOFOLLOW));
-  require<FileError>(file.get() >= 0, "cannot open {}: {}", escaped(path), errno_text(errno));
-  const int error = error_of([&] { return ::fsync(file.get()); });
-  require<FileError>(error == 0, "cannot sync {} to disk: {}", escaped(path), errno_text(error));
-}
-
 void sync_tree(const std::string& folder) {
   for (const std::string& name : list_folder(folder)) {
     const std::string path = join_path(folder, name);

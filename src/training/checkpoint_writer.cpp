@@ -10,6 +10,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "io/system_calls.h"
 #include "training/checkpoint.h"
 
 namespace diffusers {
@@ -23,6 +24,8 @@ TensorMap host_copy(const TensorMap& tensors) {
 
 void write_checkpoint(const CheckpointContent& content) {
   try {
+    for (const std::string& path : content.logs)
+      if (file_exists(path)) sync_file(path);  // somebody may have removed it
     StagedFolder folder(checkpoint_path(content.output_dir, content.step));
     for (const auto& [name, write] : content.models) write(join_path(folder.stage(), name));
     for (const auto& [name, tensors] : content.tensors)

@@ -26,6 +26,8 @@ struct CheckpointContent {
   std::map<std::string, TensorMap> tensors;                    // by the name of the file
   std::map<std::string, std::string> texts;
   std::optional<int64_t> total_limit;  // of the checkpoints, older ones are removed
+  /// Files that are appended to: a training that goes on from the checkpoint has all the lines before it.
+  std::vector<std::string> logs;
 };
 
 /// Writes, publishes and only then removes older checkpoints.

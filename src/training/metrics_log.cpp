@@ -167,11 +167,6 @@ void MetricsLog::append_validation(const ValidationResult& validation) {
   validations_.push_back(validation);
 }
 
-void MetricsLog::sync() const {
-  sync_file(csv_path_);
-  sync_file(json_path_);
-}
-
 std::vector<double> MetricsLog::steps() const {
   std::vector<double> values;
   for (const TrainingProgress& row : rows_) values.push_back(static_cast<double>(row.step));

@@ -149,6 +149,8 @@ CheckpointContent TrainingRun::checkpoint_content(bool is_copied) {
   content.output_dir = config_.output_dir;
   content.step = global_step_;
   content.total_limit = config_.checkpoints_total_limit;
+  content.logs = metrics_->paths();
+  if (tensorboard_) content.logs.push_back(tensorboard_->path());
   for (const TrainedModel& trained : task_.models()) {
     for (const bool is_average : {false, true}) {
       if (is_average && !trainer_.ema_) continue;
@@ -169,9 +171,6 @@ void TrainingRun::save_checkpoint() {
   checkpoint_writer_.wait();
   if (last_saved_step_ == global_step_) return;
   require_finite_state();
-  // A training that goes on from this checkpoint has all the lines before it.
-  metrics_->sync();
-  if (tensorboard_) tensorboard_->flush();
   CheckpointContent content;
   if (config_.background_checkpoints) content = checkpoint_content(/*is_copied=*/true);
   if (content.models.empty()) {

@@ -77,14 +77,16 @@ def finished_calls(lines):
 
 
 class Disk:
-    """What is under a folder, which is given as it is on a real disk, all of it synced."""
+    """What is under a folder, all of it synced in the beginning."""
 
-    def __init__(self, root):
+    def __init__(self, content, root):
+        """content: a real folder with what is there; root: how the calls name it."""
         self.root = str(root)
         self.top = Folder()
         self.open = {}  # descriptor: [node, position]
-        for path in sorted(root.rglob("*")):
-            self._parent(str(path))[0].entries[path.name] = Folder() if path.is_dir() else File(path.read_bytes())
+        for path in sorted(content.rglob("*")):
+            parent, name = self._parent(str(root / path.relative_to(content)))
+            parent.entries[name] = Folder() if path.is_dir() else File(path.read_bytes())
         for node in self._nodes(self.top):
             node.sync()
 
@@ -145,7 +147,6 @@ class Disk:
         if node is None:
             parent, last = self._parent(path)
             node = File()
-            node.synced = b""
             parent.change({last: node})
         elif "O_TRUNC" in arguments:
             node.data.clear()

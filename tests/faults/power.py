@@ -13,6 +13,7 @@ from trainings import CALLS_WITH_A_FILE, check_resumes, interrupted, must, newes
 
 DAMAGES = ["all lost", "names lost", "tail zero", "tail cut"]
 SEEDS = 10
+BASE_STEP = 4  # of the checkpoint that the training goes on from
 POINTS = ("fsync", "fdatasync", "rename", "renameat", "renameat2")
 
 
@@ -34,16 +35,14 @@ class Replay:
         disk = self.disk()
         for call in self.calls:
             disk.play(*call)
-        played = trainings.new_folder()
-        disk.write_to(played)
-        wrong = [name for name, data in contents(self.out).items() if contents(played).get(name, 0) != data]
-        must(not wrong and len(contents(played)) == len(contents(self.out)),
-             f"the trace does not end with what the training left: {wrong}")
+        folder = trainings.new_folder()
+        disk.write_to(folder)
+        played, left = contents(folder), contents(self.out)
+        wrong = [name for name in played.keys() | left.keys() if played.get(name, 0) != left.get(name, 0)]
+        must(not wrong, f"the trace does not end with what the training left: {wrong}")
 
     def disk(self):
-        disk = Disk(self.base)
-        disk.root = str(self.out)
-        return disk
+        return Disk(self.base, self.out)
 
     def points(self):
         """Numbers of the calls before which the power is cut."""
@@ -52,7 +51,7 @@ class Replay:
 
     def published_step(self, number_of_calls):
         """Of the newest checkpoint whose folder has its name, and its name a sync."""
-        renamed, published = 0, 4
+        renamed, published = 0, BASE_STEP
         for name, arguments, _ in self.calls[:number_of_calls]:
             if name == "rename" and (match := re.search(r'/checkpoint-(\d+)"$', arguments)):
                 renamed = int(match[1])
@@ -67,7 +66,7 @@ def run(trainings, _):
         print("skipped: " + problem)
         return False
     expected = uninterrupted(trainings)
-    base = interrupted(trainings, 4)
+    base = interrupted(trainings, BASE_STEP)
     replays = [Replay(trainings, base, background) for background in (0, 1)]
     cases = [(replay, point, damage, seed) for replay in replays for point in replay.points() for damage in DAMAGES
              for seed in range(1 if damage == "all lost" else SEEDS)]

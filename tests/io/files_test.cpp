@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "io/system_calls.h"
 #include "support/golden.h"
 
 namespace diffusers {
@@ -105,6 +106,14 @@ TEST(Files, RenameReplaces) {
   rename_path(folder / "a", folder / "b");
   EXPECT_EQ(read_text_file(folder / "b"), "1");
   expect_throws_with<FileError>([&] { rename_path(folder / "a", folder / "b"); }, "cannot rename");
+}
+
+TEST(Files, AreSyncedOrNamed) {
+  const TemporaryFolder folder;
+  append_to_file(folder / "log", "a line\n");
+  EXPECT_NO_THROW(sync_file(folder / "log"));
+  EXPECT_EQ(read_text_file(folder / "log"), "a line\n");
+  expect_throws_with<FileError>([&] { sync_file(folder / "missing"); }, "missing");
 }
 
 TEST(Files, PathsAreTakenApart) {

@@ -221,6 +221,17 @@ TEST(CheckpointWriter, ReportsAnErrorOnceToWhoeverAsks) {
   EXPECT_NE(log.find("the disk has gone"), std::string::npos);
 }
 
+TEST(CheckpointWriter, DoesNotMissALogThatSomebodyRemoved) {
+  const TemporaryFolder folder;
+  CheckpointContent content;
+  content.output_dir = folder.path();
+  content.step = 1;
+  content.texts["trainer_state.json"] = "{}";
+  content.logs = {folder / "metrics.csv"};
+  EXPECT_NO_THROW(write_checkpoint(content));
+  EXPECT_NO_THROW(verify_manifest(folder / "checkpoint-1"));
+}
+
 /// The snapshot of a model is written after its weights have changed.
 void expect_snapshot_is_save(TrainableModel& model) {
   const TemporaryFolder saved;

@@ -172,17 +172,6 @@ TEST(MetricsLog, GoesOnWithATableThatHasNoJsonBesideIt) {
   EXPECT_EQ(lines_of(folder / "metrics.csv")[1], "10,0,0.5,0.001,nan,90.50,3.25,1,0.0000,0");
 }
 
-TEST(MetricsLog, GoesOnWhereSomebodyRemovedItsFiles) {
-  const test::TemporaryFolder folder;
-  MetricsLog log(folder.path(), 0);
-  log.append(progress_at(10));
-  log.sync();
-  remove_file(folder / "metrics.csv");
-  EXPECT_NO_THROW(log.sync());
-  log.append(progress_at(20));
-  EXPECT_EQ(lines_of(folder / "metrics.jsonl").size(), 2U);
-}
-
 TEST(MetricsLog, SaysWhichFileCannotBeWritten) {
   const test::TemporaryFolder folder;
   test::expect_throws_with<FileError>([&] { MetricsLog(folder / "missing", 0); }, "missing/metrics.csv");

@@ -99,13 +99,12 @@ class MetricsLog {
   void append(const TrainingProgress& progress);
   /// @throws FileError
   void append_validation(const ValidationResult& validation);
-  /// What was appended so far survives a power cut.
-  /// @throws FileError
-  void sync() const;
 
   /// The logging steps, those before a resume too. Of these, `total_steps` and `eta_seconds` are not kept.
   const std::vector<TrainingProgress>& rows() const { return rows_; }
   const std::vector<ValidationResult>& validations() const { return validations_; }
+  /// Of the two files.
+  std::vector<std::string> paths() const { return {csv_path_, json_path_}; }
   std::vector<double> steps() const;
   std::vector<double> losses() const;
   /// Draws the loss over the steps. Does nothing before the second row.
