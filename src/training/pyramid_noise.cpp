@@ -10,7 +10,8 @@
 namespace diffusers {
 
 Tensor pyramid_noise(const Tensor& noise, const PyramidNoiseOptions& options,
-                     const std::optional<Generator>& generator) {
+                     const std::optional<Generator>& generator,
+                     const std::optional<Generator>& host_generator) {
   require<ConfigError>(options.iterations >= 1, "pyramid_noise_iterations is {}, expected 1 or more",
                        options.iterations);
   require<ConfigError>(options.discount >= 0 && options.discount <= 1,
@@ -18,13 +19,18 @@ Tensor pyramid_noise(const Tensor& noise, const PyramidNoiseOptions& options,
   require<TensorError>(noise.defined() && noise.dim() == 4 && at::isFloatingType(noise.scalar_type()),
                        "pyramid_noise: the noise is {}, expected a floating tensor [B, C, H, W]",
                        describe(noise));
+  const auto draw_ratio = [&] {
+    const at::TensorOptions options_of_ratio =
+        at::TensorOptions().dtype(at::kFloat).device(host_generator ? at::Device(at::kCPU) : noise.device());
+    const Tensor drawn = at::rand({1}, host_generator ? host_generator : generator, options_of_ratio);
+    return 2 + 2 * static_cast<double>(drawn.cpu().const_data_ptr<float>()[0]);
+  };
   const auto smaller = [](int64_t side, double factor) {
     return std::max<int64_t>(1, static_cast<int64_t>(static_cast<double>(side) / factor));
   };
   Tensor sum = noise;
   for (int64_t level = 0; level < options.iterations; ++level) {
-    const double ratio = 2 + 2 * at::rand({1}, generator, noise.options().dtype(at::kFloat)).item<double>();
-    const double factor = std::pow(ratio, static_cast<double>(level));
+    const double factor = std::pow(draw_ratio(), static_cast<double>(level));
     const int64_t height = smaller(noise.size(2), factor);
     const int64_t width = smaller(noise.size(3), factor);
     const Tensor coarse =

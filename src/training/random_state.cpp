@@ -41,6 +41,11 @@ Generator make_device_generator(at::Device device, uint64_t seed) {
   return generator;
 }
 
+Generator make_step_generator(uint64_t seed, int64_t step) {
+  // The odd factor (2^64 / golden ratio) keeps the steps of neighbouring seeds apart.
+  return make_generator(seed ^ (0x9e3779b97f4a7c15ULL * (static_cast<uint64_t>(step) + 1)));
+}
+
 TensorMap global_random_state(at::Device device) {
   TensorMap states{{"cpu", state_of(at::detail::getDefaultCPUGenerator())}};
   if (!device.is_cpu()) states.insert(device.str(), state_of(at::globalContext().defaultGenerator(device)));
