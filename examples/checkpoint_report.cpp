@@ -14,6 +14,7 @@
 
 #include "core/format.h"
 #include "core/json.h"
+#include "io/model_file.h"
 #include "known_models.h"
 
 using namespace diffusers;
@@ -64,7 +65,7 @@ void open_component(Report& report, Component component, const std::string& fold
   const std::string config_path = join_path(folder, scheduler ? "scheduler_config.json" : "config.json");
   try {
     if (file_exists(config_path)) {
-      component.config = read_text_file(config_path);
+      component.config = read_model_file(folder, base_name(config_path));
       const Json config = parse_json(component.config, config_path);
       if (component.class_name.empty() && config.is_object()) component.class_name = class_of(config);
     }
@@ -107,7 +108,7 @@ void open_component(Report& report, Component component, const std::string& fold
 
 void open_pipeline(Report& report, const std::string& folder, const std::string& variant) {
   const std::string path = join_path(folder, "model_index.json");
-  const Json index = parse_json(read_text_file(path), path);
+  const Json index = parse_json(read_model_file(folder, base_name(path)), path);
   if (!index.is_object()) throw FileError(path + ": expected a JSON object");
   report.title = fmt::format("pipeline {}", class_of(index).empty() ? "of no known class" : class_of(index));
   for (const auto& [name, entry] : index.items()) {
@@ -119,7 +120,14 @@ void open_pipeline(Report& report, const std::string& folder, const std::string&
       continue;
     }
     Component component{.name = name, .class_name = entry[1].get<std::string>()};
-    const std::string inner = join_path(folder, name);
+    std::string inner;
+    try {
+      inner = folder_inside(folder, name);
+    } catch (const Error& error) {
+      report.errors.push_back(fmt::format("{}: {}", name, error.what()));
+      report.components.push_back(std::move(component));
+      continue;
+    }
     if (folder_exists(inner)) {
       open_component(report, std::move(component), inner, variant);
     } else {

@@ -91,8 +91,8 @@ void add_choice(CLI::App& app, const std::string& flag, Enum& value) {
 }
 
 void read_model(const std::string& path, UNet2DModelConfig& config) {
-  const std::string file = folder_exists(path) ? path + "/config.json" : path;
-  config = UNet2DModel::from_config(read_text_file(file))->config();
+  const std::string text = folder_exists(path) ? read_model_file(path, "config.json") : read_text_file(path);
+  config = UNet2DModel::from_config(text)->config();
 }
 
 void parse_or_exit(CLI::App& app, int argc, char** argv) {

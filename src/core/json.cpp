@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/foreign_content.h"
 #include "core/format.h"
 
 namespace diffusers {
@@ -13,6 +14,12 @@ namespace {
 
 constexpr std::size_t kLongestExcerpt = 160;
 constexpr std::size_t kLongestReason = 300;
+
+/// For text that is no JSON: what it is, if that is known.
+void refuse_foreign(std::string_view text, std::string_view where) {
+  if (const auto meaning = describe_foreign_content(text))
+    fail<FileError>("{}: not valid JSON: {}", where, *meaning);
+}
 
 /// A text without bare NaN, Infinity and -Infinity, and where they stood: the how manieth string is which
 /// number.
@@ -59,8 +66,8 @@ QuotedText quote_non_finite(std::string_view text) {
 /// Builds a value from the events of the parser, and refuses what parse_json() says.
 class JsonBuilder {
  public:
-  JsonBuilder(Json& root, const QuotedText& quoted, std::string_view where)
-      : root_(root), numbers_(quoted.numbers), where_(where) {}
+  JsonBuilder(Json& root, const QuotedText& quoted, std::string_view text, std::string_view where)
+      : root_(root), numbers_(quoted.numbers), text_(text), where_(where) {}
 
   bool null() { return add(nullptr); }
   bool boolean(bool value) { return add(value); }
@@ -85,6 +92,7 @@ class JsonBuilder {
   bool end_object() { return close(); }
   bool end_array() { return close(); }
   bool parse_error(std::size_t, const std::string&, const Json::exception& error) {
+    refuse_foreign(text_, where_);
     fail<FileError>("{}: not valid JSON: {}", where_, json_reason(error));
   }
 
@@ -121,6 +129,7 @@ class JsonBuilder {
 
   Json& root_;
   const std::vector<std::pair<std::size_t, double>>& numbers_;
+  std::string_view text_;
   std::string_view where_;
   std::vector<Json*> open_;  // a container does not move while it is filled
   Json* member_ = nullptr;
@@ -156,15 +165,18 @@ void dump_value(const Json& value, const std::string& line, std::string& out) {
 Json parse_json(std::string_view text, std::string_view where) {
   require<FileError>(text.size() <= kMaxJsonBytes, "{}: {} bytes of JSON, at most {} are accepted", where,
                      text.size(), kMaxJsonBytes);
-  require<FileError>(text.find('\0') == std::string_view::npos, "{}: JSON holds a NUL byte", where);
-  require<FileError>(!text.starts_with("\xef\xbb\xbf"), "{}: JSON starts with a byte-order mark", where);
+  const bool has_nul = text.find('\0') != std::string_view::npos;
+  const bool has_mark = text.starts_with("\xef\xbb\xbf");
+  if (has_nul || has_mark) refuse_foreign(text, where);
+  require<FileError>(!has_nul, "{}: JSON holds a NUL byte", where);
+  require<FileError>(!has_mark, "{}: JSON starts with a byte-order mark", where);
 
   Json value;
   const bool is_plain =
       text.find("NaN") == std::string_view::npos && text.find("Infinity") == std::string_view::npos;
   const QuotedText quoted = is_plain ? QuotedText{} : quote_non_finite(text);
   if (!is_plain) text = quoted.text;
-  JsonBuilder builder(value, quoted, where);
+  JsonBuilder builder(value, quoted, text, where);
   Json::sax_parse(text.begin(), text.end(), &builder);
   return value;
 }

@@ -8,6 +8,7 @@
 
 #include <zlib.h>
 
+#include "core/foreign_content.h"
 #include "core/format.h"
 
 namespace diffusers {
@@ -129,6 +130,9 @@ IdxData parse_idx(std::string_view file, std::string_view where) {
   require<FileError>(found == sizeof(magic),
                      "{}: the file ends after {} of the 4 bytes of the IDX magic number", where, found);
   const std::size_t element = idx_element_size(magic[2]);
+  if (magic[0] != 0 || magic[1] != 0)
+    if (const auto meaning = describe_foreign_content(file))
+      fail<FileError>("{}: expected an IDX file: {}", where, *meaning);
   require<FileError>(
       magic[0] == 0 && magic[1] == 0 && element != 0,
       "{}: the magic number is {:02x}{:02x}{:02x}{:02x}, not that of an IDX file (0000 08|09|0b|0c|0d|0e and "

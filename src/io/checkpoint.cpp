@@ -8,8 +8,10 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "core/foreign_content.h"
 #include "core/format.h"
 #include "core/json.h"
+#include "io/model_file.h"
 #include "io/posix_file.h"
 #include "io/safetensors_writer.h"
 #include "io/shard_index.h"
@@ -61,11 +63,7 @@ bool is_old_shard(std::string_view name, const std::string& basename, const std:
   for (const auto& name : list_folder(folder)) {
     for (const std::string_view pickle : {".bin", ".pt", ".pth", ".ckpt"}) {
       if (!name.ends_with(pickle)) continue;
-      fail<FileError>(
-          "{}: there is no {}, only the Python pickle {}, which can run code and is not read; convert it to "
-          "safetensors, in "
-          "Python by from_pretrained(...) and save_pretrained(..., safe_serialization=True)",
-          folder, expected, name);
+      fail<FileError>("{}: there is no {}, only {}; {}", folder, expected, name, kPickleAdvice);
     }
     if (name.ends_with(kExtension)) others += (others.empty() ? "" : ", ") + name;
   }
@@ -120,25 +118,24 @@ WeightsReader::WeightsReader(const std::string& folder, const std::string& basen
   for (const auto& index : indices) {
     path_ = join_path(folder, index);
     if (!file_exists(path_)) continue;
-    path_ = path_inside(folder, index);
     is_sharded_ = true;
-    open_shards(folder);
+    open_shards(folder, read_model_file(folder, index, kMaxJsonBytes));
     return;
   }
   const std::string name = stem_of(basename, variant) + std::string(kExtension);
   path_ = join_path(folder, name);
   if (!file_exists(path_)) fail_missing(folder, basename, variant);
-  files_.emplace_back(path_inside(folder, name));
+  files_.emplace_back(open_model_file(folder, name));
   names_ = files_.front().names();
   for (const auto& tensor : names_) shard_of_.emplace(tensor, 0);
 }
 
-void WeightsReader::open_shards(const std::string& folder) {
-  const ShardIndex shards = parse_shard_index(read_text_file(path_, kMaxJsonBytes), path_);
+void WeightsReader::open_shards(const std::string& folder, std::string_view index) {
+  const ShardIndex shards = parse_shard_index(index, path_);
   for (const auto& [file, expected] : shards) {
-    const std::string shard_path = join_path(folder, file);
-    require<FileError>(file_exists(shard_path), "{}: the shard {} is missing", path_, escaped(file));
-    const SafetensorsFile& shard = files_.emplace_back(path_inside(folder, file));
+    require<FileError>(file_exists(join_path(folder, file)), "{}: the shard {} is missing", path_,
+                       escaped(file));
+    const SafetensorsFile& shard = files_.emplace_back(open_model_file(folder, file));
     for (const auto& tensor : shard.names()) {
       require<FileError>(expected.contains(tensor),
                          "{}: the shard {} holds tensor {}, which the index does not place there", path_,

@@ -68,13 +68,6 @@ void remove_entries(FileDescriptor descriptor, const std::string& path) {
   require<FileError>(errno == 0, "cannot list folder {}: {}", path, errno_text(errno));
 }
 
-std::string real_path(const std::string& path) {
-  char buffer[PATH_MAX];
-  const bool is_resolved = ::realpath(c_path(path), buffer) != nullptr;
-  require<FileError>(is_resolved, "{}: cannot resolve: {}", path, errno_text(errno));
-  return buffer;
-}
-
 /// Writes all of it. @return 0, or the errno
 int write_all(int fd, const char* data, std::size_t count) {
   while (count > 0) {
@@ -111,20 +104,6 @@ std::string format_as(const Escaped& name) {
   std::string out =
       Json(std::string(text.substr(0, kLongest))).dump(-1, ' ', true, Json::error_handler_t::replace);
   return is_long ? out + "..." : out;
-}
-
-std::string path_inside(const std::string& folder, std::string_view name) {
-  require_plain_basename(name, fmt::format("{}: the file name", folder));
-  std::string path = join_path(folder, name);
-  struct stat status {};
-  if (::lstat(c_path(path), &status) != 0 || !S_ISLNK(status.st_mode)) return path;
-  const std::string home = parent_folder(real_path(path));
-  const std::string real_folder = real_path(folder);
-  const auto snapshots = real_folder.rfind("/snapshots/");
-  const bool is_blob = snapshots != std::string::npos && home == real_folder.substr(0, snapshots) + "/blobs";
-  require<FileError>(home == real_folder || is_blob, "{}: the link leads out of the folder, to {}", path,
-                     escaped(home));
-  return path;
 }
 
 std::string errno_text(int error) { return std::generic_category().message(error); }
@@ -178,15 +157,17 @@ void FileDescriptor::reset() {
   fd_ = -1;
 }
 
-InputFile::InputFile(const std::string& path) : path_(path) {
-  // O_NONBLOCK: opening a pipe must not wait for its writer.
-  file_ = FileDescriptor(open_retrying(path, O_RDONLY | O_NONBLOCK));
-  require<FileError>(file_.get() >= 0, "{}: cannot open: {}", path, errno_text(errno));
+InputFile::InputFile(const std::string& path)
+    // O_NONBLOCK: opening a pipe must not wait for its writer.
+    : InputFile(FileDescriptor(open_retrying(path, O_RDONLY | O_NONBLOCK)), path) {}
+
+InputFile::InputFile(FileDescriptor file, std::string path) : path_(std::move(path)), file_(std::move(file)) {
+  require<FileError>(file_.get() >= 0, "{}: cannot open: {}", path_, errno_text(errno));
   struct stat status {};
   const int error = error_of([&] { return ::fstat(file_.get(), &status); });
-  require<FileError>(error == 0, "{}: cannot examine: {}", path, errno_text(error));
-  require<FileError>(!S_ISDIR(status.st_mode), "{}: expected a file, found a folder", path);
-  require<FileError>(S_ISREG(status.st_mode), "{}: not a regular file", path);
+  require<FileError>(error == 0, "{}: cannot examine: {}", path_, errno_text(error));
+  require<FileError>(!S_ISDIR(status.st_mode), "{}: expected a file, found a folder", path_);
+  require<FileError>(S_ISREG(status.st_mode), "{}: not a regular file", path_);
   size_ = static_cast<uint64_t>(status.st_size);
 }
 
@@ -266,13 +247,16 @@ void AtomicFile::commit() {
   sync_folder(parent_folder(path_));
 }
 
-std::string read_text_file(const std::string& path, std::size_t max_bytes) {
-  const InputFile file(path);
-  require<FileError>(file.size() <= max_bytes, "{}: {} bytes, at most {} are accepted", path, file.size(),
-                     max_bytes);
+std::string read_whole_file(const InputFile& file, std::size_t max_bytes) {
+  require<FileError>(file.size() <= max_bytes, "{}: {} bytes, at most {} are accepted", file.path(),
+                     file.size(), max_bytes);
   std::string text(file.size(), '\0');
   file.read(text.data(), text.size(), 0);
   return text;
+}
+
+std::string read_text_file(const std::string& path, std::size_t max_bytes) {
+  return read_whole_file(InputFile(path), max_bytes);
 }
 
 void write_file_atomically(const std::string& path, std::string_view bytes) {

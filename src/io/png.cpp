@@ -5,6 +5,7 @@
 
 #include <png.h>
 
+#include "core/foreign_content.h"
 #include "core/format.h"
 #include "io/image_codec.h"
 
@@ -160,6 +161,8 @@ std::string encode_png(const RawImage& image, std::string_view where) {
 RawImage decode_image(std::string_view bytes, std::string_view where) {
   if (bytes.starts_with("\x89PNG\r\n\x1a\n")) return decode_png(bytes, where);
   if (bytes.starts_with("\xff\xd8\xff")) return decode_jpeg(bytes, where);
+  if (const auto meaning = describe_foreign_content(bytes))
+    fail<FileError>("{}: expected a PNG or JPEG image: {}", where, *meaning);
   fail<FileError>("{}: expected a PNG or JPEG image, found neither's first bytes in {} bytes", where,
                   bytes.size());
 }

@@ -22,13 +22,6 @@ std::string format_as(const Escaped& name);
 /// "No space left on device" for the current or a given errno.
 std::string errno_text(int error);
 
-/// The path of the file `name` of a model folder, which is not trusted: `name` must be a plain file name, and
-/// a symbolic link is followed only to a file next to it or, where the folder is CACHE/snapshots/REVISION of
-/// the Hugging Face Hub's cache (or lies in one), to a file of CACHE/blobs. A missing file is for the caller
-/// to notice.
-/// @throws FileError
-std::string path_inside(const std::string& folder, std::string_view name);
-
 /// Owns an open file descriptor.
 class FileDescriptor {
  public:
@@ -52,11 +45,14 @@ class FileDescriptor {
   int fd_ = -1;
 };
 
-/// A regular file open for reading.
+/// A regular file open for reading. The files of a model folder are opened by io/model_file.h.
 class InputFile {
  public:
   /// @throws FileError if it is missing or no regular file
   explicit InputFile(const std::string& path);
+  /// @param path the name of the open file, for messages
+  /// @throws FileError if it is no regular file
+  InputFile(FileDescriptor file, std::string path);
 
   const std::string& path() const { return path_; }
   /// Size when it was opened.
@@ -70,6 +66,10 @@ class InputFile {
   FileDescriptor file_;
   uint64_t size_ = 0;
 };
+
+/// All bytes of a file.
+/// @throws FileError if there are more than `max_bytes`, before anything is allocated
+std::string read_whole_file(const InputFile& file, std::size_t max_bytes);
 
 /// A file that appears under its name, complete and synced to disk, by `commit`; without it, nothing stays.
 /// `finish` and `publish` are its two halves, for several files that should appear together.

@@ -12,6 +12,7 @@
 #include <ATen/Parallel.h>
 #include <sys/mman.h>
 
+#include "core/foreign_content.h"
 #include "core/format.h"
 #include "core/json.h"
 #include "io/posix_file.h"
@@ -132,7 +133,17 @@ std::string json_text(const std::string& text, std::string_view what) {
 }  // namespace
 
 struct SafetensorsFile::State {
-  explicit State(const std::string& path) : file(path) {
+  explicit State(InputFile opened) : file(std::move(opened)) {
+    try {
+      read_header();
+    } catch (const FileError&) {
+      refuse_foreign_file();
+      throw;
+    }
+  }
+
+  void read_header() {
+    const std::string& path = file.path();
     unsigned char prefix[kSafetensorsPrefix];
     require<FileError>(file.size() >= sizeof(prefix), "{}: {} bytes are too few for a safetensors file", path,
                        file.size());
@@ -156,6 +167,16 @@ struct SafetensorsFile::State {
     }
   }
 
+  /// Throws for a file that is known to be something else.
+  void refuse_foreign_file() const {
+    constexpr uint64_t kLooked = 512;
+    if (file.size() == 0) return;  // its message says so
+    std::string start(std::min(file.size(), kLooked), '\0');
+    file.read(start.data(), start.size(), 0);
+    if (const auto meaning = describe_foreign_content(start))
+      fail<FileError>("{}: expected a safetensors file: {}", file.path(), *meaning);
+  }
+
   struct Item {
     SafetensorsInfo info;
     uint64_t begin = 0;
@@ -175,7 +196,8 @@ struct SafetensorsFile::State {
   std::unordered_map<std::string_view, std::size_t> places;  // by the strings of `names`
 };
 
-SafetensorsFile::SafetensorsFile(const std::string& path) : state_(std::make_unique<State>(path)) {}
+SafetensorsFile::SafetensorsFile(const std::string& path) : SafetensorsFile(InputFile(path)) {}
+SafetensorsFile::SafetensorsFile(InputFile file) : state_(std::make_unique<State>(std::move(file))) {}
 SafetensorsFile::SafetensorsFile(SafetensorsFile&&) noexcept = default;
 SafetensorsFile& SafetensorsFile::operator=(SafetensorsFile&&) noexcept = default;
 SafetensorsFile::~SafetensorsFile() = default;

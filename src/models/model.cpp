@@ -11,7 +11,7 @@
 #include <torch/types.h>
 
 #include "core/format.h"
-#include "io/posix_file.h"
+#include "io/model_file.h"
 
 namespace diffusers {
 namespace {
@@ -71,13 +71,13 @@ std::string LoadReport::to_string() const {
 namespace detail {
 
 std::filesystem::path model_folder(const std::filesystem::path& folder, const std::string& subfolder) {
-  auto path = subfolder.empty() ? folder : folder / subfolder;
-  require<FileError>(folder_exists(path.string()), "{}: there is no such folder", path.string());
+  const std::string path = folder_inside(folder.string(), subfolder);
+  require<FileError>(folder_exists(path), "{}: there is no such folder", path);
   return path;
 }
 
 std::string read_model_config(const std::filesystem::path& folder) {
-  return read_text_file(path_inside(folder.string(), "config.json"));
+  return read_model_file(folder.string(), "config.json");
 }
 
 void load_model_weights(torch::nn::Module& model, const std::filesystem::path& folder,

@@ -80,13 +80,17 @@ void MultiAdapterImpl::save_pretrained(const std::filesystem::path& folder,
 
 MultiAdapter MultiAdapter::from_pretrained(const std::filesystem::path& folder,
                                            const ModelLoadOptions& options) {
-  const auto base = options.subfolder.empty() ? folder : folder / options.subfolder;
+  // The folders stand next to each other: in `folder`, or next to it where there is no subfolder.
+  const bool is_named = options.subfolder.empty();
+  const auto root = is_named ? std::filesystem::path(parent_folder(folder.string())) : folder;
+  const std::string first = is_named ? base_name(folder.string()) : options.subfolder;
   auto each = options;
-  each.subfolder.clear();
-  std::vector<T2IAdapter> adapters;
-  for (auto path = base; adapters.empty() || folder_exists(path.string());
-       path = adapter_folder(base, adapters.size()))
-    adapters.push_back(T2IAdapter::from_pretrained(path, each));
+  std::vector<T2IAdapter> adapters{T2IAdapter::from_pretrained(folder, options)};
+  while (true) {
+    each.subfolder = adapter_folder(first, adapters.size()).string();
+    if (!folder_exists((root / each.subfolder).string())) break;
+    adapters.push_back(T2IAdapter::from_pretrained(root, each));
+  }
   return MultiAdapter(std::move(adapters));
 }
 

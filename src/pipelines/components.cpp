@@ -6,16 +6,17 @@
 
 #include "core/format.h"
 #include "core/json.h"
-#include "io/posix_file.h"
+#include "io/model_file.h"
 
 namespace diffusers {
 
 std::unique_ptr<Scheduler> load_pipeline_scheduler(const std::filesystem::path& folder,
                                                    const std::string& class_name) {
-  const std::string path = folder / "scheduler" / "scheduler_config.json";
+  const std::string scheduler = folder_inside(folder.string(), "scheduler");
+  const std::string path = join_path(scheduler, "scheduler_config.json");
   require<FileError>(file_exists(path), "{}: component \"scheduler\" has no scheduler_config.json",
                      folder.string());
-  Json config = parse_json(read_text_file(path_inside(parent_folder(path), base_name(path))), path);
+  Json config = parse_json(read_model_file(scheduler, base_name(path)), path);
   require<FileError>(config.is_object(), "{}: expected a JSON object", path);
   config["_class_name"] = class_name;
   return Scheduler::from_config(dump_json(config));

@@ -7,7 +7,7 @@
 
 #include "core/format.h"
 #include "core/json.h"
-#include "io/posix_file.h"
+#include "io/model_file.h"
 
 namespace diffusers {
 
@@ -21,7 +21,7 @@ PipelineComponents read_pipeline_index(const std::filesystem::path& folder, std:
   require<FileError>(file_exists(path),
                      "{} cannot be loaded: {} has no model_index.json, which names its components",
                      pipeline_class, folder.string());
-  const Json index = parse_json(read_text_file(path_inside(folder.string(), "model_index.json")), path);
+  const Json index = parse_json(read_model_file(folder.string(), "model_index.json"), path);
   require<FileError>(index.is_object(), "{}: expected a JSON object", path);
 
   PipelineComponents components;
@@ -49,8 +49,9 @@ PipelineComponents read_pipeline_index(const std::filesystem::path& folder, std:
     require<FileError>(components.contains(std::string(name)), "{}: component \"{}\" is missing, {} needs it",
                        path, name, pipeline_class);
   for (const std::string_view name : names)
-    require<FileError>(folder_exists(folder / name), "{}: the folder of component \"{}\" ({}) is missing: {}",
-                       path, name, components.at(std::string(name)), (folder / name).string());
+    require<FileError>(folder_exists(folder_inside(folder.string(), name)),
+                       "{}: the folder of component \"{}\" ({}) is missing: {}", path, name,
+                       components.at(std::string(name)), (folder / name).string());
   return components;
 }
 

@@ -36,7 +36,7 @@
 #include <diffusers/schedulers/unipc_multistep_scheduler.h>
 
 #include "core/format.h"
-#include "io/posix_file.h"
+#include "io/model_file.h"
 
 namespace diffusers {
 namespace {
@@ -223,12 +223,10 @@ void warn_about_unknown_keys(const Json& unknown, const Json& config, std::strin
 std::string read(const std::filesystem::path& folder, const SchedulerLoadOptions& options) {
   const std::string base = folder.string();
   if (file_exists(base)) return read_text_file(base);
-  const std::string plain = join_path(base, kFileName);
+  const std::string nested = folder_inside(base, options.subfolder);
   // Python looks into the folder itself where the subfolder has no config.
-  const std::string nested =
-      options.subfolder.empty() ? plain : join_path(join_path(base, options.subfolder), kFileName);
-  const std::string& found = !file_exists(nested) && file_exists(plain) ? plain : nested;
-  return read_text_file(path_inside(parent_folder(found), kFileName));
+  const bool is_plain = !file_exists(join_path(nested, kFileName)) && file_exists(join_path(base, kFileName));
+  return read_model_file(is_plain ? base : nested, kFileName);
 }
 
 std::string compose(Json fields, const Json& defaults, const std::string& loaded,

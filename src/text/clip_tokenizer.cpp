@@ -9,7 +9,7 @@
 #include <ATen/ATen.h>
 
 #include "core/format.h"
-#include "io/posix_file.h"
+#include "io/model_file.h"
 #include "text/clip_tokenizer_state.h"
 #include "text/clip_words.h"
 #include "text/unicode.h"
@@ -234,7 +234,7 @@ CLIPTokenizer::CLIPTokenizer(std::shared_ptr<const text::CLIPTokenizerState> sta
 
 CLIPTokenizer CLIPTokenizer::from_pretrained(const std::filesystem::path& folder,
                                              const TokenizerLoadOptions& options) {
-  const auto path = options.subfolder.empty() ? folder : folder / options.subfolder;
+  const auto path = folder_inside(folder.string(), options.subfolder);
   return CLIPTokenizer(std::make_shared<const text::CLIPTokenizerState>(text::read_clip_tokenizer(path)));
 }
 

@@ -10,6 +10,7 @@
 #include "core/config_json.h"
 #include "core/format.h"
 #include "core/json.h"
+#include "io/model_file.h"
 #include "text/clip_tokenizer_state.h"
 
 namespace diffusers::text {
@@ -40,7 +41,7 @@ std::string path_in(const std::filesystem::path& folder, const char* name) {
 Json read_object(const std::filesystem::path& folder, const char* name) {
   const auto path = path_in(folder, name);
   if (!file_exists(path)) return Json::object();
-  auto json = parse_json(read_text_file(path, kMaxJsonBytes), path);
+  auto json = parse_json(read_model_file(folder.string(), name, kMaxJsonBytes), path);
   require<FileError>(json.is_object(), "{}: expected a JSON object", path);
   return json;
 }
@@ -48,15 +49,20 @@ Json read_object(const std::filesystem::path& folder, const char* name) {
 /// Vocabulary and merges from the files that there are, and the added tokens of tokenizer.json.
 TokenizerFile read_vocabulary(const std::filesystem::path& folder) {
   if (const auto path = path_in(folder, kTokenizerFile); file_exists(path))
-    return parse_tokenizer_json(read_text_file(path, kMaxVocabularyBytes), path);
+    return parse_tokenizer_json(read_model_file(folder.string(), kTokenizerFile, kMaxVocabularyBytes), path);
   const auto vocabulary = path_in(folder, kVocabularyFile);
   const auto merges = path_in(folder, kMergesFile);
   require<FileError>(file_exists(vocabulary) && file_exists(merges),
                      "{}: expected {}, or {} and {}; there is no {}", folder.string(), kTokenizerFile,
                      kVocabularyFile, kMergesFile, file_exists(vocabulary) ? kMergesFile : kVocabularyFile);
   TokenizerFile file;
-  file.vocabulary.tokens = parse_vocabulary(read_text_file(vocabulary, kMaxVocabularyBytes), vocabulary);
-  file.vocabulary.merges = parse_merges(read_text_file(merges, kMaxVocabularyBytes), merges);
+  const auto read = [&](const char* name) {
+    return read_model_file(folder.string(), name, kMaxVocabularyBytes);
+  };
+  file.vocabulary.tokens = parse_vocabulary(read(kVocabularyFile), vocabulary);
+  const std::string lines = read(kMergesFile);
+  require<FileError>(!lines.empty(), "{}: the file is empty; copy or download it again", merges);
+  file.vocabulary.merges = parse_merges(lines, merges);
   return file;
 }
 

@@ -3,6 +3,7 @@
 #include <charconv>
 #include <set>
 
+#include "core/foreign_content.h"
 #include "core/format.h"
 #include "io/posix_file.h"
 #include "text/unicode.h"
@@ -38,6 +39,31 @@ std::pair<std::string, std::string> split_merge(std::string_view line, std::stri
   require<FileError>(two, "{}: {}: expected two tokens with a space between, found {}", where, place,
                      escaped(line));
   return {std::string(line.substr(0, space)), std::string(line.substr(space + 1))};
+}
+
+MergeList read_merges(std::string_view text, std::string_view where) {
+  require<FileError>(text.find('\0') == std::string_view::npos, "{}: holds a NUL byte", where);
+  require<FileError>(!text.starts_with("\xef\xbb\xbf"), "{}: starts with a byte-order mark", where);
+  MergeList merges;
+  std::size_t number = 0;
+  while (!text.empty()) {
+    const auto end = text.find('\n');
+    auto line = text.substr(0, end);
+    text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
+    ++number;
+    if (line.ends_with('\r')) line.remove_suffix(1);
+    if (line.starts_with("#version")) continue;
+    const auto place = fmt::format("line {}", number);
+    require<FileError>(is_utf8(line), "{}: {} is not UTF-8", where, place);
+    merges.push_back(split_merge(line, place, where));
+  }
+  return merges;
+}
+
+/// For text that holds no merges: what it is, if that is known.
+void refuse_merges(std::string_view text, std::string_view where) {
+  if (const auto meaning = describe_foreign_content(text))
+    fail<FileError>("{}: expected lines of two tokens: {}", where, *meaning);
 }
 
 MergeList merges_from_json(const Json& json, std::string_view where) {
@@ -100,22 +126,14 @@ VocabularyMap parse_vocabulary(std::string_view json, std::string_view where) {
 MergeList parse_merges(std::string_view text, std::string_view where) {
   require<FileError>(text.size() <= kMaxVocabularyBytes, "{}: {} bytes of merges, at most {} are accepted",
                      where, text.size(), kMaxVocabularyBytes);
-  require<FileError>(text.find('\0') == std::string_view::npos, "{}: holds a NUL byte", where);
-  require<FileError>(!text.starts_with("\xef\xbb\xbf"), "{}: starts with a byte-order mark", where);
-  MergeList merges;
-  std::size_t number = 0;
-  while (!text.empty()) {
-    const auto end = text.find('\n');
-    auto line = text.substr(0, end);
-    text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
-    ++number;
-    if (line.ends_with('\r')) line.remove_suffix(1);
-    if (line.starts_with("#version")) continue;
-    const auto place = fmt::format("line {}", number);
-    require<FileError>(is_utf8(line), "{}: {} is not UTF-8", where, place);
-    merges.push_back(split_merge(line, place, where));
+  // An LFS pointer would pass: each of its lines is two words.
+  if (!text.empty()) refuse_merges(text.substr(0, 512), where);
+  try {
+    return read_merges(text, where);
+  } catch (const FileError&) {
+    refuse_merges(text, where);
+    throw;
   }
-  return merges;
 }
 
 TokenEntry parse_token(const Json& json, std::string_view key, std::string_view where) {

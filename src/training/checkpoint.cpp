@@ -20,6 +20,7 @@
 
 #include "core/format.h"
 #include "core/json.h"
+#include "io/model_file.h"
 #include "io/system_calls.h"
 #include "training/sha256.h"
 
@@ -193,7 +194,8 @@ void verify_manifest(const std::string& folder) {
       const std::string full = join_path(folder, path);
       require<FileError>(!path.starts_with('/') && path.find("..") == std::string::npos,
                          "{} names a file outside of the checkpoint: {}", escaped(manifest), escaped(path));
-      const InputFile file(full);
+      // Every file that a resume reads is listed: a link out of the checkpoint ends here.
+      const InputFile file = open_model_file(folder_inside(folder, parent_folder(path)), base_name(path));
       require<FileError>(file.size() == entry.at("size").get<uint64_t>(),
                          "{} has {} bytes, its manifest says {}", escaped(full), file.size(),
                          entry.at("size").get<uint64_t>());

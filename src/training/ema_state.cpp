@@ -8,12 +8,12 @@
 #include <diffusers/training/ema.h>
 
 #include "core/config_json.h"
-#include "io/posix_file.h"
+#include "io/model_file.h"
 
 namespace diffusers {
 namespace {
 
-std::string config_path(const std::string& folder) { return join_path(folder, "config.json"); }
+constexpr const char* kConfigFile = "config.json";
 
 }  // namespace
 
@@ -29,17 +29,17 @@ void visit_fields(EMAModelState& state, Visitor&& visit) {
 }
 
 void save_ema_state(const EMAModelState& state, const std::string& folder) {
-  const std::string path = config_path(folder);
-  Json config = parse_json(read_text_file(path), path);
+  const std::string path = join_path(folder, kConfigFile);
+  Json config = parse_json(read_model_file(folder, kConfigFile), path);
   require<FileError>(config.is_object(), "{} is no JSON object", escaped(path));
   config.update(config_json::fields_to_json(state));
   write_file_atomically(path, dump_json(config));
 }
 
 EMAModelState load_ema_state(const std::string& folder) {
-  const std::string path = config_path(folder);
+  const std::string path = join_path(folder, kConfigFile);
   EMAModelState state;
-  config_json::fields_from_json(parse_json(read_text_file(path), path), state, path);
+  config_json::fields_from_json(parse_json(read_model_file(folder, kConfigFile), path), state, path);
   return state;
 }
 

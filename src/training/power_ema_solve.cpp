@@ -17,7 +17,7 @@
 #include <ATen/ATen.h>
 
 #include "core/format.h"
-#include "io/posix_file.h"
+#include "io/model_file.h"
 
 namespace diffusers {
 namespace {
@@ -134,7 +134,7 @@ std::vector<PowerEmaSnapshot> list_power_ema_snapshots(const std::string& folder
         !std::string_view(name).ends_with(kSnapshotSuffix))
       continue;
     const std::string path = join_path(folder, name);
-    snapshots.push_back({path, profile_of(SafetensorsFile(path))});
+    snapshots.push_back({path, profile_of(SafetensorsFile(open_model_file(folder, name)))});
   }
   std::sort(snapshots.begin(), snapshots.end(), [](const PowerEmaSnapshot& a, const PowerEmaSnapshot& b) {
     return std::tie(a.profile.step, a.profile.sigma_rel) < std::tie(b.profile.step, b.profile.sigma_rel);

@@ -4,6 +4,8 @@
 - A folder of include/diffusers and src includes only folders of a lower rank, and itself.
 - Light public headers reach nothing of LibTorch but tensors and generators, directly or through other headers.
 - Public headers reach neither JSON nor fmt, and nothing of src/.
+- The files of a model folder are opened by src/io/model_file.cpp, which follows no link out of the folder: whoever opens
+  another file by its path stands in a table here, with what it is.
 - include/diffusers/diffusers.h includes every public header; `check_layers.py --write` makes it so.
 """
 import pathlib
@@ -27,6 +29,23 @@ LIGHT_FOLDERS = {"core", "io", "schedulers", "data", "pipelines"}
 LIGHT_TORCH = re.compile(r"^(ATen/core/(Tensor|TensorBody|Generator|ScalarType|Scalar|grad_mode)\.h|c10/.*)$")
 TORCH = re.compile(r"^(torch|ATen|c10|caffe2)/")
 PRIVATE = re.compile(r"^(nlohmann|fmt)/|^(png|zlib|jpeglib)\.h$")
+OPENS = re.compile(r"\b(read_text_file|load_safetensors|open_retrying|fopen|freopen|mmap)\(|"
+                   r"\b(InputFile|SafetensorsFile|i?fstream)( \w+)?[({](?!\s*open_model_file)|::open(at)?(64)?\(")
+OPENED_BY_PATH = {
+    "src/io/files.cpp": "the functions that open",
+    "src/io/model_file.cpp": "the function that opens the files of a model folder",
+    "src/io/safetensors.cpp": "a file that the caller names",
+    "src/io/image.cpp": "a picture that the caller names",
+    "src/data/idx.cpp": "a data file that the caller names",
+    "src/schedulers/registry.cpp": "a config file that the caller names",
+    "src/training/checkpoint.cpp": "the files that a training has just written, its lock, and the manifest",
+    "src/training/training_state.cpp": "files whose places and bytes the manifest has confirmed",
+    "src/training/metrics_log.cpp": "the log of the training itself",
+    "src/training/power_ema_solve.cpp": "snapshots that the caller names",
+    "src/training/progress.cpp": "/proc/self/status",
+    "src/training/record_file.cpp": "the record that the training writes",
+    "src/training/report.cpp": "the pictures that the training has drawn",
+}
 DIRECTIVE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.M)
 
 
@@ -94,6 +113,20 @@ def check_public_headers(problems):
                 problems.append(f'include/{name}: includes "{other}"; public headers use <diffusers/...>')
 
 
+def check_opens(problems):
+    opening = set()
+    for path in sources(SRC):
+        name = path.relative_to(ROOT).as_posix()
+        if path.suffix != ".cpp" or not OPENS.search(path.read_text()):
+            continue
+        opening.add(name)
+        if name not in OPENED_BY_PATH:
+            problems.append(f"{name}: opens a file by its path; the files of a model folder are opened by open_model_file "
+                            "or read_model_file (see OPENED_BY_PATH)")
+    for name in sorted(set(OPENED_BY_PATH) - opening):
+        problems.append(f"{name}: opens no file by its path any more; remove it from OPENED_BY_PATH")
+
+
 def check_umbrella(problems):
     umbrella = INCLUDE / UMBRELLA
     public = {p.relative_to(INCLUDE).as_posix() for p in sources(INCLUDE)} - {UMBRELLA}
@@ -120,6 +153,7 @@ def main():
     problems = []
     check_ranks(problems)
     check_public_headers(problems)
+    check_opens(problems)
     check_umbrella(problems)
     print("\n".join(problems) if problems else "The layers hold.")
     return 1 if problems else 0

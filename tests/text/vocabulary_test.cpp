@@ -71,6 +71,20 @@ TEST(Vocabulary, HostileMergesAreRefused) {
   expect_no_merges(std::string(kMaxVocabularyBytes + 1, 'a'), "at most");
 }
 
+TEST(Vocabulary, WhatStandsInItsPlaceIsNamed) {
+  const std::string pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 524657\n";
+  expect_no_vocabulary(pointer, "this is a Git LFS pointer");
+  expect_no_merges(pointer, "this is a Git LFS pointer");
+  expect_throws_with<FileError>([&] { parse_tokenizer_json(pointer, "t.json"); },
+                                "this is a Git LFS pointer");
+  expect_no_merges("<!DOCTYPE html>\n<html lang=\"en\">\n", "this is a web page");
+  expect_no_merges(std::string_view("PK\x03\x04\0\0", 6), "as torch.save writes it");
+  const std::string lines = "#version: 0.2\ni n\n<<<<<<< HEAD\nt h\n=======\na n\n>>>>>>> theirs\nr e\n";
+  expect_no_merges(lines, "a merge conflict, the first in line 3");
+  // Tokens may look like the markers.
+  EXPECT_EQ(parse_merges("< <\n<<<<<<< =======\n>>>>>>> >\n", "m.txt").size(), 3U);
+}
+
 std::string tokenizer_json(std::string_view model, std::string_view added = "[]") {
   return "{\"added_tokens\": " + std::string(added) + ", \"model\": " + std::string(model) + "}";
 }

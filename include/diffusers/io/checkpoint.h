@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -22,8 +23,8 @@ namespace diffusers {
 ///
 /// Opening reads headers and the index; tensors are read one at a time. Where an index exists it decides, as
 /// in Python. Every shard must hold exactly the tensors that the index gives it. Files must lie in the
-/// folder; a symbolic link is followed only within the folder or into a folder named `blobs`, as in the cache
-/// of the Hugging Face Hub.
+/// folder; a symbolic link is followed only within the folder or, in the cache of the Hugging Face Hub, to
+/// its `blobs`.
 class WeightsReader {
  public:
   /// @param basename "diffusion_pytorch_model" for models, "model" for text encoders
@@ -45,7 +46,7 @@ class WeightsReader {
 
  private:
   const SafetensorsFile& file_of(std::string_view name) const;
-  void open_shards(const std::string& folder);
+  void open_shards(const std::string& folder, std::string_view index);
 
   std::string path_;
   bool is_sharded_ = false;
@@ -53,6 +54,14 @@ class WeightsReader {
   std::vector<std::string> names_;
   std::map<std::string, std::size_t, std::less<>> shard_of_;
 };
+
+/// The bytes of a file of a model folder, such as config.json. As for weights, the file must lie in the
+/// folder or in the blobs of the Hub's cache.
+/// @param name a plain file name
+/// @param max_bytes a larger file is refused before it is read
+/// @throws FileError
+std::string read_model_file(const std::string& folder, std::string_view name,
+                            std::size_t max_bytes = std::size_t{16} << 20);
 
 struct LoadWeightsOptions {
   std::string variant = {};

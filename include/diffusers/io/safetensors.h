@@ -39,12 +39,15 @@ struct SafetensorsInfo {
   uint64_t nbytes = 0;
 };
 
+class InputFile;
+
 /// An open safetensors file whose tensors are read one at a time.
 class SafetensorsFile {
  public:
   /// Reads and checks the header, and nothing else.
   /// @throws FileError
   explicit SafetensorsFile(const std::string& path);
+  explicit SafetensorsFile(InputFile file);
   SafetensorsFile(SafetensorsFile&&) noexcept;
   SafetensorsFile& operator=(SafetensorsFile&&) noexcept;
   ~SafetensorsFile();
