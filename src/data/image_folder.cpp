@@ -1,7 +1,9 @@
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <cmath>
 
+#include <diffusers/core/logging.h>
 #include <diffusers/data/image_folder.h>
 #include <diffusers/io/files.h>
 #include <diffusers/io/image.h>
@@ -10,6 +12,7 @@
 
 #include "core/format.h"
 #include "data/transforms.h"
+#include "io/posix_file.h"
 
 namespace diffusers {
 namespace {
@@ -17,13 +20,36 @@ namespace {
 /// Links may form a circle.
 constexpr int kDeepestFolder = 32;
 
-bool is_image_name(const std::string& name) {
+std::string lower_extension(const std::string& name) {
   const auto dot = name.rfind('.');
-  if (dot == std::string::npos) return false;
-  std::string extension = name.substr(dot);
+  std::string extension = dot == std::string::npos ? "" : name.substr(dot);
   std::transform(extension.begin(), extension.end(), extension.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return extension;
+}
+
+bool is_image_name(const std::string& name) {
+  const std::string extension = lower_extension(name);
   return extension == ".png" || extension == ".jpg" || extension == ".jpeg";
+}
+
+/// Whether Pillow would read it, and this library does not.
+bool is_other_image_name(const std::string& name) {
+  constexpr std::array<std::string_view, 20> kExtensions{
+      ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".apng", ".avif", ".heic", ".heif",
+      ".jfif", ".jpe", ".jp2", ".jxl", ".pbm", ".pgm",  ".ppm",  ".pnm",  ".ico",  ".tga"};
+  return std::find(kExtensions.begin(), kExtensions.end(), lower_extension(name)) != kExtensions.end();
+}
+
+/// "3 files in other image formats: a.webp, b.gif, c.bmp"
+std::string describe_skipped(const std::vector<std::string>& names) {
+  constexpr std::size_t kMostShown = 8;
+  std::string text =
+      fmt::format("{} {} in other image formats: ", names.size(), names.size() == 1 ? "file" : "files");
+  for (std::size_t i = 0; i < std::min(names.size(), kMostShown); ++i)
+    text += fmt::format("{}{}", i == 0 ? "" : ", ", escaped(names[i]));
+  if (names.size() > kMostShown) text += fmt::format(" and {} more", names.size() - kMostShown);
+  return text;
 }
 
 /// Python's int(round(x / 2)): halves go to the even neighbour.
@@ -50,15 +76,21 @@ ImageFolder::ImageFolder(const std::string& path, const ImageFolderOptions& opti
       folders.push_back(name);
     } else if (is_image_name(name)) {
       files_.push_back(inner);
+    } else if (is_other_image_name(name)) {
+      skipped_files_.push_back(name);
     }
   }
   const std::size_t direct = files_.size();
   for (const auto& name : folders) {
     const std::size_t before = files_.size();
-    add_files(join_path(path, name), static_cast<int64_t>(classes_.size()), 1);
+    add_files(path, name, static_cast<int64_t>(classes_.size()), 1);
     if (files_.size() > before) classes_.push_back(name);
   }
-  require<FileError>(!files_.empty(), "{}: no PNG or JPEG files there", path);
+  require<FileError>(!files_.empty(), "{}: no PNG or JPEG files there{}", path,
+                     skipped_files_.empty() ? "" : "; " + describe_skipped(skipped_files_));
+  if (!skipped_files_.empty())
+    warn_once(fmt::format("{}: only PNG and JPEG files are read; skipped {}", path,
+                          describe_skipped(skipped_files_)));
   require<FileError>(direct == 0 || classes_.empty(),
                      "{}: {} images lie in the folder and {} in sub-folders such as {}, so they have no "
                      "common kind of label",
@@ -69,16 +101,20 @@ ImageFolder::ImageFolder(const std::string& path, const ImageFolderOptions& opti
   }
 }
 
-void ImageFolder::add_files(const std::string& folder, int64_t label, int depth) {
-  require<FileError>(depth <= kDeepestFolder, "{}: more than {} folders deep", folder, kDeepestFolder);
-  for (const auto& name : list_folder(folder)) {
-    const std::string inner = join_path(folder, name);
+void ImageFolder::add_files(const std::string& path, const std::string& folder, int64_t label, int depth) {
+  require<FileError>(depth <= kDeepestFolder, "{}: more than {} folders deep", join_path(path, folder),
+                     kDeepestFolder);
+  for (const auto& name : list_folder(join_path(path, folder))) {
     if (name.starts_with(".")) continue;
+    const std::string in_path = join_path(folder, name);
+    const std::string inner = join_path(path, in_path);
     if (folder_exists(inner)) {
-      add_files(inner, label, depth + 1);
+      add_files(path, in_path, label, depth + 1);
     } else if (is_image_name(name)) {
       files_.push_back(inner);
       labels_.push_back(label);
+    } else if (is_other_image_name(name)) {
+      skipped_files_.push_back(in_path);
     }
   }
 }

@@ -1,7 +1,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <mutex>
+#include <set>
+#include <utility>
 
+#include <diffusers/core/logging.h>
 #include <diffusers/core/tensor.h>
 #include <diffusers/io/files.h>
 #include <diffusers/io/image.h>
@@ -68,6 +72,25 @@ at::Tensor upright(const at::Tensor& image, int orientation) {
   }
 }
 
+/// Once for each file, and not for all the files of a large data set.
+void warn_of_image(const std::string& path, const std::string& warning) {
+  constexpr std::size_t kMostFiles = 100;
+  static std::mutex mutex;
+  static std::set<std::string> warned;
+  {
+    const std::lock_guard lock(mutex);
+    if (warned.size() > kMostFiles || !warned.insert(path).second) return;
+    if (warned.size() > kMostFiles) {
+      log_message(LogLevel::kWarning,
+                  fmt::format("{} image files had warnings; those of further files are not "
+                              "shown",
+                              kMostFiles));
+      return;
+    }
+  }
+  log_message(LogLevel::kWarning, fmt::format("{}: loaded with a warning: {}", escaped(path), warning));
+}
+
 }  // namespace
 
 std::string encode_png(const at::Tensor& image) {
@@ -121,8 +144,9 @@ void save_image_grid(const at::Tensor& images, const std::string& path, const Im
 at::Tensor load_image(const std::string& path, const LoadImageOptions& options) {
   require<ConfigError>(options.channels == 0 || options.channels == 1 || options.channels == 3,
                        "channels is {}, expected 0 (as in the file), 1 or 3", options.channels);
-  const RawImage image =
-      to_channels(decode_image(read_text_file(path, kMaxImageFile), path), options.channels);
+  RawImage decoded = decode_image(read_text_file(path, kMaxImageFile), path);
+  if (!decoded.warning.empty()) warn_of_image(path, decoded.warning);
+  const RawImage image = to_channels(std::move(decoded), options.channels);
   at::Tensor tensor = at::empty({image.height, image.width, image.channels}, at::kByte);
   std::memcpy(tensor.data_ptr(), image.pixels.data(), image.pixels.size());
   tensor = tensor.permute({2, 0, 1});

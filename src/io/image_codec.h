@@ -16,6 +16,7 @@ struct RawImage {
   int64_t channels = 0;  ///< 1, 3; 4 only for encoding
   int orientation = 1;   ///< EXIF tag 274, 1 to 8
   std::vector<uint8_t> pixels;
+  std::string warning = {};  ///< what the decoder found odd, but harmless; empty: nothing
 };
 
 /// Pillow refuses larger images as decompression bombs.

@@ -7,9 +7,9 @@
 // clang-format on
 
 #include <csetjmp>
-#include <optional>
 
 #include "core/format.h"
+#include "io/exif.h"
 #include "io/image_codec.h"
 
 namespace diffusers {
@@ -23,6 +23,7 @@ struct JpegError {
   jpeg_error_mgr manager{};  // first: libjpeg hands back its address
   std::jmp_buf jump{};
   char text[JMSG_LENGTH_MAX] = "unknown error";
+  char warning[JMSG_LENGTH_MAX] = "";
 };
 
 /// libjpeg is C: it leaves by longjmp, so the frames that it may skip hold nothing with a destructor.
@@ -32,14 +33,19 @@ struct JpegError {
   std::longjmp(error->jump, 1);
 }
 
-/// libjpeg repairs what is damaged or missing with gray and only warns. Of the warnings, these are harmless.
+/// libjpeg fills what is damaged or missing with gray and only warns: these warnings are errors here. All
+/// others are of data that is odd but whole, such as bytes between segments or the parameters of a scan.
+bool is_damage(int code) {
+  return code == JWRN_JPEG_EOF || code == JWRN_HIT_MARKER || code == JWRN_HUFF_BAD_CODE ||
+         code == JWRN_ARITH_BAD_CODE || code == JWRN_MUST_RESYNC;
+}
+
 void on_jpeg_message(j_common_ptr common, int level) {
   if (level >= 0) return;
-  const int code = common->err->msg_code;
-  if (code == JWRN_EXTRANEOUS_DATA || code == JWRN_ADOBE_XFORM || code == JWRN_JFIF_MAJOR ||
-      code == JWRN_TOO_MUCH_DATA)
-    return;
-  on_jpeg_error(common);
+  if (is_damage(common->err->msg_code)) on_jpeg_error(common);
+  // num_warnings is libjpeg's own counter; the first message says most.
+  if (common->err->num_warnings++ > 0) return;
+  common->err->format_message(common, reinterpret_cast<JpegError*>(common->err)->warning);
 }
 
 void limit_jpeg_scans(j_common_ptr common) {
@@ -48,35 +54,6 @@ void limit_jpeg_scans(j_common_ptr common) {
   auto* error = reinterpret_cast<JpegError*>(common->err);
   std::snprintf(error->text, sizeof(error->text), "more than %d scans", kMaxJpegScans);
   std::longjmp(error->jump, 1);
-}
-
-/// A little- or big-endian number in `text`, if it lies inside.
-std::optional<uint32_t> exif_number(std::string_view text, std::size_t at, std::size_t bytes, bool is_big) {
-  if (at > text.size() || bytes > text.size() - at) return std::nullopt;
-  uint32_t value = 0;
-  for (std::size_t i = 0; i < bytes; ++i)
-    value = value << 8 | static_cast<unsigned char>(text[at + (is_big ? i : bytes - 1 - i)]);
-  return value;
-}
-
-/// Tag 274 of the first image file directory; 1 where there is none.
-int exif_orientation(std::string_view segment) {
-  constexpr std::string_view kMark("Exif\0\0", 6);
-  if (!segment.starts_with(kMark)) return 1;
-  segment.remove_prefix(kMark.size());
-  const bool is_big = segment.starts_with("MM");
-  if (!is_big && !segment.starts_with("II")) return 1;
-  const auto directory = exif_number(segment, 4, 4, is_big);
-  const auto count = directory ? exif_number(segment, *directory, 2, is_big) : std::nullopt;
-  for (std::size_t i = 0; count && i < *count; ++i) {
-    const std::size_t entry = std::size_t{*directory} + 2 + 12 * i;
-    const auto tag = exif_number(segment, entry, 2, is_big);
-    if (!tag) return 1;
-    if (*tag != 274) continue;
-    const auto value = exif_number(segment, entry + 8, 2, is_big);
-    return value && *value >= 1 && *value <= 8 ? static_cast<int>(*value) : 1;
-  }
-  return 1;
 }
 
 uint8_t scale_by(uint8_t value, uint8_t factor) {
@@ -106,8 +83,12 @@ struct JpegBuffers {
 
 int saved_orientation(const jpeg_decompress_struct& jpeg) {
   for (const jpeg_marker_struct* marker = jpeg.marker_list; marker != nullptr; marker = marker->next) {
-    const int orientation = exif_orientation(
-        {reinterpret_cast<const char*>(marker->data), static_cast<std::size_t>(marker->data_length)});
+    constexpr std::string_view kMark("Exif\0\0", 6);
+    std::string_view segment(reinterpret_cast<const char*>(marker->data),
+                             static_cast<std::size_t>(marker->data_length));
+    if (!segment.starts_with(kMark)) continue;
+    segment.remove_prefix(kMark.size());
+    const int orientation = exif_orientation(segment);
     if (orientation != 1) return orientation;
   }
   return 1;
@@ -186,6 +167,7 @@ RawImage decode_jpeg(std::string_view bytes, std::string_view where) {
   }
   jpeg_destroy_decompress(&jpeg);
   require<FileError>(done, "{}: not a readable JPEG image: {}", where, std::string(error.text));
+  out.image.warning = error.warning;
   return std::move(out.image);
 }
 

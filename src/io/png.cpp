@@ -7,6 +7,7 @@
 
 #include "core/foreign_content.h"
 #include "core/format.h"
+#include "io/exif.h"
 #include "io/image_codec.h"
 
 namespace diffusers {
@@ -94,7 +95,12 @@ void read_png_steps(png_structp png, png_infop info, PngReading& reading) {
   reading.rows.resize(static_cast<std::size_t>(image.height));
   for (std::size_t y = 0; y < reading.rows.size(); ++y) reading.rows[y] = image.pixels.data() + y * stride;
   png_read_image(png, reading.rows.data());
-  png_read_end(png, nullptr);
+  // The chunk may also follow the pixels.
+  png_read_end(png, info);
+  png_uint_32 exif_size = 0;
+  png_bytep exif = nullptr;
+  if (png_get_eXIf_1(png, info, &exif_size, &exif) != 0)
+    image.orientation = exif_orientation({reinterpret_cast<const char*>(exif), exif_size});
 }
 
 struct PngWriting {

@@ -13,6 +13,7 @@
 #include "core/config_json.h"
 #include "core/format.h"
 #include "core/json.h"
+#include "core/model_class.h"
 
 namespace diffusers {
 
@@ -29,6 +30,7 @@ void read_config_fields(std::string_view text, std::string_view where, std::stri
                         const std::vector<std::string>& null_is_default = {}) {
   Json json = parse_json(text, where);
   require<ConfigError>(json.is_object(), "{}: expected a JSON object", where);
+  check_config_class(json, where, class_name);
   // Keys that Python says were left at their defaults take the defaults of this version.
   if (const auto defaults = json.find("_use_default_values"); defaults != json.end()) {
     std::vector<std::string> keys;
@@ -36,8 +38,6 @@ void read_config_fields(std::string_view text, std::string_view where, std::stri
     for (const auto& key : keys) json.erase(key);
     json.erase("_use_default_values");
   }
-  if (const auto name = json.find("_class_name"); name != json.end() && *name != class_name)
-    warn_once(fmt::format("{}: written for {}, loaded as {}", where, json_excerpt(*name), class_name));
   Json fields = json;
   for (const auto& key : null_is_default)
     if (const auto field = fields.find(key); field != fields.end() && field->is_null()) fields.erase(field);

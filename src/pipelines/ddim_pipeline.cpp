@@ -45,6 +45,7 @@ void DDIMPipeline::save_pretrained(const std::filesystem::path& folder) const {
 
 UNet2DModel& DDIMPipeline::unet() { return parts_->unet; }
 Scheduler& DDIMPipeline::scheduler() { return *parts_->scheduler; }
+void DDIMPipeline::set_scheduler(const Scheduler& scheduler) { parts_->scheduler = as_ddim(scheduler); }
 void DDIMPipeline::set_progress_bar_config(const ProgressBarConfig& config) { parts_->progress_bar = config; }
 
 }  // namespace diffusers

@@ -28,6 +28,7 @@ void DDPMPipeline::save_pretrained(const std::filesystem::path& folder) const {
 
 UNet2DModel& DDPMPipeline::unet() { return parts_->unet; }
 Scheduler& DDPMPipeline::scheduler() { return *parts_->scheduler; }
+void DDPMPipeline::set_scheduler(const Scheduler& scheduler) { parts_->scheduler = scheduler.clone(); }
 void DDPMPipeline::set_progress_bar_config(const ProgressBarConfig& config) { parts_->progress_bar = config; }
 
 }  // namespace diffusers

@@ -120,6 +120,8 @@ void StableDiffusionParts::save(const std::filesystem::path& folder, std::string
                        {{"requires_safety_checker", requires_safety_checker}});
 }
 
+void StableDiffusionParts::set_scheduler(const Scheduler& given) { scheduler = scheduler_for_latents(given); }
+
 int64_t StableDiffusionParts::vae_scale_factor() const {
   return int64_t{1} << (vae->config().block_out_channels.size() - 1);
 }

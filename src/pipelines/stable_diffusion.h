@@ -70,6 +70,9 @@ struct StableDiffusionParts {
                                                     std::string_view class_name);
   void save(const std::filesystem::path& folder, std::string_view class_name) const;
 
+  /// Takes a copy of the scheduler with the corrections that Python's constructor makes to its config.
+  void set_scheduler(const Scheduler& given);
+
   /// How many pixels a latent spans.
   int64_t vae_scale_factor() const;
   at::TensorOptions tensor_options() const;

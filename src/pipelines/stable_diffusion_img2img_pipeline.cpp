@@ -119,6 +119,9 @@ CLIPTextModel& StableDiffusionImg2ImgPipeline::text_encoder() { return parts_->t
 CLIPTokenizer& StableDiffusionImg2ImgPipeline::tokenizer() { return parts_->tokenizer; }
 UNet2DConditionModel& StableDiffusionImg2ImgPipeline::unet() { return parts_->unet; }
 Scheduler& StableDiffusionImg2ImgPipeline::scheduler() { return *parts_->scheduler; }
+void StableDiffusionImg2ImgPipeline::set_scheduler(const Scheduler& scheduler) {
+  parts_->set_scheduler(scheduler);
+}
 void StableDiffusionImg2ImgPipeline::set_progress_bar_config(const ProgressBarConfig& config) {
   parts_->progress_bar = config;
 }

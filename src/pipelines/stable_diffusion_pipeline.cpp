@@ -105,6 +105,7 @@ CLIPTextModel& StableDiffusionPipeline::text_encoder() { return parts_->text_enc
 CLIPTokenizer& StableDiffusionPipeline::tokenizer() { return parts_->tokenizer; }
 UNet2DConditionModel& StableDiffusionPipeline::unet() { return parts_->unet; }
 Scheduler& StableDiffusionPipeline::scheduler() { return *parts_->scheduler; }
+void StableDiffusionPipeline::set_scheduler(const Scheduler& scheduler) { parts_->set_scheduler(scheduler); }
 void StableDiffusionPipeline::set_progress_bar_config(const ProgressBarConfig& config) {
   parts_->progress_bar = config;
 }

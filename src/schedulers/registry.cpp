@@ -36,6 +36,7 @@
 #include <diffusers/schedulers/unipc_multistep_scheduler.h>
 
 #include "core/format.h"
+#include "core/model_class.h"
 #include "io/model_file.h"
 
 namespace diffusers {
@@ -188,6 +189,10 @@ namespace scheduler_config {
 
 Json parse(std::string_view text, std::string_view class_name, std::string_view overrides) {
   Json config = parse_object(text, class_name);
+  // Schedulers convert into each other, but not models into schedulers.
+  const std::string found = config_class(config, class_name, class_name);
+  require<ConfigError>(!is_model_class(found), "this is the config of a {}, expected that of a scheduler, {}",
+                       found, class_name);
   if (const auto defaults = config.find("_use_default_values"); defaults != config.end()) {
     require<ConfigError>(defaults->is_array(), "{}: _use_default_values is {}, expected a list", class_name,
                          json_excerpt(*defaults));

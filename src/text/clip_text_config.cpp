@@ -1,5 +1,7 @@
 #include "text/clip_text_config.h"
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <vector>
 
@@ -8,6 +10,7 @@
 #include "core/config_json.h"
 #include "core/format.h"
 #include "core/json.h"
+#include "core/model_class.h"
 #include "text/clip_activation.h"
 
 namespace diffusers {
@@ -31,19 +34,55 @@ void visit_fields(CLIPTextConfig& config, Visitor&& visit) {
   visit("eos_token_id", config.eos_token_id);
 }
 
+namespace {
+
+/// @throws ConfigError for the type of a known model of transformers that is not CLIP's text encoder
+void check_model_type(const Json& config, std::string_view where) {
+  constexpr std::string_view kModelType = "clip_text_model";
+  constexpr std::array<std::string_view, 16> kOtherTypes{"bert",
+                                                         "chinese_clip",
+                                                         "chinese_clip_text_model",
+                                                         "clip",
+                                                         "clip_vision_model",
+                                                         "gemma2",
+                                                         "gpt2",
+                                                         "llama",
+                                                         "mt5",
+                                                         "qwen2_vl",
+                                                         "roberta",
+                                                         "siglip",
+                                                         "t5",
+                                                         "umt5",
+                                                         "xlm-roberta",
+                                                         "blip-2"};
+  const auto type = config.find("model_type");
+  if (type == config.end() || type->is_null() || *type == kModelType) return;
+  require<ConfigError>(type->is_string(), "{}: model_type is {}, expected \"{}\"", where, json_excerpt(*type),
+                       kModelType);
+  const auto& found = type->get_ref<const std::string&>();
+  require<ConfigError>(
+      std::find(kOtherTypes.begin(), kOtherTypes.end(), found) == kOtherTypes.end(),
+      "{}: this is the config of a model of type \"{}\", expected that of CLIP's text encoder, "
+      "\"{}\"",
+      where, found, kModelType);
+  warn_once(fmt::format("{}: model_type is {}, expected \"{}\"", where, json_excerpt(*type), kModelType));
+}
+
+}  // namespace
+
 /// The keys of text_config alone, where the file is that of a whole CLIP. What transformers keeps for every
 /// model, and what only old versions knew, is no mistake: such keys are kept without a word, as there.
 void read_model_config(std::string_view json, std::string_view where, CLIPTextConfig& config,
                        std::string& source, LoadReport& /*report*/) {
   Json object = parse_json(json, where);
   require<ConfigError>(object.is_object(), "{}: expected a JSON object", where);
+  // Both classes read both configs, and that of a whole CLIP, as in transformers.
+  check_config_class(object, where, "CLIPTextModel", {"CLIPTextModelWithProjection", "CLIPModel"});
   if (const auto text = object.find("text_config"); text != object.end()) {
     require<ConfigError>(text->is_object(), "{}: text_config is no object", where);
     object = Json(*text);
   }
-  constexpr std::string_view kModelType = "clip_text_model";
-  if (const auto type = object.find("model_type"); type != object.end() && *type != kModelType)
-    warn_once(fmt::format("{}: model_type is {}, expected \"{}\"", where, type->dump(), kModelType));
+  check_model_type(object, where);
   config_json::fields_from_json(object, config, where);
   source = object.dump();
 }

@@ -11,6 +11,7 @@
 
 #include "data/transforms.h"
 #include "support/golden.h"
+#include "support/log_capture.h"
 
 namespace diffusers {
 namespace {
@@ -54,11 +55,12 @@ TEST(ImageFolder, SubFoldersAreClasses) {
 
 TEST(ImageFolder, WithoutSubFoldersThereAreNoLabels) {
   const ImageFolder data(test::golden_path("io/images"), {.resolution = 10, .channels = 1});
-  EXPECT_EQ(data.size(), 26);
+  const auto count = static_cast<int64_t>(list_folder(test::golden_path("io/images")).size());
+  EXPECT_EQ(data.size(), count);
   std::vector<int64_t> all;
   for (int64_t i = 0; i < data.size(); ++i) all.push_back(i);
   const Batch batch = data.get_batch(all);
-  EXPECT_EQ(describe(batch.images), "float32 [26, 1, 10, 10] on cpu");
+  EXPECT_EQ(describe(batch.images), "float32 [" + std::to_string(count) + ", 1, 10, 10] on cpu");
   EXPECT_FALSE(batch.class_labels.defined());
   EXPECT_TRUE(data.classes().empty());
   EXPECT_EQ(ImageFolder(test::golden_path("io/images"), {.max_samples = 3}).size(), 3);
@@ -66,13 +68,47 @@ TEST(ImageFolder, WithoutSubFoldersThereAreNoLabels) {
 
 TEST(ImageFolder, TurnedPhotographsAreUpright) {
   const auto golden = test::load_golden("io.safetensors");
+  for (const std::string name : {"turned_6.jpg", "turned_6.png", "turned_late.png"}) {
+    const TemporaryFolder folder;
+    write_file_atomically(folder / name, read_text_file(test::golden_path("io/images/" + name)));
+    const Tensor& expected = golden["upright/" + name];
+    const ImageFolder data(folder.path(), {.resolution = expected.size(2), .center_crop = true});
+    const int64_t top = (expected.size(1) - expected.size(2)) / 2;
+    expect_close((data.get_batch(std::vector<int64_t>{0}).images[0] + 1) * 127.5,
+                 expected.narrow(1, top, expected.size(2)), 0, 1.01, name);
+  }
+}
+
+TEST(ImageFolder, ImagesOfOtherFormatsAreListedOnce) {
   const TemporaryFolder folder;
-  write_file_atomically(folder / "x.jpg", read_text_file(test::golden_path("io/images/turned_6.jpg")));
-  const Tensor& expected = golden["upright/turned_6.jpg"];
-  const ImageFolder data(folder.path(), {.resolution = expected.size(2), .center_crop = true});
-  const int64_t top = (expected.size(1) - expected.size(2)) / 2;
-  expect_close((data.get_batch(std::vector<int64_t>{0}).images[0] + 1) * 127.5,
-               expected.narrow(1, top, expected.size(2)), 0, 1.01, "upright");
+  const test::LogCapture log;
+  for (const std::string name : {"cat", "dog/deep"}) create_folders(folder / name);
+  save_image(at::zeros({1, 4, 4}), folder / "cat/a.png");
+  write_file_atomically(folder / "cat/notes.txt", "x");
+  EXPECT_TRUE(ImageFolder(folder.path()).skipped_files().empty());
+  EXPECT_TRUE(log.messages().empty());
+
+  write_file_atomically(folder / "b.WEBP", "x");
+  write_file_atomically(folder / ".hidden.gif", "x");
+  for (const std::string name : {"c.bmp", "d.gif", "deep/e.tif", "deep/f.tiff"})
+    write_file_atomically(folder / ("dog/" + name), "x");
+  for (int i = 0; i < 5; ++i) write_file_atomically(folder / ("dog/g" + std::to_string(i) + ".gif"), "x");
+  for (int i = 0; i < 2; ++i) {
+    const ImageFolder data(folder.path());
+    EXPECT_EQ(data.size(), 1);
+    EXPECT_EQ(data.classes(), std::vector<std::string>{"cat"});
+    EXPECT_EQ(data.skipped_files().size(), 10U);
+  }
+  ASSERT_EQ(log.messages().size(), 1U);
+  const std::string& message = log.messages().front();
+  for (const std::string& part :
+       {folder.path(), std::string("10 files in other image formats"), std::string("b.WEBP"),
+        std::string("dog/deep/e.tif"), std::string("and 2 more")})
+    EXPECT_NE(message.find(part), std::string::npos) << part << " is not in " << message;
+
+  remove_file(folder / "cat/a.png");
+  expect_throws_with<FileError>([&] { ImageFolder none(folder.path()); },
+                                "no PNG or JPEG files there; 10 files in other image formats");
 }
 
 TEST(ImageFolder, RandomCropAndFlipDependOnSeedAndIndexAlone) {

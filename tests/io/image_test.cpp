@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 
 #include "support/golden.h"
+#include "support/log_capture.h"
 
 namespace diffusers {
 namespace {
@@ -128,6 +129,34 @@ TEST(Image, DamagedFilesThrowFileErrorOrLoad) {
   }
   test::write_bytes(path, "GIF89a");
   expect_throws_with<FileError>([&] { load_image(path); }, "expected a PNG or JPEG");
+}
+
+TEST(Image, OddJpegsLoadWithOneWarningAFile) {
+  // That their pixels are Pillow's is tested above.
+  for (const auto& name : list_folder(golden_path("io/images"))) {
+    const test::LogCapture log;
+    const TemporaryFolder folder;
+    test::write_bytes(folder / name, read_text_file(golden_path("io/images/" + name)));
+    for (int i = 0; i < 2; ++i) load_image(folder / name);
+    ASSERT_EQ(log.messages().size(), name.starts_with("odd_") ? 1U : 0U) << name;
+    if (log.messages().empty()) continue;
+    EXPECT_NE(log.messages().front().find(folder / name), std::string::npos) << log.messages().front();
+    EXPECT_NE(log.messages().front().find("loaded with a warning: "), std::string::npos);
+  }
+}
+
+TEST(Image, DamagedPixelsOfJpegsAreAnError) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "x.jpg";
+  for (const std::string name : {"rgb.jpg", "rgb_progressive.jpg", "odd_scan.jpg", "odd_gap.jpg"}) {
+    const std::string good = read_text_file(golden_path("io/images/" + name));
+    const std::size_t half = good.size() - (good.size() - good.rfind("\xff\xda")) / 2;
+    test::write_bytes(path, std::string_view(good).substr(0, half));
+    expect_throws_with<FileError>([&] { load_image(path); }, "Premature end of JPEG file");
+    // The data ends early, the file does not.
+    test::write_bytes(path, good.substr(0, half) + "\xff\xd9");
+    EXPECT_THROW(load_image(path), FileError) << name;
+  }
 }
 
 TEST(Image, SizesAreCheckedBeforeDecoding) {

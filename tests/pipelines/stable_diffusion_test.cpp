@@ -104,6 +104,39 @@ TEST(StableDiffusionPipeline, ImagesMatchDiffusers) {
   }
 }
 
+TEST(StableDiffusionPipeline, SetSchedulerDrawsAsAPipelineMadeWithIt) {
+  StableDiffusionPipeline pipeline = StableDiffusionPipeline::from_pretrained(stable_folder());
+  expect_drawn("pndm", pipeline(common(TextOptions{.negative_prompt = "a blue dog"})).images);
+  const std::string config = pipeline.scheduler().config_json();
+  pipeline.set_scheduler(EulerDiscreteScheduler::from_config(config));
+  EXPECT_EQ(pipeline.scheduler().class_name(), "EulerDiscreteScheduler");
+  expect_drawn("euler", pipeline(common(TextOptions{.negative_prompt = "a blue dog"})).images);
+  pipeline.set_scheduler(DDIMScheduler::from_config(config));
+  expect_drawn("ddim", pipeline(common(TextOptions{.negative_prompt = "a blue dog"})).images);
+
+  const test::TemporaryFolder folder;
+  pipeline.save_pretrained(folder.path());
+  EXPECT_NE(read_text_file(folder / "model_index.json").find("\"DDIMScheduler\""), std::string::npos);
+  EXPECT_EQ(StableDiffusionPipeline::from_pretrained(folder.path()).scheduler().class_name(),
+            "DDIMScheduler");
+}
+
+TEST(StableDiffusionPipeline, SetSchedulerCorrectsTheConfigAsTheConstructorDoes) {
+  StableDiffusionPipeline pipeline = StableDiffusionPipeline::from_pretrained(stable_folder());
+  pipeline.set_scheduler(DDIMScheduler());
+  const auto* ddim = dynamic_cast<const DDIMScheduler*>(&pipeline.scheduler());
+  ASSERT_NE(ddim, nullptr);
+  EXPECT_EQ(ddim->config().steps_offset, 1);
+  EXPECT_FALSE(ddim->config().clip_sample);
+}
+
+TEST(StableDiffusionImg2ImgPipeline, SetSchedulerDrawsAsAPipelineMadeWithIt) {
+  auto pipeline = StableDiffusionImg2ImgPipeline::from_pretrained(stable_folder());
+  pipeline.set_scheduler(EulerDiscreteScheduler::from_config(pipeline.scheduler().config_json()));
+  expect_drawn("img2img_euler",
+               pipeline(common(ImageOptions{.image = drawn_golden()["image"], .strength = 0.5})).images);
+}
+
 TEST(StableDiffusionPipeline, GivesTheGuidanceScaleToAUNetThatTakesIt) {
   auto loaded = with_scheduler<StableDiffusionPipeline>("LCMScheduler");
   auto config = loaded.unet()->config();

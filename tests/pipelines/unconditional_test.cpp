@@ -2,6 +2,7 @@
 // tests/golden/tiny_ddpm_pipeline.
 
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include <diffusers/core/error.h>
@@ -12,6 +13,7 @@
 #include <diffusers/pipelines/ddpm_pipeline.h>
 #include <diffusers/schedulers/ddim_scheduler.h>
 #include <diffusers/schedulers/ddpm_scheduler.h>
+#include <diffusers/schedulers/dpmsolver_multistep_scheduler.h>
 
 #include <gtest/gtest.h>
 
@@ -76,6 +78,60 @@ TEST(DDIMPipeline, TakesTheSchedulerOfTheTraining) {
                         DDPMScheduler({.prediction_type = PredictionType::kSample}));
   EXPECT_EQ(pipeline.scheduler().class_name(), "DDIMScheduler");
   EXPECT_EQ(pipeline.scheduler().prediction_type_name(), "sample");
+}
+
+// `pipeline.scheduler() = ...` would copy the base class alone.
+static_assert(!std::is_assignable_v<Scheduler&, DDIMScheduler>);
+static_assert(!std::is_assignable_v<Scheduler&, const DDIMScheduler&>);
+static_assert(!std::is_assignable_v<Scheduler&, Scheduler&>);
+static_assert(!std::is_assignable_v<Scheduler&, Scheduler&&>);
+static_assert(std::is_copy_assignable_v<DDIMScheduler> && std::is_move_assignable_v<DDIMScheduler>);
+static_assert(std::is_copy_constructible_v<DDIMScheduler> && std::is_move_constructible_v<DDIMScheduler>);
+
+TEST(DDPMPipeline, SetSchedulerDrawsAsAPipelineMadeWithIt) {
+  DDPMPipeline pipeline = DDPMPipeline::from_pretrained(tiny_folder());
+  // In the middle of its life: a call has set timesteps.
+  pipeline({.num_inference_steps = 2});
+  pipeline.set_scheduler(DDIMScheduler::from_config(pipeline.scheduler().config_json()));
+  EXPECT_EQ(pipeline.scheduler().class_name(), "DDIMScheduler");
+  const Tensor images =
+      pipeline({.batch_size = 3, .generator = make_generator(7), .num_inference_steps = 4}).images;
+  test::expect_close(images, golden()["ddpm_with_ddim_scheduler"], kTolerance, kTolerance, "ddpm with ddim");
+
+  const test::TemporaryFolder folder;
+  pipeline.save_pretrained(folder.path());
+  EXPECT_NE(read_text_file(folder / "model_index.json").find("\"DDIMScheduler\""), std::string::npos);
+  DDPMPipeline loaded = DDPMPipeline::from_pretrained(folder.path());
+  EXPECT_EQ(loaded.scheduler().class_name(), "DDIMScheduler");
+  EXPECT_TRUE(loaded({.batch_size = 3, .generator = make_generator(7), .num_inference_steps = 4})
+                  .images.equal(images));
+}
+
+TEST(DDIMPipeline, SetSchedulerConvertsAsTheConstructorDoes) {
+  const UNet2DModel unet(small_config());
+  const DDPMScheduler given({.num_train_timesteps = 500, .prediction_type = PredictionType::kSample});
+  DDIMPipeline swapped(unet, DDIMScheduler());
+  const DDIMPipelineOptions options{.generator = make_generator(7), .num_inference_steps = 3};
+  const Tensor before = swapped(options).images;
+  swapped.set_scheduler(given);
+  EXPECT_EQ(swapped.scheduler().class_name(), "DDIMScheduler");
+  EXPECT_EQ(swapped.scheduler().prediction_type_name(), "sample");
+  const DDIMPipelineOptions again{.generator = make_generator(7), .num_inference_steps = 3};
+  const Tensor after = swapped(again).images;
+  EXPECT_FALSE(after.equal(before));
+  const DDIMPipelineOptions anew{.generator = make_generator(7), .num_inference_steps = 3};
+  EXPECT_TRUE(after.equal(DDIMPipeline(unet, given)(anew).images));
+}
+
+TEST(Pipelines, KeepTheirSchedulerIfAnotherDoesNotFit) {
+  DDIMPipeline pipeline(UNet2DModel(small_config()), DDIMScheduler({.num_train_timesteps = 100}));
+  // DDIM has no flow matching.
+  EXPECT_THROW(pipeline.set_scheduler(
+                   DPMSolverMultistepScheduler({.prediction_type = PredictionType::kFlowPrediction})),
+               ConfigError);
+  EXPECT_EQ(pipeline.scheduler().num_train_timesteps(), 100);
+  pipeline.set_scheduler(pipeline.scheduler());
+  EXPECT_EQ(pipeline.scheduler().num_train_timesteps(), 100);
 }
 
 TEST(Pipelines, GiveImagesBetweenZeroAndOne) {

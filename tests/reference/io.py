@@ -36,13 +36,13 @@ def picture(width: int, height: int, seed: int) -> numpy.ndarray:
     return numpy.clip(128 + 55 * numpy.stack(waves, -1) + noise, 0, 255).astype(numpy.uint8)
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
 def png_bytes(color: int, depth: int, rows, width: int, interlaced: bool = False, extra: bytes = b"") -> bytes:
     """A PNG file from packed rows, for the kinds that Pillow does not write. `rows(x0, y0, dx, dy)` gives the rows of a
     pass."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
     lines = [line for step in (passes if interlaced else [(0, 0, 1, 1)]) for line in rows(*step)]
     height = len(rows(0, 0, 1, 1))
@@ -70,6 +70,26 @@ def packed_rows(array: numpy.ndarray, depth: int):
         return [numpy.packbits(line.reshape(-1)).tobytes() for line in bits] if part.size else []
 
     return rows
+
+
+def turned_exif(orientation: int) -> bytes:
+    """The TIFF part of an EXIF segment with tag 274 alone, big-endian."""
+    return struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 274, 3, 1, orientation, 0, 0)
+
+
+def odd_jpegs(rgb: bytes, cmyk: bytes) -> dict[str, bytes]:
+    """Files that libjpeg warns of although their pixels are whole."""
+    scan = rgb.index(b"\xff\xda")
+    end_of_spectrum = scan + 4 + 1 + 2 * rgb[scan + 4] + 1
+    tables = rgb.index(b"\xff\xdb")
+    jfif = rgb.index(b"JFIF\0") + 5
+    adobe = cmyk.index(b"Adobe") + 11
+    return {
+        "odd_scan.jpg": rgb[:end_of_spectrum] + b"\0" + rgb[end_of_spectrum + 1:],
+        "odd_gap.jpg": rgb[:tables] + b"12345" + rgb[tables:],
+        "odd_jfif.jpg": rgb[:jfif] + b"\x07" + rgb[jfif + 1:],
+        "odd_adobe.jpg": cmyk[:adobe] + b"\x09" + cmyk[adobe + 1:],
+    }  # fmt: skip
 
 
 def write_images(folder: pathlib.Path) -> dict[str, torch.Tensor]:
@@ -108,6 +128,11 @@ def write_images(folder: pathlib.Path) -> dict[str, torch.Tensor]:
         exif = Image.Exif()
         exif[274] = orientation
         pillow(f"turned_{orientation}.jpg", Image.fromarray(color), quality=90, exif=exif)
+        pillow(f"turned_{orientation}.png", Image.fromarray(color), exif=exif)
+    # The chunk may also stand behind the pixels.
+    late = files["rgb.png"]
+    files["turned_late.png"] = late[:-12] + chunk(b"eXIf", turned_exif(6)) + late[-12:]
+    files |= odd_jpegs(files["rgb.jpg"], files["cmyk.jpg"])
 
     from PIL import ImageOps
 

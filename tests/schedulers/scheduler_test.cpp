@@ -22,6 +22,23 @@ class Warnings {
   std::vector<std::string> texts_;
 };
 
+TEST(SchedulerConfig, OfAnyOtherSchedulerIsTakenButOfNoModel) {
+  const Warnings warnings;
+  EXPECT_EQ(DDIMScheduler::from_config(R"({"_class_name": "PNDMScheduler"})").class_name(), "DDIMScheduler");
+  EXPECT_EQ(DDIMScheduler::from_config(R"({"_class_name": "SchedulerOfMine"})").class_name(),
+            "DDIMScheduler");
+  EXPECT_TRUE(warnings.texts().empty());
+  for (const char* config : {R"({"_class_name": "UNet2DModel"})", R"({"architectures": ["CLIPTextModel"]})"})
+    expect_throws_with<ConfigError>([&] { DDIMScheduler::from_config(config); },
+                                    "expected that of a scheduler, DDIMScheduler");
+  for (const char* value : {"null", "7", "[]"}) {
+    const std::string config = std::string(R"({"_class_name": )") + value + "}";
+    expect_throws_with<ConfigError>([&] { DDIMScheduler::from_config(config); },
+                                    std::string("_class_name is ") + value);
+    expect_throws_with<ConfigError>([&] { Scheduler::from_config(config); }, "_class_name is");
+  }
+}
+
 TEST(SchedulerConfig, SavedTextIsThatOfDiffusers) {
   const Golden golden = load_golden("schedulers.safetensors");
   const TemporaryFolder folder;

@@ -23,6 +23,14 @@ class Dataset {
   /// same seed
   ///        and index give the same example whoever reads it
   virtual Batch get_batch(std::span<const int64_t> indices, uint64_t augmentation_seed = 0) const = 0;
+
+ protected:
+  // Copying and assigning through the base would slice.
+  Dataset() = default;
+  Dataset(const Dataset&) = default;
+  Dataset(Dataset&&) noexcept = default;
+  Dataset& operator=(const Dataset&) = default;
+  Dataset& operator=(Dataset&&) noexcept = default;
 };
 
 }  // namespace diffusers

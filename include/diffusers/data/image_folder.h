@@ -19,8 +19,9 @@ struct ImageFolderOptions {
 };
 
 /// The PNG and JPEG files in a folder, sorted by name. Where they lie in sub-folders, the names of these,
-/// sorted, are the classes. Hidden files and files of other types are left out. Images are read when they are
-/// asked for; those that a camera marked as turned (EXIF) are put upright, as in Python's `datasets`.
+/// sorted, are the classes. Hidden files and files of other types are left out; a warning lists those of
+/// other image formats. Images are read when they are asked for; those that a camera marked as turned (EXIF)
+/// are put upright, as in Python's `datasets`.
 class ImageFolder : public Dataset {
  public:
   /// @throws FileError if the folder is missing, holds no images, or holds images both directly and in
@@ -36,14 +37,18 @@ class ImageFolder : public Dataset {
   /// Names of the sub-folders, by label; empty without sub-folders.
   const std::vector<std::string>& classes() const { return classes_; }
   const std::vector<std::string>& files() const { return files_; }
+  /// Files in other image formats (WebP, BMP, GIF, TIFF, ...), by their names in the folder; they are not
+  /// read.
+  const std::vector<std::string>& skipped_files() const { return skipped_files_; }
 
  private:
-  void add_files(const std::string& folder, int64_t label, int depth);
+  void add_files(const std::string& path, const std::string& folder, int64_t label, int depth);
   Tensor read(int64_t index, uint64_t augmentation_seed) const;
 
   ImageFolderOptions options_;
   std::vector<std::string> classes_;
   std::vector<std::string> files_;
+  std::vector<std::string> skipped_files_;
   std::vector<int64_t> labels_;
 };
 

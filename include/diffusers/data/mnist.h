@@ -26,7 +26,8 @@ struct MnistDatasetOptions {
   int64_t max_samples = 0;   ///< keep the first so many; 0 keeps all
 };
 
-/// MNIST, or whatever comes in its four files (Fashion-MNIST, KMNIST): gray images with a label from 0 to 9.
+/// MNIST, or whatever comes in its four files (Fashion-MNIST, KMNIST, EMNIST): gray images with a label from
+/// 0 to 255.
 class MnistDataset : public Dataset {
  public:
   /// @param folder holds `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte` and
@@ -39,7 +40,8 @@ class MnistDataset : public Dataset {
   Batch get_batch(std::span<const int64_t> indices, uint64_t augmentation_seed = 0) const override;
 
   int64_t resolution() const { return images_.size(2); }
-  int64_t num_classes() const { return 10; }
+  /// The largest label of the split and 1, at least 10: 10 for MNIST, 47 for EMNIST's balanced set.
+  int64_t num_classes() const { return num_classes_; }
   /// All images, uint8 `[N, 1, resolution, resolution]`.
   const Tensor& images() const { return images_; }
   /// All labels, int64 `[N]`.
@@ -48,6 +50,7 @@ class MnistDataset : public Dataset {
  private:
   Tensor images_;
   Tensor labels_;
+  int64_t num_classes_ = 10;
   bool random_flip_ = false;
 };
 

@@ -53,7 +53,12 @@ class DDIMPipeline {
   void save_pretrained(const std::filesystem::path& folder) const;
 
   UNet2DModel& unet();
+  /// The pipeline's own scheduler. `set_scheduler` replaces it by one of another config.
   Scheduler& scheduler();
+  /// Replaces the scheduler (Python: `pipeline.scheduler = ...`) by a `DDIMScheduler` of the given one's
+  /// config.
+  /// @throws ConfigError if the config does not fit; the pipeline then keeps the scheduler that it has
+  void set_scheduler(const Scheduler& scheduler);
   void set_progress_bar_config(const ProgressBarConfig& config);
 
  private:

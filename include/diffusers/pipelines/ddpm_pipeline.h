@@ -51,7 +51,10 @@ class DDPMPipeline {
   void save_pretrained(const std::filesystem::path& folder) const;
 
   UNet2DModel& unet();
+  /// The pipeline's own scheduler. `set_scheduler` replaces it by one of another class or config.
   Scheduler& scheduler();
+  /// Replaces the scheduler by a copy of the given one (Python: `pipeline.scheduler = ...`).
+  void set_scheduler(const Scheduler& scheduler);
   void set_progress_bar_config(const ProgressBarConfig& config);
 
  private:

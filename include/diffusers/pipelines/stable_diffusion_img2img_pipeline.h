@@ -71,7 +71,11 @@ class StableDiffusionImg2ImgPipeline {
   CLIPTextModel& text_encoder();
   CLIPTokenizer& tokenizer();
   UNet2DConditionModel& unet();
+  /// The pipeline's own scheduler. `set_scheduler` replaces it by one of another class or config.
   Scheduler& scheduler();
+  /// Replaces the scheduler by a copy of the given one (Python: `pipeline.scheduler = ...`), with
+  /// `steps_offset` 1 and without `clip_sample`, as the constructor does.
+  void set_scheduler(const Scheduler& scheduler);
   void set_progress_bar_config(const ProgressBarConfig& config);
 
  private:

@@ -129,6 +129,15 @@ class Scheduler {
   static std::unique_ptr<Scheduler> from_config(std::string_view json);
   static std::unique_ptr<Scheduler> from_pretrained(const std::filesystem::path& folder,
                                                     const SchedulerLoadOptions& options = {});
+
+ protected:
+  // Copying and assigning through the base would slice. The classes of schedulers are values, and `clone`
+  // copies any of them. A pipeline gets another scheduler by its `set_scheduler`.
+  Scheduler() = default;
+  Scheduler(const Scheduler&) = default;
+  Scheduler(Scheduler&&) noexcept = default;
+  Scheduler& operator=(const Scheduler&) = default;
+  Scheduler& operator=(Scheduler&&) noexcept = default;
 };
 
 }  // namespace diffusers

@@ -68,6 +68,14 @@ class Task {
       throw Error("the checkpoint holds a state of its task (\"" + state.begin()->first +
                   "\"), which this task does not take; it was written by another task");
   }
+
+ protected:
+  // Copying and assigning through the base would slice.
+  Task() = default;
+  Task(const Task&) = default;
+  Task(Task&&) noexcept = default;
+  Task& operator=(const Task&) = default;
+  Task& operator=(Task&&) noexcept = default;
 };
 
 }  // namespace diffusers

@@ -43,6 +43,14 @@ class TrainableModel {
   /// now; another thread may call it while the model is trained on. Empty if the model cannot do so: then the
   /// training waits for `save_pretrained`.
   virtual SnapshotWriter snapshot() { return {}; }
+
+ protected:
+  // Copying and assigning through the base would slice.
+  TrainableModel() = default;
+  TrainableModel(const TrainableModel&) = default;
+  TrainableModel(TrainableModel&&) noexcept = default;
+  TrainableModel& operator=(const TrainableModel&) = default;
+  TrainableModel& operator=(TrainableModel&&) noexcept = default;
 };
 
 namespace training_detail {
