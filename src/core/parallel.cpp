@@ -20,4 +20,9 @@ void parallel_for(int64_t begin, int64_t end, int64_t grain,
   });
 }
 
+void use_one_intraop_thread() {
+  // LibTorch sets the number when it is first asked for it in a thread, so that comes first.
+  if (at::get_num_threads() > 1) omp_set_num_threads(1);
+}
+
 }  // namespace diffusers

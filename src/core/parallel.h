@@ -14,4 +14,9 @@ namespace diffusers {
 void parallel_for(int64_t begin, int64_t end, int64_t grain,
                   const std::function<void(int64_t, int64_t)>& body);
 
+/// Limits LibTorch's operations on the calling thread, until it ends, to that one thread. For threads that
+/// work beside the main one: with a team of their own each they would take the cores from it.
+/// `at::set_num_threads` would also limit threads that start later.
+void use_one_intraop_thread();
+
 }  // namespace diffusers

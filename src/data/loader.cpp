@@ -15,6 +15,8 @@
 #include <ATen/ATen.h>
 
 #include "core/format.h"
+#include "core/parallel.h"
+#include "data/batch_checks.h"
 #include "data/transforms.h"
 
 namespace diffusers {
@@ -92,6 +94,7 @@ struct DataLoader::State {
     const auto first = static_cast<std::size_t>(number * options.batch_size);
     const std::size_t count = std::min(static_cast<std::size_t>(options.batch_size), of.order.size() - first);
     Batch batch = dataset->get_batch(std::span(of.order).subspan(first, count), of.augmentation_seed);
+    require_sample_count(batch, static_cast<int64_t>(count));
     if (options.pin_memory) {
       if (batch.images.defined()) batch.images = batch.images.pin_memory();
       if (batch.class_labels.defined()) batch.class_labels = batch.class_labels.pin_memory();
@@ -125,6 +128,7 @@ struct DataLoader::State {
   }
 
   void serve() {
+    use_one_intraop_thread();
     std::unique_lock lock(mutex);
     while (true) {
       work.wait(lock, [this] { return is_closing || (pass && next_to_read < std::min(limit, batches)); });

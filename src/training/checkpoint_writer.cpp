@@ -13,6 +13,7 @@
 #include <c10/core/Stream.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 
+#include "core/parallel.h"
 #include "io/system_calls.h"
 #include "training/checkpoint.h"
 
@@ -81,7 +82,10 @@ void CheckpointWriter::start(CheckpointContent content) {
   wait();
   const auto job = [content = std::move(content)] { write_checkpoint(content); };
   try {
-    in_flight_ = std::async(std::launch::async, job);
+    in_flight_ = std::async(std::launch::async, [job] {
+      use_one_intraop_thread();
+      job();
+    });
   } catch (const std::system_error&) {
     job();  // the system gives no more threads
   }

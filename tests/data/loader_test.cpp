@@ -1,15 +1,18 @@
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <memory>
 #include <set>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <diffusers/core/error.h>
 #include <diffusers/data/loader.h>
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
 #include "support/golden.h"
@@ -193,6 +196,71 @@ TEST(DataLoader, ReadsAheadWithinItsBoundAndStopsAtOnce) {
     DataLoader moved = std::move(loader);
     if (i % 3 == 0) moved.next();
   }
+}
+
+/// Answers each read with a batch that is given.
+class FixedDataset : public Dataset {
+ public:
+  explicit FixedDataset(Batch batch) : batch_(std::move(batch)) {}
+  int64_t size() const override { return 8; }
+  Batch get_batch(std::span<const int64_t>, uint64_t) const override { return batch_; }
+
+ private:
+  Batch batch_;
+};
+
+TEST(DataLoader, ABatchOfAnotherSizeThanAskedForIsRefused) {
+  for (const int64_t workers : {0, 2}) {
+    const auto next = [&](Batch batch) {
+      return [workers, batch = std::move(batch)] {
+        DataLoader loader(FixedDataset(batch), {.batch_size = 4, .num_workers = workers});
+        return loader.next();
+      };
+    };
+    EXPECT_TRUE(next({at::zeros({4, 1, 2, 2}), at::zeros({4}, at::kLong)})());
+    EXPECT_TRUE(next({at::zeros({4, 1, 2, 2}), {}})());
+    expect_throws_with<TensorError>(next({at::zeros({3, 1, 2, 2}), {}}),
+                                    "asked for 4 samples and gave images float32 [3, 1, 2, 2]");
+    expect_throws_with<TensorError>(next({at::zeros({5, 1, 2, 2}), {}}), "gave images float32 [5, 1, 2, 2]");
+    expect_throws_with<TensorError>(next({at::zeros({4, 1, 2, 2}), at::zeros({3}, at::kLong)}),
+                                    "asked for 4 samples and gave class_labels int64 [3]");
+    expect_throws_with<TensorError>(next({at::zeros({4, 1, 2, 2}), at::zeros({}, at::kLong)}),
+                                    "class_labels int64 []");
+  }
+}
+
+/// Remembers how many threads LibTorch's operations may take where the data is read.
+class ThreadCountingDataset : public Dataset {
+ public:
+  int64_t size() const override { return 16; }
+  Batch get_batch(std::span<const int64_t> indices, uint64_t) const override {
+    most = std::max<int>(most, at::get_num_threads());
+    // A large operation, which would start a team.
+    const Tensor work = at::randn({256, 256});
+    return {at::mm(work, work)
+                .mean()
+                .reshape({1, 1, 1, 1})
+                .repeat({static_cast<int64_t>(indices.size()), 1, 1, 1}),
+            {}};
+  }
+  mutable std::atomic<int> most{0};
+};
+
+TEST(DataLoader, WorkersLeaveTheCoresToTheMainThread) {
+  const int before = at::get_num_threads();
+  at::set_num_threads(4);
+  {
+    const ThreadCountingDataset data;
+    DataLoader loader(data, {.batch_size = 2, .num_workers = 3});
+    while (loader.next()) {
+    }
+    EXPECT_EQ(data.most, 1);
+    EXPECT_EQ(at::get_num_threads(), 4);
+    DataLoader without(data, {.batch_size = 2});
+    without.next();
+    EXPECT_EQ(data.most, 4);
+  }
+  at::set_num_threads(before);
 }
 
 TEST(DataLoader, OptionsThatCannotWorkAreRefused) {
