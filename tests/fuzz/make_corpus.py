@@ -1,10 +1,16 @@
 #!/usr/bin/env python3
-"""Makes the seeds of the fuzzers, small files of every kind, good and bad: make_corpus.py [FOLDER]"""
+"""Makes the seeds of the fuzzers, small files of every kind, good and bad, with Python's own library alone.
+
+    make_corpus.py [FOLDER]    writes them, one folder for each fuzzer
+    make_corpus.py --check     fails if a seed is missing in the folder of the repository
+"""
 import gzip
 import json
 import pathlib
 import struct
 import sys
+
+from picture_seeds import some_jpeg, some_png
 
 DTYPES = {"BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8,
           "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32,
@@ -102,13 +108,92 @@ def some_idx():
     yield "bomb", gzip.compress(idx(8, [100000], bytes(100000)), mtime=0)
 
 
+# A vocabulary of a few letters, and the merges that make "hello" of them.
+TOKENS = {"h": 0, "e": 1, "l": 2, "o": 3, "o</w>": 4, "he": 5, "ll": 6, "hell": 7, "hello</w>": 8, "\u0120": 9,
+          "<|startoftext|>": 10, "<|endoftext|>": 11}
+MERGES = ["h e", "l l", "he ll", "hell o</w>"]
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 1059962\n"
+
+
+def some_vocabularies():
+    yield "good", json.dumps(TOKENS).encode()
+    yield "letters", json.dumps(TOKENS, ensure_ascii=False).encode()
+    yield "one", b'{"a":0}'
+    yield "empty", b"{}"
+    yield "list", b'["a"]'
+    yield "same_id", b'{"a":0,"b":0}'
+    yield "twice", b'{"a":0,"a":1}'
+    yield "surrogates", b'{"\\ud83d\\ude00":0,"\\ud800":1}'
+    for name, number in (("negative", "-1"), ("large", "2147483647"), ("larger", "18446744073709551616"),
+                         ("fraction", "0.5"), ("whole", "1.0"), ("none", "null"), ("text", '"1"'), ("nan", "NaN")):
+        yield name, b'{"a":' + number.encode() + b"}"
+    yield "lfs_pointer", LFS_POINTER
+
+
+def some_merges():
+    yield "good", ("#version: 0.2\n" + "\n".join(MERGES) + "\n").encode()
+    yield "no_version", "\n".join(MERGES).encode()
+    yield "carriage_returns", ("#version: 0.2\r\n" + "\r\n".join(MERGES) + "\r\n").encode()
+    yield "letters", "é ü\n\u0120 a\n\U0001f600 b\n".encode()
+    yield "empty", b""
+    yield "empty_line", b"a b\n\nc d\n"
+    yield "one_token", b"a\n"
+    yield "three_tokens", b"a b c\n"
+    yield "no_utf8", b"a \xff\n"
+    yield "nul", b"a b\0\n"
+    yield "byte_order_mark", b"\xef\xbb\xbfa b\n"
+    yield "conflict", b"a b\n<<<<<<< HEAD\nb c\n=======\nc d\n>>>>>>> theirs\n"
+    yield "lfs_pointer", LFS_POINTER
+    yield "page", b"<!DOCTYPE html>\n<html lang=\"en\">\n"
+
+
+def some_tokenizers():
+    def tokenizer(added=None, **model):
+        model = {"type": "BPE", "end_of_word_suffix": "</w>", "vocab": TOKENS, "merges": MERGES} | model
+        return json.dumps({"version": "1.0", "added_tokens": added or [], "model": model}).encode()
+    special = {"id": 11, "content": "<|endoftext|>", "single_word": False, "lstrip": False, "rstrip": True,
+               "normalized": False, "special": True}
+    yield "good", tokenizer([special])
+    yield "pairs", tokenizer(merges=[merge.split() for merge in MERGES])
+    yield "added", tokenizer([special, {"id": 12, "content": " Hello ", "lstrip": True, "normalized": True},
+                              {"id": 13, "content": "l", "single_word": True}])
+    yield "same_content", tokenizer([special, special | {"id": 14}])
+    yield "same_id", tokenizer([special, special | {"content": "x"}])
+    yield "empty_content", tokenizer([special | {"content": ""}])
+    yield "no_merges", tokenizer(merges=[])
+    yield "unknown_merge", tokenizer(merges=["x y"])
+    yield "no_vocabulary", tokenizer(vocab={})
+    yield "other_model", tokenizer(type="Unigram")
+    yield "other_suffix", tokenizer(end_of_word_suffix="")
+    yield "no_model", b'{"model":null}'
+    yield "list", b"[]"
+    yield "lfs_pointer", LFS_POINTER
+
+
+SEEDS = {"safetensors": some_safetensors, "shard_index": some_indices, "config": some_configs, "idx": some_idx,
+         "vocabulary": some_vocabularies, "merges": some_merges, "tokenizer": some_tokenizers, "png": some_png,
+         "jpeg": some_jpeg}
+
+
 def main():
-    folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else pathlib.Path(__file__).resolve().parent / "corpus"
-    for kind, seeds in (("safetensors", some_safetensors()), ("shard_index", some_indices()),
-                        ("config", some_configs()), ("idx", some_idx())):
-        (folder / kind).mkdir(parents=True, exist_ok=True)
-        for name, seed in seeds:
-            (folder / kind / name).write_bytes(seed)
+    checks = sys.argv[1:] == ["--check"]
+    own = pathlib.Path(__file__).resolve().parent / "corpus"
+    folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 and not checks else own
+    missing = []
+    for kind, seeds in SEEDS.items():
+        if not checks:
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+        count = 0
+        for name, seed in seeds():
+            count += 1
+            path = folder / kind / name
+            if not checks:
+                path.write_bytes(seed)
+            elif not path.is_file():  # the packed ones may differ from one zlib to the next
+                missing.append(f"{kind}/{name}")
+        print(f"{kind}: {count} seeds")
+    if missing:
+        sys.exit(f"missing in {folder}: {', '.join(missing)}; run make_corpus.py and commit what it writes")
 
 
 if __name__ == "__main__":
