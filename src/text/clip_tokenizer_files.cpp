@@ -5,6 +5,7 @@
 #include <cmath>
 #include <utility>
 
+#include <diffusers/core/logging.h>
 #include <diffusers/io/files.h>
 
 #include "core/config_json.h"
@@ -149,6 +150,26 @@ TokenizerSettings read_settings(const Json& config, const std::string& where) {
   return settings;
 }
 
+/// Others have files of the same names and split texts in another way.
+void check_tokenizer_class(const Json& config, const std::string& where) {
+  constexpr std::array<std::string_view, 16> kOthers{
+      "AlbertTokenizer",  "BartTokenizer",       "BertTokenizer",    "BlenderbotTokenizer",
+      "ByT5Tokenizer",    "CodeGenTokenizer",    "GPT2Tokenizer",    "GemmaTokenizer",
+      "LlamaTokenizer",   "LongformerTokenizer", "MBartTokenizer",   "Qwen2Tokenizer",
+      "RobertaTokenizer", "T5Tokenizer",         "WhisperTokenizer", "XLMRobertaTokenizer"};
+  const auto found = config.find("tokenizer_class");
+  if (found == config.end() || found->is_null()) return;
+  require<ConfigError>(found->is_string(), "{}: tokenizer_class is {}, expected \"CLIPTokenizer\"", where,
+                       json_excerpt(*found));
+  std::string_view name = found->get_ref<const std::string&>();
+  if (name.ends_with("Fast")) name.remove_suffix(4);
+  if (name == "CLIPTokenizer") return;
+  require<ConfigError>(std::find(kOthers.begin(), kOthers.end(), name) == kOthers.end(),
+                       "{}: these are the files of a {}, expected those of a CLIPTokenizer", where,
+                       found->get<std::string>());
+  warn_once(fmt::format("{}: written for {}, loaded as CLIPTokenizer", where, json_excerpt(*found)));
+}
+
 /// tokenizer_config.json with what special_tokens_map.json says; and the tokens that either,
 /// added_tokens.json or tokenizer.json adds.
 Json read_config(const std::filesystem::path& folder, std::map<int64_t, TokenEntry>& added_tokens) {
@@ -279,6 +300,7 @@ Json tokenizer_to_json(const CLIPTokenizerState& state) {
 
 CLIPTokenizerState read_clip_tokenizer(const std::filesystem::path& folder) {
   require<FileError>(folder_exists(folder.string()), "{}: there is no such folder", folder.string());
+  check_tokenizer_class(read_object(folder, kConfigFile), path_in(folder, kConfigFile));
   auto file = read_vocabulary(folder);
   const auto config = read_config(folder, file.added_tokens);
   const auto where = path_in(folder, kConfigFile);

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 #include <torch/types.h>
 
+#include "support/log_capture.h"
 #include "text/clip_tokenizer_golden.h"
 
 namespace diffusers::test {
@@ -165,6 +166,30 @@ TEST(CLIPTokenizerFiles, UnknownKeysOfTheConfigAreSavedAgain) {
   const auto config = parse_json(read_text_file(folder.folder() / "again/tokenizer_config.json"), "config");
   EXPECT_EQ(config["do_lower_case"], true);
   EXPECT_EQ(config["model_max_length"], 7);
+}
+
+TEST(CLIPTokenizerFiles, FilesOfAnotherTokenizerAreRefused) {
+  const LogCapture log;
+  SmallFolder folder;
+  const auto write = [&](const std::string& value) {
+    folder.write("tokenizer_config.json", R"({"tokenizer_class": )" + value + "}");
+  };
+  for (const char* own : {"\"CLIPTokenizer\"", "\"CLIPTokenizerFast\"", "null"}) {
+    write(own);
+    EXPECT_NO_THROW(folder.load()) << own;
+  }
+  EXPECT_TRUE(log.messages().empty());
+  for (const std::string name : {"GPT2Tokenizer", "RobertaTokenizerFast", "T5Tokenizer"}) {
+    write("\"" + name + "\"");
+    expect_throws_with<ConfigError>([&] { folder.load(); }, "these are the files of a " + name);
+    expect_throws_with<ConfigError>([&] { folder.load(); }, folder.folder().path());
+  }
+  write("3");
+  expect_throws_with<ConfigError>([&] { folder.load(); }, "tokenizer_class is 3");
+  write("\"TokenizerOfMine\"");
+  folder.load();
+  folder.load();
+  EXPECT_EQ(log.messages().size(), 1U);
 }
 
 }  // namespace
