@@ -14,6 +14,7 @@
 
 #include "core/json.h"
 #include "support/golden.h"
+#include "support/gradients.h"
 
 namespace diffusers::test {
 
@@ -45,34 +46,6 @@ inline void expect_close_to_scale(const Tensor& actual, const Tensor& expected, 
                                   const std::string& label) {
   const double scale = expected.numel() > 0 ? expected.abs().max().item<double>() : 0;
   expect_close(actual, expected, tolerance, tolerance * scale, label);
-}
-
-/// The gradients of all parameters by their sums, and those that Python stored element by element.
-/// @param at_least how many of the latter there have to be
-inline void expect_gradients(const torch::nn::Module& model, const Golden& golden, const std::string& key,
-                             double tolerance, int64_t at_least = 4) {
-  const auto sums = golden[key + "grad_sums"];
-  int64_t index = 0;
-  int64_t compared = 0;
-  for (const auto& item : model.named_parameters()) {
-    const auto row = sums[index++];
-    // Rounding noise: the gradient of a key bias is exactly zero.
-    if (item.key().ends_with("to_k.bias") || item.key().ends_with("k_proj.bias")) continue;
-    const auto gradient =
-        item.value().grad().defined() ? item.value().grad() : torch::zeros_like(item.value());
-    const double scale = row[1].item<double>();
-    EXPECT_NEAR(gradient.to(at::kDouble).sum().item<double>(), row[0].item<double>(),
-                tolerance * scale + 1e-12)
-        << key << " sum of the gradient of " << item.key();
-    EXPECT_NEAR(gradient.to(at::kDouble).abs().sum().item<double>(), scale, tolerance * scale + 1e-12)
-        << key << " size of the gradient of " << item.key();
-    const auto stored = key + "grad/" + item.key();
-    if (!golden.contains(stored)) continue;
-    expect_close_to_scale(gradient, golden[stored], tolerance, key + " gradient of " + item.key());
-    ++compared;
-  }
-  EXPECT_EQ(index, sums.size(0));
-  EXPECT_GE(compared, at_least);
 }
 
 /// A new model has Python's parameters: names, shapes, order and bits.

@@ -14,7 +14,8 @@ import torch
 from diffusers import AutoencoderKL, VQModel
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution, VectorQuantizer
 from diffusers.utils import logging
-from models import LEGACY, checksum, gradients, layout, pattern, perturb
+from gradients import gradients
+from models import LEGACY, checksum, layout, pattern, perturb
 from safetensors.torch import load_file, save_file
 
 TWO_BLOCKS = {

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DModel
 from diffusers.utils import logging
+from gradients import direction, gradients
 from safetensors.torch import load_file, save_file
 
 BASE = {
@@ -153,20 +154,6 @@ def layout(model):
     return zlib.crc32(text.encode())
 
 
-def gradients(key, model, tensors, every=7, largest=1200):
-    """Sums of all gradients, and every seventh or so of the gradients themselves, unless they are large."""
-    sums = []
-    for index, (parameter_name, parameter) in enumerate(model.named_parameters()):
-        gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
-        sums.append([gradient.double().sum().item(), gradient.double().abs().sum().item()])
-        # A key bias has an exactly zero gradient; its rounding noise says nothing.
-        is_noise = parameter_name.endswith(("to_k.bias", "k_proj.bias"))
-        if index % every == 3 and gradient.numel() <= largest and not is_noise:
-            # A copy: a later backward adds to the gradient where it lies.
-            tensors[f"{key}/grad/{parameter_name}"] = gradient.clone()
-    tensors[key + "/grad_sums"] = torch.tensor(sums, dtype=torch.float64)
-
-
 def entry_of(model, config, run, seed):
     """What the tests have to know of a case besides its tensors."""
     return {
@@ -226,18 +213,20 @@ def run_case(name, seed, tensors, dtype):
     model = model.to(dtype)
     model.train(run.get("train", False))
     sample, timesteps, labels = arguments(model, run, dtype)
-    sample.requires_grad_(True)
+    inputs = {"sample": sample, "timesteps": timesteps, "class_labels": labels}
+    inputs = {name: tensor for name, tensor in inputs.items() if tensor is not None}
+    for tensor in inputs.values():
+        tensor.requires_grad_(tensor.is_floating_point())
     torch.manual_seed(5)
     output = model(sample, run.get("scalar", timesteps), class_labels=labels).sample
     output.backward(pattern(output.shape, dtype))
 
     key = name if dtype == torch.float32 else name + ".float64"
-    tensors[key + "/sample"] = sample.detach()
-    tensors[key + "/timesteps"] = timesteps
-    if labels is not None:
-        tensors[key + "/class_labels"] = labels
+    for name, tensor in inputs.items():
+        tensors[f"{key}/{name}"] = tensor.detach()
+        if tensor.grad is not None:
+            tensors[f"{key}/grad_{name}"] = tensor.grad
     tensors[key + "/output"] = output.detach()
-    tensors[key + "/grad_sample"] = sample.grad
     gradients(key, model, tensors)
     return entry
 
@@ -290,6 +279,8 @@ def main():
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "golden")
     out = parser.parse_args().out
     cases, tensors = run_cases(out, CASES, run_case)
+    # The tests draw the same.
+    tensors["direction"] = direction(1000, 3)
     write(out, "unet_2d", tensors, cases=cases, folders=save_folders(out, tensors))
 
 

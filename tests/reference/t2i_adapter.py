@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 from diffusers import MultiAdapter, T2IAdapter
-from models import entry_of, gradients, pattern, run_cases, write
+from gradients import gradients
+from models import entry_of, pattern, run_cases, write
 
 # name -> config; "run" holds how the model is called.
 CASES = {

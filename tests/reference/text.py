@@ -14,6 +14,7 @@ import zlib
 from pathlib import Path
 
 import torch
+from gradients import gradients
 from models import checksum, layout, pattern
 from prompts import PROMPTS
 from safetensors.torch import load_file, save_file
@@ -240,14 +241,7 @@ def run_case(name, seed, tensors, dtype):
     tensors[key + "/input_ids"] = ids
     tensors.update({f"{key}/{argument}": value for argument, value in arguments.items()})
     tensors.update({f"{key}/{result}": value.detach() for result, value in results.items()})
-    sums = []
-    for index, (parameter_name, parameter) in enumerate(model.named_parameters()):
-        gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
-        sums.append([gradient.double().sum().item(), gradient.double().abs().sum().item()])
-        # A key bias has an exactly zero gradient; its rounding noise says nothing.
-        if not parameter_name.endswith("k_proj.bias") and (index % 4 == 0 or name == "plain"):
-            tensors[f"{key}/grad/{parameter_name}"] = gradient
-    tensors[key + "/grad_sums"] = torch.tensor(sums, dtype=torch.float64)
+    gradients(key, model, tensors)
     return entry
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.transformers.dual_transformer_2d import DualTransformer2DModel
-from models import entry_of, gradients, pattern, perturb, run_cases, write
+from gradients import gradients
+from models import entry_of, pattern, perturb, run_cases, write
 
 BASE = {
     "sample_size": 8,
@@ -337,7 +338,7 @@ def run_model(model, key, run, tensors, dtype, outputs_of, inputs):
             tensors[f"{key}/input_grad/{name}"] = tensor.grad
     for name, output in outputs.items():
         tensors[f"{key}/output/{name}"] = output.detach()
-    gradients(key, model, tensors, every=9, largest=600)
+    gradients(key, model, tensors)
 
 
 def run_case(name, seed, tensors, dtype):
