@@ -4,19 +4,41 @@
     compare_goldens.py COMMITTED REMADE [--partial]     --partial: only the files that REMADE has
 
 Tensors must agree to 1e-6 of the largest element and 2e-5 relative, which leaves room for another CPU's summation order
-only. Other files must be equal.
+only. Each gradient counts as a tensor of its own, although many stand in one tensor (tests/reference/gradients.py).
+Other files must be equal.
 """
 import argparse
 import json
+import math
 import pathlib
 import sys
 
 import torch
 from safetensors import safe_open
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "reference"))
+from gradients import LARGEST_WHOLE  # noqa: E402
+
 IGNORED = {"README.md", ".gitkeep"}
 # Compared as numbers; all others, the eight-bit floats included, byte by byte.
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+
+
+def scale_of(file, key, tensor):
+    """What an absolute difference is measured by: a number, or one for each element."""
+    case, _, part = key.rpartition("/gradients/")
+    if part not in ("elements", "projections"):
+        finite = tensor[tensor.isfinite()]
+        return finite.abs().max().item() if finite.numel() > 0 else 0.0
+    sizes = file.get_tensor(case + "/gradients/sizes").tolist()
+    if part == "elements":
+        # The largest element of the gradient that an element belongs to.
+        gradients = tensor.split([size for size in sizes if size <= LARGEST_WHOLE])
+        largest = [each.abs().max().item() if each.numel() > 0 else 0.0 for each in gradients]
+        return torch.cat([torch.full_like(each, scale) for each, scale in zip(gradients, largest)])
+    # A projection of a difference d of n elements is of the order of |d| / sqrt(n).
+    roots = torch.tensor([math.sqrt(size) for size in sizes if size > LARGEST_WHOLE], dtype=torch.float64)
+    return (file.get_tensor(case + "/gradients/norms") / roots)[:, None].expand_as(tensor)
 
 
 def compare_tensors(name, committed, remade, problems):
@@ -31,9 +53,10 @@ def compare_tensors(name, committed, remade, problems):
                 problems.append(f"{name}: {key}: {x.dtype} {tuple(x.shape)} became {y.dtype} {tuple(y.shape)}")
             elif x.dtype in FLOATS:
                 x, y = x.double(), y.double()
-                scale = x[x.isfinite()].abs().max().item() if x.isfinite().any() else 0.0
-                if not torch.allclose(x, y, rtol=2e-5, atol=1e-6 * max(scale, 1e-30), equal_nan=True):
-                    problems.append(f"{name}: {key}: differs by {(x - y).abs().max().item():.3g} (largest: {scale:.3g})")
+                scale = torch.as_tensor(scale_of(a, key, x), dtype=torch.float64)
+                difference, largest = (x - y).abs(), scale.max().item() if scale.numel() > 0 else 0.0
+                if not ((x == y) | (x.isnan() & y.isnan()) | (difference <= 2e-5 * x.abs() + 1e-6 * scale)).all():
+                    problems.append(f"{name}: {key}: differs by {difference.max().item():.3g} (largest: {largest:.3g})")
             elif not torch.equal(x.reshape(-1).view(torch.uint8), y.reshape(-1).view(torch.uint8)):
                 problems.append(f"{name}: {key}: differs")
 

@@ -3,6 +3,7 @@
 
     run.py --environment DIR [--torch-site DIR] environment          makes the environment
     run.py --environment DIR goldens [--only TOPIC]                  remakes and compares the golden tensors
+    run.py --environment DIR comparison                              tests that this comparison reports what differs
     run.py --environment DIR exchange --program interop_exchange     Python opens what C++ saved, and the reverse
     run.py --environment DIR models --program interop_models         the same for a Stable Diffusion pipeline and others
     run.py --environment DIR full-size --program interop_full_size   the same for Stable Diffusion 1.5 at its size
@@ -174,7 +175,7 @@ def main():
     parser.add_argument("--environment", type=pathlib.Path, required=True)
     parser.add_argument("--torch-site", type=pathlib.Path, help="site-packages that holds torch")
     parser.add_argument("action",
-                        choices=["environment", "goldens", "exchange", "full-size", "models", "mutations",
+                        choices=["environment", "goldens", "comparison", "exchange", "full-size", "models", "mutations",
                                  "observability", "text"])
     parser.add_argument("--only", help="goldens: one script, without .py")
     parser.add_argument("--program", type=pathlib.Path, help="the C++ side of all but environment and goldens")
@@ -185,6 +186,8 @@ def main():
         return SKIPPED
     if arguments.action == "goldens":
         return goldens(arguments.environment, arguments.only)
+    if arguments.action == "comparison":
+        return run_python(arguments.environment, HERE / "compare_goldens_test.py")
     if arguments.action == "exchange":
         return exchange(arguments.environment, arguments.program, "exchange.py", "C++ trains and saves")
     if arguments.action == "models":
