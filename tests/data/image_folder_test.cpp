@@ -48,7 +48,8 @@ TEST(ImageFolder, SubFoldersAreClasses) {
   EXPECT_EQ(data.classes(), (std::vector<std::string>{"cat", "dog"}));
   const Batch batch = data.get_batch(std::vector<int64_t>{2, 0, 1});
   expect_equal(batch.class_labels, at::tensor({1, 0, 1}, at::kLong), "labels");
-  expect_close(batch.images.mean({1, 2, 3}), at::tensor({1.0, -0.6, -1.0}), 0, 1e-6, "pixels");
+  const Tensor levels = at::tensor({1.0, -0.6, -1.0}).view({3, 1, 1, 1});
+  expect_close(batch.images, levels.expand({3, 3, 8, 8}), 0, 1e-6, "pixels");
   EXPECT_EQ(describe(batch.images), "float32 [3, 3, 8, 8] on cpu");
 }
 

@@ -3,11 +3,13 @@
 #include <vector>
 
 #include <diffusers/core/error.h>
+#include <diffusers/data/idx.h>
 #include <diffusers/data/mnist.h>
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include "data/transforms.h"
 #include "support/golden.h"
 
 namespace diffusers {
@@ -46,10 +48,19 @@ TEST(MnistDataset, ReadsTheFilesOfTheRepository) {
   EXPECT_NEAR(train.images().to(at::kDouble).mean().item<double>() / 255, 0.1307, 1e-4);
   const MnistDataset test(kFolder, {.split = Split::kTest});
   EXPECT_EQ(test.size(), 10000);
+  for (const auto* data : {&train, &test}) {
+    const std::string name = data == &train ? "train" : "t10k";
+    const std::string prefix = kFolder + "/" + name;
+    const Tensor pixels = read_idx(prefix + "-images-idx3-ubyte.gz").unsqueeze(1);
+    EXPECT_TRUE(at::equal(data->images(), pixels)) << name;
+    const Tensor labels = read_idx(prefix + "-labels-idx1-ubyte.gz").to(at::kLong);
+    EXPECT_TRUE(at::equal(data->labels(), labels)) << name;
+  }
   const Batch batch = test.get_batch(first(5));
   EXPECT_EQ(describe(batch.images), "float32 [5, 1, 28, 28] on cpu");
   EXPECT_EQ(batch.images.min().item<float>(), -1.0F);
   EXPECT_EQ(batch.images.max().item<float>(), 1.0F);
+  expect_close(batch.images, test.images().slice(0, 0, 5).to(at::kDouble) / 127.5 - 1, 0, 1e-6, "pixels");
   expect_equal(batch.class_labels, at::tensor({7, 2, 1, 0, 4}, at::kLong), "labels");
 }
 
@@ -79,6 +90,8 @@ TEST(MnistDataset, ResolutionResizesOrPads) {
         "float32 [4, 1, " + std::to_string(resolution) + ", " + std::to_string(resolution) + "] on cpu");
     expect_close(resized.images().to(at::kDouble).mean(), native.images().to(at::kDouble).mean(), 0.05, 0,
                  "mean");
+    // Compared with Pillow's resizing in image_folder_test.cpp.
+    expect_equal(resized.images(), resize_shorter_side(native.images(), resolution), "pixels");
   }
 }
 
