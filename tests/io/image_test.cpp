@@ -95,6 +95,14 @@ TEST(ImageGrid, LaysImagesOutRowByRow) {
   EXPECT_FLOAT_EQ(grid[2][2][11].item<float>(), 0.3F);
   EXPECT_FLOAT_EQ(grid[1][4][5].item<float>(), 0.5F);
   EXPECT_FLOAT_EQ(grid[1][4][9].item<float>(), 1.0F);
+  const at::Tensor distinct = at::arange(90, at::kFloat).div(90).reshape({5, 3, 2, 3});
+  at::Tensor expected = at::ones({3, 7, 13});
+  for (int64_t i = 0; i < 5; ++i) {
+    const int64_t top = 1 + 3 * (i / 3);
+    const int64_t left = 1 + 4 * (i % 3);
+    expected.slice(1, top, top + 2).slice(2, left, left + 3).copy_(distinct[i]);
+  }
+  expect_equal(make_grid(distinct, {.columns = 3, .padding = 1, .pad_value = 1.0}), expected, "pixels");
   EXPECT_EQ(shape_string(make_grid(images.narrow(0, 0, 2)).sizes()), "[3, 6, 12]");
   EXPECT_EQ(make_grid(images.to(at::kByte), {.pad_value = 1}).max().item<int64_t>(), 255);
   expect_throws_with<ConfigError>([&] { make_grid(images, {.columns = 0}); }, "columns is 0");

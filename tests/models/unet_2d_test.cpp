@@ -1,3 +1,4 @@
+#include <map>
 #include <string>
 
 #include <diffusers/models/unet_2d.h>
@@ -25,9 +26,12 @@ void compare_with_python(const std::string& name, at::ScalarType dtype) {
   perturb(model);
   model->to(dtype);
   model->train(run.value("train", false));
-  auto sample = golden[key + "sample"].clone().requires_grad_(true);
-  UNet2DModelOptions options;
-  if (golden.contains(key + "class_labels")) options.class_labels = golden[key + "class_labels"];
+  std::map<std::string, Tensor> inputs;
+  for (const std::string input : {"sample", "timesteps", "class_labels"})
+    if (golden.contains(key + input))
+      inputs[input] = golden[key + input].clone().requires_grad_(golden[key + input].is_floating_point());
+  const Tensor sample = inputs.at("sample");
+  const UNet2DModelOptions options{.class_labels = inputs["class_labels"]};
   torch::manual_seed(5);
   Tensor output;
   if (run.contains("scalar")) {
@@ -35,13 +39,18 @@ void compare_with_python(const std::string& name, at::ScalarType dtype) {
     output = scalar.is_number_float() ? model->forward(sample, scalar.get<double>(), options).sample
                                       : model->forward(sample, scalar.get<int64_t>(), options).sample;
   } else {
-    output = model->forward(sample, golden[key + "timesteps"], options).sample;
+    output = model->forward(sample, inputs.at("timesteps"), options).sample;
   }
   output.backward(pattern(output.sizes(), dtype));
 
   expect_close_to_scale(output, golden[key + "output"], tolerance, name + " output");
-  expect_close_to_scale(sample.grad(), golden[key + "grad_sample"], tolerance,
-                        name + " gradient of the sample");
+  for (const auto& [input, tensor] : inputs) {
+    const bool has_gradient = tensor.defined() && tensor.grad().defined();
+    ASSERT_EQ(has_gradient, golden.contains(key + "grad_" + input)) << key << input;
+    if (has_gradient)
+      expect_close_to_scale(tensor.grad(), golden[key + "grad_" + input], tolerance,
+                            name + " gradient of " + input);
+  }
   expect_gradients(*model, golden, key, tolerance);
 }
 

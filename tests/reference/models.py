@@ -213,18 +213,20 @@ def run_case(name, seed, tensors, dtype):
     model = model.to(dtype)
     model.train(run.get("train", False))
     sample, timesteps, labels = arguments(model, run, dtype)
-    sample.requires_grad_(True)
+    inputs = {"sample": sample, "timesteps": timesteps, "class_labels": labels}
+    inputs = {name: tensor for name, tensor in inputs.items() if tensor is not None}
+    for tensor in inputs.values():
+        tensor.requires_grad_(tensor.is_floating_point())
     torch.manual_seed(5)
     output = model(sample, run.get("scalar", timesteps), class_labels=labels).sample
     output.backward(pattern(output.shape, dtype))
 
     key = name if dtype == torch.float32 else name + ".float64"
-    tensors[key + "/sample"] = sample.detach()
-    tensors[key + "/timesteps"] = timesteps
-    if labels is not None:
-        tensors[key + "/class_labels"] = labels
+    for name, tensor in inputs.items():
+        tensors[f"{key}/{name}"] = tensor.detach()
+        if tensor.grad is not None:
+            tensors[f"{key}/grad_{name}"] = tensor.grad
     tensors[key + "/output"] = output.detach()
-    tensors[key + "/grad_sample"] = sample.grad
     gradients(key, model, tensors)
     return entry
 

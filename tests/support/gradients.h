@@ -8,16 +8,16 @@
 // therefore moves each projection by a random number with mean 0 and standard deviation |d| / sqrt(n),
 // whatever d is.
 //
-// - Rounding gives |d| <= tolerance * |g|. The limit is five standard deviations, 5 * tolerance * |g| /
-// sqrt(n).
-// - A wrong gradient passes one projection with a probability of about 4 * tolerance * |g| / |d|, that of a
-// normal
-//   number within the limit, and all eight with the eighth power of that.
-//   - Permuted, transposed or of another sign: |d| is about |g|. In float32 the probability is (4e-4)^8 =
-//   7e-28.
-//   - Two elements swapped that differ by twice the root mean square: |d| = sqrt(8 / n) |g|. With n = 100,000 the
-//     probability is (0.045)^8 = 2e-11. A smaller difference makes |d| smaller and the probability larger.
-// The sum and the sum of absolute values are the same for every permutation. They cannot replace this comparison.
+// The limit: rounding gives |d| <= tolerance * |g|. A projection may differ by five standard deviations of
+// that, 5 * tolerance * |g| / sqrt(n).
+//
+// Why a permutation cannot pass: d passes one projection if a normal number of its standard deviation falls
+// within the limit. The probability is about 4 * tolerance * |g| / |d|, and its eighth power for all eight.
+//   - A permuted or transposed gradient has |d| of about |g|. With float32's tolerance of 1e-4, the
+//     probability is (4e-4)^8 = 7e-28.
+//   - Two swapped elements that differ by twice the root mean square have |d| = sqrt(8 / n) |g|. With
+//     n = 100,000 the probability is (0.045)^8 = 2e-11. A smaller difference has a larger probability.
+// The sum and the sum of absolute values are the same for every permutation, so they cannot replace this.
 
 #include <cmath>
 #include <cstdint>

@@ -97,6 +97,8 @@ TEST_P(WrongGradients, TwoSwappedElementsAreReported) {
   }
   EXPECT_GT(small, 100);
   EXPECT_GT(large, 100);
+  RecordProperty("swaps_in_small_gradients", static_cast<int>(small));
+  RecordProperty("swaps_in_large_gradients", static_cast<int>(large));
 }
 
 TEST_P(WrongGradients, PermutedTensorsAreReported) {
@@ -138,6 +140,7 @@ TEST(Gradients, EveryElementOfEveryGradientCounts) {
     }
   }
   EXPECT_GT(changes, 1000);
+  RecordProperty("changed_elements", static_cast<int>(changes));
 }
 
 TEST(Gradients, AFailureNamesTheGradient) {
