@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs one fuzzer: its corpus, then new inputs for some seconds. Ends with 77 (ctest: skipped) where it was not built.
+"""Runs one fuzzer: its corpus, then new inputs for some seconds. Where it was not built, it ends as a skipped test.
 
     run.py --program build/fuzz/tests/fuzz/build/idx_fuzz [--seconds 20] [--keep FOLDER] CORPUS...
 
@@ -14,7 +14,9 @@ import subprocess
 import sys
 import tempfile
 
-SKIPPED = 77
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+import skips
+
 # The figures that a release is held to; a slow unit is reported after one second, and fails after five, because the
 # machine may be busy.
 LIMITS = ["-rss_limit_mb=512", "-malloc_limit_mb=256", "-timeout=5", "-report_slow_units=1"]
@@ -45,9 +47,9 @@ def main():
     parser.add_argument("--artifacts", type=pathlib.Path, default=pathlib.Path.cwd())
     arguments = parser.parse_args()
     if not arguments.program.exists():
-        print(f"SKIPPED: there is no {arguments.program}. Build the target `fuzzers`; it needs a clang++ with libFuzzer "
-              "(Debian: apt-get install clang-14 libclang-rt-14-dev).")
-        return SKIPPED
+        name = "fuzz." + arguments.program.name.removesuffix("_fuzz")
+        return skips.skip(name, f"there is no {arguments.program}. Build the target `fuzzers`; it needs a clang++ with "
+                          "libFuzzer (Debian: apt-get install clang-14 libclang-rt-14-dev)", tool_is_missing=True)
     corpus = [str(folder) for folder in arguments.corpus if folder.exists()]
     os.environ.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
     os.environ.setdefault("ASAN_OPTIONS", "quarantine_size_mb=32")
