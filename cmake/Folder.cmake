@@ -120,7 +120,7 @@ function(diffusers_add_tests name)
   endforeach()
   target_include_directories(test_${name} PRIVATE "${PROJECT_SOURCE_DIR}/tests")
   target_compile_definitions(test_${name} PRIVATE DIFFUSERS_TEST_GOLDEN="${PROJECT_SOURCE_DIR}/tests/golden")
-  target_link_libraries(test_${name} PRIVATE diffusers_options GTest::gtest_main)
+  target_link_libraries(test_${name} PRIVATE diffusers_test_main)
   diffusers_configure_target(test_${name} ${arg_FOLDERS})
   # One process for all of a folder's tests: loading LibTorch takes half a second each time.
   add_test(NAME ${name} COMMAND test_${name} --gtest_brief=1)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs clang-format over the sources: checks them, or with --fix rewrites them.
 
-Ends with 77 (ctest: skipped) where clang-format is missing.
+Where clang-format is missing, it ends as a skipped test (tests/support/skips.py).
 """
 import argparse
 import pathlib
@@ -10,6 +10,9 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests/support"))
+import skips
+
 FOLDERS = ["include", "src", "tests", "examples", "benchmarks"]
 SUFFIXES = {".h", ".cpp", ".cu", ".cuh"}
 
@@ -20,8 +23,7 @@ def main():
     fix = parser.parse_args().fix
     tool = shutil.which("clang-format") or shutil.which("clang-format-14")
     if tool is None:
-        print("clang-format is missing (Debian: apt-get install clang-format)")
-        return 77
+        return skips.skip("style", "clang-format is missing (Debian: apt-get install clang-format)", tool_is_missing=True)
     files = sorted(str(p) for f in FOLDERS for p in (ROOT / f).rglob("*") if p.suffix in SUFFIXES)
     print(f"{len(files)} files", flush=True)
     return subprocess.run([tool, *(["-i"] if fix else ["--dry-run", "-Werror"]), *files]).returncode

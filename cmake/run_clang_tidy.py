@@ -18,6 +18,9 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests/support"))
+import skips
+
 GCC_ONLY = {"-Winvalid-pch", "-fpch-preprocess", "-fno-sanitize-recover=all"}
 
 
@@ -62,8 +65,7 @@ def main():
     arguments = parser.parse_args()
     tool = shutil.which("clang-tidy") or shutil.which("clang-tidy-14")
     if tool is None:
-        print("clang-tidy is missing (Debian: apt-get install clang-tidy)")
-        return 77
+        return skips.skip("tidy", "clang-tidy is missing (Debian: apt-get install clang-tidy)", tool_is_missing=True)
 
     commands = json.loads((arguments.build / "compile_commands.json").read_text())
     chosen, seen = [], set()

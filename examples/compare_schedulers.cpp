@@ -5,7 +5,6 @@
 // (EDM, flow matching, IPNDM) expect models trained in other coordinates; here the model is wrapped so that
 // it looks like one: all that is needed is x_0 at a noise level.
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -15,6 +14,8 @@
 #include <vector>
 
 #include <diffusers/diffusers.h>
+
+#include "program.h"
 
 using namespace diffusers;
 
@@ -200,9 +201,7 @@ std::string labelled(const std::string& png, int64_t width, int64_t height,
          "\" href=\"data:image/png;base64," + base64(read_text_file(png)) + "\"/>\n</svg>\n";
 }
 
-}  // namespace
-
-int main(int argc, char** argv) try {
+int run(int argc, char** argv) {
   std::string folder;
   std::string output = "schedulers.svg";
   std::string spacing = "trailing";
@@ -256,7 +255,8 @@ int main(int argc, char** argv) try {
   write_file_atomically(output, labelled(png, grid.size(2), grid.size(1), labels, steps));
   std::printf("%s\n", output.c_str());
   return 0;
-} catch (const std::exception& error) {
-  std::fprintf(stderr, "compare_schedulers: %s\n", error.what());
-  return 1;
 }
+
+}  // namespace
+
+int main(int argc, char** argv) { return run_program("compare_schedulers", run, argc, argv); }

@@ -2,11 +2,12 @@
 // mixing them with noise, train a small network to undo it, then start from pure noise and undo it step by
 // step.
 
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <functional>
 
 #include <diffusers/diffusers.h>
+
+#include "program.h"
 
 using namespace diffusers;
 
@@ -46,7 +47,9 @@ torch::Tensor corrupt(const torch::Tensor& x, const torch::Tensor& amount) {
   return x * (1 - a) + torch::rand_like(x) * a;
 }
 
-int main(int argc, char** argv) try {
+namespace {
+
+int run(int argc, char** argv) {
   std::string model = "basic";
   std::string data_dir = "examples/data/mnist";
   std::string output_dir = "out/scratch";
@@ -55,6 +58,7 @@ int main(int argc, char** argv) try {
   int64_t max_train_steps = 0;
   int64_t sampling_steps = 40;
   uint64_t seed = 0;
+  std::string device_name = torch::cuda::is_available() ? "cuda" : "cpu";
   CLI::App app("The lesson \"Diffusion models from scratch\" on MNIST");
   app.add_option("--model", model, "basic: 309,057 parameters; unet2d: UNet2DModel, 1,707,009 parameters")
       ->check(CLI::IsMember({"basic", "unet2d"}))
@@ -66,9 +70,10 @@ int main(int argc, char** argv) try {
   app.add_option("--max_train_steps", max_train_steps, "stop early; 0: at the end of the epochs");
   app.add_option("--num_inference_steps", sampling_steps)->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--seed", seed)->capture_default_str();
+  add_device_flag(app, device_name);
   CLI11_PARSE(app, argc, argv);
 
-  const torch::Device device(torch::cuda::is_available() ? torch::kCUDA : torch::kCPU);
+  const torch::Device device(device_name);
   torch::manual_seed(seed);
   create_folders(output_dir);
 
@@ -148,7 +153,8 @@ int main(int argc, char** argv) try {
   std::printf("%s/prediction.png: digits, with noise, denoised; %s/samples.png: made from noise\n",
               output_dir.c_str(), output_dir.c_str());
   return 0;
-} catch (const std::exception& error) {
-  std::fprintf(stderr, "diffusion_from_scratch: %s\n", error.what());
-  return 1;
 }
+
+}  // namespace
+
+int main(int argc, char** argv) { return run_program("diffusion_from_scratch", run, argc, argv); }

@@ -1,7 +1,6 @@
 // Says what is in a checkpoint and whether it would load: a pipeline folder, a model folder or a safetensors
 // file, of Python or of this library. Ends with 1 if a load would fail.
 
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <string>
 #include <string_view>
@@ -11,6 +10,7 @@
 #include <diffusers/core/logging.h>
 
 #include "checkpoint_report.h"
+#include "program.h"
 
 using namespace diffusers;
 
@@ -23,9 +23,7 @@ void print(const std::string& path, const Report& report) {
   for (const auto& error : report.errors) std::printf("error: %s\n", error.c_str());
 }
 
-}  // namespace
-
-int main(int argc, char** argv) try {
+int run(int argc, char** argv) {
   std::string path;
   std::string against;
   std::string variant;
@@ -58,7 +56,8 @@ int main(int argc, char** argv) try {
   }
   std::printf("%s\n", would_fail ? "A load would fail." : "It would load.");
   return would_fail ? 1 : 0;
-} catch (const std::exception& error) {
-  std::fprintf(stderr, "inspect_checkpoint: %s\n", error.what());
-  return 1;
 }
+
+}  // namespace
+
+int main(int argc, char** argv) { return run_program("inspect_checkpoint", run, argc, argv); }

@@ -1,7 +1,6 @@
 // Makes a model of another average of the weights than those that a training kept: from the snapshots of a
 // PostHocEma, for any width, after the training (Karras et al. 2024, arXiv 2312.02696).
 
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <optional>
 #include <string>
@@ -10,6 +9,8 @@
 #include <diffusers/io/checkpoint.h>
 #include <diffusers/io/files.h>
 #include <diffusers/training/post_hoc_ema.h>
+
+#include "program.h"
 
 using namespace diffusers;
 
@@ -26,9 +27,7 @@ TensorMap with_average(TensorMap model, const TensorMap& average) {
   return model;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) try {
+int run(int argc, char** argv) {
   std::string snapshots;
   std::string model;
   std::string output;
@@ -52,7 +51,8 @@ int main(int argc, char** argv) try {
   std::printf("%s: sigma_rel %g at step %lld, relative error of the profile %.2g\n", output.c_str(),
               result.profile.sigma_rel, static_cast<long long>(result.profile.step), result.relative_error);
   return 0;
-} catch (const std::exception& error) {
-  std::fprintf(stderr, "reconstruct_ema: %s\n", error.what());
-  return 1;
 }
+
+}  // namespace
+
+int main(int argc, char** argv) { return run_program("reconstruct_ema", run, argc, argv); }

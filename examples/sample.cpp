@@ -1,6 +1,5 @@
 // Draws a grid of pictures from a saved pipeline, of Python diffusers or of train_mnist.
 
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <optional>
 #include <string>
@@ -10,9 +9,13 @@
 #include <diffusers/pipelines/ddim_pipeline.h>
 #include <diffusers/pipelines/ddpm_pipeline.h>
 
+#include "program.h"
+
 using namespace diffusers;
 
-int main(int argc, char** argv) try {
+namespace {
+
+int run(int argc, char** argv) {
   std::string model;
   std::string scheduler = "ddim";
   std::string device = "cpu";
@@ -28,7 +31,7 @@ int main(int argc, char** argv) try {
   app.add_option("--num_inference_steps", steps, "default: 50 for ddim, 1000 for ddpm");
   app.add_option("--eta", eta, "ddim only: 0 (the default) draws no noise, 1 as much as ddpm");
   app.add_option("--seed", seed)->capture_default_str();
-  app.add_option("--device", device, "cpu or cuda")->capture_default_str();
+  add_device_flag(app, device);
   app.add_option("--output", output)->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   if (eta && scheduler == "ddpm") throw ConfigError("--eta is for --scheduler ddim");
@@ -53,7 +56,8 @@ int main(int argc, char** argv) try {
   save_image_grid(images, output);
   std::printf("%s\n", output.c_str());
   return 0;
-} catch (const std::exception& error) {
-  std::fprintf(stderr, "sample: %s\n", error.what());
-  return 1;
 }
+
+}  // namespace
+
+int main(int argc, char** argv) { return run_program("sample", run, argc, argv); }

@@ -3,22 +3,24 @@
 
     run.py --driver faults_driver --preload libfaults_short_writes.so kill|errors|corrupt|power
 
-DIFFUSERS_FAULTS=all makes the sweeps complete; without it, an evenly spread part of each is run. Ends with 77 (ctest:
-skipped) where strace is missing or may not trace.
+DIFFUSERS_FAULTS=all makes the sweeps complete; without it, an evenly spread part of each is run. Where strace is
+missing or may not trace, the test is reported as skipped (tests/support/skips.py).
 """
 import argparse
 import pathlib
+import shutil
 import sys
 import time
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import corrupt
 import errors
 import kill
 import power
+import skips
+import tracing
 from trainings import Failure, Trainings
-
-SKIPPED = 77
 
 
 def main():
@@ -32,11 +34,14 @@ def main():
     try:
         with Trainings(arguments.driver) as trainings:
             is_complete = sweep.run(trainings, arguments)
+            problem = None if is_complete else tracing.is_possible(trainings)
     except Failure as failure:
         print(f"FAILED: {failure}")
         return 1
     print(f"passed in {time.monotonic() - start:.0f} s")
-    return 0 if is_complete else SKIPPED
+    if is_complete:
+        return 0
+    return skips.skip(f"faults.{arguments.what}", problem, tool_is_missing=shutil.which("strace") is None)
 
 
 if __name__ == "__main__":

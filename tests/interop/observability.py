@@ -22,6 +22,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+import skips
+
 CHARTS = ["chart-loss", "chart-learning-rate", "chart-gradient-norm", "chart-images-per-second", "chart-timestep-bins",
           "chart-timestep-bins-over-steps"]
 # The colours of the two loss curves on a light page.
@@ -149,7 +152,9 @@ def pixels_of(pixels, color):
 def check_report(folder):
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
-        print("SKIPPED: the report is not looked at, there is no Chromium (Debian: apt-get install chromium)")
+        code = skips.skip("interop.observability", "the report is not looked at, there is no Chromium (Debian: apt-get "
+                          "install chromium)", tool_is_missing=True)
+        check(code == skips.SKIPPED, "there is a browser")
         return
     page = Page()
     page.feed(run_browser(browser, folder, "--dump-dom").decode())

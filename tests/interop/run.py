@@ -12,7 +12,8 @@
                                                                      TensorBoard and a browser see a training
     run.py --environment DIR mutations --program interop_verdicts    both take and refuse the same damaged files
 
-Ends with 77 (ctest: skipped) where the environment is missing and cannot be made, for want of network or pip.
+Where the environment is missing and cannot be made, for want of network or pip, the test is reported as skipped
+(tests/support/skips.py).
 """
 import argparse
 import fcntl
@@ -29,7 +30,9 @@ TESTS = HERE.parent
 PACKAGES = ["diffusers==0.42.1", "transformers>=5,<6", "accelerate", "safetensors", "tensorboard", "scipy", "torchsde",
             "pillow"]
 TORCH = "torch==2.11.0"
-SKIPPED = 77
+sys.path.insert(0, str(TESTS / "support"))
+import skips
+
 # Imports everything that the scripts need, and so tells a whole environment from half of one.
 PROBE = ("import diffusers, transformers, accelerate, safetensors, scipy, torchsde, PIL, tensorboard, torch; "
          "assert diffusers.__version__ == '0.42.1'")
@@ -125,8 +128,8 @@ FULL_SIZE = {"text_encoder": 123_060_480, "vae": 83_653_863, "unet": 859_520_964
 
 def full_size(environment, program):
     if os.environ.get("DIFFUSERS_TEST_FULL_SIZE") != "1":
-        print("SKIPPED: writes 7 GB and needs 8 GB of memory. Set DIFFUSERS_TEST_FULL_SIZE=1 to run it.")
-        return SKIPPED
+        return skips.skip("interop.full_size",
+                          "writes 7 GB and needs 8 GB of memory. Set DIFFUSERS_TEST_FULL_SIZE=1 to run it")
     script = HERE / "full_size.py"
     for name, count in FULL_SIZE.items():
         # One after the other: the largest lies on disk twice, in 7 GB.
@@ -181,9 +184,9 @@ def main():
     parser.add_argument("--program", type=pathlib.Path, help="the C++ side of all but environment and goldens")
     arguments = parser.parse_args()
     if not make_environment(arguments.environment, arguments.torch_site):
-        print(f"SKIPPED: there is no Python diffusers 0.42.1 in {arguments.environment}, and it could not be installed. "
-              "With network, run `ctest -L interop` again.")
-        return SKIPPED
+        name = "interop." + arguments.action.replace("-", "_")
+        return skips.skip(name, f"there is no Python diffusers 0.42.1 in {arguments.environment}, and it could not be "
+                          "installed. With network, run `ctest -L interop` again", tool_is_missing=True)
     if arguments.action == "goldens":
         return goldens(arguments.environment, arguments.only)
     if arguments.action == "comparison":
