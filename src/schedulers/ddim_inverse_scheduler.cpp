@@ -48,6 +48,13 @@ void DDIMInverseScheduler::set_timesteps(std::optional<int64_t> num_inference_st
   std::vector<double> values =
       spaced_timesteps(config_.timestep_spacing, config_.num_train_timesteps, n, config_.steps_offset);
   std::reverse(values.begin(), values.end());
+  const bool starts_clean =
+      config_.set_alpha_to_one && values.front() < static_cast<double>(config_.num_train_timesteps / n);
+  require<ConfigError>(
+      !starts_clean || config_.prediction_type != PredictionType::kSample,
+      "{}: a model that predicts the sample gives no epsilon where there is no noise, as at the "
+      "first step; set_alpha_to_one must be false",
+      kClassName);
   timesteps_ = TimestepSchedule(std::move(values), at::kLong, options.device);
   num_inference_steps_ = n;
 }
@@ -73,7 +80,7 @@ SchedulerOutput DDIMInverseScheduler::step(const Tensor& model_output, const Ten
     case PredictionType::kEpsilon:
       require_signal(kClassName, alpha_bar, t, config_.clip_sample);
       pred_original_sample =
-          plus_scaled(sample, -std::sqrt(beta_bar), model_output).div_(std::sqrt(alpha_bar));
+          plus_scaled(sample, -std::sqrt(beta_bar), model_output).div_(signal_scale(alpha_bar));
       pred_epsilon = model_output;
       break;
     case PredictionType::kSample:

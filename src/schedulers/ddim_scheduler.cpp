@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 
 #include <diffusers/schedulers/ddim_scheduler.h>
@@ -94,6 +95,8 @@ SchedulerOutput DDIMScheduler::step(const Tensor& model_output, const Tensor& ti
                                                           : schedule_.alpha_bar(0);
   const float beta_bar = 1 - alpha_bar;
   const double eta = options.eta.value_or(0.0);
+  require<ConfigError>(eta >= 0, "{}: step: eta is {}, expected a number that is not negative", kClassName,
+                       eta);
   require<ConfigError>(beta_bar > 0 && alpha_bar_prev > 0,
                        "{}: step: epsilon at timestep {} is undefined, since abar is {} there and {} before",
                        kClassName, t, alpha_bar, alpha_bar_prev);
@@ -107,7 +110,7 @@ SchedulerOutput DDIMScheduler::step(const Tensor& model_output, const Tensor& ti
     case PredictionType::kEpsilon:
       require_signal(kClassName, alpha_bar, t, config_.clip_sample || config_.thresholding);
       pred_original_sample =
-          plus_scaled(sample, -std::sqrt(beta_bar), model_output).div_(std::sqrt(alpha_bar));
+          plus_scaled(sample, -std::sqrt(beta_bar), model_output).div_(signal_scale(alpha_bar));
       pred_epsilon = model_output;
       break;
     case PredictionType::kSample:
@@ -123,10 +126,10 @@ SchedulerOutput DDIMScheduler::step(const Tensor& model_output, const Tensor& ti
   if (options.use_clipped_model_output) pred_epsilon = epsilon_from(pred_original_sample);
 
   // sigma_t, Song et al., eq. 16
-  const float variance = (1 - alpha_bar_prev) / beta_bar * (1 - alpha_bar / alpha_bar_prev);
+  const float variance = (1 - alpha_bar_prev) / beta_bar * std::max(1 - alpha_bar / alpha_bar_prev, 0.0f);
   const float sigma = static_cast<float>(eta) * std::sqrt(variance);
   // x_{t-1}, eq. 12: the predicted x_0, the direction pointing to x_t, and noise
-  const float direction = std::sqrt(1 - alpha_bar_prev - sigma * sigma);
+  const float direction = ddim_direction(kClassName, alpha_bar_prev, sigma, eta);
   Tensor prev_sample = weighted_sum(std::sqrt(alpha_bar_prev), pred_original_sample, direction, pred_epsilon);
   if (eta > 0) prev_sample = add_scaled(prev_sample, sigma, step_noise(options, model_output));
   return {.prev_sample = prev_sample,

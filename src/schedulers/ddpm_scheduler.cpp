@@ -108,7 +108,8 @@ SchedulerOutput DDPMScheduler::step(const Tensor& model_output, const Tensor& ti
   switch (config_.prediction_type) {
     case PredictionType::kEpsilon:
       require_signal(kClassName, alpha_bar, t, config_.clip_sample || config_.thresholding);
-      pred_original_sample = plus_scaled(sample, -std::sqrt(beta_bar), prediction).div_(std::sqrt(alpha_bar));
+      pred_original_sample =
+          plus_scaled(sample, -std::sqrt(beta_bar), prediction).div_(signal_scale(alpha_bar));
       break;
     case PredictionType::kSample:
       pred_original_sample = prediction;

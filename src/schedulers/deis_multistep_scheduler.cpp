@@ -121,6 +121,10 @@ SchedulerOutput DEISMultistepScheduler::step(const Tensor& model_output, const T
   if (i == count - 1 && few_steps) order = 1;
   if (i == count - 2 && few_steps) order = std::min<int64_t>(order, 2);
 
+  // A level that stands twice in the run adds nothing to the polynomial.
+  for (int64_t k = 1; k < order; ++k)
+    if (run_.sigma(i - k) == run_.sigma(i - k + 1)) order = k;
+
   Tensor prev_sample;
   if (order == 1) {
     prev_sample = dpm_solver_update(AlgorithmType::kDpmsolver, SolverType::kMidpoint, t, s, sample,

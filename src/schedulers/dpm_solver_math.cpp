@@ -11,6 +11,11 @@ Tensor dpm_solver_update(AlgorithmType algorithm, SolverType solver, const Noise
                          const Tensor& noise) {
   const float h = t.lambda() - s.lambda();
   if (h == 0) return sample;  // the same level twice, as some schedules end
+  // The stochastic forms have a negative variance on the way to more noise, as after the level that stands
+  // for zero terminal SNR.
+  if (h < 0 && algorithm == AlgorithmType::kSdeDpmsolver) algorithm = AlgorithmType::kDpmsolver;
+  if (h < 0 && algorithm == AlgorithmType::kSdeDpmsolverPlusPlus)
+    algorithm = AlgorithmType::kDpmsolverPlusPlus;
   // The third order takes the exact integral of its linear term.
   const bool midpoint = solver == SolverType::kMidpoint && !d2.defined();
   float scale = 0;
@@ -56,13 +61,15 @@ Tensor dpm_solver_update(AlgorithmType algorithm, SolverType solver, const Noise
   Tensor x = weighted_sum(scale, sample, c0, d0);
   if (d1.defined()) x = add_scaled(x, c1, d1);
   if (d2.defined()) x = add_scaled(x, c2, d2);
-  if (noise.defined()) x = add_scaled(x, noise_scale, noise);
+  if (noise.defined() && is_stochastic(algorithm)) x = add_scaled(x, noise_scale, noise);
   return x;
 }
 
 Tensor multistep_update(AlgorithmType algorithm, SolverType solver, const std::vector<NoiseLevel>& levels,
                         const std::vector<Tensor>& outputs, const Tensor& sample, const Tensor& noise) {
-  const auto order = outputs.size();
+  // A level that stands twice in a run adds nothing to a slope.
+  std::size_t order = 1;
+  while (order < outputs.size() && levels[order].lambda() != levels[order + 1].lambda()) ++order;
   const Tensor& m0 = outputs[0];
   if (order == 1)
     return dpm_solver_update(algorithm, solver, levels[0], levels[1], sample, m0, {}, {}, noise);
@@ -83,6 +90,15 @@ Tensor multistep_update(AlgorithmType algorithm, SolverType solver, const std::v
 Tensor singlestep_update(AlgorithmType algorithm, SolverType solver, const std::vector<NoiseLevel>& levels,
                          const std::vector<Tensor>& outputs, const Tensor& sample, const Tensor& noise) {
   const auto order = outputs.size();
+  // The same for a level between the ends of the step.
+  for (std::size_t k = 1; k < order; ++k) {
+    if (levels[k].lambda() != levels[k + 1].lambda()) continue;
+    std::vector<NoiseLevel> fewer_levels = levels;
+    std::vector<Tensor> fewer_outputs = outputs;
+    fewer_levels.erase(fewer_levels.begin() + static_cast<std::ptrdiff_t>(k));
+    fewer_outputs.erase(fewer_outputs.begin() + static_cast<std::ptrdiff_t>(k) - 1);
+    return singlestep_update(algorithm, solver, fewer_levels, fewer_outputs, sample, noise);
+  }
   const NoiseLevel& start = levels[order];
   const Tensor& m_start = outputs[order - 1];
   if (order == 1)

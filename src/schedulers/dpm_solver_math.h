@@ -4,6 +4,7 @@
 // 2211.01095) and their stochastic forms, in the half log-SNR lambda. Multistep and singlestep solvers differ
 // only in which earlier predictions make the differences D1 and D2.
 
+#include <algorithm>
 #include <vector>
 
 #include "schedulers/sigma_math.h"
@@ -132,6 +133,14 @@ SolverSchedule solver_schedule(const Config& config, SigmaSpread spread, std::ve
     schedule.timesteps = std::move(timesteps);
   }
   return schedule;
+}
+
+/// The last sigma of a run: 0, or that of the first training timestep, but none above the level before it (a
+/// flow ends below).
+template <class Config>
+double final_sigma(const Config& config, const std::vector<double>& sigmas, double first_training_sigma) {
+  if (config.final_sigmas_type == FinalSigmasType::kZero) return 0;
+  return std::min(first_training_sigma, sigmas.back());
 }
 
 /// flow_shift, or exp(mu) where the config shifts dynamically.

@@ -79,6 +79,7 @@ void DPMSolverMultistepInverseScheduler::set_timesteps(std::optional<int64_t> nu
     std::reverse(plain.begin(), plain.end());
   } else if (config_.timestep_spacing == TimestepSpacing::kLeading) {
     const int64_t stride = last / (n + 1);
+    warn_where_leading_stands_still(stride, n, config_.steps_offset);
     for (int64_t k = 0; k < n; ++k) plain.push_back(static_cast<double>(k * stride + config_.steps_offset));
   } else {
     plain = linspace(0, static_cast<double>(last - 1), n + 1);
@@ -91,12 +92,7 @@ void DPMSolverMultistepInverseScheduler::set_timesteps(std::optional<int64_t> nu
                       hidden_number("sigma_max"), config_.flow_shift);
   const bool spread_or_flow = spread != SigmaSpread::kPlain || config_.use_flow_sigmas;
   sigmas.push_back(spread_or_flow ? sigmas.back() : training[static_cast<std::size_t>(last - 1)]);
-  // Rounding can make neighbours equal; each timestep is visited once.
-  for (double& t : timesteps) t = std::trunc(t);
-  std::vector<double> visited;
-  for (const double t : timesteps)
-    if (std::find(visited.begin(), visited.end(), t) == visited.end()) visited.push_back(t);
-  run_ = SigmaRun(sigmas, TimestepSchedule(std::move(visited), at::kLong, options.device));
+  run_ = SigmaRun(sigmas, TimestepSchedule(std::move(timesteps), at::kLong, options.device));
   outputs_.clear();
   timesteps_set_ = true;
 }

@@ -99,7 +99,7 @@ void DPMSolverMultistepScheduler::set_timesteps(std::optional<int64_t> num_infer
                         n, training, range, hidden_number("sigma_min"), hidden_number("sigma_max"),
                         run_flow_shift(kClassName, config_, options.mu), rounded);
   }
-  schedule.sigmas.push_back(config_.final_sigmas_type == FinalSigmasType::kZero ? 0.0 : training.front());
+  schedule.sigmas.push_back(final_sigma(config_, schedule.sigmas, training.front()));
   run_ =
       SigmaRun(schedule.sigmas, TimestepSchedule(std::move(schedule.timesteps), at::kLong, options.device));
   outputs_.clear();

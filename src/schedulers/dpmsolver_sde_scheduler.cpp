@@ -50,7 +50,8 @@ class DPMSolverSDEScheduler::NoiseSampler {
   Tensor operator()(float sigma, float sigma_next) const {
     std::vector<Tensor> increments;
     for (const auto& interval : intervals_) increments.push_back(-interval.increment(sigma_next, sigma));
-    return (batched_ ? at::stack(increments) : increments.front()).div_(std::sqrt(sigma - sigma_next));
+    const Tensor sum = batched_ ? at::stack(increments) : increments.front();
+    return sigma == sigma_next ? sum : sum.div_(std::sqrt(sigma - sigma_next));  // of no length: zeros
   }
 
  private:
@@ -109,7 +110,7 @@ void DPMSolverSDEScheduler::set_timesteps(std::optional<int64_t> num_inference_s
   for (std::size_t i = 0; i < middles.size(); ++i) visited[2 * i + 1] = middles[i];
   sigmas.push_back(0);
   run_ = SigmaRun(doubled(sigmas, /*last_too=*/false),
-                  TimestepSchedule(std::move(visited), at::kDouble, options.device));
+                  TimestepSchedule(std::move(visited), at::kDouble, options.device), /*stages=*/2);
   noise_sampler_ = {};
   sample_ = Tensor();
 }

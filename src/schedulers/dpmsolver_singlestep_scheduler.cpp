@@ -97,7 +97,7 @@ void DPMSolverSinglestepScheduler::set_timesteps(std::optional<int64_t> num_infe
              : solver_timesteps(TimestepSpacing::kLinspace, config_.num_train_timesteps, last, n, 0),
       n, training, {training.rbegin(), training.rend()}, hidden_number("sigma_min"),
       hidden_number("sigma_max"), run_flow_shift(kClassName, config_, options.mu));
-  sigmas.push_back(config_.final_sigmas_type == FinalSigmasType::kZero ? 0.0 : training.front());
+  sigmas.push_back(final_sigma(config_, sigmas, training.front()));
   run_ = SigmaRun(sigmas, TimestepSchedule(std::move(timesteps), at::kLong, options.device));
   if (!config_.lower_order_final &&
       (n % config_.solver_order != 0 || config_.final_sigmas_type == FinalSigmasType::kZero)) {

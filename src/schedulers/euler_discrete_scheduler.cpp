@@ -83,8 +83,11 @@ void EulerDiscreteScheduler::set_timesteps(std::optional<int64_t> num_inference_
   std::vector<double> timesteps;
   if (custom_sigmas) {
     require<ConfigError>(sigmas.size() >= 2, "{}: sigmas must hold at least two levels", kClassName);
-    for (const double sigma : sigmas)
-      require<ConfigError>(std::isfinite(sigma) && sigma >= 0, "{}: sigmas holds {}", kClassName, sigma);
+    for (std::size_t i = 0; i < sigmas.size(); ++i)
+      require<ConfigError>(
+          std::isfinite(sigmas[i]) && (sigmas[i] > 0 || (sigmas[i] == 0 && i + 1 == sigmas.size())),
+          "{}: sigmas holds {}, expected positive numbers and at most the last of them 0", kClassName,
+          sigmas[i]);
     timesteps = sigmas_to_timesteps({sigmas.begin(), sigmas.end() - 1}, training);
   } else {
     const int64_t n = custom_timesteps ? static_cast<int64_t>(options.timesteps.size())
@@ -107,9 +110,9 @@ void EulerDiscreteScheduler::set_timesteps(std::optional<int64_t> num_inference_
     sigmas.push_back(config_.final_sigmas_type == FinalSigmasType::kZero ? 0.0 : training.front());
   }
   if (continuous()) {
-    timesteps.clear();
-    for (std::size_t i = 0; i + 1 < sigmas.size(); ++i)
-      timesteps.push_back(0.25f * std::log(static_cast<float>(sigmas[i])));
+    // As many as there are steps: log_linear has a level more, which discrete timesteps do not visit either.
+    for (std::size_t i = 0; i < timesteps.size(); ++i)
+      timesteps[i] = 0.25f * std::log(static_cast<float>(sigmas[i]));
   }
   run_ = SigmaRun(sigmas, TimestepSchedule(std::move(timesteps), at::kFloat, options.device));
 }

@@ -47,7 +47,7 @@ void FlowMatchHeunDiscreteScheduler::set_timesteps(std::optional<int64_t> num_in
   }
   sigmas.push_back(0);
   run_ = SigmaRun(doubled(sigmas, false),
-                  TimestepSchedule(doubled(timesteps, true), at::kFloat, options.device));
+                  TimestepSchedule(doubled(timesteps, true), at::kFloat, options.device), /*stages=*/2);
   prev_derivative_ = Tensor();
   sample_ = Tensor();
 }

@@ -68,7 +68,7 @@ void HeunDiscreteScheduler::set_timesteps(std::optional<int64_t> num_inference_s
       hidden_number("sigma_max"), options.timesteps);
   sigmas.push_back(0);
   run_ = SigmaRun(doubled(sigmas, false),
-                  TimestepSchedule(doubled(timesteps, true), at::kFloat, options.device));
+                  TimestepSchedule(doubled(timesteps, true), at::kFloat, options.device), /*stages=*/2);
   prev_derivative_ = Tensor();
   sample_ = Tensor();
 }

@@ -73,7 +73,9 @@ void KDPM2AncestralDiscreteScheduler::set_timesteps(std::optional<int64_t> num_i
         ancestral_levels(static_cast<float>(sigmas[i]), static_cast<float>(sigmas[i + 1]));
     up[i] = levels.up;
     down[i] = levels.down;
-    if (i + 2 < sigmas.size()) middles[i] = log_midpoint(sigmas[i], down[i]);
+    // The logarithm needs the level itself where the difference of squares has rounded it to 0.
+    const double lower = down[i] > 0 ? down[i] : sigmas[i + 1] * sigmas[i + 1] / sigmas[i];
+    if (i + 2 < sigmas.size()) middles[i] = log_midpoint(sigmas[i], lower);
   }
   std::vector<double> visited{timesteps.front()};
   const auto middle_timesteps = sigmas_to_timesteps(middles, training);
@@ -89,7 +91,8 @@ void KDPM2AncestralDiscreteScheduler::set_timesteps(std::optional<int64_t> num_i
   sigmas_up_ = narrowed(up);
   sigmas_down_ = narrowed(down);
   run_ = SigmaRun(doubled_and_closed(sigmas),
-                  TimestepSchedule(std::move(visited), kdpm2_timestep_dtype(spread), options.device));
+                  TimestepSchedule(std::move(visited), kdpm2_timestep_dtype(spread), options.device),
+                  /*stages=*/2);
   sample_ = Tensor();
 }
 

@@ -75,7 +75,8 @@ void KDPM2DiscreteScheduler::set_timesteps(std::optional<int64_t> num_inference_
   for (const double sigma : doubled_and_closed(middles))
     sigmas_interpol_.push_back(static_cast<float>(sigma));
   run_ = SigmaRun(doubled_and_closed(sigmas),
-                  TimestepSchedule(std::move(visited), kdpm2_timestep_dtype(spread), options.device));
+                  TimestepSchedule(std::move(visited), kdpm2_timestep_dtype(spread), options.device),
+                  /*stages=*/2);
   sample_ = Tensor();
 }
 

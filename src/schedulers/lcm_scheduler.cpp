@@ -91,7 +91,7 @@ SchedulerOutput LCMScheduler::step(const Tensor& model_output, const Tensor& tim
     case PredictionType::kEpsilon:
       require_signal(kClassName, alpha_bar, t, config_.clip_sample || config_.thresholding);
       pred_original_sample =
-          plus_scaled(sample, -std::sqrt(beta_bar), model_output).div_(std::sqrt(alpha_bar));
+          plus_scaled(sample, -std::sqrt(beta_bar), model_output).div_(signal_scale(alpha_bar));
       break;
     case PredictionType::kSample:
       pred_original_sample = model_output;

@@ -100,7 +100,10 @@ SchedulerOutput LMSDiscreteScheduler::step(const Tensor& model_output, const Ten
   if (static_cast<int64_t>(derivatives_.size()) > most) derivatives_.erase(derivatives_.begin());
 
   // A run that starts in the middle has fewer derivatives than steps behind it.
-  const int64_t order = std::min(i + 1, most);
+  int64_t order = std::min(i + 1, most);
+  // A level that stands twice cannot be a node twice.
+  for (int64_t k = 1; k < order; ++k)
+    if (run_.sigma(i - k) == run_.sigma(i - k + 1)) order = k;
   Tensor change;
   for (int64_t k = 0; k < std::min(order, static_cast<int64_t>(derivatives_.size())); ++k) {
     const Tensor& derivative = derivatives_[derivatives_.size() - 1 - static_cast<std::size_t>(k)];

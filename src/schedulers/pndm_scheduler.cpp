@@ -68,6 +68,7 @@ void PNDMScheduler::set_timesteps(std::optional<int64_t> num_inference_steps,
   }
   timesteps_ = TimestepSchedule(std::move(values), at::kLong, options.device);
   num_inference_steps_ = n;
+  start_ = 0;
   counter_ = 0;
   ets_.clear();
   cur_model_output_ = Tensor();
@@ -83,6 +84,13 @@ SchedulerOutput PNDMScheduler::step(const Tensor& model_output, const Tensor& ti
   require<TensorError>(t >= 0 && t < config_.num_train_timesteps,
                        "{}: step: timestep is {}, expected 0 to {}", kClassName, t,
                        config_.num_train_timesteps - 1);
+  if (counter_ == 0) {
+    const auto places = timesteps_.places_of(timestep);
+    start_ = places ? places->front() : timesteps_.find(static_cast<double>(t));
+    require<TensorError>(start_ >= 0, "{}: step: timestep {} is none of timesteps()", kClassName, t);
+  }
+  require(start_ + counter_ < timesteps_.size(),
+          "{}: all {} steps are done; call set_timesteps to start again", kClassName, timesteps_.size());
   const auto warm_up = static_cast<int64_t>(prk_timesteps_.size());
   return counter_ < warm_up ? step_prk(model_output, t, sample) : step_plms(model_output, t, sample);
 }

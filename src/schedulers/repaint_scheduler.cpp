@@ -95,13 +95,13 @@ SchedulerOutput RePaintScheduler::step(const Tensor& model_output, const Tensor&
 
   // Products and sums one after the other, as Python rounds them: jumps back and forth magnify a difference.
   Tensor pred_original_sample =
-      at::mul(model_output, -std::sqrt(beta_bar)).add_(sample).div_(std::sqrt(alpha_bar));
+      at::mul(model_output, -std::sqrt(beta_bar)).add_(sample).div_(signal_scale(alpha_bar));
   if (config_.clip_sample) pred_original_sample.clamp_(-1, 1);
   const Tensor noise = step_noise(options, model_output);
-  const float variance = (1 - alpha_bar_prev) / beta_bar * (1 - alpha_bar / alpha_bar_prev);
+  const float variance = (1 - alpha_bar_prev) / beta_bar * std::max(1 - alpha_bar / alpha_bar_prev, 0.0f);
   const float sigma = static_cast<float>(config_.eta) * std::sqrt(variance);
   Tensor unknown_part = std::sqrt(alpha_bar_prev) * pred_original_sample;
-  unknown_part.add_(std::sqrt(1 - alpha_bar_prev - sigma * sigma) * model_output);
+  unknown_part.add_(ddim_direction(kClassName, alpha_bar_prev, sigma, config_.eta) * model_output);
   if (t > 0 && config_.eta > 0) unknown_part.add_(sigma * noise);
   // Lugmayr et al., eq. 8
   Tensor known_part = std::sqrt(alpha_bar_prev) * original_image;

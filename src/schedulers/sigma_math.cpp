@@ -5,6 +5,7 @@
 #include <limits>
 #include <utility>
 
+#include <diffusers/core/logging.h>
 #include <diffusers/core/tensor.h>
 
 #include <ATen/ATen.h>
@@ -14,8 +15,8 @@
 
 namespace diffusers {
 
-SigmaRun::SigmaRun(const std::vector<double>& sigmas, TimestepSchedule timesteps)
-    : timesteps_(std::move(timesteps)) {
+SigmaRun::SigmaRun(const std::vector<double>& sigmas, TimestepSchedule timesteps, int64_t stages)
+    : timesteps_(std::move(timesteps)), stages_(stages) {
   for (const double sigma : sigmas) host_.push_back(static_cast<float>(sigma));
   sigmas_ = at::tensor(host_, at::kFloat);
 }
@@ -36,20 +37,31 @@ void SigmaRun::set_begin_index(int64_t begin_index) {
 }
 
 int64_t SigmaRun::position(double timestep) const {
-  const auto& values = timesteps_.values();
-  const auto first = std::find(values.begin(), values.end(), timestep);
-  if (first == values.end()) return -1;
-  const auto second = std::find(first + 1, values.end(), timestep);
-  return (second == values.end() ? first : second) - values.begin();
+  const int64_t first = timesteps_.find(timestep);
+  if (first <= 0) return first;
+  for (int64_t i = first; i < timesteps_.size(); ++i)
+    if (timesteps_[i] == timestep && (stages_ == 1 ? i > first : i % stages_ == 0)) return i;
+  return first;
+}
+
+int64_t SigmaRun::place_of(const Tensor& timestep, std::string_view where) const {
+  const double value = timesteps_.value_of(timestep, where);
+  const auto places = timesteps_.places_of(timestep);
+  if (!places) {
+    const int64_t found = position(value);
+    require<TensorError>(found >= 0, "{}: timestep {} is none of timesteps()", where, value);
+    return found;
+  }
+  // The end of a step and the beginning of the next can be one timestep, twice.
+  const int64_t place = places->front();
+  const bool twice = place + 1 < timesteps_.size() && timesteps_[place + 1] == value;
+  return place % stages_ != 0 && twice ? place + 1 : place;
 }
 
 int64_t SigmaRun::index(const Tensor& timestep, std::string_view where) const {
   if (step_index_) return *step_index_;
   if (begin_index_) return *begin_index_;
-  const double value = timesteps_.value_of(timestep, where);
-  const int64_t found = position(value);
-  require<TensorError>(found >= 0, "{}: timestep {} is none of timesteps()", where, value);
-  return found;
+  return place_of(timestep, where);
 }
 
 int64_t SigmaRun::enter(const Tensor& timestep, std::string_view where) {
@@ -69,7 +81,8 @@ Tensor SigmaRun::per_sample_sigmas(const Tensor& timesteps, const Tensor& sample
   const auto dtype = samples.scalar_type();
   if (begin_index_) return at::full({}, sigma(step_index_ ? *step_index_ : *begin_index_), samples.options());
   const auto training_count = training_sigmas.defined() ? training_sigmas.size(0) : 0;
-  if (at::isIntegralType(timesteps.scalar_type(), /*includeBool=*/false) && training_count > 0) {
+  const auto places = timesteps_.places_of(timesteps);
+  if (!places && at::isIntegralType(timesteps.scalar_type(), /*includeBool=*/false) && training_count > 0) {
     // Every training timestep has its sigma, that of the run where it is part of it.
     std::vector<float> table(training_sigmas.const_data_ptr<float>(),
                              training_sigmas.const_data_ptr<float>() + training_count);
@@ -83,15 +96,19 @@ Tensor SigmaRun::per_sample_sigmas(const Tensor& timesteps, const Tensor& sample
     return per_sample(levels, indices, samples.dim());
   }
   std::vector<float> found;
-  for (const double t : timesteps_.values_of(timesteps)) {
-    const int64_t place = position(t);
-    if (place >= 0) {
-      found.push_back(sigma(place));
-      continue;
+  if (places) {
+    for (const int64_t place : *places) found.push_back(sigma(place));
+  } else {
+    for (const double t : timesteps_.values_of(timesteps)) {
+      const int64_t place = position(t);
+      if (place >= 0) {
+        found.push_back(sigma(place));
+        continue;
+      }
+      require<TensorError>(std::nearbyint(t) == t && t >= 0 && t < static_cast<double>(training_count),
+                           "{}: timestep {} is none of timesteps()", where, t);
+      found.push_back(training_sigmas.const_data_ptr<float>()[static_cast<int64_t>(t)]);
     }
-    require<TensorError>(std::nearbyint(t) == t && t >= 0 && t < static_cast<double>(training_count),
-                         "{}: timestep {} is none of timesteps()", where, t);
-    found.push_back(training_sigmas.const_data_ptr<float>()[static_cast<int64_t>(t)]);
   }
   const Tensor indices =
       at::arange(static_cast<int64_t>(found.size()), at::TensorOptions(samples.device()).dtype(at::kLong));
@@ -257,6 +274,15 @@ std::vector<double> spread_sigmas(SigmaSpread spread, const std::vector<double>&
   return range;
 }
 
+void warn_where_leading_stands_still(int64_t stride, int64_t num_inference_steps, int64_t steps_offset) {
+  if (stride == 0)
+    warn_once(
+        fmt::format("timestep_spacing \"leading\" puts all {} steps at timestep {}, as there are too few "
+                    "training timesteps; "
+                    "take fewer steps or another spacing",
+                    num_inference_steps, steps_offset));
+}
+
 std::vector<double> solver_timesteps(TimestepSpacing spacing, int64_t num_train_timesteps,
                                      int64_t last_timestep, int64_t num_inference_steps,
                                      int64_t steps_offset) {
@@ -270,6 +296,7 @@ std::vector<double> solver_timesteps(TimestepSpacing spacing, int64_t num_train_
     }
     case TimestepSpacing::kLeading: {
       const int64_t ratio = last_timestep / (num_inference_steps + 1);
+      warn_where_leading_stands_still(ratio, num_inference_steps, steps_offset);
       for (std::size_t i = 0; i < n; ++i)
         timesteps[i] = static_cast<double>(static_cast<int64_t>(n - i) * ratio + steps_offset);
       break;
@@ -426,8 +453,11 @@ Tensor churned_sample(const Tensor& sample, const StepOptions& options, const Te
 AncestralLevels ancestral_levels(float sigma, float sigma_next) {
   const float from = sigma * sigma;
   const float to = sigma_next * sigma_next;
+  if (to > from) return {0, sigma_next};  // upwards, after the level that stands for zero terminal SNR
   const float up = std::sqrt(to * (from - to) / from);
-  return {up, std::sqrt(to - up * up)};
+  const float down = to - up * up;
+  // It is to^2 / from, which the difference of rounded numbers can miss where `from` is much larger.
+  return {up, down >= 0 ? std::sqrt(down) : to / sigma};
 }
 
 float log_midpoint(double a, double b) {
@@ -447,6 +477,7 @@ double dynamically_shifted_sigma(double sigma, double mu, TimeShiftType type) {
 
 void stretch_to_terminal(std::vector<double>& sigmas, double terminal) {
   require<ConfigError>(terminal < 1, "shift_terminal is {}, expected less than 1", terminal);
+  if (sigmas.back() == 1) return;  // a run of one step is its start, pure noise, which stays
   const double scale = (1 - sigmas.back()) / (1 - terminal);
   for (double& sigma : sigmas) sigma = 1 - (1 - sigma) / scale;
 }

@@ -53,9 +53,20 @@ double beta_quantile(double p, double a, double b);
 /// Which of the alternative sigma schedules a config asks for.
 enum class SigmaSpread { kPlain, kKarras, kExponential, kBeta };
 
-/// @throws ConfigError if it asks for more than one
+/// @param karras_flow whether the class turns the Karras sigmas of a flow into its own
+/// @throws ConfigError if it asks for more than one, or for one of them along a flow, whose levels end at 1
 template <class Config>
-SigmaSpread sigma_spread(std::string_view who, const Config& config) {
+SigmaSpread sigma_spread(std::string_view who, const Config& config, bool karras_flow = false) {
+  if constexpr (requires { config.use_flow_sigmas; }) {
+    bool spread =
+        (config.use_karras_sigmas && !karras_flow) || config.use_exponential_sigmas || config.use_beta_sigmas;
+    if constexpr (requires { config.use_lu_lambdas; }) spread = spread || config.use_lu_lambdas;
+    require<ConfigError>(
+        !config.use_flow_sigmas || !spread,
+        "{}: use_flow_sigmas cannot be combined with karras, exponential, beta or lu sigmas, "
+        "which spread the levels of the betas: they exceed 1, the last level of a flow",
+        who);
+  }
   require<ConfigError>(
       config.use_karras_sigmas + config.use_exponential_sigmas + config.use_beta_sigmas <= 1,
       "{}: only one of use_karras_sigmas, use_exponential_sigmas and use_beta_sigmas can be true", who);
@@ -75,6 +86,9 @@ std::vector<double> spread_sigmas(SigmaSpread spread, const std::vector<double>&
 std::vector<double> solver_timesteps(TimestepSpacing spacing, int64_t num_train_timesteps,
                                      int64_t last_timestep, int64_t num_inference_steps,
                                      int64_t steps_offset);
+
+/// Warns if the timesteps of a run with leading spacing, multiples of `stride`, are all the same.
+void warn_where_leading_stands_still(int64_t stride, int64_t num_inference_steps, int64_t steps_offset);
 
 /// alpha_t and sigma_t of the sample x_t = alpha_t x_0 + sigma_t eps at a noise level: variance preserving
 /// with sigma = sigma_t / alpha_t, or the straight path of flow matching.
@@ -145,7 +159,7 @@ Tensor churned_sample(const Tensor& sample, const StepOptions& options, const Te
                       float sigma, float sigma_hat);
 
 /// An ancestral step from a noise level to the next: first `down`, then noise of `up`, where down^2 + up^2 =
-/// next^2.
+/// next^2. No noise is added on the way to a higher level.
 struct AncestralLevels {
   float up;
   float down;
@@ -161,7 +175,8 @@ at::ScalarType kdpm2_timestep_dtype(SigmaSpread spread);
 /// e^mu / (e^mu + 1 / sigma - 1), or mu in place of e^mu for the linear type (Esser et al. 2024,
 /// section 5.3.2).
 double dynamically_shifted_sigma(double sigma, double mu, TimeShiftType type);
-/// Stretches the schedule so that it ends at `terminal`, its start kept (Lin et al. 2023 for flows).
+/// Stretches the schedule so that it ends at `terminal`, its start kept (Lin et al. 2023 for flows). One that
+/// ends at 1, since it has a single level, stays as it is.
 void stretch_to_terminal(std::vector<double>& sigmas, double terminal);
 /// T / T, ..., 1 / T, shifted: the run over all training timesteps of a flow, t = T sigma.
 SigmaRun flow_training_run(int64_t num_train_timesteps, double shift);

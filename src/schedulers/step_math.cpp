@@ -178,11 +178,24 @@ void check_prediction_type(std::string_view who, PredictionType type,
                     fmt::join(names, ", "));
 }
 
+float ddim_direction(std::string_view who, float alpha_bar_prev, float sigma, double eta) {
+  const float squared = 1 - alpha_bar_prev - sigma * sigma;
+  require<ConfigError>(
+      squared >= 0 || eta <= 1,
+      "{}: step: eta is {}, which asks for noise of standard deviation {}, expected at most {}", who, eta,
+      sigma, std::sqrt(1 - alpha_bar_prev));
+  return std::sqrt(std::max(squared, 0.0f));
+}
+
 void require_signal(std::string_view who, float alpha_bar, int64_t t, bool clipped) {
   require<ConfigError>(alpha_bar > 0 || clipped,
                        "{}: step: prediction_type \"epsilon\" cannot start at timestep {}, where abar is 0 "
                        "(rescale_betas_zero_snr): x_0 would be infinite; train with \"v_prediction\"",
                        who, t);
+}
+
+float signal_scale(float alpha_bar) {
+  return std::max(std::sqrt(alpha_bar), std::numeric_limits<float>::min());
 }
 
 std::vector<double> spaced_timesteps(TimestepSpacing spacing, int64_t num_train_timesteps,
@@ -209,6 +222,10 @@ std::vector<double> spaced_timesteps(TimestepSpacing spacing, int64_t num_train_
       const int64_t ratio = num_train_timesteps / num_inference_steps;
       for (std::size_t i = 0; i < n; ++i)
         timesteps[n - 1 - i] = static_cast<double>(static_cast<int64_t>(i) * ratio + steps_offset);
+      require<ConfigError>(!rounded || (timesteps.front() < total && timesteps.back() >= 0),
+                           "steps_offset is {}, with which {} steps run from timestep {} to {}, expected "
+                           "timesteps from 0 to {}",
+                           steps_offset, num_inference_steps, timesteps.front(), timesteps.back(), total - 1);
       break;
     }
     case TimestepSpacing::kTrailing: {
@@ -231,14 +248,27 @@ TimestepSchedule::TimestepSchedule(std::vector<double> values, at::ScalarType dt
   tensor_ = host.to(device);
 }
 
-std::vector<double> TimestepSchedule::values_of(const Tensor& timesteps) const {
-  const int64_t count = timesteps.numel();
-  if (tensor_.defined() && timesteps.scalar_type() == tensor_.scalar_type() && timesteps.is_contiguous() &&
-      timesteps.is_alias_of(tensor_)) {
-    const int64_t first = timesteps.storage_offset() - tensor_.storage_offset();
-    if (first >= 0 && first + count <= size())
-      return {values_.begin() + first, values_.begin() + first + count};
+std::optional<std::vector<int64_t>> TimestepSchedule::places_of(const Tensor& timesteps) const {
+  if (!tensor_.defined() || !timesteps.defined() || timesteps.dim() > 1 ||
+      timesteps.scalar_type() != tensor_.scalar_type() || !timesteps.is_alias_of(tensor_))
+    return std::nullopt;
+  const int64_t first = timesteps.storage_offset() - tensor_.storage_offset();
+  const int64_t stride = timesteps.dim() == 1 ? timesteps.stride(0) : 0;
+  std::vector<int64_t> places;
+  for (int64_t i = 0; i < timesteps.numel(); ++i) {
+    places.push_back(first + i * stride);
+    if (places.back() < 0 || places.back() >= size()) return std::nullopt;
   }
+  return places;
+}
+
+std::vector<double> TimestepSchedule::values_of(const Tensor& timesteps) const {
+  if (const auto places = places_of(timesteps)) {
+    std::vector<double> values;
+    for (const int64_t place : *places) values.push_back((*this)[place]);
+    return values;
+  }
+  const int64_t count = timesteps.numel();
   const Tensor host = timesteps.flatten().to(at::kCPU, at::kDouble).contiguous();
   return {host.const_data_ptr<double>(), host.const_data_ptr<double>() + count};
 }

@@ -91,6 +91,11 @@ std::vector<double> training_timesteps(int64_t num_train_timesteps);
 void check_custom_timesteps(std::string_view who, const std::vector<double>& timesteps,
                             int64_t num_train_timesteps);
 
+/// sqrt(1 - abar' - sigma^2), what DDIM multiplies the direction to x_t with (Song et al. 2020, eq. 12):
+/// never negative for eta <= 1, but 0 at zero terminal SNR with eta = 1, where rounding can turn it negative.
+/// @throws ConfigError if a larger eta asks for more noise than there is at abar'
+float ddim_direction(std::string_view who, float alpha_bar_prev, float sigma, double eta);
+
 /// @throws ConfigError naming the prediction types that the scheduler has
 void check_prediction_type(std::string_view who, PredictionType type,
                            std::initializer_list<PredictionType> known);
@@ -99,6 +104,10 @@ void check_prediction_type(std::string_view who, PredictionType type,
 /// infinities, which only clipping makes finite again.
 /// @throws ConfigError in that case
 void require_signal(std::string_view who, float alpha_bar, int64_t t, bool clipped);
+
+/// sqrt(abar), by which x_0 is divided; the smallest number where it is 0, so that a prediction that is the
+/// sample itself gives 0 instead of 0 / 0, and any other the end of the clipped range.
+float signal_scale(float alpha_bar);
 
 /// The fields of a config that make its betas.
 template <class Config>

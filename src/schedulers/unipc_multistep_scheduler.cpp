@@ -119,7 +119,7 @@ UniPCMultistepScheduler::UniPCMultistepScheduler(UniPCMultistepSchedulerConfig c
     check_thresholding(kClassName, config_.dynamic_thresholding_ratio, config_.sample_max_value);
   // As Python does: a solver of another class becomes the own one.
   if (config_.solver_type != SolverType::kBh1) config_.solver_type = SolverType::kBh2;
-  sigma_spread(kClassName, config_);
+  sigma_spread(kClassName, config_, /*karras_flow=*/true);
   run_ = training_run(schedule_, at::kFloat);
 }
 
@@ -134,7 +134,7 @@ void UniPCMultistepScheduler::set_timesteps(std::optional<int64_t> num_inference
   check_set_timesteps_options(kClassName, options, {.sigmas = true, .mu = true});
   require<ConfigError>(!config_.use_dynamic_shifting || options.mu,
                        "{}: use_dynamic_shifting is true, so set_timesteps needs mu", kClassName);
-  const SigmaSpread spread = sigma_spread(kClassName, config_);
+  const SigmaSpread spread = sigma_spread(kClassName, config_, /*karras_flow=*/true);
   const bool custom = !options.sigmas.empty();
   require<ConfigError>(!custom || (config_.use_flow_sigmas && spread == SigmaSpread::kPlain),
                        "{}: sigmas can be given with use_flow_sigmas = true only", kClassName);
@@ -203,6 +203,7 @@ Tensor UniPCMultistepScheduler::predict(const Tensor& sample, int64_t step, int6
     return (t.alpha * x0).to(sample.scalar_type());
   }
   const float h = t.lambda() - s.lambda();
+  if (h == 0) return sample;
   std::vector<double> rks;
   std::vector<Tensor> differences;
   for (int64_t i = 1; i < order; ++i) {
@@ -238,6 +239,7 @@ Tensor UniPCMultistepScheduler::correct(const Tensor& model_output, const Tensor
   const NoiseLevel s = level(step - 1);
   const Tensor& m0 = outputs_[0];
   const float h = t.lambda() - s.lambda();
+  if (h == 0) return last_sample;
   std::vector<double> rks;
   std::vector<Tensor> differences;
   for (int64_t i = 1; i < order; ++i) {
@@ -280,6 +282,12 @@ SchedulerOutput UniPCMultistepScheduler::step(const Tensor& model_output, const 
   if (static_cast<int64_t>(outputs_.size()) > config_.solver_order) outputs_.pop_back();
   int64_t order = static_cast<int64_t>(outputs_.size());
   if (config_.lower_order_final) order = std::min(order, run_.timesteps().size() - i);
+  // A level that stands twice in the run adds nothing to the polynomial.
+  const auto lambda = [this](int64_t k) {
+    return noise_level(run_.sigma(k), config_.use_flow_sigmas).lambda();
+  };
+  for (int64_t k = 1; k < order; ++k)
+    if (lambda(i - k) == lambda(i - k + 1)) order = k;
   last_order_ = order;
   last_sample_ = x;
   const Tensor prev_sample = solver_p_.get() != nullptr

@@ -57,7 +57,8 @@ class PNDMScheduler : public ConfiguredScheduler<PNDMScheduler, PNDMSchedulerCon
   TimestepSchedule timesteps_;
   std::vector<int64_t> prk_timesteps_;
   int64_t num_inference_steps_ = 0;
-  int64_t counter_ = 0;
+  int64_t start_ = 0;        // where in timesteps() the run began
+  int64_t counter_ = 0;      // steps since then
   std::vector<Tensor> ets_;  // the last predictions, oldest first
   Tensor cur_model_output_;  // the Runge-Kutta sum so far
   Tensor cur_sample_;

@@ -15,7 +15,8 @@ class SigmaRun {
  public:
   SigmaRun() = default;
   /// @param sigmas rounded to float32; usually one more than there are timesteps
-  SigmaRun(const std::vector<double>& sigmas, TimestepSchedule timesteps);
+  /// @param stages model evaluations a step: with 2, steps begin at the even positions of the timesteps
+  SigmaRun(const std::vector<double>& sigmas, TimestepSchedule timesteps, int64_t stages = 1);
 
   /// float32, on the CPU
   const Tensor& sigmas() const { return sigmas_; }
@@ -29,9 +30,10 @@ class SigmaRun {
   const std::optional<int64_t>& begin_index() const { return begin_index_; }
   void set_begin_index(int64_t begin_index);
 
-  /// The current step; at the start of a run the begin index, or else where the timestep stands (the second
-  /// place of a timestep that occurs more than once, so that a run that starts in the middle of a pair skips
-  /// no sigma).
+  /// The current step; at the start of a run the begin index, or else where the timestep stands. An element
+  /// of `timesteps()` stands where its memory is. Any other tensor is looked up by value: the first timestep
+  /// is the first place; another that occurs more than once is its second place, as in Python, or with two
+  /// stages the first place where a step begins.
   /// @throws TensorError if the timestep is none of `timesteps()`
   int64_t index(const Tensor& timestep, std::string_view where) const;
   /// `index`, remembered.
@@ -47,10 +49,12 @@ class SigmaRun {
 
  private:
   int64_t position(double timestep) const;
+  int64_t place_of(const Tensor& timestep, std::string_view where) const;
 
   Tensor sigmas_;
   std::vector<float> host_;
   TimestepSchedule timesteps_;
+  int64_t stages_ = 1;
   std::optional<int64_t> step_index_;
   std::optional<int64_t> begin_index_;
 };

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -30,6 +31,9 @@ class TimestepSchedule {
   double operator[](int64_t index) const { return values_[static_cast<std::size_t>(index)]; }
   const std::vector<double>& values() const { return values_; }
 
+  /// The position in `tensor()` of each element of timesteps, if they are elements of it: they share its
+  /// memory, so their storage offset tells which of several equal values is meant. None otherwise.
+  std::optional<std::vector<int64_t>> places_of(const Tensor& timesteps) const;
   /// The values of timesteps. A part of `tensor()` is looked up on the host; only a foreign tensor on a
   /// device costs a copy from there.
   std::vector<double> values_of(const Tensor& timesteps) const;
