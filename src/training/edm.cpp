@@ -83,18 +83,6 @@ void refuse_other_objectives(const TrainingConfig& config) {
                        enum_name(config.weighting));
 }
 
-/// Other embeddings than the sinusoidal one take positive or whole numbers alone.
-void require_positional_embedding(TrainableModel& model) {
-  const std::string text = model.config_json();
-  if (text.empty()) return;
-  const Json config = parse_json(text, "config_json() of the model");
-  const auto type = config.find("time_embedding_type");
-  require<ConfigError>(type == config.end() || *type == "positional",
-                       "time_embedding_type of the model is {}, but EDM's timesteps are log(sigma) / 4, "
-                       "negative and not whole; expected \"positional\"",
-                       type == config.end() ? std::string() : type->dump());
-}
-
 std::shared_ptr<TrainableLogVariance> make_log_variance(const EDMConfig& config, TrainableModel& model) {
   require<ConfigError>(config.log_variance != LogVarianceType::kTable,
                        "log_variance is \"table\", one number a discrete timestep, but EDM's noise levels "
@@ -183,7 +171,7 @@ void EDMTask::configure(const TrainingConfig& config) {
       config.sigma_data == TrainingConfig{}.sigma_data || config.sigma_data == config_.sigma_data,
       "sigma_data is {}, but EDMConfig's is {}", config.sigma_data, config_.sigma_data);
   TrainableModel& model = *models_[0].model;
-  require_positional_embedding(model);
+  require_positional_embedding(model, "EDM's timesteps");
   class_conditional_ = config.class_conditional;
   class_dropout_prob_ = config.class_dropout_prob;
   null_label_ = null_label(config, model);

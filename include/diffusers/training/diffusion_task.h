@@ -16,6 +16,8 @@
 
 namespace diffusers {
 
+class ForwardProcess;
+
 /// Trains a denoiser: images -> noise and a timestep for each sample -> `add_noise` -> model -> objective.
 class DiffusionTask : public Task {
  public:
@@ -29,7 +31,11 @@ class DiffusionTask : public Task {
     Tensor is_unconditional = {};  ///< `[B]` bool, whose label is dropped; undefined: nobody's
   };
 
+  /// The model gets the input that sampling with the scheduler gives it at the same timestep: for the
+  /// schedulers that scale it (Euler, LMS, Heun, KDPM2, DPMSolverSDE, ...) the scaled one. Only the
+  /// scheduler's config matters; `set_timesteps` changes nothing.
   /// @param name the folder of the model in output_dir
+  /// @throws ConfigError naming the scheduler's class and the reason, if it cannot be trained with
   DiffusionTask(std::shared_ptr<TrainableModel> model, const Scheduler& scheduler, std::string name = "unet");
 
   const std::vector<TrainedModel>& models() const override { return models_; }
@@ -54,18 +60,17 @@ class DiffusionTask : public Task {
   void configure_log_variance(const TrainingConfig& config);
   Tensor log_variance(const Tensor& timesteps) const;
   void configure_labels(const TrainingConfig& config);
-  Tensor add_noise(const Tensor& x0, const Tensor& noise, const Tensor& timesteps) const;
   Draw draw_samples(at::IntArrayRef shape, const at::TensorOptions& options);
   Tensor flow_timesteps_at(const Tensor& drawn);
 
   std::vector<TrainedModel> models_;
   std::shared_ptr<const Scheduler> scheduler_;
+  std::shared_ptr<const ForwardProcess> process_;
   std::optional<DiffusionObjective> objective_;
   std::optional<TimestepSampler> sampler_;
   std::shared_ptr<TrainableLogVariance> log_variance_;  // null: none
   bool takes_fractions_ = false;                        // of T instead of timesteps
   Tensor flow_timesteps_;                               // of flow matching: where the last draw was
-  double flow_shift_ = 1.0;                             // of sigmas that are drawn continuously
   std::optional<int64_t> resolution_;
   std::optional<bool> class_conditional_;
   int64_t cpu_data_parallel_ = 1;
