@@ -13,6 +13,7 @@
 #include "core/format.h"
 #include "core/json.h"
 #include "training/forward_process.h"
+#include "training/label_checks.h"
 #include "training/task_inputs.h"
 
 namespace diffusers {
@@ -141,6 +142,17 @@ void DiffusionTask::configure_labels(const TrainingConfig& config) {
   class_conditional_ = config.class_conditional;
   class_dropout_prob_ = config.class_dropout_prob;
   null_label_ = null_label(config, *models_[0].model);
+  label_checks_ = std::make_shared<LabelChecks>(config, *models_[0].model);
+}
+
+void DiffusionTask::check_dataset(const Dataset& dataset) {
+  require<Error>(label_checks_ != nullptr, "DiffusionTask::check_dataset: configure() was not called");
+  label_checks_->check(dataset);
+}
+
+void DiffusionTask::check_batch(const Batch& batch) {
+  require<Error>(label_checks_ != nullptr, "DiffusionTask::check_batch: configure() was not called");
+  label_checks_->check(batch);
 }
 
 void DiffusionTask::begin_step(const StepContext& context) {

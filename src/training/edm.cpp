@@ -12,6 +12,7 @@
 
 #include "core/format.h"
 #include "core/json.h"
+#include "training/label_checks.h"
 #include "training/task_inputs.h"
 
 namespace diffusers {
@@ -175,11 +176,22 @@ void EDMTask::configure(const TrainingConfig& config) {
   class_conditional_ = config.class_conditional;
   class_dropout_prob_ = config.class_dropout_prob;
   null_label_ = null_label(config, model);
+  label_checks_ = std::make_shared<LabelChecks>(config, model);
   if (config.cpu_data_parallel > 1) require_no_dropout(model, config.cpu_data_parallel);
   if (config.gradient_checkpointing) model.enable_gradient_checkpointing();
   resolution_ = config.resolution;
   cpu_data_parallel_ = config.cpu_data_parallel;
   is_configured_ = true;
+}
+
+void EDMTask::check_dataset(const Dataset& dataset) {
+  require<Error>(label_checks_ != nullptr, "EDMTask::check_dataset: configure() was not called");
+  label_checks_->check(dataset);
+}
+
+void EDMTask::check_batch(const Batch& batch) {
+  require<Error>(label_checks_ != nullptr, "EDMTask::check_batch: configure() was not called");
+  label_checks_->check(batch);
 }
 
 void EDMTask::begin_step(const StepContext& context) {

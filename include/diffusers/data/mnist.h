@@ -40,6 +40,7 @@ class MnistDataset : public Dataset {
 
   int64_t resolution() const { return images_.size(2); }
   int64_t num_classes() const { return 10; }
+  int64_t class_count() const override { return num_classes(); }
   /// All images, uint8 `[N, 1, resolution, resolution]`.
   const Tensor& images() const { return images_; }
   /// All labels, int64 `[N]`.

@@ -17,6 +17,7 @@
 namespace diffusers {
 
 class ForwardProcess;
+class LabelChecks;
 
 /// Trains a denoiser: images -> noise and a timestep for each sample -> `add_noise` -> model -> objective.
 class DiffusionTask : public Task {
@@ -40,6 +41,8 @@ class DiffusionTask : public Task {
 
   const std::vector<TrainedModel>& models() const override { return models_; }
   void configure(const TrainingConfig& config) override;
+  void check_dataset(const Dataset& dataset) override;
+  void check_batch(const Batch& batch) override;
   void begin_step(const StepContext& context) override;
   Tensor loss(const Batch& batch) override;
   Tensor validation_loss(const Batch& batch, const Tensor& positions, const Generator& generator) override;
@@ -76,6 +79,7 @@ class DiffusionTask : public Task {
   int64_t cpu_data_parallel_ = 1;
   double class_dropout_prob_ = 0.0;
   int64_t null_label_ = 0;  // what a dropped label becomes
+  std::shared_ptr<LabelChecks> label_checks_;
   PyramidNoiseOptions pyramid_noise_;
   double noise_offset_ = 0.0;
   double input_perturbation_ = 0.0;
