@@ -240,6 +240,9 @@ Settings parse_flags(int argc, char** argv) {
   if (!settings.device.is_cpu() && app.count("--cpu_data_parallel") == 0) training.cpu_data_parallel = 1;
   if (!model_config.empty()) read_model(model_config, settings.model);
   if (class_conditional) settings.model.num_class_embeds = kNumClassEmbeds;
+  // Said, so that the Trainer does not warn of labels that nobody takes.
+  if (!class_conditional && !settings.model.num_class_embeds && !settings.model.class_embed_type)
+    training.class_conditional = false;
   if (!settings.is_idx()) settings.model.in_channels = settings.model.out_channels = 3;
   if (resolution == 0) resolution = settings.is_idx() ? 28 : 64;
   settings.model.sample_size = resolution;

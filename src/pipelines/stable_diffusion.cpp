@@ -145,7 +145,7 @@ int64_t StableDiffusionParts::set_timesteps(int64_t num_inference_steps, const s
   return num_inference_steps;
 }
 
-Tensor StableDiffusionParts::denoise(const Conditioning& conditioning, Tensor latents, int64_t start,
+Tensor StableDiffusionParts::denoise(const PromptConditioning& conditioning, Tensor latents, int64_t start,
                                      int64_t num_inference_steps, const DenoisingOptions& options) {
   StepOptions step_options{.generator = options.generator};
   if (takes_eta(*scheduler)) step_options.eta = options.eta;

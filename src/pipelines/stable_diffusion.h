@@ -33,7 +33,7 @@ struct GuidedPrompt {
 };
 
 /// What the UNet is given besides the latents.
-struct Conditioning {
+struct PromptConditioning {
   bool is_guided;        ///< the UNet runs on two halves, the first of them without the prompt
   int64_t batch_size;    ///< of the latents
   Tensor embeds;         ///< `[batch_size (twice if guided), L, D]`
@@ -78,14 +78,14 @@ struct StableDiffusionParts {
   at::TensorOptions tensor_options() const;
 
   /// The embeddings of prompts, checked against each other.
-  Conditioning condition(const GuidedPrompt& prompt) const;
+  PromptConditioning condition(const GuidedPrompt& prompt) const;
   /// Sets the scheduler's timesteps; of custom ones only one kind may be given.
   /// @return the number of steps
   int64_t set_timesteps(int64_t num_inference_steps, const std::vector<double>& timesteps,
                         const std::vector<double>& sigmas);
   /// Runs the scheduler from the position `start` in its timesteps to their end.
-  Tensor denoise(const Conditioning& conditioning, Tensor latents, int64_t start, int64_t num_inference_steps,
-                 const DenoisingOptions& options);
+  Tensor denoise(const PromptConditioning& conditioning, Tensor latents, int64_t start,
+                 int64_t num_inference_steps, const DenoisingOptions& options);
   ImagePipelineOutput finish(const Tensor& latents, OutputType output_type) const;
 
  private:

@@ -17,10 +17,15 @@ namespace {
 
 constexpr int64_t kLatentChannels = 4;
 
+// Resampling with negative weights goes somewhat beyond [-1, 1]; no image in [-1, 1] goes as far as this.
+constexpr double kLargestOvershoot = 2.0;
+
 /// `[B, C, H, W]` in [-1, 1] with sides that the autoencoder can halve; latents are passed on.
 Tensor preprocessed_image(const Tensor& image, int64_t scale) {
   require<TensorError>(image.defined() && (image.dim() == 3 || image.dim() == 4) && image.is_floating_point(),
-                       "image is {}, expected a floating [B, C, H, W] or [C, H, W]", describe(image));
+                       "image is {}, expected a floating [B, C, H, W] or [C, H, W] in [0, 1]; convert bytes "
+                       "with image.to(torch::kFloat) / 255",
+                       describe(image));
   Tensor images = image.dim() == 3 ? image.unsqueeze(0) : image;
   if (images.size(1) == kLatentChannels) return images;
   const int64_t height = images.size(2) / scale * scale;
@@ -29,7 +34,13 @@ Tensor preprocessed_image(const Tensor& image, int64_t scale) {
                        "image is {}, expected sides of at least {}, the vae's scale", describe(image), scale);
   if (height != images.size(2) || width != images.size(3))
     images = at::upsample_nearest2d(images, at::IntArrayRef({height, width}));
-  if (images.min().item<double>() < 0) {
+  const auto [low, high] = images.aminmax();
+  const auto least = low.item<double>();
+  const auto largest = high.item<double>();
+  require<TensorError>(least >= -kLargestOvershoot && largest <= kLargestOvershoot,
+                       "image has values from {} to {}, expected [0, 1]; divide pixels in [0, 255] by 255",
+                       least, largest);
+  if (least < 0) {
     warn_once(
         "StableDiffusionImg2ImgPipeline: image has values below 0, expected [0, 1]; it is taken to be in "
         "[-1, 1]");
@@ -78,7 +89,7 @@ ImagePipelineOutput StableDiffusionImg2ImgPipeline::operator()(
                        options.strength);
   const at::NoGradGuard no_grad;
   const StableDiffusionEvalGuard eval(*parts_);
-  const Conditioning conditioning = parts_->condition(
+  const PromptConditioning conditioning = parts_->condition(
       {options.prompt, options.negative_prompt, options.prompt_embeds, options.negative_prompt_embeds,
        options.num_images_per_prompt, options.guidance_scale, options.clip_skip});
   const Tensor image = preprocessed_image(options.image, parts_->vae_scale_factor());

@@ -81,7 +81,7 @@ ImagePipelineOutput StableDiffusionPipeline::operator()(const StableDiffusionPip
   const at::NoGradGuard no_grad;
   const StableDiffusionEvalGuard eval(*parts_);
   const auto [height, width] = image_size(*parts_, options);
-  const Conditioning conditioning = parts_->condition(
+  const PromptConditioning conditioning = parts_->condition(
       {options.prompt, options.negative_prompt, options.prompt_embeds, options.negative_prompt_embeds,
        options.num_images_per_prompt, options.guidance_scale, options.clip_skip});
   const int64_t steps = parts_->set_timesteps(options.num_inference_steps, options.timesteps, options.sigmas);

@@ -86,7 +86,7 @@ Tensor StableDiffusionParts::guidance_scale_embedding(double guidance_scale, int
   return embedding.to(tensor_options());
 }
 
-Conditioning StableDiffusionParts::condition(const GuidedPrompt& prompt) const {
+PromptConditioning StableDiffusionParts::condition(const GuidedPrompt& prompt) const {
   check_prompt(prompt);
   const at::TensorOptions options = tensor_options();
   const bool has_guidance_input = unet->config().time_cond_proj_dim.has_value();
@@ -116,7 +116,8 @@ Conditioning StableDiffusionParts::condition(const GuidedPrompt& prompt) const {
                          describe(negative), shape_string(embeds.sizes()));
 
   const int64_t copies = prompt.num_images_per_prompt;
-  Conditioning result{is_guided, num_prompts * copies, embeds.to(options).repeat_interleave(copies, 0), {}};
+  PromptConditioning result{
+      is_guided, num_prompts * copies, embeds.to(options).repeat_interleave(copies, 0), {}};
   // Both in one batch of the UNet, the negative ones first.
   if (is_guided) result.embeds = at::cat({negative.to(options).repeat_interleave(copies, 0), result.embeds});
   if (has_guidance_input)

@@ -12,6 +12,8 @@
 
 #include "core/format.h"
 #include "core/json.h"
+#include "training/forward_process.h"
+#include "training/label_checks.h"
 #include "training/random_state.h"
 #include "training/task_inputs.h"
 
@@ -38,23 +40,13 @@ void save_noise_schedule_picture(const Tensor& signal, const Tensor& noise, cons
   save_line_chart(path, {series("signal", signal), series("noise", noise)}, options);
 }
 
-/// The training timesteps of a flow matching scheduler, sigma T, from T down.
-Tensor flow_timesteps(const Scheduler& scheduler) {
-  const Timesteps timesteps = scheduler.timesteps();
-  require<ConfigError>(
-      timesteps.defined() && timesteps.dim() == 1 && timesteps.size(0) == scheduler.num_train_timesteps(),
-      "{} has prediction_type \"flow_prediction\", but its timesteps are {}; a training takes the {} that a "
-      "new "
-      "FlowMatchEulerDiscreteScheduler has",
-      scheduler.class_name(), describe(timesteps), scheduler.num_train_timesteps());
-  return timesteps.to(at::kCPU, at::kFloat);
-}
-
 }  // namespace
 
 DiffusionTask::DiffusionTask(std::shared_ptr<TrainableModel> model, const Scheduler& scheduler,
                              std::string name)
-    : models_{{std::move(name), std::move(model)}}, scheduler_(scheduler.clone()) {
+    : models_{{std::move(name), std::move(model)}},
+      scheduler_(scheduler.clone()),
+      process_(std::make_shared<const ForwardProcess>(scheduler)) {
   require<ConfigError>(models_[0].model != nullptr, "DiffusionTask: there is no model");
   require_plain_basename(models_[0].name, "the name of a model");
 }
@@ -76,6 +68,8 @@ void DiffusionTask::configure(const TrainingConfig& config) {
   configure_labels(config);
   configure_log_variance(config);
   TrainableModel& model = *models_[0].model;
+  if (process_->has_continuous_timesteps())
+    require_positional_embedding(model, "the timesteps of timestep_type \"continuous\"");
   if (config.cpu_data_parallel > 1) require_no_dropout(model, config.cpu_data_parallel);
   if (config.gradient_checkpointing) model.enable_gradient_checkpointing();
   resolution_ = config.resolution;
@@ -106,10 +100,7 @@ void DiffusionTask::configure_timesteps(const TrainingConfig& config) {
   require<ConfigError>(config.timestep_sampling != TimestepSampling::kLossSecondMoment,
                        "timestep_sampling is \"loss_second_moment\", which learns of discrete timesteps, but "
                        "prediction_type is \"flow_prediction\"");
-  flow_timesteps_ = flow_timesteps(*scheduler_);
-  const Json scheduler_config = parse_json(scheduler_->config_json(), "config_json() of the scheduler");
-  flow_shift_ =
-      scheduler_config.value("use_dynamic_shifting", false) ? 1.0 : scheduler_config.value("shift", 1.0);
+  flow_timesteps_ = process_->flow_timesteps();
 }
 
 /// SD3's scripts: what is drawn is the place of the timestep, from noise to data.
@@ -120,7 +111,8 @@ Tensor DiffusionTask::flow_timesteps_at(const Tensor& drawn) {
   }
   const auto steps = static_cast<double>(scheduler_->num_train_timesteps());
   const Tensor sigma = 1 - drawn / steps;
-  return flow_shift_ * sigma / (1 + (flow_shift_ - 1) * sigma) * steps;
+  const double shift = process_->flow_shift();
+  return shift * sigma / (1 + (shift - 1) * sigma) * steps;
 }
 
 void DiffusionTask::configure_log_variance(const TrainingConfig& config) {
@@ -151,6 +143,17 @@ void DiffusionTask::configure_labels(const TrainingConfig& config) {
   class_conditional_ = config.class_conditional;
   class_dropout_prob_ = config.class_dropout_prob;
   null_label_ = null_label(config, *models_[0].model);
+  label_checks_ = std::make_shared<LabelChecks>(config, *models_[0].model);
+}
+
+void DiffusionTask::check_dataset(const Dataset& dataset) {
+  require<Error>(label_checks_ != nullptr, "DiffusionTask::check_dataset: configure() was not called");
+  label_checks_->check(dataset);
+}
+
+void DiffusionTask::check_batch(const Batch& batch) {
+  require<Error>(label_checks_ != nullptr, "DiffusionTask::check_batch: configure() was not called");
+  label_checks_->check(batch);
 }
 
 void DiffusionTask::begin_step(const StepContext& context) {
@@ -162,9 +165,9 @@ Tensor DiffusionTask::loss(const Batch& batch) {
   require<Error>(objective_.has_value(), "DiffusionTask::loss: configure() was not called");
   const Tensor x0 = encode(batch);
   const Draw drawn = draw(x0);
-  const Tensor noisy = add_noise(x0, drawn.input_noise, drawn.timesteps);
+  const Tensor noisy = process_->add_noise(x0, drawn.input_noise, drawn.timesteps);
   const Tensor prediction = predict_in_parts(
-      *models_[0].model, noisy, drawn.timesteps,
+      *models_[0].model, noisy, process_->model_timesteps(drawn.timesteps),
       drop_labels(conditioning(batch), drawn.is_unconditional, null_label_), cpu_data_parallel_);
   const Tensor losses =
       (*objective_)(prediction, x0, drawn.noise, drawn.timesteps, log_variance(drawn.timesteps));
@@ -183,23 +186,12 @@ Tensor DiffusionTask::validation_loss(const Batch& batch, const Tensor& position
   const auto steps = static_cast<double>(scheduler_->num_train_timesteps());
   Tensor timesteps = (positions * steps).floor().to(at::kLong);
   // Flow matching counts its timesteps from noise to data.
-  if (is_flow()) timesteps = flow_timesteps_.to(at::kCPU).flip(0).index({timesteps});
+  if (is_flow()) timesteps = process_->flow_timesteps().flip(0).index({timesteps});
   timesteps = timesteps.to(x0.device());
   const Tensor noise = at::randn(x0.sizes(), generator, x0.options());
-  const Tensor prediction =
-      models_[0].model->predict(add_noise(x0, noise, timesteps), timesteps, conditioning(batch));
+  const Tensor prediction = models_[0].model->predict(
+      process_->add_noise(x0, noise, timesteps), process_->model_timesteps(timesteps), conditioning(batch));
   return (*objective_)(prediction, x0, noise, timesteps);
-}
-
-Tensor DiffusionTask::add_noise(const Tensor& x0, const Tensor& noise, const Tensor& timesteps) const {
-  if (!is_flow()) return scheduler_->add_noise(x0, noise, timesteps);
-  // x_t = (1 - sigma) x_0 + sigma noise, and the timesteps are sigma T.
-  std::vector<int64_t> per_sample(static_cast<std::size_t>(x0.dim()), 1);
-  per_sample[0] = x0.size(0);
-  const Tensor sigma =
-      (timesteps.to(x0.scalar_type()) / static_cast<double>(scheduler_->num_train_timesteps()))
-          .view(per_sample);
-  return (1 - sigma) * x0 + sigma * noise;
 }
 
 Tensor DiffusionTask::encode(const Batch& batch) { return images_of(batch, resolution_); }
@@ -248,14 +240,8 @@ DiffusionTask::Draw DiffusionTask::draw_samples(at::IntArrayRef shape, const at:
 
 void DiffusionTask::save_extras(const std::string& output_dir) const {
   scheduler_->save_pretrained(join_path(output_dir, "scheduler"));
-  const std::string picture = join_path(output_dir, "noise_schedule.svg");
-  if (is_flow()) {
-    const Tensor sigma = flow_timesteps_.flip(0) / static_cast<double>(scheduler_->num_train_timesteps());
-    save_noise_schedule_picture(1 - sigma, sigma, picture);
-  } else {
-    const Tensor alphas_cumprod = scheduler_->alphas_cumprod();
-    save_noise_schedule_picture(alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt(), picture);
-  }
+  const ForwardProcess::Shares shares = process_->shares();
+  save_noise_schedule_picture(shares.signal, shares.noise, join_path(output_dir, "noise_schedule.svg"));
 
   const std::string config_text = models_[0].model->config_json();
   if (config_text.empty()) return;  // a model that Python does not know

@@ -12,6 +12,7 @@
 
 #include "core/format.h"
 #include "core/json.h"
+#include "training/label_checks.h"
 #include "training/task_inputs.h"
 
 namespace diffusers {
@@ -81,18 +82,6 @@ void refuse_other_objectives(const TrainingConfig& config) {
   require<ConfigError>(config.weighting == LossWeighting::kNone || config.weighting == LossWeighting::kEdm,
                        "weighting is \"{}\", but EDM's training has its own; expected \"none\" or \"edm\"",
                        enum_name(config.weighting));
-}
-
-/// Other embeddings than the sinusoidal one take positive or whole numbers alone.
-void require_positional_embedding(TrainableModel& model) {
-  const std::string text = model.config_json();
-  if (text.empty()) return;
-  const Json config = parse_json(text, "config_json() of the model");
-  const auto type = config.find("time_embedding_type");
-  require<ConfigError>(type == config.end() || *type == "positional",
-                       "time_embedding_type of the model is {}, but EDM's timesteps are log(sigma) / 4, "
-                       "negative and not whole; expected \"positional\"",
-                       type == config.end() ? std::string() : type->dump());
 }
 
 std::shared_ptr<TrainableLogVariance> make_log_variance(const EDMConfig& config, TrainableModel& model) {
@@ -183,15 +172,26 @@ void EDMTask::configure(const TrainingConfig& config) {
       config.sigma_data == TrainingConfig{}.sigma_data || config.sigma_data == config_.sigma_data,
       "sigma_data is {}, but EDMConfig's is {}", config.sigma_data, config_.sigma_data);
   TrainableModel& model = *models_[0].model;
-  require_positional_embedding(model);
+  require_positional_embedding(model, "EDM's timesteps");
   class_conditional_ = config.class_conditional;
   class_dropout_prob_ = config.class_dropout_prob;
   null_label_ = null_label(config, model);
+  label_checks_ = std::make_shared<LabelChecks>(config, model);
   if (config.cpu_data_parallel > 1) require_no_dropout(model, config.cpu_data_parallel);
   if (config.gradient_checkpointing) model.enable_gradient_checkpointing();
   resolution_ = config.resolution;
   cpu_data_parallel_ = config.cpu_data_parallel;
   is_configured_ = true;
+}
+
+void EDMTask::check_dataset(const Dataset& dataset) {
+  require<Error>(label_checks_ != nullptr, "EDMTask::check_dataset: configure() was not called");
+  label_checks_->check(dataset);
+}
+
+void EDMTask::check_batch(const Batch& batch) {
+  require<Error>(label_checks_ != nullptr, "EDMTask::check_batch: configure() was not called");
+  label_checks_->check(batch);
 }
 
 void EDMTask::begin_step(const StepContext& context) {

@@ -11,6 +11,7 @@
 #include <ATen/ATen.h>
 
 #include "core/format.h"
+#include "training/forward_process.h"
 #include "training/snr_weights.h"
 
 namespace diffusers {
@@ -89,7 +90,7 @@ Tensor DiffusionObjective::Table::at(const Tensor& timesteps) const {
 }
 
 DiffusionObjective::DiffusionObjective(const Scheduler& scheduler, const DiffusionLossOptions& options)
-    : scheduler_(scheduler.clone()), options_(options) {
+    : scheduler_(scheduler.clone()), schedule_(variance_preserving_schedule(scheduler)), options_(options) {
   const std::string name = scheduler.prediction_type_name();
   prediction_type_ = enum_from_name<PredictionType>(name, "prediction_type");
   require<ConfigError>(prediction_type_ != PredictionType::kOriginalSample,
@@ -163,7 +164,8 @@ Tensor DiffusionObjective::target(const Tensor& x0, const Tensor& noise, const T
     case PredictionType::kSample:
       return x0;
     case PredictionType::kVPrediction:
-      return scheduler_->get_velocity(x0, noise, timesteps);
+      return schedule_ ? schedule_->get_velocity(x0, noise, timesteps)
+                       : scheduler_->get_velocity(x0, noise, timesteps);
     case PredictionType::kFlowPrediction:
       return noise - x0;
     case PredictionType::kOriginalSample:
@@ -199,7 +201,8 @@ Tensor DiffusionObjective::variational_loss(const Tensor& model_output, const Te
                                             const Tensor& timesteps) const {
   const std::vector<Tensor> halves = model_output.chunk(2, 1);
   const Tensor mean_held_fixed = at::cat({halves[0].detach(), halves[1]}, 1);
-  const Tensor x_t = scheduler_->add_noise(x0, noise, timesteps);
+  const Tensor x_t =
+      schedule_ ? schedule_->add_noise(x0, noise, timesteps) : scheduler_->add_noise(x0, noise, timesteps);
   const double weight =
       options_.vlb_weight.value_or(static_cast<double>(scheduler_->num_train_timesteps()) / 1000);
   return weight * bound_->term(mean_held_fixed, x0, x_t, timesteps);

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include <diffusers/models/layers.h>
 #include <diffusers/training/parameter_groups.h>
 
 #include <torch/nn/modules/embedding.h>
@@ -58,10 +59,12 @@ int64_t set_requires_grad(torch::nn::Module& module, const std::vector<std::stri
 
 void add_no_decay_names(const torch::nn::Module& module, const std::string& prefix,
                         std::vector<std::string>& names) {
-  const bool is_table =
-      module.as<torch::nn::EmbeddingImpl>() != nullptr || module.as<torch::nn::EmbeddingBagImpl>() != nullptr;
+  const bool is_table = module.as<torch::nn::EmbeddingImpl>() != nullptr ||
+                        module.as<torch::nn::EmbeddingBagImpl>() != nullptr ||
+                        module.as<layers::EmbeddingImpl>() != nullptr;
   for (const auto& parameter : module.named_parameters(/*recurse=*/false))
-    if (is_table || parameter.key() == "bias" || parameter.value().dim() <= 1)
+    if (is_table || parameter.key() == "bias" || parameter.key() == "positional_embedding" ||
+        parameter.value().dim() <= 1)
       names.push_back(prefix + parameter.key());
   for (const auto& child : module.named_children())
     add_no_decay_names(*child.value(), prefix + child.key() + ".", names);

@@ -24,6 +24,17 @@ void require_no_dropout(TrainableModel& model, int64_t cpu_data_parallel) {
                        cpu_data_parallel, dropout);
 }
 
+void require_positional_embedding(const TrainableModel& model, std::string_view timesteps) {
+  const std::string text = model.config_json();
+  if (text.empty()) return;
+  const Json config = parse_json(text, "config_json() of the model");
+  const auto type = config.find("time_embedding_type");
+  require<ConfigError>(type == config.end() || *type == "positional",
+                       "time_embedding_type of the model is {}, but {} are log(sigma) / 4, negative and not "
+                       "whole; expected \"positional\"",
+                       type == config.end() ? std::string() : type->dump(), timesteps);
+}
+
 const Tensor& images_of(const Batch& batch, const std::optional<int64_t>& resolution) {
   const Tensor& images = batch.images;
   require<TensorError>(images.defined() && images.dim() == 4 && at::isFloatingType(images.scalar_type()),

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string_view>
 
 #include <diffusers/core/tensor.h>
 #include <diffusers/data/dataset.h>
@@ -14,6 +15,11 @@ namespace diffusers {
 
 /// @throws ConfigError if the model draws random numbers, which threads draw in another order each time
 void require_no_dropout(TrainableModel& model, int64_t cpu_data_parallel);
+
+/// @param timesteps whose they are, for the message. They are log(sigma) / 4: other embeddings than the
+/// sinusoidal one take positive or whole numbers only
+/// @throws ConfigError unless the model's time_embedding_type is "positional", or it has no config
+void require_positional_embedding(const TrainableModel& model, std::string_view timesteps);
 
 /// @return the images of a batch, `[B, C, H, W]`
 /// @throws TensorError if they are anything else, ConfigError if they are not of `resolution`

@@ -39,6 +39,11 @@ bool config_has_class_embedding(const std::string& config_json) {
   return is_given("class_embed_type") || is_given("num_class_embeds");
 }
 
+bool config_mentions_class_embedding(const std::string& config_json) {
+  const Json config = parse_json(config_json, "config_json() of the model");
+  return config.contains("class_embed_type") || config.contains("num_class_embeds");
+}
+
 void save_module(const torch::nn::Module& module, const std::string& folder) {
   write_model(state_of(module), plain_config(module), folder, "diffusion_pytorch_model");
 }

@@ -126,6 +126,8 @@ TrainingRun::TrainingRun(Trainer& trainer, const Dataset& dataset, const Dataset
   require<ConfigError>(config_.cpu_data_parallel == 1 || device_.is_cpu(),
                        "cpu_data_parallel is {}, but the model lies on {}", config_.cpu_data_parallel,
                        device_.str());
+  task_.check_dataset(dataset);
+  if (validation_ != nullptr) task_.check_dataset(*validation_);
   const int64_t batches = (dataset_size_ + config_.train_batch_size - 1) / config_.train_batch_size;
   steps_per_epoch_ =
       (batches + config_.gradient_accumulation_steps - 1) / config_.gradient_accumulation_steps;
@@ -261,6 +263,9 @@ TrainingRun::Group TrainingRun::next_group() {
     if (!batch) break;
     require<TensorError>(batch->images.defined() && batch->images.dim() > 0,
                          "the data set gives a batch without images");
+    require_floating_images(batch->images);
+    task_.check_batch(*batch);
+    check_values(*batch);
     group.samples += batch->images.size(0);
     group.batches.push_back(std::move(*batch));
     epoch_ = loader_->epoch();
@@ -269,7 +274,17 @@ TrainingRun::Group TrainingRun::next_group() {
   return group;
 }
 
+/// On the first batch, and as often as the first epoch is logged: a device is never asked for it later.
+void TrainingRun::check_values(const Batch& batch) {
+  const bool is_logged = epoch_ == 0 && (global_step_ + 1) % config_.logging_steps == 0;
+  if (has_seen_data_ && !(is_logged && batch.images.is_cpu())) return;
+  has_seen_data_ = true;
+  if (const std::string warning = image_range_.look(batch.images); !warning.empty())
+    log_message(LogLevel::kWarning, warning);
+}
+
 Batch TrainingRun::to_device(const Batch& batch) const {
+  require_floating_images(batch.images);
   Batch moved = batch;
   moved.images = batch.images.to(device_, dtype_, /*non_blocking=*/true);
   if (batch.class_labels.defined())

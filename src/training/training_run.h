@@ -19,6 +19,7 @@
 #include "core/json.h"
 #include "training/checkpoint.h"
 #include "training/checkpoint_writer.h"
+#include "training/image_checks.h"
 #include "training/random_state.h"
 #include "training/stop_signals.h"
 
@@ -54,6 +55,7 @@ class TrainingRun {
   void open_loader();
   void train_step();
   Group next_group();
+  void check_values(const Batch& batch);
   Batch to_device(const Batch& batch) const;
   Tensor backward(const Group& group);
   void update_weights(const Tensor& loss);
@@ -114,6 +116,9 @@ class TrainingRun {
   std::optional<GradScaler> scaler_;
   DeviceCounters counters_;
   std::vector<PowerAverage> power_averages_;  // of each model; empty if none are kept
+
+  ImageRangeCheck image_range_;
+  bool has_seen_data_ = false;
 
   // The last step, as it was before: what a step that was not finite is computed from once more.
   Group group_;

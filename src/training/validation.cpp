@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include "core/format.h"
+#include "data/batch_checks.h"
 #include "training/autocast.h"
 #include "training/training_run.h"
 
@@ -37,7 +38,10 @@ void TrainingRun::validate() {
     const int64_t end = std::min(count, first + config_.train_batch_size);
     indices.clear();
     for (int64_t i = first; i < end; ++i) indices.push_back(i);
-    const Batch batch = to_device(validation_->get_batch(indices));
+    const Batch on_host = validation_->get_batch(indices);
+    require_sample_count(on_host, end - first);
+    task_.check_batch(on_host);
+    const Batch batch = to_device(on_host);
     const Autocast autocast(device_.type(), config_.mixed_precision);
     const Tensor loss = task_.validation_loss(batch, positions.slice(0, first, end), generator);
     require<TensorError>(loss.defined() && loss.dim() == 1 && loss.size(0) == end - first,

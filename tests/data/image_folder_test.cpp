@@ -47,6 +47,7 @@ TEST(ImageFolder, SubFoldersAreClasses) {
   const ImageFolder data(folder.path(), {.resolution = 8});
   EXPECT_EQ(data.size(), 3);
   EXPECT_EQ(data.classes(), (std::vector<std::string>{"cat", "dog"}));
+  EXPECT_EQ(data.class_count(), 2);
   const Batch batch = data.get_batch(std::vector<int64_t>{2, 0, 1});
   expect_equal(batch.class_labels, at::tensor({1, 0, 1}, at::kLong), "labels");
   const Tensor levels = at::tensor({1.0, -0.6, -1.0}).view({3, 1, 1, 1});
@@ -64,6 +65,7 @@ TEST(ImageFolder, WithoutSubFoldersThereAreNoLabels) {
   EXPECT_EQ(describe(batch.images), "float32 [" + std::to_string(count) + ", 1, 10, 10] on cpu");
   EXPECT_FALSE(batch.class_labels.defined());
   EXPECT_TRUE(data.classes().empty());
+  EXPECT_EQ(data.class_count(), 0);
   EXPECT_EQ(ImageFolder(test::golden_path("io/images"), {.max_samples = 3}).size(), 3);
 }
 

@@ -1,6 +1,12 @@
+#include <set>
 #include <string>
 #include <vector>
 
+#include <diffusers/models/layers.h>
+#include <diffusers/models/unet_2d.h>
+#include <diffusers/models/unet_2d_condition.h>
+#include <diffusers/models/vq_model.h>
+#include <diffusers/text/clip_text_model.h>
 #include <diffusers/training/parameter_groups.h>
 
 #include <ATen/ATen.h>
@@ -65,6 +71,72 @@ TEST(NoDecay, IsForBiasesNormsAndEmbeddings) {
                                       "down.conv_out.bias", "norm.weight", "norm.bias"}));
   // Every name is one of a parameter.
   for (const std::string& name : no_decay_names(*net)) EXPECT_TRUE(net->named_parameters().contains(name));
+}
+
+/// Every parameter of a library model either multiplies its input (weights of linear layers and convolutions,
+/// which decay) or does not (everything else, which must not).
+void expect_only_products_decay(const torch::nn::Module& model, const std::string& label) {
+  const std::vector<std::string> names = no_decay_names(model);
+  const std::set<std::string> without_decay(names.begin(), names.end());
+  std::size_t seen = 0;
+  for (const auto& module : model.named_modules("", /*include_self=*/true)) {
+    const bool multiplies = module.value()->as<layers::LinearImpl>() != nullptr ||
+                            module.value()->as<layers::Conv2dImpl>() != nullptr ||
+                            module.value()->as<torch::nn::LinearImpl>() != nullptr;
+    for (const auto& parameter : module.value()->named_parameters(/*recurse=*/false)) {
+      const std::string name = module.key().empty() ? parameter.key() : module.key() + "." + parameter.key();
+      EXPECT_EQ(without_decay.contains(name), !(multiplies && parameter.key() == "weight"))
+          << label << ": " << name << " " << describe(parameter.value());
+      ++seen;
+    }
+  }
+  EXPECT_EQ(seen, model.named_parameters().size()) << label;
+}
+
+TEST(NoDecay, CoversEveryLayerOfTheLibrary) {
+  const std::vector<std::string> down{"DownBlock2D", "AttnDownBlock2D"};
+  const std::vector<std::string> up{"AttnUpBlock2D", "UpBlock2D"};
+  UNet2DModel classes({.sample_size = 8,
+                       .down_block_types = down,
+                       .up_block_types = up,
+                       .block_out_channels = {8, 8},
+                       .layers_per_block = 1,
+                       .attention_head_dim = 4,
+                       .norm_num_groups = 2,
+                       .num_class_embeds = 5});
+  EXPECT_TRUE(classes->named_parameters().contains("class_embedding.weight"));
+  expect_only_products_decay(*classes, "UNet2DModel with classes");
+  expect_only_products_decay(*UNet2DModel({.sample_size = 8,
+                                           .time_embedding_type = "learned",
+                                           .down_block_types = down,
+                                           .up_block_types = up,
+                                           .block_out_channels = {8, 8},
+                                           .layers_per_block = 1,
+                                           .attention_head_dim = 4,
+                                           .norm_num_groups = 2,
+                                           .num_train_timesteps = 20}),
+                             "UNet2DModel with learned timesteps");
+  UNet2DConditionModel pooled({.sample_size = 8,
+                               .down_block_types = {"CrossAttnDownBlock2D", "DownBlock2D"},
+                               .up_block_types = {"UpBlock2D", "CrossAttnUpBlock2D"},
+                               .block_out_channels = {8, 8},
+                               .layers_per_block = 1,
+                               .norm_num_groups = 2,
+                               .cross_attention_dim = 8,
+                               .attention_head_dim = 2,
+                               .addition_embed_type = "text",
+                               .addition_embed_type_num_heads = 2});
+  EXPECT_TRUE(pooled->named_parameters().contains("add_embedding.pool.positional_embedding"));
+  expect_only_products_decay(*pooled, "UNet2DConditionModel with text pooling");
+  CLIPTextModel text({.vocab_size = 20,
+                      .hidden_size = 8,
+                      .intermediate_size = 8,
+                      .num_hidden_layers = 1,
+                      .num_attention_heads = 2,
+                      .max_position_embeddings = 7});
+  expect_only_products_decay(*text, "CLIPTextModel");
+  expect_only_products_decay(
+      *VQModel({.block_out_channels = {8}, .num_vq_embeddings = 6, .norm_num_groups = 2}), "VQModel");
 }
 
 TEST(MakeParameterGroups, LetsLaterRulesOverrideEachOption) {

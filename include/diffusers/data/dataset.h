@@ -18,6 +18,9 @@ class Dataset {
  public:
   virtual ~Dataset() = default;
   virtual int64_t size() const = 0;
+  /// Number of classes: labels are 0 to class_count() - 1. 0: there are no labels, or the number is not
+  /// known.
+  virtual int64_t class_count() const { return 0; }
   /// Reads the examples at `indices`, each in [0, size()), in that order.
   /// @param augmentation_seed what random augmentation of this epoch draws from, together with the index; the
   /// same seed

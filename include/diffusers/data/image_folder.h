@@ -29,6 +29,7 @@ class ImageFolder : public Dataset {
   explicit ImageFolder(const std::string& path, const ImageFolderOptions& options = {});
 
   int64_t size() const override { return static_cast<int64_t>(files_.size()); }
+  int64_t class_count() const override { return static_cast<int64_t>(classes_.size()); }
   /// images `[B, channels, resolution, resolution]` float32 in [-1, 1]; class_labels `[B]` int64, undefined
   /// without sub-folders. The crop and the flip of an example are drawn from (augmentation_seed, its index).
   /// @throws FileError naming a file that cannot be read

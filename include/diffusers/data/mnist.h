@@ -42,6 +42,7 @@ class MnistDataset : public Dataset {
   int64_t resolution() const { return images_.size(2); }
   /// The largest label of the split and 1, at least 10: 10 for MNIST, 47 for EMNIST's balanced set.
   int64_t num_classes() const { return num_classes_; }
+  int64_t class_count() const override { return num_classes(); }
   /// All images, uint8 `[N, 1, resolution, resolution]`.
   const Tensor& images() const { return images_; }
   /// All labels, int64 `[N]`.

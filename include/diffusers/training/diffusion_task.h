@@ -16,6 +16,9 @@
 
 namespace diffusers {
 
+class ForwardProcess;
+class LabelChecks;
+
 /// Trains a denoiser: images -> noise and a timestep for each sample -> `add_noise` -> model -> objective.
 class DiffusionTask : public Task {
  public:
@@ -29,11 +32,17 @@ class DiffusionTask : public Task {
     Tensor is_unconditional = {};  ///< `[B]` bool, whose label is dropped; undefined: nobody's
   };
 
+  /// The model gets the input that sampling with the scheduler gives it at the same timestep: for the
+  /// schedulers that scale it (Euler, LMS, Heun, KDPM2, DPMSolverSDE, ...) the scaled one. Only the
+  /// scheduler's config matters; `set_timesteps` changes nothing.
   /// @param name the folder of the model in output_dir
+  /// @throws ConfigError naming the scheduler's class and the reason, if it cannot be trained with
   DiffusionTask(std::shared_ptr<TrainableModel> model, const Scheduler& scheduler, std::string name = "unet");
 
   const std::vector<TrainedModel>& models() const override { return models_; }
   void configure(const TrainingConfig& config) override;
+  void check_dataset(const Dataset& dataset) override;
+  void check_batch(const Batch& batch) override;
   void begin_step(const StepContext& context) override;
   Tensor loss(const Batch& batch) override;
   Tensor validation_loss(const Batch& batch, const Tensor& positions, const Generator& generator) override;
@@ -54,23 +63,23 @@ class DiffusionTask : public Task {
   void configure_log_variance(const TrainingConfig& config);
   Tensor log_variance(const Tensor& timesteps) const;
   void configure_labels(const TrainingConfig& config);
-  Tensor add_noise(const Tensor& x0, const Tensor& noise, const Tensor& timesteps) const;
   Draw draw_samples(at::IntArrayRef shape, const at::TensorOptions& options);
   Tensor flow_timesteps_at(const Tensor& drawn);
 
   std::vector<TrainedModel> models_;
   std::shared_ptr<const Scheduler> scheduler_;
+  std::shared_ptr<const ForwardProcess> process_;
   std::optional<DiffusionObjective> objective_;
   std::optional<TimestepSampler> sampler_;
   std::shared_ptr<TrainableLogVariance> log_variance_;  // null: none
   bool takes_fractions_ = false;                        // of T instead of timesteps
   Tensor flow_timesteps_;                               // of flow matching: where the last draw was
-  double flow_shift_ = 1.0;                             // of sigmas that are drawn continuously
   std::optional<int64_t> resolution_;
   std::optional<bool> class_conditional_;
   int64_t cpu_data_parallel_ = 1;
   double class_dropout_prob_ = 0.0;
   int64_t null_label_ = 0;  // what a dropped label becomes
+  std::shared_ptr<LabelChecks> label_checks_;
   PyramidNoiseOptions pyramid_noise_;
   double noise_offset_ = 0.0;
   double input_perturbation_ = 0.0;

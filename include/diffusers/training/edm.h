@@ -15,6 +15,8 @@
 
 namespace diffusers {
 
+class LabelChecks;
+
 /// EDM's training (Karras et al. 2022, arXiv 2206.00364, table 1), with its defaults.
 struct EDMConfig {
   double sigma_data = 0.5;  ///< the standard deviation of the data
@@ -88,6 +90,8 @@ class EDMTask : public Task {
   /// @throws ConfigError for a flag that EDM has no place for: those of discrete timesteps, of other losses
   /// and other noise; also for a model whose time embedding does not take c_noise
   void configure(const TrainingConfig& config) override;
+  void check_dataset(const Dataset& dataset) override;
+  void check_batch(const Batch& batch) override;
   void begin_step(const StepContext& context) override;
   Tensor loss(const Batch& batch) override;
   /// At sigma = exp(p_mean + p_std Phi^-1(position)), as often as a training draws less: a position is a
@@ -123,6 +127,7 @@ class EDMTask : public Task {
   int64_t cpu_data_parallel_ = 1;
   double class_dropout_prob_ = 0.0;
   int64_t null_label_ = 0;  // what a dropped label becomes
+  std::shared_ptr<LabelChecks> label_checks_;
 
   StepContext context_;
   Draw step_draw_;  // of all samples of the step

@@ -8,6 +8,7 @@
 #include <diffusers/core/random.h>
 #include <diffusers/core/tensor.h>
 #include <diffusers/schedulers/enums.h>
+#include <diffusers/schedulers/noise_schedule.h>
 #include <diffusers/schedulers/scheduler.h>
 #include <diffusers/training/loss_options.h>
 #include <diffusers/training/variational_bound.h>
@@ -29,7 +30,8 @@ class DiffusionObjective {
   /// there
   explicit DiffusionObjective(const Scheduler& scheduler, const DiffusionLossOptions& options = {});
 
-  /// epsilon: the noise; sample: x_0; v_prediction: `scheduler.get_velocity`; flow_prediction: noise - x_0.
+  /// epsilon: the noise; sample: x_0; v_prediction: sqrt(abar_t) noise - sqrt(1 - abar_t) x_0;
+  /// flow_prediction: noise - x_0.
   Tensor target(const Tensor& x0, const Tensor& noise, const Tensor& timesteps) const;
   /// What the squared error of the prediction weighs at each timestep, float64 `[B]`, without the variational
   /// bound.
@@ -65,6 +67,7 @@ class DiffusionObjective {
   Tensor weight_of_squared_error(const Tensor& timesteps) const;
 
   std::shared_ptr<const Scheduler> scheduler_;
+  std::optional<NoiseSchedule> schedule_;  // none: the scheduler noises by itself
   DiffusionLossOptions options_;
   PredictionType prediction_type_ = PredictionType::kEpsilon;
   std::optional<VariationalBound> bound_;

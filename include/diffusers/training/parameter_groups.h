@@ -37,7 +37,8 @@ std::vector<ParameterGroup> make_parameter_groups(const TensorMap& named_paramet
                                                   const std::vector<ParameterRule>& rules);
 
 /// The names of what weight decay should leave alone: parameters of one dimension or none (biases, scales and
-/// shifts of norms), names that end in ".bias", and the tables of torch::nn::Embedding.
+/// shifts of norms), names that end in ".bias", the tables of embeddings (class labels, tokens, positions,
+/// codebooks; `torch::nn::Embedding` and this library's) and parameters named "positional_embedding".
 std::vector<std::string> no_decay_names(const torch::nn::Module& module);
 
 /// `no_decay_names` with a weight decay of 0; without patterns, and without effect, if there are none.

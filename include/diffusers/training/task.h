@@ -32,7 +32,8 @@ struct StepContext {
 };
 
 /// What is trained, and what on: the part of a training that the loop does not know. The Trainer calls
-/// `configure` once, and then for each step `begin_step`, and `loss` for each batch of the step.
+/// `configure` once, `check_dataset` for each data set of a training, and then for each step `check_batch`
+/// for each batch, `begin_step`, and `loss` for each batch of the step.
 class Task {
  public:
   virtual ~Task() = default;
@@ -41,6 +42,13 @@ class Task {
   virtual const std::vector<TrainedModel>& models() const = 0;
   /// Takes what concerns it from the flags. @throws ConfigError for a flag that it cannot serve
   virtual void configure(const TrainingConfig& config) = 0;
+  /// Checks a data set before the first step. The default accepts any.
+  /// @throws ConfigError naming the field and both values, if the models cannot be trained on it
+  virtual void check_dataset(const Dataset& /*dataset*/) {}
+  /// Checks a batch as the data set gave it, before it is copied to the models' device. Called for every
+  /// batch; reads values on the CPU only. The default accepts any.
+  /// @throws TensorError or ConfigError naming the field, what was expected and what was found
+  virtual void check_batch(const Batch& /*batch*/) {}
   virtual void begin_step(const StepContext& context) = 0;
   /// The loss of each sample, `[B]`, with its graph. What the Trainer minimises is the mean over the step's
   /// samples.

@@ -57,6 +57,8 @@ namespace training_detail {
 
 /// True if `config.json` says that the model has class embeddings.
 bool config_has_class_embedding(const std::string& config_json);
+/// True if `config.json` has a field for class embeddings, whatever its value.
+bool config_mentions_class_embedding(const std::string& config_json);
 /// Parameters and buffers, and an empty config, for models that cannot save themselves.
 void save_module(const torch::nn::Module& module, const std::string& folder);
 /// Writes later what `save_module` writes now.
@@ -78,9 +80,10 @@ Tensor prediction_of(Output&& output) {
 
 }  // namespace training_detail
 
-/// A pointer or holder of a torch::nn::Module with `forward(sample, timesteps)`, and optionally
-/// `forward(sample, timesteps, {.class_labels = ...})`. It returns a tensor, or a struct with a tensor
-/// `sample`.
+/// A pointer or holder of a torch::nn::Module with `forward(sample, timesteps)`. It returns a tensor, or a
+/// struct with a tensor `sample`. To receive class labels, `forward` takes a third argument: a struct,
+/// `forward(sample, timesteps, {.class_labels = ...})`, or a tensor,
+/// `forward(sample, timesteps, const Tensor& class_labels = {})`.
 template <class Model>
 concept DenoisingModel = requires(Model model, const Tensor& tensor) {
   { *model.operator->() } -> std::convertible_to<torch::nn::Module&>;
@@ -94,10 +97,13 @@ class ModelAdapter : public TrainableModel {
   explicit ModelAdapter(Model model) : model_(std::move(model)) {}
 
   Tensor predict(const Tensor& sample, const Tensor& timesteps, const Conditioning& conditioning) override {
-    if constexpr (kForwardTakesLabels) {
+    if constexpr (kForwardTakesLabelStruct) {
       if (conditioning.class_labels.defined())
         return training_detail::prediction_of(
             model_->forward(sample, timesteps, {.class_labels = conditioning.class_labels}));
+    } else if constexpr (kForwardTakesLabelTensor) {
+      if (conditioning.class_labels.defined())
+        return training_detail::prediction_of(model_->forward(sample, timesteps, conditioning.class_labels));
     }
     if (conditioning.class_labels.defined())
       throw ConfigError("class_conditional is true, but the model takes no labels");
@@ -107,9 +113,14 @@ class ModelAdapter : public TrainableModel {
   torch::nn::Module& module() override { return *model_.operator->(); }
 
   bool takes_class_labels() const override {
-    if constexpr (kForwardTakesLabels) {
+    if constexpr (kForwardTakesLabelStruct) {
       const std::string config = config_json();
       return config.empty() || training_detail::config_has_class_embedding(config);
+    } else if constexpr (kForwardTakesLabelTensor) {
+      // A model of the user's need not have a config field for what its forward takes.
+      const std::string config = config_json();
+      return config.empty() || !training_detail::config_mentions_class_embedding(config) ||
+             training_detail::config_has_class_embedding(config);
     } else {
       return false;
     }
@@ -154,8 +165,11 @@ class ModelAdapter : public TrainableModel {
   }
 
  private:
-  static constexpr bool kForwardTakesLabels = requires(Model model, const Tensor& tensor) {
+  static constexpr bool kForwardTakesLabelStruct = requires(Model model, const Tensor& tensor) {
     model->forward(tensor, tensor, {.class_labels = tensor});
+  };
+  static constexpr bool kForwardTakesLabelTensor = requires(Model model, const Tensor& tensor) {
+    model->forward(tensor, tensor, tensor);
   };
 
   Model model_;
