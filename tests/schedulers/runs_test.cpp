@@ -173,16 +173,19 @@ TEST(PNDMScheduler, ARunFromTheMiddleEndsWithItsTimesteps) {
 // Square roots and quotients.
 
 TEST(EulerAncestralDiscreteScheduler, StepsOverManyNoiseLevelsAreFinite) {
-  for (int64_t n = 1; n <= 20; ++n) {
-    SCOPED_TRACE(n);
-    EulerAncestralDiscreteScheduler euler({.beta_schedule = BetaSchedule::kSquaredcosCapV2});
-    euler.set_timesteps(n);
-    EXPECT_TRUE(all_finite(whole_run(euler, Passed::kElement)));
-    KDPM2AncestralDiscreteScheduler kdpm2({.beta_schedule = BetaSchedule::kSquaredcosCapV2});
-    kdpm2.set_timesteps(n);
-    EXPECT_TRUE(all_finite(kdpm2.timesteps()));
-    EXPECT_TRUE(all_finite(whole_run(kdpm2, Passed::kElement)));
-  }
+  for (const auto spacing : {TimestepSpacing::kLinspace, TimestepSpacing::kTrailing})
+    for (int64_t n = 1; n <= 20; ++n) {
+      SCOPED_TRACE(n);
+      EulerAncestralDiscreteScheduler euler(
+          {.beta_schedule = BetaSchedule::kSquaredcosCapV2, .timestep_spacing = spacing});
+      euler.set_timesteps(n);
+      EXPECT_TRUE(all_finite(whole_run(euler, Passed::kElement)));
+      KDPM2AncestralDiscreteScheduler kdpm2(
+          {.beta_schedule = BetaSchedule::kSquaredcosCapV2, .timestep_spacing = spacing});
+      kdpm2.set_timesteps(n);
+      EXPECT_TRUE(all_finite(kdpm2.timesteps()));
+      EXPECT_TRUE(all_finite(whole_run(kdpm2, Passed::kElement)));
+    }
 }
 
 TEST(SchedulerRun, NoNoiseIsAddedOnTheWayToAHigherLevel) {
@@ -202,21 +205,24 @@ TEST(SchedulerRun, NoNoiseIsAddedOnTheWayToAHigherLevel) {
 }
 
 TEST(DDIMScheduler, FullNoiseFromZeroTerminalSnrIsFinite) {
-  for (int64_t n = 1; n <= 50; ++n) {
-    SCOPED_TRACE(n);
-    DDIMScheduler scheduler({.clip_sample = false,
-                             .prediction_type = PredictionType::kVPrediction,
-                             .timestep_spacing = TimestepSpacing::kTrailing,
-                             .rescale_betas_zero_snr = true});
-    scheduler.set_timesteps(n);
-    Tensor x = seeded(0, {1, 2, 2, 2});
-    for (const auto t : scheduler.timesteps())
-      x = scheduler.step(0.5 * x, t, x, {.eta = 1.0, .generator = make_generator(1)}).prev_sample;
-    EXPECT_TRUE(all_finite(x));
-    RePaintScheduler repaint({.eta = 1.0});
-    repaint.set_timesteps(n, 10, 1);
-    EXPECT_TRUE(all_finite(whole_run(repaint, Passed::kElement)));
-  }
+  for (const auto& betas :
+       {Json{{"beta_schedule", "linear"}},
+        Json{{"beta_schedule", "scaled_linear"}, {"beta_start", 0.00085}, {"beta_end", 0.012}},
+        Json{{"beta_schedule", "squaredcos_cap_v2"}}, Json{{"beta_schedule", "laplace"}}})
+    for (int64_t n = 1; n <= 50; ++n) {
+      SCOPED_TRACE(betas.dump() + " n = " + std::to_string(n));
+      Json config{{"clip_sample", false},
+                  {"prediction_type", "v_prediction"},
+                  {"timestep_spacing", "trailing"},
+                  {"rescale_betas_zero_snr", true}};
+      config.update(betas);
+      const auto scheduler = made("DDIMScheduler", config);
+      scheduler->set_timesteps(n);
+      Tensor x = seeded(0, {1, 2, 2, 2});
+      for (const auto t : scheduler->timesteps())
+        x = scheduler->step(0.5 * x, t, x, {.eta = 1.0, .generator = make_generator(1)}).prev_sample;
+      EXPECT_TRUE(all_finite(x));
+    }
 }
 
 TEST(DDIMScheduler, MoreNoiseThanThereIsIsRefused) {
