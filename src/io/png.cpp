@@ -9,12 +9,16 @@
 #include "core/format.h"
 #include "io/exif.h"
 #include "io/image_codec.h"
+#include "io/posix_file.h"
 
 namespace diffusers {
 namespace {
 
 /// deflate cannot shrink data further than 1032 to 1; a header that promises more pixels than that is a lie.
 constexpr int64_t kDeflateLimit = 1032;
+
+/// So much a chunk may unpack to, whatever the size of the file.
+constexpr png_alloc_size_t kSmallChunk = 8'000'000;
 
 struct PngSource {
   std::string_view bytes;
@@ -70,6 +74,7 @@ void read_png_steps(png_structp png, png_infop info, PngReading& reading) {
   const auto file_size = static_cast<long long>(reading.source.bytes.size());
   png_set_read_fn(png, &reading.source, read_png_bytes);
   png_set_user_limits(png, 0x7fffffff, 0x7fffffff);
+  png_set_chunk_malloc_max(png, std::max<png_alloc_size_t>(reading.source.bytes.size(), kSmallChunk));
   png_read_info(png, info);
 
   image.width = png_get_image_width(png, info);
@@ -101,6 +106,23 @@ void read_png_steps(png_structp png, png_infop info, PngReading& reading) {
   png_bytep exif = nullptr;
   if (png_get_eXIf_1(png, info, &exif_size, &exif) != 0)
     image.orientation = exif_orientation({reinterpret_cast<const char*>(exif), exif_size});
+}
+
+/// libpng allocates what the length of a chunk promises before it reads the chunk: a length that the file
+/// cannot hold is refused before.
+void check_chunk_lengths(std::string_view bytes, std::string_view where) {
+  constexpr std::size_t kSignature = 8;
+  constexpr std::size_t kAround = 12;  // length, name and checksum
+  for (std::size_t at = kSignature; at + kAround <= bytes.size();) {
+    std::size_t length = 0;
+    for (std::size_t i = 0; i < 4; ++i) length = length << 8 | static_cast<unsigned char>(bytes[at + i]);
+    const std::string_view name = bytes.substr(at + 4, 4);
+    require<FileError>(length <= bytes.size() - at - kAround,
+                       "{}: not a readable PNG image: the file ends early, in chunk {} of {} bytes", where,
+                       escaped(name), length);
+    if (name == "IEND") return;
+    at += kAround + length;
+  }
 }
 
 struct PngWriting {
@@ -137,6 +159,7 @@ __attribute__((noinline)) bool run_png(png_structp png, png_infop info, Work& wo
 }  // namespace
 
 RawImage decode_png(std::string_view bytes, std::string_view where) {
+  check_chunk_lengths(bytes, where);
   PngError error;
   PngReading reading{{bytes}, {}, {}};
   png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &error, on_png_error, on_png_warning);

@@ -61,6 +61,8 @@ def some_png():
         yield f"exif_{orientation}", png(GRAY, 8, before=chunk(b"eXIf", exif(orientation)))
     yield "exif_big_endian", png(GRAY, 8, before=chunk(b"eXIf", exif(8, b"MM")))
     yield "exif_short", png(GRAY, 8, before=chunk(b"eXIf", exif(6)[:11]))
+    exif_chunk = chunk(b"eXIf", exif(1))
+    yield "exif_large", png(GRAY, 8, before=exif_chunk).replace(exif_chunk, struct.pack(">I", 0x58000000) + exif_chunk[4:])
     yield "unknown_chunks", png(GRAY, 8, before=chunk(b"abCd", b"x"), between=chunk(b"tIME", bytes(7)))
     yield "critical_chunk", png(GRAY, 8, before=chunk(b"ABCD", b"x"))
     yield "wrong_crc", png(GRAY, 8, before=chunk(b"tEXt", b"a\0b", crc=0))

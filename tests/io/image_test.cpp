@@ -181,5 +181,17 @@ TEST(Image, SizesAreCheckedBeforeDecoding) {
   expect_throws_with<FileError>([&] { load_image(path); }, "cannot come from");
 }
 
+// libpng would allocate 1.4 GB for the chunk before it finds that the file ends.
+TEST(Image, ChunksAreNotLargerThanTheFileCanHold) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "large_chunk.png";
+  test::write_bytes(path,
+                    std::string("\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\5\0\0\0\4\x08\0\0\0\0\x63\x58\xaa\x9c"
+                                "\x58\0\0\0eXIfII*\0\x08\0\0\0",
+                                49));
+  expect_throws_with<FileError>([&] { load_image(path); },
+                                "the file ends early, in chunk \"eXIf\" of 1476395008 bytes");
+}
+
 }  // namespace
 }  // namespace diffusers
