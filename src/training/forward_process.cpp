@@ -37,6 +37,10 @@ constexpr std::array<std::string_view, 19> kVariancePreserving{"DDPMScheduler",
                                                                "TCDScheduler",
                                                                "UnCLIPScheduler"};
 
+/// Their add_noise and get_velocity are this process, whatever timesteps are set.
+constexpr std::array<std::string_view, 4> kWithOwnVelocity{"DDPMScheduler", "DDIMScheduler", "LCMScheduler",
+                                                           "TCDScheduler"};
+
 constexpr std::array<std::string_view, 2> kFlowMatching{"FlowMatchEulerDiscreteScheduler",
                                                         "FlowMatchHeunDiscreteScheduler"};
 
@@ -99,7 +103,8 @@ void require_unscaled_input(const Scheduler& scheduler) {
 }  // namespace
 
 std::optional<NoiseSchedule> variance_preserving_schedule(const Scheduler& scheduler) {
-  if (!is_any_of(scheduler.class_name(), kVariancePreserving)) return std::nullopt;
+  const std::string name = scheduler.class_name();
+  if (!is_any_of(name, kVariancePreserving) || is_any_of(name, kWithOwnVelocity)) return std::nullopt;
   if (is_true(config_of(scheduler), "use_flow_sigmas")) return std::nullopt;
   return NoiseSchedule(scheduler.betas(), scheduler.alphas_cumprod());
 }

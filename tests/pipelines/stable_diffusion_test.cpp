@@ -267,13 +267,13 @@ TEST(StableDiffusionImg2ImgPipeline, RefusesWhatCannotWork) {
   refuses({.prompt = "a", .image = at::zeros({1, 3, 1, 16})}, "the vae's scale");
   refuses({.prompt = "a", .image = at::zeros({3, 3, 16, 16})}, "image has 3 images");
   refuses({.prompt = "a", .image = at::zeros({1, 3, 16, 16}, at::kByte)},
-          "image is uint8 [1, 3, 16, 16], expected a floating [B, C, H, W] or [C, H, W] in [0, 1]; convert "
+          "image is uint8 [1, 3, 16, 16] on cpu, expected a floating [B, C, H, W] or [C, H, W] in [0, 1]; "
+          "convert "
           "bytes");
   refuses({.prompt = "a", .image = at::zeros({1, 3, 16, 16}, at::kLong)}, "image is int64");
   refuses({.prompt = "a", .image = at::linspace(0, 255, 3 * 256).view({1, 3, 16, 16})},
           "image has values from 0 to 255, expected [0, 1]; divide pixels in [0, 255] by 255");
-  refuses({.prompt = "a", .image = at::full({1, 3, 16, 16}, std::nan(""))},
-          "image has values from nan to nan");
+  refuses({.prompt = "a", .image = at::full({1, 3, 16, 16}, std::nan(""))}, "nan, expected [0, 1]");
 }
 
 TEST(StableDiffusionPipeline, NamesTheComponentThatDoesNotFit) {
