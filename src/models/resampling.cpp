@@ -1,7 +1,11 @@
 #include <algorithm>
+#include <map>
+#include <mutex>
+#include <tuple>
 
 #include <diffusers/models/resnet.h>
 
+#include <c10/core/InferenceMode.h>
 #include <torch/types.h>
 
 #include "core/format.h"
@@ -9,12 +13,26 @@
 namespace diffusers {
 namespace {
 
-/// The separable filter 1-3-3-1 as a 4x4 kernel whose elements sum to `sum`.
+/// The separable filter 1-3-3-1 as a 4x4 kernel whose elements sum to `sum`. Made once for each device and
+/// dtype: a forward copies nothing to the device.
 Tensor fir_kernel(double sum, const Tensor& like) {
-  const auto taps = torch::tensor({1.F, 3.F, 3.F, 1.F}, torch::kFloat32);
-  auto kernel = torch::outer(taps, taps);
-  kernel = kernel / kernel.sum() * sum;
-  return kernel.to(like.options());
+  using Key = std::tuple<double, at::DeviceType, at::DeviceIndex, at::ScalarType>;
+  static std::mutex mutex;
+  // Never destroyed: at the end of the process the device may be gone first.
+  static auto* const kernels = new std::map<Key, Tensor>;
+  const at::Device device = like.device();
+  const std::lock_guard lock(mutex);
+  Tensor& kernel = (*kernels)[{sum, device.type(), device.index(), like.scalar_type()}];
+  if (!kernel.defined()) {
+    // It outlives the mode in which it is first asked for.
+    const c10::InferenceMode normal_mode(false);
+    const torch::NoGradGuard no_grad;
+    const auto taps = torch::tensor({1.F, 3.F, 3.F, 1.F}, torch::kFloat32);
+    const auto outer = torch::outer(taps, taps);
+    // A blocking copy: other streams may use it at once.
+    kernel = (outer / outer.sum() * sum).to(like.options());
+  }
+  return kernel;
 }
 
 /// Each channel filtered by itself: every image plane is seen as a batch element of one channel.

@@ -74,7 +74,7 @@ ImagePipelineOutput UnconditionalPipeline::sample(const CallOptions& options, St
   // x_T ~ N(0, I)
   Tensor image = randn_tensor({options.batch_size, unet->config().in_channels, height, width},
                               options.generator, parameter.device(), parameter.scalar_type());
-  scheduler->set_timesteps(options.num_inference_steps);
+  scheduler->set_timesteps(options.num_inference_steps, {.device = parameter.device()});
   const Timesteps timesteps = scheduler->timesteps();
   ProgressBar bar(progress_bar, timesteps.size(0));
   int64_t step = 0;

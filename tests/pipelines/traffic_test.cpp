@@ -1,0 +1,181 @@
+// A step of a pipeline's loop neither reads from its device nor copies anything to it: what it needs is there
+// before the loop. On a GPU each read makes the host wait for the device, and each copy makes the device wait
+// for the host.
+
+#include <array>
+#include <functional>
+#include <string>
+
+#include <diffusers/models/autoencoder_kl.h>
+#include <diffusers/models/unet_2d.h>
+#include <diffusers/models/unet_2d_condition.h>
+#include <diffusers/pipelines/ddim_pipeline.h>
+#include <diffusers/pipelines/ddpm_pipeline.h>
+#include <diffusers/pipelines/stable_diffusion_img2img_pipeline.h>
+#include <diffusers/pipelines/stable_diffusion_pipeline.h>
+#include <diffusers/schedulers/scheduler.h>
+#include <diffusers/text/clip_text_model.h>
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "core/json.h"
+#include "support/counting_device.h"
+#include "support/golden.h"
+
+namespace diffusers::test {
+namespace {
+
+// PNDM and Heun take their first steps in another way than the others.
+constexpr int64_t kRepetitions = 6;
+
+template <class Pipeline>
+Pipeline on_device(const std::string& folder) {
+  Pipeline pipeline = Pipeline::from_pretrained(golden_path(folder));
+  move_to_counting_device(*pipeline.unet());
+  if constexpr (requires { pipeline.vae(); }) {
+    move_to_counting_device(*pipeline.vae());
+    move_to_counting_device(*pipeline.text_encoder());
+  }
+  pipeline.set_progress_bar_config({.disable = true});
+  return pipeline;
+}
+
+void expect_none(const std::function<void(int64_t)>& run, const std::string& label) {
+  SCOPED_TRACE(label);
+  EXPECT_EQ(traffic_of_one(run, kRepetitions), DeviceTraffic{});
+}
+
+TEST(Traffic, IsSeen) {
+  const at::TensorOptions options = at::TensorOptions().device(counting_device());
+  const at::Tensor x = at::rand({4, 4}, options);
+  const auto traffic_of = [](const std::function<void()>& work) {
+    const TrafficCounter counter;
+    work();
+    return counter.traffic();
+  };
+  EXPECT_EQ(traffic_of([&] { (x * 2 + x.t()).sum(1).softmax(0).to(at::kDouble); }), DeviceTraffic{});
+  EXPECT_EQ(traffic_of([&] { at::full({2}, 3.0, options).add_(at::scalar_tensor(1.0)); }), DeviceTraffic{});
+  EXPECT_EQ(traffic_of([&] { x.sum().item<float>(); }), (DeviceTraffic{{"aten::_local_scalar_dense", 1}}));
+  EXPECT_EQ(traffic_of([&] { at::is_nonzero(x.sum()); }), (DeviceTraffic{{"aten::_local_scalar_dense", 1}}));
+  EXPECT_EQ(traffic_of([&] { at::equal(x, x); }), (DeviceTraffic{{"aten::equal", 1}}));
+  EXPECT_EQ(traffic_of([&] { at::nonzero(x); }), (DeviceTraffic{{"aten::nonzero", 1}}));
+  EXPECT_EQ(traffic_of([&] { at::tensor({1.0, 2.0}, options); }), (DeviceTraffic{{"copy to the device", 1}}));
+  EXPECT_EQ(traffic_of([&] { at::zeros({2}).to(counting_device()); }),
+            (DeviceTraffic{{"copy to the device", 1}}));
+  EXPECT_EQ(traffic_of([&] { x.cpu(); }), (DeviceTraffic{{"copy to the host", 1}}));
+  EXPECT_ANY_THROW(at::mm(x, at::zeros({4, 4})));
+}
+
+TEST(Traffic, AStepOfDDPMPipelineHasNone) {
+  auto pipeline = on_device<DDPMPipeline>("tiny_ddpm_pipeline");
+  expect_none([&](int64_t steps) { pipeline({.batch_size = 2, .num_inference_steps = steps}); }, "ddpm");
+  // What a caller looks at in a callback is his own.
+  const Tensor images = pipeline({.batch_size = 2, .num_inference_steps = 3}).images;
+  EXPECT_EQ(images.device(), counting_device());
+  EXPECT_TRUE(images.isfinite().all().item<bool>());
+}
+
+TEST(Traffic, AStepOfDDIMPipelineHasNone) {
+  auto pipeline = on_device<DDIMPipeline>("tiny_ddpm_pipeline");
+  for (const double eta : {0.0, 0.5})
+    for (const bool clipped : {false, true})
+      expect_none(
+          [&](int64_t steps) {
+            pipeline({.batch_size = 2,
+                      .eta = eta,
+                      .num_inference_steps = steps,
+                      .use_clipped_model_output = clipped});
+          },
+          "eta " + std::to_string(eta));
+}
+
+TEST(Traffic, AStepOfDDPMPipelineWithAnySchedulerHasNone) {
+  auto loaded = on_device<DDPMPipeline>("tiny_ddpm_pipeline");
+  for (const char* name : {"DDIMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"}) {
+    Json config = parse_json(loaded.scheduler().config_json(), "config");
+    config["_class_name"] = name;
+    DDPMPipeline pipeline(loaded.unet(), *Scheduler::from_config(config.dump()));
+    pipeline.set_progress_bar_config({.disable = true});
+    expect_none([&](int64_t steps) { pipeline({.batch_size = 1, .num_inference_steps = steps}); }, name);
+  }
+}
+
+/// Each scheduler that Stable Diffusion is sampled with.
+constexpr std::array kLatentSchedulers{"",
+                                       "DDIMScheduler",
+                                       "DDPMScheduler",
+                                       "LMSDiscreteScheduler",
+                                       "EulerDiscreteScheduler",
+                                       "EulerAncestralDiscreteScheduler",
+                                       "HeunDiscreteScheduler",
+                                       "KDPM2DiscreteScheduler",
+                                       "KDPM2AncestralDiscreteScheduler",
+                                       "DPMSolverMultistepScheduler",
+                                       "DPMSolverSinglestepScheduler",
+                                       "DEISMultistepScheduler",
+                                       "UniPCMultistepScheduler",
+                                       "LCMScheduler",
+                                       "TCDScheduler"};
+
+/// The folder's pipeline with its scheduler's config as a scheduler of another class.
+template <class Pipeline>
+Pipeline latent_pipeline(Pipeline& loaded, const std::string& class_name) {
+  Json config = parse_json(loaded.scheduler().config_json(), "config");
+  if (!class_name.empty()) config["_class_name"] = class_name;
+  Pipeline pipeline(loaded.vae(), loaded.text_encoder(), loaded.tokenizer(), loaded.unet(),
+                    *Scheduler::from_config(config.dump()));
+  pipeline.set_progress_bar_config({.disable = true});
+  return pipeline;
+}
+
+TEST(Traffic, AStepOfStableDiffusionPipelineHasNone) {
+  auto loaded = on_device<StableDiffusionPipeline>("tiny_stable_diffusion");
+  for (const char* name : kLatentSchedulers) {
+    auto pipeline = latent_pipeline(loaded, name);
+    expect_none(
+        [&](int64_t steps) {
+          pipeline({.prompt = "a red cat", .num_inference_steps = steps, .output_type = OutputType::kLatent});
+        },
+        std::string("scheduler ") + name);
+  }
+  auto pipeline = latent_pipeline(loaded, "DDIMScheduler");
+  expect_none(
+      [&](int64_t steps) {
+        pipeline({.prompt = "a red cat",
+                  .num_inference_steps = steps,
+                  .guidance_scale = 5,
+                  .eta = 0.5,
+                  .output_type = OutputType::kLatent,
+                  .guidance_rescale = 0.7});
+      },
+      "eta and rescaled guidance");
+  expect_none(
+      [&](int64_t steps) {
+        pipeline({.prompt = "a red cat",
+                  .num_inference_steps = steps,
+                  .guidance_scale = 1,
+                  .output_type = OutputType::kLatent});
+      },
+      "no guidance");
+}
+
+TEST(Traffic, AStepOfStableDiffusionImg2ImgPipelineHasNone) {
+  auto loaded = on_device<StableDiffusionImg2ImgPipeline>("tiny_stable_diffusion");
+  const Tensor image = at::rand({1, 3, 32, 32}).to(counting_device());
+  for (const char* name : {"", "DDIMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"}) {
+    auto pipeline = latent_pipeline(loaded, name);
+    expect_none(
+        [&](int64_t steps) {
+          pipeline({.prompt = "a red cat",
+                    .image = image,
+                    .strength = 1,
+                    .num_inference_steps = steps,
+                    .output_type = OutputType::kLatent});
+        },
+        std::string("scheduler ") + name);
+  }
+}
+
+}  // namespace
+}  // namespace diffusers::test
