@@ -187,7 +187,7 @@ Settings parse_flags(int argc, char** argv) {
   app.option_defaults()->group("Training");
   app.add_option("--output_dir", training.output_dir);
   app.add_flag("--overwrite_output_dir", training.overwrite_output_dir,
-               "remove the checkpoints of an earlier run");
+               "remove what an earlier run wrote there");
   app.add_option("--device", device, "cpu or cuda");
   app.add_option("--seed", training.seed);
   app.add_option("--train_batch_size", training.train_batch_size);

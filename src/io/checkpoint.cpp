@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cerrno>
 #include <map>
 #include <memory>
 #include <utility>
@@ -7,6 +8,7 @@
 #include <diffusers/io/files.h>
 
 #include <ATen/core/Tensor.h>
+#include <unistd.h>
 
 #include "core/foreign_content.h"
 #include "core/format.h"
@@ -15,6 +17,7 @@
 #include "io/posix_file.h"
 #include "io/safetensors_writer.h"
 #include "io/shard_index.h"
+#include "io/system_calls.h"
 
 namespace diffusers {
 namespace {
@@ -48,9 +51,25 @@ bool is_shard_name(std::string_view name, std::string_view stem, std::string_vie
   return true;
 }
 
+constexpr std::string_view kKept = "-before-save";
+
+/// The name under which a file of the save before stays readable while a new file takes its own.
+std::string kept_name(const std::string& name, const std::string& stem) {
+  return name.substr(0, stem.size()) + std::string(kKept) + name.substr(stem.size());
+}
+
+/// The name of which `kept_name` made `name`; `name` itself if it did not.
+std::string name_before_keeping(std::string name, const std::string& stem) {
+  while (name.starts_with(stem) && std::string_view(name).substr(stem.size()).starts_with(kKept))
+    name.erase(stem.size(), kKept.size());
+  return name;
+}
+
 /// A shard of an earlier save, by whatever naming.
-bool is_old_shard(std::string_view name, const std::string& basename, const std::string& variant) {
+bool is_old_shard(const std::string& given, const std::string& basename, const std::string& variant) {
   const std::string stem = stem_of(basename, variant);
+  const std::string name = name_before_keeping(given, stem);
+  if (name != given && name == stem + std::string(kExtension)) return true;
   if (is_shard_name(name, stem, kExtension) || is_shard_name(name, stem, ".bin")) return true;
   return !variant.empty() && is_shard_name(name, basename, fmt::format(".{}{}", variant, kExtension));
 }
@@ -92,6 +111,73 @@ std::vector<TensorMap> split(const TensorMap& tensors, uint64_t max_shard_size) 
   }
   if (!current.empty() || shards.empty()) shards.push_back(std::move(current));
   return shards;
+}
+
+/// The index that decides what is read from a folder; empty: there is none.
+std::string index_in_use(const std::string& folder, const std::string& basename, const std::string& variant) {
+  for (const std::string& name : {index_name(basename, variant), legacy_index_name(basename, variant)})
+    if ((!variant.empty() || name == index_name(basename, variant)) && file_exists(join_path(folder, name)))
+      return name;
+  return {};
+}
+
+/// A second name for a file, or a copy where the file system has no hard links.
+void add_name(const std::string& from, const std::string& to) {
+  remove_file(to);
+  const int error = error_of([&] { return ::link(from.c_str(), to.c_str()); });
+  if (error == 0) return;
+  const bool has_no_links = error == EPERM || error == EOPNOTSUPP || error == ENOSYS || error == EMLINK;
+  require<FileError>(has_no_links, "cannot link {} to {}: {}", to, from, errno_text(error));
+  const InputFile source(from);
+  AtomicFile copy(to);
+  std::string buffer(std::size_t{1} << 20, '\0');
+  for (uint64_t offset = 0; offset < source.size();) {
+    const auto count = static_cast<std::size_t>(std::min<uint64_t>(buffer.size(), source.size() - offset));
+    source.read(buffer.data(), count, offset);
+    copy.write(buffer.data(), count);
+    offset += count;
+  }
+  copy.commit();
+}
+
+/// Shards of an old save that have the names of new files get other names, and the old index names those: the
+/// old save stays whole until there is a new index.
+void keep_old_shards(const std::string& folder, const std::string& index, const std::string& stem,
+                     const std::vector<std::string>& new_files) {
+  const std::string path = join_path(folder, index);
+  Json json;
+  std::map<std::string, std::string> kept;  // by the name before
+  try {
+    const std::string text = read_text_file(path, kMaxJsonBytes);
+    const ShardIndex shards = parse_shard_index(text, path);
+    for (const std::string& name : new_files) {
+      if (!shards.contains(name)) continue;
+      std::string other = kept_name(name, stem);
+      while (shards.contains(other)) other = kept_name(other, stem);
+      kept[name] = other;
+      require<FileError>(file_exists(join_path(folder, name)), "{}: the shard {} is missing", path, name);
+    }
+    json = parse_json(text, path);
+  } catch (const FileError&) {
+    return;  // nothing can be read from such a save
+  }
+  if (kept.empty()) return;
+  for (auto& entry : json["weight_map"].items()) {
+    const auto found = kept.find(entry.value().get<std::string>());
+    if (found != kept.end()) entry.value() = found->second;
+  }
+  try {
+    AtomicFile new_index(path);
+    new_index.write(dump_json(json));
+    new_index.finish();
+    for (const auto& [name, other] : kept) add_name(join_path(folder, name), join_path(folder, other));
+    sync_folder(folder);
+    new_index.publish();
+  } catch (const FileError&) {
+    for (const auto& entry : kept) remove_file(join_path(folder, entry.second));
+    throw;
+  }
+  sync_folder(folder);
 }
 
 /// The text of the index that names the shard of each tensor.
@@ -204,20 +290,24 @@ void save_weights(const TensorMap& tensors, const std::string& folder, const std
     auto& file = *finished.emplace_back(std::make_unique<AtomicFile>(join_path(folder, index)));
     file.write(index_of(parts, files));
     file.finish();
-    // A crash between two shards must not leave an index that joins new shards with old ones of the same
-    // name.
-    remove_file(join_path(folder, index));
+  }
+  // Whatever happens, the folder can be read: until its index has changed it holds the old save, then the new
+  // one.
+  const std::string old_index = index_in_use(folder, basename, options.variant);
+  if (!old_index.empty()) keep_old_shards(folder, old_index, stem, files);
+  for (std::size_t i = 0; i < files.size(); ++i) finished[i]->publish();
+  sync_folder(folder);
+  if (is_sharded) {
+    finished.back()->publish();
     sync_folder(folder);
   }
-  for (const auto& file : finished) file->publish();
+  // An index that is not read now must not be read when the one before it has gone.
+  if (!options.variant.empty()) remove_file(join_path(folder, legacy_index_name(basename, options.variant)));
+  sync_folder(folder);
+  if (!is_sharded) remove_file(join_path(folder, index));
   sync_folder(folder);
 
-  // Only now is the new save complete, and what it does not use stale. Indices go first: they decide what is
-  // read, and must not outlive their shards.
-  const std::string legacy_index = legacy_index_name(basename, options.variant);
-  if (!is_sharded) remove_file(join_path(folder, index));
-  if (!options.variant.empty()) remove_file(join_path(folder, legacy_index));
-  sync_folder(folder);
+  // Only now is the new save complete, and what it does not use stale.
   for (const auto& name : list_folder(folder)) {
     const bool is_used = std::find(files.begin(), files.end(), name) != files.end();
     if (!is_used && (name == single || is_old_shard(name, basename, options.variant)))

@@ -223,8 +223,13 @@ at::Tensor SafetensorsFile::get(std::string_view name, at::Device device,
   // Any other byte in a bool is undefined behaviour; what is not zero is true.
   if (info.dtype == at::kBool)
     std::transform(bytes, bytes + info.nbytes, bytes, [](auto byte) { return byte != 0; });
-  if (dtype && at::isFloatingType(info.dtype) && !is_packed(info.dtype)) return tensor.to(device, *dtype);
-  return tensor.to(device);
+  const bool is_converted = dtype && at::isFloatingType(info.dtype) && !is_packed(info.dtype);
+  try {
+    return tensor.to(device, is_converted ? *dtype : info.dtype);
+  } catch (const c10::Error& error) {
+    fail("{}: cannot put tensor {} on {}: {}", path(), escaped(name), device.str(),
+         error.what_without_backtrace());
+  }
 }
 
 TensorMap load_safetensors(const std::string& path, const LoadSafetensorsOptions& options) {

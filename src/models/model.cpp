@@ -12,6 +12,7 @@
 
 #include "core/format.h"
 #include "io/model_file.h"
+#include "io/save_model_files.h"
 
 namespace diffusers {
 namespace {
@@ -154,9 +155,8 @@ void save_model(const torch::nn::Module& model, const std::filesystem::path& fol
   TensorMap tensors;
   for (auto& [name, tensor] : state_of(model))
     tensors.insert(format.name_in_file != nullptr ? format.name_in_file(name) : name, tensor.detach());
-  save_weights(tensors, folder.string(), format.basename,
-               {.variant = options.variant, .max_shard_size = options.max_shard_size});
-  write_file_atomically((folder / "config.json").string(), config_json);
+  save_model_files(tensors, folder.string(), config_json, format.basename,
+                   {.variant = options.variant, .max_shard_size = options.max_shard_size});
 }
 
 void copy_model_state(const torch::nn::Module& from, torch::nn::Module& to,

@@ -12,11 +12,8 @@
 #include <diffusers/io/files.h>
 
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "core/format.h"
 #include "core/json.h"
@@ -29,18 +26,9 @@ namespace {
 
 constexpr std::string_view kCheckpointPrefix = "checkpoint-";
 constexpr std::string_view kPartialSuffix = ".partial";
-constexpr std::string_view kRemovedSuffix = ".removed";
+constexpr std::string_view kRemovedSuffix = ".removed";    // on its way out
+constexpr std::string_view kReplacedSuffix = ".replaced";  // until another one has its name
 constexpr const char* kManifest = "manifest.json";
-
-/// What is at a path: a folder, a file, and unless it is followed a link; 0 if there is nothing.
-mode_t mode_of(const std::string& path, bool follow_link = false) {
-  struct stat status {};
-  const int error = error_of(
-      [&] { return ::fstatat(AT_FDCWD, path.c_str(), &status, follow_link ? 0 : AT_SYMLINK_NOFOLLOW); });
-  require<FileError>(error == 0 || error == ENOENT, "cannot examine {}: {}", escaped(path),
-                     errno_text(error));
-  return error == 0 ? status.st_mode : 0;
-}
 
 /// The files below a folder, as paths relative to it, sorted.
 void collect_files(const std::string& root, const std::string& relative, std::vector<std::string>& files) {
@@ -56,14 +44,6 @@ void collect_files(const std::string& root, const std::string& relative, std::ve
       fail<FileError>("{} is neither a file nor a folder", escaped(full));
     }
   }
-}
-
-void sync_tree(const std::string& folder) {
-  for (const std::string& name : list_folder(folder)) {
-    const std::string path = join_path(folder, name);
-    S_ISDIR(mode_of(path)) ? sync_tree(path) : sync_file(path);
-  }
-  sync_folder(folder);
 }
 
 std::string sha256_of_file(const InputFile& file) {
@@ -88,27 +68,6 @@ void log_file_errors(Function function) {
   }
 }
 
-/// N of "checkpoint-N", -1 for any other name.
-int64_t step_of(std::string_view name) {
-  if (!name.starts_with(kCheckpointPrefix)) return -1;
-  name.remove_prefix(kCheckpointPrefix.size());
-  int64_t step = -1;
-  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), step);
-  // "checkpoint-007" is not a name that this library writes.
-  const bool is_whole = error == std::errc() && end == name.data() + name.size() && !name.empty();
-  return is_whole && std::to_string(step) == name ? step : -1;
-}
-
-/// Swaps two folders in one step. @return false where the file system cannot
-bool exchange_paths(const std::string& a, const std::string& b) {
-  const int error = error_of(
-      [&] { return ::syscall(SYS_renameat2, AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE); });
-  const bool is_unsupported = error == EINVAL || error == ENOSYS;
-  require<FileError>(error == 0 || is_unsupported, "cannot exchange {} and {}: {}", escaped(a), escaped(b),
-                     errno_text(error));
-  return error == 0;
-}
-
 /// Writes `manifest.json` for all files below a folder, once they are on the disk.
 void write_manifest(const std::string& folder) {
   sync_tree(folder);
@@ -123,6 +82,16 @@ void write_manifest(const std::string& folder) {
 }
 
 }  // namespace
+
+int64_t checkpoint_step(std::string_view name) {
+  if (!name.starts_with(kCheckpointPrefix)) return -1;
+  name.remove_prefix(kCheckpointPrefix.size());
+  int64_t step = -1;
+  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), step);
+  // "checkpoint-007" is not a name that this library writes.
+  const bool is_whole = error == std::errc() && end == name.data() + name.size() && !name.empty();
+  return is_whole && std::to_string(step) == name ? step : -1;
+}
 
 OutputLock::OutputLock(const std::string& folder) : folder_(open_retrying(folder, O_RDONLY | O_DIRECTORY)) {
   require<FileError>(folder_.get() >= 0, "cannot open the folder {}: {}", escaped(folder), errno_text(errno));
@@ -161,7 +130,7 @@ void StagedFolder::take_place() {
     is_published_ = true;
     return;
   }
-  if (exchange_paths(stage_, path_)) {
+  if (exchange_paths(stage_, path_) == 0) {
     try {
       sync_folder(parent_folder(path_));
     } catch (const FileError&) {
@@ -172,10 +141,20 @@ void StagedFolder::take_place() {
     remove_folder(stage_);  // which is now the old one
     return;
   }
-  const std::string old = path_ + std::string(kRemovedSuffix);
+  // Between the two renames nothing has the name: remove_unfinished_folders puts the old one back.
+  const std::string old = path_ + std::string(kReplacedSuffix);
   remove_folder(old);
-  rename_path(path_, old);
-  rename_path(stage_, path_);
+  try {
+    rename_path(path_, old);
+    rename_path(stage_, path_);
+  } catch (const FileError&) {
+    log_file_errors([&] {
+      if (mode_of(old) == 0) return;
+      if (mode_of(path_) != 0) rename_path(path_, stage_);
+      rename_path(old, path_);
+    });
+    throw;
+  }
   is_published_ = true;
   remove_folder(old);
 }
@@ -216,8 +195,8 @@ std::vector<int64_t> list_checkpoints(const std::string& output_dir) {
   if (!folder_exists(output_dir)) return steps;
   for (const std::string& name : list_folder(output_dir))
     // A checkpoint that cannot be examined is an error, not none: the training must not start again at 0.
-    if (step_of(name) >= 0 && S_ISDIR(mode_of(join_path(output_dir, name), /*follow_link=*/true)))
-      steps.push_back(step_of(name));
+    if (checkpoint_step(name) >= 0 && S_ISDIR(mode_of(join_path(output_dir, name), /*follow_link=*/true)))
+      steps.push_back(checkpoint_step(name));
   std::sort(steps.begin(), steps.end());
   return steps;
 }
@@ -238,14 +217,39 @@ void keep_newest_checkpoints(const std::string& output_dir, int64_t limit, int64
 }
 
 void remove_unfinished_folders(const std::string& output_dir) {
-  const auto is_unfinished = [&](const std::string& name) {
-    return (name.ends_with(kPartialSuffix) || name.ends_with(kRemovedSuffix)) &&
-           S_ISDIR(mode_of(join_path(output_dir, name)));
+  const auto is_there = [&](std::string_view stem, std::string_view suffix) {
+    return mode_of(join_path(output_dir, std::string(stem) + std::string(suffix))) != 0;
+  };
+  // The name without the suffix; empty if it has another one.
+  const auto stem_of_folder = [&](const std::string& name, std::string_view suffix) -> std::string {
+    if (!name.ends_with(suffix) || !S_ISDIR(mode_of(join_path(output_dir, name)))) return {};
+    return name.substr(0, name.size() - suffix.size());
+  };
+  // What a process was to replace when it was killed. Earlier versions named it as what they removed.
+  const auto is_to_be_restored = [&](const std::string& name, std::string_view suffix) {
+    const std::string stem = stem_of_folder(name, suffix);
+    return !stem.empty() && !is_there(stem, "") &&
+           (suffix == kReplacedSuffix || is_there(stem, kPartialSuffix));
+  };
+  const auto restore = [&](const std::string& name, std::string_view suffix) {
+    if (!is_to_be_restored(name, suffix)) return;
+    const std::string path = join_path(output_dir, stem_of_folder(name, suffix));
+    rename_path(join_path(output_dir, name), path);
+    log_message(LogLevel::kWarning, fmt::format("{} was about to be replaced when an earlier training ended; "
+                                                "it is kept as it was",
+                                                escaped(path)));
   };
   log_file_errors([&] {
     for (const std::string& name : list_folder(output_dir))
       log_file_errors([&] {
-        if (is_unfinished(name)) remove_folder(join_path(output_dir, name));
+        for (const std::string_view suffix : {kReplacedSuffix, kRemovedSuffix}) restore(name, suffix);
+      });
+    for (const std::string& name : list_folder(output_dir))
+      log_file_errors([&] {
+        for (const std::string_view suffix : {kPartialSuffix, kReplacedSuffix, kRemovedSuffix}) {
+          const bool stays = suffix != kPartialSuffix && is_to_be_restored(name, suffix);
+          if (!stem_of_folder(name, suffix).empty() && !stays) remove_folder(join_path(output_dir, name));
+        }
       });
   });
 }
@@ -253,7 +257,10 @@ void remove_unfinished_folders(const std::string& output_dir) {
 void remove_temporary_files(const std::string& output_dir) {
   const auto remove_from = [](const std::string& folder) {
     for (const std::string& name : list_folder(folder))
-      if (is_temporary_name(name)) remove_file(join_path(folder, name));
+      if (is_temporary_name(name)) {
+        const std::string path = join_path(folder, name);
+        S_ISDIR(mode_of(path)) ? remove_folder(path) : remove_file(path);
+      }
   };
   log_file_errors([&] {
     remove_from(output_dir);

@@ -9,8 +9,10 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "io/folders.h"
 #include "io/posix_file.h"
 
 namespace diffusers {
@@ -52,6 +54,8 @@ class StagedFolder {
 void verify_manifest(const std::string& folder);
 
 std::string checkpoint_path(const std::string& output_dir, int64_t step);
+/// N of the name "checkpoint-N", -1 for any other name.
+int64_t checkpoint_step(std::string_view name);
 /// The steps of the folders named `checkpoint-N`, ascending by number; whole or not.
 std::vector<int64_t> list_checkpoints(const std::string& output_dir);
 /// Removes a checkpoint so that no half of it can be taken for a whole one.
@@ -59,7 +63,8 @@ void remove_checkpoint(const std::string& output_dir, int64_t step);
 /// Of the checkpoints up to `current_step`, removes the oldest until `limit` are left. Those beyond are none
 /// of this training's, and must not push out what it has just written.
 void keep_newest_checkpoints(const std::string& output_dir, int64_t limit, int64_t current_step);
-/// Removes what a failed save may have left: staged and half removed folders. What cannot be removed is
+/// Removes what a failed save may have left: staged and half removed folders. A folder that was about to be
+/// replaced where the file system cannot exchange two folders gets its name back. What cannot be removed is
 /// logged.
 void remove_unfinished_folders(const std::string& output_dir);
 /// The same for temporary files, in the folder and in those below it; nobody else may write there now.

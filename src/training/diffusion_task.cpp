@@ -238,6 +238,11 @@ DiffusionTask::Draw DiffusionTask::draw_samples(at::IntArrayRef shape, const at:
   return drawn;
 }
 
+std::string DiffusionTask::config_json() const {
+  return dump_json({{"_class_name", "DiffusionTask"},
+                    {"scheduler", parse_json(scheduler_->config_json(), "config_json() of the scheduler")}});
+}
+
 void DiffusionTask::save_extras(const std::string& output_dir) const {
   scheduler_->save_pretrained(join_path(output_dir, "scheduler"));
   const ForwardProcess::Shares shares = process_->shares();

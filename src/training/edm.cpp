@@ -257,6 +257,14 @@ EDMTask::Draw EDMTask::draw_samples(at::IntArrayRef shape, const at::TensorOptio
   return drawn;
 }
 
+std::string EDMTask::config_json() const {
+  return dump_json({{"_class_name", "EDMTask"},
+                    {"p_mean", config_.p_mean},
+                    {"p_std", config_.p_std},
+                    {"sigma_data", config_.sigma_data},
+                    {"log_variance", std::string(enum_name(config_.log_variance))}});
+}
+
 void EDMTask::save_extras(const std::string& output_dir) const {
   scheduler().save_pretrained(join_path(output_dir, "scheduler"));
 }

@@ -52,11 +52,17 @@ TensorMap GradScaler::state_dict() const { return {{"scale", scale_}, {"growth_t
 void GradScaler::load_state_dict(const TensorMap& state) {
   const at::NoGradGuard no_grad;
   for (const auto& [name, tensor] : state_dict()) {
+    require<TensorError>(state.contains(name), "GradScaler: the state lacks \"{}\"", name);
     const Tensor& saved = state.at(name);
-    require<TensorError>(saved.sizes() == tensor.sizes(), "GradScaler: \"{}\" is {}, expected {}", name,
-                         describe(saved), describe(tensor));
-    tensor.copy_(saved);
+    require<TensorError>(
+        saved.defined() && saved.sizes() == tensor.sizes() && saved.scalar_type() == tensor.scalar_type(),
+        "GradScaler: \"{}\" is {}, expected {}", name, describe(saved), describe(tensor));
   }
+  const auto scale = state.at("scale").item<double>();
+  require<TensorError>(std::isfinite(scale) && scale > 0,
+                       "GradScaler: \"scale\" is {}, expected a finite number above 0", scale);
+  scale_.copy_(state.at("scale"));
+  growth_tracker_.copy_(state.at("growth_tracker"));
 }
 
 }  // namespace diffusers

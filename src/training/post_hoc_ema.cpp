@@ -106,9 +106,10 @@ void PostHocEma::load_state_dict(const TensorMap& state) {
   const TensorMap own = state_dict();
   for (const auto& [name, tensor] : own) {
     require<TensorError>(state.contains(name), "PostHocEma: the state lacks \"{}\"", name);
-    if (name == "sigma_rels") continue;
-    require<TensorError>(state.at(name).sizes() == tensor.sizes(), "PostHocEma: \"{}\" is {}, expected {}",
-                         name, describe(state.at(name)), describe(tensor));
+    const Tensor& saved = state.at(name);
+    const bool fits = name == "sigma_rels" || (saved.defined() && saved.sizes() == tensor.sizes());
+    require<TensorError>(fits && saved.scalar_type() == tensor.scalar_type(),
+                         "PostHocEma: \"{}\" is {}, expected {}", name, describe(saved), describe(tensor));
   }
   require<TensorError>(state.size() == own.size(), "PostHocEma: the state has {} tensors, expected {}",
                        state.size(), own.size());

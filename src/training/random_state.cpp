@@ -19,17 +19,6 @@ Tensor state_of(Generator generator) {
   return generator.get_state().clone();
 }
 
-void set_state_of(Generator generator, const TensorMap& states, const std::string& name) {
-  require<TensorError>(states.contains(name), "the random state lacks \"{}\"", name);
-  const Tensor& state = states.at(name);
-  try {
-    const std::lock_guard<std::mutex> lock(generator.mutex());
-    generator.set_state(state);
-  } catch (const c10::Error&) {
-    fail<TensorError>("the random state \"{}\" does not fit: it is {}", name, describe(state));
-  }
-}
-
 }  // namespace
 
 Generator make_device_generator(at::Device device, uint64_t seed) {
@@ -46,6 +35,18 @@ Generator make_step_generator(uint64_t seed, int64_t step) {
   return make_generator(seed ^ (0x9e3779b97f4a7c15ULL * (static_cast<uint64_t>(step) + 1)));
 }
 
+void set_generator_state(Generator generator, const TensorMap& states, const std::string& name) {
+  require<TensorError>(states.contains(name), "the random state lacks \"{}\"", name);
+  const Tensor& state = states.at(name);
+  try {
+    const std::lock_guard<std::mutex> lock(generator.mutex());
+    generator.set_state(state);
+  } catch (const c10::Error&) {
+    fail<TensorError>("the random state \"{}\" is {}, which is no state of a generator on {}", name,
+                      describe(state), generator.device().str());
+  }
+}
+
 TensorMap global_random_state(at::Device device) {
   TensorMap states{{"cpu", state_of(at::detail::getDefaultCPUGenerator())}};
   if (!device.is_cpu()) states.insert(device.str(), state_of(at::globalContext().defaultGenerator(device)));
@@ -53,8 +54,9 @@ TensorMap global_random_state(at::Device device) {
 }
 
 void set_global_random_state(at::Device device, const TensorMap& state) {
-  set_state_of(at::detail::getDefaultCPUGenerator(), state, "cpu");
-  if (!device.is_cpu()) set_state_of(at::globalContext().defaultGenerator(device), state, device.str());
+  set_generator_state(at::detail::getDefaultCPUGenerator(), state, "cpu");
+  if (!device.is_cpu())
+    set_generator_state(at::globalContext().defaultGenerator(device), state, device.str());
 }
 
 RandomStateGuard::~RandomStateGuard() {

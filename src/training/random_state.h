@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include <diffusers/core/random.h>
 #include <diffusers/core/tensor_map.h>
@@ -20,6 +21,9 @@ Generator make_step_generator(uint64_t seed, int64_t step);
 TensorMap global_random_state(at::Device device);
 /// @throws TensorError if there is no state for one of the generators, or it does not fit
 void set_global_random_state(at::Device device, const TensorMap& state);
+
+/// Sets a generator to the state of that name. @throws TensorError if there is none, or it does not fit
+void set_generator_state(Generator generator, const TensorMap& states, const std::string& name);
 
 /// Puts the global generators back when the scope ends.
 class RandomStateGuard {

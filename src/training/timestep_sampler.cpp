@@ -174,11 +174,13 @@ void TimestepSampler::load_state_dict(const TensorMap& state) {
         mine.contains(entry.first),
         "TimestepSampler: the state has \"{}\", which timestep_sampling \"{}\" does not keep", entry.first,
         enum_name(options_.strategy));
-  for (const auto& entry : mine) {
-    require<TensorError>(state.contains(entry.first) && state.at(entry.first).sizes() == entry.second.sizes(),
-                         "TimestepSampler: the state lacks \"{}\" of shape {}", entry.first,
-                         shape_string(entry.second.sizes()));
-    entry.second.copy_(state.at(entry.first));
+  for (const auto& [name, tensor] : mine) {
+    require<TensorError>(state.contains(name), "TimestepSampler: the state lacks \"{}\"", name);
+    const Tensor& saved = state.at(name);
+    require<TensorError>(
+        saved.defined() && saved.sizes() == tensor.sizes() && saved.scalar_type() == tensor.scalar_type(),
+        "TimestepSampler: \"{}\" is {}, expected {}", name, describe(saved), describe(tensor));
+    tensor.copy_(saved);
   }
 }
 

@@ -2,13 +2,12 @@
 #include <utility>
 
 #include <diffusers/core/tensor_map.h>
-#include <diffusers/io/checkpoint.h>
-#include <diffusers/io/files.h>
 #include <diffusers/training/trainable_model.h>
 
 #include <ATen/core/Tensor.h>
 
 #include "core/json.h"
+#include "io/save_model_files.h"
 #include "training/checkpoint_writer.h"
 
 namespace diffusers::training_detail {
@@ -27,8 +26,7 @@ std::string plain_config(const torch::nn::Module& module) {
 
 void write_model(const TensorMap& tensors, const std::string& config_json, const std::string& folder,
                  const std::string& basename) {
-  save_weights(tensors, folder, basename);
-  write_file_atomically(join_path(folder, "config.json"), config_json);
+  save_model_files(tensors, folder, config_json, basename);
 }
 
 }  // namespace

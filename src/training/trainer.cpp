@@ -12,9 +12,11 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
+#include <c10/util/Exception.h>
 
 #include "core/format.h"
 #include "training/autocast.h"
+#include "training/output_folder.h"
 #include "training/trained_parameters.h"
 #include "training/training_run.h"
 
@@ -107,7 +109,11 @@ Trainer::Trainer(std::shared_ptr<Task> task, TrainingConfig config)
 
 TrainingResult Trainer::train_and_validate(const Dataset& dataset, const Dataset* validation) {
   stop_requested_ = false;
-  return TrainingRun(*this, dataset, validation).run();
+  try {
+    return TrainingRun(*this, dataset, validation).run();
+  } catch (const c10::Error& error) {
+    throw Error(error.what_without_backtrace());
+  }
 }
 
 TrainingRun::TrainingRun(Trainer& trainer, const Dataset& dataset, const Dataset* validation)
@@ -174,6 +180,8 @@ TrainingResult TrainingRun::run() {
   metrics_ = std::make_unique<MetricsLog>(config_.output_dir, global_step_);
   display_ = std::make_unique<ProgressDisplay>(config_.progress_bar, total_steps_);
   open_tensorboard();
+  // So that "latest" finds it, whatever happens before the next one is due.
+  if (is_from_elsewhere_) save_checkpoint();
 
   const DeterministicScope deterministic(config_.deterministic);
   signals_.emplace(config_.handle_signals);
@@ -216,14 +224,9 @@ TrainingResult TrainingRun::run() {
 }
 
 void TrainingRun::start_fresh() {
-  const std::vector<int64_t> existing = list_checkpoints(config_.output_dir);
-  require<ConfigError>(
-      existing.empty() || config_.overwrite_output_dir,
-      "output_dir is {}, which holds checkpoints of another training, the newest of step {}; set "
-      "resume_from_checkpoint to \"latest\" to go on with it, overwrite_output_dir to remove it, or choose "
-      "another folder",
-      config_.output_dir, existing.empty() ? 0 : existing.back());
-  for (const int64_t step : existing) remove_checkpoint(config_.output_dir, step);
+  require_free_output_dir();
+  if (config_.overwrite_output_dir)
+    remove_earlier_training(config_.output_dir, model_names(), config_.logging_dir);
   // Below 2^63, as config files and checkpoints hold signed numbers.
   seed_ = config_.seed ? static_cast<uint64_t>(*config_.seed)
                        : ((uint64_t{std::random_device{}()} << 32) | std::random_device{}()) >> 1;

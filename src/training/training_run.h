@@ -80,18 +80,26 @@ class TrainingRun {
 
   void save_power_ema();
 
-  // training_state.cpp: checkpoints and the final folder
+  // training_resume.cpp: what is read from a checkpoint, and what may be in output_dir
   bool resume();
+  void resume_named(const std::string& wanted);
   void load_checkpoint(const std::string& folder);
+  void load_state_json(const Json& state, const std::string& where);
+  void compare_options(const Json& state, const std::string& where) const;
+  void warn_about_length(int64_t saved_steps) const;
+  void load_state_tensors(const TensorMap& tensors);
+  void load_random_state(const TensorMap& tensors, const std::string& saved_device);
+  void require_free_output_dir() const;
+  std::vector<std::string> model_names() const;
+
+  // training_state.cpp: checkpoints and the final folder
   void save_checkpoint();
   CheckpointContent checkpoint_content(bool is_copied);
   SnapshotWriter model_writer(const TrainedModel& trained, bool is_average, bool is_copied) const;
   void save_final();
   void require_finite_state() const;
   Json state_json() const;
-  void load_state_json(const Json& state, const std::string& where);
   TensorMap state_tensors() const;
-  void load_state_tensors(const TensorMap& tensors);
 
   Trainer& trainer_;
   const TrainingConfig& config_;
@@ -129,6 +137,7 @@ class TrainingRun {
   int64_t global_step_ = 0;
   int64_t epoch_ = 0;
   int64_t last_saved_step_ = -1;
+  bool is_from_elsewhere_ = false;  // the checkpoint that the training goes on from is not of output_dir
   int64_t last_preview_step_ = -1;
   int64_t last_validation_step_ = -1;
   double last_loss_ = 0.0;

@@ -1,4 +1,4 @@
-// What a TrainingRun writes to disk and reads back: checkpoints and the final folder.
+// What a TrainingRun writes to disk: checkpoints and the final folder.
 
 #include <algorithm>
 #include <string>
@@ -6,7 +6,6 @@
 #include <vector>
 
 #include <diffusers/core/logging.h>
-#include <diffusers/io/checkpoint.h>
 #include <diffusers/io/files.h>
 #include <diffusers/io/safetensors.h>
 
@@ -14,34 +13,13 @@
 
 #include "core/format.h"
 #include "io/posix_file.h"
+#include "training/checkpoint_files.h"
 #include "training/checkpoint_writer.h"
 #include "training/random_state.h"
 #include "training/training_run.h"
 
 namespace diffusers {
 namespace {
-
-constexpr const char* kStateFile = "trainer_state.json";
-constexpr const char* kTensorFile = "trainer_state.safetensors";
-constexpr const char* kOptimizerFile = "optimizer.safetensors";
-constexpr const char* kEmaSuffix = "_ema";
-constexpr const char* kTaskPrefix = "task.";
-
-/// Copies saved weights into the module, by name.
-void load_module(torch::nn::Module& module, const std::string& folder) {
-  const at::NoGradGuard no_grad;
-  const TensorMap saved = load_weights(folder);
-  const auto take = [&](const std::string& name, const Tensor& tensor, bool must_exist) {
-    if (!must_exist && !saved.contains(name)) return;
-    require<FileError>(saved.contains(name), "{} lacks the parameter \"{}\"", escaped(folder), name);
-    require<FileError>(saved.at(name).sizes() == tensor.sizes(), "\"{}\" in {} is {}, the model has {}", name,
-                       escaped(folder), describe(saved.at(name)), describe(tensor));
-    tensor.copy_(saved.at(name));
-  };
-  for (const auto& parameter : module.named_parameters()) take(parameter.key(), parameter.value(), true);
-  // Buffers that the model computes itself need not be in its files.
-  for (const auto& buffer : module.named_buffers()) take(buffer.key(), buffer.value(), false);
-}
 
 bool all_finite(const std::vector<Tensor>& tensors) {
   Tensor finite;
@@ -57,15 +35,6 @@ bool all_finite(const std::vector<Tensor>& tensors) {
 void insert_with_prefix(TensorMap& into, const std::string& prefix, const TensorMap& tensors) {
   for (const auto& [name, tensor] : tensors) into.insert(prefix + name, tensor);
 }
-
-TensorMap with_prefix(const TensorMap& tensors, std::string_view prefix) {
-  TensorMap found;
-  for (const auto& [name, tensor] : tensors)
-    if (std::string_view(name).starts_with(prefix)) found.insert(name.substr(prefix.size()), tensor);
-  return found;
-}
-
-std::string post_hoc_prefix(const std::string& model) { return "post_hoc_ema." + model + "."; }
 
 }  // namespace
 
@@ -85,7 +54,9 @@ Json TrainingRun::state_json() const {
       {"device", device_.str()},
       {"last_loss", last_loss_},
       {"use_ema", trainer_.ema_ != nullptr},
+      {"dtype", dtype_name(dtype_)},
       {"training_config", parse_json(config_.to_json(), "the training config")},
+      {"task", parse_json(task_.config_json(), "config_json() of the task")},
   };
   if (trainer_.ema_) state["ema_optimization_step"] = trainer_.ema_->optimization_step();
   return state;
@@ -93,7 +64,7 @@ Json TrainingRun::state_json() const {
 
 TensorMap TrainingRun::state_tensors() const {
   TensorMap tensors;
-  insert_with_prefix(tensors, "random.", global_random_state(device_));
+  insert_with_prefix(tensors, kRandomPrefix, global_random_state(device_));
   {
     Generator generator = generator_;
     tensors.insert("noise_generator", generator.get_state());
@@ -103,7 +74,7 @@ TensorMap TrainingRun::state_tensors() const {
   tensors.insert("nonfinite_in_row", counters_.nonfinite_in_row);
   tensors.insert("worst_row", counters_.worst_row);
   tensors.insert("skipped_steps", counters_.skipped_steps);
-  if (scaler_) insert_with_prefix(tensors, "scaler.", scaler_->state_dict());
+  if (scaler_) insert_with_prefix(tensors, kScalerPrefix, scaler_->state_dict());
   insert_with_prefix(tensors, kTaskPrefix, task_.state());
   for (const PowerAverage& average : power_averages_)
     insert_with_prefix(tensors, post_hoc_prefix(average.model), average.ema.state_dict());
@@ -156,7 +127,7 @@ CheckpointContent TrainingRun::checkpoint_content(bool is_copied) {
       if (is_average && !trainer_.ema_) continue;
       SnapshotWriter write = model_writer(trained, is_average, is_copied);
       if (!write) return {};
-      content.models.emplace_back(trained.name + (is_average ? kEmaSuffix : ""), std::move(write));
+      content.models.emplace_back(trained.name + (is_average ? kAverageSuffix : ""), std::move(write));
     }
   }
   const auto taken = [&](TensorMap tensors) { return is_copied ? host_copy(tensors) : std::move(tensors); };
@@ -179,119 +150,6 @@ void TrainingRun::save_checkpoint() {
     checkpoint_writer_.start(std::move(content));
   }
   last_saved_step_ = global_step_;
-}
-
-bool TrainingRun::resume() {
-  if (!config_.resume_from_checkpoint) return false;
-  const std::string& wanted = *config_.resume_from_checkpoint;
-  if (wanted != "latest") {
-    const std::string inside = join_path(config_.output_dir, base_name(wanted));
-    const std::string path = folder_exists(wanted) ? wanted : inside;
-    require<FileError>(folder_exists(path), "resume_from_checkpoint is {}: there is no such folder, nor {}",
-                       escaped(wanted), escaped(inside));
-    verify_manifest(path);
-    load_checkpoint(path);
-    return true;
-  }
-
-  const std::vector<int64_t> steps = list_checkpoints(config_.output_dir);
-  if (steps.empty()) {
-    log_message(LogLevel::kWarning,
-                fmt::format("resume_from_checkpoint is \"latest\", but {} holds no checkpoint; a new "
-                            "training starts",
-                            config_.output_dir));
-    return false;
-  }
-  const std::vector<int64_t> newest_first(steps.rbegin(), steps.rend());
-  for (const int64_t step : newest_first) {
-    const std::string path = checkpoint_path(config_.output_dir, step);
-    try {
-      verify_manifest(path);
-    } catch (const FileError& error) {
-      log_message(LogLevel::kWarning, fmt::format("{} is damaged and passed over: {}", path, error.what()));
-      continue;
-    }
-    load_checkpoint(path);
-    return true;
-  }
-  fail<FileError>(
-      "resume_from_checkpoint is \"latest\", but none of the {} checkpoints in {} is whole; the training "
-      "does "
-      "not start again from step 0 by itself",
-      steps.size(), config_.output_dir);
-}
-
-void TrainingRun::load_checkpoint(const std::string& folder) {
-  const std::string state_path = join_path(folder, kStateFile);
-  load_state_json(parse_json(read_text_file(state_path), state_path), state_path);
-  for (const TrainedModel& trained : task_.models())
-    load_module(trained.model->module(), join_path(folder, trained.name));
-  if (trainer_.ema_) {
-    // Loaded into the average by way of the parameters, whose places it takes for a moment.
-    const AveragedWeights averaged(parameters_, trainer_.ema_.get());
-    for (const TrainedModel& trained : task_.models())
-      load_module(trained.model->module(), join_path(folder, trained.name + kEmaSuffix));
-  }
-  trainer_.optimizer_->load_state_dict(load_safetensors(join_path(folder, kOptimizerFile)));
-  load_state_tensors(load_safetensors(join_path(folder, kTensorFile)));
-  last_saved_step_ = folder == checkpoint_path(config_.output_dir, global_step_) ? global_step_ : -1;
-}
-
-void TrainingRun::load_state_json(const Json& state, const std::string& where) {
-  try {
-    require<FileError>(state.at("version").get<int64_t>() == 1,
-                       "{} has version {}, this library reads version 1", escaped(where),
-                       state.at("version").dump());
-    const auto must_be = [&](const char* key, const Json& ours) {
-      require<ConfigError>(state.at(key) == ours, "{} is {}, but the checkpoint was trained with {} ({})",
-                           key, ours.dump(), state.at(key).dump(), escaped(where));
-    };
-    must_be("dataset_size", dataset_size_);
-    must_be("train_batch_size", config_.train_batch_size);
-    must_be("gradient_accumulation_steps", config_.gradient_accumulation_steps);
-    must_be("optimizer", std::string(enum_name(config_.optimizer)));
-    must_be("use_ema", trainer_.ema_ != nullptr);
-    if (config_.seed) must_be("seed", static_cast<uint64_t>(*config_.seed));
-    seed_ = state.at("seed").get<uint64_t>();
-    global_step_ = state.at("global_step").get<int64_t>();
-    epoch_ = state.at("epoch").get<int64_t>();
-    const Json& position = state.at("loader");
-    open_loader();
-    loader_->restore({position.at("epoch").get<int64_t>(), position.at("index").get<int64_t>()});
-    last_loss_ = state.at("last_loss").get<double>();
-    if (trainer_.ema_)
-      trainer_.ema_->load_state({trainer_.ema_->config(), state.at("ema_optimization_step").get<int64_t>()});
-  } catch (const Json::exception& error) {
-    fail<FileError>("{} is not a trainer state: {}", escaped(where), error.what());
-  }
-}
-
-void TrainingRun::load_state_tensors(const TensorMap& tensors) {
-  const at::NoGradGuard no_grad;
-  counters_.loss_sum.copy_(tensors.at("loss_sum"));
-  counters_.finite_steps.copy_(tensors.at("finite_steps"));
-  counters_.nonfinite_in_row.copy_(tensors.at("nonfinite_in_row"));
-  counters_.worst_row.copy_(tensors.at("worst_row"));
-  counters_.skipped_steps.copy_(tensors.at("skipped_steps"));
-  skipped_steps_ = counters_.skipped_steps.item<int64_t>();
-  if (scaler_ && tensors.contains("scaler.scale")) scaler_->load_state_dict(with_prefix(tensors, "scaler."));
-  task_.load_state(with_prefix(tensors, kTaskPrefix));
-  for (PowerAverage& average : power_averages_)
-    average.ema.load_state_dict(with_prefix(tensors, post_hoc_prefix(average.model)));
-
-  generator_ = make_device_generator(device_, seed_);
-  const TensorMap random = with_prefix(tensors, "random.");
-  if (random.contains(device_.str())) {
-    set_global_random_state(device_, random);
-    generator_.set_state(tensors.at("noise_generator"));
-  } else {
-    log_message(LogLevel::kWarning,
-                fmt::format("the checkpoint was trained on another device than {}: the training goes on "
-                            "with other random numbers",
-                            device_.str()));
-    manual_seed(seed_ + static_cast<uint64_t>(global_step_));
-    generator_ = make_device_generator(device_, seed_ + static_cast<uint64_t>(global_step_));
-  }
 }
 
 void TrainingRun::save_power_ema() {

@@ -134,6 +134,14 @@ std::vector<HostileCase> hostile_cases() {
   };
 }
 
+TEST(Safetensors, SayWhyATensorCannotBePutOnADevice) {
+  const TemporaryFolder folder;
+  save_safetensors({{"a", at::ones({2})}}, folder / "file.safetensors");
+  const at::Device device(at::kCUDA, 63);
+  expect_throws_with<Error>([&] { load_safetensors(folder / "file.safetensors", {.device = device}); },
+                            "cannot put tensor \"a\" on cuda:63");
+}
+
 TEST(Safetensors, LoadsEveryDtypeThatPythonWrites) {
   const TensorMap tensors = load_safetensors(golden_path("io_dtypes.safetensors"), {.device = at::kCPU});
   EXPECT_EQ(tensors.size(), 42U);

@@ -380,6 +380,7 @@ TEST(EDMTask, DrawsLogNormalNoiseLevels) {
 TEST(EDMTask, GivesAndDropsLabels) {
   const test::TemporaryFolder folder;
   TrainingConfig config = short_training(folder.path());
+  config.overwrite_output_dir = true;
   config.train_batch_size = 1000;
   const TinyImages images(1000, /*has_labels=*/true, /*side=*/1);
   LabelledNet model;

@@ -22,6 +22,7 @@
 
 #include "core/json.h"
 #include "quick_training.h"
+#include "resumable_training.h"
 #include "support/golden.h"
 #include "training/checkpoint.h"
 #include "training/stop_signals.h"
@@ -30,67 +31,17 @@ namespace diffusers {
 namespace {
 
 using test::CapturedLog;
+using test::damage;
 using test::expect_equal;
+using test::expect_same_checkpoint;
 using test::expect_throws_with;
+using test::kSteps;
+using test::resumable_config;
+using test::resumable_images;
 using test::TemporaryFolder;
 using test::TinyImages;
 using test::TinyNet;
-
-/// 18 images in batches of 3, two batches a step: 3 steps an epoch, 9 in all.
-const TinyImages& images() {
-  static const TinyImages kImages(18);
-  return kImages;
-}
-constexpr int64_t kSteps = 9;
-
-TrainingConfig resumable_config(const std::string& output_dir) {
-  TrainingConfig config;
-  config.output_dir = output_dir;
-  config.seed = 5;
-  config.train_batch_size = 3;
-  config.max_train_steps = kSteps;
-  config.gradient_accumulation_steps = 2;
-  config.learning_rate = 1e-2;
-  config.lr_warmup_steps = 2;
-  config.use_ema = true;
-  config.checkpointing_steps = kSteps;
-  config.logging_steps = 2;
-  config.progress_bar = false;
-  return config;
-}
-
-/// Trains a network of its own up to step `stop` or the end.
-TrainingResult train_until(TrainingConfig config, int64_t stop, bool previews = false,
-                           at::Device device = at::kCPU) {
-  // Each process would draw other initial weights; they come from the checkpoint.
-  TinyNet model(0.2);
-  if (!config.resume_from_checkpoint) {
-    manual_seed(1);
-    model = TinyNet(0.2);
-  }
-  if (previews) config.validation_steps = 1;
-  model->to(device);
-  Trainer trainer(model, DDPMScheduler(), config);
-  trainer.on_preview([&](const PreviewContext&) { at::randn({100}, device); });
-  trainer.on_step([&](int64_t step) {
-    if (step == stop) trainer.request_stop();
-  });
-  return trainer.train(images());
-}
-
-void expect_same_checkpoint(const std::string& actual, const std::string& expected) {
-  for (const char* name :
-       {"unet/diffusion_pytorch_model.safetensors", "unet_ema/diffusion_pytorch_model.safetensors",
-        "optimizer.safetensors", "trainer_state.safetensors", "unet_ema/config.json"})
-    EXPECT_EQ(read_text_file(join_path(actual, name)), read_text_file(join_path(expected, name))) << name;
-}
-
-/// Flips one bit in the middle of a file.
-void damage(const std::string& path) {
-  std::string bytes = read_text_file(path);
-  bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
-  std::ofstream(path, std::ios::binary) << bytes;
-}
+using test::train_until;
 
 TEST(Resume, IsBitExactWhereverTheTrainingStopped) {
   const TemporaryFolder whole;
@@ -292,7 +243,7 @@ TEST(Resume, FallsBackToTheNewestWholeCheckpoint) {
         steps.push_back(step);
         trainer.request_stop();
       });
-      trainer.train(images());
+      trainer.train(resumable_images());
       EXPECT_EQ(steps, std::vector<int64_t>{4}) << name << " " << kind;
       EXPECT_TRUE(log.contains("checkpoint-6")) << name << " " << kind;
       // The manifest may stay readable with a bit flipped, and then accuses the file whose entry it was.
@@ -427,7 +378,7 @@ TEST(Signals, SaveAndStopTheTraining) {
     trainer.on_step([&](int64_t step) {
       if (step == 4) std::raise(number);
     });
-    const TrainingResult result = trainer.train(images());
+    const TrainingResult result = trainer.train(resumable_images());
     EXPECT_EQ(result.signal, number);
     EXPECT_EQ(result.global_step, 4);
     EXPECT_FALSE(result.is_complete);
@@ -461,7 +412,7 @@ TEST(Signals, AreSeenByPreviews) {
     if (context.step == 2) std::raise(SIGUSR1);
     answers.push_back(context.stop_requested());
   });
-  EXPECT_EQ(trainer.train(images()).signal, SIGUSR1);
+  EXPECT_EQ(trainer.train(resumable_images()).signal, SIGUSR1);
   EXPECT_EQ(answers, (std::vector<bool>{false, false, false, true}));
 }
 
@@ -491,7 +442,7 @@ TEST(Resume, RestoresTheStateOfTheTask) {
     trainer.on_step([&](int64_t step) {
       if (step == stop) trainer.request_stop();
     });
-    trainer.train(images());
+    trainer.train(resumable_images());
     return task->history();
   };
   const TemporaryFolder whole;

@@ -338,14 +338,15 @@ TEST(Trainer, LeavesAReportAndEventsForTensorBoard) {
 TEST(Trainer, GivesLabelsToModelsThatTakeThem) {
   const test::TemporaryFolder folder;
   LabelledNet model;
+  TrainingConfig config = quiet_config(folder.path());
+  config.overwrite_output_dir = true;
   {
-    Trainer trainer(model, DDPMScheduler(), quiet_config(folder.path()));
+    Trainer trainer(model, DDPMScheduler(), config);
     trainer.train(TinyImages(8, /*has_labels=*/true));
     EXPECT_TRUE(model->last_labels.defined());
     trainer.train(TinyImages(8));
     EXPECT_FALSE(model->last_labels.defined());
   }
-  TrainingConfig config = quiet_config(folder.path());
   config.class_conditional = false;
   Trainer(model, DDPMScheduler(), config).train(TinyImages(8, true));
   EXPECT_FALSE(model->last_labels.defined());

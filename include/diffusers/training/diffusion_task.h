@@ -49,6 +49,8 @@ class DiffusionTask : public Task {
   TensorMap state() const override;
   void load_state(const TensorMap& state) override;
   void save_extras(const std::string& output_dir) const override;
+  /// The config of the scheduler.
+  std::string config_json() const override;
 
  protected:
   /// x_0 of a batch.

@@ -99,6 +99,8 @@ class EDMTask : public Task {
   Tensor validation_loss(const Batch& batch, const Tensor& positions, const Generator& generator) override;
   /// Writes `scheduler/`.
   void save_extras(const std::string& output_dir) const override;
+  /// The fields of EDMConfig that the loss depends on.
+  std::string config_json() const override;
 
   const EDMConfig& config() const { return config_; }
   const EDMPreconditioner& preconditioner() const { return preconditioner_; }

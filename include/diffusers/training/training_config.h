@@ -77,7 +77,8 @@ struct TrainingConfig {
   /// Older checkpoints than the newest so many are removed, once a new one is complete. One alone leaves
   /// nothing to fall back on if the disk damages it.
   std::optional<int64_t> checkpoints_total_limit = std::nullopt;
-  /// "latest", or the path of a checkpoint, or its name in output_dir.
+  /// "latest", or the path of a checkpoint, or its name in output_dir. An older checkpoint of output_dir
+  /// moves the newer ones to `abandoned-N/`.
   std::optional<std::string> resume_from_checkpoint = std::nullopt;
   /// Checkpoints are copied to the host's memory, and written while the training goes on; it waits for one
   /// only when the next is due. A training that is killed then loses up to two intervals, else one. False: no
@@ -149,7 +150,8 @@ struct TrainingConfig {
   std::string lr_step_rules = {};
   /// A step whose loss or gradient is not finite is skipped; so many in a row end the training with an Error.
   int64_t max_nonfinite_steps = 5;
-  /// Removes the checkpoints of an earlier run. Without it, a new run refuses a folder that holds some.
+  /// Removes what an earlier run wrote into output_dir, and nothing else. Without it, a new run refuses a
+  /// folder that holds checkpoints, a finished model or snapshots of averages.
   bool overwrite_output_dir = false;
   /// Has LibTorch choose algorithms that repeat bit for bit, and refuse the operations that have none
   /// (torch.use_deterministic_algorithms). On the CPU a run repeats anyway. A CUDA device also needs

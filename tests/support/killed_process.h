@@ -1,0 +1,162 @@
+#pragma once
+
+// Code that is killed at a given system call, and a file system that cannot exchange two paths.
+
+#include <csignal>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <optional>
+#include <stdexcept>
+#include <string>
+
+#include <gtest/gtest.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+namespace diffusers::test {
+
+/// Temporary folders lie in memory, where there is such a file system: thousands of syncs take no time there.
+class MemoryScope {
+ public:
+  MemoryScope() {
+    const char* now = std::getenv("TMPDIR");
+    if (now != nullptr) previous_ = now;
+    if (::access("/dev/shm", W_OK) == 0) ::setenv("TMPDIR", "/dev/shm", 1);
+  }
+  MemoryScope(const MemoryScope&) = delete;
+  MemoryScope& operator=(const MemoryScope&) = delete;
+  ~MemoryScope() { previous_ ? ::setenv("TMPDIR", previous_->c_str(), 1) : ::unsetenv("TMPDIR"); }
+
+ private:
+  std::optional<std::string> previous_;
+};
+
+enum class ChildEnd {
+  kKilled,     ///< at the call
+  kEnded,      ///< before it made so many calls
+  kFailed,     ///< by an exception
+  kNotTraced,  ///< a child process may not be traced here
+};
+
+/// Runs `function` in a child process that stops before and after each of its system calls.
+/// @param at_stop is told the child and the number of the stop, from 1; false: the child is killed
+template <class Function, class AtStop>
+ChildEnd run_traced(Function function, AtStop at_stop) {
+  std::fflush(nullptr);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    if (::ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) != 0) ::_exit(77);
+    ::raise(SIGSTOP);
+    try {
+      function();
+    } catch (const std::exception& error) {
+      std::fprintf(stderr, "%s\n", error.what());
+      std::fflush(stderr);
+      ::_exit(1);
+    }
+    ::_exit(0);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  if (WIFEXITED(status)) return ChildEnd::kNotTraced;
+  ::ptrace(PTRACE_SETOPTIONS, child, nullptr, PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL);
+  int64_t stops = 0;
+  long signal = 0;
+  while (true) {
+    ::ptrace(PTRACE_SYSCALL, child, nullptr, signal);
+    if (::waitpid(child, &status, 0) != child) return ChildEnd::kFailed;
+    if (WIFEXITED(status)) return WEXITSTATUS(status) == 0 ? ChildEnd::kEnded : ChildEnd::kFailed;
+    if (WIFSIGNALED(status)) return ChildEnd::kFailed;
+    const bool is_call = WSTOPSIG(status) == (SIGTRAP | 0x80);
+    signal = is_call ? 0 : WSTOPSIG(status);
+    if (!is_call || at_stop(child, ++stops)) continue;
+    ::kill(child, SIGKILL);
+    ::waitpid(child, &status, 0);
+    return ChildEnd::kKilled;
+  }
+}
+
+/// Runs `function` in a child process, which is killed as it makes its system call number `call`, from 1.
+template <class Function>
+ChildEnd killed_at_system_call(int64_t call, Function function) {
+  return run_traced(function, [call](pid_t, int64_t stop) { return stop != 2 * call - 1; });
+}
+
+/// Runs `function` in a child process, whose call number `call` of those that change a disk fails with
+/// `error`.
+/// @param is_injected becomes true if it makes so many such calls
+template <class Function>
+ChildEnd failing_system_call(int64_t call, int error, bool& is_injected, Function function) {
+  is_injected = false;
+#ifdef __x86_64__
+  int64_t changes = 0;
+  bool is_failing = false;
+  return run_traced(function, [&](pid_t child, int64_t stop) {
+    const bool is_before = stop % 2 == 1;
+    if (is_before) {
+      const long number = ::ptrace(PTRACE_PEEKUSER, child, offsetof(user_regs_struct, orig_rax), nullptr);
+      bool is_change = false;
+      for (const long change : {SYS_openat, SYS_open, SYS_write, SYS_fsync, SYS_rename, SYS_renameat2,
+                                SYS_link, SYS_unlink, SYS_unlinkat, SYS_mkdir, SYS_rmdir})
+        is_change = is_change || number == change;
+      is_failing = is_change && ++changes == call;
+      if (is_failing) {
+        is_injected = true;
+        ::ptrace(PTRACE_POKEUSER, child, offsetof(user_regs_struct, orig_rax), -1L);
+      }
+    } else if (is_failing) {
+      ::ptrace(PTRACE_POKEUSER, child, offsetof(user_regs_struct, rax), static_cast<long>(-error));
+      is_failing = false;
+    }
+    return true;
+  });
+#else
+  (void)call, (void)error, (void)function;
+  return ChildEnd::kNotTraced;
+#endif
+}
+
+/// From now on, this thread cannot exchange two paths (renameat2 with RENAME_EXCHANGE): it fails with
+/// `error`.
+inline void deny_rename_exchange(int error) {
+  constexpr unsigned kExchange = 2;  // RENAME_EXCHANGE of linux/fs.h
+  sock_filter program[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_renameat2, 0, 3),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, args[4])),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, kExchange, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (static_cast<unsigned>(error) & SECCOMP_RET_DATA)),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  const sock_fprog filter{sizeof(program) / sizeof(program[0]), program};
+  if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+      ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter, 0, 0) != 0)
+    throw std::runtime_error("a seccomp filter cannot be installed");
+}
+
+/// Kills `function` at each of its system calls in turn.
+/// @param before prepares each run; `after` looks at what the killed process left
+/// @return the number of kills; 0 where a child may not be traced
+template <class Before, class Function, class After>
+int64_t kill_at_each_system_call(Before before, Function function, After after) {
+  for (int64_t call = 1;; ++call) {
+    before();
+    const ChildEnd end = killed_at_system_call(call, function);
+    if (end == ChildEnd::kNotTraced) return 0;
+    EXPECT_NE(end, ChildEnd::kFailed) << "at call " << call;
+    if (end != ChildEnd::kKilled) return call - 1;
+    after(call);
+    if (::testing::Test::HasFailure()) return call;
+  }
+}
+
+}  // namespace diffusers::test
