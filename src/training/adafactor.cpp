@@ -50,13 +50,14 @@ class AdafactorRule : public UpdateRule {
     return state;
   }
 
-  void update(const UpdateBatch& batch, double lr, double weight_decay,
+  void update(const UpdateBatch& batch, const LearningRate& lr, double weight_decay,
               const std::optional<Tensor>& skip) const override {
     const std::vector<Tensor> steps = batch.column(0);
     at::_foreach_add_(steps, 1);
     // All [n], one element for each parameter.
     const Tensor t = at::stack(steps).to(at::kDouble);
-    const Tensor rho = t.sqrt().reciprocal().clamp_max(lr);
+    Tensor rho = t.sqrt().reciprocal();
+    rho = lr.tensor.defined() ? at::minimum(rho, lr.tensor) : rho.clamp_max(lr.value);
     Tensor alpha = root_mean_squares(batch.params).clamp_min(config_.eps2) * rho;
     const Tensor new_part = t.pow(config_.beta2_decay).to(batch.params.front().scalar_type());
 
@@ -65,7 +66,8 @@ class AdafactorRule : public UpdateRule {
       is_skipped = skip->squeeze() > 0;
       alpha = at::where(is_skipped, 0.0, alpha);
     }
-    if (weight_decay != 0) shrink(batch.params, 1 - lr * weight_decay, is_skipped);
+    if (weight_decay != 0)
+      shrink(batch.params, lr.map([&](const auto& rate) { return 1 - rate * weight_decay; }), is_skipped);
     for (std::size_t i = 0; i < batch.params.size(); ++i) {
       const auto index = static_cast<int64_t>(i);
       const Tensor& parameter = batch.params[i];
@@ -89,10 +91,14 @@ class AdafactorRule : public UpdateRule {
     return at::stack(norms);
   }
 
-  static void shrink(const std::vector<Tensor>& parameters, double factor, const Tensor& is_skipped) {
-    if (!is_skipped.defined()) return at::_foreach_mul_(parameters, factor);
-    const Tensor chosen = at::where(is_skipped, 1.0, at::full({}, factor, parameters.front().options()));
-    at::_foreach_mul_(parameters, chosen.to(parameters.front().scalar_type()));
+  static void shrink(const std::vector<Tensor>& parameters, const LearningRate& factor,
+                     const Tensor& is_skipped) {
+    if (!is_skipped.defined() && !factor.tensor.defined()) return at::_foreach_mul_(parameters, factor.value);
+    const at::ScalarType dtype = parameters.front().scalar_type();
+    Tensor chosen = factor.tensor.defined() ? factor.tensor.to(dtype)
+                                            : at::full({}, factor.value, parameters.front().options());
+    if (is_skipped.defined()) chosen = at::where(is_skipped, 1.0, chosen);
+    at::_foreach_mul_(parameters, chosen.to(dtype));
   }
 
   /// Averages the squares of the gradient, and divides the gradient by their root.

@@ -6,6 +6,7 @@
 #include <diffusers/training/data_parallel.h>
 
 #include <ATen/ATen.h>
+#include <ATen/ThreadLocalState.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -34,8 +35,12 @@ void compute_part(Parts& parts, std::size_t i) {
 
 template <class F>
 void for_each_part(std::size_t count, F f) {
+  // LibTorch's threads do not take over the state of the thread that starts them: what is observed here is
+  // observed there as well.
+  const at::ThreadLocalState caller;
   // Inside, LibTorch's own operations stay on the thread that they are called from.
   parallel_for(0, static_cast<int64_t>(count), 1, [&](int64_t begin, int64_t end) {
+    const at::ThreadLocalStateGuard state(caller);
     for (int64_t i = begin; i < end; ++i) f(static_cast<std::size_t>(i));
   });
 }

@@ -3,25 +3,31 @@
 #include <memory>
 #include <mutex>
 #include <string_view>
+#include <thread>
 #include <unordered_map>
+#include <utility>
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/record_function.h>
+#include <c10/util/ThreadLocalDebugInfo.h>
 
 namespace diffusers {
 namespace {
 
-struct Probe {
-  std::mutex mutex;
+/// Callbacks are plain functions and find the probe among the debug information of their thread, which owns
+/// it too. LibTorch copies both to the threads that continue a computation; other threads are not watched.
+struct Probe : c10::DebugInfoBase {
+  std::mutex mutex;  // parts of a batch may be computed at the same time
   std::unordered_map<const c10::TensorImpl*, std::string> modules;  // by their parameters
-  std::string last_module;
+  std::unordered_map<std::thread::id, std::string> last_modules;
   std::optional<std::string> found;
 };
 
-// RecordFunction's callbacks are plain functions; one probe runs at a time.
-std::mutex g_one_probe;
-Probe* g_probe = nullptr;
+// LibTorch itself uses this kind only in its own tests.
+constexpr c10::DebugInfoKind kProbeKind = c10::DebugInfoKind::TEST_INFO_2;
+
+Probe* current_probe() { return dynamic_cast<Probe*>(c10::ThreadLocalDebugInfo::get(kProbeKind)); }
 
 /// "conv_in" of "conv_in.weight".
 std::string module_of(const std::string& parameter) {
@@ -50,57 +56,68 @@ bool is_uninitialized(std::string_view operation) {
 }
 
 std::unique_ptr<at::ObserverContext> note_inputs(const at::RecordFunction& function) {
-  const std::lock_guard<std::mutex> lock(g_probe->mutex);
+  Probe* probe = current_probe();
+  if (probe == nullptr) return nullptr;
+  const std::lock_guard<std::mutex> lock(probe->mutex);
   for (const c10::IValue& input : function.inputs()) {
-    for_each_tensor(input, [](const Tensor& tensor) {
+    for_each_tensor(input, [probe](const Tensor& tensor) {
       if (!tensor.defined()) return;
-      const auto module = g_probe->modules.find(tensor.unsafeGetTensorImpl());
-      if (module != g_probe->modules.end()) g_probe->last_module = module->second;
+      const auto module = probe->modules.find(tensor.unsafeGetTensorImpl());
+      if (module != probe->modules.end()) probe->last_modules[std::this_thread::get_id()] = module->second;
     });
   }
   return nullptr;
 }
 
 void check_outputs(const at::RecordFunction& function, at::ObserverContext*) {
+  Probe* probe = current_probe();
+  if (probe == nullptr) return;
   const at::RecordFunctionGuard not_watched(/*is_enabled=*/false);
-  const std::lock_guard<std::mutex> lock(g_probe->mutex);
-  if (g_probe->found || is_uninitialized(function.name())) return;
+  const std::lock_guard<std::mutex> lock(probe->mutex);
+  if (probe->found || is_uninitialized(function.name())) return;
   for (const c10::IValue& output : function.outputs()) {
     for_each_tensor(output, [&](const Tensor& tensor) {
-      if (g_probe->found || is_finite(tensor)) return;
+      if (probe->found || is_finite(tensor)) return;
+      const auto last = probe->last_modules.find(std::this_thread::get_id());
       const std::string where =
-          g_probe->last_module.empty() ? "what comes before the first module" : g_probe->last_module;
-      g_probe->found = where + " (" + function.name() + ")";
+          last == probe->last_modules.end() ? "what comes before the first module" : last->second;
+      probe->found = where + " (" + function.name() + ")";
     });
   }
 }
+
+/// Watches the operations of this thread, and of threads that take over its state, until the scope ends.
+class WatchScope {
+ public:
+  explicit WatchScope(std::shared_ptr<Probe> probe)
+      : info_(kProbeKind, std::move(probe)),
+        handle_(at::addThreadLocalCallback(at::RecordFunctionCallback(note_inputs, check_outputs)
+                                               .needsInputs(true)
+                                               .needsOutputs(true)
+                                               .scopes({at::RecordScope::FUNCTION}))) {}
+  WatchScope(const WatchScope&) = delete;
+  WatchScope& operator=(const WatchScope&) = delete;
+  ~WatchScope() { at::removeCallback(handle_); }
+
+ private:
+  c10::DebugInfoGuard info_;
+  at::CallbackHandle handle_;
+};
 
 }  // namespace
 
 std::optional<std::string> find_nonfinite_output(const NamedTensors& parameters,
                                                  const std::function<void()>& forward) {
-  const std::lock_guard<std::mutex> lock(g_one_probe);
-  Probe probe;
+  const auto probe = std::make_shared<Probe>();
   for (const auto& [name, tensor] : parameters)
-    probe.modules.emplace(tensor.unsafeGetTensorImpl(), module_of(name));
-  g_probe = &probe;
-  // Global, as parts of a batch may be computed by other threads.
-  const at::CallbackHandle handle =
-      at::addGlobalCallback(at::RecordFunctionCallback(note_inputs, check_outputs)
-                                .needsInputs(true)
-                                .needsOutputs(true)
-                                .scopes({at::RecordScope::FUNCTION}));
-  try {
+    probe->modules.emplace(tensor.unsafeGetTensorImpl(), module_of(name));
+  {
+    const WatchScope watch(probe);
     const at::NoGradGuard no_grad;
     forward();
-  } catch (...) {
-    at::removeCallback(handle);
-    g_probe = nullptr;
-    throw;
   }
-  at::removeCallback(handle);
-  g_probe = nullptr;
-  return probe.found;
+  const std::lock_guard<std::mutex> lock(probe->mutex);
+  return probe->found;
 }
 
 std::optional<std::string> find_nonfinite(const NamedTensors& tensors) {

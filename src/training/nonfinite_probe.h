@@ -16,6 +16,9 @@ using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
 ///
 /// torch::nn has no hooks on a module's output, so the operations are watched instead: each belongs to the
 /// module whose parameter was used last. Works for any model. Slow, since every output is read.
+///
+/// Thread-safe. Only operations of the calling thread are watched, and of threads that run under its
+/// at::ThreadLocalState; a data loader's threads are not.
 /// @param parameters with their names in the model
 /// @param forward computes the model
 /// @return none if all outputs were finite

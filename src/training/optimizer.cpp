@@ -83,7 +83,16 @@ double Optimizer::lr(std::size_t group) const {
   return groups_[group].lr.value_or(config_.lr) * groups_[group].lr_factor;
 }
 
-void Optimizer::step(double lr_factor, const Tensor& found_inf) {
+void Optimizer::step(double lr_factor, const Tensor& found_inf) { step_all(lr_factor, {}, found_inf); }
+
+void Optimizer::step_with_device_factor(const Tensor& lr_factor, const Tensor& found_inf) {
+  require<TensorError>(
+      lr_factor.defined() && lr_factor.numel() == 1 && lr_factor.scalar_type() == at::kDouble,
+      "Optimizer::step_with_device_factor: lr_factor is {}, expected one float64", describe(lr_factor));
+  step_all(1.0, lr_factor.squeeze(), found_inf);
+}
+
+void Optimizer::step_all(double lr_factor, const Tensor& device_factor, const Tensor& found_inf) {
   const at::NoGradGuard no_grad;
   require<TensorError>(
       !found_inf.defined() || (found_inf.numel() == 1 && found_inf.scalar_type() == at::kFloat),
@@ -111,7 +120,9 @@ void Optimizer::step(double lr_factor, const Tensor& found_inf) {
       const UpdateBatch& batch = entry.second;
       std::optional<Tensor> skip;
       if (found_inf.defined()) skip = found_inf.to(batch.params.front().device());
-      rule_->update(batch, lr(g) * lr_factor, group.weight_decay.value_or(config_.weight_decay), skip);
+      LearningRate rate{.value = lr(g) * lr_factor};
+      if (device_factor.defined()) rate.tensor = (device_factor * lr(g)).to(batch.params.front().device());
+      rule_->update(batch, rate, group.weight_decay.value_or(config_.weight_decay), skip);
     }
   }
 }

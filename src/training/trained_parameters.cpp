@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 
 #include "core/format.h"
+#include "training/update_rule.h"
 
 namespace diffusers {
 namespace {
@@ -25,6 +26,15 @@ bool fits_any(const std::string& name, const std::vector<std::string>& patterns)
   return false;
 }
 
+void require_patterns_fit(const TensorMap& parameters, const TrainingConfig& config) {
+  for (const std::string& pattern : config.train_only) require_fit(parameters, pattern, "train_only");
+  for (const std::string& pattern : config.freeze) require_fit(parameters, pattern, "freeze");
+}
+
+bool is_frozen_by(const TrainingConfig& config, const std::string& name) {
+  return (!config.train_only.empty() && !fits_any(name, config.train_only)) || fits_any(name, config.freeze);
+}
+
 }  // namespace
 
 TensorMap named_parameters(const Task& task) {
@@ -36,15 +46,38 @@ TensorMap named_parameters(const Task& task) {
 }
 
 void apply_freezing(const TensorMap& parameters, const TrainingConfig& config) {
-  for (const std::string& pattern : config.train_only) require_fit(parameters, pattern, "train_only");
-  for (const std::string& pattern : config.freeze) require_fit(parameters, pattern, "freeze");
+  require_patterns_fit(parameters, config);
   for (const auto& [name, parameter] : parameters) {
-    const bool is_left_out = !config.train_only.empty() && !fits_any(name, config.train_only);
-    if (is_left_out || fits_any(name, config.freeze)) {
-      Tensor frozen = parameter;
-      frozen.requires_grad_(false);
-    }
+    if (!is_frozen_by(config, name)) continue;
+    Tensor frozen = parameter;
+    frozen.requires_grad_(false);
   }
+}
+
+void require_trainable(const std::vector<Tensor>& trainable, std::size_t parameters) {
+  require<ConfigError>(!trainable.empty(), "the model has {} parameters, none of which requires a gradient",
+                       parameters);
+  for (const Tensor& parameter : trainable) {
+    require<ConfigError>(
+        parameter.scalar_type() == at::kFloat || parameter.scalar_type() == at::kDouble,
+        "the model's weights are {}, expected float32 while they are trained; mixed_precision lowers "
+        "the precision of the computation alone",
+        dtype_name(parameter.scalar_type()));
+    require<ConfigError>(parameter.device() == trainable.front().device(),
+                         "the model's parameters lie on {} and {}, expected one device",
+                         trainable.front().device().str(), parameter.device().str());
+  }
+}
+
+void check_trained_parameters(const Task& task, const TrainingConfig& config) {
+  const TensorMap parameters = named_parameters(task);
+  require_patterns_fit(parameters, config);
+  std::vector<Tensor> trainable;
+  for (const auto& [name, parameter] : parameters)
+    if (parameter.requires_grad() && !is_frozen_by(config, name)) trainable.push_back(parameter);
+  require_trainable(trainable, parameters.size());
+  parameter_groups(task, config);
+  validate_optimizer_config(optimizer_config(config));
 }
 
 std::vector<ParameterGroup> parameter_groups(const Task& task, const TrainingConfig& config) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <vector>
 
 #include <diffusers/core/tensor_map.h>
@@ -17,6 +18,15 @@ TensorMap named_parameters(const Task& task);
 /// Sets requires_grad as `train_only` and `freeze` say. @throws ConfigError naming a pattern that fits no
 /// name
 void apply_freezing(const TensorMap& parameters, const TrainingConfig& config);
+
+/// Checks everything about the parameters that a training needs, as `freeze` and `train_only` will leave
+/// them, and changes nothing. @throws ConfigError
+void check_trained_parameters(const Task& task, const TrainingConfig& config);
+
+/// @param trainable requiring a gradient
+/// @param parameters the number of all parameters
+/// @throws ConfigError if there are none, or of a dtype that cannot be trained, or on several devices
+void require_trainable(const std::vector<Tensor>& trainable, std::size_t parameters);
 
 /// The trained parameters in groups of one weight decay, as `no_decay` and `no_weight_decay_on_bias_and_norm`
 /// say.

@@ -12,16 +12,21 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
+#include <ATen/core/grad_mode.h>
 #include <c10/util/Exception.h>
 
 #include "core/format.h"
 #include "training/autocast.h"
+#include "training/deterministic_scope.h"
 #include "training/output_folder.h"
 #include "training/trained_parameters.h"
 #include "training/training_run.h"
 
 namespace diffusers {
 namespace {
+
+// The learning rate table of a device; beyond so many steps without logging, the host reads one number.
+constexpr int64_t kMostUnsettledSteps = 65536;
 
 /// After freezing, so that what is frozen is not trained.
 std::vector<Tensor> all_parameters(const Task& task, const TrainingConfig& config) {
@@ -36,18 +41,7 @@ std::vector<Tensor> requiring_gradient(const std::vector<Tensor>& parameters) {
   std::vector<Tensor> trainable;
   std::copy_if(parameters.begin(), parameters.end(), std::back_inserter(trainable),
                [](const Tensor& parameter) { return parameter.requires_grad(); });
-  require<ConfigError>(!trainable.empty(), "the model has {} parameters, none of which requires a gradient",
-                       parameters.size());
-  for (const Tensor& parameter : trainable) {
-    require<ConfigError>(
-        parameter.scalar_type() == at::kFloat || parameter.scalar_type() == at::kDouble,
-        "the model's weights are {}, expected float32 while they are trained; mixed_precision lowers "
-        "the precision of the computation alone",
-        dtype_name(parameter.scalar_type()));
-    require<ConfigError>(parameter.device() == trainable.front().device(),
-                         "the model's parameters lie on {} and {}, expected one device",
-                         trainable.front().device().str(), parameter.device().str());
-  }
+  require_trainable(trainable, parameters.size());
   return trainable;
 }
 
@@ -59,31 +53,6 @@ EMAModelConfig ema_config(const TrainingConfig& config) {
           .inv_gamma = config.ema_inv_gamma,
           .power = config.ema_power};
 }
-
-/// LibTorch's deterministic algorithms, until the scope ends.
-class DeterministicScope {
- public:
-  explicit DeterministicScope(bool enabled)
-      : algorithms_(at::globalContext().deterministicAlgorithms()),
-        warn_only_(at::globalContext().deterministicAlgorithmsWarnOnly()),
-        cudnn_(at::globalContext().deterministicCuDNN()),
-        benchmark_(at::globalContext().benchmarkCuDNN()) {
-    if (!enabled) return;
-    set(true, false, true, false);
-  }
-  DeterministicScope(const DeterministicScope&) = delete;
-  DeterministicScope& operator=(const DeterministicScope&) = delete;
-  ~DeterministicScope() { set(algorithms_, warn_only_, cudnn_, benchmark_); }
-
- private:
-  static void set(bool algorithms, bool warn_only, bool cudnn, bool benchmark) {
-    at::globalContext().setDeterministicAlgorithms(algorithms, warn_only);
-    at::globalContext().setDeterministicCuDNN(cudnn);
-    at::globalContext().setBenchmarkCuDNN(benchmark);
-  }
-
-  bool algorithms_, warn_only_, cudnn_, benchmark_;
-};
 
 }  // namespace
 
@@ -105,6 +74,7 @@ Trainer::Trainer(std::shared_ptr<Task> task, TrainingConfig config)
   require<ConfigError>(task_ != nullptr, "Trainer: there is no task");
   config_.validate();
   task_->configure(config_);
+  check_trained_parameters(*task_, config_);
 }
 
 TrainingResult Trainer::train_and_validate(const Dataset& dataset, const Dataset* validation) {
@@ -151,6 +121,8 @@ TrainingRun::TrainingRun(Trainer& trainer, const Dataset& dataset, const Dataset
         fmt::format(
             "lr_warmup_steps is {}, and the training has {} steps: the learning rate never reaches {}",
             config_.lr_warmup_steps, total_steps_, config_.learning_rate));
+  if (!device_.is_cpu() && config_.lr_scheduler != "constant")
+    device_lr_.emplace(lr_schedule_, std::min(config_.logging_steps, kMostUnsettledSteps), device_);
   if (config_.mixed_precision == MixedPrecision::kFp16) scaler_.emplace(device_);
   trainer_.optimizer_ =
       std::make_shared<Optimizer>(parameter_groups(task_, config_), optimizer_config(config_));
@@ -164,8 +136,9 @@ TrainingRun::TrainingRun(Trainer& trainer, const Dataset& dataset, const Dataset
     }
 
   const Tensor zero = at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(device_));
-  for (Tensor* counter : {&counters_.loss_sum, &counters_.finite_steps, &counters_.nonfinite_in_row,
-                          &counters_.worst_row, &counters_.skipped_steps, &counters_.grad_norm})
+  for (Tensor* counter :
+       {&counters_.loss_sum, &counters_.finite_steps, &counters_.nonfinite_in_row, &counters_.worst_row,
+        &counters_.skipped_steps, &counters_.grad_norm, &counters_.last_skipped})
     *counter = zero.clone();
   counters_.loss_sum = counters_.loss_sum.to(dtype_);
 }
@@ -183,9 +156,12 @@ TrainingResult TrainingRun::run() {
   // So that "latest" finds it, whatever happens before the next one is due.
   if (is_from_elsewhere_) save_checkpoint();
 
+  const at::AutoGradMode with_grad(true);  // also within a preview of another training
   const DeterministicScope deterministic(config_.deterministic);
   signals_.emplace(config_.handle_signals);
-  set_training_mode(task_, true);
+  begin_train_mode(task_);
+  if (device_lr_) device_lr_->settle(global_step_, skipped_steps_);
+  warn_of_cpu_training(device_, config_.cpu_data_parallel, at::hasCUDA());
   while (global_step_ < total_steps_ && !must_stop()) {
     const double start = now_seconds();
     train_step();
@@ -206,7 +182,6 @@ TrainingResult TrainingRun::run() {
   if (result.is_complete) {
     finish();
   } else {
-    result.signal = signals_->received();
     save_checkpoint();
     checkpoint_writer_.wait();
     display_->message(fmt::format("stopped at step {}; resume_from_checkpoint \"latest\" goes on from there",
@@ -214,8 +189,9 @@ TrainingResult TrainingRun::run() {
   }
   metrics_->save_loss_chart(join_path(config_.output_dir, "loss.svg"));
   save_report();
-  set_training_mode(task_, false);
+  set_eval_mode(task_);
   trainer_.optimizer_->zero_grad();
+  result.signal = signals_->end();
   result.global_step = global_step_;
   result.epoch = epoch_;
   result.loss = last_loss_;
@@ -266,6 +242,9 @@ TrainingRun::Group TrainingRun::next_group() {
     if (!batch) break;
     require<TensorError>(batch->images.defined() && batch->images.dim() > 0,
                          "the data set gives a batch without images");
+    require<TensorError>(batch->images.size(0) > 0,
+                         "the data set gives a batch of 0 samples, images are {}; expected 1 or more",
+                         describe(batch->images));
     require_floating_images(batch->images);
     task_.check_batch(*batch);
     check_values(*batch);
@@ -307,6 +286,9 @@ Tensor TrainingRun::backward(const Group& group) {
     require<TensorError>(losses.defined() && losses.dim() == 1 && losses.size(0) == batch.images.size(0),
                          "the task's loss is {}, expected one value for each of {} samples", describe(losses),
                          batch.images.size(0));
+    require<ConfigError>(losses.requires_grad(),
+                         "the task's loss depends on none of the {} parameters that are trained",
+                         trainable_.size());
     // Divided by the samples of the whole step: small batches then add up to the large one, a short last one
     // included.
     const Tensor loss = losses.sum() / static_cast<double>(group.samples);
@@ -320,8 +302,14 @@ void TrainingRun::update_weights(const Tensor& loss) {
   const at::NoGradGuard no_grad;
   Tensor is_nonfinite = loss.isfinite().logical_not().to(at::kFloat);
   Tensor is_skipped = is_nonfinite;
-  // An overflow of float16 gradients is the scaler's business, and no sign that the training went wrong.
-  if (scaler_) is_skipped = at::maximum(is_skipped, scaler_->unscale_(trainable_).squeeze());
+  if (scaler_) {
+    const Tensor overflow = scaler_->unscale_(trainable_).squeeze();
+    is_skipped = at::maximum(is_skipped, overflow);
+    // The scaler mends an overflow by halving the scale. At a scale of 1 there is nothing left to halve: the
+    // gradients themselves are not finite.
+    const Tensor is_exhausted = (scaler_->get_scale().squeeze() <= 1).to(at::kFloat);
+    is_nonfinite = at::maximum(is_nonfinite, overflow * is_exhausted);
+  }
   const Tensor grad_norm = config_.max_grad_norm > 0 ? clip_grad_norm_(trainable_, config_.max_grad_norm)
                                                      : get_total_grad_norm(trainable_);
   if (!scaler_) {
@@ -332,19 +320,37 @@ void TrainingRun::update_weights(const Tensor& loss) {
   // Reading costs nothing on the CPU; a device is asked at logging steps alone.
   if (device_.is_cpu() && nonfinite_origin_.empty() && is_nonfinite.item<double>() > 0)
     nonfinite_origin_ = nonfinite_origin();
-  trainer_.optimizer_->step(lr_schedule_(global_step_), is_skipped.view({1}));
+  step_optimizer(is_skipped);
   trainer_.optimizer_->zero_grad();
   if (scaler_) scaler_->update(is_skipped.view({1}));
   if (trainer_.ema_) trainer_.ema_->step(parameters_);
   for (PowerAverage& average : power_averages_) average.ema.step(average.parameters);
 }
 
+/// The learning rate is that of the number of steps that were taken before; only a CPU can be asked for it.
+void TrainingRun::step_optimizer(const Tensor& is_skipped) {
+  const Tensor skipped = counters_.skipped_steps - is_skipped;
+  if (device_lr_) {
+    if (device_lr_->needs_settling(global_step_)) device_lr_->settle(global_step_, skipped.item<int64_t>());
+    trainer_.optimizer_->step_with_device_factor(device_lr_->factor(global_step_, skipped),
+                                                 is_skipped.view({1}));
+  } else {
+    const int64_t count = device_.is_cpu() ? skipped.item<int64_t>() : 0;
+    trainer_.optimizer_->step(lr_schedule_(global_step_ - count), is_skipped.view({1}));
+  }
+}
+
 bool TrainingRun::must_stop() const { return trainer_.stop_requested_ || signals_->received(); }
 
 void TrainingRun::finish() {
+  require_progress();
   if (config_.validation_steps > 0) {
     validate();
     preview();
+    if (must_stop())
+      display_->message(
+          "a stop was requested after the last step: the model is published without the rest of "
+          "the final validation and preview");
   }
   save_power_ema();
   save_final();

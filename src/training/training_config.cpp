@@ -1,6 +1,9 @@
 #include <cmath>
+#include <cstddef>
 #include <string>
 
+#include <diffusers/training/lr_scheduler.h>
+#include <diffusers/training/post_hoc_ema.h>
 #include <diffusers/training/training_config.h>
 
 #include "core/config_json.h"
@@ -118,6 +121,14 @@ void TrainingConfig::validate() const {
   at_least(gradient_accumulation_steps, 1, "gradient_accumulation_steps");
   at_least_zero(learning_rate, "learning_rate");
   at_least(lr_warmup_steps, 0, "lr_warmup_steps");
+  // Any other length than that of the warmup does, where the data set decides it.
+  get_scheduler(lr_scheduler, {.step_rules = lr_step_rules,
+                               .num_warmup_steps = lr_warmup_steps,
+                               .num_training_steps =
+                                   max_train_steps.value_or(lr_warmup_steps == 0 ? 1 : lr_warmup_steps - 1),
+                               .num_cycles = lr_num_cycles,
+                               .power = lr_power,
+                               .lr_init = learning_rate});
   at_least_zero(noise_offset, "noise_offset");
   at_least_zero(input_perturbation, "input_perturbation");
   at_least_zero(max_grad_norm, "max_grad_norm");
@@ -142,7 +153,8 @@ void TrainingConfig::validate() const {
                        "resume_from_checkpoint is empty");
   at_least(validation_steps, 0, "validation_steps");
   at_least(logging_steps, 1, "logging_steps");
-  at_least(dataloader_num_workers, 0, "dataloader_num_workers");
+  require<ConfigError>(dataloader_num_workers >= 0 && dataloader_num_workers <= 1024,
+                       "dataloader_num_workers is {}, expected 0 to 1024", dataloader_num_workers);
   at_least(cpu_data_parallel, 1, "cpu_data_parallel");
   require<ConfigError>(class_dropout_prob >= 0 && class_dropout_prob < 1,
                        "class_dropout_prob is {}, expected 0 to less than 1", class_dropout_prob);
@@ -152,6 +164,12 @@ void TrainingConfig::validate() const {
   require<ConfigError>(std::isfinite(logvar_init), "logvar_init is {}, expected a finite number",
                        logvar_init);
   at_least_zero(sgd_momentum, "sgd_momentum");
+  for (std::size_t i = 0; i < post_hoc_ema_sigma_rels.size(); ++i) {
+    sigma_rel_to_gamma(post_hoc_ema_sigma_rels[i]);  // checks the range
+    for (std::size_t j = 0; j < i; ++j)
+      require<ConfigError>(post_hoc_ema_sigma_rels[i] != post_hoc_ema_sigma_rels[j],
+                           "post_hoc_ema_sigma_rels holds {} twice", post_hoc_ema_sigma_rels[i]);
+  }
   at_least(post_hoc_ema_steps, 1, "post_hoc_ema_steps");
   require<ConfigError>(
       !logging_dir.empty() && logging_dir.front() != '/' && logging_dir.find("..") == std::string::npos,

@@ -43,17 +43,35 @@ double now_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-void set_training_mode(const Task& task, bool training) {
-  for (const TrainedModel& trained : task.models()) trained.model->module().train(training);
+void begin_train_mode(const Task& task) {
+  for (const TrainedModel& trained : task.models())
+    if (!trained.model->module().is_training()) trained.model->module().train();
+}
+
+void set_eval_mode(const Task& task) {
+  for (const TrainedModel& trained : task.models()) trained.model->module().eval();
+}
+
+bool warn_of_cpu_training(at::Device device, int64_t cpu_data_parallel, bool has_cuda) {
+  // Who cuts batches into parts for the CPU has chosen it.
+  if (!device.is_cpu() || cpu_data_parallel > 1 || !has_cuda) return false;
+  log_message(
+      LogLevel::kWarning,
+      "the training runs on the CPU, where the model is, although a CUDA device is available; move the "
+      "model before the training: model->to(torch::kCUDA)");
+  return true;
 }
 
 EvaluationScope::EvaluationScope(const Task& task, at::Device device, const std::vector<Tensor>& parameters,
                                  const EMAModel* ema)
-    : task_(task), random_state_(device), averaged_(parameters, ema) {
-  set_training_mode(task_, false);
+    : random_state_(device), averaged_(parameters, ema) {
+  for (const TrainedModel& trained : task.models()) modes_.emplace_back(trained.model->module());
+  set_eval_mode(task);
 }
 
-EvaluationScope::~EvaluationScope() { set_training_mode(task_, true); }
+EvaluationScope::~EvaluationScope() {
+  for (const ModuleModes& modes : modes_) modes.restore();
+}
 
 void TrainingRun::count(const Tensor& loss, const Tensor& grad_norm, const Tensor& is_nonfinite,
                         const Tensor& is_skipped) {
@@ -62,6 +80,7 @@ void TrainingRun::count(const Tensor& loss, const Tensor& grad_norm, const Tenso
   counters_.nonfinite_in_row = (counters_.nonfinite_in_row + 1) * is_nonfinite;
   counters_.worst_row = at::maximum(counters_.worst_row, counters_.nonfinite_in_row);
   counters_.skipped_steps += is_skipped;
+  counters_.last_skipped = is_skipped;
   counters_.grad_norm = grad_norm.to(at::kFloat);
 }
 
@@ -69,10 +88,11 @@ void TrainingRun::log() {
   checkpoint_writer_.check();
   const double start = now_seconds();
   // The one place where the host waits for the device.
-  const Tensor values = at::stack({counters_.loss_sum, counters_.finite_steps.to(dtype_),
-                                   counters_.worst_row.to(dtype_), counters_.skipped_steps.to(dtype_),
-                                   counters_.grad_norm.to(dtype_), counters_.nonfinite_in_row.to(dtype_)})
-                            .to(at::kCPU, at::kDouble);
+  const Tensor values =
+      at::stack({counters_.loss_sum, counters_.finite_steps.to(dtype_), counters_.worst_row.to(dtype_),
+                 counters_.skipped_steps.to(dtype_), counters_.grad_norm.to(dtype_),
+                 counters_.nonfinite_in_row.to(dtype_), counters_.last_skipped.to(dtype_)})
+          .to(at::kCPU, at::kDouble);
   training_seconds_ += now_seconds() - start;
   const double* value = values.const_data_ptr<double>();
   const auto skipped = static_cast<int64_t>(value[3]);
@@ -84,6 +104,7 @@ void TrainingRun::log() {
                             nonfinite_origin_.empty() ? "" : "; first in " + nonfinite_origin_));
   }
   skipped_steps_ = skipped;
+  if (device_lr_) device_lr_->settle(global_step_, skipped_steps_);
   stop_if_nonfinite(static_cast<int64_t>(value[2]));
   nonfinite_origin_.clear();
   if (value[1] > 0) last_loss_ = value[0] / value[1];
@@ -95,7 +116,9 @@ void TrainingRun::log() {
   progress.total_steps = total_steps_;
   progress.epoch = epoch_;
   progress.loss = last_loss_;
-  progress.lr = config_.learning_rate * lr_schedule_(global_step_ - 1);
+  // Of the last step: the schedule counts the steps that were taken before it.
+  const int64_t skipped_before = skipped_steps_ - static_cast<int64_t>(value[6]);
+  progress.lr = config_.learning_rate * lr_schedule_(global_step_ - 1 - skipped_before);
   progress.grad_norm = value[4];
   progress.images_per_second =
       static_cast<double>(images_since_log_) / std::max(1e-9, training_seconds_ - logged_seconds_);
@@ -161,8 +184,17 @@ std::string TrainingRun::nonfinite_origin() {
   return "the backward pass";
 }
 
+void TrainingRun::require_progress() const {
+  require(
+      skipped_steps_ < global_step_,
+      "all {} steps were skipped, as the loss or a gradient was not finite: the model has not learned "
+      "anything, and is not published; try mixed_precision \"no\" or \"bf16\", and check the data and the "
+      "initial weights",
+      global_step_);
+}
+
 void TrainingRun::preview() {
-  if (!trainer_.on_preview_ || last_preview_step_ == global_step_) return;
+  if (!trainer_.on_preview_ || last_preview_step_ == global_step_ || must_stop()) return;
   last_preview_step_ = global_step_;
   const EvaluationScope evaluation(task_, device_, parameters_, trainer_.ema_.get());
   PreviewContext context{.step = global_step_,

@@ -19,7 +19,9 @@
 #include "core/json.h"
 #include "training/checkpoint.h"
 #include "training/checkpoint_writer.h"
+#include "training/device_lr.h"
 #include "training/image_checks.h"
+#include "training/module_modes.h"
 #include "training/random_state.h"
 #include "training/stop_signals.h"
 
@@ -48,6 +50,7 @@ class TrainingRun {
   struct DeviceCounters {
     Tensor loss_sum, finite_steps;  // since the last logging step
     Tensor nonfinite_in_row, worst_row, skipped_steps, grad_norm;
+    Tensor last_skipped;  // 1 if the last step was
   };
 
   // trainer.cpp: the loop
@@ -59,6 +62,8 @@ class TrainingRun {
   Batch to_device(const Batch& batch) const;
   Tensor backward(const Group& group);
   void update_weights(const Tensor& loss);
+  void step_optimizer(const Tensor& is_skipped);
+  void require_progress() const;
   void finish();
   bool must_stop() const;
 
@@ -121,6 +126,7 @@ class TrainingRun {
   uint64_t seed_ = 0;
   Generator generator_;
   LRSchedule lr_schedule_;
+  std::optional<DeviceLr> device_lr_;  // on a device, if the schedule is not constant
   std::optional<GradScaler> scaler_;
   DeviceCounters counters_;
   std::vector<PowerAverage> power_averages_;  // of each model; empty if none are kept
@@ -169,7 +175,8 @@ class AveragedWeights {
 };
 
 /// The models as they will be used, until the scope ends: averaged weights, eval mode, no gradients; what is
-/// drawn from the global generators meanwhile does not reach the training.
+/// drawn from the global generators meanwhile does not reach the training. Each submodule gets its own mode
+/// back.
 class EvaluationScope {
  public:
   EvaluationScope(const Task& task, at::Device device, const std::vector<Tensor>& parameters,
@@ -179,7 +186,7 @@ class EvaluationScope {
   ~EvaluationScope();
 
  private:
-  const Task& task_;
+  std::vector<ModuleModes> modes_;
   RandomStateGuard random_state_;
   at::NoGradGuard no_grad_;
   AveragedWeights averaged_;
@@ -187,6 +194,12 @@ class EvaluationScope {
 
 /// Seconds of the steady clock.
 double now_seconds();
-void set_training_mode(const Task& task, bool training);
+/// Puts models that are in eval mode into train mode. A model in train mode keeps the modes of its
+/// submodules.
+void begin_train_mode(const Task& task);
+void set_eval_mode(const Task& task);
+/// Warns if a training runs on the CPU, in one thread pool, although there is a CUDA device.
+/// @return whether it did
+bool warn_of_cpu_training(at::Device device, int64_t cpu_data_parallel, bool has_cuda);
 
 }  // namespace diffusers

@@ -25,6 +25,18 @@ struct UpdateBatch {
   std::vector<Tensor> column(std::size_t index) const;
 };
 
+/// A learning rate that the host knows, or one that lies on the device of the parameters.
+struct LearningRate {
+  double value = 0.0;
+  Tensor tensor = {};  // float64, 0-dim; undefined: `value`
+
+  /// `f` of it, on the host or on the device.
+  template <class F>
+  LearningRate map(F f) const {
+    return tensor.defined() ? LearningRate{0.0, f(tensor)} : LearningRate{f(value), {}};
+  }
+};
+
 class UpdateRule {
  public:
   UpdateRule() = default;
@@ -37,7 +49,7 @@ class UpdateRule {
   /// One step of all parameters of the batch, states included.
   /// @param skip float32, one element, on the device of the batch: where it is 1, nothing changes, whatever
   ///        the gradients are
-  virtual void update(const UpdateBatch& batch, double lr, double weight_decay,
+  virtual void update(const UpdateBatch& batch, const LearningRate& lr, double weight_decay,
                       const std::optional<Tensor>& skip) const = 0;
 };
 

@@ -10,6 +10,7 @@
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include "support/golden.h"
 #include "tiny_model.h"
@@ -40,8 +41,9 @@ inline TrainingConfig resumable_config(const std::string& output_dir) {
 }
 
 /// Trains a network of its own up to step `stop` or the end.
+/// @param pause microseconds after each step
 inline TrainingResult train_until(TrainingConfig config, int64_t stop, bool previews = false,
-                                  at::Device device = at::kCPU) {
+                                  at::Device device = at::kCPU, useconds_t pause = 0) {
   // Each process would draw other initial weights; they come from the checkpoint.
   TinyNet model(0.2);
   if (!config.resume_from_checkpoint) {
@@ -53,6 +55,7 @@ inline TrainingResult train_until(TrainingConfig config, int64_t stop, bool prev
   Trainer trainer(model, DDPMScheduler(), config);
   trainer.on_preview([&](const PreviewContext&) { at::randn({100}, device); });
   trainer.on_step([&](int64_t step) {
+    if (pause > 0) ::usleep(pause);
     if (step == stop) trainer.request_stop();
   });
   return trainer.train(resumable_images());

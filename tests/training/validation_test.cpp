@@ -70,5 +70,61 @@ TEST(Trainer, DoesNotLetAValidationDisturbTheTraining) {
   for (std::size_t i = 0; i < plain.size(); ++i) expect_equal(validated[i], plain[i]);
 }
 
+TEST(Trainer, GivesEachSubmoduleItsModeBack) {
+  const test::TemporaryFolder folder;
+  TinyNet model = seeded_net(0.3);
+  model->drop->eval();  // such as a frozen layer
+  TrainingConfig config = quiet_config(folder.path());
+  config.max_train_steps = 5;
+  config.validation_steps = 1;
+  Trainer trainer(model, DDPMScheduler(), config);
+  std::vector<std::vector<bool>> modes;
+  const auto note_modes = [&] {
+    modes.push_back({model->is_training(), model->conv_in->is_training(), model->time->is_training(),
+                     model->drop->is_training()});
+  };
+  trainer.on_step([&](int64_t step) {
+    note_modes();
+    if (step == 3) model->time->eval();
+    if (step == 4) model->drop->train();
+  });
+  trainer.on_preview([&](const PreviewContext&) {
+    note_modes();
+    model->drop->train();  // a callback's own changes end with it
+  });
+  trainer.train(TinyImages(20), TinyImages(7));
+  const std::vector<bool> previewed{false, false, false, false};
+  const std::vector<std::vector<bool>> expected{
+      {true, true, true, false}, previewed, {true, true, true, false},  previewed,
+      {true, true, true, false}, previewed, {true, true, false, false}, previewed,
+      {true, true, false, true}, previewed};
+  EXPECT_EQ(modes, expected);
+  EXPECT_FALSE(model->is_training());
+}
+
+TEST(Trainer, PutsAModelInEvalModeIntoTrainMode) {
+  const test::TemporaryFolder folder;
+  TinyNet model = seeded_net(0.3);
+  model->eval();
+  Trainer trainer(model, DDPMScheduler(), quiet_config(folder.path()));
+  bool is_training = false;
+  trainer.on_step([&](int64_t) { is_training = model->is_training() && model->drop->is_training(); });
+  trainer.train(TinyImages(4));
+  EXPECT_TRUE(is_training);
+}
+
+TEST(Trainer, RestoresTheModesIfAPreviewThrows) {
+  const test::TemporaryFolder folder;
+  TinyNet model = seeded_net();
+  model->time->eval();
+  TrainingConfig config = quiet_config(folder.path());
+  config.validation_steps = 1;
+  Trainer trainer(model, DDPMScheduler(), config);
+  trainer.on_preview([](const PreviewContext&) { throw FileError("the disk is full"); });
+  EXPECT_THROW(trainer.train(TinyImages(8)), FileError);
+  EXPECT_TRUE(model->is_training());
+  EXPECT_FALSE(model->time->is_training());
+}
+
 }  // namespace
 }  // namespace diffusers

@@ -89,6 +89,9 @@ class Optimizer {
   /// @param found_inf float32, one element, on the parameters' device: where it is 1, the step is skipped
   ///        there, without the host ever reading it
   void step(double lr_factor = 1.0, const Tensor& found_inf = {});
+  /// The same with a learning rate factor that the host has not read.
+  /// @param lr_factor float64, one element, on the parameters' device
+  void step_with_device_factor(const Tensor& lr_factor, const Tensor& found_inf = {});
   /// Drops the gradients (Python: `zero_grad(set_to_none=True)`).
   void zero_grad();
 
@@ -107,6 +110,8 @@ class Optimizer {
 
  private:
   using State = std::vector<std::pair<std::string_view, Tensor>>;
+  /// @param device_factor undefined: `lr_factor`
+  void step_all(double lr_factor, const Tensor& device_factor, const Tensor& found_inf);
 
   OptimizerConfig config_;
   std::shared_ptr<const UpdateRule> rule_;

@@ -94,7 +94,17 @@ concept DenoisingModel = requires(Model model, const Tensor& tensor) {
 template <DenoisingModel Model>
 class ModelAdapter : public TrainableModel {
  public:
-  explicit ModelAdapter(Model model) : model_(std::move(model)) {}
+  /// @throws ConfigError for an empty holder or a null pointer
+  explicit ModelAdapter(Model model) : model_(std::move(model)) {
+    bool is_empty = false;
+    if constexpr (requires { model_.is_empty(); }) {
+      is_empty = model_.is_empty();
+    } else if constexpr (requires { model_ == nullptr; }) {
+      is_empty = model_ == nullptr;
+    }
+    if (is_empty)
+      throw ConfigError("the model to train is an empty holder (nullptr); expected a constructed model");
+  }
 
   Tensor predict(const Tensor& sample, const Tensor& timesteps, const Conditioning& conditioning) override {
     if constexpr (kForwardTakesLabelStruct) {

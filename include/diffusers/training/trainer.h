@@ -39,11 +39,15 @@ struct PreviewContext {
 /// What `Trainer::train` did.
 struct TrainingResult {
   int64_t global_step = 0;
-  int64_t epoch = 0;                         ///< the last epoch that was trained in, from 0
-  double loss = 0.0;                         ///< as logged last
-  int64_t skipped_steps = 0;                 ///< because something was not finite
-  bool is_complete = false;                  ///< false if the training was stopped and can be resumed
-  std::optional<int> signal = std::nullopt;  ///< the signal that stopped it; programs leave with 128 + signal
+  int64_t epoch = 0;          ///< the last epoch that was trained in, from 0
+  double loss = 0.0;          ///< as logged last
+  int64_t skipped_steps = 0;  ///< because something was not finite
+  /// True if all steps were done and the model was published. False if the training was stopped and can be
+  /// resumed.
+  bool is_complete = false;
+  /// The stop signal that came while it ran. Programs exit with 128 + signal. A complete training has one too
+  /// if it came after the last step: the model is published, the rest of the final validation is left out.
+  std::optional<int> signal = std::nullopt;
 };
 
 /// Trains: draws the batches, steps the optimizer, averages, logs, previews, saves and resumes.
@@ -62,7 +66,7 @@ struct TrainingResult {
 class Trainer {
  public:
   /// @param task configured here, with `config`
-  /// @throws ConfigError naming the field and its value
+  /// @throws ConfigError naming the field and its value, for everything that does not depend on the data set
   Trainer(std::shared_ptr<Task> task, TrainingConfig config);
 
   /// Trains a denoiser with noise from `scheduler`; shorthand for a DiffusionTask. The model is shared, the
@@ -74,7 +78,10 @@ class Trainer {
 
   /// Trains until the configured step, or until it is stopped. The models are trained on the device they are
   /// on.
-  /// @throws Error if `max_nonfinite_steps` steps in a row were not finite; FileError if there are
+  /// A model in train mode keeps the modes of its submodules; a model in eval mode is put into train mode as
+  /// a whole.
+  /// @throws Error if `max_nonfinite_steps` steps in a row were not finite, or if all steps were skipped;
+  /// FileError if there are
   /// checkpoints to resume
   ///         from and none is whole, or a checkpoint cannot be written (the ones before stay whole; written
   ///         in the background, this is thrown at the next logging step or checkpoint, or at the end)
@@ -85,7 +92,8 @@ class Trainer {
   }
 
   /// Called every `validation_steps` and at the end, with the averaged weights in the models, in eval mode,
-  /// without gradients. What it draws from the global generators does not reach the training.
+  /// without gradients; not after a stop was requested. What it draws from the global generators does not
+  /// reach the training.
   void on_preview(std::function<void(const PreviewContext&)> callback) { on_preview_ = std::move(callback); }
   /// Called every `validation_steps` and at the end of a training with a validation data set.
   void on_validation(std::function<void(const ValidationResult&)> callback) {
@@ -96,7 +104,8 @@ class Trainer {
   /// Called after each step, with the number of steps done. The loss is still on the device then.
   void on_step(std::function<void(int64_t step)> callback) { on_step_ = std::move(callback); }
 
-  /// Ends `train` after the current step, with a checkpoint. May be called from callbacks and other threads.
+  /// Ends `train` after the current step, with a checkpoint. After the last step, it leaves out the rest of
+  /// the final validation and the preview. May be called from callbacks and other threads.
   void request_stop() { stop_requested_ = true; }
 
   const TrainingConfig& config() const { return config_; }

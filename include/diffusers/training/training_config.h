@@ -46,7 +46,9 @@ struct TrainingConfig {
   int64_t gradient_accumulation_steps = 1;
   bool gradient_checkpointing = false;
   double learning_rate = 1e-4;
-  std::string lr_scheduler = "cosine";  ///< see get_scheduler
+  /// See get_scheduler. The schedule counts the optimizer steps that were taken, without skipped ones, as
+  /// accelerate does.
+  std::string lr_scheduler = "cosine";
   int64_t lr_warmup_steps = 500;
   std::optional<double> snr_gamma = std::nullopt;  ///< see DiffusionLossOptions
   /// Adds noise that is constant over each channel, this strong (Guttenberg 2023).
@@ -148,7 +150,9 @@ struct TrainingConfig {
   int64_t lr_num_cycles = 1;
   double lr_power = 1.0;
   std::string lr_step_rules = {};
-  /// A step whose loss or gradient is not finite is skipped; so many in a row end the training with an Error.
+  /// Number of consecutive non-finite steps that end the training with an Error. A step is non-finite if its
+  /// loss or a gradient is not finite; it is skipped. With fp16 an overflow only shrinks the loss scale, and
+  /// counts as non-finite once the scale has fallen to 1 or below.
   int64_t max_nonfinite_steps = 5;
   /// Removes what an earlier run wrote into output_dir, and nothing else. Without it, a new run refuses a
   /// folder that holds checkpoints, a finished model or snapshots of averages.

@@ -1,0 +1,28 @@
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include <torch/nn/module.h>
+
+namespace diffusers {
+
+/// The training flags of a module and of each of its submodules at one moment.
+class ModuleModes {
+ public:
+  explicit ModuleModes(torch::nn::Module& module) { add(module, nullptr); }
+  /// Gives each of them its flag back.
+  void restore() const;
+
+ private:
+  struct Mode {
+    torch::nn::Module* module;
+    std::shared_ptr<torch::nn::Module> owner;  // null for the outermost one
+    bool is_training;
+  };
+  void add(torch::nn::Module& module, const std::shared_ptr<torch::nn::Module>& owner);
+
+  std::vector<Mode> modes_;  // each module before its submodules
+};
+
+}  // namespace diffusers
