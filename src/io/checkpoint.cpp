@@ -148,7 +148,7 @@ void keep_old_shards(const std::string& folder, const std::string& index, const 
   Json json;
   std::map<std::string, std::string> kept;  // by the name before
   try {
-    const std::string text = read_text_file(path, kMaxJsonBytes);
+    const std::string text = read_model_file(folder, index, kMaxJsonBytes);
     const ShardIndex shards = parse_shard_index(text, path);
     for (const std::string& name : new_files) {
       if (!shards.contains(name)) continue;
