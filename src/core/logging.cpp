@@ -12,7 +12,8 @@ namespace {
 std::atomic<LogLevel> g_verbosity{LogLevel::kWarning};
 
 struct SinkState {
-  std::mutex mutex;
+  // Held while a sink runs: no sink runs twice at once, or after it was replaced. A sink may log.
+  std::recursive_mutex mutex;
   LogSink sink;
   std::set<std::string> warned;
 };
@@ -47,11 +48,8 @@ LogSink set_log_sink(LogSink sink) {
 
 void log_message(LogLevel level, std::string_view message) {
   if (level < g_verbosity.load() || level == LogLevel::kOff) return;
-  LogSink sink;
-  {
-    const std::lock_guard lock(state().mutex);
-    sink = state().sink;
-  }
+  const std::lock_guard lock(state().mutex);
+  const LogSink sink = state().sink;  // it may replace itself
   if (sink) {
     sink(level, message);
   } else {

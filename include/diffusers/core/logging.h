@@ -16,7 +16,9 @@ using LogSink = std::function<void(LogLevel, std::string_view)>;
 void set_verbosity(LogLevel level);
 LogLevel get_verbosity();
 
-/// Replaces where messages go (default: standard error). An empty function restores the default.
+/// Replaces where messages go (default: standard error). An empty function restores the default. Messages may
+/// come from any thread, but the sink is called by one at a time, and no more after this function has
+/// returned.
 /// @return the sink that was in force, empty if it was the default
 LogSink set_log_sink(LogSink sink);
 
