@@ -48,7 +48,8 @@ class TrafficCounter {
 };
 
 /// What each of `work(n)`'s repetitions adds: the traffic of `work(repetitions + 1)` less that of
-/// `work(repetitions)`, so that what happens once in a call does not count, nor what happens in the first call.
+/// `work(repetitions)`, so that what happens once in a call does not count, nor what happens in the first
+/// call.
 template <class Work>
 DeviceTraffic traffic_of_one(const Work& work, int64_t repetitions = 2) {
   work(repetitions);
