@@ -228,8 +228,10 @@ Tensor SASolverScheduler::update(const std::vector<Tensor>& outputs, const Tenso
       sum += polynomial[j] * whole;
       largest = std::max(largest, std::abs(polynomial[j] * whole));
     }
-    // Steps so short that the rounding of the terms is a tenth of the weight of the step: Python diverges.
-    drowned = drowned || !(largest * std::numeric_limits<float>::epsilon() < 0.2f * std::abs(whole));
+    // An integral over a short step is a difference itself, and its rounding grows with the polynomial. Where
+    // it reaches a tenth of the weight of the step, Python's samples diverge.
+    const float rounding = largest * std::numeric_limits<float>::epsilon() / std::min(std::abs(h), 1.0f);
+    drowned = drowned || !(rounding < 0.1f * std::abs(whole));
     coefficients.push_back(sum);
   }
   if (drowned && h != 0)

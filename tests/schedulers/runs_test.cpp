@@ -11,6 +11,7 @@
 #include <diffusers/schedulers/kdpm2_ancestral_discrete_scheduler.h>
 #include <diffusers/schedulers/pndm_scheduler.h>
 #include <diffusers/schedulers/repaint_scheduler.h>
+#include <diffusers/schedulers/sasolver_scheduler.h>
 #include <diffusers/schedulers/score_sde_ve_scheduler.h>
 
 #include "support.h"
@@ -275,6 +276,38 @@ TEST(SchedulerRun, ALevelThatStandsTwiceChangesNothing) {
       EXPECT_TRUE(sigmas[0].equal(sigmas[1]));
       EXPECT_TRUE(all_finite(whole_run(*scheduler, Passed::kElement)));
     }
+}
+
+TEST(SASolverScheduler, ShortStepsOfHighOrderConverge) {
+  // The ideal epsilon of N(0.7, 0.6^2): a sample keeps its number of standard deviations z.
+  const auto deviation = [](double alpha, double sigma) { return std::hypot(0.6 * alpha, sigma); };
+  const Tensor z = at::linspace(-2, 2, 5, at::kDouble).reshape({1, 1, 1, 5});
+  for (const auto algorithm : {AlgorithmType::kDataPrediction, AlgorithmType::kNoisePrediction})
+    for (const int64_t order : {3, 4})
+      for (const int64_t n : {480, 960}) {
+        SCOPED_TRACE(std::to_string(order) + " " + std::to_string(n));
+        SASolverScheduler scheduler({.num_train_timesteps = 1921,
+                                     .predictor_order = order,
+                                     .corrector_order = order,
+                                     .tau_func = [](double) { return 0.0; },
+                                     .algorithm_type = algorithm});
+        scheduler.set_timesteps(n);
+        const Timesteps timesteps = scheduler.timesteps();
+        const auto level = [&](int64_t i) {
+          const double abar = scheduler.alphas_cumprod()[timesteps[i].item<int64_t>()].item<double>();
+          return std::pair(std::sqrt(abar), std::sqrt(1 - abar));
+        };
+        const auto [alpha_0, sigma_0] = level(0);
+        Tensor x = 0.7 * alpha_0 + deviation(alpha_0, sigma_0) * z;
+        const int64_t last = n * 8 / 10;
+        for (int64_t i = 0; i < last; ++i) {
+          const auto [alpha, sigma] = level(i);
+          const Tensor epsilon = (x - 0.7 * alpha) * (sigma / std::pow(deviation(alpha, sigma), 2));
+          x = scheduler.step(epsilon, timesteps[i], x).prev_sample;
+        }
+        const auto [alpha, sigma] = level(last);
+        expect_close((x - 0.7 * alpha) / deviation(alpha, sigma), z, 0, 1e-3);
+      }
 }
 
 TEST(FlowMatchEulerDiscreteScheduler, OneStepWithShiftTerminalStartsAtPureNoise) {
