@@ -28,6 +28,17 @@ void train_classifier(Classifier& model, const Dataset& data) {
   }
 }
 
+/// @return false if there is no file, or that of a classifier of other classes
+bool load_classifier(Classifier& model, const std::string& path) {
+  if (!file_exists(path)) return false;
+  const torch::NoGradGuard no_grad;
+  const TensorMap saved = load_safetensors(path);
+  for (const auto& item : model->named_parameters())
+    if (!saved.contains(item.key()) || saved.at(item.key()).sizes() != item.value().sizes()) return false;
+  for (auto& item : model->named_parameters()) item.value().copy_(saved.at(item.key()));
+  return true;
+}
+
 struct Seen {
   torch::Tensor features, labels;
 };
@@ -53,11 +64,11 @@ torch::Tensor symmetric_root(const torch::Tensor& matrix) {
 
 }  // namespace
 
-ClassifierImpl::ClassifierImpl()
+ClassifierImpl::ClassifierImpl(int64_t num_classes)
     : conv1(torch::nn::Conv2dOptions(1, 16, 3).padding(1)),
       conv2(torch::nn::Conv2dOptions(16, 32, 3).padding(1)),
       hidden(32 * 7 * 7, 64),
-      output(64, 10) {
+      output(64, num_classes) {
   register_module("conv1", conv1);
   register_module("conv2", conv2);
   register_module("hidden", hidden);
@@ -83,14 +94,10 @@ double frechet_distance(const torch::Tensor& a, const torch::Tensor& b) {
 }
 
 Evaluation evaluate_samples(const torch::Tensor& samples, const Dataset& train, const Dataset& test,
-                            const std::string& cache_file, const torch::Tensor& asked) {
+                            int64_t num_classes, const std::string& cache_file, const torch::Tensor& asked) {
   torch::manual_seed(0);  // the same judge whatever was drawn before
-  Classifier model;
-  if (file_exists(cache_file)) {
-    const torch::NoGradGuard no_grad;
-    const TensorMap saved = load_safetensors(cache_file);
-    for (auto& item : model->named_parameters()) item.value().copy_(saved.at(item.key()));
-  } else {
+  Classifier model(num_classes);
+  if (!load_classifier(model, cache_file)) {
     train_classifier(model, train);
     save_safetensors(model->named_parameters(), cache_file);
   }
@@ -99,7 +106,7 @@ Evaluation evaluate_samples(const torch::Tensor& samples, const Dataset& train, 
   const torch::Tensor images = samples.to(torch::kCPU, torch::kFloat) * 2 - 1;
   const torch::Tensor features = model->features(images);
   const auto [confidence, label] = model->output(features).softmax(1).max(1);
-  const torch::Tensor counts = torch::bincount(label.masked_select(confidence > 0.9), {}, 10);
+  const torch::Tensor counts = torch::bincount(label.masked_select(confidence > 0.9), {}, num_classes);
   const Seen real = look_at(model, test, test.size());
   const Seen like_samples = look_at(model, train, std::min(samples.size(0), train.size()));
   const torch::Tensor is_right = model->output(real.features).argmax(1).eq(real.labels);
@@ -116,9 +123,9 @@ Evaluation evaluate_samples(const torch::Tensor& samples, const Dataset& train, 
 
 void print_evaluation(const Evaluation& result, int64_t num_samples) {
   std::printf(
-      "classifier (%.1f %% right on the test set): sure of %.1f %% of %lld samples, %lld of 10 classes\n",
+      "classifier (%.1f %% right on the test set): sure of %.1f %% of %lld samples, %lld of %zu classes\n",
       100 * result.classifier_accuracy, 100 * result.sure_share, static_cast<long long>(num_samples),
-      static_cast<long long>(result.distinct_classes));
+      static_cast<long long>(result.distinct_classes), result.per_class.size());
   std::printf("sure samples of each class:");
   for (const int64_t count : result.per_class) std::printf(" %lld", static_cast<long long>(count));
   std::printf("\nFrechet distance of its features: %.1f (as many training images: %.1f)\n",

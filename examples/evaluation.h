@@ -9,9 +9,9 @@
 
 #include <diffusers/diffusers.h>
 
-/// 28x28 pictures of one channel to ten classes: two convolutions, 64 features, a linear layer.
+/// Pictures of one channel to classes: two convolutions, 64 features, a linear layer.
 struct ClassifierImpl : torch::nn::Module {
-  ClassifierImpl();
+  explicit ClassifierImpl(int64_t num_classes);
   /// @param images `[B, 1, H, W]` in [-1, 1]
   torch::Tensor features(const torch::Tensor& images);  // [B, 64]
   torch::Tensor forward(const torch::Tensor& images) { return output(features(images)); }
@@ -31,13 +31,13 @@ struct Evaluation {
   std::optional<double> asked_share;  ///< share of samples classified as what was asked for
 };
 
-/// The classifier is read from `cache_file`; where there is none, it is trained (under a minute on two cores)
-/// and written.
+/// The classifier is read from `cache_file`; where there is none, or one of another number of classes, it is
+/// trained (under a minute on two cores) and written.
 /// @param samples `[N, 1, H, W]` in [0, 1], as a pipeline gives them
 /// @param asked int64 `[N]`, the class that each sample was to be of; undefined where none was asked for
 Evaluation evaluate_samples(const torch::Tensor& samples, const diffusers::Dataset& train,
-                            const diffusers::Dataset& test, const std::string& cache_file,
-                            const torch::Tensor& asked = {});
+                            const diffusers::Dataset& test, int64_t num_classes,
+                            const std::string& cache_file, const torch::Tensor& asked = {});
 
 /// Says it in a few lines.
 void print_evaluation(const Evaluation& result, int64_t num_samples);

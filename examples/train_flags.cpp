@@ -1,10 +1,11 @@
 #include "train_flags.h"
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdlib>
 #include <string>
 #include <vector>
+
+#include "program.h"
 
 using namespace diffusers;
 
@@ -53,9 +54,6 @@ Settings full_preset() {
   return settings;
 }
 
-/// Ten digits, and an eleventh class that stands for none of them.
-constexpr int64_t kNumClassEmbeds = 11;
-
 /// What both presets share.
 Settings preset_settings(const std::string& preset, bool class_conditional) {
   const bool has_cuda = torch::cuda::is_available();
@@ -69,7 +67,6 @@ Settings preset_settings(const std::string& preset, bool class_conditional) {
   settings.training.checkpoints_total_limit = 2;
   settings.training.handle_signals = true;
   if (class_conditional) {
-    settings.model.num_class_embeds = kNumClassEmbeds;
     settings.training.output_dir = "out/mnist_conditional";
     settings.training.class_conditional = true;
     settings.training.class_dropout_prob = 0.1;
@@ -80,19 +77,65 @@ Settings preset_settings(const std::string& preset, bool class_conditional) {
 }
 
 /// An option whose values are the Python strings of an enumeration.
+/// @param offered those that can be chosen; empty: all
 template <class Enum>
-void add_choice(CLI::App& app, const std::string& flag, Enum& value) {
+void add_choice(CLI::App& app, const std::string& flag, Enum& value, const std::vector<Enum>& offered = {}) {
   std::vector<std::string> names;
-  for (const auto& entry : EnumNames<Enum>::kTable) names.emplace_back(entry.second);
+  for (const auto& [entry, name] : EnumNames<Enum>::kTable)
+    if (offered.empty() || std::find(offered.begin(), offered.end(), entry) != offered.end())
+      names.emplace_back(name);
   app.add_option_function<std::string>(
          flag, [&value, flag](const std::string& name) { value = enum_from_name<Enum>(name, flag); })
       ->check(CLI::IsMember(names))
       ->default_str(std::string(enum_name(value)));
 }
 
-void read_model(const std::string& path, UNet2DModelConfig& config) {
+void read_model(const std::string& path, Settings& settings) {
   const std::string text = folder_exists(path) ? read_model_file(path, "config.json") : read_text_file(path);
-  config = UNet2DModel::from_config(text)->config();
+  settings.model = UNet2DModel::from_config(text)->config();
+  settings.has_model_config = true;
+}
+
+/// The side of the images: that of the flag, else that of the model, else the data set's.
+int64_t choose_resolution(const Settings& settings, int64_t flag) {
+  const int64_t of_data = settings.is_idx() ? 28 : 64;
+  const std::vector<int64_t>& of_model = settings.model.sample_size.values();
+  if (!settings.has_model_config || of_model.empty()) return flag > 0 ? flag : of_data;
+  const bool is_square = of_model.front() == of_model.back();
+  if (flag == 0 && !is_square)
+    throw ConfigError("--model_config_name_or_path: sample_size is " + std::to_string(of_model.front()) +
+                      " x " + std::to_string(of_model.back()) +
+                      ", expected a square; --resolution sets another one");
+  if (flag > 0 && (!is_square || of_model.front() != flag))
+    log_message(LogLevel::kWarning, "--resolution " + std::to_string(flag) + " replaces sample_size " +
+                                        std::to_string(of_model.front()) + " of --model_config_name_or_path");
+  return flag > 0 ? flag : of_model.front();
+}
+
+/// Refuses flags that would have no effect, and numbers that would fail after the training only.
+void check_flags(const CLI::App& app, Settings& settings) {
+  const auto is_given = [&](const char* flag) { return app.count(flag) > 0; };
+  const auto refuse = [&](bool is_wrong, const std::string& message) {
+    if (is_wrong) throw ConfigError(message);
+  };
+  refuse(!settings.is_idx() && is_given("--data_dir"),
+         "--data_dir is for --dataset mnist and fashion-mnist; a folder of pictures is named by --dataset");
+  refuse(settings.is_idx() && is_given("--center_crop"),
+         "--center_crop is for a folder of pictures; the images of --dataset " + settings.dataset +
+             " are not cropped");
+  for (const char* flag : {"--guidance_scale", "--class_dropout_prob"})
+    refuse(!settings.is_class_conditional() && is_given(flag),
+           std::string(flag) + " needs --class_conditional");
+  const int64_t ddpm_steps = settings.scheduler.num_train_timesteps;
+  if (!is_given("--timestep_bias_end"))
+    settings.training.timestep_bias_end = std::min(settings.training.timestep_bias_end, ddpm_steps);
+  if (!is_given("--ddpm_num_inference_steps"))
+    settings.num_inference_steps = std::min(settings.num_inference_steps, ddpm_steps);
+  refuse(settings.num_inference_steps < 1 || settings.num_inference_steps > ddpm_steps,
+         "--ddpm_num_inference_steps is " + std::to_string(settings.num_inference_steps) +
+             ", expected 1 to " + std::to_string(ddpm_steps) + ", the value of --ddpm_num_steps");
+  refuse(settings.is_idx() && settings.eval_batch_size < 2,
+         "--eval_batch_size is 1, expected at least 2: the samples are compared with the test images");
 }
 
 void parse_or_exit(CLI::App& app, int argc, char** argv) {
@@ -137,14 +180,16 @@ Settings parse_flags(int argc, char** argv) {
       ->check(presets);
   app.add_flag("--class_conditional", class_conditional,
                "train with labels, draw each class in a column of its own, and say at several guidance "
-               "scales how many samples are of their class; changes defaults as well");
+               "scales how many samples are of their class; the classes of a folder are its sub-folders; "
+               "changes defaults as well");
 
   app.option_defaults()->group("Data");
   app.add_option("--dataset", settings.dataset, "mnist, fashion-mnist, or a folder of PNG and JPEG files");
   app.add_option(
       "--data_dir", settings.data_dir,
       "folder of the four IDX files [examples/data/mnist; for fashion-mnist that of Debian's package]");
-  app.add_option("--resolution", resolution, "side of the images [28; 64 for a folder]")
+  app.add_option("--resolution", resolution,
+                 "side of the images [the model config's; else 28, 64 for a folder]")
       ->check(CLI::PositiveNumber);
   app.add_flag("--center_crop", settings.center_crop,
                "folder only: crop the middle instead of a random part");
@@ -152,11 +197,14 @@ Settings parse_flags(int argc, char** argv) {
 
   std::string model_config;
   app.option_defaults()->group("Model");
-  app.add_option("--model_config_name_or_path", model_config,
-                 "config.json of a UNet2DModel, or the folder that holds it [the preset's model]");
+  app.add_option(
+      "--model_config_name_or_path", model_config,
+      "config.json of a UNet2DModel, or the folder that holds it [the preset's model]; its channels "
+      "and classes must be those of the data");
 
   app.option_defaults()->group("Diffusion");
-  add_choice(app, "--prediction_type", settings.scheduler.prediction_type);
+  add_choice(app, "--prediction_type", settings.scheduler.prediction_type,
+             {PredictionType::kEpsilon, PredictionType::kSample, PredictionType::kVPrediction});
   app.add_option("--ddpm_num_steps", settings.scheduler.num_train_timesteps);
   app.add_option("--ddpm_num_inference_steps", settings.num_inference_steps, "steps of the DDIM sampler");
   app.add_option("--ddim_eta", settings.eta, "noise of the DDIM sampler: 0 draws none, 1 as much as DDPM");
@@ -188,7 +236,7 @@ Settings parse_flags(int argc, char** argv) {
   app.add_option("--output_dir", training.output_dir);
   app.add_flag("--overwrite_output_dir", training.overwrite_output_dir,
                "remove what an earlier run wrote there");
-  app.add_option("--device", device, "cpu or cuda");
+  add_device_flag(app, device);
   app.add_option("--seed", training.seed);
   app.add_option("--train_batch_size", training.train_batch_size);
   app.add_option("--num_epochs", training.num_epochs);
@@ -238,13 +286,11 @@ Settings parse_flags(int argc, char** argv) {
 
   settings.device = torch::Device(device);
   if (!settings.device.is_cpu() && app.count("--cpu_data_parallel") == 0) training.cpu_data_parallel = 1;
-  if (!model_config.empty()) read_model(model_config, settings.model);
-  if (class_conditional) settings.model.num_class_embeds = kNumClassEmbeds;
+  check_flags(app, settings);
+  if (!model_config.empty()) read_model(model_config, settings);
   // Said, so that the Trainer does not warn of labels that nobody takes.
-  if (!class_conditional && !settings.model.num_class_embeds && !settings.model.class_embed_type)
-    training.class_conditional = false;
-  if (!settings.is_idx()) settings.model.in_channels = settings.model.out_channels = 3;
-  if (resolution == 0) resolution = settings.is_idx() ? 28 : 64;
+  if (!settings.is_class_conditional()) training.class_conditional = false;
+  resolution = choose_resolution(settings, resolution);
   settings.model.sample_size = resolution;
   training.resolution = resolution;
   if (training.max_train_steps && app.count("--num_epochs") > 0 && app.count("--max_train_steps") == 0)

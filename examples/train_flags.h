@@ -20,6 +20,7 @@ struct Settings {
   double guidance_scale = 2.0;  ///< of class-conditional samples
 
   diffusers::UNet2DModelConfig model = {};
+  bool has_model_config = false;  ///< the model is that of --model_config_name_or_path
   diffusers::DDPMSchedulerConfig scheduler = {};
   diffusers::TrainingConfig training = {};
 

@@ -131,6 +131,10 @@ TrainingRun::TrainingRun(Trainer& trainer, const Dataset& dataset, const Dataset
   if (!config_.post_hoc_ema_sigma_rels.empty())
     for (const TrainedModel& trained : task_.models()) {
       const TensorMap parameters(trained.model->module().named_parameters());
+      // train_only and freeze may leave a whole model as it is.
+      if (std::none_of(parameters.begin(), parameters.end(),
+                       [](const auto& entry) { return entry.second.requires_grad(); }))
+        continue;
       power_averages_.push_back({trained.name, parameters,
                                  PostHocEma(parameters, {.sigma_rels = config_.post_hoc_ema_sigma_rels})});
     }
