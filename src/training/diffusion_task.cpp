@@ -14,7 +14,6 @@
 #include "core/json.h"
 #include "training/forward_process.h"
 #include "training/label_checks.h"
-#include "training/random_state.h"
 #include "training/task_inputs.h"
 
 namespace diffusers {
@@ -221,12 +220,7 @@ DiffusionTask::Draw DiffusionTask::draw_samples(at::IntArrayRef shape, const at:
     per_channel[1] = shape[1];
     drawn.noise = drawn.noise + noise_offset_ * at::randn(per_channel, generator, options);
   }
-  if (pyramid_noise_.iterations > 0) {
-    // The host needs the sizes of the levels: reading them from a device would stall it.
-    std::optional<Generator> host_generator;
-    if (!options.device().is_cpu()) host_generator = make_step_generator(context_.seed, context_.step);
-    drawn.noise = pyramid_noise(drawn.noise, pyramid_noise_, generator, host_generator);
-  }
+  if (pyramid_noise_.iterations > 0) drawn.noise = pyramid_noise(drawn.noise, pyramid_noise_, generator);
   drawn.input_noise = drawn.noise;
   if (input_perturbation_ > 0)
     drawn.input_noise = drawn.noise + input_perturbation_ * at::randn(shape, generator, options);

@@ -30,11 +30,6 @@ Generator make_device_generator(at::Device device, uint64_t seed) {
   return generator;
 }
 
-Generator make_step_generator(uint64_t seed, int64_t step) {
-  // The odd factor (2^64 / golden ratio) keeps the steps of neighbouring seeds apart.
-  return make_generator(seed ^ (0x9e3779b97f4a7c15ULL * (static_cast<uint64_t>(step) + 1)));
-}
-
 void set_generator_state(Generator generator, const TensorMap& states, const std::string& name) {
   require<TensorError>(states.contains(name), "the random state lacks \"{}\"", name);
   const Tensor& state = states.at(name);

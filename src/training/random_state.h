@@ -13,9 +13,6 @@ namespace diffusers {
 /// A generator of its own on a device, so that nothing but its owner draws from it.
 Generator make_device_generator(at::Device device, uint64_t seed);
 
-/// A CPU generator for one step of a training, which needs no state in a checkpoint.
-Generator make_step_generator(uint64_t seed, int64_t step);
-
 /// The states of the global generators that a program draws from on `device`: the CPU's, and the device's
 /// own.
 TensorMap global_random_state(at::Device device);

@@ -228,7 +228,7 @@ void TrainingRun::train_step() {
   group_ = next_group();
   data_seconds_ += now_seconds() - start;
   generator_state_ = generator_.get_state();
-  step_context_ = {.step = global_step_, .samples = group_.samples, .generator = generator_, .seed = seed_};
+  step_context_ = {.step = global_step_, .samples = group_.samples, .generator = generator_};
   task_.begin_step(step_context_);
   const Tensor loss = backward(group_);
   update_weights(loss);

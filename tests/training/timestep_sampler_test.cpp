@@ -175,19 +175,5 @@ TEST(PyramidNoise, HasUnitVarianceAndMoreOfTheLowFrequencies) {
   expect_throws_with<TensorError>([&] { pyramid_noise(at::zeros({3})); }, "[3]");
 }
 
-TEST(PyramidNoise, DrawsTheSizesOfItsLevelsFromTheHostGenerator) {
-  const Tensor white = at::randn({2, 3, 16, 16}, make_generator(5));
-  const Generator generator = make_generator(6);
-  const Generator host_generator = make_generator(7);
-  pyramid_noise(white, {.iterations = 1}, generator, host_generator);
-  // One level draws one size on the host, and only its noise from the device's generator.
-  const Generator fresh_host = make_generator(7);
-  at::rand({1}, fresh_host);
-  expect_equal(at::rand({4}, host_generator), at::rand({4}, fresh_host));
-  const Generator fresh = make_generator(6);
-  at::randn({2, 3, 16, 16}, fresh);
-  expect_equal(at::rand({4}, generator), at::rand({4}, fresh));
-}
-
 }  // namespace
 }  // namespace diffusers

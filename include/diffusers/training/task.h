@@ -28,7 +28,6 @@ struct StepContext {
   int64_t samples = 0;  ///< samples of all batches of this step together
   std::optional<Generator> generator =
       std::nullopt;   ///< what random numbers are drawn from, on the models' device
-  uint64_t seed = 0;  ///< of the training: with `step`, it seeds what has to be drawn on the host
 };
 
 /// What is trained, and what on: the part of a training that the loop does not know. The Trainer calls

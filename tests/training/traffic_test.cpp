@@ -1,0 +1,207 @@
+// A training step neither reads from its device nor copies anything to it but the batch: what else it needs
+// is there before the first step. Whole trainings run on a device that counts; a training of one step more
+// may differ by the batch alone. Logging steps, validation and checkpoints read, and are left out.
+
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <diffusers/models/unet_2d.h>
+#include <diffusers/schedulers/ddpm_scheduler.h>
+#include <diffusers/schedulers/flow_match_euler_discrete_scheduler.h>
+#include <diffusers/training/edm.h>
+#include <diffusers/training/pyramid_noise.h>
+#include <diffusers/training/trainer.h>
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "quick_training.h"
+#include "support/counting_device.h"
+#include "support/golden.h"
+
+namespace diffusers::test {
+namespace {
+
+TrainingConfig unlogged_config(const std::string& folder, int64_t steps) {
+  TrainingConfig config = quiet_config(folder);
+  config.num_epochs = 1000;
+  config.max_train_steps = steps;
+  config.logging_steps = 1'000'000;
+  config.tensorboard = false;
+  config.report = false;
+  return config;
+}
+
+using Change = std::function<void(TrainingConfig&)>;
+
+/// What one step more adds, but for the upload of the batch.
+template <class Train>
+void expect_batch_alone(const Train& train, const std::string& label, int64_t tensors_of_batch = 1) {
+  SCOPED_TRACE(label);
+  DeviceTraffic traffic = traffic_of_one(
+      [&](int64_t steps) {
+        const TemporaryFolder folder;
+        train(unlogged_config(folder.path(), steps));
+      },
+      3);
+  traffic["copy to the device"] -= tensors_of_batch;
+  std::erase_if(traffic, [](const auto& event) { return event.second == 0; });
+  EXPECT_EQ(traffic, DeviceTraffic{});
+}
+
+TinyNet device_net() {
+  TinyNet model = seeded_net();
+  move_to_counting_device(*model);
+  return model;
+}
+
+TEST(TrainingTraffic, OfAStepIsTheBatchAlone) {
+  const std::pair<const char*, Change> changes[] = {
+      {"defaults", [](auto&) {}},
+      {"snr_gamma", [](auto& config) { config.snr_gamma = 5.0; }},
+      {"noise_offset", [](auto& config) { config.noise_offset = 0.1; }},
+      {"input_perturbation", [](auto& config) { config.input_perturbation = 0.1; }},
+      {"pyramid_noise", [](auto& config) { config.pyramid_noise_iterations = 4; }},
+      {"no clipping", [](auto& config) { config.max_grad_norm = 0; }},
+      {"use_ema", [](auto& config) { config.use_ema = true; }},
+      {"post_hoc_ema",
+       [](auto& config) {
+         config.post_hoc_ema_sigma_rels = {0.05, 0.1};
+       }},
+      {"adafactor", [](auto& config) { config.optimizer = OptimizerType::kAdafactor; }},
+      {"lion", [](auto& config) { config.optimizer = OptimizerType::kLion; }},
+      {"adam", [](auto& config) { config.optimizer = OptimizerType::kAdam; }},
+      {"sgd",
+       [](auto& config) {
+         config.optimizer = OptimizerType::kSGD;
+         config.sgd_momentum = 0.9;
+       }},
+      {"huber",
+       [](auto& config) {
+         config.loss_type = LossType::kHuber;
+         config.huber_schedule = HuberSchedule::kSnr;
+       }},
+      {"huber, exponential",
+       [](auto& config) {
+         config.loss_type = LossType::kSmoothL1;
+         config.huber_schedule = HuberSchedule::kExponential;
+       }},
+      {"l1", [](auto& config) { config.loss_type = LossType::kL1; }},
+      {"elbo", [](auto& config) { config.original_elbo_weight = 0.1; }},
+      {"stratified", [](auto& config) { config.timestep_sampling = TimestepSampling::kStratified; }},
+      {"antithetic", [](auto& config) { config.timestep_sampling = TimestepSampling::kAntithetic; }},
+      {"logit_normal", [](auto& config) { config.timestep_sampling = TimestepSampling::kLogitNormal; }},
+      {"mode", [](auto& config) { config.timestep_sampling = TimestepSampling::kMode; }},
+      {"bias", [](auto& config) { config.timestep_bias_strategy = TimestepBias::kLater; }},
+      {"cosine lr", [](auto& config) { config.lr_scheduler = "cosine"; }},
+  };
+  for (const auto& [label, change] : changes)
+    expect_batch_alone(
+        [&, &change = change](TrainingConfig config) {
+          change(config);
+          Trainer(device_net(), DDPMScheduler(), config).train(TinyImages(16));
+        },
+        label);
+}
+
+TEST(TrainingTraffic, OfEveryWeightingIsTheBatchAlone) {
+  for (const auto& [weighting, name] : EnumNames<LossWeighting>::kTable)
+    expect_batch_alone(
+        [&, weighting = weighting](TrainingConfig config) {
+          config.weighting = weighting;
+          if (weighting == LossWeighting::kMinSnr || weighting == LossWeighting::kSoftMinSnr)
+            config.snr_gamma = 5.0;
+          Trainer(device_net(), DDPMScheduler(), config).train(TinyImages(16));
+        },
+        std::string(name));
+}
+
+TEST(TrainingTraffic, OfAccumulatedBatchesIsTheBatchesAlone) {
+  expect_batch_alone(
+      [&](TrainingConfig config) {
+        config.gradient_accumulation_steps = 2;
+        Trainer(device_net(), DDPMScheduler(), config).train(TinyImages(16));
+      },
+      "accumulation", 2);
+}
+
+TEST(TrainingTraffic, OfAUNet2DModelIsTheBatchAlone) {
+  for (const bool checkpointing : {false, true})
+    expect_batch_alone(
+        [&](TrainingConfig config) {
+          UNet2DModel model({.sample_size = 8,
+                             .in_channels = 1,
+                             .out_channels = 1,
+                             .down_block_types = {"DownBlock2D", "AttnDownBlock2D"},
+                             .up_block_types = {"AttnUpBlock2D", "UpBlock2D"},
+                             .block_out_channels = {8, 16},
+                             .layers_per_block = 1,
+                             .norm_num_groups = 4,
+                             .num_class_embeds = 11});
+          move_to_counting_device(*model);
+          config.gradient_checkpointing = checkpointing;
+          config.class_dropout_prob = 0.2;
+          Trainer(model, DDPMScheduler(), config).train(TinyImages(16, /*has_labels=*/true, /*side=*/8));
+        },
+        checkpointing ? "gradient_checkpointing" : "unet", 2);
+}
+
+TEST(TrainingTraffic, OfEDMIsTheBatchAlone) {
+  expect_batch_alone(
+      [&](const TrainingConfig& config) {
+        Trainer(std::make_shared<EDMTask>(make_trainable(device_net())), config).train(TinyImages(16));
+      },
+      "edm");
+}
+
+TEST(TrainingTraffic, OfEveryPredictionTypeIsTheBatchAlone) {
+  for (const PredictionType type :
+       {PredictionType::kEpsilon, PredictionType::kSample, PredictionType::kVPrediction})
+    expect_batch_alone(
+        [&](const TrainingConfig& config) {
+          Trainer(device_net(), DDPMScheduler({.prediction_type = type}), config).train(TinyImages(16));
+        },
+        std::string(enum_name(type)));
+  for (const bool continuous : {false, true})
+    expect_batch_alone(
+        [&](TrainingConfig config) {
+          config.continuous_timesteps = continuous;
+          Trainer(device_net(), FlowMatchEulerDiscreteScheduler({.shift = 3.0}), config)
+              .train(TinyImages(16));
+        },
+        continuous ? "flow, any sigma" : "flow");
+}
+
+TEST(TrainingTraffic, OfAStepWithLabelsIsTheBatchAlone) {
+  for (const double dropout : {0.0, 0.3})
+    expect_batch_alone(
+        [&](TrainingConfig config) {
+          LabelledNet model;
+          model->config = R"({"num_class_embeds": 11})";
+          move_to_counting_device(*model);
+          config.class_dropout_prob = dropout;
+          Trainer(model, DDPMScheduler(), config).train(TinyImages(16, /*has_labels=*/true));
+        },
+        "labels", 2);
+}
+
+TEST(TrainingTraffic, PyramidNoiseOnADeviceFollowsItsGenerator) {
+  const at::TensorOptions options = at::TensorOptions().device(counting_device());
+  const auto drawn = [&](uint64_t seed, int64_t before) {
+    Generator generator =
+        at::globalContext().getAcceleratorHooksInterface(counting_device().type()).getNewGenerator(0);
+    generator.set_current_seed(seed);
+    for (int64_t i = 0; i < before; ++i) at::randn({1}, generator, options);
+    const Tensor noise = at::randn({2, 1, 16, 16}, generator, options);
+    return pyramid_noise(noise, {.iterations = 4, .discount = 0.8}, generator).cpu();
+  };
+  EXPECT_TRUE(at::equal(drawn(1, 0), drawn(1, 0)));
+  EXPECT_FALSE(at::allclose(drawn(1, 0), drawn(2, 0)));
+  EXPECT_FALSE(at::allclose(drawn(1, 0), drawn(1, 1)));
+  EXPECT_NEAR(drawn(1, 0).std().item<double>(), 1.0, 1e-4);
+}
+
+}  // namespace
+}  // namespace diffusers::test
