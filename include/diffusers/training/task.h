@@ -27,7 +27,7 @@ struct StepContext {
   int64_t step = 0;     ///< steps done before
   int64_t samples = 0;  ///< samples of all batches of this step together
   std::optional<Generator> generator =
-      std::nullopt;   ///< what random numbers are drawn from, on the models' device
+      std::nullopt;  ///< what random numbers are drawn from, on the models' device
 };
 
 /// What is trained, and what on: the part of a training that the loop does not know. The Trainer calls
