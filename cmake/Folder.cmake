@@ -129,7 +129,8 @@ function(diffusers_add_tests name)
     set(suppressions "${PROJECT_SOURCE_DIR}/cmake/sanitizers")
     set_tests_properties(
       ${name}
-      PROPERTIES ENVIRONMENT "ASAN_OPTIONS=detect_stack_use_after_return=1:strict_init_order=1;\
+      PROPERTIES TIMEOUT 3600
+                 ENVIRONMENT "ASAN_OPTIONS=detect_stack_use_after_return=1:strict_init_order=1;\
 LSAN_OPTIONS=suppressions=${suppressions}/lsan.supp:print_suppressions=0;\
 UBSAN_OPTIONS=print_stacktrace=1;TSAN_OPTIONS=suppressions=${suppressions}/tsan.supp")
   endif()

@@ -132,7 +132,7 @@ Tensor AttentionImpl::forward(const Tensor& hidden_states, const Tensor& encoder
   } else {
     hidden = attend(tokens, encoder_hidden_states, attention_mask);
   }
-  hidden = hidden.transpose(1, 2).reshape({hidden.size(0), -1, options_.heads * options_.dim_head});
+  hidden = hidden.transpose(1, 2).flatten(2);  // [B, L, heads * dim_head]
   hidden = layers::dropout(to_out_->forward(hidden), options_.dropout, is_training());
 
   if (image) hidden = hidden.transpose(1, 2).reshape(hidden_states.sizes());

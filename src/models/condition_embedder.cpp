@@ -232,7 +232,8 @@ Tensor ConditionEmbedder::text_time_features(const AddedCondKwargs& added, const
   const auto times =
       get_timestep_embedding(ids.flatten(), *options_.addition_time_embed_dim, options_.flip_sin_to_cos,
                              static_cast<double>(options_.freq_shift));
-  return torch::cat({text, times.reshape({batch, -1})}, -1).to(sample.scalar_type());
+  return torch::cat({text, times.reshape({batch, ids.size(1) * *options_.addition_time_embed_dim})}, -1)
+      .to(sample.scalar_type());
 }
 
 Tensor ConditionEmbedder::embed_addition(const Tensor& encoder_hidden_states, const AddedCondKwargs& added,

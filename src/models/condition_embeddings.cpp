@@ -21,7 +21,7 @@ TextImageProjectionImpl::TextImageProjectionImpl(int64_t text_embed_dim, int64_t
 
 Tensor TextImageProjectionImpl::forward(const Tensor& text_embeds, const Tensor& image_embeds) const {
   const auto image =
-      image_embeds_->forward(image_embeds).reshape({text_embeds.size(0), num_image_text_embeds_, -1});
+      image_embeds_->forward(image_embeds).flatten(1).unflatten(1, {num_image_text_embeds_, -1});
   return torch::cat({image, text_proj_->forward(text_embeds)}, 1);
 }
 
@@ -35,7 +35,7 @@ ImageProjectionImpl::ImageProjectionImpl(int64_t image_embed_dim, int64_t cross_
 
 Tensor ImageProjectionImpl::forward(const Tensor& image_embeds) const {
   const auto tokens = image_embeds_->forward(image_embeds);
-  return norm_->forward(tokens.reshape({image_embeds.size(0), num_image_text_embeds_, -1}));
+  return norm_->forward(tokens.flatten(1).unflatten(1, {num_image_text_embeds_, -1}));
 }
 
 AttentionPoolingImpl::AttentionPoolingImpl(int64_t num_heads, int64_t embed_dim) : num_heads_(num_heads) {
@@ -59,7 +59,7 @@ Tensor AttentionPoolingImpl::forward(const Tensor& x) const {
   const auto tokens = torch::cat({class_token, x}, 1);
   const int64_t head_width = width / num_heads_;
   const auto split = [&](const Tensor& projected) {
-    return projected.view({batch, -1, num_heads_, head_width}).transpose(1, 2);
+    return projected.view({batch, projected.size(1), num_heads_, head_width}).transpose(1, 2);
   };
   const double scale = 1 / std::sqrt(std::sqrt(static_cast<double>(head_width)));
   const auto scores = torch::matmul(split(q_proj_->forward(class_token)) * scale,

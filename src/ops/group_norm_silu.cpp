@@ -50,7 +50,9 @@ void check_group_norm_silu(const at::Tensor& x, int64_t num_groups, const at::Te
 /// The gradients out of differentiable operations, for a gradient of the gradient.
 GroupNormSiluGradients composed_backward(const at::Tensor& grad_y, const at::Tensor& x, int64_t num_groups,
                                          const at::Tensor& weight, const at::Tensor& bias, double eps) {
-  const auto by_group = [&](const at::Tensor& tensor) { return tensor.reshape({x.size(0), num_groups, -1}); };
+  const auto by_group = [&](const at::Tensor& tensor) {
+    return tensor.flatten(1).unflatten(1, {num_groups, -1});
+  };
   std::vector<int64_t> channel_shape(static_cast<std::size_t>(x.dim()), 1);
   channel_shape[1] = x.size(1);
   std::vector<int64_t> other_dims{0};
