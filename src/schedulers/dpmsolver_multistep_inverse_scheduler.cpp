@@ -91,11 +91,12 @@ void DPMSolverMultistepInverseScheduler::set_timesteps(std::optional<int64_t> nu
                       hidden_number("sigma_max"), config_.flow_shift);
   const bool spread_or_flow = spread != SigmaSpread::kPlain || config_.use_flow_sigmas;
   sigmas.push_back(spread_or_flow ? sigmas.back() : training[static_cast<std::size_t>(last - 1)]);
-  // Rounding can make neighbours equal; each timestep is visited once.
-  for (double& t : timesteps) t = std::trunc(t);
+  // As in Python, equal timesteps are visited once, but those that become equal by losing their fraction each
+  // keep their noise level.
   std::vector<double> visited;
   for (const double t : timesteps)
     if (std::find(visited.begin(), visited.end(), t) == visited.end()) visited.push_back(t);
+  for (double& t : visited) t = std::trunc(t);
   run_ = SigmaRun(sigmas, TimestepSchedule(std::move(visited), at::kLong, options.device));
   outputs_.clear();
   timesteps_set_ = true;
