@@ -76,6 +76,8 @@ class Denoiser {
   std::vector<double> log_sigmas_;
 };
 
+constexpr double kBackground = 0.3;
+
 enum class Coordinates { kTraining, kEdm, kFlow, kCircle };
 
 struct Row {
@@ -156,6 +158,7 @@ Tensor sample(const Row& row, const Denoiser& denoiser, const std::string& confi
     return denoiser(x, t);
   };
   const Tensor x = sampling_loop(*scheduler, model, noise * scheduler->init_noise_sigma(), options);
+  if (!x.isfinite().all().item<bool>()) throw Error("the samples are not finite");
   return (x / 2 + 0.5).clamp(0, 1);
 }
 
@@ -175,7 +178,7 @@ std::string base64(const std::string& bytes) {
 /// The grid with its labels around it: a drawing that holds the PNG.
 std::string labelled(const std::string& png, int64_t width, int64_t height,
                      const std::vector<std::string>& labels, const std::vector<int64_t>& steps) {
-  constexpr int64_t kLeft = 180;
+  constexpr int64_t kLeft = 190;
   constexpr int64_t kTop = 24;
   std::string svg = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" + std::to_string(kLeft + width) +
                     "\" height=\"" + std::to_string(kTop + height) +
@@ -204,7 +207,7 @@ std::string labelled(const std::string& png, int64_t width, int64_t height,
 int run(int argc, char** argv) {
   std::string folder;
   std::string output = "schedulers.svg";
-  std::string spacing = "trailing";
+  std::string spacing = "leading";
   std::vector<int64_t> steps{5, 10, 20, 50};
   int64_t num_images = 4;
   uint64_t seed = 0;
@@ -237,20 +240,22 @@ int run(int argc, char** argv) {
   for (const Row& row : rows()) {
     labels.push_back(row.label);
     for (const int64_t n : steps) {
+      Tensor drawn = torch::full_like(noise, kBackground);  // an empty cell
       try {
-        pictures.push_back(sample(row, denoiser, config, noise, n, seed + 1));
+        drawn = sample(row, denoiser, config, noise, n, seed + 1);
       } catch (const Error& error) {
         std::fprintf(stderr, "%s, %lld steps: %s\n", row.label.c_str(), static_cast<long long>(n),
                      error.what());
-        pictures.push_back(torch::zeros_like(noise));
       }
+      pictures.push_back(drawn);
     }
     std::printf("%s\n", row.label.c_str());
     std::fflush(stdout);
   }
   const std::string png = output.substr(0, output.rfind('.')) + ".png";
   const auto columns = static_cast<int64_t>(steps.size()) * num_images;
-  const Tensor grid = make_grid(torch::cat(pictures), {.columns = columns, .padding = 2, .pad_value = 0.3});
+  const Tensor grid =
+      make_grid(torch::cat(pictures), {.columns = columns, .padding = 2, .pad_value = kBackground});
   save_image(grid, png);
   write_file_atomically(output, labelled(png, grid.size(2), grid.size(1), labels, steps));
   std::printf("%s\n", output.c_str());

@@ -59,6 +59,7 @@
 #include <diffusers/schedulers/ddim_scheduler.h>
 #include <diffusers/schedulers/ddpm_scheduler.h>
 #include <diffusers/schedulers/deis_multistep_scheduler.h>
+#include <diffusers/schedulers/device_table.h>
 #include <diffusers/schedulers/dpmsolver_multistep_inverse_scheduler.h>
 #include <diffusers/schedulers/dpmsolver_multistep_scheduler.h>
 #include <diffusers/schedulers/dpmsolver_sde_scheduler.h>

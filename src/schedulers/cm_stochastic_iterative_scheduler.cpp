@@ -60,7 +60,7 @@ Tensor CMStochasticIterativeScheduler::add_noise(const Tensor& original_samples,
 
 Tensor CMStochasticIterativeScheduler::scale_model_input(const Tensor& sample, const Tensor& timestep) const {
   const float sigma = run_.sigma(run_.index(timestep, kClassName));
-  return sample / std::sqrt(sigma * sigma + static_cast<float>(config_.sigma_data * config_.sigma_data));
+  return sample / torch_sqrt(sigma * sigma + static_cast<float>(config_.sigma_data * config_.sigma_data));
 }
 
 void CMStochasticIterativeScheduler::set_timesteps(std::optional<int64_t> num_inference_steps,
@@ -91,18 +91,22 @@ SchedulerOutput CMStochasticIterativeScheduler::step(const Tensor& model_output,
   const float sigma_next = run_.sigma(std::min(i + 1, run_.num_sigmas() - 1));
   const auto sigma_min = static_cast<float>(config_.sigma_min);
   const auto data = static_cast<float>(config_.sigma_data);
+  const auto data_squared = static_cast<float>(config_.sigma_data * config_.sigma_data);
 
   // The boundary condition f(x, sigma_min) = x, Song et al., eq. 20
   const float above = sigma - sigma_min;
-  const float c_skip = data * data / (above * above + data * data);
-  const float c_out = above * data / std::sqrt(sigma * sigma + data * data);
+  const float c_skip = 1 / (above * above + data_squared) * data_squared;
+  const float c_out = above * data / torch_sqrt(sigma * sigma + data_squared);
   Tensor denoised = weighted_sum(c_out, model_output, c_skip, sample);
   if (config_.clip_denoised) denoised.clamp_(-1, 1);
   Tensor prev_sample = denoised;
   if (run_.timesteps().size() > 1) {
+    const auto sigma_min_squared = static_cast<float>(config_.sigma_min * config_.sigma_min);
     const float sigma_hat = std::clamp(sigma_next, sigma_min, static_cast<float>(config_.sigma_max));
-    const float added = std::sqrt(std::max(sigma_hat * sigma_hat - sigma_min * sigma_min, 0.0f));
-    prev_sample = plus_scaled(denoised, config_.s_noise * added, step_noise(options, model_output));
+    const float added = torch_sqrt(std::max(sigma_hat * sigma_hat - sigma_min_squared, 0.0f));
+    const Tensor noise = step_noise(options, model_output);
+    if (config_.s_noise != 1) scaled_in_place(noise, config_.s_noise);
+    prev_sample = add_scaled(scaled_in_place(noise, added), 1, denoised);
   }
   run_.advance();
   return {.prev_sample = prev_sample, .denoised = denoised};

@@ -80,7 +80,7 @@ SchedulerOutput DDIMInverseScheduler::step(const Tensor& model_output, const Ten
     case PredictionType::kEpsilon:
       require_signal(kClassName, alpha_bar, t, config_.clip_sample);
       pred_original_sample =
-          plus_scaled(sample, -std::sqrt(beta_bar), model_output).div_(signal_scale(alpha_bar));
+          plus_scaled(sample, -torch_sqrt(beta_bar), model_output).div_(signal_scale(alpha_bar));
       pred_epsilon = model_output;
       break;
     case PredictionType::kSample:
@@ -90,17 +90,17 @@ SchedulerOutput DDIMInverseScheduler::step(const Tensor& model_output, const Ten
           "set_alpha_to_one must be false",
           kClassName);
       pred_original_sample = model_output;
-      pred_epsilon = plus_scaled(sample, -std::sqrt(alpha_bar), model_output).div_(std::sqrt(beta_bar));
+      pred_epsilon = plus_scaled(sample, -torch_sqrt(alpha_bar), model_output).div_(torch_sqrt(beta_bar));
       break;
     default:
-      pred_original_sample = weighted_sum(std::sqrt(alpha_bar), sample, -std::sqrt(beta_bar), model_output);
-      pred_epsilon = weighted_sum(std::sqrt(alpha_bar), model_output, std::sqrt(beta_bar), sample);
+      pred_original_sample = weighted_sum(torch_sqrt(alpha_bar), sample, -torch_sqrt(beta_bar), model_output);
+      pred_epsilon = weighted_sum(torch_sqrt(alpha_bar), model_output, torch_sqrt(beta_bar), sample);
       break;
   }
   pred_original_sample = clip_or_threshold(pred_original_sample, config_, model_output);
   // Song et al., eq. 12 with eta = 0, towards more noise
-  return {.prev_sample = weighted_sum(std::sqrt(alpha_bar_next), pred_original_sample,
-                                      std::sqrt(1 - alpha_bar_next), pred_epsilon),
+  return {.prev_sample = weighted_sum(torch_sqrt(alpha_bar_next), pred_original_sample,
+                                      torch_sqrt(1 - alpha_bar_next), pred_epsilon),
           .pred_original_sample = pred_original_sample};
 }
 

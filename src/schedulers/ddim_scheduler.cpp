@@ -102,7 +102,7 @@ SchedulerOutput DDIMScheduler::step(const Tensor& model_output, const Tensor& ti
                        kClassName, t, alpha_bar, alpha_bar_prev);
 
   const auto epsilon_from = [&](const Tensor& x0) {
-    return plus_scaled(sample, -std::sqrt(alpha_bar), x0).div_(std::sqrt(beta_bar));
+    return plus_scaled(sample, -torch_sqrt(alpha_bar), x0).div_(torch_sqrt(beta_bar));
   };
   Tensor pred_original_sample;
   Tensor pred_epsilon;
@@ -110,7 +110,7 @@ SchedulerOutput DDIMScheduler::step(const Tensor& model_output, const Tensor& ti
     case PredictionType::kEpsilon:
       require_signal(kClassName, alpha_bar, t, config_.clip_sample || config_.thresholding);
       pred_original_sample =
-          plus_scaled(sample, -std::sqrt(beta_bar), model_output).div_(signal_scale(alpha_bar));
+          plus_scaled(sample, -torch_sqrt(beta_bar), model_output).div_(signal_scale(alpha_bar));
       pred_epsilon = model_output;
       break;
     case PredictionType::kSample:
@@ -118,8 +118,8 @@ SchedulerOutput DDIMScheduler::step(const Tensor& model_output, const Tensor& ti
       pred_epsilon = epsilon_from(pred_original_sample);
       break;
     default:
-      pred_original_sample = weighted_sum(std::sqrt(alpha_bar), sample, -std::sqrt(beta_bar), model_output);
-      pred_epsilon = weighted_sum(std::sqrt(alpha_bar), model_output, std::sqrt(beta_bar), sample);
+      pred_original_sample = weighted_sum(torch_sqrt(alpha_bar), sample, -torch_sqrt(beta_bar), model_output);
+      pred_epsilon = weighted_sum(torch_sqrt(alpha_bar), model_output, torch_sqrt(beta_bar), sample);
       break;
   }
   pred_original_sample = clip_or_threshold(pred_original_sample, config_, model_output);
@@ -127,11 +127,12 @@ SchedulerOutput DDIMScheduler::step(const Tensor& model_output, const Tensor& ti
 
   // sigma_t, Song et al., eq. 16
   const float variance = (1 - alpha_bar_prev) / beta_bar * std::max(1 - alpha_bar / alpha_bar_prev, 0.0f);
-  const float sigma = static_cast<float>(eta) * std::sqrt(variance);
+  const float sigma = static_cast<float>(eta) * torch_sqrt(variance);
   // x_{t-1}, eq. 12: the predicted x_0, the direction pointing to x_t, and noise
   const float direction = ddim_direction(kClassName, alpha_bar_prev, sigma, eta);
-  Tensor prev_sample = weighted_sum(std::sqrt(alpha_bar_prev), pred_original_sample, direction, pred_epsilon);
-  if (eta > 0) prev_sample = add_scaled(prev_sample, sigma, step_noise(options, model_output));
+  Tensor prev_sample =
+      weighted_sum(torch_sqrt(alpha_bar_prev), pred_original_sample, direction, pred_epsilon);
+  if (eta > 0) prev_sample = add_scaled(prev_sample, 1, scaled_noise(sigma, options, model_output));
   return {.prev_sample = prev_sample,
           .pred_original_sample = pred_original_sample,
           .denoised = {},

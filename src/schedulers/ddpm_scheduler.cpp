@@ -109,36 +109,37 @@ SchedulerOutput DDPMScheduler::step(const Tensor& model_output, const Tensor& ti
     case PredictionType::kEpsilon:
       require_signal(kClassName, alpha_bar, t, config_.clip_sample || config_.thresholding);
       pred_original_sample =
-          plus_scaled(sample, -std::sqrt(beta_bar), prediction).div_(signal_scale(alpha_bar));
+          plus_scaled(sample, -torch_sqrt(beta_bar), prediction).div_(signal_scale(alpha_bar));
       break;
     case PredictionType::kSample:
       pred_original_sample = prediction;
       break;
     default:
-      pred_original_sample = weighted_sum(std::sqrt(alpha_bar), sample, -std::sqrt(beta_bar), prediction);
+      pred_original_sample = weighted_sum(torch_sqrt(alpha_bar), sample, -torch_sqrt(beta_bar), prediction);
       break;
   }
   pred_original_sample = clip_or_threshold(pred_original_sample, config_, prediction);
 
   // The mean of q(x_{t-1} | x_t, x_0), eq. 7.
-  Tensor prev_sample = weighted_sum(std::sqrt(alpha_bar_prev) * beta / beta_bar, pred_original_sample,
-                                    std::sqrt(alpha) * beta_bar_prev / beta_bar, sample);
+  Tensor prev_sample = weighted_sum(torch_sqrt(alpha_bar_prev) * beta / beta_bar, pred_original_sample,
+                                    torch_sqrt(alpha) * beta_bar_prev / beta_bar, sample);
   if (t > 0) {
     const Tensor noise = step_noise(options, prediction);
     // beta~_t of eq. 7, clamped because the posterior variance is 0 at the beginning of the chain.
     const float posterior_variance = std::max(beta_bar_prev / beta_bar * beta, 1e-20f);
     switch (config_.variance_type) {
       case VarianceType::kFixedSmall:
-        prev_sample = add_scaled(prev_sample, std::sqrt(posterior_variance), noise);
+        prev_sample = add_scaled(prev_sample, 1, scaled_in_place(noise, torch_sqrt(posterior_variance)));
         break;
       case VarianceType::kFixedSmallLog:
-        prev_sample = add_scaled(prev_sample, std::exp(0.5f * std::log(posterior_variance)), noise);
+        prev_sample = add_scaled(prev_sample, 1,
+                                 scaled_in_place(noise, torch_exp(0.5f * torch_log(posterior_variance))));
         break;
       case VarianceType::kFixedLarge:
-        prev_sample = add_scaled(prev_sample, std::sqrt(beta), noise);
+        prev_sample = add_scaled(prev_sample, 1, scaled_in_place(noise, torch_sqrt(beta)));
         break;
       case VarianceType::kFixedLargeLog:
-        prev_sample = add_scaled(prev_sample, std::exp(0.5f * std::log(beta)), noise);
+        prev_sample = add_scaled(prev_sample, 1, scaled_in_place(noise, torch_exp(0.5f * torch_log(beta))));
         break;
       case VarianceType::kLearned:
         prev_sample = add_scaled(prev_sample, 1, predicted_variance.sqrt() * noise);
@@ -146,7 +147,8 @@ SchedulerOutput DDPMScheduler::step(const Tensor& model_output, const Tensor& ti
       case VarianceType::kLearnedRange: {
         // Between the two fixed choices on a logarithmic scale (Nichol and Dhariwal 2021, eq. 15).
         const Tensor fraction = (predicted_variance + 1) / 2;
-        const Tensor log_variance = fraction * std::log(beta) + (1 - fraction) * std::log(posterior_variance);
+        const Tensor log_variance =
+            fraction * torch_log(beta) + (1 - fraction) * torch_log(posterior_variance);
         prev_sample = add_scaled(prev_sample, 1, (0.5 * log_variance).exp() * noise);
         break;
       }

@@ -46,10 +46,10 @@ namespace {
 
 /// Antiderivatives, in rho, of the polynomials in log rho that are 1 at b and 0 at c (and d).
 float lagrange_integral(float t, float b, float c) {
-  return t * (-std::log(c) + std::log(t) - 1) / (std::log(b) - std::log(c));
+  return t * (-numpy_log(c) + numpy_log(t) - 1) / (numpy_log(b) - numpy_log(c));
 }
 float lagrange_integral(float t, float b, float c, float d) {
-  const float lt = std::log(t), lc = std::log(c), ld = std::log(d), lb = std::log(b);
+  const float lt = numpy_log(t), lc = numpy_log(c), ld = numpy_log(d), lb = numpy_log(b);
   return t * (lc * (ld - lt + 1) - ld * lt + ld + lt * lt - 2 * lt + 2) / ((lb - lc) * (lb - ld));
 }
 
@@ -134,20 +134,23 @@ SchedulerOutput DEISMultistepScheduler::step(const Tensor& model_output, const T
     for (int64_t k = 0; k < order; ++k)
       rho[static_cast<std::size_t>(k)] = level(i - k).sigma / level(i - k).alpha;
     const float rho_t = t.sigma / t.alpha;
+    std::vector<ScaledTerm> terms;
     if (order == 2) {
       const auto weight = [&](float b, float c) {
         return lagrange_integral(rho_t, b, c) - lagrange_integral(rho[0], b, c);
       };
-      prev_sample = weighted_sum(weight(rho[0], rho[1]), outputs_[0], weight(rho[1], rho[0]), outputs_[1]);
+      terms = {{weight(rho[0], rho[1]), outputs_[0]}, {weight(rho[1], rho[0]), outputs_[1]}};
     } else {
       const auto weight = [&](float b, float c, float d) {
         return lagrange_integral(rho_t, b, c, d) - lagrange_integral(rho[0], b, c, d);
       };
-      prev_sample = weighted_sum(weight(rho[0], rho[1], rho[2]), outputs_[0], weight(rho[1], rho[2], rho[0]),
-                                 outputs_[1]);
-      prev_sample = add_scaled(prev_sample, weight(rho[2], rho[0], rho[1]), outputs_[2]);
+      terms = {{weight(rho[0], rho[1], rho[2]), outputs_[0]},
+               {weight(rho[1], rho[2], rho[0]), outputs_[1]},
+               {weight(rho[2], rho[0], rho[1]), outputs_[2]}};
     }
-    prev_sample = scaled_in_place(add_scaled(prev_sample, 1.0 / s.alpha, sample), t.alpha);
+    prev_sample = at::div(sample, s.alpha);
+    for (const auto& [a, x] : terms) prev_sample = add_scaled(prev_sample, a, x);
+    prev_sample = scaled_in_place(prev_sample, t.alpha);
   }
   run_.advance();
   return {.prev_sample = prev_sample};

@@ -10,7 +10,7 @@ Tensor dpm_solver_update(AlgorithmType algorithm, SolverType solver, const Noise
                          const Tensor& sample, const Tensor& d0, const Tensor& d1, const Tensor& d2,
                          const Tensor& noise) {
   const float h = t.lambda() - s.lambda();
-  if (h == 0) return sample;  // the same level twice, as some schedules end
+  if (t.alpha == s.alpha && t.sigma == s.sigma) return sample;  // twice, as some schedules end
   // The stochastic forms have a negative variance on the way to more noise, as after the level that stands
   // for zero terminal SNR.
   if (h < 0 && algorithm == AlgorithmType::kSdeDpmsolver) algorithm = AlgorithmType::kDpmsolver;
@@ -25,7 +25,7 @@ Tensor dpm_solver_update(AlgorithmType algorithm, SolverType solver, const Noise
   float noise_scale = 0;
   switch (algorithm) {
     case AlgorithmType::kDpmsolver: {  // Lu et al. 2022, eq. 3.7 and its higher orders
-      const float e = std::exp(h) - 1.0f;
+      const float e = torch_exp(h) - 1.0f;
       scale = t.alpha / s.alpha;
       c0 = -t.sigma * e;
       c1 = midpoint ? -0.5f * (t.sigma * e) : -t.sigma * (e / h - 1.0f);
@@ -33,24 +33,24 @@ Tensor dpm_solver_update(AlgorithmType algorithm, SolverType solver, const Noise
       break;
     }
     case AlgorithmType::kSdeDpmsolver: {
-      const float e = std::exp(h) - 1.0f;
+      const float e = torch_exp(h) - 1.0f;
       scale = t.alpha / s.alpha;
       c0 = -2.0f * (t.sigma * e);
       c1 = midpoint ? -t.sigma * e : -2.0f * (t.sigma * (e / h - 1.0f));
-      noise_scale = t.sigma * std::sqrt(std::exp(2 * h) - 1.0f);
+      noise_scale = t.sigma * torch_sqrt(torch_exp(2 * h) - 1.0f);
       break;
     }
     case AlgorithmType::kSdeDpmsolverPlusPlus: {
-      const float e = 1.0f - std::exp(-2.0f * h);
-      scale = t.sigma / s.sigma * std::exp(-h);
+      const float e = 1.0f - torch_exp(-2.0f * h);
+      scale = t.sigma / s.sigma * torch_exp(-h);
       c0 = t.alpha * e;
       c1 = midpoint ? 0.5f * (t.alpha * e) : t.alpha * (e / (-2.0f * h) + 1.0f);
       c2 = t.alpha * ((e - 2.0f * h) / (4.0f * h * h) - 0.5f);
-      noise_scale = t.sigma * std::sqrt(e);
+      noise_scale = t.sigma * torch_sqrt(e);
       break;
     }
     default: {  // DPM-Solver++, Lu et al. 2022b, eq. 4.5 and algorithm 2
-      const float e = std::exp(-h) - 1.0f;
+      const float e = torch_exp(-h) - 1.0f;
       scale = t.sigma / s.sigma;
       c0 = -t.alpha * e;
       c1 = midpoint ? -0.5f * (t.alpha * e) : t.alpha * (e / h + 1.0f);
@@ -58,11 +58,12 @@ Tensor dpm_solver_update(AlgorithmType algorithm, SolverType solver, const Noise
       break;
     }
   }
-  Tensor x = weighted_sum(scale, sample, c0, d0);
-  if (d1.defined()) x = add_scaled(x, c1, d1);
-  if (d2.defined()) x = add_scaled(x, c2, d2);
-  if (noise.defined() && is_stochastic(algorithm)) x = add_scaled(x, noise_scale, noise);
-  return x;
+  if (h == 0) return at::mul(sample, scale);  // levels that differ by less than a logarithm tells
+  std::vector<ScaledTerm> terms{{scale, sample}, {c0, d0}};
+  if (d1.defined()) terms.push_back({c1, d1});
+  if (d2.defined()) terms.push_back({c2, d2});
+  if (noise.defined() && is_stochastic(algorithm)) terms.push_back({noise_scale, noise});
+  return scaled_sum(terms);
 }
 
 Tensor multistep_update(AlgorithmType algorithm, SolverType solver, const std::vector<NoiseLevel>& levels,

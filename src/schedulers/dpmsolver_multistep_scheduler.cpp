@@ -84,7 +84,7 @@ void DPMSolverMultistepScheduler::set_timesteps(std::optional<int64_t> num_infer
   SolverSchedule schedule;
   if (spread == SigmaSpread::kPlain && config_.use_lu_lambdas) {
     // Evenly spread in lambda (Lu et al. 2022, section 4).
-    const auto log_sigma = [](double sigma) -> double { return std::log(static_cast<float>(sigma)); };
+    const auto log_sigma = [](double sigma) -> double { return numpy_log(static_cast<float>(sigma)); };
     for (const double level : linspace(log_sigma(range.front()), log_sigma(range.back()), n))
       schedule.sigmas.push_back(std::exp(level));
     schedule.timesteps = sigmas_to_timesteps(schedule.sigmas, training);

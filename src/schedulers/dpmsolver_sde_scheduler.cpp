@@ -51,7 +51,7 @@ class DPMSolverSDEScheduler::NoiseSampler {
     std::vector<Tensor> increments;
     for (const auto& interval : intervals_) increments.push_back(-interval.increment(sigma_next, sigma));
     const Tensor sum = batched_ ? at::stack(increments) : increments.front();
-    return sigma == sigma_next ? sum : sum.div_(std::sqrt(sigma - sigma_next));  // of no length: zeros
+    return sigma == sigma_next ? sum : sum.div_(torch_sqrt(sigma - sigma_next));  // of no length: zeros
   }
 
  private:
@@ -153,8 +153,10 @@ SchedulerOutput DPMSolverSDEScheduler::step(const Tensor& model_output, const Te
     const AncestralLevels levels = ancestral_levels(from, to);
     const float t_down = -torch_log(levels.down);
     prev_sample = weighted_sum(torch_exp(-t_down) / from, first_order ? sample : sample_,
-                               -std::expm1(t - t_down), pred_original_sample);
-    prev_sample = add_scaled(prev_sample, options.s_noise * levels.up, (*noise_sampler_)(from, to));
+                               -torch_expm1(t - t_down), pred_original_sample);
+    const Tensor noise = (*noise_sampler_)(from, to);
+    prev_sample =
+        add_scaled(prev_sample, levels.up, options.s_noise == 1 ? noise : at::mul(noise, options.s_noise));
     sample_ = first_order ? sample : Tensor();
     middle_sigma_ = to;
   }

@@ -49,7 +49,8 @@ EDMDPMSolverMultistepScheduler::EDMDPMSolverMultistepScheduler(EDMDPMSolverMulti
   require<ConfigError>(predicts_data(config_.algorithm_type),
                        "{}: algorithm_type is \"{}\", expected dpmsolver++ or sde-dpmsolver++", kClassName,
                        enum_name(config_.algorithm_type));
-  run_ = edm_run(config_, edm_sigmas(config_, linspace(0, 1, config_.num_train_timesteps)), at::kCPU);
+  run_ =
+      edm_run(edm_sigmas(config_, at::linspace(0, 1, config_.num_train_timesteps, at::kFloat)), 0, at::kCPU);
 }
 
 double EDMDPMSolverMultistepScheduler::init_noise_sigma() const {
@@ -70,7 +71,8 @@ void EDMDPMSolverMultistepScheduler::set_timesteps(std::optional<int64_t> num_in
                                                    const SetTimestepsOptions& options) {
   check_set_timesteps_options(kClassName, options, {});
   const int64_t n = checked_num_inference_steps(kClassName, num_inference_steps);
-  run_ = edm_run(config_, edm_sigmas(config_, linspace(0, 1, n)), options.device);
+  const double last = config_.final_sigmas_type == FinalSigmasType::kZero ? 0.0 : config_.sigma_min;
+  run_ = edm_run(edm_sigmas(config_, at::linspace(0, 1, n, at::kFloat)), last, options.device);
   outputs_.clear();
   timesteps_set_ = true;
 }

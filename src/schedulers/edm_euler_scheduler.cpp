@@ -28,10 +28,16 @@ template class ConfiguredScheduler<EDMEulerScheduler, EDMEulerSchedulerConfig>;
 
 EDMEulerScheduler::EDMEulerScheduler(EDMEulerSchedulerConfig config) : SigmaScheduler(std::move(config)) {
   check_edm_config(kClassName, config_);
-  std::vector<double> ramp;
-  for (int64_t i = 0; i <= config_.num_train_timesteps; ++i)
-    ramp.push_back(static_cast<double>(i) / static_cast<double>(config_.num_train_timesteps));
-  run_ = edm_run(config_, edm_sigmas(config_, ramp), at::kCPU);
+  const int64_t count = config_.num_train_timesteps;
+  run_ = run_at(at::arange(count + 1, at::kDouble) / static_cast<double>(count), at::kCPU);
+}
+
+SigmaRun EDMEulerScheduler::run_at(const Tensor& ramp, at::Device device) const {
+  const Tensor sigmas = edm_sigmas(config_, ramp);
+  const double last = config_.final_sigmas_type == FinalSigmasType::kZero
+                          ? 0.0
+                          : static_cast<double>(sigmas[-1].const_data_ptr<float>()[0]);
+  return edm_run(sigmas, last, device);
 }
 
 double EDMEulerScheduler::init_noise_sigma() const {
@@ -52,13 +58,14 @@ void EDMEulerScheduler::set_timesteps(std::optional<int64_t> num_inference_steps
                                       const SetTimestepsOptions& options) {
   check_set_timesteps_options(kClassName, options, {.sigmas = true});
   // Python takes `sigmas` for the ramp from 0 to 1 that is mapped to noise levels.
-  const std::vector<double> ramp =
-      options.sigmas.empty() ? linspace(0, 1, checked_num_inference_steps(kClassName, num_inference_steps))
-                             : options.sigmas;
-  for (const double each : ramp)
+  const Tensor ramp =
+      options.sigmas.empty()
+          ? at::linspace(0, 1, checked_num_inference_steps(kClassName, num_inference_steps), at::kDouble)
+          : at::tensor(options.sigmas, at::kDouble);
+  for (const double each : options.sigmas)
     require<ConfigError>(each >= 0 && each <= 1, "{}: sigmas holds {}, expected positions from 0 to 1",
                          kClassName, each);
-  run_ = edm_run(config_, edm_sigmas(config_, ramp), options.device);
+  run_ = run_at(ramp, options.device);
 }
 
 SchedulerOutput EDMEulerScheduler::step(const Tensor& model_output, const Tensor& timestep,

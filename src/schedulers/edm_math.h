@@ -2,7 +2,10 @@
 
 // The noise levels and the preconditioning of EDM (Karras et al. 2022, arXiv 2206.00364, table 1).
 
+#include <cmath>
 #include <vector>
+
+#include <ATen/ATen.h>
 
 #include "schedulers/sigma_math.h"
 
@@ -24,29 +27,33 @@ void check_edm_config(std::string_view who, const Config& config) {
                        config.num_train_timesteps);
 }
 
-/// The noise levels at positions 0 (sigma_max) to 1 (sigma_min).
+/// The noise levels at positions 0 (sigma_max) to 1 (sigma_min), float32.
+/// @param ramp the positions; their dtype is that of the arithmetic
 template <class Config>
-std::vector<double> edm_sigmas(const Config& config, const std::vector<double>& ramp) {
+Tensor edm_sigmas(const Config& config, const Tensor& ramp) {
   if (config.sigma_schedule == SigmaScheduleType::kExponential)
-    return exponential_sigmas(config.sigma_min, config.sigma_max, static_cast<int64_t>(ramp.size()));
+    return at::linspace(std::log(config.sigma_min), std::log(config.sigma_max), ramp.size(0), at::kFloat)
+        .exp()
+        .flip(0);
   const double low = std::pow(config.sigma_min, 1 / config.rho);
   const double high = std::pow(config.sigma_max, 1 / config.rho);
-  std::vector<double> sigmas;
-  for (const double position : ramp) sigmas.push_back(std::pow(high + position * (low - high), config.rho));
-  return sigmas;
+  return (high + ramp * (low - high)).pow(config.rho).to(at::kFloat);
 }
 
-/// The run over these levels; its timesteps are c_noise = log(sigma) / 4.
-template <class Config>
-SigmaRun edm_run(const Config& config, std::vector<double> sigmas, at::Device device) {
-  std::vector<double> timesteps;
-  for (const double sigma : sigmas) timesteps.push_back(0.25f * std::log(static_cast<float>(sigma)));
-  sigmas.push_back(config.final_sigmas_type == FinalSigmasType::kZero ? 0.0 : sigmas.back());
-  return SigmaRun(sigmas, TimestepSchedule(std::move(timesteps), at::kFloat, device));
+/// The run over these levels and then `last`; its timesteps are c_noise = log(sigma) / 4.
+inline SigmaRun edm_run(const Tensor& sigmas, double last, at::Device device) {
+  const auto values = [](const Tensor& tensor) {
+    const Tensor floats = tensor.contiguous();
+    return std::vector<double>(floats.const_data_ptr<float>(),
+                               floats.const_data_ptr<float>() + floats.numel());
+  };
+  std::vector<double> levels = values(sigmas);
+  levels.push_back(last);
+  return SigmaRun(levels, TimestepSchedule(values(sigmas.log() * 0.25), at::kFloat, device));
 }
 
 inline float edm_input_scale(float sigma, double sigma_data) {
-  return 1 / std::sqrt(sigma * sigma + static_cast<float>(sigma_data * sigma_data));
+  return 1 / torch_sqrt(sigma * sigma + static_cast<float>(sigma_data * sigma_data));
 }
 
 /// D(x; sigma) = c_skip x + c_out F(c_in x; c_noise), eq. 7
@@ -54,8 +61,8 @@ template <class Config>
 Tensor edm_denoised(const Config& config, const Tensor& model_output, const Tensor& sample, float sigma) {
   const auto data = static_cast<float>(config.sigma_data);
   const auto squared = static_cast<float>(config.sigma_data * config.sigma_data);
-  const float c_skip = squared / (sigma * sigma + squared);
-  const float c_out = sigma * data / std::sqrt(sigma * sigma + squared);
+  const float c_skip = 1 / (sigma * sigma + squared) * squared;
+  const float c_out = sigma * data / torch_sqrt(sigma * sigma + squared);
   const float sign = config.prediction_type == PredictionType::kEpsilon ? 1.0f : -1.0f;
   return weighted_sum(c_skip, sample, sign * c_out, model_output);
 }

@@ -67,8 +67,8 @@ SchedulerOutput EulerAncestralDiscreteScheduler::step(const Tensor& model_output
   const AncestralLevels levels = ancestral_levels(sigma, run_.sigma(i + 1));
   const Tensor x = sample.to(at::kFloat);
   const Tensor pred_original_sample = karras_data_prediction(config_.prediction_type, model_output, x, sigma);
-  const Tensor prev_sample = add_scaled(euler_step(x, x, pred_original_sample, sigma, levels.down - sigma),
-                                        levels.up, step_noise(options, model_output));
+  const Tensor prev_sample = add_scaled(euler_step(x, x, pred_original_sample, sigma, levels.down - sigma), 1,
+                                        scaled_noise(levels.up, options, model_output));
   run_.advance();
   return {.prev_sample = prev_sample.to(model_output.scalar_type()),
           .pred_original_sample = pred_original_sample};

@@ -58,7 +58,14 @@ Tensor EulerDiscreteScheduler::add_noise(const Tensor& original_samples, const T
 
 Tensor EulerDiscreteScheduler::get_velocity(const Tensor& sample, const Tensor& noise,
                                             const Tensor& timesteps) const {
-  return schedule_.get_velocity(sample, noise, timesteps);
+  if (!timesteps.defined() || at::isIntegralType(timesteps.scalar_type(), /*includeBool=*/false))
+    return schedule_.get_velocity(sample, noise, timesteps);
+  // As in Python, abar is taken at the place of the timestep in the run.
+  require_noisable(sample, noise);
+  require<ConfigError>(run_.timesteps().size() <= schedule_.size(),
+                       "{}: get_velocity: the run has {} timesteps, more than the {} training timesteps",
+                       kClassName, run_.timesteps().size(), schedule_.size());
+  return schedule_.get_velocity(sample, noise, run_.per_sample_positions(timesteps, sample, kClassName));
 }
 
 Tensor EulerDiscreteScheduler::scale_model_input(const Tensor& sample, const Tensor& timestep) const {
@@ -88,7 +95,8 @@ void EulerDiscreteScheduler::set_timesteps(std::optional<int64_t> num_inference_
           std::isfinite(sigmas[i]) && (sigmas[i] > 0 || (sigmas[i] == 0 && i + 1 == sigmas.size())),
           "{}: sigmas holds {}, expected positive numbers and at most the last of them 0", kClassName,
           sigmas[i]);
-    timesteps = sigmas_to_timesteps({sigmas.begin(), sigmas.end() - 1}, training);
+    timesteps = sigmas_to_timesteps(std::vector<float>(sigmas.begin(), sigmas.end() - 1), training,
+                                    /*as_tensors=*/false);
   } else {
     const int64_t n = custom_timesteps ? static_cast<int64_t>(options.timesteps.size())
                                        : checked_num_inference_steps(kClassName, num_inference_steps);
@@ -98,8 +106,8 @@ void EulerDiscreteScheduler::set_timesteps(std::optional<int64_t> num_inference_
     timesteps = plain.timesteps;
     sigmas = plain.sigmas;
     if (config_.interpolation_type == InterpolationType::kLogLinear) {
-      const Tensor levels = at::linspace(std::log(static_cast<float>(training.back())),
-                                         std::log(static_cast<float>(training.front())), n + 1, at::kFloat)
+      const Tensor levels = at::linspace(numpy_log(static_cast<float>(training.back())),
+                                         numpy_log(static_cast<float>(training.front())), n + 1, at::kFloat)
                                 .exp();
       sigmas.assign(levels.const_data_ptr<float>(), levels.const_data_ptr<float>() + n + 1);
     }
@@ -112,7 +120,7 @@ void EulerDiscreteScheduler::set_timesteps(std::optional<int64_t> num_inference_
   if (continuous()) {
     // As many as there are steps: log_linear has a level more, which discrete timesteps do not visit either.
     for (std::size_t i = 0; i < timesteps.size(); ++i)
-      timesteps[i] = 0.25f * std::log(static_cast<float>(sigmas[i]));
+      timesteps[i] = 0.25f * torch_log(static_cast<float>(sigmas[i]));
   }
   run_ = SigmaRun(sigmas, TimestepSchedule(std::move(timesteps), at::kFloat, options.device));
 }

@@ -134,7 +134,7 @@ SchedulerOutput FlowMatchEulerDiscreteScheduler::step(const Tensor& model_output
   // Each token goes down to the next level of the run below its own.
   const Tensor sigma =
       (per_token_timesteps / static_cast<double>(config_.num_train_timesteps)).to(at::kFloat);
-  const Tensor levels = run_.sigmas().to(sample.device(), /*non_blocking=*/true).view({-1, 1, 1});
+  const Tensor levels = run_.sigmas_on(sample.device()).view({-1, 1, 1});
   const Tensor sigma_next = (levels * (levels < sigma.unsqueeze(0) - 1e-6)).amax(0);
   // Python's step size has the opposite sign here.
   const Tensor prev_sample =

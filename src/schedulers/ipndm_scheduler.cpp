@@ -75,10 +75,10 @@ SchedulerOutput IPNDMScheduler::step(const Tensor& model_output, const Tensor& t
       slope = weighted_sum(3, et(1), -1, et(2)).div_(2);
       break;
     case 3:
-      slope = add_scaled(weighted_sum(23, et(1), -16, et(2)), 5, et(3)).div_(12);
+      slope = scaled_sum({{23, et(1)}, {-16, et(2)}, {5, et(3)}}).div_(12);
       break;
     default:
-      slope = add_scaled(add_scaled(weighted_sum(55, et(1), -59, et(2)), 37, et(3)), -9, et(4)).div_(24);
+      slope = scaled_sum({{55, et(1)}, {-59, et(2)}, {37, et(3)}, {-9, et(4)}}).mul_(1.0 / 24);
       break;
   }
   Tensor pred = plus_scaled(sample, -betas_[i], slope).div_(std::max(alphas_[i], 1e-8f));

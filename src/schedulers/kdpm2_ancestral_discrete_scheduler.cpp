@@ -67,7 +67,7 @@ void KDPM2AncestralDiscreteScheduler::set_timesteps(std::optional<int64_t> num_i
 
   std::vector<double> up(sigmas.size(), 0.0);
   std::vector<double> down(sigmas.size(), 0.0);
-  std::vector<double> middles(sigmas.size(), 0.0);
+  std::vector<float> middles(sigmas.size(), 0.0f);
   for (std::size_t i = 0; i + 1 < sigmas.size(); ++i) {
     const AncestralLevels levels =
         ancestral_levels(static_cast<float>(sigmas[i]), static_cast<float>(sigmas[i + 1]));
@@ -78,7 +78,7 @@ void KDPM2AncestralDiscreteScheduler::set_timesteps(std::optional<int64_t> num_i
     if (i + 2 < sigmas.size()) middles[i] = log_midpoint(sigmas[i], lower);
   }
   std::vector<double> visited{timesteps.front()};
-  const auto middle_timesteps = sigmas_to_timesteps(middles, training);
+  const auto middle_timesteps = sigmas_to_timesteps(middles, training, /*as_tensors=*/true);
   for (std::size_t i = 1; i < timesteps.size(); ++i) {
     visited.push_back(middle_timesteps[i - 1]);
     visited.push_back(timesteps[i]);
@@ -87,7 +87,7 @@ void KDPM2AncestralDiscreteScheduler::set_timesteps(std::optional<int64_t> num_i
     const std::vector<double> twice = doubled_and_closed(values);
     return std::vector<float>(twice.begin(), twice.end());
   };
-  sigmas_interpol_ = narrowed(middles);
+  sigmas_interpol_ = narrowed({middles.begin(), middles.end()});
   sigmas_up_ = narrowed(up);
   sigmas_down_ = narrowed(down);
   run_ = SigmaRun(doubled_and_closed(sigmas),
@@ -116,7 +116,7 @@ SchedulerOutput KDPM2AncestralDiscreteScheduler::step(const Tensor& model_output
   } else {
     prev_sample =
         euler_step(sample_, sample, pred_original_sample, sigma_input, sigmas_down_.at(level) - sigma);
-    prev_sample = add_scaled(prev_sample, sigmas_up_.at(level), step_noise(options, model_output));
+    prev_sample = add_scaled(prev_sample, 1, scaled_noise(sigmas_up_.at(level), options, model_output));
     sample_ = Tensor();
   }
   run_.advance();

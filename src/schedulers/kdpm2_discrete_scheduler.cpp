@@ -63,17 +63,16 @@ void KDPM2DiscreteScheduler::set_timesteps(std::optional<int64_t> num_inference_
   sigmas.push_back(0);
 
   // Halfway, in log sigma, between a level and the one before it; none before the first.
-  std::vector<double> middles(sigmas.size(), 0.0);
+  std::vector<float> middles(sigmas.size(), 0.0f);
   for (std::size_t i = 1; i < sigmas.size(); ++i) middles[i] = log_midpoint(sigmas[i], sigmas[i - 1]);
   std::vector<double> visited{timesteps.front()};
-  const auto middle_timesteps = sigmas_to_timesteps(middles, training);
+  const auto middle_timesteps = sigmas_to_timesteps(middles, training, /*as_tensors=*/true);
   for (std::size_t i = 1; i < timesteps.size(); ++i) {
     visited.push_back(middle_timesteps[i]);
     visited.push_back(timesteps[i]);
   }
-  sigmas_interpol_.clear();
-  for (const double sigma : doubled_and_closed(middles))
-    sigmas_interpol_.push_back(static_cast<float>(sigma));
+  const std::vector<double> twice = doubled_and_closed({middles.begin(), middles.end()});
+  sigmas_interpol_.assign(twice.begin(), twice.end());
   run_ = SigmaRun(doubled_and_closed(sigmas),
                   TimestepSchedule(std::move(visited), kdpm2_timestep_dtype(spread), options.device),
                   /*stages=*/2);

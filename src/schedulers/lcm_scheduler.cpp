@@ -84,28 +84,29 @@ SchedulerOutput LCMScheduler::step(const Tensor& model_output, const Tensor& tim
   constexpr float kSigmaData = 0.5f;
   const float denominator = scaled_timestep * scaled_timestep + kSigmaData * kSigmaData;
   const float c_skip = kSigmaData * kSigmaData / denominator;
-  const float c_out = scaled_timestep / std::sqrt(denominator);
+  const float c_out = scaled_timestep / torch_sqrt(denominator);
 
   Tensor pred_original_sample;
   switch (config_.prediction_type) {
     case PredictionType::kEpsilon:
       require_signal(kClassName, alpha_bar, t, config_.clip_sample || config_.thresholding);
       pred_original_sample =
-          plus_scaled(sample, -std::sqrt(beta_bar), model_output).div_(signal_scale(alpha_bar));
+          plus_scaled(sample, -torch_sqrt(beta_bar), model_output).div_(signal_scale(alpha_bar));
       break;
     case PredictionType::kSample:
       pred_original_sample = model_output;
       break;
     default:
-      pred_original_sample = weighted_sum(std::sqrt(alpha_bar), sample, -std::sqrt(beta_bar), model_output);
+      pred_original_sample = weighted_sum(torch_sqrt(alpha_bar), sample, -torch_sqrt(beta_bar), model_output);
       break;
   }
   pred_original_sample = clip_or_threshold(pred_original_sample, config_, model_output);
   const Tensor denoised = weighted_sum(c_out, pred_original_sample, c_skip, sample);
   Tensor prev_sample = denoised;
   if (i != num_inference_steps_ - 1)
-    prev_sample = weighted_sum(std::sqrt(alpha_bar_prev), denoised, std::sqrt(1 - alpha_bar_prev),
-                               step_noise(options, model_output, denoised.scalar_type()));
+    prev_sample = add_scaled(
+        at::mul(denoised, torch_sqrt(alpha_bar_prev)), 1,
+        scaled_noise(torch_sqrt(1 - alpha_bar_prev), options, model_output, denoised.scalar_type()));
   run_.advance();
   return {.prev_sample = prev_sample, .denoised = denoised};
 }

@@ -104,14 +104,14 @@ SchedulerOutput LMSDiscreteScheduler::step(const Tensor& model_output, const Ten
   // A level that stands twice cannot be a node twice.
   for (int64_t k = 1; k < order; ++k)
     if (run_.sigma(i - k) == run_.sigma(i - k + 1)) order = k;
-  Tensor change;
+  std::vector<ScaledTerm> terms;
   for (int64_t k = 0; k < std::min(order, static_cast<int64_t>(derivatives_.size())); ++k) {
     const Tensor& derivative = derivatives_[derivatives_.size() - 1 - static_cast<std::size_t>(k)];
-    const double weight = coefficient(order, i, k);
-    change = change.defined() ? add_scaled(change, weight, derivative) : at::mul(derivative, weight);
+    terms.push_back({coefficient(order, i, k), derivative});
   }
   run_.advance();
-  return {.prev_sample = add_scaled(change, 1, sample), .pred_original_sample = pred_original_sample};
+  return {.prev_sample = add_scaled(scaled_sum(terms), 1, sample),
+          .pred_original_sample = pred_original_sample};
 }
 
 }  // namespace diffusers

@@ -143,9 +143,9 @@ SchedulerOutput PNDMScheduler::step_plms(const Tensor& model_output, int64_t tim
   } else if (ets_.size() == 2) {
     slope = weighted_sum(3, et(1), -1, et(2)).div_(2);
   } else if (ets_.size() == 3) {
-    slope = add_scaled(weighted_sum(23, et(1), -16, et(2)), 5, et(3)).div_(12);
+    slope = scaled_sum({{23, et(1)}, {-16, et(2)}, {5, et(3)}}).div_(12);
   } else {
-    slope = add_scaled(add_scaled(weighted_sum(55, et(1), -59, et(2)), 37, et(3)), -9, et(4)).div_(24);
+    slope = scaled_sum({{55, et(1)}, {-59, et(2)}, {37, et(3)}, {-9, et(4)}}).mul_(1.0 / 24);
   }
   const Tensor prev_sample = previous_sample(from, t, prev_t, slope);
   ++counter_;
@@ -161,13 +161,14 @@ Tensor PNDMScheduler::previous_sample(const Tensor& sample, int64_t t, int64_t p
                                                           : schedule_.alpha_bar(0);
   const float beta_bar = 1 - alpha_bar;
   require_signal(kClassName, alpha_bar, t, false);
-  const Tensor epsilon = config_.prediction_type == PredictionType::kEpsilon
-                             ? model_output
-                             : weighted_sum(std::sqrt(alpha_bar), model_output, std::sqrt(beta_bar), sample);
+  const Tensor epsilon =
+      config_.prediction_type == PredictionType::kEpsilon
+          ? model_output
+          : weighted_sum(torch_sqrt(alpha_bar), model_output, torch_sqrt(beta_bar), sample);
   const float denominator =
-      alpha_bar * std::sqrt(1 - alpha_bar_prev) + std::sqrt(alpha_bar * beta_bar * alpha_bar_prev);
-  return weighted_sum(std::sqrt(alpha_bar_prev / alpha_bar), sample,
-                      -(alpha_bar_prev - alpha_bar) / denominator, epsilon);
+      alpha_bar * torch_sqrt(1 - alpha_bar_prev) + torch_sqrt(alpha_bar * beta_bar * alpha_bar_prev);
+  return add_scaled(at::mul(sample, torch_sqrt(alpha_bar_prev / alpha_bar)), -1,
+                    at::mul(epsilon, alpha_bar_prev - alpha_bar).div_(denominator));
 }
 
 }  // namespace diffusers

@@ -95,17 +95,17 @@ SchedulerOutput RePaintScheduler::step(const Tensor& model_output, const Tensor&
 
   // Products and sums one after the other, as Python rounds them: jumps back and forth magnify a difference.
   Tensor pred_original_sample =
-      at::mul(model_output, -std::sqrt(beta_bar)).add_(sample).div_(signal_scale(alpha_bar));
+      at::mul(model_output, -torch_sqrt(beta_bar)).add_(sample).div_(signal_scale(alpha_bar));
   if (config_.clip_sample) pred_original_sample.clamp_(-1, 1);
   const Tensor noise = step_noise(options, model_output);
   const float variance = (1 - alpha_bar_prev) / beta_bar * std::max(1 - alpha_bar / alpha_bar_prev, 0.0f);
-  const float sigma = static_cast<float>(config_.eta) * std::sqrt(variance);
-  Tensor unknown_part = std::sqrt(alpha_bar_prev) * pred_original_sample;
+  const float sigma = static_cast<float>(config_.eta) * torch_sqrt(variance);
+  Tensor unknown_part = torch_sqrt(alpha_bar_prev) * pred_original_sample;
   unknown_part.add_(ddim_direction(kClassName, alpha_bar_prev, sigma, config_.eta) * model_output);
   if (t > 0 && config_.eta > 0) unknown_part.add_(sigma * noise);
   // Lugmayr et al., eq. 8
-  Tensor known_part = std::sqrt(alpha_bar_prev) * original_image;
-  known_part.add_(std::sqrt(1 - alpha_bar_prev) * noise);
+  Tensor known_part = torch_sqrt(alpha_bar_prev) * original_image;
+  known_part.add_(torch_sqrt(1 - alpha_bar_prev) * noise);
   return {.prev_sample = known_part.mul_(mask).add_(unknown_part.mul_(1.0 - mask)),
           .pred_original_sample = pred_original_sample};
 }
@@ -118,8 +118,8 @@ Tensor RePaintScheduler::undo_step(const Tensor& sample, const Tensor& timestep,
   Tensor x = sample;
   for (int64_t i = 0; i < config_.num_train_timesteps / num_inference_steps_; ++i) {
     const float beta = schedule_.beta(t + i);
-    x = std::sqrt(1 - beta) * x +
-        std::sqrt(beta) * randn_tensor(x.sizes(), generator, x.device(), x.scalar_type());
+    x = torch_sqrt(1 - beta) * x +
+        torch_sqrt(beta) * randn_tensor(x.sizes(), generator, x.device(), x.scalar_type());
   }
   return x;
 }

@@ -255,8 +255,8 @@ Tensor SASolverScheduler::update(const std::vector<Tensor>& outputs, const Tenso
     gradient.add_(at::mul(outputs[i], scale * coefficients[i]));
   Tensor x = at::mul(
       sample, data ? torch_exp(static_cast<float>(-tau2) * h) * (t.sigma / s.sigma) : t.alpha / s.alpha);
-  const float noise_scale = data ? t.sigma * std::sqrt(1 - torch_exp(static_cast<float>(-2 * tau2) * h))
-                                 : static_cast<float>(tau) * t.sigma * std::sqrt(torch_exp(2 * h) - 1);
+  const float noise_scale = data ? t.sigma * torch_sqrt(1 - torch_exp(static_cast<float>(-2 * tau2) * h))
+                                 : static_cast<float>(tau) * t.sigma * torch_sqrt(torch_exp(2 * h) - 1);
   x = add_scaled(add_scaled(x, 1, gradient), noise_scale, noise);
   return x.to(sample.scalar_type());
 }

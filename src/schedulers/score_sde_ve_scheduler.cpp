@@ -41,8 +41,8 @@ ScoreSdeVeScheduler::ScoreSdeVeScheduler(ScoreSdeVeSchedulerConfig config)
 Tensor ScoreSdeVeScheduler::add_noise(const Tensor& original_samples, const Tensor& noise,
                                       const Tensor& timesteps) const {
   require_noisable(original_samples, noise);
-  const Tensor indices = per_sample_timesteps(timesteps, original_samples, discrete_sigmas_.size(0));
-  const Tensor levels = discrete_sigmas_.to(original_samples.device(), /*non_blocking=*/true);
+  const Tensor indices = per_sample_timesteps(timesteps, original_samples, discrete_sigmas_.host().size(0));
+  const Tensor levels = discrete_sigmas_.on(original_samples.device(), at::kFloat);
   return (noise * per_sample(levels, indices, original_samples.dim())).add_(original_samples);
 }
 
@@ -74,7 +74,8 @@ void ScoreSdeVeScheduler::set_sigmas(int64_t num_inference_steps, std::optional<
   const double eps = sampling_eps.value_or(config_.sampling_eps);
   require<ConfigError>(eps > 0 && eps < 1, "{}: sampling_eps is {}, expected more than 0 and less than 1",
                        kClassName, eps);
-  discrete_sigmas_ = at::linspace(std::log(low), std::log(high), num_inference_steps, at::kFloat).exp();
+  discrete_sigmas_ =
+      DeviceTable(at::linspace(std::log(low), std::log(high), num_inference_steps, at::kFloat).exp());
   sigmas_ = low * at::pow(high / low, timesteps_.tensor().to(at::kCPU));
 }
 
@@ -88,12 +89,12 @@ ScoreSdeVeScheduler::Output ScoreSdeVeScheduler::step_pred(const Tensor& model_o
   check_step_tensors(kClassName, model_output, sample);
   const auto t = static_cast<float>(timesteps_.value_of(timestep, kClassName));
   const auto i = static_cast<int64_t>(t * static_cast<float>(timesteps_.size() - 1));
-  require<TensorError>(i >= 0 && i < discrete_sigmas_.size(0),
+  require<TensorError>(i >= 0 && i < discrete_sigmas_.host().size(0),
                        "{}: step_pred: timestep {} lies beyond the {} sigmas; call set_sigmas too",
-                       kClassName, t, discrete_sigmas_.size(0));
-  const float sigma = discrete_sigmas_.const_data_ptr<float>()[i];
-  const float adjacent = i == 0 ? 0.0f : discrete_sigmas_.const_data_ptr<float>()[i - 1];
-  const float diffusion = std::sqrt(sigma * sigma - adjacent * adjacent);
+                       kClassName, t, discrete_sigmas_.host().size(0));
+  const float sigma = discrete_sigmas_.host().const_data_ptr<float>()[i];
+  const float adjacent = i == 0 ? 0.0f : discrete_sigmas_.host().const_data_ptr<float>()[i - 1];
+  const float diffusion = torch_sqrt(sigma * sigma - adjacent * adjacent);
   const Tensor mean = plus_scaled(sample, diffusion * diffusion, model_output);
   return {plus_scaled(mean, diffusion, step_noise(options, sample)), mean};
 }

@@ -18,7 +18,7 @@ namespace diffusers {
 SigmaRun::SigmaRun(const std::vector<double>& sigmas, TimestepSchedule timesteps, int64_t stages)
     : timesteps_(std::move(timesteps)), stages_(stages) {
   for (const double sigma : sigmas) host_.push_back(static_cast<float>(sigma));
-  sigmas_ = at::tensor(host_, at::kFloat);
+  sigmas_ = DeviceTable(at::tensor(host_, at::kFloat));
 }
 
 float SigmaRun::sigma(int64_t i) const {
@@ -72,50 +72,6 @@ int64_t SigmaRun::enter(const Tensor& timestep, std::string_view where) {
   return i;
 }
 
-Tensor SigmaRun::per_sample_sigmas(const Tensor& timesteps, const Tensor& samples,
-                                   const Tensor& training_sigmas, std::string_view where) const {
-  require<TensorError>(
-      timesteps.defined() && (timesteps.numel() == 1 || timesteps.numel() == samples.size(0)),
-      "{}: timesteps are {}, expected one for each of the {} samples", where, describe(timesteps),
-      samples.size(0));
-  const auto dtype = samples.scalar_type();
-  if (begin_index_) return at::full({}, sigma(step_index_ ? *step_index_ : *begin_index_), samples.options());
-  const auto training_count = training_sigmas.defined() ? training_sigmas.size(0) : 0;
-  const auto places = timesteps_.places_of(timesteps);
-  if (!places && at::isIntegralType(timesteps.scalar_type(), /*includeBool=*/false) && training_count > 0) {
-    // Every training timestep has its sigma, that of the run where it is part of it.
-    std::vector<float> table(training_sigmas.const_data_ptr<float>(),
-                             training_sigmas.const_data_ptr<float>() + training_count);
-    for (int64_t i = 0; i < timesteps_.size(); ++i) {
-      const double t = timesteps_[i];
-      if (std::nearbyint(t) == t && t >= 0 && t < static_cast<double>(training_count))
-        table[static_cast<std::size_t>(t)] = sigma(position(t));
-    }
-    const Tensor indices = per_sample_timesteps(timesteps, samples, training_count);
-    const Tensor levels = at::tensor(table, at::kFloat).to(samples.device(), dtype, /*non_blocking=*/true);
-    return per_sample(levels, indices, samples.dim());
-  }
-  std::vector<float> found;
-  if (places) {
-    for (const int64_t place : *places) found.push_back(sigma(place));
-  } else {
-    for (const double t : timesteps_.values_of(timesteps)) {
-      const int64_t place = position(t);
-      if (place >= 0) {
-        found.push_back(sigma(place));
-        continue;
-      }
-      require<TensorError>(std::nearbyint(t) == t && t >= 0 && t < static_cast<double>(training_count),
-                           "{}: timestep {} is none of timesteps()", where, t);
-      found.push_back(training_sigmas.const_data_ptr<float>()[static_cast<int64_t>(t)]);
-    }
-  }
-  const Tensor indices =
-      at::arange(static_cast<int64_t>(found.size()), at::TensorOptions(samples.device()).dtype(at::kLong));
-  const Tensor levels = at::tensor(found, at::kFloat).to(samples.device(), dtype, /*non_blocking=*/true);
-  return per_sample(levels, indices, samples.dim());
-}
-
 Tensor training_sigma_tensor(const Tensor& alphas_cumprod) {
   return ((1 - alphas_cumprod) / alphas_cumprod).sqrt();
 }
@@ -138,148 +94,11 @@ NoiseSchedule finite_noise_schedule(const BetaOptions& options) {
   return schedule;
 }
 
-float torch_log(float x) { return at::scalar_tensor(x, at::kFloat).log().const_data_ptr<float>()[0]; }
-float torch_exp(float x) { return at::scalar_tensor(x, at::kFloat).exp().const_data_ptr<float>()[0]; }
-
-std::vector<double> linspace(double start, double stop, int64_t count) {
-  std::vector<double> values(static_cast<std::size_t>(std::max<int64_t>(count, 0)));
-  const double step = count > 1 ? (stop - start) / static_cast<double>(count - 1) : 0.0;
-  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<double>(i) * step + start;
-  if (count > 1) values.back() = stop;
-  return values;
-}
-
-std::vector<double> interpolate(const std::vector<double>& positions, const std::vector<double>& values) {
-  std::vector<double> result;
-  result.reserve(positions.size());
-  const auto last = static_cast<double>(values.size() - 1);
-  for (const double position : positions) {
-    if (!(position > 0)) {
-      result.push_back(values.front());
-    } else if (position >= last) {
-      result.push_back(values.back());
-    } else {
-      const auto low = static_cast<std::size_t>(position);
-      const double slope = values[low + 1] - values[low];
-      result.push_back(slope * (position - static_cast<double>(low)) + values[low]);
-    }
-  }
-  return result;
-}
-
-std::vector<double> sigmas_to_timesteps(const std::vector<double>& sigmas,
-                                        const std::vector<double>& training) {
-  // Python's table of logarithms is float32.
-  std::vector<float> log_sigmas;
-  for (const double sigma : training) log_sigmas.push_back(std::log(static_cast<float>(sigma)));
-  std::vector<double> timesteps;
-  for (const double sigma : sigmas) {
-    const double log_sigma = std::log(std::max(sigma, 1e-10));
-    std::size_t low = 0;
-    for (std::size_t i = 0; i < log_sigmas.size(); ++i)
-      if (log_sigma >= log_sigmas[i]) low = i;
-    if (log_sigmas.size() < 2) {
-      timesteps.push_back(0);
-      continue;
-    }
-    low = std::min(low, log_sigmas.size() - 2);
-    const double weight = std::clamp(
-        (log_sigmas[low] - log_sigma) / static_cast<double>(log_sigmas[low] - log_sigmas[low + 1]), 0.0, 1.0);
-    timesteps.push_back((1 - weight) * static_cast<double>(low) + weight * static_cast<double>(low + 1));
-  }
-  return timesteps;
-}
-
-std::vector<double> karras_sigmas(double sigma_min, double sigma_max, int64_t count, double rho) {
-  std::vector<double> sigmas = linspace(0, 1, count);
-  const double low = std::pow(sigma_min, 1 / rho);
-  const double high = std::pow(sigma_max, 1 / rho);
-  for (double& sigma : sigmas) sigma = std::pow(high + sigma * (low - high), rho);
-  return sigmas;
-}
-
-std::vector<double> exponential_sigmas(double sigma_min, double sigma_max, int64_t count) {
-  std::vector<double> sigmas = linspace(std::log(sigma_max), std::log(sigma_min), count);
-  for (double& sigma : sigmas) sigma = std::exp(sigma);
-  return sigmas;
-}
-
-namespace {
-
-/// The regularized incomplete beta function by its continued fraction (Abramowitz and Stegun 26.5.8,
-/// evaluated by Lentz's method); converges fast for x < (a + 1) / (a + b + 2).
-double incomplete_beta(double x, double a, double b) {
-  if (x <= 0) return 0;
-  if (x >= 1) return 1;
-  if (x > (a + 1) / (a + b + 2)) return 1 - incomplete_beta(1 - x, b, a);
-  const double front =
-      std::exp(std::lgamma(a + b) - std::lgamma(a) - std::lgamma(b) + a * std::log(x) + b * std::log1p(-x)) /
-      a;
-  constexpr double kTiny = 1e-300;
-  double c = 1;
-  double d = 1 / std::max(1 - (a + b) * x / (a + 1), kTiny);
-  double fraction = d;
-  for (int m = 1; m < 500; ++m) {
-    double before = fraction;
-    for (const double term : {m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
-                              -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))}) {
-      d = 1 / (1 + term * d);
-      c = 1 + term / c;
-      fraction *= c * d;
-    }
-    if (std::abs(fraction - before) < 1e-16 * std::abs(fraction)) break;
-  }
-  return front * fraction;
-}
-
-}  // namespace
-
-double beta_quantile(double p, double a, double b) {
-  if (p <= 0) return 0;
-  if (p >= 1) return 1;
-  double low = 0;
-  double high = 1;
-  // Bisection: slow, and exact to the last bits that matter; a schedule has at most a few thousand of them.
-  for (int i = 0; i < 200 && high - low > 0; ++i) {
-    const double middle = 0.5 * (low + high);
-    if (middle == low || middle == high) break;
-    (incomplete_beta(middle, a, b) < p ? low : high) = middle;
-  }
-  return 0.5 * (low + high);
-}
-
-std::vector<double> beta_sigmas(double sigma_min, double sigma_max, int64_t count) {
-  std::vector<double> sigmas = linspace(0, 1, count);
-  for (double& sigma : sigmas)
-    sigma = sigma_min + beta_quantile(1 - sigma, 0.6, 0.6) * (sigma_max - sigma_min);
-  return sigmas;
-}
-
-double shifted_sigma(double sigma, double shift) { return shift * sigma / (1 + (shift - 1) * sigma); }
-
-std::vector<double> spread_sigmas(SigmaSpread spread, const std::vector<double>& range, int64_t count,
-                                  std::optional<double> sigma_min, std::optional<double> sigma_max) {
-  const double low = sigma_min.value_or(range.back());
-  const double high = sigma_max.value_or(range.front());
-  switch (spread) {
-    case SigmaSpread::kKarras:
-      return karras_sigmas(low, high, count);
-    case SigmaSpread::kExponential:
-      return exponential_sigmas(low, high, count);
-    case SigmaSpread::kBeta:
-      return beta_sigmas(low, high, count);
-    case SigmaSpread::kPlain:
-      break;
-  }
-  return range;
-}
-
 void warn_where_leading_stands_still(int64_t stride, int64_t num_inference_steps, int64_t steps_offset) {
   if (stride == 0)
     warn_once(
         fmt::format("timestep_spacing \"leading\" puts all {} steps at timestep {}, as there are too few "
-                    "training timesteps; "
-                    "take fewer steps or another spacing",
+                    "training timesteps; take fewer steps or another spacing",
                     num_inference_steps, steps_offset));
 }
 
@@ -320,11 +139,11 @@ std::vector<double> solver_timesteps(TimestepSpacing spacing, int64_t num_train_
   return timesteps;
 }
 
-float NoiseLevel::lambda() const { return std::log(alpha) - std::log(sigma); }
+float NoiseLevel::lambda() const { return torch_log(alpha) - torch_log(sigma); }
 
 NoiseLevel noise_level(float sigma, bool flow) {
   if (flow) return {1 - sigma, sigma};
-  const float alpha = 1 / std::sqrt(sigma * sigma + 1);
+  const float alpha = 1 / torch_sqrt(sigma * sigma + 1);
   return {alpha, sigma * alpha};
 }
 
@@ -361,14 +180,16 @@ Tensor karras_data_prediction(PredictionType type, const Tensor& model_output, c
       return plus_scaled(sample, -sigma, model_output);
     case PredictionType::kVPrediction: {
       const float squared = sigma * sigma + 1;
-      return weighted_sum(-sigma / std::sqrt(squared), model_output, 1.0 / squared, sample);
+      return add_scaled(at::mul(model_output, -sigma / torch_sqrt(squared)), 1, at::div(sample, squared));
     }
     default:
       return model_output;
   }
 }
 
-Tensor karras_model_input(const Tensor& sample, float sigma) { return sample / std::sqrt(sigma * sigma + 1); }
+Tensor karras_model_input(const Tensor& sample, float sigma) {
+  return sample / torch_sqrt(sigma * sigma + 1);
+}
 
 KarrasSchedule karras_schedule(TimestepSpacing spacing, int64_t num_train_timesteps,
                                int64_t num_inference_steps, int64_t steps_offset, SigmaSpread spread,
@@ -409,7 +230,7 @@ SigmaRun training_run(const NoiseSchedule& schedule, at::ScalarType timestep_dty
   std::vector<double> timesteps = training_timesteps(schedule.size());
   if (continuous)
     std::transform(sigmas.begin(), sigmas.end(), timesteps.begin(),
-                   [](double sigma) { return 0.25f * std::log(static_cast<float>(sigma)); });
+                   [](double sigma) { return 0.25f * torch_log(static_cast<float>(sigma)); });
   sigmas.push_back(0);
   return SigmaRun(sigmas, TimestepSchedule(std::move(timesteps), timestep_dtype));
 }
@@ -417,7 +238,8 @@ SigmaRun training_run(const NoiseSchedule& schedule, at::ScalarType timestep_dty
 Tensor karras_add_noise(const SigmaRun& run, const NoiseSchedule& schedule, const Tensor& original_samples,
                         const Tensor& noise, const Tensor& timesteps, std::string_view who) {
   require_noisable(original_samples, noise);
-  const Tensor training = training_sigma_tensor(schedule.alphas_cumprod());
+  const SigmaRun::TrainingSigmas training{
+      schedule.size(), [&schedule] { return training_sigma_tensor(schedule.alphas_cumprod()); }};
   return (noise * run.per_sample_sigmas(timesteps, original_samples, training, who)).add_(original_samples);
 }
 
@@ -426,9 +248,12 @@ Tensor solver_add_noise(const SigmaRun& run, const NoiseSchedule& schedule, bool
                         std::string_view who) {
   require_noisable(original_samples, noise);
   // The training timesteps of a flow are its own, t = 1000 sigma.
-  const Tensor training = flow
-                              ? at::arange(schedule.size(), at::kFloat) / static_cast<double>(schedule.size())
-                              : training_sigma_tensor(schedule.alphas_cumprod());
+  const SigmaRun::TrainingSigmas training{schedule.size(), [&schedule, flow]() -> Tensor {
+                                            if (!flow)
+                                              return training_sigma_tensor(schedule.alphas_cumprod());
+                                            return at::arange(schedule.size(), at::kFloat) /
+                                                   static_cast<double>(schedule.size());
+                                          }};
   const Tensor sigma = run.per_sample_sigmas(timesteps, original_samples, training, who);
   if (flow) return (1 - sigma) * original_samples + sigma * noise;
   const Tensor alpha = 1 / (sigma.pow(2) + 1).sqrt();
@@ -446,24 +271,26 @@ Tensor churned_sample(const Tensor& sample, const StepOptions& options, const Te
                       float sigma, float sigma_hat) {
   Tensor x = sample.to(at::kFloat);
   if (sigma_hat <= sigma) return x;
-  const double scale = options.s_noise * std::sqrt(sigma_hat * sigma_hat - sigma * sigma);
-  return plus_scaled(x, scale, step_noise(options, model_output));
+  const Tensor noise = step_noise(options, model_output);
+  return plus_scaled(x, torch_sqrt(sigma_hat * sigma_hat - sigma * sigma),
+                     options.s_noise == 1 ? noise : at::mul(noise, options.s_noise));
 }
 
 AncestralLevels ancestral_levels(float sigma, float sigma_next) {
   const float from = sigma * sigma;
   const float to = sigma_next * sigma_next;
   if (to > from) return {0, sigma_next};  // upwards, after the level that stands for zero terminal SNR
-  const float up = std::sqrt(to * (from - to) / from);
+  const float up = torch_sqrt(to * (from - to) / from);
   const float down = to - up * up;
   // It is to^2 / from, which the difference of rounded numbers can miss where `from` is much larger.
-  return {up, down >= 0 ? std::sqrt(down) : to / sigma};
+  return {up, down >= 0 ? torch_sqrt(down) : to / sigma};
 }
 
 float log_midpoint(double a, double b) {
-  const float log_a = std::log(static_cast<float>(a));
-  const float log_b = std::log(static_cast<float>(b));
-  return std::exp(log_b - (log_b - log_a) * 0.5f);
+  if (a == 0 || b == 0) return 0;
+  const float log_a = torch_log(static_cast<float>(a));
+  const float log_b = torch_log(static_cast<float>(b));
+  return torch_exp(log_b - (log_b - log_a) * 0.5f);
 }
 
 at::ScalarType kdpm2_timestep_dtype(SigmaSpread spread) {

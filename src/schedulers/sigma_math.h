@@ -26,18 +26,22 @@ std::vector<double> training_sigmas(const Tensor& alphas_cumprod);
 /// @throws ConfigError if a sigma is infinite all the same
 NoiseSchedule finite_noise_schedule(const BetaOptions& options);
 
-/// The float32 functions of LibTorch, whose last bit can differ from that of the C library.
-float torch_log(float x);
-float torch_exp(float x);
-
 /// numpy.linspace(start, stop, count)
 std::vector<double> linspace(double start, double stop, int64_t count);
 /// The sigmas at fractional training timesteps (numpy.interp over 0, 1, ...).
 std::vector<double> interpolate(const std::vector<double>& positions, const std::vector<double>& values);
 
+/// numpy.log of a positive float32, whose last bit often differs from that of the C library: a rational
+/// function of the mantissa, evaluated with fused multiply-adds.
+float numpy_log(float x);
+
 /// The fractional training timestep of each sigma, by interpolation in log sigma.
 std::vector<double> sigmas_to_timesteps(const std::vector<double>& sigmas,
                                         const std::vector<double>& training);
+/// The same in float32, as Python computes it for float32 sigmas; NumPy takes the weighted mean at the end in
+/// float64, tensors in float32.
+std::vector<double> sigmas_to_timesteps(const std::vector<float>& sigmas, const std::vector<double>& training,
+                                        bool as_tensors);
 
 /// Karras et al. 2022, arXiv 2206.00364, eq. 5
 std::vector<double> karras_sigmas(double sigma_min, double sigma_max, int64_t count, double rho = 7.0);
@@ -118,7 +122,7 @@ Tensor karras_model_input(const Tensor& sample, float sigma);
 template <class Config>
 double karras_init_noise_sigma(const SigmaRun& run, const Config& config) {
   const float sigma = run.max_sigma();
-  return config.timestep_spacing == TimestepSpacing::kLeading ? std::sqrt(sigma * sigma + 1) : sigma;
+  return config.timestep_spacing == TimestepSpacing::kLeading ? torch_sqrt(sigma * sigma + 1) : sigma;
 }
 
 /// Timesteps of a Karras-type scheduler (unrounded linspace) and the training sigmas there, spread as the

@@ -89,10 +89,11 @@ Tensor per_sample_timesteps(const Tensor& timesteps, const Tensor& sample, int64
                        "timesteps are {}, expected one for each of the {} samples", describe(timesteps),
                        sample.size(0));
   if (timesteps.is_cpu() && timesteps.numel() > 0) {
-    const auto [low, high] = timesteps.aminmax();
-    require<TensorError>(low.item<int64_t>() >= 0 && high.item<int64_t>() < count,
-                         "timesteps run from {} to {}, expected 0 to {}", low.item<int64_t>(),
-                         high.item<int64_t>(), count - 1);
+    const Tensor host = timesteps.to(at::kLong).contiguous();
+    const int64_t* values = host.const_data_ptr<int64_t>();
+    const auto [low, high] = std::minmax_element(values, values + host.numel());
+    require<TensorError>(*low >= 0 && *high < count, "timesteps run from {} to {}, expected 0 to {}", *low,
+                         *high, count - 1);
   }
   return timesteps.flatten().to(at::TensorOptions(sample.device()).dtype(at::kLong), /*non_blocking=*/true);
 }
@@ -100,7 +101,7 @@ Tensor per_sample_timesteps(const Tensor& timesteps, const Tensor& sample, int64
 Tensor per_sample(const Tensor& table, const Tensor& indices, int64_t dim) {
   std::vector<int64_t> shape(static_cast<std::size_t>(std::max<int64_t>(dim, 1)), 1);
   shape[0] = indices.numel();
-  return table.index_select(0, indices).view(shape);
+  return table.gather(0, indices).view(shape);
 }
 
 Tensor step_noise(const StepOptions& options, const Tensor& model_output,
@@ -116,8 +117,43 @@ Tensor step_noise(const StepOptions& options, const Tensor& model_output,
   return dtype ? options.variance_noise.to(*dtype) : options.variance_noise;
 }
 
+float torch_sqrt(float x) { return at::scalar_tensor(x, at::kFloat).sqrt().const_data_ptr<float>()[0]; }
+float torch_log(float x) { return at::scalar_tensor(x, at::kFloat).log().const_data_ptr<float>()[0]; }
+float torch_exp(float x) { return at::scalar_tensor(x, at::kFloat).exp().const_data_ptr<float>()[0]; }
+float torch_expm1(float x) { return at::scalar_tensor(x, at::kFloat).expm1().const_data_ptr<float>()[0]; }
+
+Tensor scaled_noise(double scale, const StepOptions& options, const Tensor& model_output,
+                    std::optional<at::ScalarType> dtype) {
+  const Tensor noise = step_noise(options, model_output, dtype);
+  return options.variance_noise.defined() ? at::mul(noise, scale) : scaled_in_place(noise, scale);
+}
+
 Tensor add_scaled(const Tensor& sum, double b, const Tensor& y) {
-  return at::result_type(sum, y) == sum.scalar_type() ? sum.add_(y, b) : at::add(sum, y, b);
+  // `Tensor::add_` with a factor rounds once where Python's expressions round the product and the sum; a
+  // factor of 1 or -1 rounds nothing.
+  const bool exact = b == 1 || b == -1;
+  const Tensor term = exact ? y : at::mul(y, b);
+  const double sign = exact ? b : 1;
+  return at::result_type(sum, term) == sum.scalar_type() ? sum.add_(term, sign) : at::add(sum, term, sign);
+}
+
+Tensor scaled_sum(const std::vector<ScaledTerm>& terms) {
+  Tensor sum = at::mul(terms.front().x, terms.front().a);
+  Tensor product;
+  for (std::size_t i = 1; i < terms.size(); ++i) {
+    const auto& [a, x] = terms[i];
+    if (a == 1 || a == -1) {
+      sum = add_scaled(sum, a, x);
+      continue;
+    }
+    if (product.defined() && product.scalar_type() == x.scalar_type()) {
+      at::mul_out(product, x, at::scalar_tensor(a, at::kDouble));
+    } else {
+      product = at::mul(x, a);
+    }
+    sum = add_scaled(sum, 1, product);
+  }
+  return sum;
 }
 
 Tensor weighted_sum(double a, const Tensor& x, double b, const Tensor& y) {
@@ -183,8 +219,8 @@ float ddim_direction(std::string_view who, float alpha_bar_prev, float sigma, do
   require<ConfigError>(
       squared >= 0 || eta <= 1,
       "{}: step: eta is {}, which asks for noise of standard deviation {}, expected at most {}", who, eta,
-      sigma, std::sqrt(1 - alpha_bar_prev));
-  return std::sqrt(std::max(squared, 0.0f));
+      sigma, torch_sqrt(1 - alpha_bar_prev));
+  return torch_sqrt(std::max(squared, 0.0f));
 }
 
 void require_signal(std::string_view who, float alpha_bar, int64_t t, bool clipped) {
@@ -195,7 +231,7 @@ void require_signal(std::string_view who, float alpha_bar, int64_t t, bool clipp
 }
 
 float signal_scale(float alpha_bar) {
-  return std::max(std::sqrt(alpha_bar), std::numeric_limits<float>::min());
+  return std::max(torch_sqrt(alpha_bar), std::numeric_limits<float>::min());
 }
 
 std::vector<double> spaced_timesteps(TimestepSpacing spacing, int64_t num_train_timesteps,

@@ -65,13 +65,32 @@ Tensor per_sample(const Tensor& table, const Tensor& indices, int64_t dim);
 Tensor step_noise(const StepOptions& options, const Tensor& model_output,
                   std::optional<at::ScalarType> dtype = std::nullopt);
 
-/// a x + b y in one new tensor; dtypes promote.
+/// The float32 functions of LibTorch, as Python applies them to its 0-dim tensors. Their last bit can differ
+/// from that of the C library, even that of the square root.
+float torch_sqrt(float x);
+float torch_log(float x);
+float torch_exp(float x);
+float torch_expm1(float x);
+
+/// `step_noise` times `scale`: in its own memory where it was drawn.
+Tensor scaled_noise(double scale, const StepOptions& options, const Tensor& model_output,
+                    std::optional<at::ScalarType> dtype = std::nullopt);
+
+// Sums are rounded as Python's expressions are: every product and every sum once. Where a difference is
+// divided by something small, as x_0 is found from epsilon at a high noise level, its last bit counts.
+
+/// a x + b y in a new tensor; dtypes promote.
 Tensor weighted_sum(double a, const Tensor& x, double b, const Tensor& y);
-/// x + b y in one new tensor, rounded as the expression is: where a difference is divided by something small,
-/// its last bit counts.
+/// x + b y in a new tensor; dtypes promote.
 Tensor plus_scaled(const Tensor& x, double b, const Tensor& y);
 /// sum + b y, in the memory of `sum`, which nothing else may hold, unless dtypes promote.
 Tensor add_scaled(const Tensor& sum, double b, const Tensor& y);
+/// The terms a x of a sum in their order, in one new tensor and one for the products; dtypes promote.
+struct ScaledTerm {
+  double a;
+  Tensor x;
+};
+Tensor scaled_sum(const std::vector<ScaledTerm>& terms);
 /// a x in the memory of `x`. `Tensor::mul_` with a number would round the number to the dtype of x first.
 Tensor scaled_in_place(const Tensor& x, double a);
 /// from + (x - x0) / sigma dt: an Euler step along the slope of the probability flow.

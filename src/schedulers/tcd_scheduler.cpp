@@ -90,25 +90,26 @@ SchedulerOutput TCDScheduler::step(const Tensor& model_output, const Tensor& tim
     case PredictionType::kEpsilon:
       require_signal(kClassName, alpha_bar, t, false);
       pred_original_sample =
-          plus_scaled(sample, -std::sqrt(beta_bar), model_output).div_(std::sqrt(alpha_bar));
+          plus_scaled(sample, -torch_sqrt(beta_bar), model_output).div_(torch_sqrt(alpha_bar));
       pred_epsilon = model_output;
       break;
     case PredictionType::kSample:
       pred_original_sample = model_output;
-      pred_epsilon = plus_scaled(sample, -std::sqrt(alpha_bar), model_output).div_(std::sqrt(beta_bar));
+      pred_epsilon = plus_scaled(sample, -torch_sqrt(alpha_bar), model_output).div_(torch_sqrt(beta_bar));
       break;
     default:
-      pred_original_sample = weighted_sum(std::sqrt(alpha_bar), sample, -std::sqrt(beta_bar), model_output);
-      pred_epsilon = weighted_sum(std::sqrt(alpha_bar), model_output, std::sqrt(beta_bar), sample);
+      pred_original_sample = weighted_sum(torch_sqrt(alpha_bar), sample, -torch_sqrt(beta_bar), model_output);
+      pred_epsilon = weighted_sum(torch_sqrt(alpha_bar), model_output, torch_sqrt(beta_bar), sample);
       break;
   }
   const Tensor pred_noised_sample =
-      weighted_sum(std::sqrt(alpha_bar_s), pred_original_sample, std::sqrt(1 - alpha_bar_s), pred_epsilon);
+      weighted_sum(torch_sqrt(alpha_bar_s), pred_original_sample, torch_sqrt(1 - alpha_bar_s), pred_epsilon);
   Tensor prev_sample = pred_noised_sample;
   if (eta > 0 && i != num_inference_steps_ - 1) {
     const float ratio = alpha_bar_prev / alpha_bar_s;
-    prev_sample = weighted_sum(std::sqrt(ratio), pred_noised_sample, std::sqrt(1 - ratio),
-                               step_noise(options, model_output, pred_noised_sample.scalar_type()));
+    prev_sample = add_scaled(
+        at::mul(pred_noised_sample, torch_sqrt(ratio)), 1,
+        scaled_noise(torch_sqrt(1 - ratio), options, model_output, pred_noised_sample.scalar_type()));
   }
   run_.advance();
   return {.prev_sample = prev_sample, .pred_noised_sample = pred_noised_sample};

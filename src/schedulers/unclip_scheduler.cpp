@@ -92,20 +92,21 @@ SchedulerOutput UnCLIPScheduler::step_to(const Tensor& model_output, int64_t t, 
 
   Tensor pred_original_sample = prediction;
   if (config_.prediction_type == PredictionType::kEpsilon)
-    pred_original_sample = plus_scaled(sample, -std::sqrt(beta_bar), prediction).div_(std::sqrt(alpha_bar));
+    pred_original_sample = plus_scaled(sample, -torch_sqrt(beta_bar), prediction).div_(torch_sqrt(alpha_bar));
   pred_original_sample = clip_or_threshold(pred_original_sample, config_, prediction);
   // The mean of q(x_{t'} | x_t, x_0), Ho et al. 2020, eq. 7
-  Tensor prev_sample = weighted_sum(std::sqrt(alpha_bar_prev) * beta / beta_bar, pred_original_sample,
-                                    std::sqrt(alpha) * beta_bar_prev / beta_bar, sample);
+  Tensor prev_sample = weighted_sum(torch_sqrt(alpha_bar_prev) * beta / beta_bar, pred_original_sample,
+                                    torch_sqrt(alpha) * beta_bar_prev / beta_bar, sample);
   if (t > 0) {
     const Tensor noise = step_noise(options, prediction);
     const float variance = beta_bar_prev / beta_bar * beta;
     if (learned) {
       const Tensor fraction = (predicted_variance + 1) / 2;
-      const Tensor log_variance = fraction * std::log(beta) + (1 - fraction) * std::log(variance);
+      const Tensor log_variance = fraction * torch_log(beta) + (1 - fraction) * torch_log(variance);
       prev_sample = add_scaled(prev_sample, 1, (0.5 * log_variance).exp() * noise);
     } else {
-      prev_sample = add_scaled(prev_sample, std::exp(0.5f * std::log(std::max(variance, 1e-20f))), noise);
+      prev_sample = add_scaled(
+          prev_sample, 1, scaled_in_place(noise, torch_exp(0.5f * torch_log(std::max(variance, 1e-20f)))));
     }
   }
   return {.prev_sample = prev_sample, .pred_original_sample = pred_original_sample};

@@ -77,14 +77,14 @@ std::vector<double> solve(std::vector<std::vector<double>> a, std::vector<double
 struct UniPCSystem {
   std::vector<std::vector<double>> r;
   std::vector<double> b;
-  double h_phi_1 = 0;
-  double b_h = 0;
+  float h_phi_1 = 0;
+  float b_h = 0;
 };
-UniPCSystem unipc_system(const std::vector<double>& rks, double hh, SolverType solver) {
+UniPCSystem unipc_system(const std::vector<double>& rks, float hh, SolverType solver) {
   UniPCSystem system;
-  system.h_phi_1 = std::expm1(hh);
-  system.b_h = solver == SolverType::kBh1 ? hh : std::expm1(hh);
-  double h_phi_k = system.h_phi_1 / hh - 1;
+  system.h_phi_1 = torch_expm1(hh);
+  system.b_h = solver == SolverType::kBh1 ? hh : system.h_phi_1;
+  double h_phi_k = std::expm1(static_cast<double>(hh)) / hh - 1;
   double factorial = 1;
   for (std::size_t i = 1; i <= rks.size(); ++i) {
     std::vector<double> row;
@@ -95,6 +95,17 @@ UniPCSystem unipc_system(const std::vector<double>& rks, double hh, SolverType s
     h_phi_k = h_phi_k / hh - 1 / factorial;
   }
   return system;
+}
+
+/// x - b_h (rho_1 D_1 + rho_2 D_2 + ...), in the memory of x unless dtypes promote. The differences are
+/// spent.
+Tensor unipc_update(const Tensor& x, float b_h, const std::vector<double>& rhos,
+                    const std::vector<Tensor>& differences) {
+  if (rhos.empty()) return x;
+  Tensor sum = scaled_in_place(differences[0], rhos[0]);
+  for (std::size_t i = 1; i < rhos.size(); ++i)
+    sum = add_scaled(sum, 1, scaled_in_place(differences[i], rhos[i]));
+  return add_scaled(x, -1, scaled_in_place(sum, b_h));
 }
 
 }  // namespace
@@ -223,11 +234,10 @@ Tensor UniPCMultistepScheduler::predict(const Tensor& sample, int64_t step, int6
     for (auto& row : r) row.pop_back();
     rhos = solve(std::move(r), std::move(b));
   }
-  const double scale = config_.predict_x0 ? t.alpha : t.sigma;
-  const double ratio = config_.predict_x0 ? t.sigma / s.sigma : t.alpha / s.alpha;
-  Tensor x = weighted_sum(ratio, sample, -scale * system.h_phi_1, m0);
-  for (std::size_t i = 0; i < rhos.size(); ++i)
-    x = add_scaled(x, -scale * system.b_h * rhos[i], differences[i]);
+  const float scale = config_.predict_x0 ? t.alpha : t.sigma;
+  const float ratio = config_.predict_x0 ? t.sigma / s.sigma : t.alpha / s.alpha;
+  const Tensor x = unipc_update(weighted_sum(ratio, sample, -scale * system.h_phi_1, m0), scale * system.b_h,
+                                rhos, differences);
   return x.to(sample.scalar_type());
 }
 
@@ -250,11 +260,10 @@ Tensor UniPCMultistepScheduler::correct(const Tensor& model_output, const Tensor
   differences.push_back(model_output - m0);
   const UniPCSystem system = unipc_system(rks, config_.predict_x0 ? -h : h, config_.solver_type);
   const std::vector<double> rhos = order == 1 ? std::vector<double>{0.5} : solve(system.r, system.b);
-  const double scale = config_.predict_x0 ? t.alpha : t.sigma;
-  const double ratio = config_.predict_x0 ? t.sigma / s.sigma : t.alpha / s.alpha;
-  Tensor x = weighted_sum(ratio, last_sample, -scale * system.h_phi_1, m0);
-  for (std::size_t i = 0; i < rhos.size(); ++i)
-    x = add_scaled(x, -scale * system.b_h * rhos[i], differences[i]);
+  const float scale = config_.predict_x0 ? t.alpha : t.sigma;
+  const float ratio = config_.predict_x0 ? t.sigma / s.sigma : t.alpha / s.alpha;
+  const Tensor x = unipc_update(weighted_sum(ratio, last_sample, -scale * system.h_phi_1, m0),
+                                scale * system.b_h, rhos, differences);
   return x.to(last_sample.scalar_type());
 }
 

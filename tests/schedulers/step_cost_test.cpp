@@ -2,6 +2,8 @@
 // the outputs, the history and the noise need, and on a GPU nothing waits for the device.
 
 #include <algorithm>
+#include <functional>
+#include <set>
 
 #include <diffusers/schedulers/repaint_scheduler.h>
 #include <diffusers/schedulers/score_sde_ve_scheduler.h>
@@ -28,37 +30,37 @@ struct StepCost {
 
 // Its outputs (x_{t-1}, x_0 where it is returned, ...), the noise that it draws, and what it keeps for later
 // steps. Beyond these: the slope of PNDM, IPNDM and DEIS; the difference of predictions that a solver of
-// second order takes (two for UniPC and SASolver, which correct the step before as well); the terms of the
-// sums of SASolver and RePaint, whose rounding has to be Python's.
+// second order takes (two for UniPC and SASolver, which correct the step before as well); the terms of
+// sums, whose rounding has to be Python's, so that a product is not fused with the sum that takes it.
 const std::vector<StepCost> kCosts{
-    {"DDPMScheduler", 3},
-    {"DDIMScheduler", 2},
-    {"DDIMInverseScheduler", 2},
-    {"PNDMScheduler", 2},
-    {"LMSDiscreteScheduler", 3},
+    {"DDPMScheduler", 4},
+    {"DDIMScheduler", 3},
+    {"DDIMInverseScheduler", 3},
+    {"PNDMScheduler", 4},
+    {"LMSDiscreteScheduler", 4},
     {"EulerDiscreteScheduler", 2},
     {"EulerAncestralDiscreteScheduler", 3},
     {"HeunDiscreteScheduler", 3},
     {"KDPM2DiscreteScheduler", 2},
     {"KDPM2AncestralDiscreteScheduler", 3},
-    {"DPMSolverMultistepScheduler", 3},
-    {"DPMSolverMultistepInverseScheduler", 3},
-    {"DPMSolverSinglestepScheduler", 3},
+    {"DPMSolverMultistepScheduler", 4},
+    {"DPMSolverMultistepInverseScheduler", 4},
+    {"DPMSolverSinglestepScheduler", 4},
     {"DPMSolverSDEScheduler", 250},  // a draw of Brownian motion walks down a tree of about 30 levels, twice
-    {"DEISMultistepScheduler", 3},
-    {"UniPCMultistepScheduler", 6},
-    {"SASolverScheduler", 8},
-    {"LCMScheduler", 4},
-    {"TCDScheduler", 4},
-    {"IPNDMScheduler", 3},
-    {"EDMEulerScheduler", 2},
-    {"EDMDPMSolverMultistepScheduler", 3},
+    {"DEISMultistepScheduler", 5},
+    {"UniPCMultistepScheduler", 8},
+    {"SASolverScheduler", 10},
+    {"LCMScheduler", 5},
+    {"TCDScheduler", 5},
+    {"IPNDMScheduler", 6},
+    {"EDMEulerScheduler", 3},
+    {"EDMDPMSolverMultistepScheduler", 5},
     {"FlowMatchEulerDiscreteScheduler", 1},
     {"FlowMatchHeunDiscreteScheduler", 2},
     {"CMStochasticIterativeScheduler", 3},
     {"ScoreSdeVeScheduler", 6},  // predictor and corrector
     {"RePaintScheduler", 8},
-    {"UnCLIPScheduler", 3},
+    {"UnCLIPScheduler", 4},
 };
 
 constexpr int64_t kSteps = 8;
@@ -105,6 +107,52 @@ class HostReads {
     for (const std::string_view read :
          {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal", "aten::nonzero"})
       if (name == read) reads().emplace_back(name);
+    return nullptr;
+  }
+
+  at::CallbackHandle handle_;
+};
+
+/// Operations, while this object lives, that read a tensor on the host or bring host memory to a device. The
+/// device is "meta", which a machine without a GPU has too: there a tensor of the host among the arguments of
+/// an operation is something that would have to be copied. A number travels as a 0-dim tensor and costs
+/// nothing.
+class HostTraffic {
+ public:
+  HostTraffic() {
+    seen().clear();
+    handle_ = at::addThreadLocalCallback(at::RecordFunctionCallback(&HostTraffic::on_start)
+                                             .needsInputs(true)
+                                             .scopes({at::RecordScope::FUNCTION}));
+  }
+  HostTraffic(const HostTraffic&) = delete;
+  HostTraffic& operator=(const HostTraffic&) = delete;
+  ~HostTraffic() { at::removeCallback(handle_); }
+
+  static std::vector<std::string>& seen() {
+    static std::vector<std::string> seen;
+    return seen;
+  }
+
+ private:
+  static bool is_of_host(const c10::IValue& value) {
+    if (value.isTensor()) {
+      const Tensor& tensor = value.toTensor();
+      return tensor.defined() && tensor.is_cpu() && tensor.dim() > 0;
+    }
+    if (!value.isTensorList()) return false;
+    for (const Tensor& tensor : value.toTensorVector())
+      if (is_of_host(tensor)) return true;
+    return false;
+  }
+
+  static std::unique_ptr<at::ObserverContext> on_start(const at::RecordFunction& function) {
+    const std::string_view name = function.name();
+    for (const std::string_view read :
+         {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal", "aten::nonzero"})
+      if (name == read) seen().emplace_back(name);
+    for (const c10::IValue& input : function.inputs())
+      if (is_of_host(input)) seen().push_back(std::string(name) + " of a tensor on the host");
     return nullptr;
   }
 
@@ -160,6 +208,59 @@ TEST_P(StepsOf, AllocateWhatTheyNeedAndNoMore) {
   const int64_t most = *std::max_element(counts.begin(), counts.end());
   EXPECT_LE(most, GetParam().allocations) << testing::PrintToString(counts);
   EXPECT_GE(most, 1);
+}
+
+/// Noise, velocity and model input of a batch whose timesteps lie on the device.
+TEST_P(StepsOf, NoiseWithoutTrafficBetweenHostAndDevice) {
+  const auto scheduler = scheduler_of(GetParam().class_name, at::kMeta);
+  const Timesteps own = scheduler->timesteps();
+  const auto on_device = at::TensorOptions(at::kMeta);
+  const Tensor x = at::empty(kSampleShape, on_device.dtype(at::kFloat));
+  const Tensor noise = at::empty_like(x);
+  const auto drawn = at::empty({kSampleShape[0]}, on_device.dtype(at::kLong));
+  const std::vector<std::pair<std::string, Tensor>> batches{
+      {"a slice of timesteps()", own.slice(0, 2, 2 + kSampleShape[0])},
+      {"one of timesteps()", own.slice(0, 3, 4)},
+      {"some of timesteps()", own.gather(0, drawn)},
+      {"training timesteps", drawn},
+  };
+  const std::vector<std::pair<std::string, std::function<void(const Tensor&)>>> calls{
+      {"add_noise", [&](const Tensor& t) { scheduler->add_noise(x, noise, t); }},
+      {"get_velocity", [&](const Tensor& t) { scheduler->get_velocity(x, noise, t); }},
+      {"scale_noise", [&](const Tensor& t) { scheduler->scale_noise(x, t, noise); }},
+  };
+  const Json classes = parse_json(load_golden("schedulers.safetensors").metadata.at("classes"), "classes");
+  const auto python = std::find_if(classes.begin(), classes.end(), [](const Json& each) {
+    return each["class"].get<std::string>() == GetParam().class_name;
+  });
+  ASSERT_NE(python, classes.end());
+  const auto members = (*python)["members"].get<std::set<std::string>>();
+  for (const auto& [what, call] : calls) {
+    int64_t watched = 0;
+    for (const auto& [which, t] : batches) {
+      SCOPED_TRACE(what + " at " + which);
+      try {
+        call(t);  // uploads its tables
+      } catch (const Error&) {
+        continue;  // the class has no such method, or takes one timestep, or integral ones only
+      }
+      const HostTraffic watch;
+      call(t);
+      EXPECT_EQ(HostTraffic::seen(), std::vector<std::string>{});
+      ++watched;
+    }
+    // RePaint's add_noise throws NotImplementedError in Python.
+    if (members.count(what) > 0 && GetParam().class_name != "RePaintScheduler") {
+      EXPECT_GE(watched, 1) << what;
+    }
+  }
+  scheduler->scale_model_input(x, own[3]);
+  const HostTraffic watch;
+  scheduler->scale_model_input(x, own[3]);
+  EXPECT_EQ(HostTraffic::seen(), std::vector<std::string>{});
+  // The watch sees what it is there for.
+  at::ones({2}).to(at::kMeta);
+  EXPECT_FALSE(HostTraffic::seen().empty());
 }
 
 TEST_P(StepsOf, NeverWaitForTheGpu) {

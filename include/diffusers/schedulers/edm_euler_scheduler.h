@@ -44,6 +44,9 @@ class EDMEulerScheduler : public SigmaScheduler<EDMEulerScheduler, EDMEulerSched
   /// The step with an x_0 that the caller has: the model's, guided or clipped.
   SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                        const Tensor& pred_original_sample, const StepOptions& options = {});
+
+ private:
+  SigmaRun run_at(const Tensor& ramp, at::Device device) const;
 };
 
 }  // namespace diffusers

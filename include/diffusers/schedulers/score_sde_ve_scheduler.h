@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include <diffusers/schedulers/configured_scheduler.h>
+#include <diffusers/schedulers/device_table.h>
 #include <diffusers/schedulers/noise_schedule.h>
 #include <diffusers/schedulers/timestep_schedule.h>
 
@@ -39,7 +40,7 @@ class ScoreSdeVeScheduler : public ConfiguredScheduler<ScoreSdeVeScheduler, Scor
   double init_noise_sigma() const override { return config_.sigma_max; }
   Timesteps timesteps() const override { return timesteps_.tensor(); }
   Tensor sigmas() const override { return sigmas_; }
-  Tensor discrete_sigmas() const { return discrete_sigmas_; }
+  Tensor discrete_sigmas() const { return discrete_sigmas_.host(); }
 
   /// x_0 + sigma eps at positions on `discrete_sigmas()`
   Tensor add_noise(const Tensor& original_samples, const Tensor& noise,
@@ -67,7 +68,7 @@ class ScoreSdeVeScheduler : public ConfiguredScheduler<ScoreSdeVeScheduler, Scor
  private:
   TimestepSchedule timesteps_;
   Tensor sigmas_;
-  Tensor discrete_sigmas_;
+  DeviceTable discrete_sigmas_;
 };
 
 }  // namespace diffusers

@@ -1,10 +1,13 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <optional>
 #include <string_view>
 #include <vector>
 
+#include <diffusers/schedulers/device_table.h>
 #include <diffusers/schedulers/timestep_schedule.h>
 
 namespace diffusers {
@@ -19,7 +22,9 @@ class SigmaRun {
   SigmaRun(const std::vector<double>& sigmas, TimestepSchedule timesteps, int64_t stages = 1);
 
   /// float32, on the CPU
-  const Tensor& sigmas() const { return sigmas_; }
+  const Tensor& sigmas() const { return sigmas_.host(); }
+  /// The same on a device, uploaded once.
+  Tensor sigmas_on(at::Device device) const { return sigmas_.on(device, at::kFloat); }
   const TimestepSchedule& timesteps() const { return timesteps_; }
   int64_t num_sigmas() const { return static_cast<int64_t>(host_.size()); }
   /// sigma_i. @throws Error past either end: the run is over, or was begun too late
@@ -40,23 +45,38 @@ class SigmaRun {
   int64_t enter(const Tensor& timestep, std::string_view where);
   void advance() { ++*step_index_; }
 
+  /// The sigmas of the training timesteps 0 to count - 1, for schedulers that have any.
+  struct TrainingSigmas {
+    int64_t count = 0;
+    std::function<Tensor()> sigmas = {};  ///< float32 `[count]`; asked once
+  };
   /// The sigma of each sample, shaped to broadcast over the samples, in their dtype: that of the timestep in
   /// this run, or else of that training timestep. As in Python, where a begin index was set all samples have
-  /// the sigma of the current step, before the first step that of the begin index.
-  /// @param training_sigmas float32 `[T]`, may be undefined for schedulers that have no training timesteps
-  Tensor per_sample_sigmas(const Tensor& timesteps, const Tensor& samples, const Tensor& training_sigmas,
+  /// the sigma of the current step, before the first step that of the begin index. The timesteps are looked
+  /// up on the device of the samples, in tables that are uploaded by the first call.
+  /// @throws TensorError if a timestep is neither; on a device, where that could not be told without reading
+  /// from it, its sigma is NaN
+  Tensor per_sample_sigmas(const Tensor& timesteps, const Tensor& samples, const TrainingSigmas& training,
                            std::string_view where) const;
+  /// Where in `timesteps()` each timestep stands, int64 `[B]` on the device of the samples.
+  /// @throws TensorError if it is none of `timesteps()`; -1 on a device
+  Tensor per_sample_positions(const Tensor& timesteps, const Tensor& samples, std::string_view where) const;
 
  private:
+  struct DeviceTables;
+  static std::shared_ptr<DeviceTables> make_tables();
   int64_t position(double timestep) const;
   int64_t place_of(const Tensor& timestep, std::string_view where) const;
+  Tensor places(const Tensor& timesteps, const Tensor& samples, int64_t training_count,
+                std::string_view where) const;
 
-  Tensor sigmas_;
+  DeviceTable sigmas_;
   std::vector<float> host_;
   TimestepSchedule timesteps_;
   int64_t stages_ = 1;
   std::optional<int64_t> step_index_;
   std::optional<int64_t> begin_index_;
+  std::shared_ptr<DeviceTables> tables_ = make_tables();  // copies of a run share them
 };
 
 }  // namespace diffusers
