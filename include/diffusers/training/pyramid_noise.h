@@ -18,8 +18,9 @@ struct PyramidNoiseOptions {
 /// each time, until a side is 1 or after `iterations`. A level i is smaller by r^i, r drawn from [2, 4). The
 /// result, over the whole tensor, has a standard deviation of 1.
 /// @param noise `[B, C, H, W]`, floating
-/// @param generator on the noise's device. On the CPU it draws r as well; for another device r follows from
-///   the seed and offset that the host keeps of the generator, and the device is not read
+/// @param generator on the noise's device. On a device, r follows from the seed and the offset of the
+/// generator, which
+///   the host keeps: nothing is read from the device
 /// @throws ConfigError for options out of range, TensorError for noise of another shape
 Tensor pyramid_noise(const Tensor& noise, const PyramidNoiseOptions& options = {},
                      const std::optional<Generator>& generator = std::nullopt);
