@@ -67,6 +67,7 @@ class SigmaRun {
   static std::shared_ptr<DeviceTables> make_tables();
   int64_t position(double timestep) const;
   int64_t place_of(const Tensor& timestep, std::string_view where) const;
+  int64_t first_of_slice(const Tensor& timesteps) const;
   Tensor places(const Tensor& timesteps, const Tensor& samples, int64_t training_count,
                 std::string_view where) const;
 
