@@ -92,7 +92,7 @@ int run(int argc, char** argv) {
   });
   const TrainingResult result =
       data.held_out ? trainer.train(*data.train, *data.held_out) : trainer.train(*data.train);
-  if (!result.is_complete) return 128 + result.signal.value_or(0);
+  if (!result.is_complete || result.signal) return 128 + result.signal.value_or(0);
 
   const std::string picture = out + "samples.png";
   const int64_t count = settings.eval_batch_size, steps = settings.num_inference_steps;

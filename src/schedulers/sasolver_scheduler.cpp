@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <limits>
 #include <utility>
@@ -105,24 +104,15 @@ std::vector<float> lagrange(const std::vector<float>& nodes, std::size_t which) 
   }
 }
 
-/// The integral of that polynomial times exp(rate lambda) from start to end, by Gauss and Legendre's rule
-/// with five points in float64: short steps lose nothing by it.
+/// The integral of that polynomial times exp(rate lambda) from start to end, in float64.
 double lagrange_quadrature(const std::vector<float>& nodes, std::size_t which, double start, double end,
                            double rate) {
-  constexpr std::array<std::pair<double, double>, 5> kPoints{{{-0.906179845938664, 0.236926885056189},
-                                                              {-0.538469310105683, 0.478628670499366},
-                                                              {0.0, 0.568888888888889},
-                                                              {0.538469310105683, 0.478628670499366},
-                                                              {0.906179845938664, 0.236926885056189}}};
-  double sum = 0;
-  for (const auto& [place, weight] : kPoints) {
-    const double x = 0.5 * (start + end) + 0.5 * (end - start) * place;
-    double value = weight * std::exp(rate * x);
+  return gauss_legendre(start, end, [&](double x) {
+    double value = std::exp(rate * x);
     for (std::size_t k = 0; k < nodes.size(); ++k)
       if (k != which) value *= (x - nodes[k]) / (static_cast<double>(nodes[which]) - nodes[k]);
-    sum += value;
-  }
-  return 0.5 * (end - start) * sum;
+    return value;
+  });
 }
 
 }  // namespace
