@@ -241,6 +241,7 @@ TEST(Trainer, SharesDeterministicAlgorithmsWithOtherTrainings) {
   outer.on_step([&](int64_t) {
     EXPECT_TRUE(at::globalContext().deterministicAlgorithms());
     TrainingConfig inner_config = quiet_config(inner_folder.path());
+    inner_config.overwrite_output_dir = true;  // one inner training a step
     inner_config.deterministic = true;
     Trainer(seeded_net(), DDPMScheduler(), inner_config).train(TinyImages(4));
     EXPECT_TRUE(at::globalContext().deterministicAlgorithms());
