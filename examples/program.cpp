@@ -20,7 +20,7 @@ std::optional<int64_t> cuda_index(std::string_view text) {
   return index;
 }
 
-/// What is wrong with a device, or nothing.
+/// Describes the problem of a device name; empty if the program can use the device.
 std::string device_problem(const std::string& device) {
   if (device == "cpu") return "";
   const std::optional<int64_t> index = cuda_index(device);

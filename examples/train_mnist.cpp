@@ -23,7 +23,7 @@ namespace {
 /// Thrown out of a preview that the end of the training does not wait for.
 struct PreviewStopped {};
 
-/// What the classifier of `evaluation.h` says of samples at several guidance scales.
+/// Classifies samples at several guidance scales with the classifier of `evaluation.h`.
 /// @param sample draws a picture for each label, at a guidance scale
 void evaluate_guidance(const std::function<Tensor(double)>& sample, const Tensor& labels,
                        const TrainingData& data, const std::string& out) {

@@ -22,6 +22,7 @@ namespace diffusers {
 namespace {
 
 constexpr const char* kAsideMarker = "setting_aside.json";
+constexpr const char* kOverwritingMarker = "overwriting.json";
 constexpr std::string_view kAbandonedPrefix = "abandoned-";
 constexpr std::size_t kMaxMetricsCopy = std::size_t{1} << 30;
 
@@ -151,6 +152,9 @@ std::string earlier_results(const std::string& output_dir, const std::vector<std
 
 void remove_earlier_training(const std::string& output_dir, const std::vector<std::string>& model_names,
                              const std::string& logging_dir, bool keep_abandoned) {
+  // A process that is killed meanwhile must not leave some of the old checkpoints for a later start.
+  const std::string marker = join_path(output_dir, kOverwritingMarker);
+  write_file_atomically(marker, dump_json({{"version", 1}, {"keep_abandoned", keep_abandoned}}));
   // First what a later start could go on from.
   remove_file(join_path(output_dir, kAsideMarker));
   std::vector<int64_t> steps = list_checkpoints(output_dir);
@@ -184,6 +188,23 @@ void remove_earlier_training(const std::string& output_dir, const std::vector<st
       remove_if_empty(folder);
     }
   sync_folder(output_dir);
+  remove_file(marker);
+  sync_folder(output_dir);
+}
+
+void finish_removing(const std::string& output_dir, const std::vector<std::string>& model_names,
+                     const std::string& logging_dir) {
+  const std::string marker = join_path(output_dir, kOverwritingMarker);
+  if (!file_exists(marker)) return;
+  const Json todo = parse_json(read_text_file(marker), marker);
+  const bool is_valid = todo.is_object() && todo.value("version", Json()) == 1 &&
+                        todo.contains("keep_abandoned") && todo["keep_abandoned"].is_boolean();
+  require<FileError>(is_valid, "{} does not say what is to be removed", escaped(marker));
+  log_message(LogLevel::kWarning,
+              fmt::format("a training that was to overwrite {} was interrupted: the rest of the earlier "
+                          "training is removed",
+                          output_dir));
+  remove_earlier_training(output_dir, model_names, logging_dir, todo["keep_abandoned"].get<bool>());
 }
 
 void set_aside_after(const std::string& output_dir, int64_t step) {

@@ -19,6 +19,9 @@ std::string earlier_results(const std::string& output_dir, const std::vector<std
 /// @param keep_abandoned leaves the folders `abandoned-K`
 void remove_earlier_training(const std::string& output_dir, const std::vector<std::string>& model_names,
                              const std::string& logging_dir, bool keep_abandoned = false);
+/// Does what a killed `remove_earlier_training` left to do. To be called before checkpoints are looked for.
+void finish_removing(const std::string& output_dir, const std::vector<std::string>& model_names,
+                     const std::string& logging_dir);
 
 /// A training goes on from `checkpoint-<step>`: moves the newer checkpoints, with previews and snapshots of
 /// later steps and a copy of the metrics, to `abandoned-K/`, a folder of the same layout. A file says what is

@@ -150,6 +150,7 @@ void TrainingRun::require_free_output_dir() const {
 }
 
 bool TrainingRun::resume() {
+  finish_removing(config_.output_dir, model_names(), config_.logging_dir);
   finish_setting_aside(config_.output_dir);
   if (!config_.resume_from_checkpoint) return false;
   const std::string wanted = without_last_slashes(*config_.resume_from_checkpoint);

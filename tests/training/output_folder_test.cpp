@@ -169,6 +169,41 @@ TEST(OlderCheckpoint, SurvivesAKillAtAnySystemCallInBetween) {
   EXPECT_GT(begun, 30);
 }
 
+TEST(OutputFolder, AKillWhileItIsClearedLeavesNoCheckpointToGoOnFrom) {
+  const test::MemoryScope memory;
+  int64_t begun = 0;
+  std::unique_ptr<TemporaryFolder> folder;
+  const auto before = [&] {
+    folder = std::make_unique<TemporaryFolder>();
+    for (const char* name : {"checkpoint-2/a", "checkpoint-4/a", "unet/config.json", "metrics.csv", "mine"}) {
+      create_folders(parent_folder(*folder / name));
+      write_bytes(*folder / name, name);
+    }
+  };
+  const auto clear = [&] { remove_earlier_training(folder->path(), {"unet"}, "logs"); };
+  const auto after = [&](int64_t call) {
+    SCOPED_TRACE(call);
+    const CapturedLog log;
+    finish_removing(folder->path(), {"unet"}, "logs");
+    // It has not begun, or it is done.
+    const StepList left = list_checkpoints(folder->path());
+    EXPECT_EQ(left, left.empty() ? StepList{} : (StepList{2, 4}));
+    EXPECT_EQ(file_exists(*folder / "metrics.csv"), !left.empty());
+    EXPECT_FALSE(file_exists(*folder / "overwriting.json"));
+    EXPECT_EQ(read_text_file(*folder / "mine"), "mine");
+    begun += left.empty() ? 1 : 0;
+  };
+  const int64_t kills = test::kill_at_each_system_call(before, clear, after);
+  if (kills == 0) GTEST_SKIP() << "a child process may not be traced here";
+  EXPECT_GT(kills, 40);
+  EXPECT_GT(begun, 20);
+
+  before();
+  write_bytes(*folder / "overwriting.json", "{}");
+  expect_throws_with<FileError>([&] { finish_removing(folder->path(), {"unet"}, "logs"); },
+                                "overwriting.json");
+}
+
 TEST(OlderCheckpoint, DoesNotObeyADamagedNote) {
   const TemporaryFolder folder;
   TrainingConfig config = branching_config(folder.path());

@@ -65,8 +65,9 @@ class Task {
   }
   /// Writes what makes the trained models usable besides the models: scheduler/, model_index.json, pictures.
   virtual void save_extras(const std::string& output_dir) const = 0;
-  /// What the loss depends on besides the TrainingConfig and the models, as a JSON object, such as the noise
-  /// schedule. A training is resumed only with the same; a key that one side lacks is not compared.
+  /// Returns the options that the loss depends on besides the TrainingConfig and the models, such as the
+  /// noise schedule, as a JSON object. A training is resumed only with equal values; a key that one side
+  /// lacks is not compared.
   virtual std::string config_json() const { return "{}"; }
   /// What the task keeps from one step to the next besides its models, such as a history of losses. Saved in
   /// each checkpoint; the tensors may lie anywhere.

@@ -92,8 +92,8 @@ class Trainer {
   }
 
   /// Called every `validation_steps` and at the end, with the averaged weights in the models, in eval mode,
-  /// without gradients; not after a stop was requested. What it draws from the global generators does not
-  /// reach the training.
+  /// without gradients; not after a stop was requested. The global generators get their states back
+  /// afterwards.
   void on_preview(std::function<void(const PreviewContext&)> callback) { on_preview_ = std::move(callback); }
   /// Called every `validation_steps` and at the end of a training with a validation data set.
   void on_validation(std::function<void(const ValidationResult&)> callback) {
