@@ -48,8 +48,8 @@ void DDIMInverseScheduler::set_timesteps(std::optional<int64_t> num_inference_st
   std::vector<double> values =
       spaced_timesteps(config_.timestep_spacing, config_.num_train_timesteps, n, config_.steps_offset);
   std::reverse(values.begin(), values.end());
-  const bool starts_clean =
-      config_.set_alpha_to_one && values.front() < static_cast<double>(config_.num_train_timesteps / n);
+  const int64_t stride = config_.num_train_timesteps / n;
+  const bool starts_clean = config_.set_alpha_to_one && values.front() < static_cast<double>(stride);
   require<ConfigError>(
       !starts_clean || config_.prediction_type != PredictionType::kSample,
       "{}: a model that predicts the sample gives no epsilon where there is no noise, as at the "
