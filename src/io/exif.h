@@ -10,7 +10,7 @@
 
 namespace diffusers {
 
-/// A little- or big-endian number in `text`, if it lies inside.
+/// Reads a little- or big-endian number from `text`; nullopt if it ends outside.
 inline std::optional<uint32_t> exif_number(std::string_view text, std::size_t at, std::size_t bytes,
                                            bool is_big) {
   if (at > text.size() || bytes > text.size() - at) return std::nullopt;

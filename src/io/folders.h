@@ -9,7 +9,7 @@
 
 namespace diffusers {
 
-/// What is at a path: a folder, a file, and unless it is followed a link; 0 if there is nothing.
+/// Returns the mode of the file, folder or link at a path; 0 if there is nothing.
 mode_t mode_of(const std::string& path, bool follow_link = false);
 
 /// Brings a folder and all that is in it to the disk.

@@ -91,7 +91,7 @@ void require_finite(const TensorMap& tensors) {
                          "\"{}\", {}, holds values that are not finite", name, describe(tensor));
 }
 
-/// @param counter what the value is copied to: a number of its own
+/// @param counter the 0-dim tensor that receives the value
 /// @param most the largest possible value; nullopt: any
 void load_counter(const TensorMap& tensors, const char* name, const Tensor& counter,
                   std::optional<int64_t> most = std::nullopt) {

@@ -25,7 +25,7 @@ struct UpdateBatch {
   std::vector<Tensor> column(std::size_t index) const;
 };
 
-/// A learning rate that the host knows, or one that lies on the device of the parameters.
+/// A learning rate as a number on the host, or as a tensor on the parameters' device.
 struct LearningRate {
   double value = 0.0;
   Tensor tensor = {};  // float64, 0-dim; undefined: `value`
