@@ -50,8 +50,9 @@ std::size_t line_with(std::string_view text, std::string_view mark) {
 }
 
 bool is_pickle(std::string_view bytes) {
-  // "\x80" and the version of the protocol; a file of protocol 0 or 1 has no mark of its own. A safetensors
-  // file can begin like that too: with the length of its header in eight bytes, the last ones zero.
+  // A pickle of protocol 2 or later begins with "\x80" and the protocol's number. Protocols 0 and 1 cannot be
+  // recognised. A safetensors file can begin with the same two bytes, but the upper bytes of its length are
+  // zero.
   const bool has_mark = bytes.size() >= 3 && bytes[0] == '\x80' && bytes[1] >= 2 && bytes[1] <= 5;
   return has_mark && bytes.substr(3, 5) != std::string_view("\0\0\0\0\0", 5);
 }

@@ -42,7 +42,7 @@ bool is_below(std::string_view path, std::string_view folder) {
   return path.starts_with(folder) && path[folder.size()] == '/';
 }
 
-/// CACHE/blobs of a folder that is CACHE/snapshots/REVISION or lies in one; empty for any other folder.
+/// CACHE/blobs for CACHE/snapshots/REVISION and the folders below it; empty for any other folder.
 std::string blobs_of(const std::string& folder) {
   constexpr std::string_view kSnapshots = "/snapshots/";
   const auto place = folder.rfind(kSnapshots);

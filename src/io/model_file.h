@@ -4,7 +4,7 @@
 // anywhere.
 //
 // A link below the folder that the caller named is followed if it leads to a place inside that folder or,
-// where the folder is CACHE/snapshots/REVISION of the Hugging Face Hub's cache (or lies in one), to a file of
+// for CACHE/snapshots/REVISION of the Hugging Face Hub's cache and the folders below it, to a file of
 // CACHE/blobs. Every other link is refused. The folder that the caller named may be a link itself.
 
 #include <string>

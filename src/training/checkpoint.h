@@ -64,8 +64,8 @@ void remove_checkpoint(const std::string& output_dir, int64_t step);
 /// of this training's, and must not push out what it has just written.
 void keep_newest_checkpoints(const std::string& output_dir, int64_t limit, int64_t current_step);
 /// Removes what a failed save may have left: staged and half removed folders. A folder that was about to be
-/// replaced where the file system cannot exchange two folders gets its name back. What cannot be removed is
-/// logged.
+/// replaced where the file system cannot exchange two folders gets its name back. A folder that cannot
+/// be removed is logged.
 void remove_unfinished_folders(const std::string& output_dir);
 /// The same for temporary files, in the folder and in those below it; nobody else may write there now.
 void remove_temporary_files(const std::string& output_dir);

@@ -25,7 +25,8 @@
 namespace diffusers {
 namespace {
 
-// The learning rate table of a device; beyond so many steps without logging, the host reads one number.
+// Size of the device's learning rate table. After this number of steps without logging the host reads one
+// number.
 constexpr int64_t kMostUnsettledSteps = 65536;
 
 /// After freezing, so that what is frozen is not trained.
