@@ -5,7 +5,7 @@
 #include <cstdio>
 #include <exception>
 
-#include <diffusers/io/checkpoint.h>
+#include <diffusers/io/model_file.h>
 
 #include <ATen/core/Tensor.h>
 #include <sys/resource.h>

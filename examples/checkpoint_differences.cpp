@@ -8,8 +8,8 @@
 #include <ATen/ATen.h>
 
 #include "checkpoint_report.h"
-#include "core/format.h"
 #include "core/json.h"
+#include "core/require.h"
 
 using namespace diffusers;
 

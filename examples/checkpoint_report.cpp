@@ -12,9 +12,9 @@
 
 #include <ATen/ATen.h>
 
-#include "core/format.h"
 #include "core/json.h"
-#include "io/model_file.h"
+#include "core/require.h"
+#include "io/open_model_file.h"
 #include "known_models.h"
 
 using namespace diffusers;

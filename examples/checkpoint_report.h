@@ -6,7 +6,7 @@
 #include <vector>
 
 #include <diffusers/core/tensor.h>
-#include <diffusers/io/checkpoint.h>
+#include <diffusers/io/model_file.h>
 
 /// What stands in one folder of a pipeline, or in a folder or file by itself.
 struct Component {

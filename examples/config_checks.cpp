@@ -5,8 +5,8 @@
 #include <diffusers/schedulers/scheduler.h>
 
 #include "checkpoint_report.h"
-#include "core/format.h"
 #include "core/json.h"
+#include "core/require.h"
 
 using namespace diffusers;
 

@@ -6,8 +6,8 @@
 #include <string>
 
 #include <diffusers/core/error.h>
-#include <diffusers/io/checkpoint.h>
 #include <diffusers/io/files.h>
+#include <diffusers/io/model_file.h>
 #include <diffusers/training/post_hoc_ema.h>
 
 #include "program.h"

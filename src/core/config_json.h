@@ -24,8 +24,8 @@
 #include <diffusers/core/error.h>
 #include <diffusers/core/one_or_many.h>
 
-#include "core/format.h"
 #include "core/json.h"
+#include "core/require.h"
 
 namespace diffusers::config_json {
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 
-#include "core/format.h"
+#include "core/require.h"
 
 namespace diffusers {
 namespace {

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "core/foreign_content.h"
-#include "core/format.h"
+#include "core/require.h"
 
 namespace diffusers {
 namespace {

@@ -5,7 +5,7 @@
 
 #include <diffusers/core/logging.h>
 
-#include "core/format.h"
+#include "core/require.h"
 
 namespace diffusers {
 namespace {

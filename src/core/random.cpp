@@ -4,7 +4,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <torch/utils.h>
 
-#include "core/format.h"
+#include "core/require.h"
 
 namespace diffusers {
 

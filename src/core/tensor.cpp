@@ -1,6 +1,6 @@
 #include <diffusers/core/tensor.h>
 
-#include "core/format.h"
+#include "core/require.h"
 
 namespace diffusers {
 

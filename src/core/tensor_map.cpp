@@ -2,7 +2,7 @@
 
 #include <diffusers/core/tensor_map.h>
 
-#include "core/format.h"
+#include "core/require.h"
 
 namespace diffusers {
 

@@ -1,6 +1,6 @@
 #include "data/batch_checks.h"
 
-#include "core/format.h"
+#include "core/require.h"
 
 namespace diffusers {
 namespace {

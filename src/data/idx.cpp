@@ -5,7 +5,7 @@
 
 #include <ATen/ATen.h>
 
-#include "core/format.h"
+#include "core/require.h"
 #include "data/idx_reader.h"
 
 namespace diffusers {

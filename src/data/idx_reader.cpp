@@ -9,7 +9,7 @@
 #include <zlib.h>
 
 #include "core/foreign_content.h"
-#include "core/format.h"
+#include "core/require.h"
 
 namespace diffusers {
 namespace {

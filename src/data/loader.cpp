@@ -14,8 +14,8 @@
 
 #include <ATen/ATen.h>
 
-#include "core/format.h"
 #include "core/parallel.h"
+#include "core/require.h"
 #include "data/batch_checks.h"
 #include "data/transforms.h"
 

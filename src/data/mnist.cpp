@@ -7,7 +7,7 @@
 
 #include <ATen/ATen.h>
 
-#include "core/format.h"
+#include "core/require.h"
 #include "data/transforms.h"
 
 namespace diffusers {

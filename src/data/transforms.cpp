@@ -4,7 +4,7 @@
 
 #include <ATen/ATen.h>
 
-#include "core/format.h"
+#include "core/require.h"
 
 namespace diffusers {
 

@@ -7,7 +7,7 @@
 #include <diffusers/io/chart.h>
 #include <diffusers/io/files.h>
 
-#include "core/format.h"
+#include "core/require.h"
 #include "io/markup.h"
 #include "io/posix_file.h"
 

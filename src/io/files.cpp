@@ -14,8 +14,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "core/format.h"
 #include "core/json.h"
+#include "core/require.h"
 #include "io/posix_file.h"
 #include "io/system_calls.h"
 

@@ -15,7 +15,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "core/format.h"
+#include "core/require.h"
 #include "io/posix_file.h"
 #include "io/system_calls.h"
 

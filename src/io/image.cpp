@@ -12,7 +12,7 @@
 
 #include <ATen/ATen.h>
 
-#include "core/format.h"
+#include "core/require.h"
 #include "io/image_codec.h"
 #include "io/posix_file.h"
 

@@ -8,7 +8,7 @@
 
 #include <csetjmp>
 
-#include "core/format.h"
+#include "core/require.h"
 #include "io/exif.h"
 #include "io/image_codec.h"
 

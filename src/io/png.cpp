@@ -6,7 +6,7 @@
 #include <png.h>
 
 #include "core/foreign_content.h"
-#include "core/format.h"
+#include "core/require.h"
 #include "io/exif.h"
 #include "io/image_codec.h"
 #include "io/posix_file.h"

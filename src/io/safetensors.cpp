@@ -13,8 +13,8 @@
 #include <sys/mman.h>
 
 #include "core/foreign_content.h"
-#include "core/format.h"
 #include "core/json.h"
+#include "core/require.h"
 #include "io/posix_file.h"
 #include "io/safetensors_header.h"
 #include "io/safetensors_writer.h"

@@ -7,8 +7,8 @@
 #include <unordered_set>
 #include <utility>
 
-#include "core/format.h"
 #include "core/json.h"
+#include "core/require.h"
 #include "io/posix_file.h"
 
 namespace diffusers {

@@ -4,7 +4,7 @@
 
 #include <string>
 
-#include <diffusers/io/checkpoint.h>
+#include <diffusers/io/model_file.h>
 
 namespace diffusers {
 

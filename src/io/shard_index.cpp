@@ -2,8 +2,8 @@
 
 #include <diffusers/io/files.h>
 
-#include "core/format.h"
 #include "core/json.h"
+#include "core/require.h"
 #include "io/posix_file.h"
 
 namespace diffusers {

@@ -3,7 +3,7 @@
 #include <ATen/autocast_mode.h>
 #include <torch/types.h>
 
-#include "core/format.h"
+#include "core/require.h"
 
 namespace diffusers {
 

@@ -3,15 +3,15 @@
 #include <set>
 
 #include <diffusers/core/logging.h>
-#include <diffusers/io/checkpoint.h>
 #include <diffusers/io/files.h>
+#include <diffusers/io/model_file.h>
 #include <diffusers/models/attention_layer.h>
 #include <diffusers/models/model.h>
 
 #include <torch/types.h>
 
-#include "core/format.h"
-#include "io/model_file.h"
+#include "core/require.h"
+#include "io/open_model_file.h"
 #include "io/save_model_files.h"
 
 namespace diffusers {

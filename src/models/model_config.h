@@ -11,9 +11,9 @@
 #include <diffusers/models/model.h>
 
 #include "core/config_json.h"
-#include "core/format.h"
 #include "core/json.h"
 #include "core/model_class.h"
+#include "core/require.h"
 
 namespace diffusers {
 

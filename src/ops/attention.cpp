@@ -10,8 +10,8 @@
 #include <c10/core/CPUAllocator.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "core/format.h"
 #include "core/parallel.h"
+#include "core/require.h"
 #include "ops/cpu/kernels.h"
 #include "ops/reference.h"
 

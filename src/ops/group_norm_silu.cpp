@@ -11,7 +11,7 @@
 #include <ATen/autocast_mode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "core/format.h"
+#include "core/require.h"
 #include "ops/cpu/kernels.h"
 #include "ops/group_norm_silu_backends.h"
 #include "ops/reference.h"

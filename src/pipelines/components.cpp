@@ -4,9 +4,9 @@
 #include <diffusers/core/tensor.h>
 #include <diffusers/io/files.h>
 
-#include "core/format.h"
 #include "core/json.h"
-#include "io/model_file.h"
+#include "core/require.h"
+#include "io/open_model_file.h"
 
 namespace diffusers {
 

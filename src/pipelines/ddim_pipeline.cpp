@@ -5,7 +5,7 @@
 #include <diffusers/pipelines/ddim_pipeline.h>
 #include <diffusers/schedulers/ddim_scheduler.h>
 
-#include "core/format.h"
+#include "core/require.h"
 #include "pipelines/unconditional.h"
 
 namespace diffusers {

@@ -7,7 +7,7 @@
 #include <ATen/ATen.h>
 #include <ATen/ExpandUtils.h>
 
-#include "core/format.h"
+#include "core/require.h"
 
 namespace diffusers {
 namespace {

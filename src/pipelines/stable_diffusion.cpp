@@ -11,8 +11,8 @@
 
 #include <ATen/ATen.h>
 
-#include "core/format.h"
 #include "core/json.h"
+#include "core/require.h"
 #include "pipelines/pipeline_index.h"
 #include "pipelines/progress_bar.h"
 

@@ -9,7 +9,7 @@
 
 #include <ATen/ATen.h>
 
-#include "core/format.h"
+#include "core/require.h"
 #include "pipelines/stable_diffusion.h"
 
 namespace diffusers {

@@ -8,8 +8,8 @@
 
 #include <ATen/ATen.h>
 
-#include "core/format.h"
 #include "core/json.h"
+#include "core/require.h"
 #include "pipelines/stable_diffusion.h"
 
 namespace diffusers {

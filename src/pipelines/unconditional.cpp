@@ -12,7 +12,7 @@
 
 #include <ATen/core/grad_mode.h>
 
-#include "core/format.h"
+#include "core/require.h"
 #include "pipelines/components.h"
 #include "pipelines/pipeline_index.h"
 #include "pipelines/progress_bar.h"

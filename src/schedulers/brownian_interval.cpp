@@ -9,7 +9,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 
-#include "core/format.h"
+#include "core/require.h"
 #include "schedulers/step_math.h"
 
 namespace diffusers {

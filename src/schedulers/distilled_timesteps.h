@@ -10,7 +10,7 @@
 
 #include <diffusers/core/logging.h>
 
-#include "core/format.h"
+#include "core/require.h"
 #include "schedulers/step_math.h"
 
 namespace diffusers {

@@ -8,7 +8,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
-#include "core/format.h"
+#include "core/require.h"
 #include "schedulers/step_math.h"
 
 namespace diffusers {

@@ -35,9 +35,9 @@
 #include <diffusers/schedulers/unclip_scheduler.h>
 #include <diffusers/schedulers/unipc_multistep_scheduler.h>
 
-#include "core/format.h"
 #include "core/model_class.h"
-#include "io/model_file.h"
+#include "core/require.h"
+#include "io/open_model_file.h"
 
 namespace diffusers {
 namespace {

@@ -5,7 +5,7 @@
 
 #include <ATen/ATen.h>
 
-#include "core/format.h"
+#include "core/require.h"
 #include "schedulers/configured_scheduler_impl.h"
 #include "schedulers/step_math.h"
 

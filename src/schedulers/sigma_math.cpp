@@ -10,7 +10,7 @@
 
 #include <ATen/ATen.h>
 
-#include "core/format.h"
+#include "core/require.h"
 #include "schedulers/step_math.h"
 
 namespace diffusers {

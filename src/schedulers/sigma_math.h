@@ -12,7 +12,7 @@
 #include <diffusers/schedulers/noise_schedule.h>
 #include <diffusers/schedulers/sigma_run.h>
 
-#include "core/format.h"
+#include "core/require.h"
 #include "schedulers/step_math.h"
 
 namespace diffusers {

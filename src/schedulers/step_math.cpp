@@ -10,7 +10,7 @@
 
 #include <ATen/ATen.h>
 
-#include "core/format.h"
+#include "core/require.h"
 
 namespace diffusers {
 namespace {

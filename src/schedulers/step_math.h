@@ -12,7 +12,7 @@
 
 #include <ATen/ops/clamp.h>
 
-#include "core/format.h"
+#include "core/require.h"
 
 namespace diffusers {
 

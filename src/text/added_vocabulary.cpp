@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "core/format.h"
+#include "core/require.h"
 #include "io/posix_file.h"
 #include "text/clip_words.h"
 #include "text/unicode.h"

@@ -3,7 +3,7 @@
 #include <queue>
 #include <utility>
 
-#include "core/format.h"
+#include "core/require.h"
 #include "io/posix_file.h"
 #include "text/unicode.h"
 

@@ -8,7 +8,7 @@
 
 #include <ATen/ATen.h>
 
-#include "core/format.h"
+#include "core/require.h"
 
 namespace diffusers::clip {
 namespace {

@@ -4,13 +4,13 @@
 #include <cmath>
 #include <utility>
 
-#include <diffusers/models/checkpointing.h>
+#include <diffusers/models/gradient_checkpointing.h>
 #include <diffusers/ops/attention.h>
 
 #include <torch/nn/init.h>
 #include <torch/types.h>
 
-#include "core/format.h"
+#include "core/require.h"
 
 namespace diffusers::clip {
 namespace {

@@ -8,9 +8,9 @@
 #include <diffusers/core/logging.h>
 
 #include "core/config_json.h"
-#include "core/format.h"
 #include "core/json.h"
 #include "core/model_class.h"
+#include "core/require.h"
 #include "text/clip_activation.h"
 
 namespace diffusers {

@@ -5,7 +5,7 @@
 
 #include <torch/types.h>
 
-#include "core/format.h"
+#include "core/require.h"
 #include "models/model_config.h"
 #include "text/clip_layers.h"
 #include "text/clip_text_config.h"

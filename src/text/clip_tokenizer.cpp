@@ -8,8 +8,8 @@
 
 #include <ATen/ATen.h>
 
-#include "core/format.h"
-#include "io/model_file.h"
+#include "core/require.h"
+#include "io/open_model_file.h"
 #include "text/clip_tokenizer_state.h"
 #include "text/clip_words.h"
 #include "text/unicode.h"

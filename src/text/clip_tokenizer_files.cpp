@@ -9,9 +9,9 @@
 #include <diffusers/io/files.h>
 
 #include "core/config_json.h"
-#include "core/format.h"
 #include "core/json.h"
-#include "io/model_file.h"
+#include "core/require.h"
+#include "io/open_model_file.h"
 #include "text/clip_tokenizer_state.h"
 
 namespace diffusers::text {

@@ -6,7 +6,7 @@
 
 #include <utf8proc.h>
 
-#include "core/format.h"
+#include "core/require.h"
 #include "text/unicode_additions.h"
 
 namespace diffusers::text {

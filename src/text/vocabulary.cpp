@@ -4,7 +4,7 @@
 #include <set>
 
 #include "core/foreign_content.h"
-#include "core/format.h"
+#include "core/require.h"
 #include "io/posix_file.h"
 #include "text/unicode.h"
 

@@ -7,8 +7,8 @@
 #include <diffusers/training/training_config.h>
 
 #include "core/config_json.h"
-#include "core/format.h"
 #include "core/json.h"
+#include "core/require.h"
 
 namespace diffusers {
 

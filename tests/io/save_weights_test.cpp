@@ -7,7 +7,7 @@
 #include <vector>
 
 #include <diffusers/core/error.h>
-#include <diffusers/io/checkpoint.h>
+#include <diffusers/io/model_file.h>
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>

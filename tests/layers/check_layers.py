@@ -33,21 +33,21 @@ OPENS = re.compile(r"\b(read_text_file|load_safetensors|open_retrying|fopen|freo
                    r"\b(InputFile|SafetensorsFile|i?fstream)( \w+)?[({](?!\s*open_model_file)|::open(at)?(64)?\(")
 OPENED_BY_PATH = {
     "src/io/files.cpp": "the functions that open",
-    "src/io/model_file.cpp": "the function that opens the files of a model folder",
+    "src/io/open_model_file.cpp": "the function that opens the files of a model folder",
     "src/io/safetensors.cpp": "a file that the caller names",
-    "src/io/checkpoint.cpp": "a shard of an older save, which is kept until the new save is complete",
+    "src/io/model_file.cpp": "a shard of an older save, which is kept until the new save is complete",
     "src/io/save_model_files.cpp": "the config of the save that is replaced",
     "src/io/image.cpp": "a picture that the caller names",
     "src/data/idx.cpp": "a data file that the caller names",
     "src/schedulers/registry.cpp": "a config file that the caller names",
-    "src/training/checkpoint.cpp": "the files that a training has just written, its lock, and the manifest",
-    "src/training/output_folder.cpp": "the config, the metrics and the marker of earlier trainings in the output folder",
-    "src/training/training_resume.cpp": "files whose places and bytes the manifest has confirmed",
-    "src/training/metrics_log.cpp": "the log of the training itself",
-    "src/training/power_ema_solve.cpp": "snapshots that the caller names",
-    "src/training/progress.cpp": "/proc/self/status",
-    "src/training/record_file.cpp": "the record that the training writes",
-    "src/training/report.cpp": "the pictures that the training has drawn",
+    "src/training/checkpoint/checkpoint.cpp": "the files that a training has just written, its lock, and the manifest",
+    "src/training/checkpoint/output_folder.cpp": "the config, the metrics and the marker of earlier trainings in the output folder",
+    "src/training/loop/training_resume.cpp": "files whose places and bytes the manifest has confirmed",
+    "src/training/observe/metrics_log.cpp": "the log of the training itself",
+    "src/training/averaging/power_ema_solve.cpp": "snapshots that the caller names",
+    "src/training/observe/progress.cpp": "/proc/self/status",
+    "src/training/observe/record_file.cpp": "the record that the training writes",
+    "src/training/observe/report.cpp": "the pictures that the training has drawn",
 }
 DIRECTIVE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.M)
 

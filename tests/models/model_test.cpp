@@ -2,8 +2,8 @@
 #include <vector>
 
 #include <diffusers/core/logging.h>
-#include <diffusers/io/checkpoint.h>
 #include <diffusers/io/files.h>
+#include <diffusers/io/model_file.h>
 #include <diffusers/io/safetensors.h>
 #include <diffusers/models/model.h>
 #include <diffusers/models/unet_2d.h>
@@ -11,7 +11,7 @@
 #include <gtest/gtest.h>
 #include <torch/types.h>
 
-#include "models/unet_2d_golden.h"
+#include "models/unet/unet_2d_golden.h"
 #include "support/golden.h"
 
 namespace diffusers::test {

@@ -4,8 +4,8 @@
 
 #include <gtest/gtest.h>
 
-#include "models/condition_golden.h"
-#include "models/unet_2d_golden.h"
+#include "models/unet/condition_golden.h"
+#include "models/unet/unet_2d_golden.h"
 #include "support/counting_device.h"
 
 namespace diffusers::test {

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include <diffusers/core/error.h>
-#include <diffusers/io/checkpoint.h>
 #include <diffusers/io/files.h>
+#include <diffusers/io/model_file.h>
 #include <diffusers/models/autoencoder_kl.h>
 #include <diffusers/models/t2i_adapter.h>
 #include <diffusers/models/unet_2d_condition.h>

@@ -11,7 +11,7 @@
 #include <gtest/gtest.h>
 #include <torch/types.h>
 
-#include "models/unet_2d_golden.h"
+#include "models/unet/unet_2d_golden.h"
 
 namespace diffusers::test {
 namespace {

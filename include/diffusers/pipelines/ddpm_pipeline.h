@@ -5,7 +5,7 @@
 #include <memory>
 #include <optional>
 
-#include <diffusers/models/forward.h>
+#include <diffusers/models/fwd.h>
 #include <diffusers/pipelines/pipeline.h>
 #include <diffusers/schedulers/scheduler.h>
 

@@ -6,11 +6,11 @@
 #include <optional>
 #include <vector>
 
-#include <diffusers/models/forward.h>
+#include <diffusers/models/fwd.h>
 #include <diffusers/pipelines/pipeline.h>
 #include <diffusers/schedulers/scheduler.h>
 #include <diffusers/text/clip_tokenizer.h>
-#include <diffusers/text/forward.h>
+#include <diffusers/text/fwd.h>
 
 namespace diffusers {
 

@@ -6,7 +6,7 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
-#include "core/format.h"
+#include "core/require.h"
 #include "ops/group_norm_silu_backends.h"
 
 namespace diffusers::cuda {

@@ -1,0 +1,103 @@
+#include "training/checkpoint/checkpoint_writer.h"
+
+#include <chrono>
+#include <exception>
+#include <system_error>
+#include <unordered_set>
+
+#include <diffusers/core/logging.h>
+#include <diffusers/io/files.h>
+#include <diffusers/io/safetensors.h>
+
+#include <ATen/ATen.h>
+#include <c10/core/Stream.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+
+#include "core/parallel.h"
+#include "io/system_calls.h"
+#include "training/checkpoint/checkpoint.h"
+
+namespace diffusers {
+namespace {
+
+/// Host memory for a copy of `tensor`. It is page-locked for a device, whose copies then need no second copy
+/// by the driver and do not wait for each other.
+Tensor host_memory_for(const Tensor& tensor) {
+  const at::TensorOptions on_host = tensor.options().device(at::kCPU);
+  if (tensor.is_cuda()) {
+    try {
+      return at::empty(tensor.sizes(), on_host.pinned_memory(true));
+    } catch (const c10::Error&) {
+      // The system grants no more page-locked memory: ordinary memory is slower, and enough.
+    }
+  }
+  return at::empty_like(tensor, on_host);
+}
+
+}  // namespace
+
+TensorMap host_copy(const TensorMap& tensors) {
+  TensorMap copies;
+  std::unordered_set<at::Device> devices;
+  for (const auto& [name, tensor] : tensors) {
+    const Tensor source = tensor.detach();
+    const Tensor copy = host_memory_for(source);
+    copy.copy_(source, /*non_blocking=*/true);
+    copies.insert(name, copy);
+    if (!source.is_cpu()) devices.insert(source.device());
+  }
+  for (const at::Device device : devices)
+    c10::impl::VirtualGuardImpl(device.type()).getStream(device).synchronize();
+  return copies;
+}
+
+void write_checkpoint(const CheckpointContent& content) {
+  try {
+    for (const std::string& path : content.logs)
+      if (file_exists(path)) sync_file(path);  // somebody may have removed it
+    StagedFolder folder(checkpoint_path(content.output_dir, content.step));
+    for (const auto& [name, write] : content.models) write(join_path(folder.stage(), name));
+    for (const auto& [name, tensors] : content.tensors)
+      save_safetensors(tensors, join_path(folder.stage(), name));
+    for (const auto& [name, text] : content.texts)
+      write_file_atomically(join_path(folder.stage(), name), text);
+    folder.publish_with_manifest();
+    if (content.total_limit) keep_newest_checkpoints(content.output_dir, *content.total_limit, content.step);
+  } catch (...) {
+    // What the scopes above could not remove, perhaps for the same reason that the save failed for.
+    remove_unfinished_folders(content.output_dir);
+    throw;
+  }
+}
+
+CheckpointWriter::~CheckpointWriter() {
+  try {
+    wait();
+  } catch (const std::exception& error) {
+    log_message(LogLevel::kError, error.what());
+  }
+}
+
+void CheckpointWriter::start(CheckpointContent content) {
+  wait();
+  const auto job = [content = std::move(content)] { write_checkpoint(content); };
+  try {
+    in_flight_ = std::async(std::launch::async, [job] {
+      use_one_intraop_thread();
+      job();
+    });
+  } catch (const std::system_error&) {
+    job();  // the system gives no more threads
+  }
+}
+
+void CheckpointWriter::wait() {
+  if (in_flight_.valid()) in_flight_.get();
+}
+
+void CheckpointWriter::check() {
+  if (in_flight_.valid() && in_flight_.wait_for(std::chrono::seconds(0)) == std::future_status::ready)
+    in_flight_.get();
+}
+
+}  // namespace diffusers

@@ -1,0 +1,113 @@
+#include "training/loop/trained_parameters.h"
+
+#include <string>
+
+#include <ATen/ATen.h>
+
+#include "core/require.h"
+#include "training/optim/update_rule.h"
+
+namespace diffusers {
+namespace {
+
+std::string prefix_of(const Task& task, const TrainedModel& trained) {
+  return trained.name == task.models().front().name ? "" : trained.name + ".";
+}
+
+void require_fit(const TensorMap& parameters, const std::string& pattern, const char* key) {
+  for (const auto& entry : parameters)
+    if (matches_pattern(entry.first, pattern)) return;
+  fail<ConfigError>("{} has the pattern \"{}\", which fits no parameter's name", key, pattern);
+}
+
+bool fits_any(const std::string& name, const std::vector<std::string>& patterns) {
+  for (const std::string& pattern : patterns)
+    if (matches_pattern(name, pattern)) return true;
+  return false;
+}
+
+void require_patterns_fit(const TensorMap& parameters, const TrainingConfig& config) {
+  for (const std::string& pattern : config.train_only) require_fit(parameters, pattern, "train_only");
+  for (const std::string& pattern : config.freeze) require_fit(parameters, pattern, "freeze");
+}
+
+bool is_frozen_by(const TrainingConfig& config, const std::string& name) {
+  return (!config.train_only.empty() && !fits_any(name, config.train_only)) || fits_any(name, config.freeze);
+}
+
+}  // namespace
+
+TensorMap named_parameters(const Task& task) {
+  TensorMap parameters;
+  for (const TrainedModel& trained : task.models())
+    for (const auto& parameter : trained.model->module().named_parameters())
+      parameters.insert(prefix_of(task, trained) + parameter.key(), parameter.value());
+  return parameters;
+}
+
+void apply_freezing(const TensorMap& parameters, const TrainingConfig& config) {
+  require_patterns_fit(parameters, config);
+  for (const auto& [name, parameter] : parameters) {
+    if (!is_frozen_by(config, name)) continue;
+    Tensor frozen = parameter;
+    frozen.requires_grad_(false);
+  }
+}
+
+void require_trainable(const std::vector<Tensor>& trainable, std::size_t parameters) {
+  require<ConfigError>(!trainable.empty(), "the model has {} parameters, none of which requires a gradient",
+                       parameters);
+  for (const Tensor& parameter : trainable) {
+    require<ConfigError>(
+        parameter.scalar_type() == at::kFloat || parameter.scalar_type() == at::kDouble,
+        "the model's weights are {}, expected float32 while they are trained; mixed_precision lowers "
+        "the precision of the computation alone",
+        dtype_name(parameter.scalar_type()));
+    require<ConfigError>(parameter.device() == trainable.front().device(),
+                         "the model's parameters lie on {} and {}, expected one device",
+                         trainable.front().device().str(), parameter.device().str());
+  }
+}
+
+void check_trained_parameters(const Task& task, const TrainingConfig& config) {
+  const TensorMap parameters = named_parameters(task);
+  require_patterns_fit(parameters, config);
+  std::vector<Tensor> trainable;
+  for (const auto& [name, parameter] : parameters)
+    if (parameter.requires_grad() && !is_frozen_by(config, name)) trainable.push_back(parameter);
+  require_trainable(trainable, parameters.size());
+  parameter_groups(task, config);
+  validate_optimizer_config(optimizer_config(config));
+}
+
+std::vector<ParameterGroup> parameter_groups(const Task& task, const TrainingConfig& config) {
+  std::vector<ParameterRule> rules;
+  if (!config.no_decay.empty()) rules.push_back({.patterns = config.no_decay, .weight_decay = 0.0});
+  if (config.no_weight_decay_on_bias_and_norm) {
+    ParameterRule rule{.patterns = {}, .weight_decay = 0.0};
+    for (const TrainedModel& trained : task.models())
+      for (const std::string& name : no_decay_names(trained.model->module()))
+        rule.patterns.push_back(prefix_of(task, trained) + name);
+    if (!rule.patterns.empty()) rules.push_back(rule);
+  }
+  return make_parameter_groups(named_parameters(task), rules);
+}
+
+OptimizerConfig optimizer_config(const TrainingConfig& config) {
+  using enum OptimizerType;
+  OptimizerConfig optimizer = default_optimizer_config(config.optimizer);
+  optimizer.lr = config.learning_rate;
+  optimizer.weight_decay = config.adam_weight_decay;
+  if (config.optimizer == kAdamW || config.optimizer == kAdam || config.optimizer == kLion) {
+    optimizer.beta1 = config.adam_beta1;
+    optimizer.beta2 = config.adam_beta2;
+  }
+  if (config.optimizer == kAdamW || config.optimizer == kAdam) optimizer.eps = config.adam_epsilon;
+  require<ConfigError>(config.sgd_momentum == 0 || config.optimizer == kSGD,
+                       "sgd_momentum is {}, but optimizer is \"{}\"", config.sgd_momentum,
+                       enum_name(config.optimizer));
+  if (config.optimizer == kSGD) optimizer.momentum = config.sgd_momentum;
+  return optimizer;
+}
+
+}  // namespace diffusers

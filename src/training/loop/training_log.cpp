@@ -1,0 +1,263 @@
+// What a TrainingRun tells of its steps, and what it does about those that are not finite.
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <diffusers/core/logging.h>
+#include <diffusers/io/files.h>
+#include <diffusers/io/image.h>
+#include <diffusers/training/report.h>
+
+#include <ATen/ATen.h>
+#include <c10/core/CachingDeviceAllocator.h>
+
+#include "core/require.h"
+#include "io/posix_file.h"
+#include "training/loop/autocast.h"
+#include "training/loop/nonfinite_probe.h"
+#include "training/loop/training_run.h"
+
+namespace diffusers {
+namespace {
+
+int64_t count_elements(const std::vector<Tensor>& tensors) {
+  int64_t count = 0;
+  for (const Tensor& tensor : tensors) count += tensor.numel();
+  return count;
+}
+
+/// The most that was used at once: on a device what its allocator gave out, else of the whole process.
+int64_t memory_in_use(at::Device device) {
+  if (!device.is_cuda()) return peak_memory_bytes();
+  const auto stats = c10::getDeviceAllocator(device.type())->getDeviceStats(device.index());
+  return stats.allocated_bytes[static_cast<std::size_t>(c10::CachingAllocator::StatType::AGGREGATE)].peak;
+}
+
+}  // namespace
+
+double now_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+void begin_train_mode(const Task& task) {
+  for (const TrainedModel& trained : task.models())
+    if (!trained.model->module().is_training()) trained.model->module().train();
+}
+
+void set_eval_mode(const Task& task) {
+  for (const TrainedModel& trained : task.models()) trained.model->module().eval();
+}
+
+bool warn_of_cpu_training(at::Device device, int64_t cpu_data_parallel, bool has_cuda) {
+  // Who cuts batches into parts for the CPU has chosen it.
+  if (!device.is_cpu() || cpu_data_parallel > 1 || !has_cuda) return false;
+  log_message(
+      LogLevel::kWarning,
+      "the training runs on the CPU, where the model is, although a CUDA device is available; move the "
+      "model before the training: model->to(torch::kCUDA)");
+  return true;
+}
+
+EvaluationScope::EvaluationScope(const Task& task, at::Device device, const std::vector<Tensor>& parameters,
+                                 const EMAModel* ema)
+    : random_state_(device), averaged_(parameters, ema) {
+  for (const TrainedModel& trained : task.models()) modes_.emplace_back(trained.model->module());
+  set_eval_mode(task);
+}
+
+EvaluationScope::~EvaluationScope() {
+  for (const ModuleModes& modes : modes_) modes.restore();
+}
+
+void TrainingRun::count(const Tensor& loss, const Tensor& grad_norm, const Tensor& is_nonfinite,
+                        const Tensor& is_skipped) {
+  counters_.loss_sum += at::where(is_nonfinite > 0, at::zeros_like(loss), loss);
+  counters_.finite_steps += 1 - is_nonfinite;
+  counters_.nonfinite_in_row = (counters_.nonfinite_in_row + 1) * is_nonfinite;
+  counters_.worst_row = at::maximum(counters_.worst_row, counters_.nonfinite_in_row);
+  counters_.skipped_steps += is_skipped;
+  counters_.last_skipped = is_skipped;
+  counters_.grad_norm = grad_norm.to(at::kFloat);
+}
+
+void TrainingRun::log() {
+  checkpoint_writer_.check();
+  const double start = now_seconds();
+  // The one place where the host waits for the device.
+  const Tensor values =
+      at::stack({counters_.loss_sum, counters_.finite_steps.to(dtype_), counters_.worst_row.to(dtype_),
+                 counters_.skipped_steps.to(dtype_), counters_.grad_norm.to(dtype_),
+                 counters_.nonfinite_in_row.to(dtype_), counters_.last_skipped.to(dtype_)})
+          .to(at::kCPU, at::kDouble);
+  training_seconds_ += now_seconds() - start;
+  const double* value = values.const_data_ptr<double>();
+  const auto skipped = static_cast<int64_t>(value[3]);
+  if (skipped > skipped_steps_) {
+    if (value[5] > 0 && nonfinite_origin_.empty()) nonfinite_origin_ = nonfinite_origin();
+    log_message(LogLevel::kWarning,
+                fmt::format("{} steps up to step {} were skipped: the loss or a gradient was not finite{}",
+                            skipped - skipped_steps_, global_step_,
+                            nonfinite_origin_.empty() ? "" : "; first in " + nonfinite_origin_));
+  }
+  skipped_steps_ = skipped;
+  if (device_lr_) device_lr_->settle(global_step_, skipped_steps_);
+  stop_if_nonfinite(static_cast<int64_t>(value[2]));
+  nonfinite_origin_.clear();
+  if (value[1] > 0) last_loss_ = value[0] / value[1];
+  counters_.loss_sum.zero_();
+  counters_.finite_steps.zero_();
+
+  TrainingProgress progress;
+  progress.step = global_step_;
+  progress.total_steps = total_steps_;
+  progress.epoch = epoch_;
+  progress.loss = last_loss_;
+  // Of the last step: the schedule counts the steps that were taken before it.
+  const int64_t skipped_before = skipped_steps_ - static_cast<int64_t>(value[6]);
+  progress.lr = config_.learning_rate * lr_schedule_(global_step_ - 1 - skipped_before);
+  progress.grad_norm = value[4];
+  progress.images_per_second =
+      static_cast<double>(images_since_log_) / std::max(1e-9, training_seconds_ - logged_seconds_);
+  progress.elapsed_seconds = training_seconds_;
+  progress.eta_seconds = training_seconds_ /
+                         static_cast<double>(std::max<int64_t>(1, global_step_ - first_step_)) *
+                         static_cast<double>(total_steps_ - global_step_);
+  progress.skipped_steps = skipped_steps_;
+  progress.data_wait_share =
+      std::clamp(data_seconds_ / std::max(1e-9, training_seconds_ - logged_seconds_), 0.0, 1.0);
+  progress.memory_bytes = memory_in_use(device_);
+  data_seconds_ = 0.0;
+  images_since_log_ = 0;
+  logged_seconds_ = training_seconds_;
+  display_->show(progress);
+  metrics_->append(progress);
+  if (tensorboard_) {
+    tensorboard_->add_scalar("train/loss", progress.loss, progress.step);
+    tensorboard_->add_scalar("train/lr", progress.lr, progress.step);
+    tensorboard_->add_scalar("train/grad_norm", progress.grad_norm, progress.step);
+    tensorboard_->add_scalar("speed/images_per_second", progress.images_per_second, progress.step);
+    tensorboard_->add_scalar("speed/data_wait_share", progress.data_wait_share, progress.step);
+    tensorboard_->add_scalar("speed/memory_bytes", static_cast<double>(progress.memory_bytes), progress.step);
+  }
+  if (trainer_.on_log_) trainer_.on_log_(progress);
+}
+
+void TrainingRun::stop_if_nonfinite(int64_t steps_in_row) {
+  require(steps_in_row < config_.max_nonfinite_steps,
+          "training stopped at step {}: the loss or the gradients were not finite in {} steps in a row "
+          "(max_nonfinite_steps is {}){}; the weights are those before",
+          global_step_, steps_in_row, config_.max_nonfinite_steps,
+          nonfinite_origin_.empty() ? "" : ", first in " + nonfinite_origin_);
+}
+
+/// Computes the last step once more, watched.
+std::string TrainingRun::nonfinite_origin() {
+  NamedTensors parameters;
+  NamedTensors gradients;
+  for (const TrainedModel& trained : task_.models()) {
+    for (const auto& parameter : trained.model->module().named_parameters()) {
+      parameters.emplace_back(parameter.key(), parameter.value());
+      gradients.emplace_back(parameter.key(), parameter.value().grad());
+    }
+  }
+  for (const Batch& batch : group_.batches)
+    if (find_nonfinite({{"images", batch.images}})) return "the images of the batch";
+  if (const auto name = find_nonfinite(parameters)) return "the parameter " + *name;
+
+  const RandomStateGuard random_state(device_);
+  const Tensor state = generator_.get_state();
+  const TensorMap task_state = host_copy(task_.state());  // a task may learn from a loss
+  generator_.set_state(generator_state_);
+  task_.begin_step(step_context_);
+  const std::optional<std::string> output = find_nonfinite_output(parameters, [&] {
+    const Autocast autocast(device_.type(), config_.mixed_precision);
+    for (const Batch& batch : group_.batches) task_.loss(to_device(batch));
+  });
+  generator_.set_state(state);
+  task_.load_state(task_state);
+  if (output) return "the output of " + *output;
+  if (const auto name = find_nonfinite(gradients)) return "the gradient of " + *name;
+  return "the backward pass";
+}
+
+void TrainingRun::require_progress() const {
+  require(
+      skipped_steps_ < global_step_,
+      "all {} steps were skipped, as the loss or a gradient was not finite: the model has not learned "
+      "anything, and is not published; try mixed_precision \"no\" or \"bf16\", and check the data and the "
+      "initial weights",
+      global_step_);
+}
+
+void TrainingRun::preview() {
+  if (!trainer_.on_preview_ || last_preview_step_ == global_step_ || must_stop()) return;
+  last_preview_step_ = global_step_;
+  const EvaluationScope evaluation(task_, device_, parameters_, trainer_.ema_.get());
+  PreviewContext context{.step = global_step_,
+                         .total_steps = total_steps_,
+                         .epoch = epoch_,
+                         .output_dir = config_.output_dir,
+                         .log_images = {},
+                         .stop_requested = [this] { return must_stop(); }};
+  context.log_images = [&](const std::string& name, const Tensor& images, const ImageGridOptions& options) {
+    log_images(name, images, options);
+  };
+  trainer_.on_preview_(context);
+}
+
+void TrainingRun::log_validation(const ValidationResult& result) {
+  display_->message(fmt::format("step {}: validation loss {:.4f}", result.step, result.loss));
+  metrics_->append_validation(result);
+  if (tensorboard_) {
+    tensorboard_->add_scalar("validation/loss", result.loss, result.step);
+    std::vector<double> known;
+    for (std::size_t bin = 0; bin < result.bin_losses.size(); ++bin) {
+      if (!std::isfinite(result.bin_losses[bin])) continue;  // without an example
+      tensorboard_->add_scalar(fmt::format("validation_by_timestep/bin_{:02}", bin), result.bin_losses[bin],
+                               result.step);
+      known.push_back(result.bin_losses[bin]);
+    }
+    if (!known.empty())
+      tensorboard_->add_histogram("validation/bin_losses", at::tensor(known, at::kDouble), result.step);
+  }
+  if (trainer_.on_validation_) trainer_.on_validation_(result);
+}
+
+void TrainingRun::open_tensorboard() {
+  if (!config_.tensorboard) return;
+  const std::optional<int64_t> purge_step =
+      global_step_ > 0 ? std::optional<int64_t>(global_step_ + 1) : std::nullopt;
+  tensorboard_ =
+      std::make_unique<TensorBoardWriter>(join_path(config_.output_dir, config_.logging_dir), purge_step);
+  if (global_step_ == 0)
+    tensorboard_->add_text("training_config", "```json\n" + config_.to_json() + "\n```", 0);
+}
+
+void TrainingRun::save_report() const {
+  if (!config_.report) return;
+  std::string models;
+  for (const TrainedModel& trained : task_.models()) models += (models.empty() ? "" : ", ") + trained.name;
+  save_training_report({.title = "Training of " + models,
+                        .figures = {{"Device", device_.str()},
+                                    {"Trained parameters", std::to_string(count_elements(trainable_))},
+                                    {"Data set", fmt::format("{} examples", dataset_size_)}},
+                        .rows = metrics_->rows(),
+                        .validations = metrics_->validations(),
+                        .grids = find_report_grids(join_path(config_.output_dir, "previews"), global_step_),
+                        .config_json = config_.to_json()},
+                       join_path(config_.output_dir, "report.html"));
+}
+
+void TrainingRun::log_images(const std::string& name, const Tensor& images, const ImageGridOptions& options) {
+  require_plain_basename(name, "the name of a picture");
+  const std::string folder = join_path(config_.output_dir, "previews");
+  create_folders(folder);
+  save_image_grid(images, join_path(folder, fmt::format("{}-{}.png", name, global_step_)), options);
+  if (tensorboard_) tensorboard_->add_image("previews/" + name, make_grid(images, options), global_step_);
+}
+
+}  // namespace diffusers

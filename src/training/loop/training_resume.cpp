@@ -1,0 +1,355 @@
+// What a TrainingRun reads back: the checkpoint that it goes on from.
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <diffusers/core/logging.h>
+#include <diffusers/io/files.h>
+#include <diffusers/io/model_file.h>
+#include <diffusers/io/safetensors.h>
+
+#include <ATen/ATen.h>
+#include <c10/util/Exception.h>
+
+#include "core/require.h"
+#include "io/posix_file.h"
+#include "training/checkpoint/checkpoint_files.h"
+#include "training/checkpoint/output_folder.h"
+#include "training/checkpoint/resume_rules.h"
+#include "training/loop/random_state.h"
+#include "training/loop/training_run.h"
+
+namespace diffusers {
+namespace {
+
+/// Copies saved weights into the module, by name.
+void load_module(torch::nn::Module& module, const std::string& folder) {
+  const at::NoGradGuard no_grad;
+  const TensorMap saved = load_weights(folder);
+  const auto take = [&](const std::string& name, const Tensor& tensor, bool must_exist) {
+    if (!must_exist && !saved.contains(name)) return;
+    require<FileError>(saved.contains(name), "{} lacks the parameter \"{}\"", escaped(folder), name);
+    const Tensor& value = saved.at(name);
+    require<FileError>(value.sizes() == tensor.sizes() && value.scalar_type() == tensor.scalar_type(),
+                       "\"{}\" in {} is {}, the model has {}", name, escaped(folder), describe(value),
+                       describe(tensor));
+    require<FileError>(!at::isFloatingType(value.scalar_type()) || value.isfinite().all().item<bool>(),
+                       "\"{}\" in {} holds values that are not finite", name, escaped(folder));
+    tensor.copy_(value);
+  };
+  for (const auto& parameter : module.named_parameters()) take(parameter.key(), parameter.value(), true);
+  // Buffers that the model computes itself need not be in its files.
+  for (const auto& buffer : module.named_buffers()) take(buffer.key(), buffer.value(), false);
+}
+
+TensorMap with_prefix(const TensorMap& tensors, std::string_view prefix) {
+  TensorMap found;
+  for (const auto& [name, tensor] : tensors)
+    if (std::string_view(name).starts_with(prefix)) found.insert(name.substr(prefix.size()), tensor);
+  return found;
+}
+
+/// Reads a part of a checkpoint: whatever does not fit is an error of that file.
+template <class Function>
+void read_part_of(const std::string& path, Function read) {
+  try {
+    read();
+  } catch (const FileError&) {
+    throw;
+  } catch (const ConfigError&) {
+    throw;  // the file is fine, and of another training
+  } catch (const Error& error) {
+    fail<FileError>("{}: {}", escaped(path), error.what());
+  } catch (const Json::exception& error) {
+    fail<FileError>("{}: {}", escaped(path), json_reason(error));
+  } catch (const c10::Error& error) {
+    fail<FileError>("{}: {}", escaped(path), error.what_without_backtrace());
+  }
+}
+
+int64_t state_integer(const Json& state, const char* key, const std::string& where) {
+  require<FileError>(state.is_object() && state.contains(key), "{} is not a trainer state: it lacks \"{}\"",
+                     escaped(where), key);
+  const Json& value = state[key];
+  const bool is_valid =
+      value.is_number_integer() && (value.is_number_unsigned() || value.get<int64_t>() >= 0);
+  require<FileError>(is_valid && value.get<uint64_t>() <= uint64_t{INT64_MAX},
+                     "{}: \"{}\" is {}, expected an integer of 0 or more", escaped(where), key,
+                     json_excerpt(value));
+  return value.get<int64_t>();
+}
+
+/// Values that are not finite are never saved: such a file is damaged.
+void require_finite(const TensorMap& tensors) {
+  for (const auto& [name, tensor] : tensors)
+    require<TensorError>(!at::isFloatingType(tensor.scalar_type()) || tensor.isfinite().all().item<bool>(),
+                         "\"{}\", {}, holds values that are not finite", name, describe(tensor));
+}
+
+/// @param counter the 0-dim tensor that receives the value
+/// @param most the largest possible value; nullopt: any
+void load_counter(const TensorMap& tensors, const char* name, const Tensor& counter,
+                  std::optional<int64_t> most = std::nullopt) {
+  require<TensorError>(tensors.contains(name), "there is no \"{}\"", name);
+  const Tensor& saved = tensors.at(name);
+  require<TensorError>(saved.dim() == 0 && at::isFloatingType(saved.scalar_type()),
+                       "\"{}\" is {}, expected one floating number", name, describe(saved));
+  const auto value = saved.item<double>();
+  require<TensorError>(std::isfinite(value), "\"{}\" is {}, expected a finite number", name, value);
+  require<TensorError>(!most || (value >= 0 && value <= static_cast<double>(*most)),
+                       "\"{}\" is {}, expected 0 to {}, the steps that were done", name, value,
+                       most.value_or(0));
+  counter.copy_(saved);
+}
+
+/// "cuda" of "cuda:0"
+std::string type_of_device(const std::string& device) { return device.substr(0, device.find(':')); }
+
+void require_same_task(const Json& saved, const Json& ours, const std::string& where) {
+  if (!saved.is_object()) return;
+  require<ConfigError>(!saved.contains("_class_name") || ours.contains("_class_name"),
+                       "the checkpoint was trained by the task {}, and this is another one ({})",
+                       json_excerpt(saved.value("_class_name", Json())), escaped(where));
+  require_same_config(saved, ours, "the task", where);
+}
+
+/// Of a model with a config: layers of another kind may have parameters of the same shapes.
+void require_same_model(const TrainedModel& trained, const std::string& folder) {
+  const std::string path = join_path(join_path(folder, trained.name), "config.json");
+  const std::string config = trained.model->config_json();
+  if (config.empty() || !file_exists(path)) return;
+  require_same_config(parse_json(read_text_file(path), path),
+                      parse_json(config, "config_json() of the model"), trained.name, path);
+}
+
+std::string without_last_slashes(std::string path) {
+  while (path.size() > 1 && path.back() == '/') path.pop_back();
+  return path;
+}
+
+}  // namespace
+
+std::vector<std::string> TrainingRun::model_names() const {
+  std::vector<std::string> names;
+  for (const TrainedModel& trained : task_.models()) names.push_back(trained.name);
+  return names;
+}
+
+void TrainingRun::require_free_output_dir() const {
+  const std::string found = earlier_results(config_.output_dir, model_names());
+  require<ConfigError>(found.empty() || config_.overwrite_output_dir,
+                       "output_dir is {}, which holds {}, of another training; set resume_from_checkpoint to "
+                       "\"latest\" to go on with its checkpoints, overwrite_output_dir to remove it, or "
+                       "choose another folder",
+                       escaped(config_.output_dir), found);
+}
+
+bool TrainingRun::resume() {
+  finish_removing(config_.output_dir, model_names(), config_.logging_dir);
+  finish_setting_aside(config_.output_dir);
+  if (!config_.resume_from_checkpoint) return false;
+  const std::string wanted = without_last_slashes(*config_.resume_from_checkpoint);
+  if (wanted != "latest") {
+    resume_named(wanted);
+    return true;
+  }
+
+  const std::vector<int64_t> steps = list_checkpoints(config_.output_dir);
+  if (steps.empty()) {
+    log_message(LogLevel::kWarning,
+                fmt::format("resume_from_checkpoint is \"latest\", but {} holds no checkpoint; a new "
+                            "training starts",
+                            config_.output_dir));
+    return false;
+  }
+  const std::vector<int64_t> newest_first(steps.rbegin(), steps.rend());
+  for (const int64_t step : newest_first) {
+    const std::string path = checkpoint_path(config_.output_dir, step);
+    try {
+      verify_manifest(path);
+    } catch (const FileError& error) {
+      log_message(LogLevel::kWarning, fmt::format("{} is damaged and passed over: {}", path, error.what()));
+      continue;
+    }
+    load_checkpoint(path);
+    remove_outputs_after(config_.output_dir, global_step_);
+    return true;
+  }
+  fail<FileError>(
+      "resume_from_checkpoint is \"latest\", but none of the {} checkpoints in {} is whole; the training "
+      "does not start again from step 0 by itself",
+      steps.size(), config_.output_dir);
+}
+
+void TrainingRun::resume_named(const std::string& wanted) {
+  const std::string name = base_name(wanted);
+  const std::string inside = join_path(config_.output_dir, name);
+  const std::string path = folder_exists(wanted) ? wanted : inside;
+  if (!folder_exists(path)) {
+    const std::string aside = find_set_aside(config_.output_dir, name);
+    fail<FileError>(
+        "resume_from_checkpoint is {}: there is no such folder, nor {}{}", escaped(wanted), escaped(inside),
+        aside.empty() ? ""
+                      : fmt::format("; when the training went on from an older checkpoint, it was "
+                                    "moved to {}, from where another output_dir can go on",
+                                    aside));
+  }
+  const int64_t step = checkpoint_step(name);
+  const bool is_own = step >= 0 && is_same_folder(path, inside);
+  if (!is_own) require_free_output_dir();
+  verify_manifest(path);
+  load_checkpoint(path);
+  if (is_own) {
+    // The branch that is left: "latest" must not find it again, even if this process ends before its first
+    // checkpoint.
+    set_aside_after(config_.output_dir, step);
+    remove_outputs_after(config_.output_dir, step);
+  } else {
+    if (config_.overwrite_output_dir)
+      remove_earlier_training(config_.output_dir, model_names(), config_.logging_dir,
+                              /*keep_abandoned=*/true);
+    is_from_elsewhere_ = true;
+  }
+}
+
+void TrainingRun::load_checkpoint(const std::string& folder) {
+  const std::string state_path = join_path(folder, kStateFile);
+  const Json state = parse_json(read_text_file(state_path), state_path);
+  load_state_json(state, state_path);
+  for (const TrainedModel& trained : task_.models()) {
+    require_same_model(trained, folder);
+    load_module(trained.model->module(), join_path(folder, trained.name));
+  }
+  if (trainer_.ema_) {
+    // Loaded into the average by way of the parameters, whose places it takes for a moment.
+    const AveragedWeights averaged(parameters_, trainer_.ema_.get());
+    for (const TrainedModel& trained : task_.models())
+      load_module(trained.model->module(), join_path(folder, trained.name + kAverageSuffix));
+  }
+  const std::string optimizer_path = join_path(folder, kOptimizerFile);
+  read_part_of(optimizer_path, [&] {
+    const TensorMap moments = load_safetensors(optimizer_path);
+    for (const auto& [name, tensor] : moments)
+      require<TensorError>(at::isFloatingType(tensor.scalar_type()),
+                           "\"{}\" is {}, expected floating numbers", name, describe(tensor));
+    require_finite(moments);
+    trainer_.optimizer_->load_state_dict(moments);
+  });
+  const std::string tensor_path = join_path(folder, kTensorFile);
+  std::string saved_device;
+  read_part_of(state_path, [&] { saved_device = state.at("device").get<std::string>(); });
+  read_part_of(tensor_path, [&] {
+    const TensorMap tensors = load_safetensors(tensor_path);
+    load_state_tensors(tensors);
+    load_random_state(tensors, saved_device);
+  });
+  last_saved_step_ = folder == checkpoint_path(config_.output_dir, global_step_) ? global_step_ : -1;
+}
+
+void TrainingRun::load_state_json(const Json& state, const std::string& where) {
+  const int64_t version = state_integer(state, "version", where);
+  require<FileError>(version == 1, "{} has version {}, this library reads version 1", escaped(where),
+                     version);
+  try {
+    const auto must_be = [&](const char* key, const Json& ours) {
+      require<ConfigError>(state.at(key) == ours, "{} is {}, but the checkpoint was trained with {} ({})",
+                           key, ours.dump(), json_excerpt(state.at(key)), escaped(where));
+    };
+    must_be("dataset_size", dataset_size_);
+    if (state.contains("dtype")) must_be("dtype", dtype_name(dtype_));
+    compare_options(state, where);
+    seed_ = static_cast<uint64_t>(state_integer(state, "seed", where));
+    global_step_ = state_integer(state, "global_step", where);
+    epoch_ = state_integer(state, "epoch", where);
+    const Json& position = state.at("loader");
+    const DataLoaderPosition place{state_integer(position, "epoch", where),
+                                   state_integer(position, "index", where)};
+    open_loader();
+    try {
+      loader_->restore(place);
+    } catch (const ConfigError& error) {
+      fail<FileError>("{}: \"loader\" does not fit the data set: {}", escaped(where), error.what());
+    }
+    require<FileError>(state.at("last_loss").is_number(), "{}: \"last_loss\" is {}, expected a number",
+                       escaped(where), json_excerpt(state.at("last_loss")));
+    last_loss_ = state.at("last_loss").get<double>();
+    if (trainer_.ema_)
+      trainer_.ema_->load_state(
+          {trainer_.ema_->config(), state_integer(state, "ema_optimization_step", where)});
+    warn_about_length(state_integer(state, "total_steps", where));
+  } catch (const Json::exception& error) {
+    fail<FileError>("{} is not a trainer state: {}", escaped(where), json_reason(error));
+  }
+}
+
+void TrainingRun::compare_options(const Json& state, const std::string& where) const {
+  Json saved = state.value("training_config", Json::object());
+  require<FileError>(saved.is_object(), "{}: \"training_config\" is {}, expected an object", escaped(where),
+                     json_excerpt(saved));
+  // As they were in the end: a seed that nobody gave was drawn.
+  for (const char* key :
+       {"seed", "train_batch_size", "gradient_accumulation_steps", "optimizer", "mixed_precision", "use_ema"})
+    saved[key] = state.at(key);
+  Json ours = parse_json(config_.to_json(), "the training config");
+  if (!config_.seed) ours.erase("seed");
+  require_same_options(saved, ours, where);
+  require_same_task(state.value("task", Json()), parse_json(task_.config_json(), "config_json() of the task"),
+                    where);
+}
+
+void TrainingRun::warn_about_length(int64_t saved_steps) const {
+  if (global_step_ > total_steps_)
+    log_message(LogLevel::kWarning,
+                fmt::format("the checkpoint is of step {}, but the training has only {} steps: nothing is "
+                            "left to train",
+                            global_step_, total_steps_));
+  const bool has_length =
+      !config_.lr_scheduler.starts_with("constant") && config_.lr_scheduler != "piecewise_constant";
+  if (saved_steps != total_steps_ && has_length)
+    log_message(LogLevel::kWarning,
+                fmt::format("the training has {} steps now, and had {} when the checkpoint was saved: from "
+                            "step {} on, lr_scheduler \"{}\" follows the new length",
+                            total_steps_, saved_steps, global_step_, config_.lr_scheduler));
+}
+
+void TrainingRun::load_state_tensors(const TensorMap& tensors) {
+  const at::NoGradGuard no_grad;
+  load_counter(tensors, "loss_sum", counters_.loss_sum);
+  load_counter(tensors, "finite_steps", counters_.finite_steps, global_step_);
+  load_counter(tensors, "nonfinite_in_row", counters_.nonfinite_in_row, global_step_);
+  load_counter(tensors, "worst_row", counters_.worst_row, global_step_);
+  load_counter(tensors, "skipped_steps", counters_.skipped_steps, global_step_);
+  skipped_steps_ = static_cast<int64_t>(tensors.at("skipped_steps").item<double>());
+  if (scaler_) scaler_->load_state_dict(with_prefix(tensors, kScalerPrefix));
+  task_.load_state(with_prefix(tensors, kTaskPrefix));
+  for (PowerAverage& average : power_averages_) {
+    const TensorMap saved = with_prefix(tensors, post_hoc_prefix(average.model));
+    require_finite(saved);
+    average.ema.load_state_dict(saved);
+  }
+}
+
+void TrainingRun::load_random_state(const TensorMap& tensors, const std::string& saved_device) {
+  if (type_of_device(saved_device) != type_of_device(device_.str())) {
+    log_message(LogLevel::kWarning,
+                fmt::format("the checkpoint was trained on {}, and the training goes on on {}: with other "
+                            "random numbers",
+                            escaped(saved_device), device_.str()));
+    manual_seed(seed_ + static_cast<uint64_t>(global_step_));
+    generator_ = make_device_generator(device_, seed_ + static_cast<uint64_t>(global_step_));
+    return;
+  }
+  TensorMap random;
+  for (const auto& [name, tensor] : with_prefix(tensors, kRandomPrefix))
+    random.insert(name == saved_device ? device_.str() : name, tensor);  // cuda:0 may be cuda:1 now
+  set_global_random_state(device_, random);
+  generator_ = make_device_generator(device_, seed_);
+  set_generator_state(generator_, tensors, "noise_generator");
+}
+
+}  // namespace diffusers

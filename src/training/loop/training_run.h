@@ -1,0 +1,205 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <diffusers/core/random.h>
+#include <diffusers/core/tensor.h>
+#include <diffusers/core/tensor_map.h>
+#include <diffusers/data/loader.h>
+#include <diffusers/training/lr_scheduler.h>
+#include <diffusers/training/post_hoc_ema.h>
+#include <diffusers/training/progress.h>
+#include <diffusers/training/tensorboard.h>
+#include <diffusers/training/trainer.h>
+
+#include "core/json.h"
+#include "training/checkpoint/checkpoint.h"
+#include "training/checkpoint/checkpoint_writer.h"
+#include "training/loop/device_lr.h"
+#include "training/loop/image_checks.h"
+#include "training/loop/module_modes.h"
+#include "training/loop/random_state.h"
+#include "training/loop/stop_signals.h"
+
+namespace diffusers {
+
+/// One call of `Trainer::train`: everything that lives as long as it.
+class TrainingRun {
+ public:
+  /// @param validation null: none
+  TrainingRun(Trainer& trainer, const Dataset& dataset, const Dataset* validation);
+  TrainingResult run();
+
+ private:
+  /// The batches of one optimizer step.
+  struct Group {
+    std::vector<Batch> batches;
+    int64_t samples = 0;
+  };
+  /// The post-hoc averages of one model.
+  struct PowerAverage {
+    std::string model;
+    TensorMap parameters;
+    PostHocEma ema;
+  };
+  /// What is known about the steps only on the device, 0-dim float32 each.
+  struct DeviceCounters {
+    Tensor loss_sum, finite_steps;  // since the last logging step
+    Tensor nonfinite_in_row, worst_row, skipped_steps, grad_norm;
+    Tensor last_skipped;  // 1 if the last step was
+  };
+
+  // trainer.cpp: the loop
+  void start_fresh();
+  void open_loader();
+  void train_step();
+  Group next_group();
+  void check_values(const Batch& batch);
+  Batch to_device(const Batch& batch) const;
+  Tensor backward(const Group& group);
+  void update_weights(const Tensor& loss);
+  void step_optimizer(const Tensor& is_skipped);
+  void require_progress() const;
+  void finish();
+  bool must_stop() const;
+
+  // training_log.cpp: what is known of the steps, and what is done about those that are not finite
+  void count(const Tensor& loss, const Tensor& grad_norm, const Tensor& is_nonfinite,
+             const Tensor& is_skipped);
+  void log();
+  void stop_if_nonfinite(int64_t steps_in_row);
+  std::string nonfinite_origin();
+  void preview();
+  void log_images(const std::string& name, const Tensor& images, const ImageGridOptions& options);
+
+  void log_validation(const ValidationResult& result);
+  void open_tensorboard();
+  void save_report() const;
+
+  // validation.cpp
+  void validate();
+
+  void save_power_ema();
+
+  // training_resume.cpp: what is read from a checkpoint, and what may be in output_dir
+  bool resume();
+  void resume_named(const std::string& wanted);
+  void load_checkpoint(const std::string& folder);
+  void load_state_json(const Json& state, const std::string& where);
+  void compare_options(const Json& state, const std::string& where) const;
+  void warn_about_length(int64_t saved_steps) const;
+  void load_state_tensors(const TensorMap& tensors);
+  void load_random_state(const TensorMap& tensors, const std::string& saved_device);
+  void require_free_output_dir() const;
+  std::vector<std::string> model_names() const;
+
+  // training_state.cpp: checkpoints and the final folder
+  void save_checkpoint();
+  CheckpointContent checkpoint_content(bool is_copied);
+  SnapshotWriter model_writer(const TrainedModel& trained, bool is_average, bool is_copied) const;
+  void save_final();
+  void require_finite_state() const;
+  Json state_json() const;
+  TensorMap state_tensors() const;
+
+  Trainer& trainer_;
+  const TrainingConfig& config_;
+  Task& task_;
+  std::vector<Tensor> parameters_;  // of all models, in order; what the average is of
+  std::vector<Tensor> trainable_;   // those that require a gradient
+  at::Device device_;
+  at::ScalarType dtype_;
+
+  std::optional<OutputLock> lock_;
+  std::optional<StopSignals> signals_;
+  CheckpointWriter checkpoint_writer_;  // is done before the lock ends
+  int64_t dataset_size_;
+  const Dataset& dataset_;
+  const Dataset* validation_;
+  std::optional<DataLoader> loader_;
+  int64_t steps_per_epoch_ = 0;
+  int64_t total_steps_ = 0;
+  uint64_t seed_ = 0;
+  Generator generator_;
+  LRSchedule lr_schedule_;
+  std::optional<DeviceLr> device_lr_;  // on a device, if the schedule is not constant
+  std::optional<GradScaler> scaler_;
+  DeviceCounters counters_;
+  std::vector<PowerAverage> power_averages_;  // of each model; empty if none are kept
+
+  ImageRangeCheck image_range_;
+  bool has_seen_data_ = false;
+
+  // The last step, as it was before: what a step that was not finite is computed from once more.
+  Group group_;
+  StepContext step_context_;
+  Tensor generator_state_;
+  std::string nonfinite_origin_;  // of the first one in a row; empty: not known
+
+  int64_t global_step_ = 0;
+  int64_t epoch_ = 0;
+  int64_t last_saved_step_ = -1;
+  bool is_from_elsewhere_ = false;  // the checkpoint that the training goes on from is not of output_dir
+  int64_t last_preview_step_ = -1;
+  int64_t last_validation_step_ = -1;
+  double last_loss_ = 0.0;
+  int64_t skipped_steps_ = 0;
+
+  // Time of this process, without previews and checkpoints.
+  double training_seconds_ = 0.0;
+  double logged_seconds_ = 0.0;
+  double data_seconds_ = 0.0;  // since the last logging step, spent waiting for data
+  int64_t images_since_log_ = 0;
+  int64_t first_step_ = 0;
+
+  std::unique_ptr<ProgressDisplay> display_;
+  std::unique_ptr<MetricsLog> metrics_;
+  std::unique_ptr<TensorBoardWriter> tensorboard_;
+};
+
+/// The average in place of the weights, without a copy, until the scope ends.
+class AveragedWeights {
+ public:
+  AveragedWeights(const std::vector<Tensor>& parameters, const EMAModel* ema);
+  AveragedWeights(const AveragedWeights&) = delete;
+  AveragedWeights& operator=(const AveragedWeights&) = delete;
+  ~AveragedWeights();
+
+ private:
+  std::vector<Tensor> parameters_;
+  std::vector<Tensor> weights_;
+};
+
+/// The models as they will be used, until the scope ends: averaged weights, eval mode, no gradients; what is
+/// drawn from the global generators meanwhile does not reach the training. Each submodule gets its own mode
+/// back.
+class EvaluationScope {
+ public:
+  EvaluationScope(const Task& task, at::Device device, const std::vector<Tensor>& parameters,
+                  const EMAModel* ema);
+  EvaluationScope(const EvaluationScope&) = delete;
+  EvaluationScope& operator=(const EvaluationScope&) = delete;
+  ~EvaluationScope();
+
+ private:
+  std::vector<ModuleModes> modes_;
+  RandomStateGuard random_state_;
+  at::NoGradGuard no_grad_;
+  AveragedWeights averaged_;
+};
+
+/// Seconds of the steady clock.
+double now_seconds();
+/// Puts models that are in eval mode into train mode. A model in train mode keeps the modes of its
+/// submodules.
+void begin_train_mode(const Task& task);
+void set_eval_mode(const Task& task);
+/// Warns if a training runs on the CPU, in one thread pool, although there is a CUDA device.
+/// @return whether it did
+bool warn_of_cpu_training(at::Device device, int64_t cpu_data_parallel, bool has_cuda);
+
+}  // namespace diffusers

@@ -1,0 +1,67 @@
+#include <algorithm>
+#include <vector>
+
+#include <ATen/ATen.h>
+
+#include "core/require.h"
+#include "data/batch_checks.h"
+#include "training/loop/autocast.h"
+#include "training/loop/training_run.h"
+
+namespace diffusers {
+namespace {
+
+// Any number: each validation draws the same noise.
+constexpr uint64_t kValidationSeed = 0x76616c6964;
+
+/// One place in the noise schedule for each of `count` examples, evenly spread and in no order that an
+/// example could know.
+Tensor fixed_positions(int64_t count) {
+  const Generator generator = make_generator(kValidationSeed);
+  const Tensor order = at::randperm(count, generator, at::TensorOptions().dtype(at::kLong));
+  return (order.to(at::kDouble) + 0.5) / static_cast<double>(count);
+}
+
+}  // namespace
+
+void TrainingRun::validate() {
+  if (validation_ == nullptr || last_validation_step_ == global_step_) return;
+  const EvaluationScope evaluation(task_, device_, parameters_, trainer_.ema_.get());
+  const int64_t count = std::min(config_.validation_samples, validation_->size());
+  const Tensor positions = fixed_positions(count);
+  const Generator generator = make_device_generator(device_, kValidationSeed);
+
+  std::vector<Tensor> losses;
+  std::vector<int64_t> indices;
+  for (int64_t first = 0; first < count; first += config_.train_batch_size) {
+    if (must_stop()) return;
+    const int64_t end = std::min(count, first + config_.train_batch_size);
+    indices.clear();
+    for (int64_t i = first; i < end; ++i) indices.push_back(i);
+    const Batch on_host = validation_->get_batch(indices);
+    require_sample_count(on_host, end - first);
+    task_.check_batch(on_host);
+    const Batch batch = to_device(on_host);
+    const Autocast autocast(device_.type(), config_.mixed_precision);
+    const Tensor loss = task_.validation_loss(batch, positions.slice(0, first, end), generator);
+    require<TensorError>(loss.defined() && loss.dim() == 1 && loss.size(0) == end - first,
+                         "the task's validation loss is {}, expected one value for each of {} samples",
+                         describe(loss), end - first);
+    losses.push_back(loss.to(at::kCPU, at::kDouble));
+  }
+
+  const Tensor all = at::cat(losses);
+  const Tensor bins = (positions * static_cast<double>(config_.validation_bins)).floor().to(at::kLong);
+  const Tensor sums = at::zeros({config_.validation_bins}, at::kDouble).index_add_(0, bins, all);
+  const Tensor counts = at::bincount(bins, {}, config_.validation_bins);
+  // NaN where fewer examples than bins leave one empty.
+  const Tensor means = sums / counts;
+  ValidationResult result;
+  result.step = global_step_;
+  result.loss = all.mean().item<double>();
+  result.bin_losses.assign(means.const_data_ptr<double>(), means.const_data_ptr<double>() + means.numel());
+  last_validation_step_ = global_step_;
+  log_validation(result);
+}
+
+}  // namespace diffusers

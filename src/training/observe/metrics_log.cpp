@@ -1,0 +1,196 @@
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <sstream>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <diffusers/io/chart.h>
+#include <diffusers/io/files.h>
+#include <diffusers/training/progress.h>
+
+#include "core/json.h"
+#include "core/require.h"
+#include "io/system_calls.h"
+
+namespace diffusers {
+namespace {
+
+constexpr std::string_view kMetricsHeader =
+    "step,epoch,loss,lr,grad_norm,images_per_second,elapsed_seconds,skipped_steps,data_wait_share,"
+    "memory_bytes\n";
+constexpr std::size_t kMaxMetricsBytes = std::size_t{1} << 30;
+
+std::string csv_row(const TrainingProgress& progress) {
+  return fmt::format("{},{},{:.9g},{:.9g},{:.9g},{:.2f},{:.2f},{},{:.4f},{}\n", progress.step, progress.epoch,
+                     progress.loss, progress.lr, progress.grad_norm, progress.images_per_second,
+                     progress.elapsed_seconds, progress.skipped_steps, progress.data_wait_share,
+                     progress.memory_bytes);
+}
+
+/// The rows of a metrics.csv whose columns stand in any order; a row that is not whole is left out.
+std::vector<TrainingProgress> parse_csv(const std::string& text) {
+  const auto split = [](const std::string& line) {
+    std::vector<std::string> cells;
+    std::istringstream rest(line);
+    for (std::string cell; std::getline(rest, cell, ',');) cells.push_back(cell);
+    return cells;
+  };
+  std::istringstream lines(text);
+  std::string line;
+  std::getline(lines, line);
+  const std::vector<std::string> names = split(line);
+  std::vector<TrainingProgress> rows;
+  // A line that the file ends in was cut short.
+  while (std::getline(lines, line) && !lines.eof()) {
+    const std::vector<std::string> cells = split(line);
+    std::map<std::string, double> values;
+    for (std::size_t i = 0; i < std::min(cells.size(), names.size()); ++i) {
+      double value = 0;
+      const char* end = cells[i].data() + cells[i].size();
+      const auto [stopped, error] = std::from_chars(cells[i].data(), end, value);
+      if (error == std::errc() && stopped == end) values[names[i]] = value;
+    }
+    if (values.size() != names.size() || !values.contains("step")) continue;
+    TrainingProgress row;
+    row.step = static_cast<int64_t>(values["step"]);
+    row.epoch = static_cast<int64_t>(values["epoch"]);
+    row.loss = values["loss"];
+    row.lr = values["lr"];
+    row.grad_norm = values["grad_norm"];
+    row.images_per_second = values["images_per_second"];
+    row.elapsed_seconds = values["elapsed_seconds"];
+    row.skipped_steps = static_cast<int64_t>(values["skipped_steps"]);
+    row.data_wait_share = values["data_wait_share"];
+    row.memory_bytes = static_cast<int64_t>(values["memory_bytes"]);
+    rows.push_back(row);
+  }
+  return rows;
+}
+
+/// JSON has no NaN and no infinities; pandas and jq read null as missing.
+std::string json_number(double value, int digits = 9) {
+  return std::isfinite(value) ? fmt::format("{:.{}g}", value, digits) : "null";
+}
+
+std::string json_line(const TrainingProgress& progress) {
+  return fmt::format(
+      "{{\"step\":{},\"epoch\":{},\"loss\":{},\"lr\":{},\"grad_norm\":{},\"images_per_second\":{},"
+      "\"elapsed_seconds\":{},\"skipped_steps\":{},\"data_wait_share\":{},\"memory_bytes\":{}}}\n",
+      progress.step, progress.epoch, json_number(progress.loss), json_number(progress.lr),
+      json_number(progress.grad_norm), json_number(progress.images_per_second),
+      json_number(progress.elapsed_seconds), progress.skipped_steps, json_number(progress.data_wait_share, 4),
+      progress.memory_bytes);
+}
+
+std::string json_line(const ValidationResult& validation) {
+  std::vector<std::string> bins;
+  for (const double loss : validation.bin_losses) bins.push_back(json_number(loss));
+  return fmt::format("{{\"step\":{},\"validation_loss\":{},\"validation_bin_losses\":[{}]}}\n",
+                     validation.step, json_number(validation.loss), fmt::join(bins, ","));
+}
+
+double real_of(const Json& json) {
+  return json.is_number() ? json.get<double>() : std::numeric_limits<double>::quiet_NaN();
+}
+double real_of(const Json& line, const char* key) { return line.contains(key) ? real_of(line[key]) : 0.0; }
+int64_t integer_of(const Json& line, const char* key) {
+  return line.contains(key) && line[key].is_number_integer() ? line[key].get<int64_t>() : 0;
+}
+
+}  // namespace
+
+MetricsLog::MetricsLog(const std::string& folder, int64_t resumed_step)
+    : csv_path_(join_path(folder, "metrics.csv")), json_path_(join_path(folder, "metrics.jsonl")) {
+  std::string kept;
+  if (resumed_step > 0 && file_exists(json_path_)) {
+    std::istringstream lines(read_text_file(json_path_, kMaxMetricsBytes));
+    for (std::string line; std::getline(lines, line) && !lines.eof();) keep(line, resumed_step, kept);
+  } else if (resumed_step > 0 && file_exists(csv_path_)) {
+    // Of a training that began before there was a metrics.jsonl.
+    for (const TrainingProgress& row : parse_csv(read_text_file(csv_path_, kMaxMetricsBytes))) {
+      if (row.step > resumed_step) continue;
+      rows_.push_back(row);
+      kept += json_line(row);
+    }
+  }
+  std::string csv(kMetricsHeader);
+  for (const TrainingProgress& row : rows_) csv += csv_row(row);
+  write_file_atomically(csv_path_, csv);
+  write_file_atomically(json_path_, kept);
+}
+
+void MetricsLog::keep(const std::string& line, int64_t resumed_step, std::string& kept) {
+  Json json;
+  try {
+    json = parse_json(line, json_path_);
+  } catch (const FileError&) {
+    return;  // a crash cut it short, or left zeros
+  }
+  if (!json.is_object() || !json.contains("step") || integer_of(json, "step") > resumed_step) return;
+  if (json.contains("validation_loss")) {
+    ValidationResult validation;
+    validation.step = integer_of(json, "step");
+    validation.loss = real_of(json, "validation_loss");
+    if (json.contains("validation_bin_losses"))
+      for (const Json& loss : json["validation_bin_losses"]) validation.bin_losses.push_back(real_of(loss));
+    validations_.push_back(std::move(validation));
+  } else {
+    TrainingProgress row;
+    row.step = integer_of(json, "step");
+    row.epoch = integer_of(json, "epoch");
+    row.loss = real_of(json, "loss");
+    row.lr = real_of(json, "lr");
+    row.grad_norm = real_of(json, "grad_norm");
+    row.images_per_second = real_of(json, "images_per_second");
+    row.elapsed_seconds = real_of(json, "elapsed_seconds");
+    row.skipped_steps = integer_of(json, "skipped_steps");
+    row.data_wait_share = real_of(json, "data_wait_share");
+    row.memory_bytes = integer_of(json, "memory_bytes");
+    rows_.push_back(row);
+  }
+  kept += line + "\n";
+}
+
+void MetricsLog::append(const TrainingProgress& progress) {
+  append_to_file(csv_path_, csv_row(progress));
+  append_to_file(json_path_, json_line(progress));
+  rows_.push_back(progress);
+}
+
+void MetricsLog::append_validation(const ValidationResult& validation) {
+  append_to_file(json_path_, json_line(validation));
+  validations_.push_back(validation);
+}
+
+std::vector<double> MetricsLog::steps() const {
+  std::vector<double> values;
+  for (const TrainingProgress& row : rows_) values.push_back(static_cast<double>(row.step));
+  return values;
+}
+
+std::vector<double> MetricsLog::losses() const {
+  std::vector<double> values;
+  for (const TrainingProgress& row : rows_) values.push_back(row.loss);
+  return values;
+}
+
+void MetricsLog::save_loss_chart(const std::string& path) const {
+  if (rows_.size() < 2) return;
+  ChartSeries loss;
+  loss.name = "loss";
+  loss.x = steps();
+  loss.y = losses();
+  ChartOptions options;
+  options.title = "Training loss";
+  options.x_label = "step";
+  options.y_label = "loss";
+  options.log_y = std::all_of(loss.y.begin(), loss.y.end(), [](double value) { return value > 0; });
+  save_line_chart(path, {loss}, options);
+}
+
+}  // namespace diffusers

@@ -1,0 +1,150 @@
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include <diffusers/training/progress.h>
+
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "core/require.h"
+
+namespace diffusers {
+namespace {
+
+constexpr double kRedrawSeconds = 0.1;
+constexpr std::size_t kShortestBar = 8;
+constexpr std::size_t kLongestBar = 40;
+
+double steady_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+std::size_t terminal_columns() {
+  struct winsize size {};
+  return ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+/// From what matters most to what matters least.
+std::vector<std::string> figures(const TrainingProgress& progress) {
+  std::vector<std::string> parts{fmt::format("loss {:.4f}", progress.loss),
+                                 fmt::format("lr {:.2e}", progress.lr),
+                                 fmt::format("{:.1f} images/s", progress.images_per_second),
+                                 "ETA " + format_duration(progress.eta_seconds)};
+  if (progress.skipped_steps > 0) parts.push_back(fmt::format("{} steps skipped", progress.skipped_steps));
+  parts.push_back(fmt::format("data {:.0f}%", 100 * progress.data_wait_share));
+  if (progress.memory_bytes > 0) parts.push_back(format_memory(progress.memory_bytes));
+  return parts;
+}
+
+}  // namespace
+
+std::string format_duration(double seconds) {
+  if (!std::isfinite(seconds) || seconds < 0) return "?";
+  const auto whole = static_cast<int64_t>(std::lround(std::min(seconds, 1e12)));
+  if (whole < 3600) return fmt::format("{}:{:02}", whole / 60, whole % 60);
+  return fmt::format("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60);
+}
+
+std::string format_memory(int64_t bytes) {
+  const double mebibytes = static_cast<double>(bytes) / (1 << 20);
+  if (mebibytes < 1023.5) return fmt::format("{:.0f} MiB", mebibytes);
+  return fmt::format("{:.1f} GiB", mebibytes / 1024);
+}
+
+int64_t peak_memory_bytes() {
+  // Not from getrusage(), whose figure a process inherits from the one that started it.
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (!line.starts_with("VmHWM:")) continue;
+    int64_t kibibytes = 0;
+    const std::size_t digits = line.find_first_of("0123456789");
+    if (digits == std::string::npos) break;
+    std::from_chars(line.data() + digits, line.data() + line.size(), kibibytes);
+    return kibibytes * 1024;
+  }
+  struct rusage usage {};
+  return ::getrusage(RUSAGE_SELF, &usage) == 0 ? int64_t{usage.ru_maxrss} * 1024 : 0;
+}
+
+std::string progress_line(const TrainingProgress& progress) {
+  return fmt::format("step {}/{}, epoch {}: {}", progress.step, progress.total_steps, progress.epoch,
+                     fmt::join(figures(progress), ", "));
+}
+
+std::string progress_bar(const TrainingProgress& latest, int64_t step, int64_t total_steps,
+                         std::size_t columns) {
+  const double share = std::clamp(
+      static_cast<double>(step) / static_cast<double>(std::max<int64_t>(1, total_steps)), 0.0, 1.0);
+  const std::string head = fmt::format("{:3.0f}% ", 100 * share);
+  std::string tail = fmt::format(" {}/{}", step, total_steps);
+  if (latest.step > 0) {
+    const char* separator = " | ";
+    for (const std::string& part : figures(latest)) {
+      if (head.size() + kShortestBar + 2 + tail.size() + 3 + part.size() > columns) break;
+      tail += separator + part;
+      separator = ", ";
+    }
+  }
+  const std::size_t text = head.size() + tail.size() + 2;
+  const std::size_t width =
+      columns > text ? std::clamp(columns - text, kShortestBar, kLongestBar) : kShortestBar;
+  const auto filled = static_cast<std::size_t>(share * static_cast<double>(width));
+  std::string line = head + "[" + std::string(filled, '#') + std::string(width - filled, '.') + "]" + tail;
+  if (line.size() > columns) line.resize(columns);
+  return line;
+}
+
+ProgressDisplay::ProgressDisplay(bool enabled, int64_t total_steps)
+    : enabled_(enabled),
+      is_terminal_(::isatty(STDOUT_FILENO) == 1),
+      total_steps_(std::max<int64_t>(1, total_steps)) {}
+
+ProgressDisplay::~ProgressDisplay() { end_bar(); }
+
+void ProgressDisplay::end_bar() {
+  if (!bar_is_drawn_) return;
+  std::fputs("\n", stdout);
+  std::fflush(stdout);
+  bar_is_drawn_ = false;
+}
+
+void ProgressDisplay::draw_bar(int64_t step) {
+  // The last column stays free: some terminals begin a line once it is written.
+  const std::string line = progress_bar(latest_, step, total_steps_, terminal_columns() - 1);
+  std::fputs(("\r" + line + "\x1b[K").c_str(), stdout);
+  std::fflush(stdout);
+  bar_is_drawn_ = true;
+  last_drawn_ = steady_seconds();
+}
+
+void ProgressDisplay::step_done(int64_t step) {
+  if (enabled_ && is_terminal_ && (step >= total_steps_ || steady_seconds() - last_drawn_ > kRedrawSeconds))
+    draw_bar(step);
+}
+
+void ProgressDisplay::show(const TrainingProgress& progress) {
+  latest_ = progress;
+  if (!enabled_) return;
+  if (is_terminal_) {
+    draw_bar(progress.step);
+  } else {
+    message(progress_line(progress));
+  }
+}
+
+void ProgressDisplay::message(const std::string& text) {
+  if (!enabled_) return;
+  if (bar_is_drawn_) std::fputs("\r\x1b[K", stdout);
+  bar_is_drawn_ = false;
+  std::fputs((text + "\n").c_str(), stdout);
+  std::fflush(stdout);
+}
+
+}  // namespace diffusers

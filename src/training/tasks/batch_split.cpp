@@ -1,0 +1,118 @@
+#include <algorithm>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include <diffusers/training/batch_split.h>
+
+#include <ATen/ATen.h>
+#include <ATen/ThreadLocalState.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include "core/parallel.h"
+#include "core/require.h"
+#include "models/layers/autocast_scope.h"
+
+namespace diffusers {
+namespace {
+
+/// The graphs of the parts, from the forward to the backward.
+struct Parts : torch::CustomClassHolder {
+  TrainableModel* model = nullptr;
+  std::vector<Tensor> samples, timesteps, class_labels;  // of each part
+  std::vector<Tensor> outputs;                           // each with its own graph
+  AutocastState autocast;
+};
+
+void compute_part(Parts& parts, std::size_t i) {
+  const at::AutoGradMode with_grad(true);
+  const AutocastScope autocast(parts.autocast);
+  Conditioning conditioning;
+  if (!parts.class_labels.empty()) conditioning.class_labels = parts.class_labels[i];
+  parts.outputs[i] = parts.model->predict(parts.samples[i], parts.timesteps[i], conditioning);
+}
+
+template <class F>
+void for_each_part(std::size_t count, F f) {
+  // LibTorch's threads do not take over the state of the thread that starts them: what is observed here is
+  // observed there as well.
+  const at::ThreadLocalState caller;
+  // Inside, LibTorch's own operations stay on the thread that they are called from.
+  parallel_for(0, static_cast<int64_t>(count), 1, [&](int64_t begin, int64_t end) {
+    const at::ThreadLocalStateGuard state(caller);
+    for (int64_t i = begin; i < end; ++i) f(static_cast<std::size_t>(i));
+  });
+}
+
+struct PartsFunction : torch::autograd::Function<PartsFunction> {
+  /// @param parameters what the graph must lead to; the parts' graphs find them by themselves
+  static Tensor forward(torch::autograd::AutogradContext* context, const c10::intrusive_ptr<Parts>& parts,
+                        at::TensorList parameters) {
+    context->saved_data["parts"] = c10::IValue::make_capsule(parts);
+    context->save_for_backward(parameters.vec());
+    for_each_part(parts->samples.size(), [&](std::size_t i) { compute_part(*parts, i); });
+    std::vector<Tensor> outputs;
+    for (const Tensor& output : parts->outputs) outputs.push_back(output.detach());
+    return at::cat(outputs);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& grad_outputs) {
+    require<Error>(!at::GradMode::is_enabled(),
+                   "a gradient of a gradient was asked for, which cpu_data_parallel cannot give");
+    const auto capsule = context->saved_data["parts"].toCapsule();
+    auto& parts = static_cast<Parts&>(*capsule);
+    const auto parameters = context->get_saved_variables();
+
+    std::vector<Tensor> grads;
+    int64_t first = 0;
+    for (const Tensor& output : parts.outputs) {
+      grads.push_back(grad_outputs[0].narrow(0, first, output.size(0)));
+      first += output.size(0);
+    }
+    std::vector<torch::autograd::variable_list> found(parts.outputs.size());
+    for_each_part(found.size(), [&](std::size_t i) {
+      found[i] = torch::autograd::grad({parts.outputs[i]}, parameters, {grads[i]}, /*retain_graph=*/false,
+                                       /*create_graph=*/false, /*allow_unused=*/true);
+      parts.outputs[i].reset();
+    });
+
+    // One place for each argument of forward: the parts themselves have no gradient.
+    torch::autograd::variable_list sums(parameters.size() + 1);
+    for (std::size_t p = 0; p < parameters.size(); ++p) {
+      for (const auto& part : found) {
+        if (!part[p].defined()) continue;
+        sums[p + 1] = sums[p + 1].defined() ? sums[p + 1] + part[p] : part[p];
+      }
+    }
+    return sums;
+  }
+};
+
+}  // namespace
+
+Tensor predict_in_parts(TrainableModel& model, const Tensor& sample, const Tensor& timesteps,
+                        const Conditioning& conditioning, int64_t parts) {
+  require<ConfigError>(parts > 0, "cpu_data_parallel is {}, expected a positive number", parts);
+  const int64_t batch_size = sample.defined() && sample.dim() > 0 ? sample.size(0) : 0;
+  std::vector<Tensor> parameters;
+  if (at::GradMode::is_enabled() && parts > 1 && batch_size > 1 && !sample.requires_grad())
+    for (const Tensor& parameter : model.module().parameters())
+      if (parameter.requires_grad()) parameters.push_back(parameter);
+  if (parameters.empty()) return model.predict(sample, timesteps, conditioning);
+  require<TensorError>(sample.is_cpu(), "cpu_data_parallel is {}, but the sample is {}", parts,
+                       describe(sample));
+
+  auto state = c10::make_intrusive<Parts>();
+  state->model = &model;
+  const int64_t size = (batch_size + parts - 1) / parts;
+  state->samples = sample.split(size);
+  state->timesteps = timesteps.split(size);
+  if (conditioning.class_labels.defined()) state->class_labels = conditioning.class_labels.split(size);
+  state->outputs.resize(state->samples.size());
+  state->autocast = AutocastState::current(at::kCPU);
+  return PartsFunction::apply(state, at::TensorList(parameters));
+}
+
+}  // namespace diffusers

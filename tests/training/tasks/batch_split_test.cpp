@@ -1,0 +1,139 @@
+#include <cstdint>
+#include <vector>
+
+#include <diffusers/models/unet_2d.h>
+#include <diffusers/schedulers/ddpm_scheduler.h>
+#include <diffusers/training/batch_split.h>
+#include <diffusers/training/trainer.h>
+
+#include <ATen/autocast_mode.h>
+#include <gtest/gtest.h>
+#include <torch/utils.h>
+
+#include "support/golden.h"
+#include "training/tiny_model.h"
+
+namespace diffusers {
+namespace {
+
+UNet2DModel small_unet(double dropout = 0.0) {
+  torch::manual_seed(3);
+  return UNet2DModel({.sample_size = 8,
+                      .in_channels = 1,
+                      .out_channels = 1,
+                      .down_block_types = {"DownBlock2D", "AttnDownBlock2D"},
+                      .up_block_types = {"AttnUpBlock2D", "UpBlock2D"},
+                      .block_out_channels = {8, 16},
+                      .layers_per_block = 1,
+                      .dropout = dropout,
+                      .norm_num_groups = 4,
+                      .num_class_embeds = 10});
+}
+
+struct Result {
+  Tensor prediction;
+  std::vector<Tensor> gradients;
+};
+
+Result run(int64_t parts, int64_t batch_size, at::ScalarType dtype = at::kDouble, bool autocast = false) {
+  UNet2DModel unet = small_unet();
+  unet->to(dtype);
+  const auto model = make_trainable(unet);
+  const Tensor sample = test::TinyImages(batch_size, false, 8).images().to(dtype);
+  const Tensor timesteps = at::arange(batch_size) * 100;
+  const Conditioning conditioning{.class_labels = at::arange(batch_size).remainder(10)};
+  Result result;
+  at::autocast::set_autocast_enabled(at::kCPU, autocast);
+  result.prediction = predict_in_parts(*model, sample, timesteps, conditioning, parts);
+  at::autocast::set_autocast_enabled(at::kCPU, false);
+  (result.prediction.to(at::kDouble) * sample.sin()).sum().backward();
+  for (const Tensor& parameter : unet->parameters()) result.gradients.push_back(parameter.grad());
+  return result;
+}
+
+// In float64, where another order of summation shows up far below any mistake.
+TEST(PredictInParts, GivesThePredictionAndTheGradientsOfTheWholeBatch) {
+  const Result whole = run(1, 7);
+  for (const int64_t parts : {2, 3, 7, 20}) {
+    const Result cut = run(parts, 7);
+    test::expect_close(cut.prediction, whole.prediction, 1e-12, 1e-12);
+    ASSERT_EQ(cut.gradients.size(), whole.gradients.size());
+    for (std::size_t i = 0; i < cut.gradients.size(); ++i)
+      test::expect_close(cut.gradients[i], whole.gradients[i], 1e-10, 1e-10);
+  }
+}
+
+TEST(PredictInParts, RepeatsBitForBit) {
+  const Result first = run(3, 8, at::kFloat);
+  for (int repetition = 0; repetition < 5; ++repetition) {
+    const Result again = run(3, 8, at::kFloat);
+    test::expect_equal(again.prediction, first.prediction);
+    for (std::size_t i = 0; i < first.gradients.size(); ++i)
+      test::expect_equal(again.gradients[i], first.gradients[i]);
+  }
+}
+
+TEST(PredictInParts, KeepsAutocast) {
+  const Result whole = run(1, 4, at::kFloat, /*autocast=*/true);
+  const Result cut = run(2, 4, at::kFloat, /*autocast=*/true);
+  EXPECT_EQ(cut.prediction.scalar_type(), at::kBFloat16);
+  EXPECT_EQ(cut.prediction.scalar_type(), whole.prediction.scalar_type());
+}
+
+TEST(PredictInParts, AModelsErrorReachesTheCaller) {
+  UNet2DModel unet = small_unet();
+  const auto model = make_trainable(unet);
+  EXPECT_THROW(predict_in_parts(*model, at::zeros({4, 2, 8, 8}), at::zeros({4}, at::kLong),
+                                {.class_labels = at::zeros({4}, at::kLong)}, 2),
+               TensorError);
+  EXPECT_THROW(predict_in_parts(*model, at::zeros({4, 1, 8, 8}), at::zeros({4}, at::kLong), {}, 0),
+               ConfigError);
+}
+
+TrainingConfig parallel_config(const std::string& folder, int64_t parts) {
+  return {.output_dir = folder,
+          .seed = 1,
+          .train_batch_size = 5,
+          .num_epochs = 2,
+          .lr_scheduler = "constant",
+          .checkpointing_steps = 0,
+          .progress_bar = false,
+          .cpu_data_parallel = parts};
+}
+
+TEST(PredictInParts, TheTrainerTrainsTheSameModel) {
+  const auto train = [](int64_t parts) {
+    const test::TemporaryFolder folder;
+    UNet2DModel unet = small_unet();
+    Trainer(unet, DDPMScheduler(), parallel_config(folder.path(), parts))
+        .train(test::TinyImages(12, true, 8));
+    std::vector<Tensor> weights;
+    for (const Tensor& parameter : unet->parameters()) weights.push_back(parameter.detach().clone());
+    return weights;
+  };
+  const std::vector<Tensor> whole = train(1);
+  const std::vector<Tensor> cut = train(2);
+  // Adam divides gradients by their size, so a rounding of a gradient near zero moves a weight by up to a
+  // step.
+  for (std::size_t i = 0; i < whole.size(); ++i) test::expect_close(cut[i], whole[i], 1e-3, 1e-4);
+  const std::vector<Tensor> again = train(2);
+  for (std::size_t i = 0; i < cut.size(); ++i) test::expect_equal(again[i], cut[i]);
+}
+
+TEST(PredictInParts, DropoutIsRefused) {
+  const test::TemporaryFolder folder;
+  const auto expect_refusal = [&](auto model) {
+    try {
+      Trainer trainer(model, DDPMScheduler(), parallel_config(folder.path(), 2));
+      FAIL() << "no error";
+    } catch (const ConfigError& error) {
+      EXPECT_NE(std::string(error.what()).find("cpu_data_parallel is 2"), std::string::npos) << error.what();
+      EXPECT_NE(std::string(error.what()).find("dropout 0.25"), std::string::npos) << error.what();
+    }
+  };
+  expect_refusal(small_unet(0.25));
+  expect_refusal(test::TinyNet(0.25));
+}
+
+}  // namespace
+}  // namespace diffusers
