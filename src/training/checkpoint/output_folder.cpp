@@ -14,6 +14,7 @@
 
 #include "core/json.h"
 #include "core/require.h"
+#include "io/folders.h"
 #include "io/posix_file.h"
 #include "io/system_calls.h"
 #include "training/checkpoint/checkpoint.h"

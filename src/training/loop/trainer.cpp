@@ -16,6 +16,7 @@
 #include <c10/util/Exception.h>
 
 #include "core/require.h"
+#include "io/staged_folder.h"
 #include "training/checkpoint/output_folder.h"
 #include "training/loop/autocast.h"
 #include "training/loop/deterministic_scope.h"
@@ -150,7 +151,7 @@ TrainingRun::TrainingRun(Trainer& trainer, const Dataset& dataset, const Dataset
 
 TrainingResult TrainingRun::run() {
   create_folders(config_.output_dir);
-  lock_.emplace(config_.output_dir);
+  lock_.emplace(config_.output_dir, "output_dir", "training");
   remove_unfinished_folders(config_.output_dir);
   remove_temporary_files(config_.output_dir);
   if (!resume()) start_fresh();

@@ -6,9 +6,9 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "core/host_copy.h"
 #include "core/json.h"
 #include "io/save_model_files.h"
-#include "training/checkpoint/checkpoint_writer.h"
 
 namespace diffusers::training_detail {
 namespace {

@@ -13,6 +13,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include "io/manifest.h"
 #include "quick_training.h"
 #include "resumable_training.h"
 #include "support/killed_process.h"

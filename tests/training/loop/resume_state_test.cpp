@@ -13,10 +13,10 @@
 #include <gtest/gtest.h>
 
 #include "core/json.h"
+#include "io/sha256.h"
 #include "quick_training.h"
 #include "resumable_training.h"
 #include "support/killed_process.h"
-#include "training/sha256.h"
 
 namespace diffusers {
 namespace {
