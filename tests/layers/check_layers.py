@@ -35,6 +35,7 @@ INNER_RANK = {
 ROOT_OF = {"training": "", "models": "layers"}
 # Public headers without a source of the same name, and where they belong.
 HEADER_ONLY = {
+    "models/denoiser": "layers",
     "models/fwd": "layers",
     "training/loss_options": "objective",
     "training/step_rows": "tasks",
