@@ -61,7 +61,7 @@ void write_manifest(const std::string& folder) {
     const InputFile file(join_path(folder, path));
     files[path] = {{"size", file.size()}, {"sha256", sha256_of_file(file)}};
   }
-  write_file_atomically(join_path(folder, kManifestFile), dump_json({{"version", 1}, {"files", files}}));
+  write_file(dump_json({{"version", 1}, {"files", files}}), join_path(folder, kManifestFile));
 }
 
 void verify_manifest(const std::string& folder) {

@@ -29,7 +29,7 @@ using test::write_bytes;
 
 void publish_over(const std::string& path, const std::string& text) {
   StagedFolder folder(path);
-  write_file_atomically(join_path(folder.stage(), "file"), text);
+  write_file(text, join_path(folder.stage(), "file"));
   folder.publish();
 }
 

@@ -22,8 +22,7 @@ void write_checkpoint(const CheckpointContent& content) {
     for (const auto& [name, write] : content.models) write(join_path(folder.stage(), name));
     for (const auto& [name, tensors] : content.tensors)
       save_safetensors(tensors, join_path(folder.stage(), name));
-    for (const auto& [name, text] : content.texts)
-      write_file_atomically(join_path(folder.stage(), name), text);
+    for (const auto& [name, text] : content.texts) write_file(text, join_path(folder.stage(), name));
     folder.publish_with_manifest();
     if (content.total_limit) keep_newest_checkpoints(content.output_dir, *content.total_limit, content.step);
   } catch (...) {

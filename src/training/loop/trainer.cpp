@@ -215,7 +215,7 @@ void TrainingRun::start_fresh() {
   manual_seed(seed_);
   generator_ = make_device_generator(device_, seed_);
   open_loader();
-  write_file_atomically(join_path(config_.output_dir, "training_config.json"), config_.to_json());
+  write_file(config_.to_json(), join_path(config_.output_dir, "training_config.json"));
 }
 
 void TrainingRun::open_loader() {

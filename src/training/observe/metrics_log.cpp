@@ -104,7 +104,7 @@ int64_t integer_of(const Json& line, const char* key) {
 
 }  // namespace
 
-MetricsLog::MetricsLog(const std::string& folder, int64_t resumed_step)
+MetricsLog::MetricsLog(const std::filesystem::path& folder, int64_t resumed_step)
     : csv_path_(join_path(folder, "metrics.csv")), json_path_(join_path(folder, "metrics.jsonl")) {
   std::string kept;
   if (resumed_step > 0 && file_exists(json_path_)) {
@@ -120,8 +120,8 @@ MetricsLog::MetricsLog(const std::string& folder, int64_t resumed_step)
   }
   std::string csv(kMetricsHeader);
   for (const TrainingProgress& row : rows_) csv += csv_row(row);
-  write_file_atomically(csv_path_, csv);
-  write_file_atomically(json_path_, kept);
+  write_file(csv, csv_path_);
+  write_file(kept, json_path_);
 }
 
 void MetricsLog::keep(const std::string& line, int64_t resumed_step, std::string& kept) {
@@ -179,7 +179,7 @@ std::vector<double> MetricsLog::losses() const {
   return values;
 }
 
-void MetricsLog::save_loss_chart(const std::string& path) const {
+void MetricsLog::save_loss_chart(const std::filesystem::path& path) const {
   if (rows_.size() < 2) return;
   ChartSeries loss;
   loss.name = "loss";
@@ -190,7 +190,7 @@ void MetricsLog::save_loss_chart(const std::string& path) const {
   options.x_label = "step";
   options.y_label = "loss";
   options.log_y = std::all_of(loss.y.begin(), loss.y.end(), [](double value) { return value > 0; });
-  save_line_chart(path, {loss}, options);
+  save_line_chart({loss}, path, options);
 }
 
 }  // namespace diffusers

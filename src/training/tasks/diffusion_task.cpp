@@ -36,7 +36,7 @@ void save_noise_schedule_picture(const Tensor& signal, const Tensor& noise, cons
   options.title = "Noise schedule";
   options.x_label = "timestep";
   options.y_label = "share in the noisy sample";
-  save_line_chart(path, {series("signal", signal), series("noise", noise)}, options);
+  save_line_chart({series("signal", signal), series("noise", noise)}, path, options);
 }
 
 }  // namespace
@@ -251,7 +251,7 @@ void DiffusionTask::save_extras(const std::string& output_dir) const {
       {"scheduler", {"diffusers", scheduler_->class_name()}},
       {models_[0].name, {"diffusers", config.value("_class_name", "UNet2DModel")}},
   };
-  write_file_atomically(join_path(output_dir, "model_index.json"), dump_json(index));
+  write_file(dump_json(index), join_path(output_dir, "model_index.json"));
 }
 
 }  // namespace diffusers
