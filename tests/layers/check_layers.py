@@ -40,11 +40,10 @@ HEADER_ONLY = {
     "training/loss_options": "objective",
     "training/step_rows": "tasks",
     "training/task": "tasks",
+    "training/trainable_denoiser": "tasks",
 }
 # (file, include): includes against the order inside of a folder, with the reason.
 INNER_EXCEPTIONS = {
-    ("include/diffusers/training/learned_log_variance.h", "diffusers/training/trainable_model.h"):
-        "a learned log variance is a TrainableModel until persistence and prediction are apart",
 }
 LIGHT_FOLDERS = {"core", "io", "schedulers", "data", "pipelines"}
 # What a light header may take of LibTorch.

@@ -7,8 +7,8 @@
 
 #include "io/manifest.h"
 #include "io/staged_folder.h"
-#include "quick_training.h"
-#include "resumable_training.h"
+#include "training/quick_training.h"
+#include "training/resumable_training.h"
 
 namespace diffusers {
 namespace {

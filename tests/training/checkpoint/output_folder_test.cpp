@@ -14,10 +14,10 @@
 #include <gtest/gtest.h>
 
 #include "io/manifest.h"
-#include "quick_training.h"
-#include "resumable_training.h"
 #include "support/killed_process.h"
 #include "training/checkpoint/checkpoint.h"
+#include "training/quick_training.h"
+#include "training/resumable_training.h"
 
 namespace diffusers {
 namespace {

@@ -14,9 +14,9 @@
 
 #include "core/json.h"
 #include "io/sha256.h"
-#include "quick_training.h"
-#include "resumable_training.h"
 #include "support/killed_process.h"
+#include "training/quick_training.h"
+#include "training/resumable_training.h"
 
 namespace diffusers {
 namespace {
