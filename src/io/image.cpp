@@ -106,10 +106,11 @@ std::string encode_png(const at::Tensor& image) {
   return encode_png(raw, describe(image));
 }
 
-void save_image(const at::Tensor& image, const std::string& path) {
-  require<FileError>(path.ends_with(".png"),
-                     "{}: images are written as PNG, expected a name that ends with .png", escaped(path));
-  write_file_atomically(path, encode_png(image));
+void save_image(const at::Tensor& image, const std::filesystem::path& path) {
+  require<FileError>(path.native().ends_with(".png"),
+                     "{}: images are written as PNG, expected a name that ends with .png",
+                     escaped(path.native()));
+  write_file(encode_png(image), path);
 }
 
 at::Tensor make_grid(const at::Tensor& images, const ImageGridOptions& options) {
@@ -137,15 +138,16 @@ at::Tensor make_grid(const at::Tensor& images, const ImageGridOptions& options) 
   return grid;
 }
 
-void save_image_grid(const at::Tensor& images, const std::string& path, const ImageGridOptions& options) {
+void save_image_grid(const at::Tensor& images, const std::filesystem::path& path,
+                     const ImageGridOptions& options) {
   save_image(make_grid(images, options), path);
 }
 
-at::Tensor load_image(const std::string& path, const LoadImageOptions& options) {
+at::Tensor load_image(const std::filesystem::path& path, const LoadImageOptions& options) {
   require<ConfigError>(options.channels == 0 || options.channels == 1 || options.channels == 3,
                        "channels is {}, expected 0 (as in the file), 1 or 3", options.channels);
-  RawImage decoded = decode_image(read_text_file(path, kMaxImageFile), path);
-  if (!decoded.warning.empty()) warn_of_image(path, decoded.warning);
+  RawImage decoded = decode_image(read_text_file(path, kMaxImageFile), path.native());
+  if (!decoded.warning.empty()) warn_of_image(path.native(), decoded.warning);
   const RawImage image = to_channels(std::move(decoded), options.channels);
   at::Tensor tensor = at::empty({image.height, image.width, image.channels}, at::kByte);
   std::memcpy(tensor.data_ptr(), image.pixels.data(), image.pixels.size());
