@@ -9,14 +9,24 @@
 
 namespace diffusers {
 
-/// The arguments of Python's `RePaintScheduler`.
+/// The arguments of Python's `RePaintScheduler` (schedulers/scheduling_repaint.py), in its order and with its
+/// defaults. Fields of a closed set take an enumerator or Python's string.
 struct RePaintSchedulerConfig {
+  /// Number of training timesteps T, 1 to 10^7.
   int64_t num_train_timesteps = 1000;
+  /// beta of the first training timestep, 0 to 1.
   double beta_start = 0.0001;
+  /// beta of the last training timestep, 0 to 1.
   double beta_end = 0.02;
-  BetaSchedule beta_schedule = BetaSchedule::kLinear;
+  /// Course of the betas: "linear", "scaled_linear" (linear in sqrt(beta)), "squaredcos_cap_v2" (cosine),
+  /// "sigmoid" or "laplace".
+  EnumChoice<BetaSchedule> beta_schedule = BetaSchedule::kLinear;
+  /// Share of DDPM's noise in a step: 0 is DDIM, 1 is DDPM.
   double eta = 0.0;
+  /// Betas in place of a schedule, at least T numbers from 0 to 1. Empty: beta_start, beta_end and
+  /// beta_schedule give them.
   std::vector<double> trained_betas = {};
+  /// Clips the predicted x_0 to [-1, 1].
   bool clip_sample = true;
 };
 
@@ -25,18 +35,20 @@ struct RePaintSchedulerConfig {
 /// harmonize both.
 class RePaintScheduler : public ConfiguredScheduler<RePaintScheduler, RePaintSchedulerConfig> {
  public:
+  /// Python's class name.
   static constexpr std::string_view kClassName = "RePaintScheduler";
 
+  /// @param config the fields of Python's constructor
   /// @throws ConfigError naming the field that cannot work
   explicit RePaintScheduler(RePaintSchedulerConfig config = {});
 
-  static constexpr std::string_view kPredictionTypeName = "epsilon";
-
-  Tensor betas() const override { return schedule_.betas(); }
-  Tensor alphas_cumprod() const override { return schedule_.alphas_cumprod(); }
+  PredictionType prediction_type() const override { return PredictionType::kEpsilon; }
+  ForwardProcessType forward_process() const override { return ForwardProcessType::kInpainting; }
+  const NoiseSchedule* noise_schedule() const override { return &schedule_; }
   Tensor final_alpha_cumprod() const override;
   Timesteps timesteps() const override { return timesteps_.tensor(); }
 
+  using Scheduler::set_timesteps;
   /// With jumps of 10 timesteps, 10 times each.
   void set_timesteps(std::optional<int64_t> num_inference_steps,
                      const SetTimestepsOptions& options = {}) override;
@@ -62,5 +74,7 @@ class RePaintScheduler : public ConfiguredScheduler<RePaintScheduler, RePaintSch
   TimestepSchedule timesteps_;
   int64_t num_inference_steps_ = 0;
 };
+
+extern template class ConfiguredScheduler<RePaintScheduler, RePaintSchedulerConfig>;
 
 }  // namespace diffusers

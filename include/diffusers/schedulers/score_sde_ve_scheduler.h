@@ -9,13 +9,21 @@
 
 namespace diffusers {
 
-/// The arguments of Python's `ScoreSdeVeScheduler`.
+/// The arguments of Python's `ScoreSdeVeScheduler` (schedulers/scheduling_sde_ve.py), in its order and with
+/// its defaults. Fields of a closed set take an enumerator or Python's string.
 struct ScoreSdeVeSchedulerConfig {
+  /// Number of noise levels, 1 or more.
   int64_t num_train_timesteps = 2000;
+  /// Signal-to-noise ratio of a corrector step; larger values make larger steps (Song et al. 2021, algorithm
+  /// 4).
   double snr = 0.15;
+  /// Smallest noise level, above 0. Use that of the training data.
   double sigma_min = 0.01;
+  /// Largest noise level.
   double sigma_max = 1348.0;
+  /// Time of the last step; times run from 1 down to it.
   double sampling_eps = 1e-5;
+  /// Corrector steps after each predictor step. The program runs them.
   int64_t correct_steps = 1;
 };
 
@@ -24,12 +32,15 @@ struct ScoreSdeVeSchedulerConfig {
 /// (`step_pred`) and Langevin corrector steps (`step_correct`); Python's class has no plain `step` either.
 class ScoreSdeVeScheduler : public ConfiguredScheduler<ScoreSdeVeScheduler, ScoreSdeVeSchedulerConfig> {
  public:
+  /// Python's class name.
   static constexpr std::string_view kClassName = "ScoreSdeVeScheduler";
 
+  /// @param config the fields of Python's constructor
   /// @throws ConfigError naming the field that cannot work
   explicit ScoreSdeVeScheduler(ScoreSdeVeSchedulerConfig config = {});
 
-  static constexpr std::string_view kPredictionTypeName = "score";
+  PredictionType prediction_type() const override;
+  ForwardProcessType forward_process() const override { return ForwardProcessType::kVarianceExploding; }
 
   /// What step_pred and step_correct return.
   struct Output {
@@ -45,6 +56,7 @@ class ScoreSdeVeScheduler : public ConfiguredScheduler<ScoreSdeVeScheduler, Scor
   /// x_0 + sigma eps at positions on `discrete_sigmas()`
   Tensor add_noise(const Tensor& original_samples, const Tensor& noise,
                    const Tensor& timesteps) const override;
+  using Scheduler::set_timesteps;
   /// n times from 1 down to sampling_eps.
   void set_timesteps(std::optional<int64_t> num_inference_steps,
                      const SetTimestepsOptions& options = {}) override;
@@ -70,5 +82,7 @@ class ScoreSdeVeScheduler : public ConfiguredScheduler<ScoreSdeVeScheduler, Scor
   Tensor sigmas_;
   DeviceTable discrete_sigmas_;
 };
+
+extern template class ConfiguredScheduler<ScoreSdeVeScheduler, ScoreSdeVeSchedulerConfig>;
 
 }  // namespace diffusers

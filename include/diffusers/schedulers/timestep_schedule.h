@@ -44,6 +44,11 @@ class TimestepSchedule {
   int64_t index_of_training_step(const Tensor& timestep, std::string_view where) const;
   /// Position of the first element of that value, -1 if there is none.
   int64_t find(double value) const;
+  /// The timestep that follows another; -1 after the last.
+  /// @param timestep a training timestep
+  /// @param where what asks, for the message
+  /// @throws TensorError if the timestep is none of `tensor()`
+  int64_t following(int64_t timestep, std::string_view where) const;
 
  private:
   Timesteps tensor_;
