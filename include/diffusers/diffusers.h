@@ -36,13 +36,16 @@
 #include <diffusers/models/gradient_checkpointing.h>
 #include <diffusers/models/layers.h>
 #include <diffusers/models/model.h>
+#include <diffusers/models/register_model.h>
 #include <diffusers/models/resnet.h>
 #include <diffusers/models/spatial_norm.h>
+#include <diffusers/models/state_dict.h>
 #include <diffusers/models/t2i_adapter.h>
 #include <diffusers/models/transformer_2d.h>
 #include <diffusers/models/unet_2d.h>
 #include <diffusers/models/unet_2d_blocks.h>
 #include <diffusers/models/unet_2d_condition.h>
+#include <diffusers/models/unet_enums.h>
 #include <diffusers/models/vae.h>
 #include <diffusers/models/vae_blocks.h>
 #include <diffusers/models/vector_quantizer.h>

@@ -34,9 +34,14 @@ struct Conditioning {
   Tensor mid_block_additional_residual = {};                      ///< `[B, ...]`, of a ControlNet
   std::vector<Tensor> down_intrablock_additional_residuals = {};  ///< each `[B, ...]`, of a T2I-Adapter
 
-  /// Views of the rows `begin` to `end - 1` of every field that is given.
+  /// Takes rows of every field that is given.
+  /// @param begin first row
+  /// @param end one behind the last row
+  /// @return views of the rows
   Conditioning slice(int64_t begin, int64_t end) const;
-  /// Every field that is given, on another device. Copies do not block the host.
+  /// Moves every field that is given to a device. Copies do not block the host.
+  /// @param device the device
+  /// @return the moved fields; a field that is there already is shared
   Conditioning to(at::Device device) const;
 };
 
