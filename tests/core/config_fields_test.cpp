@@ -134,7 +134,8 @@ TEST(ConfigFields, ThatOnlyAProgramSetsCannotBeWritten) {
 
 TEST(ConfigOverrides, AreTheTextOfAnObject) {
   EXPECT_TRUE(ConfigOverrides().empty());
-  EXPECT_TRUE(ConfigOverrides({}).empty());
+  const ConfigOverrides none = {};
+  EXPECT_TRUE(none.empty());
   const ConfigOverrides overrides{{"spacing", "trailing"},
                                   {"count", 3},
                                   {"rate", 0.1},

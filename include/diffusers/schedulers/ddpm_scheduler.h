@@ -84,7 +84,7 @@ class DDPMScheduler : public ConfiguredScheduler<DDPMScheduler, DDPMSchedulerCon
   /// variance)
   /// @param timestep one of `timesteps()`
   /// @param sample x_t `[B, C, ...]`
-  /// @param options generator or variance_noise
+  /// @param options generator
   /// @return prev_sample and pred_original_sample
   /// @throws TensorError on a wrong shape or an unknown timestep; ConfigError where the config makes x_0
   /// undefined
