@@ -35,8 +35,8 @@
 #include <diffusers/schedulers/unclip_scheduler.h>
 #include <diffusers/schedulers/unipc_multistep_scheduler.h>
 
-#include "core/json.h"
 #include "core/require.h"
+#include "schedulers/scheduler_config.h"
 
 namespace diffusers {
 namespace {

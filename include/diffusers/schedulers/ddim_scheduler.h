@@ -85,8 +85,7 @@ class DDIMScheduler : public ConfiguredScheduler<DDIMScheduler, DDIMSchedulerCon
   /// x_{t - T / n} from x_t. Options: eta, use_clipped_model_output, generator or variance_noise.
   /// @return prev_sample and pred_original_sample
   /// @throws Error before `set_timesteps`; TensorError on a wrong shape or timestep; ConfigError where the
-  /// config makes
-  ///         x_0 or epsilon undefined, as an epsilon model does at zero terminal SNR without clipping
+  /// config makes x_0 or epsilon undefined, as an epsilon model does at zero terminal SNR without clipping
   SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                        const StepOptions& options = {}) override;
 

@@ -83,6 +83,8 @@ class DDPMScheduler : public ConfiguredScheduler<DDPMScheduler, DDPMSchedulerCon
   /// @param model_output what `prediction_type` says, shape of the sample (twice the channels for a learned
   /// variance)
   /// @param timestep one of `timesteps()`
+  /// @param sample x_t `[B, C, ...]`
+  /// @param options generator
   /// @return prev_sample and pred_original_sample
   /// @throws TensorError on a wrong shape or an unknown timestep; ConfigError where the config makes x_0
   /// undefined

@@ -56,6 +56,12 @@ class EDMEulerScheduler : public SigmaScheduler<EDMEulerScheduler, EDMEulerSched
   SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                        const StepOptions& options = {}) override;
   /// The step with an x_0 that the caller has: the model's, guided or clipped.
+  /// @param model_output prediction of the model, shape of the sample
+  /// @param timestep one of `timesteps()`
+  /// @param sample x_t
+  /// @param pred_original_sample x_0, shape of the sample
+  /// @param options churn, s_noise, generator
+  /// @throws TensorError on a shape mismatch or an unknown timestep
   SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                        const Tensor& pred_original_sample, const StepOptions& options = {});
 

@@ -74,6 +74,8 @@ class EulerDiscreteScheduler : public SigmaScheduler<EulerDiscreteScheduler, Eul
   Tensor add_noise(const Tensor& original_samples, const Tensor& noise,
                    const Tensor& timesteps) const override;
   /// v = sqrt(abar) eps - sqrt(1 - abar) x_0
+  /// @param sample x_0 `[B, ...]`, floating
+  /// @param noise eps, shape, dtype and device of x_0
   /// @param timesteps `[B]`. Integral: training timesteps. Floating, as Python requires: each one of
   /// `timesteps()`; as in Python, abar is that of its position in the run, not of the timestep.
   Tensor get_velocity(const Tensor& sample, const Tensor& noise, const Tensor& timesteps) const override;

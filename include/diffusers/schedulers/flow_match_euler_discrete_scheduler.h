@@ -60,7 +60,10 @@ class FlowMatchEulerDiscreteScheduler
   ForwardProcessType forward_process() const override { return ForwardProcessType::kFlowMatching; }
   bool has_scale_noise() const override { return true; }
 
+  /// Shift of the next `set_timesteps`.
   double shift() const { return shift_; }
+  /// Sets the shift of the next `set_timesteps`. The config keeps its own.
+  /// @param shift above 0
   void set_shift(double shift) { shift_ = shift; }
 
   /// sigma eps + (1 - sigma) x_0, one timestep for each sample
@@ -75,7 +78,12 @@ class FlowMatchEulerDiscreteScheduler
   SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                        const StepOptions& options = {}) override;
   /// The step with a timestep of its own for each token of a sample `[B, N, C]`.
+  /// @param model_output prediction of the model, `[B, N, C]`
+  /// @param timestep one of `timesteps()`
+  /// @param sample x_t `[B, N, C]`
   /// @param per_token_timesteps `[B, N]`
+  /// @param options generator
+  /// @throws TensorError on a shape mismatch or an unknown timestep
   SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                        const Tensor& per_token_timesteps, const StepOptions& options = {});
 

@@ -52,20 +52,35 @@ class RePaintScheduler : public ConfiguredScheduler<RePaintScheduler, RePaintSch
   /// With jumps of 10 timesteps, 10 times each.
   void set_timesteps(std::optional<int64_t> num_inference_steps,
                      const SetTimestepsOptions& options = {}) override;
-  /// @param jump_length how far a jump goes back
-  /// @param jump_n_sample how often each stretch is denoised
+  /// Chooses the timesteps with the jumps of the paper (Lugmayr et al. 2022, section 4.2).
+  /// @param num_inference_steps steps without jumps, 1 to T
+  /// @param jump_length timesteps that a jump goes back
+  /// @param jump_n_sample times that each stretch is denoised
+  /// @param device device of `timesteps()`
+  /// @throws ConfigError on a number out of range
   void set_timesteps(int64_t num_inference_steps, int64_t jump_length, int64_t jump_n_sample,
                      at::Device device = at::kCPU);
 
-  /// Throws: the step needs the image and the mask.
   using Scheduler::step;
+  /// Throws Error: the step needs the image and the mask.
   SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                        const StepOptions& options = {}) override;
-  /// @param original_image the known image
+  /// Denoises the unknown part of the sample and noises the known part of the image.
+  /// @param model_output epsilon, shape of the sample
+  /// @param timestep one of `timesteps()`
+  /// @param sample x_t
+  /// @param original_image the known image, shape of the sample
   /// @param mask 1 where the image is known, broadcasts to the sample
+  /// @param options generator
+  /// @return prev_sample and pred_original_sample
+  /// @throws Error before `set_timesteps`; TensorError on a mismatch
   SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                        const Tensor& original_image, const Tensor& mask, const StepOptions& options = {});
   /// x_{t + T / n} from x_t: the forward process, one training timestep after the other.
+  /// @param sample x_t
+  /// @param timestep one of `timesteps()`
+  /// @param generator generator of the noise; none: the default generator of the device
+  /// @throws Error before `set_timesteps`; TensorError on a mismatch
   Tensor undo_step(const Tensor& sample, const Tensor& timestep,
                    const std::optional<Generator>& generator = std::nullopt) const;
 

@@ -47,11 +47,26 @@ class UnCLIPScheduler : public ConfiguredScheduler<UnCLIPScheduler, UnCLIPSchedu
   void set_timesteps(std::optional<int64_t> num_inference_steps,
                      const SetTimestepsOptions& options = {}) override;
 
-  /// The step to t - 1.
   using Scheduler::step;
+  /// The step to t - 1.
+  /// @param model_output what `prediction_type` says, shape of the sample (twice the channels for a learned
+  /// variance)
+  /// @param timestep one of `timesteps()`
+  /// @param sample x_t
+  /// @param options generator
+  /// @return prev_sample and pred_original_sample
+  /// @throws TensorError on a mismatch
   SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                        const StepOptions& options = {}) override;
   /// The step to an earlier timestep, such as the next one of `timesteps()`.
+  /// @param model_output what `prediction_type` says, shape of the sample (twice the channels for a learned
+  /// variance)
+  /// @param timestep one of `timesteps()`
+  /// @param sample x_t
+  /// @param prev_timestep the timestep that is stepped to, below `timestep`
+  /// @param options generator
+  /// @return prev_sample and pred_original_sample
+  /// @throws TensorError on a mismatch, or if the timesteps do not descend
   SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                        int64_t prev_timestep, const StepOptions& options = {});
 

@@ -21,19 +21,16 @@ std::string_view refusal_of(ForwardProcessType process) {
       return {};
     case ForwardProcessType::kInversion:
       return "it turns images into noise, and its model sees the noise level before the one of its timestep; "
-             "train "
-             "with DDIMScheduler, which takes the same config";
+             "train with DDIMScheduler, which takes the same config";
     case ForwardProcessType::kInpainting:
       return "it inpaints with a trained model and has no add_noise; train with DDPMScheduler, which takes "
-             "the same "
-             "config";
+             "the same config";
     case ForwardProcessType::kUnscheduled:
       return "it has no noise schedule over training timesteps and no add_noise; train with DDPMScheduler or "
              "FlowMatchEulerDiscreteScheduler";
     case ForwardProcessType::kPreconditioned:
       return "its model is preconditioned, with noise levels drawn from a log-normal; train with EDMTask, "
-             "whose "
-             "models it samples";
+             "whose models it samples";
     case ForwardProcessType::kConsistency:
       return "it samples consistency models, which have another objective";
     case ForwardProcessType::kVarianceExploding:
