@@ -24,7 +24,7 @@ struct Conditioning {
   Tensor class_labels = {};
   Tensor encoder_hidden_states = {};   ///< `[B, L, D]`, such as the text encoder's last hidden state
   Tensor encoder_attention_mask = {};  ///< `[B, L]`, 1 (or true) for the tokens that take part
-  AddedCondKwargs added_cond_kwargs = {};
+  AddedCondKwargs added_cond_kwargs = {};  ///< embeddings besides the text, for the models that take them
   Tensor timestep_cond = {};   ///< `[B, time_cond_proj_dim]`, such as the embedded guidance scale of an LCM
   Tensor attention_mask = {};  ///< `[B, L]`, see UNet2DConditionModel::forward
   /// `[B, C', H, W]`, concatenated after the channels of the sample: mask and masked image latents of an
