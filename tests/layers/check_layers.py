@@ -62,7 +62,7 @@ OPENED_BY_PATH = {
     "src/io/save_model_files.cpp": "the config of the save that is replaced",
     "src/io/image.cpp": "a picture that the caller names",
     "src/data/idx.cpp": "a data file that the caller names",
-    "src/schedulers/registry.cpp": "a config file that the caller names",
+    "src/schedulers/scheduler_config.cpp": "a config file that the caller names",
     "src/training/checkpoint/output_folder.cpp": "the config, the metrics and the marker of earlier trainings in the output folder",
     "src/training/loop/training_resume.cpp": "files whose places and bytes the manifest has confirmed",
     "src/training/observe/metrics_log.cpp": "the log of the training itself",

@@ -5,6 +5,7 @@
 #include <span>
 #include <string>
 
+#include <diffusers/core/enum_choice.h>
 #include <diffusers/core/enum_names.h>
 #include <diffusers/data/dataset.h>
 
@@ -14,12 +15,13 @@ enum class Split { kTrain, kTest };
 
 template <>
 struct EnumNames<Split> {
+  static constexpr std::string_view kKey = "split";
   static constexpr std::array<std::pair<Split, std::string_view>, 2> kTable{
       {{Split::kTrain, "train"}, {Split::kTest, "test"}}};
 };
 
 struct MnistDatasetOptions {
-  Split split = Split::kTrain;
+  EnumChoice<Split> split = Split::kTrain;
   int64_t resolution = 0;          ///< 0 keeps the files' own (28)
   bool pad_to_resolution = false;  ///< reach a larger resolution by a black border instead of resizing
   bool random_flip = false;  ///< mirror every other image, drawn from the augmentation seed and the index

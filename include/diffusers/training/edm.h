@@ -28,7 +28,7 @@ struct EDMConfig {
   double sigma_min = 0.002;  ///< these two: of the scheduler that is saved for sampling
   double sigma_max = 80.0;
   /// `fourier` learns how large the loss of a noise level is, and divides by it (EDM2, arXiv 2312.02696).
-  LogVarianceType log_variance = LogVarianceType::kNone;
+  EnumChoice<LogVarianceType> log_variance = LogVarianceType::kNone;
 };
 
 /// The denoiser D(x; sigma) = c_skip x + c_out F(c_in x; c_noise) around a model F (eq. 7), whose input and

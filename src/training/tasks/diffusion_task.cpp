@@ -5,6 +5,7 @@
 
 #include <diffusers/io/chart.h>
 #include <diffusers/io/files.h>
+#include <diffusers/schedulers/ddim_scheduler.h>
 #include <diffusers/training/batch_split.h>
 #include <diffusers/training/diffusion_task.h>
 
@@ -245,7 +246,8 @@ void DiffusionTask::save_extras(const std::filesystem::path& output_dir) const {
   if (config_text.empty()) return;  // a model that Python does not know
   const Json config = parse_json(config_text, "config_json() of the model");
   const Json index = {
-      {"_class_name", scheduler_->class_name() == "DDIMScheduler" ? "DDIMPipeline" : "DDPMPipeline"},
+      {"_class_name",
+       dynamic_cast<const DDIMScheduler*>(scheduler_.get()) != nullptr ? "DDIMPipeline" : "DDPMPipeline"},
       {"_diffusers_version", kDiffusersVersion},
       {"scheduler", {"diffusers", scheduler_->class_name()}},
       {trained_[0].name, {"diffusers", config.value("_class_name", "UNet2DModel")}},
