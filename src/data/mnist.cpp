@@ -72,13 +72,15 @@ MnistDataset::MnistDataset(const std::string& folder, const MnistDatasetOptions&
     const int64_t after = resolution - native - before;
     images = at::constant_pad_nd(images, {before, after, before, after}, 0);
   }
-  images_ = resize_to(images, resolution, resolution).contiguous();
+  images_ = resize_pixels(images, resolution, resolution).contiguous();
   labels_ = labels.to(at::kLong);
 }
 
 Batch MnistDataset::get_batch(std::span<const int64_t> indices, uint64_t augmentation_seed) const {
   const Tensor positions = checked_indices(indices, size());
-  Batch batch{to_signed_unit(images_.index_select(0, positions)), labels_.index_select(0, positions)};
+  Batch batch{.images = to_signed_unit(images_.index_select(0, positions)),
+              .class_labels = labels_.index_select(0, positions),
+              .indices = positions};
   if (!random_flip_) return batch;
   std::vector<int64_t> mirrored;
   for (std::size_t i = 0; i < indices.size(); ++i)

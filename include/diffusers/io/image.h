@@ -1,7 +1,13 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
+#include <string_view>
+#include <utility>
+
+#include <diffusers/core/enum_choice.h>
+#include <diffusers/core/one_or_many.h>
 
 #include <ATen/core/Tensor.h>
 
@@ -9,45 +15,84 @@ namespace diffusers {
 
 /// Writes a PNG file, completely or not at all.
 /// @param image `[C, H, W]` or `[1, C, H, W]` with C = 1 (gray), 3 (RGB) or 4 (RGBA), on any device; uint8,
-/// or floating in [0, 1],
-///        which is clamped and rounded as diffusers' `numpy_to_pil` rounds it; NaN is black
-/// @param path ends with ".png"
-/// @throws TensorError, FileError
+///         or floating in [0, 1]. Floating values are clamped and rounded as diffusers' `numpy_to_pil` rounds
+///         them; NaN is black.
+/// @param path name of the file, which ends with ".png"
+/// @throws TensorError if the image has another shape or dtype; FileError naming the path if it cannot be
+///         written
 void save_image(const at::Tensor& image, const std::string& path);
 
-/// The bytes of the file that `save_image` writes.
-/// @throws TensorError
+/// Returns the bytes of the file that `save_image` writes.
+/// @param image as for `save_image`
+/// @return a PNG file
+/// @throws TensorError if the image has another shape or dtype
 std::string encode_png(const at::Tensor& image);
 
+/// Options of `make_grid`.
 struct ImageGridOptions {
-  int64_t columns = 8;
-  int64_t padding = 2;     ///< pixels around and between the images
+  int64_t columns = 8;     ///< images in a row, 1 or more
+  int64_t padding = 2;     ///< pixels around and between the images, 0 to 65536
   double pad_value = 0.0;  ///< gray value of the padding, in [0, 1]
 };
 
-/// One picture of a batch, row by row, as torchvision's `make_grid` lays it out. Fewer images than columns
+/// Makes one picture of a batch, row by row, as torchvision's `make_grid` does. Fewer images than columns
 /// make fewer columns.
-/// @param images `[B, C, H, W]` or `[C, H, W]`, uint8 or floating in [0, 1]
+/// @param images `[B, C, H, W]` or `[C, H, W]` with C = 1, 3 or 4, uint8 or floating in [0, 1]
+/// @param options see ImageGridOptions
 /// @return `[C, rows * (H + padding) + padding, columns * (W + padding) + padding]` of the dtype and device
-/// of `images`
+///         of `images`
+/// @throws TensorError if the images have another shape or dtype; ConfigError for an option out of range
 at::Tensor make_grid(const at::Tensor& images, const ImageGridOptions& options = {});
 
-/// `save_image(make_grid(images, options), path)`
+/// Writes a batch as one PNG file: `save_image(make_grid(images, options), path)`.
+/// @param images as for `make_grid`
+/// @param path name of the file, which ends with ".png"
+/// @param options see ImageGridOptions
+/// @throws TensorError, ConfigError and FileError as `make_grid` and `save_image`
 void save_image_grid(const at::Tensor& images, const std::string& path, const ImageGridOptions& options = {});
 
+/// The values of the pixels that `load_image` returns.
+enum class PixelRange {
+  kByte,   ///< "uint8": 0 to 255, as in the file
+  kUnit,   ///< "unit": float32 in [0, 1], as pipelines take pictures
+  kSigned  ///< "signed": float32 in [-1, 1], as models take pictures
+};
+
+/// The strings that stand for the enumerators of PixelRange.
+template <>
+struct EnumNames<PixelRange> {
+  static constexpr std::string_view kKey = "range";
+  static constexpr std::array<std::pair<PixelRange, std::string_view>, 3> kTable{
+      {{PixelRange::kByte, "uint8"}, {PixelRange::kUnit, "unit"}, {PixelRange::kSigned, "signed"}}};
+};
+
+/// Options of `load_image`.
 struct LoadImageOptions {
-  /// 0 keeps what the file has (gray 1, colour 3); 1 or 3 converts, with Pillow's weights for gray.
+  /// Size of the result: one number for a square, or {height, width}, each 1 to 16384. The picture is
+  /// stretched to it, by bilinear interpolation with antialiasing as in torchvision's `Resize((height,
+  /// width))`. Empty keeps the size of the file.
+  OneOrMany<int64_t> size = {};
+  /// Values of the pixels. The default is uint8.
+  EnumChoice<PixelRange> range = PixelRange::kByte;
+  /// Number of channels. 0 keeps that of the file (gray 1, color 3); 1 or 3 converts, with Pillow's weights
+  /// for gray.
   int64_t channels = 0;
   /// Turns the picture as its EXIF tag says. Pillow does not, unless `ImageOps.exif_transpose` is called.
   bool exif_transpose = false;
 };
 
-/// Reads a PNG or JPEG file, told apart by their first bytes. The values are those of Pillow's `Image.open`
-/// and `convert`, but for 16-bit gray, where Pillow clips at 255: here, as in colour, the high byte counts.
+/// Reads a PNG or JPEG file. The first bytes tell the format. The pixels are those of Pillow's `Image.open`
+/// and `convert`, except for 16-bit gray: Pillow clips it at 255, here the high byte counts, as in color.
 /// Transparency is dropped.
-/// @return uint8 `[C, H, W]`
+/// @code
+/// Tensor x = load_image("cat.png", {.size = 512, .range = "signed"}).unsqueeze(0);   // [1, 3, 512, 512] in
+/// [-1, 1]
+/// @endcode
+/// @param path the file
+/// @param options see LoadImageOptions
+/// @return `[C, H, W]`, uint8 or float32, contiguous, on the CPU
 /// @throws FileError naming the file if it is no complete PNG or JPEG image or has more than 178,956,970
-/// pixels
+///         pixels; ConfigError for an option out of range
 at::Tensor load_image(const std::string& path, const LoadImageOptions& options = {});
 
 }  // namespace diffusers
