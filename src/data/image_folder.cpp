@@ -120,14 +120,15 @@ const std::string& chosen_caption(const std::vector<std::string>& captions, int6
 
 }  // namespace
 
-ImageFolder::ImageFolder(const std::string& path, const ImageFolderOptions& options) : options_(options) {
+ImageFolder::ImageFolder(const std::filesystem::path& path, const ImageFolderOptions& options)
+    : options_(options) {
   require<ConfigError>(options.resolution >= 1 && options.resolution <= 16384,
                        "resolution is {}, expected 1 to 16384", options.resolution);
   require<ConfigError>(options.channels == 1 || options.channels == 3, "channels is {}, expected 1 or 3",
                        options.channels);
   require<ConfigError>(options.max_samples >= 0, "max_samples is {}, expected 0 (all) or more",
                        options.max_samples);
-  samples_ = std::make_shared<const ImageSamples>(find_image_samples(path, options));
+  samples_ = std::make_shared<const ImageSamples>(find_image_samples(path.string(), options));
 }
 
 int64_t ImageFolder::size() const { return samples_->size(); }

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <string>
+#include <filesystem>
 
 #include <ATen/core/Tensor.h>
 
@@ -12,6 +12,6 @@ namespace diffusers {
 ///         images of MNIST are uint8 `[N, 28, 28]`.
 /// @throws FileError naming the file and the numbers, for a wrong magic number, a torn file, bytes behind the
 ///         data, or sizes that the file cannot hold
-at::Tensor read_idx(const std::string& path);
+at::Tensor read_idx(const std::filesystem::path& path);
 
 }  // namespace diffusers

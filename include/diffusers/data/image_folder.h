@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <span>
 #include <string>
@@ -62,7 +63,7 @@ class ImageFolder : public Dataset {
   /// @throws ConfigError for an option out of range, or for a column without metadata; FileError if the
   ///         folder is missing, has no images, has images both directly and in sub-folders without metadata,
   ///         or has metadata that cannot be used. The message names file, line and column.
-  explicit ImageFolder(const std::string& path, const ImageFolderOptions& options = {});
+  explicit ImageFolder(const std::filesystem::path& path, const ImageFolderOptions& options = {});
 
   int64_t size() const override;
   /// Returns the number of class names, or the largest numeric label plus 1; 0 without labels.

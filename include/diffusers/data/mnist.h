@@ -2,8 +2,8 @@
 
 #include <array>
 #include <cstdint>
+#include <filesystem>
 #include <span>
-#include <string>
 #include <string_view>
 #include <utility>
 
@@ -48,7 +48,7 @@ class MnistDataset : public Dataset {
   ///         `t10k-labels-idx1-ubyte`, each with or without `.gz`. Only the two files of the split are read.
   /// @param options see MnistDatasetOptions
   /// @throws FileError naming the file that is missing or wrong; ConfigError for an option out of range
-  explicit MnistDataset(const std::string& folder, const MnistDatasetOptions& options = {});
+  explicit MnistDataset(const std::filesystem::path& folder, const MnistDatasetOptions& options = {});
 
   int64_t size() const override { return images_.size(0); }
   /// Reads samples, in the order of `indices`.

@@ -15,40 +15,30 @@ namespace diffusers {
 
 /// Writes a PNG file, completely or not at all.
 /// @param image `[C, H, W]` or `[1, C, H, W]` with C = 1 (gray), 3 (RGB) or 4 (RGBA), on any device; uint8,
-///         or floating in [0, 1]. Floating values are clamped and rounded as diffusers' `numpy_to_pil` rounds
-///         them; NaN is black.
-/// @param path name of the file, which ends with ".png"
-/// @throws TensorError if the image has another shape or dtype; FileError naming the path if it cannot be
-///         written
+/// or floating in [0, 1],
+///        which is clamped and rounded as diffusers' `numpy_to_pil` rounds it; NaN is black
+/// @param path ends with ".png"
+/// @throws TensorError, FileError
 void save_image(const at::Tensor& image, const std::string& path);
 
-/// Returns the bytes of the file that `save_image` writes.
-/// @param image as for `save_image`
-/// @return a PNG file
-/// @throws TensorError if the image has another shape or dtype
+/// The bytes of the file that `save_image` writes.
+/// @throws TensorError
 std::string encode_png(const at::Tensor& image);
 
-/// Options of `make_grid`.
 struct ImageGridOptions {
-  int64_t columns = 8;     ///< images in a row, 1 or more
-  int64_t padding = 2;     ///< pixels around and between the images, 0 to 65536
+  int64_t columns = 8;
+  int64_t padding = 2;     ///< pixels around and between the images
   double pad_value = 0.0;  ///< gray value of the padding, in [0, 1]
 };
 
-/// Makes one picture of a batch, row by row, as torchvision's `make_grid` does. Fewer images than columns
+/// One picture of a batch, row by row, as torchvision's `make_grid` lays it out. Fewer images than columns
 /// make fewer columns.
-/// @param images `[B, C, H, W]` or `[C, H, W]` with C = 1, 3 or 4, uint8 or floating in [0, 1]
-/// @param options see ImageGridOptions
+/// @param images `[B, C, H, W]` or `[C, H, W]`, uint8 or floating in [0, 1]
 /// @return `[C, rows * (H + padding) + padding, columns * (W + padding) + padding]` of the dtype and device
-///         of `images`
-/// @throws TensorError if the images have another shape or dtype; ConfigError for an option out of range
+/// of `images`
 at::Tensor make_grid(const at::Tensor& images, const ImageGridOptions& options = {});
 
-/// Writes a batch as one PNG file: `save_image(make_grid(images, options), path)`.
-/// @param images as for `make_grid`
-/// @param path name of the file, which ends with ".png"
-/// @param options see ImageGridOptions
-/// @throws TensorError, ConfigError and FileError as `make_grid` and `save_image`
+/// `save_image(make_grid(images, options), path)`
 void save_image_grid(const at::Tensor& images, const std::string& path, const ImageGridOptions& options = {});
 
 /// The values of the pixels that `load_image` returns.
