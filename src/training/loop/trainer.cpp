@@ -137,7 +137,7 @@ TrainingRun::TrainingRun(Trainer& trainer, const Dataset& dataset, const Dataset
                        device_.str());
   task_.check_dataset(dataset);
   if (validation_ != nullptr) task_.check_dataset(*validation_);
-  const int64_t batches = (dataset_size_ + config_.train_batch_size - 1) / config_.train_batch_size;
+  const int64_t batches = DataLoader(dataset_, {.batch_size = config_.train_batch_size}).size();
   steps_per_epoch_ =
       (batches + config_.gradient_accumulation_steps - 1) / config_.gradient_accumulation_steps;
   total_steps_ = config_.max_train_steps.value_or(config_.num_epochs * steps_per_epoch_);
@@ -232,6 +232,7 @@ void TrainingRun::start_fresh() {
 
 void TrainingRun::open_loader() {
   loader_.emplace(dataset_, DataLoaderOptions{.batch_size = config_.train_batch_size,
+                                              .shuffle = true,
                                               .seed = seed_,
                                               .num_workers = config_.dataloader_num_workers,
                                               .pin_memory = device_.is_cuda()});
@@ -268,7 +269,7 @@ TrainingRun::Group TrainingRun::next_group() {
     require_floating_images(batch->images);
     task_.check_batch(*batch);
     check_values(*batch);
-    group.samples += batch->images.size(0);
+    group.samples += batch->size();
     group.batches.push_back(std::move(*batch));
     epoch_ = loader_->epoch();
   }
@@ -287,11 +288,7 @@ void TrainingRun::check_values(const Batch& batch) {
 
 Batch TrainingRun::to_device(const Batch& batch) const {
   require_floating_images(batch.images);
-  Batch moved = batch;
-  moved.images = batch.images.to(device_, dtype_, /*non_blocking=*/true);
-  if (batch.class_labels.defined())
-    moved.class_labels = batch.class_labels.to(device_, /*non_blocking=*/true);
-  return moved;
+  return batch.to(device_, dtype_);
 }
 
 /// Moves the modules that are not trained to the trained ones.
@@ -331,7 +328,7 @@ TrainingRun::Backward TrainingRun::backward(const Group& group, std::size_t upda
   Backward result{at::zeros({}, options), {}};
   for (const Batch& host_batch : group.batches) {
     const Batch batch = to_device(host_batch);
-    const int64_t batch_size = batch.images.size(0);
+    const int64_t batch_size = batch.size();
     StepLoss step_loss = [&] {
       const Autocast autocast(device_.type(), config_.mixed_precision);
       return task_.loss(batch, update);
