@@ -46,23 +46,15 @@ std::vector<Tensor> requiring_gradient(const std::vector<Tensor>& parameters) {
   return trainable;
 }
 
-EMAModelConfig ema_config(const TrainingConfig& config) {
-  return {.decay = config.ema_max_decay,
-          .min_decay = config.ema_min_decay,
-          .update_after_step = config.ema_update_after_step,
-          .use_ema_warmup = true,
-          .inv_gamma = config.ema_inv_gamma,
-          .power = config.ema_power};
-}
-
 }  // namespace
 
-AveragedWeights::AveragedWeights(const std::vector<Tensor>& parameters, const EMAModel* ema) {
+AveragedWeights::AveragedWeights(const std::vector<Tensor>& parameters, const TrainingAverage* ema) {
   if (ema == nullptr) return;
   parameters_ = parameters;
+  const std::vector<Tensor> averages = ema->tensors();
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     weights_.push_back(parameters_[i].detach());
-    parameters_[i].set_data(ema->shadow_params()[i]);
+    parameters_[i].set_data(averages[i]);
   }
 }
 
@@ -77,6 +69,10 @@ Trainer::Trainer(std::shared_ptr<Task> task, TrainingConfig config)
   task_->configure(config_);
   check_trained_parameters(*task_, config_);
 }
+
+const EMAModel* Trainer::ema() const { return ema_ ? ema_->ema_model() : nullptr; }
+
+const LitEma* Trainer::lit_ema() const { return ema_ ? ema_->lit_ema() : nullptr; }
 
 TrainingResult Trainer::train_and_validate(const Dataset& dataset, const Dataset* validation) {
   stop_requested_ = false;
@@ -127,7 +123,8 @@ TrainingRun::TrainingRun(Trainer& trainer, const Dataset& dataset, const Dataset
   if (config_.mixed_precision == MixedPrecision::kFp16) scaler_.emplace(device_);
   trainer_.optimizer_ =
       std::make_shared<Optimizer>(parameter_groups(task_, config_), optimizer_config(config_));
-  trainer_.ema_ = config_.use_ema ? std::make_shared<EMAModel>(parameters_, ema_config(config_)) : nullptr;
+  trainer_.ema_ =
+      config_.use_ema ? std::make_shared<TrainingAverage>(named_parameters(task_), config_) : nullptr;
 
   if (!config_.post_hoc_ema_sigma_rels.empty())
     for (const TrainedModel& trained : task_.models()) {
@@ -328,7 +325,7 @@ void TrainingRun::update_weights(const Tensor& loss) {
   step_optimizer(is_skipped);
   trainer_.optimizer_->zero_grad();
   if (scaler_) scaler_->update(is_skipped.view({1}));
-  if (trainer_.ema_) trainer_.ema_->step(parameters_);
+  if (trainer_.ema_) trainer_.ema_->step();
   for (PowerAverage& average : power_averages_) average.ema.step(average.parameters);
 }
 
