@@ -41,7 +41,9 @@ TEST(TrainingAverage, IsThatOfAnEMAModelWithTheSameOptions) {
       by_hand.step(model->parameters());
       // Python: (1 + n) / (10 + n) without warm-up.
       const auto n = static_cast<double>(step - 2);
-      if (n > 0 && !use_warmup) EXPECT_DOUBLE_EQ(trainer.ema()->cur_decay_value(), (1 + n) / (10 + n));
+      if (n > 0 && !use_warmup) {
+        EXPECT_DOUBLE_EQ(trainer.ema()->cur_decay_value(), (1 + n) / (10 + n));
+      }
     });
     trainer.train(TinyImages(40));
     ASSERT_NE(trainer.ema(), nullptr);
@@ -122,10 +124,9 @@ TEST(TrainingAverage, HoldsNoCopyOfFrozenParameters) {
     const std::vector<Tensor> start = copies(model->parameters());
     Trainer trainer(model, DDPMScheduler(), config);
     trainer.train(TinyImages(20));
-    if (trainer.ema() != nullptr)
-      for (std::size_t i = 0; i < start.size(); ++i)
-        EXPECT_EQ(trainer.ema()->shadow_params()[i].is_alias_of(model->parameters()[i]),
-                  model->named_parameters()[i].key().starts_with("conv_in."));
+    for (std::size_t i = 0; trainer.ema() != nullptr && i < start.size(); ++i)
+      EXPECT_EQ(trainer.ema()->shadow_params()[i].is_alias_of(model->parameters()[i]),
+                model->named_parameters()[i].key().starts_with("conv_in."));
     // The folder of the average is a complete model.
     const TensorMap saved =
         load_safetensors(folder / "checkpoint-5/unet_ema/diffusion_pytorch_model.safetensors");
