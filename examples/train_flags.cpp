@@ -77,10 +77,10 @@ Settings preset_settings(const std::string& preset, bool class_conditional) {
 }
 
 /// An option whose values are the Python strings of an enumeration.
+/// @param value an Enum, or an EnumChoice of it
 /// @param offered those that can be chosen; empty: all
-template <class Enum>
-void add_choice(CLI::App& app, const std::string& flag, EnumChoice<Enum>& value,
-                const std::vector<Enum>& offered = {}) {
+template <class Enum, class Value>
+void add_choice_of(CLI::App& app, const std::string& flag, Value& value, const std::vector<Enum>& offered) {
   std::vector<std::string> names;
   for (const auto& [entry, name] : EnumNames<Enum>::kTable)
     if (offered.empty() || std::find(offered.begin(), offered.end(), entry) != offered.end())
@@ -88,7 +88,17 @@ void add_choice(CLI::App& app, const std::string& flag, EnumChoice<Enum>& value,
   app.add_option_function<std::string>(
          flag, [&value, flag](const std::string& name) { value = enum_from_name<Enum>(name, flag); })
       ->check(CLI::IsMember(names))
-      ->default_str(std::string(enum_name(value)));
+      ->default_str(std::string(enum_name(static_cast<Enum>(value))));
+}
+
+template <class Enum>
+void add_choice(CLI::App& app, const std::string& flag, Enum& value, const std::vector<Enum>& offered = {}) {
+  add_choice_of<Enum>(app, flag, value, offered);
+}
+
+template <class Enum>
+void add_choice(CLI::App& app, const std::string& flag, EnumChoice<Enum>& value) {
+  add_choice_of<Enum>(app, flag, value, {});
 }
 
 void read_model(const std::string& path, Settings& settings) {
@@ -113,6 +123,19 @@ int64_t choose_resolution(const Settings& settings, int64_t flag) {
   return flag > 0 ? flag : of_model.front();
 }
 
+/// Takes back what the presets chose for other options than those that are given.
+void reset_unused_presets(const CLI::App& app, TrainingConfig& training) {
+  const TrainingConfig defaults;
+  const auto is_given = [&](const char* flag) { return app.count(flag) > 0; };
+  if (training.optimizer == OptimizerType::kSGD || training.optimizer == OptimizerType::kAdafactor) {
+    if (!is_given("--adam_beta1")) training.adam_beta1 = defaults.adam_beta1;
+    if (!is_given("--adam_beta2")) training.adam_beta2 = defaults.adam_beta2;
+  }
+  const bool has_warmup =
+      training.lr_scheduler != "constant" && training.lr_scheduler != "piecewise_constant";
+  if (!has_warmup && !is_given("--lr_warmup_steps")) training.lr_warmup_steps = 0;
+}
+
 /// Refuses flags that would have no effect, and numbers that would fail after the training only.
 void check_flags(const CLI::App& app, Settings& settings) {
   const auto is_given = [&](const char* flag) { return app.count(flag) > 0; };
@@ -128,7 +151,7 @@ void check_flags(const CLI::App& app, Settings& settings) {
     refuse(!settings.is_class_conditional() && is_given(flag),
            std::string(flag) + " needs --class_conditional");
   const int64_t ddpm_steps = settings.scheduler.num_train_timesteps;
-  if (!is_given("--timestep_bias_end"))
+  if (settings.training.timestep_bias_strategy == TimestepBias::kRange && !is_given("--timestep_bias_end"))
     settings.training.timestep_bias_end = std::min(settings.training.timestep_bias_end, ddpm_steps);
   if (!is_given("--ddpm_num_inference_steps"))
     settings.num_inference_steps = std::min(settings.num_inference_steps, ddpm_steps);
@@ -287,6 +310,7 @@ Settings parse_flags(int argc, char** argv) {
 
   settings.device = torch::Device(device);
   if (!settings.device.is_cpu() && app.count("--cpu_data_parallel") == 0) training.cpu_data_parallel = 1;
+  reset_unused_presets(app, training);
   check_flags(app, settings);
   if (!model_config.empty()) read_model(model_config, settings);
   // Said, so that the Trainer does not warn of labels that nobody takes.

@@ -74,7 +74,7 @@ TEST(ResumeRules, DecideWhichFieldMayChange) {
     older.erase(key);
     EXPECT_NO_THROW(require_same_options(older, ours, "")) << key;
   }
-  EXPECT_EQ(compared, 58);
+  EXPECT_EQ(compared, 68);
 }
 
 using Change = std::function<void(TrainingConfig&)>;
@@ -99,7 +99,13 @@ TEST(Resume, ComparesWhatTheTrainingDependsOn) {
       {[](auto& c) { c.learning_rate = 2e-2; }, "learning_rate is 0.02", "with 0.01"},
       {[](auto& c) { c.lr_scheduler = "linear"; }, "lr_scheduler is \"linear\"", "with \"cosine\""},
       {[](auto& c) { c.lr_warmup_steps = 1; }, "lr_warmup_steps is 1", "with 2"},
-      {[](auto& c) { c.lr_num_cycles = 2; }, "lr_num_cycles is 2", "with 1"},
+      {[](auto& c) {
+         c.lr_factors = {{"*.bias", 0.5}};
+       },
+       "lr_factors is [\"*.bias:0.5\"]", "with null"},
+      {[](auto& c) { c.adam_amsgrad = true; }, "adam_amsgrad is true", "with false"},
+      {[](auto& c) { c.use_ema_warmup = false; }, "use_ema_warmup is false", "with true"},
+      {[](auto& c) { c.ema_type = EMAType::kLitEma; }, "ema_type is \"lit_ema\"", "with \"ema_model\""},
       {[](auto& c) { c.mixed_precision = MixedPrecision::kBf16; }, "mixed_precision is \"bf16\"",
        "with \"no\""},
       {[](auto& c) { c.snr_gamma = 5.0; }, "snr_gamma is 5.0", "with null"},
@@ -136,12 +142,10 @@ TEST(Resume, GoesOnWithOtherOptionsThatDoNotMatter) {
       [](auto& c) { c.logging_steps = 1; },
       [](auto& c) { c.dataloader_num_workers = 2; },
       [](auto& c) { c.max_nonfinite_steps = 2; },
-      [](auto& c) { c.post_hoc_ema_steps = 2; },
       [](auto& c) { c.tensorboard = false; },
       [](auto& c) { c.logging_dir = "events"; },
       [](auto& c) { c.report = false; },
-      [](auto& c) { c.validation_samples = 3; },
-      [](auto& c) { c.validation_bins = 3; },
+      [](auto& c) { c.validation_steps = 2, c.validation_samples = 3, c.validation_bins = 3; },
       [](auto& c) { c.overwrite_output_dir = true; },
       [](auto& c) { c.handle_signals = true; },
       [](auto& c) { c.num_epochs = 7; },
