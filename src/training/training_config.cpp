@@ -54,16 +54,6 @@ void visit_fields(TrainingConfig& config, Visitor&& visit) {
   visit("loss_type", config.loss_type);
   visit("huber_schedule", config.huber_schedule);
   visit("huber_c", config.huber_c);
-  visit("class_conditional", config.class_conditional);
-  visit("class_dropout_prob", config.class_dropout_prob);
-  visit("weighting", config.weighting);
-  visit("p2_gamma", config.p2_gamma);
-  visit("p2_k", config.p2_k);
-  visit("sigma_data", config.sigma_data);
-  visit("l_simple_weight", config.l_simple_weight);
-  visit("original_elbo_weight", config.original_elbo_weight);
-  visit("vlb_weight", config.vlb_weight);
-  visit("timestep_sampling", config.timestep_sampling);
   visit("logit_mean", config.logit_mean);
   visit("logit_std", config.logit_std);
   visit("mode_scale", config.mode_scale);
@@ -72,11 +62,6 @@ void visit_fields(TrainingConfig& config, Visitor&& visit) {
   visit("timestep_bias_begin", config.timestep_bias_begin);
   visit("timestep_bias_end", config.timestep_bias_end);
   visit("timestep_bias_portion", config.timestep_bias_portion);
-  visit("continuous_timesteps", config.continuous_timesteps);
-  visit("pyramid_noise_iterations", config.pyramid_noise_iterations);
-  visit("pyramid_noise_discount", config.pyramid_noise_discount);
-  visit("learned_log_variance", config.learned_log_variance);
-  visit("logvar_init", config.logvar_init);
   visit("train_only", config.train_only);
   visit("freeze", config.freeze);
   visit("no_decay", config.no_decay);
@@ -156,13 +141,6 @@ void TrainingConfig::validate() const {
   require<ConfigError>(dataloader_num_workers >= 0 && dataloader_num_workers <= 1024,
                        "dataloader_num_workers is {}, expected 0 to 1024", dataloader_num_workers);
   at_least(cpu_data_parallel, 1, "cpu_data_parallel");
-  require<ConfigError>(class_dropout_prob >= 0 && class_dropout_prob < 1,
-                       "class_dropout_prob is {}, expected 0 to less than 1", class_dropout_prob);
-  at_least(pyramid_noise_iterations, 0, "pyramid_noise_iterations");
-  require<ConfigError>(pyramid_noise_discount >= 0 && pyramid_noise_discount <= 1,
-                       "pyramid_noise_discount is {}, expected 0 to 1", pyramid_noise_discount);
-  require<ConfigError>(std::isfinite(logvar_init), "logvar_init is {}, expected a finite number",
-                       logvar_init);
   at_least_zero(sgd_momentum, "sgd_momentum");
   for (std::size_t i = 0; i < post_hoc_ema_sigma_rels.size(); ++i) {
     sigma_rel_to_gamma(post_hoc_ema_sigma_rels[i]);  // checks the range

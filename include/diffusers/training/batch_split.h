@@ -3,22 +3,28 @@
 #include <cstdint>
 
 #include <diffusers/core/tensor.h>
-#include <diffusers/training/trainable_model.h>
+#include <diffusers/models/conditioning.h>
+#include <diffusers/training/saved_module.h>
 
 namespace diffusers {
 
-/// `model.predict` on the CPU with the batch cut into `parts`: one thread computes a part, forward and
-/// backward.
+/// Computes `model.denoise` on the CPU with the batch cut into `parts`. One thread computes a part, forward
+/// and backward.
 ///
-/// LibTorch threads each operation by itself, and layers that are small gain little from that; parts of a
-/// batch need to meet only once each way. The gradients of the parts are added in their order, so that a run
-/// repeats bit for bit with the same number of parts, whatever the number of threads.
+/// LibTorch divides each operation among its threads, which gains little for small layers. The parts of a
+/// batch meet only once in each direction. Their gradients are added in order, so a run repeats bit for bit
+/// with the same number of parts, whatever the number of threads.
 ///
-/// Without gradients of the parameters to compute, with one part, and where the sample wants a gradient too,
-/// this is `model.predict`.
-/// @param sample `[B, ...]`, timesteps `[B]`, conditioning `[B, ...]` where defined; B may be below `parts`
-/// @throws ConfigError unless parts is positive; TensorError for a sample that is not on the CPU
-Tensor predict_in_parts(TrainableModel& model, const Tensor& sample, const Tensor& timesteps,
+/// The batch is not cut if no parameter needs a gradient, if `parts` is 1, or if the sample or the
+/// conditioning needs a gradient.
+/// @param model its parameters receive the gradients
+/// @param sample `[B, ...]`; B may be below `parts`
+/// @param timesteps `[B]`
+/// @param conditioning fields of B rows
+/// @param parts number of parts, above 0
+/// @return the prediction for the whole batch
+/// @throws ConfigError unless `parts` is positive; TensorError for a sample that is not on the CPU
+Tensor predict_in_parts(const TrainableDenoiser& model, const Tensor& sample, const Tensor& timesteps,
                         const Conditioning& conditioning, int64_t parts);
 
 }  // namespace diffusers

@@ -62,7 +62,7 @@ Tensor LearnedLogVarianceImpl::forward(const Tensor& timesteps_or_c_noise) const
     require<TensorError>(at::isIntegralType(x.scalar_type(), /*includeBool=*/false),
                          "LearnedLogVariance: the timesteps are {}, expected integers for a table",
                          describe(x));
-    // Indices that count from the end would be taken without a word. A check on a CUDA tensor would stall it.
+    // LibTorch would read negative indices from the end. A check on a CUDA tensor would stall the device.
     require<TensorError>(
         !x.is_cpu() || x.numel() == 0 ||
             (x.min().item<int64_t>() >= 0 && x.max().item<int64_t>() < config().num_train_timesteps),
@@ -72,19 +72,6 @@ Tensor LearnedLogVarianceImpl::forward(const Tensor& timesteps_or_c_noise) const
   const Tensor angles = x.to(weight_.scalar_type()).unsqueeze(1) * freqs_ + phases_;
   // A product and a sum, as autocast would compute a matrix product in half precision.
   return (angles.cos() * std::numbers::sqrt2 * weight_).sum(1);
-}
-
-TrainableLogVariance::TrainableLogVariance(LearnedLogVariance log_variance)
-    : log_variance_(std::move(log_variance)) {
-  require<ConfigError>(!log_variance_.is_empty(), "TrainableLogVariance: there is no log variance");
-}
-
-Tensor TrainableLogVariance::predict(const Tensor&, const Tensor&, const Conditioning&) {
-  fail("a learned log variance predicts no sample; call forward(timesteps_or_c_noise)");
-}
-
-void TrainableLogVariance::enable_gradient_checkpointing() {
-  fail<ConfigError>("gradient_checkpointing: a learned log variance has nothing to recompute");
 }
 
 }  // namespace diffusers

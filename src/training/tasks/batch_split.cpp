@@ -12,6 +12,7 @@
 
 #include "core/parallel.h"
 #include "core/require.h"
+#include "models/conditioning_fields.h"
 #include "models/layers/autocast_scope.h"
 
 namespace diffusers {
@@ -19,24 +20,23 @@ namespace {
 
 /// The graphs of the parts, from the forward to the backward.
 struct Parts : torch::CustomClassHolder {
-  TrainableModel* model = nullptr;
-  std::vector<Tensor> samples, timesteps, class_labels;  // of each part
-  std::vector<Tensor> outputs;                           // each with its own graph
+  Denoiser denoise;
+  std::vector<Tensor> samples, timesteps;   // of each part
+  std::vector<Conditioning> conditionings;  // of each part
+  std::vector<Tensor> outputs;              // each with its own graph
   AutocastState autocast;
 };
 
 void compute_part(Parts& parts, std::size_t i) {
   const at::AutoGradMode with_grad(true);
   const AutocastScope autocast(parts.autocast);
-  Conditioning conditioning;
-  if (!parts.class_labels.empty()) conditioning.class_labels = parts.class_labels[i];
-  parts.outputs[i] = parts.model->predict(parts.samples[i], parts.timesteps[i], conditioning);
+  parts.outputs[i] = parts.denoise(parts.samples[i], parts.timesteps[i], parts.conditionings[i]);
 }
 
 template <class F>
 void for_each_part(std::size_t count, F f) {
-  // LibTorch's threads do not take over the state of the thread that starts them: what is observed here is
-  // observed there as well.
+  // LibTorch's threads do not inherit the state of the thread that starts them, such as observers of
+  // operations.
   const at::ThreadLocalState caller;
   // Inside, LibTorch's own operations stay on the thread that they are called from.
   parallel_for(0, static_cast<int64_t>(count), 1, [&](int64_t begin, int64_t end) {
@@ -45,8 +45,17 @@ void for_each_part(std::size_t count, F f) {
   });
 }
 
+/// True if a gradient must reach the inputs, as for a text encoder that is trained too.
+bool needs_gradient(const Tensor& sample, const Conditioning& conditioning) {
+  bool found = sample.requires_grad();
+  for_each_tensor(conditioning, [&](const char*, const Tensor& tensor) {
+    found = found || (tensor.defined() && tensor.requires_grad());
+  });
+  return found;
+}
+
 struct PartsFunction : torch::autograd::Function<PartsFunction> {
-  /// @param parameters what the graph must lead to; the parts' graphs find them by themselves
+  /// @param parameters the leaves of the graph; the graphs of the parts refer to them by themselves
   static Tensor forward(torch::autograd::AutogradContext* context, const c10::intrusive_ptr<Parts>& parts,
                         at::TensorList parameters) {
     context->saved_data["parts"] = c10::IValue::make_capsule(parts);
@@ -60,7 +69,7 @@ struct PartsFunction : torch::autograd::Function<PartsFunction> {
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  const torch::autograd::variable_list& grad_outputs) {
     require<Error>(!at::GradMode::is_enabled(),
-                   "a gradient of a gradient was asked for, which cpu_data_parallel cannot give");
+                   "cpu_data_parallel does not support a gradient of a gradient; set it to 1");
     const auto capsule = context->saved_data["parts"].toCapsule();
     auto& parts = static_cast<Parts&>(*capsule);
     const auto parameters = context->get_saved_variables();
@@ -78,7 +87,7 @@ struct PartsFunction : torch::autograd::Function<PartsFunction> {
       parts.outputs[i].reset();
     });
 
-    // One place for each argument of forward: the parts themselves have no gradient.
+    // One gradient for each argument of forward; the parts themselves have none.
     torch::autograd::variable_list sums(parameters.size() + 1);
     for (std::size_t p = 0; p < parameters.size(); ++p) {
       for (const auto& part : found) {
@@ -92,24 +101,25 @@ struct PartsFunction : torch::autograd::Function<PartsFunction> {
 
 }  // namespace
 
-Tensor predict_in_parts(TrainableModel& model, const Tensor& sample, const Tensor& timesteps,
+Tensor predict_in_parts(const TrainableDenoiser& model, const Tensor& sample, const Tensor& timesteps,
                         const Conditioning& conditioning, int64_t parts) {
   require<ConfigError>(parts > 0, "cpu_data_parallel is {}, expected a positive number", parts);
   const int64_t batch_size = sample.defined() && sample.dim() > 0 ? sample.size(0) : 0;
   std::vector<Tensor> parameters;
-  if (at::GradMode::is_enabled() && parts > 1 && batch_size > 1 && !sample.requires_grad())
-    for (const Tensor& parameter : model.module().parameters())
+  if (at::GradMode::is_enabled() && parts > 1 && batch_size > 1 && !needs_gradient(sample, conditioning))
+    for (const Tensor& parameter : model.saved->module().parameters())
       if (parameter.requires_grad()) parameters.push_back(parameter);
-  if (parameters.empty()) return model.predict(sample, timesteps, conditioning);
+  if (parameters.empty()) return model.denoise(sample, timesteps, conditioning);
   require<TensorError>(sample.is_cpu(), "cpu_data_parallel is {}, but the sample is {}", parts,
                        describe(sample));
 
   auto state = c10::make_intrusive<Parts>();
-  state->model = &model;
+  state->denoise = model.denoise;
   const int64_t size = (batch_size + parts - 1) / parts;
   state->samples = sample.split(size);
   state->timesteps = timesteps.split(size);
-  if (conditioning.class_labels.defined()) state->class_labels = conditioning.class_labels.split(size);
+  for (int64_t first = 0; first < batch_size; first += size)
+    state->conditionings.push_back(conditioning.slice(first, std::min(first + size, batch_size)));
   state->outputs.resize(state->samples.size());
   state->autocast = AutocastState::current(at::kCPU);
   return PartsFunction::apply(state, at::TensorList(parameters));
