@@ -4,7 +4,7 @@
 
 #include <diffusers/core/tensor.h>
 #include <diffusers/models/conditioning.h>
-#include <diffusers/training/saved_module.h>
+#include <diffusers/training/trainable_denoiser.h>
 
 namespace diffusers {
 

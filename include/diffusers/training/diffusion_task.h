@@ -2,7 +2,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,10 +11,10 @@
 #include <diffusers/training/diffusion_task_options.h>
 #include <diffusers/training/learned_log_variance.h>
 #include <diffusers/training/objective.h>
-#include <diffusers/training/pyramid_noise.h>
 #include <diffusers/training/step_rows.h>
 #include <diffusers/training/task.h>
 #include <diffusers/training/timestep_sampler.h>
+#include <diffusers/training/trainable_denoiser.h>
 
 namespace diffusers {
 
@@ -31,8 +30,7 @@ class ForwardProcess;
 ///
 /// To customise it, set `DiffusionTaskOptions::conditioning`, or override `encode`, `conditioning` or `draw`.
 /// @code
-/// DiffusionTask task(make_trainable(unet), DDPMScheduler(),
-///                    {.conditioning = [=](const Batch& batch) {
+/// DiffusionTask task(unet, DDPMScheduler(), {.conditioning = [=](const Batch& batch) {
 ///                      return Conditioning{.encoder_hidden_states = embeddings.index({batch.class_labels})};
 ///                    }});
 /// @endcode
@@ -118,7 +116,7 @@ class DiffusionTask : public Task {
   DiffusionTaskOptions options_;
   std::optional<DiffusionObjective> objective_;
   std::optional<TimestepSampler> sampler_;
-  std::optional<LearnedLogVariance> log_variance_;
+  LearnedLogVariance log_variance_{nullptr};  // empty: none
   std::shared_ptr<ClassLabels> labels_;
   std::optional<int64_t> resolution_;
   int64_t cpu_data_parallel_ = 1;

@@ -6,6 +6,7 @@
 #include <diffusers/io/files.h>
 #include <diffusers/training/batch_split.h>
 #include <diffusers/training/diffusion_task.h>
+#include <diffusers/training/pyramid_noise.h>
 
 #include <ATen/ATen.h>
 
@@ -46,11 +47,11 @@ DiffusionTask::DiffusionTask(TrainableDenoiser model, std::shared_ptr<const Sche
 void DiffusionTask::add_log_variance() {
   const LogVarianceType type = options_.learned_log_variance;
   if (type == LogVarianceType::kNone) return;
-  log_variance_.emplace(
+  log_variance_ = LearnedLogVariance(
       LearnedLogVarianceConfig{.type = type,
                                .num_train_timesteps = sampling_scheduler().num_train_timesteps(),
                                .logvar_init = options_.logvar_init});
-  trained_.push_back({"log_variance", make_saved_module(*log_variance_)});
+  trained_.push_back({"log_variance", make_saved_module(log_variance_)});
 }
 
 const Scheduler& DiffusionTask::sampling_scheduler() const {
@@ -71,8 +72,8 @@ void DiffusionTask::configure(const TrainingConfig& config) {
   if (config.cpu_data_parallel > 1) require_no_dropout(model_.info, config.cpu_data_parallel);
   if (config.gradient_checkpointing) model_.saved->enable_gradient_checkpointing();
   const std::vector<Tensor> parameters = model_.saved->module().parameters();
-  if (log_variance_ && !parameters.empty())
-    (*log_variance_)->to(parameters.front().device(), parameters.front().scalar_type());
+  if (!log_variance_.is_empty() && !parameters.empty())
+    log_variance_->to(parameters.front().device(), parameters.front().scalar_type());
   resolution_ = config.resolution;
   cpu_data_parallel_ = config.cpu_data_parallel;
   noise_offset_ = config.noise_offset;
@@ -95,9 +96,9 @@ void DiffusionTask::begin_step(const StepContext& context) {
 }
 
 Tensor DiffusionTask::log_variance(const Tensor& timesteps) const {
-  if (!log_variance_) return {};
+  if (log_variance_.is_empty()) return {};
   const bool is_table = options_.learned_log_variance == LogVarianceType::kTable;
-  return (*log_variance_)->forward(is_table ? timesteps : process_->log_variance_time(timesteps));
+  return log_variance_->forward(is_table ? timesteps : process_->log_variance_time(timesteps));
 }
 
 Tensor DiffusionTask::predict(const Tensor& noisy, const Tensor& timesteps, const Conditioning& conditioning,
@@ -117,7 +118,7 @@ StepLoss DiffusionTask::loss(const Batch& batch, std::size_t) {
   const Tensor losses =
       (*objective_)(prediction, x0, drawn.noise, drawn.timesteps, log_variance(drawn.timesteps));
   sampler_->update(drawn.timesteps, losses);
-  return {.per_sample = drawn.weights.defined() ? losses * drawn.weights : losses};
+  return drawn.weights.defined() ? losses * drawn.weights : losses;
 }
 
 Tensor DiffusionTask::validation_loss(const Batch& batch, const Tensor& positions,
