@@ -25,8 +25,8 @@ class ForwardProcess;
 /// the loss against the scheduler's target.
 ///
 /// The model receives the input that sampling with the scheduler gives it at the same timestep; for the
-/// schedulers that scale their input (Euler, LMS, Heun, KDPM2, DPMSolverSDE, ...) this is the scaled one. Only
-/// the scheduler's config matters; `set_timesteps` changes nothing.
+/// schedulers that scale their input (Euler, LMS, Heun, KDPM2, DPMSolverSDE, ...) this is the scaled one.
+/// Only the scheduler's config matters; `set_timesteps` changes nothing.
 ///
 /// To customise it, set `DiffusionTaskOptions::conditioning`, or override `encode`, `conditioning` or `draw`.
 /// @code
@@ -71,8 +71,8 @@ class DiffusionTask : public Task {
   Tensor validation_loss(const Batch& batch, const Tensor& positions, const Generator& generator) override;
   TensorMap state() const override;
   void load_state(const TensorMap& state) override;
-  /// Writes `scheduler/`, `noise_schedule.svg` and, for a model that a pipeline of Python samples from without
-  /// other models, `model_index.json`.
+  /// Writes `scheduler/`, `noise_schedule.svg` and, for a model that a pipeline of Python samples from
+  /// without other models, `model_index.json`.
   void save_extras(const std::string& output_dir) const override;
   /// @return the config of the scheduler and the options
   std::string config_json() const override;
@@ -99,7 +99,8 @@ class DiffusionTask : public Task {
 
  private:
   DiffusionTask(TrainableDenoiser model, std::shared_ptr<const Scheduler> scheduler,
-                std::shared_ptr<const ForwardProcess> process, DiffusionTaskOptions options, std::string name);
+                std::shared_ptr<const ForwardProcess> process, DiffusionTaskOptions options,
+                std::string name);
 
   void add_log_variance();
   Tensor log_variance(const Tensor& timesteps) const;

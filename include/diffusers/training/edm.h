@@ -33,8 +33,8 @@ struct EDMConfig {
 /// lambda(sigma) (D(x_0 + sigma n; sigma) - x_0)^2.
 ///
 /// The model receives c_noise as timesteps, between about -1.6 and 1.1, so it must embed timesteps by
-/// sinusoids (`time_embedding_type` "positional"). EDMEulerScheduler and EDMDPMSolverMultistepScheduler sample
-/// with it, in Python as well: the folder that the Trainer writes opens with
+/// sinusoids (`time_embedding_type` "positional"). EDMEulerScheduler and EDMDPMSolverMultistepScheduler
+/// sample with it, in Python as well: the folder that the Trainer writes opens with
 /// `ConsistencyModelPipeline.from_pretrained(folder)`, whose loop fits any scheduler; call it with
 /// `num_inference_steps=50`.
 class EDMTask : public DiffusionTask {

@@ -54,15 +54,15 @@ void read_model_config(std::string_view json, std::string_view where, LearnedLog
 /// @return its text
 std::string write_model_config(const LearnedLogVarianceConfig& config, std::string_view source);
 
-/// A learned u for each sample of a batch, with which the loss L becomes L / exp(u) + u. This is least where u
-/// is the logarithm of the mean of L, so that every noise level has the same influence, whatever the size of
-/// its loss.
+/// A learned u for each sample of a batch, with which the loss L becomes L / exp(u) + u. This is least where
+/// u is the logarithm of the mean of L, so that every noise level has the same influence, whatever the size
+/// of its loss.
 ///
 ///  - `table`: the parameter "logvar" `[T]` (Rombach et al. 2022, latent diffusion's `learn_logvar`);
 ///  - `fourier`: u = sum of w sqrt(2) cos(x f + p), with f a normal number times 2 pi and p uniform in
 ///    [0, 2 pi), both drawn once: the buffers "freqs" and "phases" `[channels]`, and the parameter "weight"
-///    `[channels]`, which starts at zero (Karras et al. 2023, arXiv 2312.02696, where the weight is normalised
-///    and u does not start at 0).
+///    `[channels]`, which starts at zero (Karras et al. 2023, arXiv 2312.02696, where the weight is
+///    normalised and u does not start at 0).
 class LearnedLogVarianceImpl : public ModelImpl<LearnedLogVarianceImpl, LearnedLogVarianceConfig> {
  public:
   /// Name of the class in `config.json`.

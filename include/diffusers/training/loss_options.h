@@ -13,20 +13,20 @@ namespace diffusers {
 /// Loss of one element, as a function of the difference d of prediction and target. `c` is `huber_c`; the
 /// last two are the pseudo-Huber losses of diffusers' training scripts.
 ///
-/// | name        | loss                                                   |
-/// |-------------|--------------------------------------------------------|
-/// | `l2`        | d^2                                                    |
-/// | `l1`        | absolute value of d                                    |
+/// | name        | loss                                                        |
+/// |-------------|-------------------------------------------------------------|
+/// | `l2`        | d^2                                                         |
+/// | `l1`        | absolute value of d                                         |
 /// | `huber`     | 2 c (sqrt(d^2 + c^2) - c), which tends to d^2 for a large c |
-/// | `smooth_l1` | 2 (sqrt(d^2 + c^2) - c)                                |
+/// | `smooth_l1` | 2 (sqrt(d^2 + c^2) - c)                                     |
 enum class LossType { kL2, kL1, kHuber, kSmoothL1 };
 
 /// Value of c in the Huber losses at timestep t.
 ///
-/// | name          | c at timestep t                                                            |
-/// |---------------|----------------------------------------------------------------------------|
-/// | `constant`    | huber_c                                                                    |
-/// | `exponential` | exp(ln(huber_c) t / T)                                                     |
+/// | name          | c at timestep t                                                              |
+/// |---------------|------------------------------------------------------------------------------|
+/// | `constant`    | huber_c                                                                      |
+/// | `exponential` | exp(ln(huber_c) t / T)                                                       |
 /// | `snr`         | huber_c + (1 - huber_c) / (1 + sigma_t)^2, sigma_t^2 = (1 - abar_t) / abar_t |
 enum class HuberSchedule { kConstant, kExponential, kSnr };
 
@@ -37,15 +37,15 @@ enum class LossReduction { kMean, kSum, kNone };
 /// the space of the prediction, so that every prediction type minimises the same objective: an error d of x_0
 /// is an error sqrt(SNR) d of epsilon and d / sigma_t of v and of a flow.
 ///
-/// | name            | weight of the squared error of x_0  | source                                  |
-/// |-----------------|-------------------------------------|-----------------------------------------|
-/// | `none`          | the one that gives the prediction a weight of 1 | Ho et al. 2020, L_simple    |
-/// | `min_snr`       | min(SNR, gamma)                     | Hang et al. 2023, arXiv 2303.09556      |
-/// | `soft_min_snr`  | SNR gamma / (SNR + gamma)           | Crowson et al. 2024, arXiv 2401.11605   |
-/// | `p2`            | SNR / (k + SNR)^gamma               | Choi et al. 2022, arXiv 2204.00227      |
-/// | `edm`           | SNR + 1 / sigma_data^2              | Karras et al. 2022, arXiv 2206.00364    |
-/// | `debiased`      | sqrt(SNR)                           | Yu et al. 2023, arXiv 2310.08442        |
-/// | `truncated_snr` | max(SNR, 1)                         | Salimans and Ho 2022, arXiv 2202.00512  |
+/// | name            | weight of the squared error of x_0 | source                                 |
+/// |-----------------|------------------------------------|----------------------------------------|
+/// | `none`          | gives the prediction a weight of 1 | Ho et al. 2020, L_simple               |
+/// | `min_snr`       | min(SNR, gamma)                    | Hang et al. 2023, arXiv 2303.09556     |
+/// | `soft_min_snr`  | SNR gamma / (SNR + gamma)          | Crowson et al. 2024, arXiv 2401.11605  |
+/// | `p2`            | SNR / (k + SNR)^gamma              | Choi et al. 2022, arXiv 2204.00227     |
+/// | `edm`           | SNR + 1 / sigma_data^2             | Karras et al. 2022, arXiv 2206.00364   |
+/// | `debiased`      | sqrt(SNR)                          | Yu et al. 2023, arXiv 2310.08442       |
+/// | `truncated_snr` | max(SNR, 1)                        | Salimans and Ho 2022, arXiv 2202.00512 |
 enum class LossWeighting { kNone, kMinSnr, kSoftMinSnr, kP2, kEdm, kDebiased, kTruncatedSnr };
 
 /// Names of the loss types.

@@ -111,10 +111,10 @@ Tensor compute_snr(const Scheduler& scheduler, const Tensor& timesteps);
 
 /// Options of `compute_density_for_timestep_sampling`, in Python's order.
 struct TimestepDensityOptions {
-  std::optional<double> logit_mean = std::nullopt;  ///< mean of the normal number of "logit_normal"
-  std::optional<double> logit_std = std::nullopt;   ///< its standard deviation, at least 0
-  std::optional<double> mode_scale = std::nullopt;  ///< concentration of "mode"
-  at::Device device = at::kCPU;                     ///< where the numbers are made
+  std::optional<double> logit_mean = std::nullopt;    ///< mean of the normal number of "logit_normal"
+  std::optional<double> logit_std = std::nullopt;     ///< its standard deviation, at least 0
+  std::optional<double> mode_scale = std::nullopt;    ///< concentration of "mode"
+  at::Device device = at::kCPU;                       ///< where the numbers are made
   std::optional<Generator> generator = std::nullopt;  ///< source of the random numbers; none: the global one
 };
 

@@ -22,8 +22,8 @@ class StepRows {
 
   /// Returns where the rows of the next batch begin.
   /// @param x0 `[B, ...]` of the batch
-  /// @param draw is called with `[samples of the step, ...]` before the first batch of a step, and again for a
-  /// batch of another shape or beyond the announced number of samples
+  /// @param draw is called with `[samples of the step, ...]` before the first batch of a step, and again for
+  /// a batch of another shape or beyond the announced number of samples
   /// @return index of the first of the B rows
   template <class F>
   int64_t next(const Tensor& x0, F draw) {

@@ -25,7 +25,9 @@ namespace diffusers {
 /// | `antithetic`         | t for one half of the samples, T - 1 - t for the other half                    |
 /// | `logit_normal`       | floor(u T), u the sigmoid of a normal number (Esser et al. 2024)               |
 /// | `mode`               | floor(u T), u concentrated in the middle by `mode_scale` (Esser et al. 2024)   |
-/// | `loss_second_moment` | with probability proportional to the root mean square of the last ten losses of the timestep; each loss is weighted by 1 / (T p_t) (Nichol and Dhariwal 2021, section 3.3) |
+/// | `loss_second_moment` | with a probability p_t proportional to the RMS of the last ten losses of t     |
+///
+/// `loss_second_moment` multiplies each loss by 1 / (T p_t) (Nichol and Dhariwal 2021, section 3.3).
 enum class TimestepSampling { kUniform, kStratified, kAntithetic, kLogitNormal, kMode, kLossSecondMoment };
 
 /// Which timesteps are drawn more often (flags of diffusers' `train_text_to_image_sdxl.py`).

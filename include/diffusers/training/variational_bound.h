@@ -29,7 +29,9 @@ struct BitsPerDimension {
 /// | `fixed_small`, `fixed_small_log`     | beta~_t                                                         |
 /// | `fixed_large`, `fixed_large_log`     | beta_t                                                          |
 /// | `learned`                            | the second half of the model's channels                         |
-/// | `learned_range`                      | between beta~_t and beta_t: log beta~_t + v (log beta_t - log beta~_t), the second half of the channels being 2 v - 1 |
+/// | `learned_range`                      | between beta~_t and beta_t in the logarithm, by the second half |
+///
+/// For `learned_range`, a channel value of -1 means beta~_t and 1 means beta_t.
 ///
 /// A learned variance below beta~_t, the smallest one possible, counts as beta~_t; its gradient is that of
 /// the unclamped value.

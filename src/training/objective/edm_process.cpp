@@ -15,10 +15,7 @@ constexpr double kLeastPosition = 1e-6;
 }  // namespace
 
 EDMProcess::EDMProcess(const EDMEulerScheduler& scheduler, double p_mean, double p_std)
-    : scheduler_(scheduler),
-      preconditioner_(scheduler.config().sigma_data),
-      p_mean_(p_mean),
-      p_std_(p_std) {
+    : scheduler_(scheduler), preconditioner_(scheduler.config().sigma_data), p_mean_(p_mean), p_std_(p_std) {
   require<ConfigError>(std::isfinite(p_mean), "p_mean is {}, expected a finite number", p_mean);
   require<ConfigError>(std::isfinite(p_std) && p_std > 0, "p_std is {}, expected a positive number", p_std);
 }

@@ -64,10 +64,11 @@ DiffusionObjective::DiffusionObjective(std::shared_ptr<const ForwardProcess> pro
   if (process_->has_discrete_times() &&
       (variance == VarianceType::kLearned || variance == VarianceType::kLearnedRange))
     bound_.emplace(scheduler);
-  require<ConfigError>(bound_ || !options_.vlb_weight,
-                       "vlb_weight is {}, but has an effect only with the scheduler's variance_type \"learned\" or "
-                       "\"learned_range\"",
-                       options_.vlb_weight.value_or(0));
+  require<ConfigError>(
+      bound_ || !options_.vlb_weight,
+      "vlb_weight is {}, but has an effect only with the scheduler's variance_type \"learned\" or "
+      "\"learned_range\"",
+      options_.vlb_weight.value_or(0));
 }
 
 PredictionType DiffusionObjective::prediction_type() const { return process_->prediction_type(); }
@@ -85,9 +86,10 @@ Tensor DiffusionObjective::weights(const Tensor& timesteps) const {
 Tensor DiffusionObjective::element_losses(const Tensor& difference, const Tensor& timesteps) const {
   if (options_.loss_type == LossType::kL2) return difference.square();
   if (options_.loss_type == LossType::kL1) return difference.abs();
-  const Tensor c = huber_.host().defined()
-                       ? over_samples(huber_.on(timesteps.device(), at::kDouble).index({timesteps}), difference)
-                       : at::full({}, options_.huber_c, difference.options());
+  const Tensor c =
+      huber_.host().defined()
+          ? over_samples(huber_.on(timesteps.device(), at::kDouble).index({timesteps}), difference)
+          : at::full({}, options_.huber_c, difference.options());
   const Tensor losses = 2 * ((difference.square() + c.square()).sqrt() - c);
   return options_.loss_type == LossType::kHuber ? losses * c : losses;
 }

@@ -11,9 +11,9 @@
 namespace diffusers {
 
 /// The variance preserving process of a scheduler class of this library that has betas.
-/// @return none where the scheduler's own `add_noise` and `get_velocity` are this process (DDPM, DDIM, LCM and
-/// TCD, whose copies share their tables), for classes of other libraries, and where `use_flow_sigmas` replaces
-/// the betas
+/// @return none where the scheduler's own `add_noise` and `get_velocity` are this process (DDPM, DDIM, LCM
+/// and TCD, whose copies share their tables), for classes of other libraries, and where `use_flow_sigmas`
+/// replaces the betas
 std::optional<NoiseSchedule> variance_preserving_schedule(const Scheduler& scheduler);
 
 /// log(sigma) / 4 of each training timestep, float32 `[T]` on the CPU, if those are the timesteps that the

@@ -117,7 +117,8 @@ Tensor VariationalBound::log_variance(const Tensor& variance_output, const Tenso
              (1 - fraction) * gather(kLogPosteriorVariance, timesteps, like);
     }
   }
-  fail<ConfigError>("variance_type has the value {}, which is no VarianceType", static_cast<int>(variance_type_));
+  fail<ConfigError>("variance_type has the value {}, which is no VarianceType",
+                    static_cast<int>(variance_type_));
 }
 
 Tensor VariationalBound::term(const Tensor& model_output, const Tensor& x0, const Tensor& x_t,

@@ -37,8 +37,8 @@ class ClassLabels {
  private:
   bool is_given() const { return class_conditional_.value_or(takes_labels_); }
 
-  bool takes_labels_ = false;             // the model
-  bool is_computed_ = false;              // by DiffusionTaskOptions::conditioning
+  bool takes_labels_ = false;  // the model
+  bool is_computed_ = false;   // by DiffusionTaskOptions::conditioning
   std::optional<bool> class_conditional_;
   bool may_warn_ = false;
   double class_dropout_prob_ = 0.0;

@@ -5,8 +5,8 @@
 
 #include "core/config_json.h"
 #include "core/json.h"
-#include "core/require.h"
 #include "core/option_effects.h"
+#include "core/require.h"
 
 namespace diffusers {
 namespace {
@@ -25,7 +25,8 @@ constexpr std::array<OptionEffect<DiffusionTaskOptions>, 2> kTaskOptionEffects{{
 void validate_task_options(const DiffusionTaskOptions& options) {
   require_options_with_effect(options, kTaskOptionEffects);
   require<ConfigError>(options.pyramid_noise_iterations >= 0,
-                       "pyramid_noise_iterations is {}, expected 0 or more", options.pyramid_noise_iterations);
+                       "pyramid_noise_iterations is {}, expected 0 or more",
+                       options.pyramid_noise_iterations);
   require<ConfigError>(options.pyramid_noise_discount >= 0 && options.pyramid_noise_discount <= 1,
                        "pyramid_noise_discount is {}, expected 0 to 1", options.pyramid_noise_discount);
   require<ConfigError>(std::isfinite(options.logvar_init), "logvar_init is {}, expected a finite number",

@@ -112,9 +112,8 @@ StepLoss DiffusionTask::loss(const Batch& batch, std::size_t) {
   const Tensor x0 = encode(batch);
   const Draw drawn = draw(x0);
   const Tensor noisy = process_->noisy(x0, drawn.input_noise, drawn.timesteps);
-  const Tensor prediction =
-      predict(noisy, drawn.timesteps, labels_->drop(conditioning(batch), drawn.is_unconditional),
-              cpu_data_parallel_);
+  const Tensor prediction = predict(
+      noisy, drawn.timesteps, labels_->drop(conditioning(batch), drawn.is_unconditional), cpu_data_parallel_);
   const Tensor losses =
       (*objective_)(prediction, x0, drawn.noise, drawn.timesteps, log_variance(drawn.timesteps));
   sampler_->update(drawn.timesteps, losses);
@@ -186,9 +185,7 @@ void DiffusionTask::load_state(const TensorMap& state) {
   sampler_->load_state_dict(state);
 }
 
-std::string DiffusionTask::config_json() const {
-  return diffusion_task_json(sampling_scheduler(), options_);
-}
+std::string DiffusionTask::config_json() const { return diffusion_task_json(sampling_scheduler(), options_); }
 
 void DiffusionTask::save_extras(const std::string& output_dir) const {
   require_configured("save_extras");

@@ -15,8 +15,8 @@ namespace diffusers {
 /// @param path SVG file
 void save_noise_schedule_picture(const ForwardProcess::Shares& shares, const std::string& path);
 
-/// Writes `model_index.json`, with which Python opens the folder as a pipeline. Writes nothing for a model that
-/// no pipeline of Python samples from without other models.
+/// Writes `model_index.json`, with which Python opens the folder as a pipeline. Writes nothing for a model
+/// that no pipeline of Python samples from without other models.
 /// @param folder holds `model.name` and `scheduler/`
 void save_model_index(const NamedModule& model, const Scheduler& scheduler, const std::string& folder);
 

@@ -20,8 +20,8 @@ namespace diffusers {
 /// parts of a batch
 void require_no_dropout(const DenoiserInfo& model, int64_t cpu_data_parallel);
 
-/// @throws ConfigError if the process gives the model timesteps that its time embedding does not accept. Other
-/// embeddings than the sinusoidal one accept positive or whole numbers only
+/// @throws ConfigError if the process gives the model timesteps that its time embedding does not accept.
+/// Other embeddings than the sinusoidal one accept positive or whole numbers only
 void require_embeddable_times(const DenoiserInfo& model, const ForwardProcess& process);
 
 /// @return the images of a batch, `[B, C, H, W]`
