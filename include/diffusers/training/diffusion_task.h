@@ -82,7 +82,10 @@ class DiffusionTask : public Task {
   DiffusionTask(TrainableDenoiser model, std::shared_ptr<const ForwardProcess> process,
                 DiffusionTaskOptions options, std::string name);
 
-  /// Computes x_0 of a batch. The default returns the images.
+  /// @return the current step: its samples and the source of its random numbers
+  const StepContext& step_context() const { return context_; }
+  /// Computes x_0 of a batch. The default returns the images. It is called before `draw`, so random numbers
+  /// that it draws, such as the posterior noise of a VAE, come before the noise.
   /// @param batch on the device of the model
   /// @return `[B, ...]`, floating
   virtual Tensor encode(const Batch& batch);

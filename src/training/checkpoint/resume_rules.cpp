@@ -141,6 +141,14 @@ void require_same_options(const Json& saved, const Json& ours, std::string_view 
   }
 }
 
+Json with_moved_options(Json saved_task, const Json& saved_fields, const Json& our_task) {
+  if (!saved_task.is_object() || saved_task.contains("options") || !our_task.contains("options"))
+    return saved_task;
+  for (const auto& option : our_task["options"].items())
+    if (saved_fields.contains(option.key())) saved_task["options"][option.key()] = saved_fields[option.key()];
+  return saved_task;
+}
+
 void require_same_config(const Json& saved, const Json& ours, std::string_view owner,
                          std::string_view where) {
   if (!saved.is_object() || !ours.is_object()) return;

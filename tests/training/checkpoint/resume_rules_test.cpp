@@ -120,6 +120,20 @@ TEST(Resume, ComparesWhatTheTrainingDependsOn) {
   }
 }
 
+TEST(ResumeRules, FindTheOptionsOfATaskInOlderCheckpoints) {
+  const Json ours = {{"_class_name", "DiffusionTask"}, {"options", {{"weighting", "none"}, {"p2_k", 1.0}}}};
+  const Json older = {{"_class_name", "DiffusionTask"}};
+  const Json fields = {{"weighting", "p2"}, {"seed", 3}};
+  const Json filled = with_moved_options(older, fields, ours);
+  EXPECT_EQ(filled, Json({{"_class_name", "DiffusionTask"}, {"options", {{"weighting", "p2"}}}}));
+  expect_throws_with<ConfigError>([&] { require_same_config(filled, ours, "the task", "here"); },
+                                  "weighting of the options is \"none\", but the checkpoint was trained with "
+                                  "\"p2\"");
+  EXPECT_EQ(with_moved_options(ours, fields, ours), ours);
+  EXPECT_EQ(with_moved_options(older, fields, older), older);
+  EXPECT_TRUE(with_moved_options({}, fields, ours).is_null());
+}
+
 TEST(Resume, ComparesTheOptionsOfTheTask) {
   const TemporaryFolder folder;
   TrainingConfig config = resumable_config(folder.path());

@@ -17,7 +17,7 @@
 #include "core/json.h"
 #include "support/golden.h"
 #include "training/formula_model.h"
-#include "training/tiny_model.h"
+#include "training/quick_training.h"
 
 namespace diffusers {
 namespace {
@@ -29,7 +29,9 @@ using test::expect_throws_with;
 using test::formula_model;
 using test::GivenEDMTask;
 using test::LabelledNet;
+using test::quiet_config;
 using test::reference_network;
+using test::seeded_net;
 using test::TinyImages;
 using test::TinyNet;
 
@@ -83,26 +85,6 @@ TEST(EDMTask, ValidatesAtQuantilesOfTheNoiseLevels) {
   EXPECT_TRUE(first.isfinite().all().item<bool>());
 }
 
-TrainingConfig short_training(const std::string& output_dir) {
-  TrainingConfig config;
-  config.output_dir = output_dir;
-  config.seed = 3;
-  config.train_batch_size = 4;
-  config.num_epochs = 1;
-  config.learning_rate = 1e-2;
-  config.lr_scheduler = "constant";
-  config.lr_warmup_steps = 0;
-  config.checkpointing_steps = 0;
-  config.logging_steps = 1;
-  config.progress_bar = false;
-  return config;
-}
-
-TinyNet edm_net(double dropout = 0.0) {
-  manual_seed(11);
-  return TinyNet(dropout);
-}
-
 std::vector<Tensor> parameters_of(const Task& task) {
   std::vector<Tensor> result;
   for (const NamedModule& trained : task.trained())
@@ -113,12 +95,12 @@ std::vector<Tensor> parameters_of(const Task& task) {
 
 TEST(EDMTask, LearnsAndLeavesAFolderToSampleFrom) {
   const test::TemporaryFolder folder;
-  TrainingConfig config = short_training(folder.path());
+  TrainingConfig config = quiet_config(folder.path());
   config.num_epochs = 40;
   config.use_ema = true;
   const EDMConfig edm{
       .sigma_data = 0.7, .sigma_min = 0.01, .sigma_max = 50.0, .log_variance = LogVarianceType::kFourier};
-  const auto task = std::make_shared<EDMTask>(make_trainable(edm_net()), edm);
+  const auto task = std::make_shared<EDMTask>(make_trainable(seeded_net()), edm);
   Trainer trainer(task, config);
   const Batch held_out = batch_of(TinyImages(30).images());
   const auto validate = [&] {
@@ -168,11 +150,11 @@ TEST(EDMTask, AccumulationEqualsTheLargeBatch) {
   const TinyImages images(22);
   const auto train = [&](int64_t batch_size, int64_t accumulation) {
     const test::TemporaryFolder folder;
-    TrainingConfig config = short_training(folder.path());
+    TrainingConfig config = quiet_config(folder.path());
     config.train_batch_size = batch_size;
     config.gradient_accumulation_steps = accumulation;
     config.num_epochs = 2;
-    const auto task = std::make_shared<EDMTask>(make_trainable(edm_net()),
+    const auto task = std::make_shared<EDMTask>(make_trainable(seeded_net()),
                                                 EDMConfig{.log_variance = LogVarianceType::kFourier});
     EXPECT_EQ(Trainer(task, config).train(images).global_step, 4);
     return parameters_of(*task);
@@ -185,7 +167,7 @@ TEST(EDMTask, AccumulationEqualsTheLargeBatch) {
 TEST(EDMTask, ResumesBitForBit) {
   const TinyImages images(18);
   const auto train_until = [&](const std::string& folder, int64_t stop, bool resumes) {
-    TrainingConfig config = short_training(folder);
+    TrainingConfig config = quiet_config(folder);
     config.train_batch_size = 3;
     config.gradient_accumulation_steps = 2;
     config.max_train_steps = 6;
@@ -240,7 +222,7 @@ TEST(EDMTask, DrawsLogNormalNoiseLevels) {
 
 TEST(EDMTask, GivesAndDropsLabels) {
   const test::TemporaryFolder folder;
-  TrainingConfig config = short_training(folder.path());
+  TrainingConfig config = quiet_config(folder.path());
   config.overwrite_output_dir = true;
   config.train_batch_size = 1000;
   const TinyImages images(1000, /*has_labels=*/true, /*side=*/1);
@@ -268,10 +250,10 @@ TEST(EDMTask, GivesAndDropsLabels) {
 TEST(EDMTask, ServesTheOptionsOfTheLoop) {
   const auto train = [](const std::function<void(TrainingConfig&)>& change, double dropout = 0.0) {
     const test::TemporaryFolder folder;
-    TrainingConfig config = short_training(folder.path());
+    TrainingConfig config = quiet_config(folder.path());
     config.max_train_steps = 3;
     change(config);
-    const auto task = std::make_shared<EDMTask>(make_trainable(edm_net(dropout)),
+    const auto task = std::make_shared<EDMTask>(make_trainable(seeded_net(dropout)),
                                                 EDMConfig{.log_variance = LogVarianceType::kFourier});
     Trainer(task, config).train(TinyImages(12));
     return parameters_of(*task);
