@@ -1,10 +1,10 @@
 // A UNet2DConditionModel is trained with the text embeddings of a user's dataset.
 
+#include <cstddef>
 #include <cstdint>
-#include <map>
+#include <memory>
 #include <span>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include <diffusers/models/unet_2d_condition.h>
