@@ -111,8 +111,8 @@ TEST(DiffusionTaskOptions, AChangedOptionWithoutEffectIsRefused) {
     expect_throws_with<ConfigError>([&] { configure_task(one, false, false); }, one.message);
     EXPECT_NO_THROW(configure_task(one, true, std::string_view(one.key) == "continuous_timesteps"));
   }
-  for (const auto& field : config_json::fields_to_json(O()).items())
-    EXPECT_TRUE(covered.contains(field.key())) << field.key();
+  const Json fields = config_json::fields_to_json(O());
+  for (const auto& field : fields.items()) EXPECT_TRUE(covered.contains(field.key())) << field.key();
 }
 
 TEST(DiffusionTaskOptions, NameWhatIsOutOfRange) {
