@@ -68,8 +68,8 @@ Settings preset_settings(const std::string& preset, bool class_conditional) {
   settings.training.handle_signals = true;
   if (class_conditional) {
     settings.training.output_dir = "out/mnist_conditional";
-    settings.training.class_conditional = true;
-    settings.training.class_dropout_prob = 0.1;
+    settings.task.class_conditional = true;
+    settings.task.class_dropout_prob = 0.1;
     settings.num_inference_steps = 30;
     settings.eval_batch_size = 500;
   }
@@ -236,25 +236,25 @@ Settings parse_flags(int argc, char** argv) {
                  "factor on that noise: below 1 the samples are more typical and less various");
   app.add_option("--guidance_scale", settings.guidance_scale,
                  "class-conditional: of the pictures; 1 or less: no guidance");
-  app.add_option("--class_dropout_prob", training.class_dropout_prob,
+  app.add_option("--class_dropout_prob", settings.task.class_dropout_prob,
                  "class-conditional: share of labels replaced by \"no class\", which guidance needs");
   add_choice(app, "--ddpm_beta_schedule", settings.scheduler.beta_schedule);
   app.add_option("--snr_gamma", training.snr_gamma, "min-SNR weighting of the loss; the paper recommends 5");
   app.add_option("--noise_offset", training.noise_offset);
   app.add_option("--input_perturbation", training.input_perturbation);
   add_choice(app, "--loss_type", training.loss_type);
-  add_choice(app, "--weighting", training.weighting);
-  app.add_option("--p2_gamma", training.p2_gamma);
-  app.add_option("--p2_k", training.p2_k);
-  add_choice(app, "--timestep_sampling", training.timestep_sampling);
+  add_choice(app, "--weighting", settings.task.weighting);
+  app.add_option("--p2_gamma", settings.task.p2_gamma);
+  app.add_option("--p2_k", settings.task.p2_k);
+  add_choice(app, "--timestep_sampling", settings.task.timestep_sampling);
   add_choice(app, "--timestep_bias_strategy", training.timestep_bias_strategy);
   app.add_option("--timestep_bias_multiplier", training.timestep_bias_multiplier);
   app.add_option("--timestep_bias_begin", training.timestep_bias_begin);
   app.add_option("--timestep_bias_end", training.timestep_bias_end);
   app.add_option("--timestep_bias_portion", training.timestep_bias_portion);
-  app.add_option("--pyramid_noise_iterations", training.pyramid_noise_iterations);
-  app.add_option("--pyramid_noise_discount", training.pyramid_noise_discount);
-  add_choice(app, "--learned_log_variance", training.learned_log_variance);
+  app.add_option("--pyramid_noise_iterations", settings.task.pyramid_noise_iterations);
+  app.add_option("--pyramid_noise_discount", settings.task.pyramid_noise_discount);
+  add_choice(app, "--learned_log_variance", settings.task.learned_log_variance);
 
   app.option_defaults()->group("Training");
   app.add_option("--output_dir", training.output_dir);
@@ -314,7 +314,7 @@ Settings parse_flags(int argc, char** argv) {
   check_flags(app, settings);
   if (!model_config.empty()) read_model(model_config, settings);
   // Said, so that the Trainer does not warn of labels that nobody takes.
-  if (!settings.is_class_conditional()) training.class_conditional = false;
+  if (!settings.is_class_conditional()) settings.task.class_conditional = false;
   resolution = choose_resolution(settings, resolution);
   settings.model.sample_size = resolution;
   training.resolution = resolution;

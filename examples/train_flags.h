@@ -23,8 +23,9 @@ struct Settings {
   bool has_model_config = false;  ///< the model is that of --model_config_name_or_path
   diffusers::DDPMSchedulerConfig scheduler = {};
   diffusers::TrainingConfig training = {};
+  diffusers::DiffusionTaskOptions task = {};
 
-  bool is_class_conditional() const { return training.class_conditional.value_or(false); }
+  bool is_class_conditional() const { return task.class_conditional.value_or(false); }
   bool is_idx() const { return dataset == "mnist" || dataset == "fashion-mnist"; }
   std::string data_folder() const;
 };

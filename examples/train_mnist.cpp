@@ -77,7 +77,7 @@ int run(int argc, char** argv) {
          .temperature = settings.temperature});
     return (images / 2 + 0.5).clamp(0, 1);
   };
-  Trainer trainer(unet, scheduler, settings.training);
+  Trainer trainer(unet, scheduler, settings.training, settings.task);
   const int64_t preview_steps = std::min<int64_t>(20, scheduler.num_train_timesteps());
   trainer.on_preview([&](const PreviewContext& at) {
     const int64_t count = has_classes ? 2 * columns : 16;

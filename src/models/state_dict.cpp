@@ -1,5 +1,8 @@
 #include <diffusers/models/state_dict.h>
 
+#include <diffusers/core/tensor.h>
+
+#include <ATen/ATen.h>
 #include <torch/types.h>
 
 #include "core/require.h"

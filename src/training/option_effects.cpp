@@ -1,8 +1,6 @@
 #include "training/option_effects.h"
 
-#include <string>
-
-#include "core/require.h"
+#include <string_view>
 
 namespace diffusers {
 namespace {
@@ -26,8 +24,6 @@ bool has_warmup_decay(const Config& c) { return has_ema_model(c) && c.use_ema_wa
 bool has_huber_loss(const Config& c) {
   return c.loss_type == LossType::kHuber || c.loss_type == LossType::kSmoothL1;
 }
-bool has_p2_weighting(const Config& c) { return c.weighting == LossWeighting::kP2; }
-bool is_logit_normal(const Config& c) { return c.timestep_sampling == TimestepSampling::kLogitNormal; }
 bool has_bias(const Config& c) { return c.timestep_bias_strategy != TimestepBias::kNone; }
 bool has_range_bias(const Config& c) { return c.timestep_bias_strategy == TimestepBias::kRange; }
 
@@ -41,7 +37,7 @@ bool may_change_beta1(const Config& c) { return has_betas(c) || c.adam_beta1 == 
 
 }  // namespace
 
-const std::vector<OptionEffect>& option_effects() {
+const std::vector<OptionEffect<TrainingConfig>>& option_effects() {
   constexpr std::string_view kBetas = R"(optimizer "adamw", "adam" or "lion")";
   constexpr std::string_view kAdam = R"(optimizer "adamw" or "adam")";
   constexpr std::string_view kSgd = R"(optimizer "sgd")";
@@ -50,10 +46,8 @@ const std::vector<OptionEffect>& option_effects() {
   constexpr std::string_view kEmaModel = R"(use_ema and ema_type "ema_model")";
   constexpr std::string_view kWarmup = R"(use_ema, use_ema_warmup and ema_type "ema_model")";
   constexpr std::string_view kHuber = R"(loss_type "huber" or "smooth_l1")";
-  constexpr std::string_view kP2 = R"(weighting "p2")";
-  constexpr std::string_view kLogitNormal = R"(timestep_sampling "logit_normal")";
   constexpr std::string_view kRangeBias = R"(timestep_bias_strategy "range")";
-  static const std::vector<OptionEffect> kEffects{
+  static const std::vector<OptionEffect<TrainingConfig>> kEffects{
       {"output_dir"},
       {"seed"},
       {"resolution"},
@@ -96,35 +90,16 @@ const std::vector<OptionEffect>& option_effects() {
       {"loss_type"},
       {"huber_schedule", has_huber_loss, kHuber},
       {"huber_c", has_huber_loss, kHuber},
-      {"class_conditional"},
-      {"class_dropout_prob", [](const Config& c) { return c.class_conditional != false; },
-       "class labels (class_conditional is false)"},
-      {"weighting"},
-      {"p2_gamma", has_p2_weighting, kP2},
-      {"p2_k", has_p2_weighting, kP2},
-      {"sigma_data", [](const Config& c) { return c.weighting == LossWeighting::kEdm; },
-       R"(weighting "edm")"},
-      {"l_simple_weight"},
-      {"original_elbo_weight"},
-      {"vlb_weight"},
-      {"timestep_sampling"},
-      {"logit_mean", is_logit_normal, kLogitNormal},
-      {"logit_std", is_logit_normal, kLogitNormal},
-      {"mode_scale", [](const Config& c) { return c.timestep_sampling == TimestepSampling::kMode; },
-       R"(timestep_sampling "mode")"},
+      // The task checks these three against its timestep_sampling.
+      {"logit_mean"},
+      {"logit_std"},
+      {"mode_scale"},
       {"timestep_bias_strategy"},
       {"timestep_bias_multiplier", has_bias, "a timestep_bias_strategy"},
       {"timestep_bias_begin", has_range_bias, kRangeBias},
       {"timestep_bias_end", has_range_bias, kRangeBias},
       {"timestep_bias_portion", [](const Config& c) { return has_bias(c) && !has_range_bias(c); },
        R"(timestep_bias_strategy "earlier" or "later")"},
-      {"continuous_timesteps"},
-      {"pyramid_noise_iterations"},
-      {"pyramid_noise_discount", [](const Config& c) { return c.pyramid_noise_iterations > 0; },
-       "pyramid_noise_iterations above 0"},
-      {"learned_log_variance"},
-      {"logvar_init", [](const Config& c) { return c.learned_log_variance == LogVarianceType::kTable; },
-       R"(learned_log_variance "table")"},
       {"train_only"},
       {"freeze"},
       {"no_decay"},
@@ -161,16 +136,6 @@ const std::vector<OptionEffect>& option_effects() {
       {"handle_signals"},
   };
   return kEffects;
-}
-
-void require_options_with_effect(const TrainingConfig& config, const Json& fields, const Json& defaults) {
-  for (const OptionEffect& effect : option_effects()) {
-    if (effect.may_be_changed == nullptr || effect.may_be_changed(config)) continue;
-    const std::string key(effect.key);
-    require<ConfigError>(fields.at(key) == defaults.at(key),
-                         "{} is {}, but has an effect only with {}; leave it at its default, {}", key,
-                         json_excerpt(fields.at(key)), effect.needs, json_excerpt(defaults.at(key)));
-  }
 }
 
 }  // namespace diffusers

@@ -70,16 +70,6 @@ void visit_fields(TrainingConfig& config, Visitor&& visit) {
   visit("loss_type", config.loss_type);
   visit("huber_schedule", config.huber_schedule);
   visit("huber_c", config.huber_c);
-  visit("class_conditional", config.class_conditional);
-  visit("class_dropout_prob", config.class_dropout_prob);
-  visit("weighting", config.weighting);
-  visit("p2_gamma", config.p2_gamma);
-  visit("p2_k", config.p2_k);
-  visit("sigma_data", config.sigma_data);
-  visit("l_simple_weight", config.l_simple_weight);
-  visit("original_elbo_weight", config.original_elbo_weight);
-  visit("vlb_weight", config.vlb_weight);
-  visit("timestep_sampling", config.timestep_sampling);
   visit("logit_mean", config.logit_mean);
   visit("logit_std", config.logit_std);
   visit("mode_scale", config.mode_scale);
@@ -88,11 +78,6 @@ void visit_fields(TrainingConfig& config, Visitor&& visit) {
   visit("timestep_bias_begin", config.timestep_bias_begin);
   visit("timestep_bias_end", config.timestep_bias_end);
   visit("timestep_bias_portion", config.timestep_bias_portion);
-  visit("continuous_timesteps", config.continuous_timesteps);
-  visit("pyramid_noise_iterations", config.pyramid_noise_iterations);
-  visit("pyramid_noise_discount", config.pyramid_noise_discount);
-  visit("learned_log_variance", config.learned_log_variance);
-  visit("logvar_init", config.logvar_init);
   visit("train_only", config.train_only);
   visit("freeze", config.freeze);
   visit("no_decay", config.no_decay);
@@ -182,13 +167,6 @@ void TrainingConfig::validate() const {
   require<ConfigError>(dataloader_num_workers >= 0 && dataloader_num_workers <= 1024,
                        "dataloader_num_workers is {}, expected 0 to 1024", dataloader_num_workers);
   at_least(cpu_data_parallel, 1, "cpu_data_parallel");
-  require<ConfigError>(class_dropout_prob >= 0 && class_dropout_prob < 1,
-                       "class_dropout_prob is {}, expected 0 to less than 1", class_dropout_prob);
-  at_least(pyramid_noise_iterations, 0, "pyramid_noise_iterations");
-  require<ConfigError>(pyramid_noise_discount >= 0 && pyramid_noise_discount <= 1,
-                       "pyramid_noise_discount is {}, expected 0 to 1", pyramid_noise_discount);
-  require<ConfigError>(std::isfinite(logvar_init), "logvar_init is {}, expected a finite number",
-                       logvar_init);
   for (const LearningRateFactor& one : lr_factors)
     require<ConfigError>(std::isfinite(one.factor) && one.factor >= 0,
                          "lr_factors: the factor of \"{}\" is {}, expected a finite number of at least 0",
@@ -222,8 +200,7 @@ void TrainingConfig::validate() const {
   at_least(validation_bins, 1, "validation_bins");
   at_least(lr_num_cycles, 1, "lr_num_cycles");
   at_least(max_nonfinite_steps, 1, "max_nonfinite_steps");
-  require_options_with_effect(*this, config_json::fields_to_json(*this),
-                              config_json::fields_to_json(TrainingConfig()));
+  require_options_with_effect(*this, option_effects());
 }
 
 std::string TrainingConfig::to_json() const { return dump_json(config_json::fields_to_json(*this)); }

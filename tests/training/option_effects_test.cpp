@@ -49,10 +49,6 @@ std::map<std::string, Switch> switches() {
   const ConfigChange huber = [](TrainingConfig& c) { c.loss_type = LossType::kHuber; };
   const ConfigChange smooth = [](TrainingConfig& c) { c.loss_type = LossType::kSmoothL1; };
   const ConfigChange l1 = [](TrainingConfig& c) { c.loss_type = LossType::kL1; };
-  const ConfigChange p2 = [](TrainingConfig& c) { c.weighting = LossWeighting::kP2; };
-  const ConfigChange edm = [](TrainingConfig& c) { c.weighting = LossWeighting::kEdm; };
-  const ConfigChange logit = [](TrainingConfig& c) { c.timestep_sampling = TimestepSampling::kLogitNormal; };
-  const ConfigChange mode = [](TrainingConfig& c) { c.timestep_sampling = TimestepSampling::kMode; };
   const ConfigChange later = [](TrainingConfig& c) { c.timestep_bias_strategy = TimestepBias::kLater; };
   const ConfigChange range = [](TrainingConfig& c) { c.timestep_bias_strategy = TimestepBias::kRange; };
   const ConfigChange validation = [](TrainingConfig& c) { c.validation_steps = 1; };
@@ -60,8 +56,6 @@ std::map<std::string, Switch> switches() {
     c.optimizer = OptimizerType::kSGD;
     c.sgd_momentum = 0.9;
   };
-  const ConfigChange labels = [](TrainingConfig& c) { c.class_conditional = true; };
-  const ConfigChange no_labels = [](TrainingConfig& c) { c.class_conditional = false; };
   const std::vector<ConfigChange> with_betas{with_optimizer(kAdamW), with_optimizer(kAdam),
                                              with_optimizer(kLion)};
   const std::vector<ConfigChange> without_betas{with_optimizer(kSGD), with_optimizer(kAdafactor)};
@@ -85,21 +79,10 @@ std::map<std::string, Switch> switches() {
       {"adam_epsilon", {adam, not_adam}},
       {"huber_schedule", {{huber, smooth}, {nothing, l1}}},
       {"huber_c", {{huber, smooth}, {nothing, l1}}},
-      {"class_dropout_prob", {{nothing, labels}, {no_labels}}},
-      {"p2_gamma", {{p2}, {nothing, edm}}},
-      {"p2_k", {{p2}, {nothing, edm}}},
-      {"sigma_data", {{edm}, {nothing, p2}}},
-      {"logit_mean", {{logit}, {nothing, mode}}},
-      {"logit_std", {{logit}, {nothing, mode}}},
-      {"mode_scale", {{mode}, {nothing, logit}}},
       {"timestep_bias_multiplier", {{later, range}, {nothing}}},
       {"timestep_bias_begin", {{range}, {nothing, later}}},
       {"timestep_bias_end", {{range}, {nothing, later}}},
       {"timestep_bias_portion", {{later}, {nothing, range}}},
-      {"pyramid_noise_discount", {{[](TrainingConfig& c) { c.pyramid_noise_iterations = 2; }}, {nothing}}},
-      {"logvar_init",
-       {{[](TrainingConfig& c) { c.learned_log_variance = LogVarianceType::kTable; }},
-        {nothing, [](TrainingConfig& c) { c.learned_log_variance = LogVarianceType::kFourier; }}}},
       {"adam_amsgrad", {adam, not_adam}},
       {"sgd_momentum", {{with_optimizer(kSGD)}, with_betas}},
       {"sgd_dampening", {{sgd}, {with_optimizer(kSGD), nothing}}},
@@ -126,7 +109,7 @@ std::map<std::string, Switch> switches() {
 
 TEST(OptionEffects, CoverEveryFieldOfTheConfigOnce) {
   std::map<std::string, int> listed;
-  for (const OptionEffect& effect : option_effects()) ++listed[std::string(effect.key)];
+  for (const OptionEffect<TrainingConfig>& effect : option_effects()) ++listed[std::string(effect.key)];
   const Json fields = fields_of({});
   for (const auto& item : fields.items())
     EXPECT_EQ(listed[item.key()], 1) << item.key() << ": say in option_effects() when it has an effect";
@@ -137,7 +120,7 @@ TEST(OptionEffects, RefuseAChangedFieldWithoutEffect) {
   const std::map<std::string, Switch> all = switches();
   const Json defaults = fields_of({});
   std::size_t conditional = 0;
-  for (const OptionEffect& effect : option_effects()) {
+  for (const OptionEffect<TrainingConfig>& effect : option_effects()) {
     const std::string key(effect.key);
     if (effect.may_be_changed == nullptr) {
       EXPECT_FALSE(all.contains(key)) << key << " has always an effect";
@@ -150,15 +133,15 @@ TEST(OptionEffects, RefuseAChangedFieldWithoutEffect) {
       change(config);
       Json fields = fields_of(config);
       fields[key] = "another value";
-      EXPECT_NO_THROW(require_options_with_effect(config, fields, defaults)) << key;
+      EXPECT_NO_THROW(require_options_with_effect(config, option_effects(), fields, defaults)) << key;
     }
     for (const ConfigChange& change : all.at(key).off) {
       TrainingConfig config;
       change(config);
       Json fields = fields_of(config);
-      EXPECT_NO_THROW(require_options_with_effect(config, fields, defaults)) << key;
+      EXPECT_NO_THROW(require_options_with_effect(config, option_effects(), fields, defaults)) << key;
       fields[key] = "another value";
-      const auto check = [&] { require_options_with_effect(config, fields, defaults); };
+      const auto check = [&] { require_options_with_effect(config, option_effects(), fields, defaults); };
       expect_throws_with<ConfigError>(
           check, key + " is \"another value\", but has an effect only with " + std::string(effect.needs));
       expect_throws_with<ConfigError>(check, "leave it at its default, " + defaults.at(key).dump());

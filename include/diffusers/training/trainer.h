@@ -72,11 +72,17 @@ class Trainer {
   /// @throws ConfigError naming the field and its value, for everything that does not depend on the data set
   Trainer(std::shared_ptr<Task> task, TrainingConfig config);
 
-  /// Trains a denoiser with noise from `scheduler`; shorthand for a DiffusionTask. The model is shared, the
-  /// scheduler copied.
+  /// Trains a denoiser with a DiffusionTask.
+  /// @param model is shared, not copied
+  /// @param scheduler gives the noise schedule and the prediction type; is copied
+  /// @param config the flags of the training
+  /// @param options what is no flag of a training script
+  /// @throws ConfigError as above and as DiffusionTask
   template <DenoisingModel Model>
-  Trainer(Model model, const Scheduler& scheduler, TrainingConfig config = {})
-      : Trainer(std::make_shared<DiffusionTask>(TrainableDenoiser(std::move(model)), scheduler),
+  Trainer(Model model, const Scheduler& scheduler, TrainingConfig config = {},
+          DiffusionTaskOptions options = {})
+      : Trainer(std::make_shared<DiffusionTask>(TrainableDenoiser(std::move(model)), scheduler,
+                                                std::move(options)),
                 std::move(config)) {}
 
   /// Trains until the configured step, or until it is stopped. The models are trained on the device they are

@@ -10,8 +10,7 @@
 
 #include <diffusers/core/enum_choice.h>
 #include <diffusers/core/enum_names.h>
-#include <diffusers/training/learned_log_variance.h>
-#include <diffusers/training/objective.h>
+#include <diffusers/training/loss_options.h>
 #include <diffusers/training/optimizer.h>
 #include <diffusers/training/timestep_sampler.h>
 
@@ -76,10 +75,13 @@ struct TrainingConfig {
   /// Steps over which the learning rate rises from 0. "constant" and "piecewise_constant" have no warm-up: a
   /// value other than 0 and the default is an error there.
   int64_t lr_warmup_steps = 500;
-  std::optional<double> snr_gamma = std::nullopt;  ///< see DiffusionLossOptions
-  /// Adds noise that is constant over each channel, this strong (Guttenberg 2023).
+  /// gamma of the min-SNR weighting of the loss, above 0; see DiffusionLossOptions. None: no such weighting.
+  std::optional<double> snr_gamma = std::nullopt;
+  /// Strength of additional noise that is constant over each channel of a sample (Guttenberg 2023). 0
+  /// disables it.
   double noise_offset = 0.0;
-  /// Adds noise this strong to what the model sees, not to its target (Ning et al. 2023, arXiv 2301.11706).
+  /// Strength of additional noise in the model's input that the target does not contain (Ning et al. 2023,
+  /// arXiv 2301.11706). 0 disables it.
   double input_perturbation = 0.0;
   EnumChoice<MixedPrecision> mixed_precision = MixedPrecision::kNo;
   /// Maximum gradient norm. 0 disables clipping.
@@ -130,39 +132,20 @@ struct TrainingConfig {
   /// Several are faster than LibTorch's threads for models of small layers. A run repeats bit for bit with
   /// the same number. Not for models that draw random numbers (dropout), nor for other devices.
   int64_t cpu_data_parallel = 1;
+  /// Loss of one element. This and the next two: see DiffusionLossOptions.
   EnumChoice<LossType> loss_type = LossType::kL2;
-  EnumChoice<HuberSchedule> huber_schedule = HuberSchedule::kConstant;
-  double huber_c = 0.1;
-  /// Whether the model is given class labels. None: if it takes them and the data set has them.
-  std::optional<bool> class_conditional = std::nullopt;
-  /// The label of so many samples becomes the model's last one, num_class_embeds - 1, which then stands for
-  /// "no class" in classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598).
-  double class_dropout_prob = 0.0;
-  EnumChoice<LossWeighting> weighting = LossWeighting::kNone;  ///< these six: see DiffusionLossOptions
-  double p2_gamma = 1.0;
-  double p2_k = 1.0;
-  double sigma_data = 0.5;
-  double l_simple_weight = 1.0;
-  double original_elbo_weight = 0.0;
-  std::optional<double> vlb_weight = std::nullopt;  ///< of a learned variance; see DiffusionLossOptions
-  EnumChoice<TimestepSampling> timestep_sampling = TimestepSampling::kUniform;
-  double logit_mean = 0.0;  ///< these three: see TimestepSamplingOptions
-  double logit_std = 1.0;
-  double mode_scale = 1.29;
-  EnumChoice<TimestepBias> timestep_bias_strategy =
-      TimestepBias::kNone;  ///< these five: see TimestepSamplingOptions
-  double timestep_bias_multiplier = 1.0;
-  int64_t timestep_bias_begin = 0;
-  int64_t timestep_bias_end = 1000;
-  double timestep_bias_portion = 0.25;
-  bool continuous_timesteps = false;     ///< of flow matching: any sigma, not the scheduler's alone
-  int64_t pyramid_noise_iterations = 0;  ///< levels of multi-resolution noise; 0: none. See pyramid_noise
-  double pyramid_noise_discount = 0.4;
-  /// A learned u of each timestep, by which the loss becomes loss / exp(u) + u: a table (LDM's learn_logvar)
-  /// or Fourier features of t / T (EDM2). It is trained, averaged and saved beside the model, as
-  /// `log_variance/`.
-  EnumChoice<LogVarianceType> learned_log_variance = LogVarianceType::kNone;
-  double logvar_init = 0.0;  ///< of the table
+  EnumChoice<HuberSchedule> huber_schedule = HuberSchedule::kConstant;  ///< how huber_c depends on t
+  double huber_c = 0.1;                                                 ///< c of the Huber losses, above 0
+  /// Mean of the normal number of DiffusionTaskOptions' `timestep_sampling` "logit_normal".
+  double logit_mean = 0.0;
+  double logit_std = 1.0;    ///< its standard deviation, above 0
+  double mode_scale = 1.29;  ///< concentration of `timestep_sampling` "mode", -1 to 2 / (pi - 2)
+  /// Which timesteps are drawn more often. This and the next four: see TimestepSamplingOptions.
+  EnumChoice<TimestepBias> timestep_bias_strategy = TimestepBias::kNone;
+  double timestep_bias_multiplier = 1.0;  ///< factor on the weight of these timesteps, above 0
+  int64_t timestep_bias_begin = 0;        ///< first timestep of the bias "range"
+  int64_t timestep_bias_end = 1000;       ///< end of the bias "range", not included
+  double timestep_bias_portion = 0.25;    ///< share of the timesteps of "earlier" and "later", 0 to 1
   /// Patterns of parameter names with `*` and `?` (see matches_pattern): those alone are trained; those are
   /// not; those have no weight decay. Parameters of other models than the first have "log_variance." before
   /// their names.

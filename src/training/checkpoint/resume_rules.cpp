@@ -101,16 +101,6 @@ const std::vector<ResumeRule>& resume_rules() {
       {"loss_type", kCompared},
       {"huber_schedule", kCompared},
       {"huber_c", kCompared},
-      {"class_conditional", kCompared},
-      {"class_dropout_prob", kCompared},
-      {"weighting", kCompared},
-      {"p2_gamma", kCompared},
-      {"p2_k", kCompared},
-      {"sigma_data", kCompared},
-      {"l_simple_weight", kCompared},
-      {"original_elbo_weight", kCompared},
-      {"vlb_weight", kCompared},
-      {"timestep_sampling", kCompared},
       {"logit_mean", kCompared},
       {"logit_std", kCompared},
       {"mode_scale", kCompared},
@@ -119,11 +109,6 @@ const std::vector<ResumeRule>& resume_rules() {
       {"timestep_bias_begin", kCompared},
       {"timestep_bias_end", kCompared},
       {"timestep_bias_portion", kCompared},
-      {"continuous_timesteps", kCompared},
-      {"pyramid_noise_iterations", kCompared},
-      {"pyramid_noise_discount", kCompared},
-      {"learned_log_variance", kCompared},
-      {"logvar_init", kCompared},
       {"train_only", kCompared},
       {"freeze", kCompared},
       {"no_decay", kCompared},
@@ -164,6 +149,14 @@ void require_same_options(const Json& saved, const Json& ours, std::string_view 
                          "start a new training from the weights",
                          key, json_excerpt(ours[key]), json_excerpt(saved[key]), escaped(where));
   }
+}
+
+Json with_moved_options(Json saved_task, const Json& saved_fields, const Json& our_task) {
+  if (!saved_task.is_object() || saved_task.contains("options") || !our_task.contains("options"))
+    return saved_task;
+  for (const auto& option : our_task["options"].items())
+    if (saved_fields.contains(option.key())) saved_task["options"][option.key()] = saved_fields[option.key()];
+  return saved_task;
 }
 
 void require_same_config(const Json& saved, const Json& ours, std::string_view owner,

@@ -257,9 +257,9 @@ void TrainingRun::compare_options(const Json& state, const std::string& where) c
   Json ours = parse_json(config_.to_json(), "the training config");
   if (!config_.seed) ours.erase("seed");
   require_same_options(saved, ours, where);
+  const Json our_task = parse_json(task_.config_json(), "config_json() of the task");
+  require_same_task(with_moved_options(state.value("task", Json()), saved, our_task), our_task, where);
   compare_updates(state.value("updates", Json()), where);
-  require_same_task(state.value("task", Json()), parse_json(task_.config_json(), "config_json() of the task"),
-                    where);
 }
 
 void TrainingRun::compare_updates(const Json& saved, const std::string& where) const {
