@@ -11,14 +11,12 @@
 #include <diffusers/models/model.h>
 
 #include "core/config_json.h"
+#include "core/diffusers_version.h"
 #include "core/json.h"
 #include "core/model_class.h"
 #include "core/require.h"
 
 namespace diffusers {
-
-/// The version of Python diffusers whose config files and state dicts these are.
-inline constexpr std::string_view kModelConfigVersion = "0.42.1";
 
 /// Keys of a model's config.json that no class declares, and that are no mistake.
 inline bool is_private_config_key(std::string_view key) { return key.starts_with('_'); }
@@ -74,7 +72,7 @@ std::string write_config_fields(const Config& config, std::string_view source, s
   // A loaded config cannot have changed since: its own text is the most faithful.
   if (!source.empty()) json.update(parse_json(source, class_name));
   json["_class_name"] = class_name;
-  json["_diffusers_version"] = kModelConfigVersion;
+  json["_diffusers_version"] = kDiffusersVersion;
   return dump_json(json);
 }
 

@@ -35,6 +35,7 @@
 #include <diffusers/schedulers/unclip_scheduler.h>
 #include <diffusers/schedulers/unipc_multistep_scheduler.h>
 
+#include "core/diffusers_version.h"
 #include "core/model_class.h"
 #include "core/require.h"
 #include "io/open_model_file.h"

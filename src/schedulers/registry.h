@@ -12,8 +12,6 @@
 namespace diffusers::scheduler_config {
 
 inline constexpr std::string_view kFileName = "scheduler_config.json";
-/// The release of Python diffusers whose files are written.
-inline constexpr std::string_view kDiffusersVersion = "0.42.1";
 
 /// The object in `text` without the keys that count as missing, with `overrides` on top.
 Json parse(std::string_view text, std::string_view class_name, std::string_view overrides = {});

@@ -17,11 +17,11 @@
 #include <diffusers/training/trainer.h>
 
 #include "core/json.h"
+#include "models/module_modes.h"
 #include "training/checkpoint/checkpoint.h"
 #include "training/checkpoint/checkpoint_writer.h"
 #include "training/loop/device_lr.h"
 #include "training/loop/image_checks.h"
-#include "training/loop/module_modes.h"
 #include "training/loop/random_state.h"
 #include "training/loop/stop_signals.h"
 

@@ -12,15 +12,13 @@
 
 #include "core/json.h"
 #include "core/require.h"
+#include "io/model_index.h"
 #include "training/objective/forward_process.h"
 #include "training/tasks/label_checks.h"
 #include "training/tasks/task_inputs.h"
 
 namespace diffusers {
 namespace {
-
-/// The version of Python diffusers whose folders are written.
-constexpr const char* kDiffusersVersion = "0.42.1";
 
 /// @param signal, noise what x_0 and the noise are multiplied with, by timestep
 void save_noise_schedule_picture(const Tensor& signal, const Tensor& noise, const std::string& path) {
@@ -245,13 +243,11 @@ void DiffusionTask::save_extras(const std::string& output_dir) const {
   const std::string config_text = models_[0].model->config_json();
   if (config_text.empty()) return;  // a model that Python does not know
   const Json config = parse_json(config_text, "config_json() of the model");
-  const Json index = {
-      {"_class_name", scheduler_->class_name() == "DDIMScheduler" ? "DDIMPipeline" : "DDPMPipeline"},
-      {"_diffusers_version", kDiffusersVersion},
-      {"scheduler", {"diffusers", scheduler_->class_name()}},
-      {models_[0].name, {"diffusers", config.value("_class_name", "UNet2DModel")}},
-  };
-  write_file_atomically(join_path(output_dir, "model_index.json"), dump_json(index));
+  write_model_index(
+      output_dir,
+      {.class_name = scheduler_->class_name() == "DDIMScheduler" ? "DDIMPipeline" : "DDPMPipeline",
+       .components = {{"scheduler", scheduler_->class_name()},
+                      {models_[0].name, config.value("_class_name", "UNet2DModel")}}});
 }
 
 }  // namespace diffusers
