@@ -21,11 +21,11 @@
 #include <unistd.h>
 
 #include "core/json.h"
-#include "quick_training.h"
-#include "resumable_training.h"
 #include "support/golden.h"
 #include "training/checkpoint/checkpoint.h"
 #include "training/loop/stop_signals.h"
+#include "training/quick_training.h"
+#include "training/resumable_training.h"
 
 namespace diffusers {
 namespace {
@@ -436,8 +436,8 @@ TEST(Signals, AreSeenByPreviews) {
 class HistoryTask : public DiffusionTask {
  public:
   using DiffusionTask::DiffusionTask;
-  Tensor loss(const Batch& batch) override {
-    const Tensor losses = DiffusionTask::loss(batch);
+  StepLoss loss(const Batch& batch, std::size_t update) override {
+    const Tensor losses = DiffusionTask::loss(batch, update).loss;
     const Tensor weighted = losses * history_.mean().add(1.0);
     history_ = at::cat({history_, losses.detach().mean().view({1})});
     return weighted;
