@@ -189,7 +189,7 @@ void save_ema_state(const EMAModelState& state, const std::filesystem::path& fol
   Json config = parse_json(read_model_file(folder.string(), kEmaConfigFile), path);
   require<FileError>(config.is_object(), "{} is no JSON object", escaped(path));
   config.update(config_json::fields_to_json(state));
-  write_file_atomically(path, dump_json(config));
+  write_file(dump_json(config), path);
 }
 
 EMAModelState load_ema_state(const std::filesystem::path& folder) {

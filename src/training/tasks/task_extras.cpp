@@ -3,17 +3,14 @@
 #include <string_view>
 
 #include <diffusers/io/chart.h>
-#include <diffusers/io/files.h>
 
 #include <ATen/ATen.h>
 
 #include "core/json.h"
+#include "io/model_index.h"
 
 namespace diffusers {
 namespace {
-
-/// The version of Python diffusers whose folders are written.
-constexpr const char* kIndexVersion = "0.42.1";
 
 /// The pipeline of Python that samples with a UNet2DModel and a scheduler of this class.
 std::string_view pipeline_for(std::string_view scheduler_class) {
@@ -51,13 +48,8 @@ void save_model_index(const NamedModule& model, const Scheduler& scheduler,
       parse_json(config, "config_json() of the model").value("_class_name", std::string());
   if (model_class != "UNet2DModel") return;
   const std::string scheduler_class = scheduler.class_name();
-  const Json index = {
-      {"_class_name", std::string(pipeline_for(scheduler_class))},
-      {"_diffusers_version", kIndexVersion},
-      {"scheduler", {"diffusers", scheduler_class}},
-      {model.name, {"diffusers", model_class}},
-  };
-  write_file(dump_json(index), folder / "model_index.json");
+  write_model_index(folder.string(), {.class_name = std::string(pipeline_for(scheduler_class)),
+                                      .components = {{"scheduler", scheduler_class}, {model.name, model_class}}});
 }
 
 }  // namespace diffusers

@@ -1,4 +1,4 @@
-#include "training/loop/module_modes.h"
+#include "models/module_modes.h"
 
 namespace diffusers {
 

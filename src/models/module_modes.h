@@ -25,4 +25,17 @@ class ModuleModes {
   std::vector<Mode> modes_;  // each module before its submodules
 };
 
+/// Puts a module and its submodules into eval mode, and each of them back into its mode at the end of the
+/// scope. The module must live until then.
+class EvalGuard {
+ public:
+  explicit EvalGuard(torch::nn::Module& module) : modes_(module) { module.eval(); }
+  EvalGuard(const EvalGuard&) = delete;
+  EvalGuard& operator=(const EvalGuard&) = delete;
+  ~EvalGuard() { modes_.restore(); }
+
+ private:
+  ModuleModes modes_;
+};
+
 }  // namespace diffusers
