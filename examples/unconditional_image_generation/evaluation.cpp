@@ -4,6 +4,8 @@
 #include <cstdio>
 #include <vector>
 
+#include <diffusers/diffusers.h>
+
 using namespace diffusers;
 namespace F = torch::nn::functional;
 
@@ -12,7 +14,7 @@ namespace {
 constexpr int64_t kEpochs = 2;
 
 void train_classifier(Classifier& model, const Dataset& data) {
-  DataLoader loader(data, {.batch_size = 100});
+  DataLoader loader(data, {.batch_size = 100, .shuffle = true});
   const int64_t steps = kEpochs * loader.size();
   Optimizer optimizer(model->parameters(), {.lr = 2e-3});
   const LRSchedule lr =
