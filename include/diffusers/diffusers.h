@@ -25,7 +25,9 @@
 #include <diffusers/models/attention_layer.h>
 #include <diffusers/models/autoencoder_kl.h>
 #include <diffusers/models/condition_embeddings.h>
+#include <diffusers/models/conditioning.h>
 #include <diffusers/models/controlnet.h>
+#include <diffusers/models/denoiser.h>
 #include <diffusers/models/diagonal_gaussian.h>
 #include <diffusers/models/embeddings.h>
 #include <diffusers/models/fwd.h>

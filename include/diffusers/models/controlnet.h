@@ -13,6 +13,7 @@
 #include <diffusers/core/enum_choice.h>
 #include <diffusers/core/one_or_many.h>
 #include <diffusers/core/tensor.h>
+#include <diffusers/models/conditioning.h>
 #include <diffusers/models/layers.h>
 #include <diffusers/models/model.h>
 #include <diffusers/models/unet_2d_blocks.h>

@@ -13,6 +13,7 @@
 #include <diffusers/core/one_or_many.h>
 #include <diffusers/core/tensor.h>
 #include <diffusers/models/attention_layer.h>
+#include <diffusers/models/conditioning.h>
 #include <diffusers/models/layers.h>
 #include <diffusers/models/model.h>
 #include <diffusers/models/unet_2d.h>
@@ -123,14 +124,6 @@ struct UNet2DConditionModelConfig {
 void read_model_config(std::string_view json, std::string_view where, UNet2DConditionModelConfig& config,
                        std::string& source, LoadReport& report);
 std::string write_model_config(const UNet2DConditionModelConfig& config, std::string_view source);
-
-/// The embeddings besides the encoder's hidden states that some models take.
-struct AddedCondKwargs {
-  Tensor text_embeds = {};   ///< `[B, D]`, for "text_time" and "text_image"
-  Tensor time_ids = {};      ///< `[B, n]`, for "text_time": original size, crop and target size
-  Tensor image_embeds = {};  ///< `[B, D]`, for "text_image", "image", "image_hint" and the image projections
-  Tensor hint = {};          ///< `[B, 3, 8 H, 8 W]`, for "image_hint"
-};
 
 /// The optional arguments of Python's `UNet2DConditionModel.forward`.
 struct UNet2DConditionModelOptions {

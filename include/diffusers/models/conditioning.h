@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include <diffusers/core/tensor.h>
+
+namespace diffusers {
+
+/// The embeddings besides the encoder's hidden states that some models take
+/// (`added_cond_kwargs` of diffusers' `UNet2DConditionModel.forward`).
+struct AddedCondKwargs {
+  Tensor text_embeds = {};   ///< `[B, D]`, pooled projections; for "text_time" and "text_image"
+  Tensor time_ids = {};      ///< `[B, n]`, for "text_time": original size, crop and target size
+  Tensor image_embeds = {};  ///< `[B, D]`, for "text_image", "image", "image_hint" and the image projections
+  Tensor hint = {};          ///< `[B, 3, 8 H, 8 W]`, for "image_hint"
+};
+
+/// The inputs of a denoiser besides the noisy sample and its timestep. Training and sampling share this type.
+/// An undefined tensor or an empty vector means that the input is not given.
+struct Conditioning {
+  /// `[B]` int64 classes; floating `[B]` or `[B, D]` for the models that embed or project them.
+  Tensor class_labels = {};
+  Tensor encoder_hidden_states = {};   ///< `[B, L, D]`, such as the text encoder's last hidden state
+  Tensor encoder_attention_mask = {};  ///< `[B, L]`, 1 (or true) for the tokens that take part
+  AddedCondKwargs added_cond_kwargs = {};
+  Tensor timestep_cond = {};   ///< `[B, time_cond_proj_dim]`, such as the embedded guidance scale of an LCM
+  Tensor attention_mask = {};  ///< `[B, L]`, see UNet2DConditionModel::forward
+  /// `[B, C', H, W]`, concatenated after the channels of the sample: mask and masked image latents of an
+  /// inpainting UNet, image latents of instruct-pix2pix, low-resolution images of an upscaler.
+  Tensor extra_channels = {};
+  std::vector<Tensor> down_block_additional_residuals = {};       ///< each `[B, ...]`, of a ControlNet
+  Tensor mid_block_additional_residual = {};                      ///< `[B, ...]`, of a ControlNet
+  std::vector<Tensor> down_intrablock_additional_residuals = {};  ///< each `[B, ...]`, of a T2I-Adapter
+
+  /// Views of the rows `begin` to `end - 1` of every field that is given.
+  Conditioning slice(int64_t begin, int64_t end) const;
+  /// Every field that is given, on another device. Copies do not block the host.
+  Conditioning to(at::Device device) const;
+};
+
+/// Predicts from a noisy sample `[B, C, H, W]`, its timesteps `[B]` (or 0-dim) and the conditioning; returns
+/// the prediction, usually of the sample's shape. Made of a model by `make_denoiser`; any function of this
+/// signature serves.
+using Denoiser =
+    std::function<Tensor(const Tensor& noisy, const Tensor& timesteps, const Conditioning& conditioning)>;
+
+}  // namespace diffusers
