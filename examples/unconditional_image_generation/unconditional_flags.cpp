@@ -195,10 +195,8 @@ void add_unconditional_flags(CLI::App& app, UnconditionalSettings& settings) {
 void complete_settings(const CLI::App& app, UnconditionalSettings& settings, int64_t default_resolution) {
   check_flags(app, settings);
   complete_training(app, settings);
+  settings.training.validate();
   if (settings.has_model_config()) read_model(settings);
-  refuse(
-      settings.training.resolution.value_or(1) < 1,
-      "--resolution is " + std::to_string(settings.training.resolution.value_or(1)) + ", expected 1 or more");
   const int64_t resolution = choose_resolution(settings, default_resolution);
   check_resolution(settings, resolution);
   settings.model.sample_size = resolution;

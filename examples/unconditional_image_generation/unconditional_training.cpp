@@ -80,7 +80,6 @@ void UnconditionalTraining::choose_preview_steps() {
 }
 
 TrainingResult UnconditionalTraining::train(const std::function<void(const PreviewContext&)>& preview) {
-  settings_.training.validate();
   choose_preview_steps();
   const int64_t epoch_steps = steps_per_epoch();
   int64_t saves = 0;
