@@ -96,7 +96,7 @@ class HandWrittenLoop {
                                               torch::TensorOptions().dtype(torch::kLong));
       const Tensor noisy = scheduler_.add_noise(x0, noise, timesteps);
       const Tensor prediction =
-          predict_in_parts(*trainable_, noisy, timesteps, {}, config_.cpu_data_parallel);
+          predict_in_parts(trainable_, noisy, timesteps, {}, config_.cpu_data_parallel);
       objective_(prediction, x0, noise, timesteps).backward();
       clip_grad_norm_(parameters_, config_.max_grad_norm);
       optimizer_.step(lr_(step_++));
@@ -108,7 +108,7 @@ class HandWrittenLoop {
  private:
   TrainingConfig config_;
   UNet2DModel unet_;
-  std::shared_ptr<TrainableModel> trainable_;
+  TrainableDenoiser trainable_;
   std::vector<Tensor> parameters_;
   DataLoader loader_;
   DDPMScheduler scheduler_;

@@ -111,11 +111,12 @@
 #include <diffusers/training/progress.h>
 #include <diffusers/training/pyramid_noise.h>
 #include <diffusers/training/report.h>
+#include <diffusers/training/saved_module.h>
 #include <diffusers/training/step_rows.h>
 #include <diffusers/training/task.h>
 #include <diffusers/training/tensorboard.h>
 #include <diffusers/training/timestep_sampler.h>
-#include <diffusers/training/trainable_model.h>
+#include <diffusers/training/trainable_denoiser.h>
 #include <diffusers/training/trainer.h>
 #include <diffusers/training/training_config.h>
 #include <diffusers/training/variational_bound.h>

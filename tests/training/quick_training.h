@@ -9,7 +9,7 @@
 #include <diffusers/core/logging.h>
 #include <diffusers/training/trainer.h>
 
-#include "tiny_model.h"
+#include "training/tiny_model.h"
 
 namespace diffusers::test {
 

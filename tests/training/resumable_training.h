@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "support/golden.h"
-#include "tiny_model.h"
+#include "training/tiny_model.h"
 
 namespace diffusers::test {
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <diffusers/data/dataset.h>
+#include <diffusers/models/denoiser.h>
 
 #include <ATen/ATen.h>
 #include <torch/nn/functional/activation.h>
@@ -51,7 +52,7 @@ struct LabelledNetImpl : torch::nn::Module {
     conv = register_module("conv", torch::nn::Conv2d(torch::nn::Conv2dOptions(1, 1, 3).padding(1)));
     table = register_module("table", torch::nn::Embedding(11, 1));
   }
-  std::string config_json() const { return config; }
+  DenoiserInfo denoiser_info() const { return facts; }
   LabelOutput forward(const Tensor& sample, const Tensor&, const LabelOptions& options = {}) {
     last_labels = options.class_labels;
     Tensor out = conv(sample);
@@ -61,7 +62,7 @@ struct LabelledNetImpl : torch::nn::Module {
   torch::nn::Conv2d conv{nullptr};
   torch::nn::Embedding table{nullptr};
   Tensor last_labels;
-  std::string config;
+  DenoiserInfo facts{.takes_class_labels = true};
 };
 TORCH_MODULE(LabelledNet);
 

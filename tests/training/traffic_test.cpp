@@ -17,9 +17,9 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include "quick_training.h"
 #include "support/counting_device.h"
 #include "support/golden.h"
+#include "training/quick_training.h"
 
 namespace diffusers::test {
 namespace {
@@ -179,7 +179,7 @@ TEST(TrainingTraffic, OfAStepWithLabelsIsTheBatchAlone) {
     expect_batch_alone(
         [&](TrainingConfig config) {
           LabelledNet model;
-          model->config = R"({"num_class_embeds": 11})";
+          model->facts.num_class_embeds = 11;
           move_to_counting_device(*model);
           config.class_dropout_prob = dropout;
           Trainer(model, DDPMScheduler(), config).train(TinyImages(16, /*has_labels=*/true));

@@ -94,9 +94,11 @@ concept DenoisingModel = requires(Model model) {
 }
 &&(detail::TakesTwoTensors<Model> || detail::TakesConditioning<Model> || detail::TakesHiddenStates<Model>);
 
-/// Facts of a model, read from the fields of its `config()` and from the form of its `forward`.
+/// Returns the facts of a model: those of its own `denoiser_info()` if it has that method, else those of the
+/// fields of its `config()` and of the form of its `forward`.
 template <DenoisingModel Model>
 DenoiserInfo denoiser_info(Model model) {
+  if constexpr (requires { DenoiserInfo(model->denoiser_info()); }) return model->denoiser_info();
   DenoiserInfo info;
   info.takes_encoder_hidden_states = detail::TakesHiddenStates<Model> || detail::TakesConditioning<Model>;
   info.takes_class_labels = detail::TakesConditioning<Model> || detail::TakesHiddenStates<Model> ||
@@ -109,13 +111,18 @@ DenoiserInfo denoiser_info(Model model) {
       info.out_channels = config.out_channels;
     if constexpr (requires { info.num_class_embeds = config.num_class_embeds; }) {
       info.num_class_embeds = config.num_class_embeds;
-      bool has_embedding = info.num_class_embeds.has_value();
+      bool has_embedding_type = false;
       if constexpr (requires { config.class_embed_type.has_value(); })
-        has_embedding = has_embedding || config.class_embed_type.has_value();
-      info.takes_class_labels = info.takes_class_labels && has_embedding;
+        has_embedding_type = config.class_embed_type.has_value();
+      info.takes_class_labels =
+          info.takes_class_labels && (info.num_class_embeds.has_value() || has_embedding_type);
+      // With an embedding type, labels are no indices of a table.
+      if (has_embedding_type) info.num_class_embeds.reset();
     }
     if constexpr (requires { std::string(config.time_embedding_type.name()); })
       info.time_embedding_type = std::string(config.time_embedding_type.name());
+    if constexpr (requires { info.time_embedding_type = config.time_embedding_type; })
+      info.time_embedding_type = config.time_embedding_type;
     if constexpr (requires { info.dropout = config.dropout; })
       info.dropout = std::max(info.dropout, static_cast<double>(config.dropout));
   }

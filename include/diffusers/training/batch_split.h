@@ -3,22 +3,24 @@
 #include <cstdint>
 
 #include <diffusers/core/tensor.h>
-#include <diffusers/training/trainable_model.h>
+#include <diffusers/training/trainable_denoiser.h>
 
 namespace diffusers {
 
-/// `model.predict` on the CPU with the batch cut into `parts`: one thread computes a part, forward and
-/// backward.
+/// Calls `model.denoise` on the CPU with the batch split into `parts`; one thread computes a part, forward
+/// and backward.
 ///
-/// LibTorch threads each operation by itself, and layers that are small gain little from that; parts of a
-/// batch need to meet only once each way. The gradients of the parts are added in their order, so that a run
-/// repeats bit for bit with the same number of parts, whatever the number of threads.
+/// LibTorch parallelises each operation by itself, which gains little for small layers. Parts of a batch
+/// synchronise only once in the forward and once in the backward pass. The gradients of the parts are added
+/// in their order, so that a run repeats bit for bit with the same number of parts, whatever the number of
+/// threads.
 ///
-/// Without gradients of the parameters to compute, with one part, and where the sample wants a gradient too,
-/// this is `model.predict`.
-/// @param sample `[B, ...]`, timesteps `[B]`, conditioning `[B, ...]` where defined; B may be below `parts`
+/// With one part, without gradients, and if the sample requires a gradient, this is `model.denoise`.
+/// @param sample `[B, ...]`; B may be below `parts`
+/// @param timesteps `[B]`
+/// @param conditioning `[B, ...]` in each field that is given
 /// @throws ConfigError unless parts is positive; TensorError for a sample that is not on the CPU
-Tensor predict_in_parts(TrainableModel& model, const Tensor& sample, const Tensor& timesteps,
+Tensor predict_in_parts(const TrainableDenoiser& model, const Tensor& sample, const Tensor& timesteps,
                         const Conditioning& conditioning, int64_t parts);
 
 }  // namespace diffusers

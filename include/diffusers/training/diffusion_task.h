@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -13,6 +14,7 @@
 #include <diffusers/training/step_rows.h>
 #include <diffusers/training/task.h>
 #include <diffusers/training/timestep_sampler.h>
+#include <diffusers/training/trainable_denoiser.h>
 
 namespace diffusers {
 
@@ -37,14 +39,14 @@ class DiffusionTask : public Task {
   /// scheduler's config matters; `set_timesteps` changes nothing.
   /// @param name the folder of the model in output_dir
   /// @throws ConfigError naming the scheduler's class and the reason, if it cannot be trained with
-  DiffusionTask(std::shared_ptr<TrainableModel> model, const Scheduler& scheduler, std::string name = "unet");
+  DiffusionTask(TrainableDenoiser model, const Scheduler& scheduler, std::string name = "unet");
 
-  const std::vector<TrainedModel>& models() const override { return models_; }
+  const std::vector<NamedModule>& trained() const override { return trained_; }
   void configure(const TrainingConfig& config) override;
   void check_dataset(const Dataset& dataset) override;
   void check_batch(const Batch& batch) override;
   void begin_step(const StepContext& context) override;
-  Tensor loss(const Batch& batch) override;
+  StepLoss loss(const Batch& batch, std::size_t update) override;
   Tensor validation_loss(const Batch& batch, const Tensor& positions, const Generator& generator) override;
   TensorMap state() const override;
   void load_state(const TensorMap& state) override;
@@ -68,14 +70,15 @@ class DiffusionTask : public Task {
   Draw draw_samples(at::IntArrayRef shape, const at::TensorOptions& options);
   Tensor flow_timesteps_at(const Tensor& drawn);
 
-  std::vector<TrainedModel> models_;
+  TrainableDenoiser model_;
+  std::vector<NamedModule> trained_;
   std::shared_ptr<const Scheduler> scheduler_;
   std::shared_ptr<const ForwardProcess> process_;
   std::optional<DiffusionObjective> objective_;
   std::optional<TimestepSampler> sampler_;
-  std::shared_ptr<TrainableLogVariance> log_variance_;  // null: none
-  bool takes_fractions_ = false;                        // of T instead of timesteps
-  Tensor flow_timesteps_;                               // of flow matching: where the last draw was
+  LearnedLogVariance log_variance_{nullptr};  // empty: none
+  bool takes_fractions_ = false;              // of T instead of timesteps
+  Tensor flow_timesteps_;                     // of flow matching: where the last draw was
   std::optional<int64_t> resolution_;
   std::optional<bool> class_conditional_;
   int64_t cpu_data_parallel_ = 1;

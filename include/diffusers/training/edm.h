@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -10,6 +11,7 @@
 #include <diffusers/training/learned_log_variance.h>
 #include <diffusers/training/step_rows.h>
 #include <diffusers/training/task.h>
+#include <diffusers/training/trainable_denoiser.h>
 
 #include <ATen/core/Tensor.h>
 
@@ -57,7 +59,7 @@ class EDMPreconditioner {
   /// @param noisy x `[B, C, H, W]`, floating
   /// @return shape and dtype of `noisy`
   /// @throws TensorError if the model's output has another shape, or sigma one that does not fit
-  Tensor denoise(TrainableModel& model, const Tensor& noisy, const Tensor& sigma,
+  Tensor denoise(const Denoiser& model, const Tensor& noisy, const Tensor& sigma,
                  const Conditioning& conditioning = {}) const;
 
  private:
@@ -83,17 +85,16 @@ class EDMTask : public Task {
   /// @param name the folder of the model in output_dir. A learned log variance is another model,
   /// "log_variance", made here where the model lies
   /// @throws ConfigError naming the field and its value
-  explicit EDMTask(std::shared_ptr<TrainableModel> model, const EDMConfig& config = {},
-                   std::string name = "unet");
+  explicit EDMTask(TrainableDenoiser model, const EDMConfig& config = {}, std::string name = "unet");
 
-  const std::vector<TrainedModel>& models() const override { return models_; }
+  const std::vector<NamedModule>& trained() const override { return trained_; }
   /// @throws ConfigError for a flag that EDM has no place for: those of discrete timesteps, of other losses
   /// and other noise; also for a model whose time embedding does not take c_noise
   void configure(const TrainingConfig& config) override;
   void check_dataset(const Dataset& dataset) override;
   void check_batch(const Batch& batch) override;
   void begin_step(const StepContext& context) override;
-  Tensor loss(const Batch& batch) override;
+  StepLoss loss(const Batch& batch, std::size_t update) override;
   /// At sigma = exp(p_mean + p_std Phi^-1(position)), as often as a training draws less: a position is a
   /// quantile, taken from 1e-6 to 1 - 1e-6. Without the learned log variance, so that trainings compare.
   Tensor validation_loss(const Batch& batch, const Tensor& positions, const Generator& generator) override;
@@ -121,8 +122,9 @@ class EDMTask : public Task {
 
   EDMConfig config_;
   EDMPreconditioner preconditioner_;
-  std::vector<TrainedModel> models_;
-  std::shared_ptr<TrainableLogVariance> log_variance_;  // null: none
+  TrainableDenoiser model_;
+  std::vector<NamedModule> trained_;
+  LearnedLogVariance log_variance_{nullptr};  // empty: none
   bool is_configured_ = false;
   std::optional<int64_t> resolution_;
   std::optional<bool> class_conditional_;

@@ -10,7 +10,6 @@
 #include <diffusers/core/enum_names.h>
 #include <diffusers/core/tensor.h>
 #include <diffusers/models/model.h>
-#include <diffusers/training/trainable_model.h>
 
 namespace diffusers {
 
@@ -67,28 +66,5 @@ class LearnedLogVarianceImpl : public ModelImpl<LearnedLogVarianceImpl, LearnedL
 
 /// Also loads what the Trainer saved: `LearnedLogVariance::from_pretrained("out/log_variance")`.
 using LearnedLogVariance = ModelHolder<LearnedLogVarianceImpl, LearnedLogVarianceConfig>;
-
-/// A learned log variance as the second model of a task, so that the Trainer trains, averages, saves and
-/// resumes it. It predicts no sample: the task calls `forward` of what it holds.
-class TrainableLogVariance : public TrainableModel {
- public:
-  explicit TrainableLogVariance(LearnedLogVariance log_variance);
-
-  Tensor forward(const Tensor& timesteps_or_c_noise) const {
-    return log_variance_->forward(timesteps_or_c_noise);
-  }
-
-  /// @throws Error always
-  Tensor predict(const Tensor& sample, const Tensor& timesteps, const Conditioning& conditioning) override;
-  torch::nn::Module& module() override { return *log_variance_; }
-  bool takes_class_labels() const override { return false; }
-  /// @throws ConfigError always
-  void enable_gradient_checkpointing() override;
-  std::string config_json() const override { return log_variance_->config_json(); }
-  void save_pretrained(const std::string& folder) override { log_variance_->save_pretrained(folder); }
-
- private:
-  LearnedLogVariance log_variance_;
-};
 
 }  // namespace diffusers

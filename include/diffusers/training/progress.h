@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace diffusers {
@@ -24,6 +25,9 @@ struct TrainingProgress {
   /// The most memory used at once: resident memory of the process (`peak_memory_bytes`), or what was
   /// allocated on the CUDA device. 0: not known.
   int64_t memory_bytes = 0;
+  /// Named values of the task's loss, such as "kl_loss", mean over the steps since the last logging step; and
+  /// "NAME/loss", "NAME/lr" and "NAME/grad_norm" of each update but the first.
+  std::vector<std::pair<std::string, double>> values = {};
 };
 
 /// The loss on held-out data, with the same examples, noise and timesteps each time.
@@ -112,9 +116,13 @@ class MetricsLog {
 
  private:
   void keep(const std::string& line, int64_t resumed_step, std::string& kept);
+  void write_csv() const;
+  /// Returns whether the row has values that no row before it had.
+  bool add_value_names(const TrainingProgress& progress);
 
   std::string csv_path_;
   std::string json_path_;
+  std::vector<std::string> value_names_;  // columns of named values, after the fixed ones
   std::vector<TrainingProgress> rows_;
   std::vector<ValidationResult> validations_;
 };

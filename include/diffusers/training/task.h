@@ -1,9 +1,10 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <diffusers/core/error.h>
@@ -11,68 +12,103 @@
 #include <diffusers/core/tensor.h>
 #include <diffusers/core/tensor_map.h>
 #include <diffusers/data/dataset.h>
-#include <diffusers/training/trainable_model.h>
+#include <diffusers/training/optimizer.h>
+#include <diffusers/training/saved_module.h>
 #include <diffusers/training/training_config.h>
 
 namespace diffusers {
 
-/// A model that a task trains, under the name of its folder, such as "unet".
-struct TrainedModel {
-  std::string name;
-  std::shared_ptr<TrainableModel> model;
-};
-
 /// One optimizer step as a task sees it.
 struct StepContext {
-  int64_t step = 0;     ///< steps done before
+  int64_t step = 0;     ///< optimizer steps done before
   int64_t samples = 0;  ///< samples of all batches of this step together
-  std::optional<Generator> generator =
-      std::nullopt;  ///< what random numbers are drawn from, on the models' device
+  /// Source of all random numbers of the step, on the device of the trained modules.
+  std::optional<Generator> generator = std::nullopt;
 };
 
-/// What is trained, and what on: the part of a training that the loop does not know. The Trainer calls
-/// `configure` once, `check_dataset` for each data set of a training, and then for each step `check_batch`
-/// for each batch, `begin_step`, and `loss` for each batch of the step.
+/// One optimizer of a training: the parameters that it updates, and when. A training with several updates
+/// runs them one after another in each step. A field without a value takes the TrainingConfig's.
+struct Update {
+  std::string name = {};  ///< in the log and in checkpoints; may be empty if it is the only update
+  /// Names of the trained modules whose parameters are updated. Empty: all. Each module belongs to one
+  /// update.
+  std::vector<std::string> modules = {};
+  std::optional<OptimizerConfig> optimizer = std::nullopt;  ///< with its learning rate, `lr`
+  std::optional<std::string> lr_scheduler = std::nullopt;   ///< see get_scheduler
+  std::optional<int64_t> lr_warmup_steps = std::nullopt;
+  std::optional<double> max_grad_norm = std::nullopt;  ///< 0 disables clipping
+  int64_t start_step = 0;                              ///< The update does not run in steps before this one.
+};
+
+/// A number of a step for the log, such as `{"kl_loss", kl}`.
+struct NamedValue {
+  std::string name;
+  Tensor value;  ///< 0-dim, or `[B]`, of which the mean is logged
+};
+
+/// The loss of a batch.
+struct StepLoss {
+  /// `[B]`, one for each sample, with its graph; or 0-dim, the mean over the batch. The Trainer minimises the
+  /// mean over the samples of the step.
+  Tensor loss;
+  /// Values for metrics.csv, TensorBoard and the report, the same names in every step.
+  std::vector<NamedValue> values = {};
+
+  StepLoss(Tensor batch_loss, std::vector<NamedValue> logged = {})  // NOLINT(google-explicit-constructor)
+      : loss(std::move(batch_loss)), values(std::move(logged)) {}
+};
+
+/// The part of a training that is specific to one kind of model: its modules and its loss. The Trainer calls
+/// `configure` once, `check_dataset` for each dataset of a training, and in each step `check_batch` for each
+/// batch, `begin_step`, and `loss` for each update and batch.
 class Task {
  public:
   virtual ~Task() = default;
 
-  /// The models whose parameters are trained, averaged and saved.
-  virtual const std::vector<TrainedModel>& models() const = 0;
-  /// Takes what concerns it from the flags. @throws ConfigError for a flag that it cannot serve
+  /// Returns the modules whose parameters are trained, averaged and saved.
+  virtual const std::vector<NamedModule>& trained() const = 0;
+  /// Returns the modules that the loss uses and that are not trained, such as a VAE. The Trainer moves them
+  /// to the device of the trained modules and puts them into eval mode without gradients. They are neither
+  /// averaged nor saved in checkpoints.
+  virtual std::vector<NamedModule> frozen() const { return {}; }
+  /// Returns the updates of a step, in order; one by default.
+  virtual std::vector<Update> updates(const TrainingConfig& /*config*/) const { return {Update{}}; }
+  /// Reads the options that concern the task.
+  /// @throws ConfigError for an option that the task cannot serve
   virtual void configure(const TrainingConfig& config) = 0;
-  /// Checks a data set before the first step. The default accepts any.
-  /// @throws ConfigError naming the field and both values, if the models cannot be trained on it
+  /// Checks a dataset before the first step. The default accepts any.
+  /// @throws ConfigError naming the field and both values, if the modules cannot be trained on it
   virtual void check_dataset(const Dataset& /*dataset*/) {}
-  /// Checks a batch as the data set gave it, before it is copied to the models' device. Called for every
-  /// batch; reads values on the CPU only. The default accepts any.
-  /// @throws TensorError or ConfigError naming the field, what was expected and what was found
+  /// Checks a batch as the dataset gave it, before it is copied to the device. Called for every batch; reads
+  /// values on the CPU only. The default accepts any.
+  /// @throws TensorError or ConfigError naming the field, the expected and the actual value
   virtual void check_batch(const Batch& /*batch*/) {}
+  /// Called before the first batch of a step.
   virtual void begin_step(const StepContext& context) = 0;
-  /// The loss of each sample, `[B]`, with its graph. What the Trainer minimises is the mean over the step's
-  /// samples.
-  /// @param batch on the models' device
-  virtual Tensor loss(const Batch& batch) = 0;
-  /// The loss of each sample of held-out data, `[B]`, without a graph; what `loss` would give, but at places
-  /// of the noise schedule that are given and without augmentation of the conditioning.
-  /// @param batch on the models' device
+  /// Computes the loss of a batch.
+  /// @param batch on the device of the trained modules
+  /// @param update index into `updates()`; parameters of other updates do not require gradients meanwhile
+  virtual StepLoss loss(const Batch& batch, std::size_t update) = 0;
+  /// Computes the loss of each sample of held-out data, `[B]`, without a graph, at given places of the noise
+  /// schedule and without augmentation of the conditioning.
+  /// @param batch on the device of the trained modules
   /// @param positions `[B]` float64 in [0, 1): 0 is the least noise, 1 the most
-  /// @param generator what the noise is drawn from
-  /// @throws ConfigError where a task has no validation
+  /// @param generator source of the noise
+  /// @throws ConfigError if the task has no validation
   virtual Tensor validation_loss(const Batch& /*batch*/, const Tensor& /*positions*/,
                                  const Generator& /*generator*/) {
-    throw ConfigError("a validation data set is given, but this task has no validation loss");
+    throw ConfigError("a validation dataset is given, but this task has no validation loss");
   }
-  /// Writes what makes the trained models usable besides the models: scheduler/, model_index.json, pictures.
+  /// Writes the files that make the trained modules usable: scheduler/, model_index.json, pictures.
   virtual void save_extras(const std::string& output_dir) const = 0;
-  /// Returns the options that the loss depends on besides the TrainingConfig and the models, such as the
+  /// Returns the options that the loss depends on besides the TrainingConfig and the modules, such as the
   /// noise schedule, as a JSON object. A training is resumed only with equal values; a key that one side
   /// lacks is not compared.
   virtual std::string config_json() const { return "{}"; }
-  /// What the task keeps from one step to the next besides its models, such as a history of losses. Saved in
-  /// each checkpoint; the tensors may lie anywhere.
+  /// Returns the state that the task keeps from one step to the next besides its modules, such as a history
+  /// of losses. It is saved in each checkpoint; the tensors may be on any device.
   virtual TensorMap state() const { return {}; }
-  /// Takes back what `state` gave, on the CPU, when a training is resumed; empty from a checkpoint without.
+  /// Restores what `state` returned, on the CPU, when a training is resumed; empty from a checkpoint without.
   /// @throws Error if it does not fit
   virtual void load_state(const TensorMap& state) {
     if (!state.empty())

@@ -17,7 +17,7 @@
 #include <diffusers/training/optimizer.h>
 #include <diffusers/training/progress.h>
 #include <diffusers/training/task.h>
-#include <diffusers/training/trainable_model.h>
+#include <diffusers/training/trainable_denoiser.h>
 #include <diffusers/training/training_config.h>
 
 namespace diffusers {
@@ -73,7 +73,7 @@ class Trainer {
   /// scheduler copied.
   template <DenoisingModel Model>
   Trainer(Model model, const Scheduler& scheduler, TrainingConfig config = {})
-      : Trainer(std::make_shared<DiffusionTask>(make_trainable(std::move(model)), scheduler),
+      : Trainer(std::make_shared<DiffusionTask>(TrainableDenoiser(std::move(model)), scheduler),
                 std::move(config)) {}
 
   /// Trains until the configured step, or until it is stopped. The models are trained on the device they are
@@ -110,9 +110,13 @@ class Trainer {
 
   const TrainingConfig& config() const { return config_; }
   Task& task() { return *task_; }
-  /// The average and the optimizer of the last `train`; null before, the average also without `use_ema`.
+  /// The average of the last `train`; null before and without `use_ema`.
   const EMAModel* ema() const { return ema_.get(); }
-  const Optimizer* optimizer() const { return optimizer_.get(); }
+  /// The optimizer of the last `train`; null before.
+  /// @param update index into the task's updates
+  const Optimizer* optimizer(std::size_t update = 0) const {
+    return update < optimizers_.size() ? optimizers_[update].get() : nullptr;
+  }
 
  private:
   friend class TrainingRun;
@@ -126,7 +130,7 @@ class Trainer {
   std::function<void(const TrainingProgress&)> on_log_;
   std::function<void(int64_t)> on_step_;
   std::shared_ptr<EMAModel> ema_;
-  std::shared_ptr<Optimizer> optimizer_;
+  std::vector<std::shared_ptr<Optimizer>> optimizers_;  // one for each update
   std::atomic<bool> stop_requested_ = false;
 };
 

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include <diffusers/core/tensor_map.h>
-#include <diffusers/training/trainable_model.h>
+#include <diffusers/training/saved_module.h>
 
 namespace diffusers {
 

@@ -1,23 +1,33 @@
 #include "training/loop/trained_parameters.h"
 
+#include <algorithm>
 #include <string>
 
 #include <ATen/ATen.h>
 
 #include "core/require.h"
+#include "training/loop/update_run.h"
 #include "training/optim/update_rule.h"
 
 namespace diffusers {
 namespace {
 
-std::string prefix_of(const Task& task, const TrainedModel& trained) {
-  return trained.name == task.models().front().name ? "" : trained.name + ".";
+std::string prefix_of(const Task& task, const NamedModule& named) {
+  return named.name == task.trained().front().name ? "" : named.name + ".";
+}
+
+bool is_one_of(const std::string& name, const std::vector<std::string>& names) {
+  return names.empty() || std::find(names.begin(), names.end(), name) != names.end();
+}
+
+bool fits_one_of(const TensorMap& parameters, const std::string& pattern) {
+  return std::any_of(parameters.begin(), parameters.end(),
+                     [&](const auto& entry) { return matches_pattern(entry.first, pattern); });
 }
 
 void require_fit(const TensorMap& parameters, const std::string& pattern, const char* key) {
-  for (const auto& entry : parameters)
-    if (matches_pattern(entry.first, pattern)) return;
-  fail<ConfigError>("{} has the pattern \"{}\", which fits no parameter's name", key, pattern);
+  require<ConfigError>(fits_one_of(parameters, pattern),
+                       "{} has the pattern \"{}\", which fits no parameter's name", key, pattern);
 }
 
 bool fits_any(const std::string& name, const std::vector<std::string>& patterns) {
@@ -37,11 +47,13 @@ bool is_frozen_by(const TrainingConfig& config, const std::string& name) {
 
 }  // namespace
 
-TensorMap named_parameters(const Task& task) {
+TensorMap named_parameters(const Task& task, const std::vector<std::string>& modules) {
   TensorMap parameters;
-  for (const TrainedModel& trained : task.models())
-    for (const auto& parameter : trained.model->module().named_parameters())
-      parameters.insert(prefix_of(task, trained) + parameter.key(), parameter.value());
+  for (const NamedModule& named : task.trained()) {
+    if (!is_one_of(named.name, modules)) continue;
+    for (const auto& parameter : named.module->module().named_parameters())
+      parameters.insert(prefix_of(task, named) + parameter.key(), parameter.value());
+  }
   return parameters;
 }
 
@@ -76,21 +88,40 @@ void check_trained_parameters(const Task& task, const TrainingConfig& config) {
   for (const auto& [name, parameter] : parameters)
     if (parameter.requires_grad() && !is_frozen_by(config, name)) trainable.push_back(parameter);
   require_trainable(trainable, parameters.size());
-  parameter_groups(task, config);
-  validate_optimizer_config(optimizer_config(config));
+  for (const Update& update : checked_updates(task, config)) {
+    const TensorMap own = named_parameters(task, update.modules);
+    require<ConfigError>(
+        std::any_of(own.begin(), own.end(),
+                    [&](const auto& entry) {
+                      return entry.second.requires_grad() && !is_frozen_by(config, entry.first);
+                    }),
+        "none of the {} parameters of the update \"{}\" requires a gradient", own.size(), update.name);
+    parameter_groups(task, config, update.modules);
+    validate_optimizer_config(update.optimizer ? *update.optimizer : optimizer_config(config));
+  }
 }
 
-std::vector<ParameterGroup> parameter_groups(const Task& task, const TrainingConfig& config) {
+std::vector<ParameterGroup> parameter_groups(const Task& task, const TrainingConfig& config,
+                                             const std::vector<std::string>& modules) {
+  const TensorMap all = named_parameters(task);
+  const TensorMap parameters = named_parameters(task, modules);
   std::vector<ParameterRule> rules;
-  if (!config.no_decay.empty()) rules.push_back({.patterns = config.no_decay, .weight_decay = 0.0});
+  ParameterRule no_decay{.patterns = {}, .weight_decay = 0.0};
+  for (const std::string& pattern : config.no_decay) {
+    require_fit(all, pattern, "no_decay");
+    if (fits_one_of(parameters, pattern)) no_decay.patterns.push_back(pattern);
+  }
+  if (!no_decay.patterns.empty()) rules.push_back(no_decay);
   if (config.no_weight_decay_on_bias_and_norm) {
     ParameterRule rule{.patterns = {}, .weight_decay = 0.0};
-    for (const TrainedModel& trained : task.models())
-      for (const std::string& name : no_decay_names(trained.model->module()))
-        rule.patterns.push_back(prefix_of(task, trained) + name);
+    for (const NamedModule& named : task.trained()) {
+      if (!is_one_of(named.name, modules)) continue;
+      for (const std::string& name : no_decay_names(named.module->module()))
+        rule.patterns.push_back(prefix_of(task, named) + name);
+    }
     if (!rule.patterns.empty()) rules.push_back(rule);
   }
-  return make_parameter_groups(named_parameters(task), rules);
+  return make_parameter_groups(parameters, rules);
 }
 
 OptimizerConfig optimizer_config(const TrainingConfig& config) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <string>
 #include <vector>
 
 #include <diffusers/core/tensor_map.h>
@@ -11,9 +12,10 @@
 
 namespace diffusers {
 
-/// The parameters of all models of a task. Those of the first have their own names, those of the others the
-/// name of their model before them: "conv_in.weight", "log_variance.logvar".
-TensorMap named_parameters(const Task& task);
+/// The parameters of a task's trained modules. Those of the first module have their own names, those of the
+/// others the name of their module before them: "conv_in.weight", "log_variance.logvar".
+/// @param modules names of the modules to take. Empty: all
+TensorMap named_parameters(const Task& task, const std::vector<std::string>& modules = {});
 
 /// Sets requires_grad as `train_only` and `freeze` say. @throws ConfigError naming a pattern that fits no
 /// name
@@ -28,9 +30,10 @@ void check_trained_parameters(const Task& task, const TrainingConfig& config);
 /// @throws ConfigError if there are none, or of a dtype that cannot be trained, or on several devices
 void require_trainable(const std::vector<Tensor>& trainable, std::size_t parameters);
 
-/// The trained parameters in groups of one weight decay, as `no_decay` and `no_weight_decay_on_bias_and_norm`
-/// say.
-std::vector<ParameterGroup> parameter_groups(const Task& task, const TrainingConfig& config);
+/// The trained parameters of some modules in groups of one weight decay, as `no_decay` and
+/// `no_weight_decay_on_bias_and_norm` say.
+std::vector<ParameterGroup> parameter_groups(const Task& task, const TrainingConfig& config,
+                                             const std::vector<std::string>& modules);
 
 /// The optimizer's options among the flags. @throws ConfigError for a flag that it does not know
 OptimizerConfig optimizer_config(const TrainingConfig& config);

@@ -25,16 +25,20 @@
 namespace diffusers {
 namespace {
 
-// Size of the device's learning rate table. After this number of steps without logging the host reads one
-// number.
-constexpr int64_t kMostUnsettledSteps = 65536;
-
 /// After freezing, so that what is frozen is not trained.
 std::vector<Tensor> all_parameters(const Task& task, const TrainingConfig& config) {
   apply_freezing(named_parameters(task), config);
   std::vector<Tensor> parameters;
-  for (const TrainedModel& trained : task.models())
-    for (const Tensor& parameter : trained.model->module().parameters()) parameters.push_back(parameter);
+  for (const NamedModule& named : task.trained())
+    for (const Tensor& parameter : named.module->module().parameters()) parameters.push_back(parameter);
+  return parameters;
+}
+
+std::vector<Tensor> averaged_parameters(const Task& task) {
+  std::vector<Tensor> parameters;
+  for (const NamedModule& named : task.trained())
+    if (named.is_averaged)
+      for (const Tensor& parameter : named.module->module().parameters()) parameters.push_back(parameter);
   return parameters;
 }
 
@@ -44,6 +48,32 @@ std::vector<Tensor> requiring_gradient(const std::vector<Tensor>& parameters) {
                [](const Tensor& parameter) { return parameter.requires_grad(); });
   require_trainable(trainable, parameters.size());
   return trainable;
+}
+
+/// Adds the named values of a batch to those of the step.
+/// @param over_step the share of a value in the step's mean
+template <class F>
+void add_values(const std::vector<NamedValue>& batch_values, F over_step,
+                std::vector<NamedValue>& step_values) {
+  const bool is_first = step_values.empty();
+  require<TensorError>(is_first || batch_values.size() == step_values.size(),
+                       "the task's loss has {} named values, expected {} as for the batch before",
+                       batch_values.size(), step_values.size());
+  for (std::size_t i = 0; i < batch_values.size(); ++i) {
+    const auto& [name, value] = batch_values[i];
+    require<TensorError>(value.defined() && value.dim() <= 1,
+                         "the value \"{}\" of the task's loss is {}, expected 0-dim or [B]", name,
+                         describe(value));
+    const Tensor share = over_step(value.detach());
+    if (is_first) {
+      step_values.push_back({name, share});
+    } else {
+      require<TensorError>(name == step_values[i].name,
+                           "the task's loss has the value \"{}\", expected \"{}\" as for the batch before",
+                           name, step_values[i].name);
+      step_values[i].value = step_values[i].value + share;
+    }
+  }
 }
 
 EMAModelConfig ema_config(const TrainingConfig& config) {
@@ -92,6 +122,7 @@ TrainingRun::TrainingRun(Trainer& trainer, const Dataset& dataset, const Dataset
       config_(trainer.config_),
       task_(*trainer.task_),
       parameters_(all_parameters(task_, config_)),
+      averaged_(averaged_parameters(task_)),
       trainable_(requiring_gradient(parameters_)),
       device_(trainable_.front().device()),
       dtype_(trainable_.front().scalar_type() == at::kDouble ? at::kDouble : at::kFloat),
@@ -109,43 +140,23 @@ TrainingRun::TrainingRun(Trainer& trainer, const Dataset& dataset, const Dataset
   steps_per_epoch_ =
       (batches + config_.gradient_accumulation_steps - 1) / config_.gradient_accumulation_steps;
   total_steps_ = config_.max_train_steps.value_or(config_.num_epochs * steps_per_epoch_);
-  lr_schedule_ = get_scheduler(config_.lr_scheduler, {.step_rules = config_.lr_step_rules,
-                                                      .num_warmup_steps = config_.lr_warmup_steps,
-                                                      .num_training_steps = total_steps_,
-                                                      .num_cycles = config_.lr_num_cycles,
-                                                      .power = config_.lr_power,
-                                                      .lr_init = config_.learning_rate});
-  if (config_.lr_warmup_steps >= total_steps_ && config_.lr_scheduler != "constant" &&
-      config_.lr_scheduler != "piecewise_constant")
-    log_message(
-        LogLevel::kWarning,
-        fmt::format(
-            "lr_warmup_steps is {}, and the training has {} steps: the learning rate never reaches {}",
-            config_.lr_warmup_steps, total_steps_, config_.learning_rate));
-  if (!device_.is_cpu() && config_.lr_scheduler != "constant")
-    device_lr_.emplace(lr_schedule_, std::min(config_.logging_steps, kMostUnsettledSteps), device_);
-  if (config_.mixed_precision == MixedPrecision::kFp16) scaler_.emplace(device_);
-  trainer_.optimizer_ =
-      std::make_shared<Optimizer>(parameter_groups(task_, config_), optimizer_config(config_));
-  trainer_.ema_ = config_.use_ema ? std::make_shared<EMAModel>(parameters_, ema_config(config_)) : nullptr;
+  for (Update& update : checked_updates(task_, config_))
+    updates_.emplace_back(task_, config_, std::move(update), total_steps_, device_, dtype_);
+  trainer_.optimizers_.clear();
+  for (const UpdateRun& update : updates_) trainer_.optimizers_.push_back(update.optimizer());
+  trainer_.ema_ = config_.use_ema ? std::make_shared<EMAModel>(averaged_, ema_config(config_)) : nullptr;
 
   if (!config_.post_hoc_ema_sigma_rels.empty())
-    for (const TrainedModel& trained : task_.models()) {
-      const TensorMap parameters(trained.model->module().named_parameters());
+    for (const NamedModule& named : task_.trained()) {
+      if (!named.is_averaged) continue;
+      const TensorMap parameters(named.module->module().named_parameters());
       // train_only and freeze may leave a whole model as it is.
       if (std::none_of(parameters.begin(), parameters.end(),
                        [](const auto& entry) { return entry.second.requires_grad(); }))
         continue;
-      power_averages_.push_back({trained.name, parameters,
-                                 PostHocEma(parameters, {.sigma_rels = config_.post_hoc_ema_sigma_rels})});
+      power_averages_.push_back(
+          {named.name, parameters, PostHocEma(parameters, {.sigma_rels = config_.post_hoc_ema_sigma_rels})});
     }
-
-  const Tensor zero = at::zeros({}, at::TensorOptions().dtype(at::kFloat).device(device_));
-  for (Tensor* counter :
-       {&counters_.loss_sum, &counters_.finite_steps, &counters_.nonfinite_in_row, &counters_.worst_row,
-        &counters_.skipped_steps, &counters_.grad_norm, &counters_.last_skipped})
-    *counter = zero.clone();
-  counters_.loss_sum = counters_.loss_sum.to(dtype_);
 }
 
 TrainingResult TrainingRun::run() {
@@ -164,8 +175,9 @@ TrainingResult TrainingRun::run() {
   const at::AutoGradMode with_grad(true);  // also within a preview of another training
   const DeterministicScope deterministic(config_.deterministic);
   signals_.emplace(config_.handle_signals);
+  freeze_modules();
   begin_train_mode(task_);
-  if (device_lr_) device_lr_->settle(global_step_, skipped_steps_);
+  for (UpdateRun& update : updates_) update.settle(global_step_);
   warn_of_cpu_training(device_, config_.cpu_data_parallel, at::hasCUDA());
   while (global_step_ < total_steps_ && !must_stop()) {
     const double start = now_seconds();
@@ -195,7 +207,7 @@ TrainingResult TrainingRun::run() {
   metrics_->save_loss_chart(join_path(config_.output_dir, "loss.svg"));
   save_report();
   set_eval_mode(task_);
-  trainer_.optimizer_->zero_grad();
+  for (const UpdateRun& update : updates_) update.optimizer()->zero_grad();
   result.signal = signals_->end();
   result.global_step = global_step_;
   result.epoch = epoch_;
@@ -231,10 +243,12 @@ void TrainingRun::train_step() {
   generator_state_ = generator_.get_state();
   step_context_ = {.step = global_step_, .samples = group_.samples, .generator = generator_};
   task_.begin_step(step_context_);
-  const Tensor loss = backward(group_);
-  update_weights(loss);
+  for (std::size_t i = 0; i < updates_.size(); ++i)
+    if (updates_[i].runs_at(global_step_)) run_update(i);
+  average();
   ++global_step_;
-  if (device_.is_cpu()) stop_if_nonfinite(counters_.nonfinite_in_row.item<int64_t>());
+  if (device_.is_cpu())
+    for (const UpdateRun& update : updates_) stop_if_nonfinite(update.nonfinite_in_row());
   images_since_log_ += group_.samples;
 }
 
@@ -279,70 +293,73 @@ Batch TrainingRun::to_device(const Batch& batch) const {
   return moved;
 }
 
-Tensor TrainingRun::backward(const Group& group) {
-  Tensor mean_loss = at::zeros({}, at::TensorOptions().dtype(dtype_).device(device_));
+/// Moves the modules that are not trained to the trained ones.
+void TrainingRun::freeze_modules() {
+  for (const NamedModule& named : task_.frozen()) {
+    require<ConfigError>(named.module != nullptr, "the frozen module \"{}\" of the task is null", named.name);
+    torch::nn::Module& module = named.module->module();
+    for (const Tensor& parameter : module.parameters()) {
+      const bool is_trained = std::any_of(trainable_.begin(), trainable_.end(),
+                                          [&](const Tensor& trained) { return trained.is_same(parameter); });
+      require<ConfigError>(!is_trained,
+                           "the frozen module \"{}\" shares a parameter {} with a trained module", named.name,
+                           describe(parameter));
+      Tensor frozen = parameter;
+      frozen.requires_grad_(false);
+    }
+    module.to(device_);
+    module.eval();
+  }
+}
+
+void TrainingRun::run_update(std::size_t index) {
+  UpdateRun& update = updates_[index];
+  const OnlyUpdate only(updates_, index);
+  const Backward result = backward(group_, index);
+  const at::NoGradGuard no_grad;
+  const UpdateRun::Outcome outcome = update.inspect(result.loss, result.values);
+  // Reading costs nothing on the CPU; a device is asked at logging steps alone.
+  if (device_.is_cpu() && nonfinite_origin_.empty() && outcome.is_nonfinite.item<double>() > 0)
+    nonfinite_origin_ = nonfinite_origin(index);
+  update.step(global_step_, outcome.is_skipped);
+}
+
+TrainingRun::Backward TrainingRun::backward(const Group& group, std::size_t update) {
+  const auto options = at::TensorOptions().dtype(dtype_).device(device_);
+  const auto samples = static_cast<double>(group.samples);
+  Backward result{at::zeros({}, options), {}};
   for (const Batch& host_batch : group.batches) {
     const Batch batch = to_device(host_batch);
-    Tensor losses;
-    {
+    const int64_t batch_size = batch.images.size(0);
+    StepLoss step_loss = [&] {
       const Autocast autocast(device_.type(), config_.mixed_precision);
-      losses = task_.loss(batch);
-    }
-    require<TensorError>(losses.defined() && losses.dim() == 1 && losses.size(0) == batch.images.size(0),
-                         "the task's loss is {}, expected one value for each of {} samples", describe(losses),
-                         batch.images.size(0));
+      return task_.loss(batch, update);
+    }();
+    const Tensor& losses = step_loss.loss;
+    require<TensorError>(
+        losses.defined() && (losses.dim() == 0 || (losses.dim() == 1 && losses.size(0) == batch_size)),
+        "the task's loss is {}, expected one value for each of {} samples, or 0-dim", describe(losses),
+        batch_size);
     require<ConfigError>(losses.requires_grad(),
                          "the task's loss depends on none of the {} parameters that are trained",
-                         trainable_.size());
+                         updates_[update].parameters().size());
     // Divided by the samples of the whole step: small batches then add up to the large one, a short last one
     // included.
-    const Tensor loss = losses.sum() / static_cast<double>(group.samples);
-    (scaler_ ? scaler_->scale(loss) : loss).backward();
-    mean_loss += loss.detach();
+    const auto over_step = [&](const Tensor& each) {
+      return each.dim() == 0 ? each * (static_cast<double>(batch_size) / samples) : each.sum() / samples;
+    };
+    const Tensor loss = over_step(losses);
+    updates_[update].scaled(loss).backward();
+    result.loss += loss.detach();
+    add_values(step_loss.values, over_step, result.values);
   }
-  return mean_loss;
+  return result;
 }
 
-void TrainingRun::update_weights(const Tensor& loss) {
+void TrainingRun::average() {
   const at::NoGradGuard no_grad;
-  Tensor is_nonfinite = loss.isfinite().logical_not().to(at::kFloat);
-  Tensor is_skipped = is_nonfinite;
-  if (scaler_) {
-    const Tensor overflow = scaler_->unscale_(trainable_).squeeze();
-    is_skipped = at::maximum(is_skipped, overflow);
-    // The scaler mends an overflow by halving the scale. At a scale of 1 there is nothing left to halve: the
-    // gradients themselves are not finite.
-    const Tensor is_exhausted = (scaler_->get_scale().squeeze() <= 1).to(at::kFloat);
-    is_nonfinite = at::maximum(is_nonfinite, overflow * is_exhausted);
-  }
-  const Tensor grad_norm = config_.max_grad_norm > 0 ? clip_grad_norm_(trainable_, config_.max_grad_norm)
-                                                     : get_total_grad_norm(trainable_);
-  if (!scaler_) {
-    is_nonfinite = at::maximum(is_nonfinite, grad_norm.isfinite().logical_not().to(at::kFloat));
-    is_skipped = is_nonfinite;
-  }
-  count(loss, grad_norm, is_nonfinite, is_skipped);
-  // Reading costs nothing on the CPU; a device is asked at logging steps alone.
-  if (device_.is_cpu() && nonfinite_origin_.empty() && is_nonfinite.item<double>() > 0)
-    nonfinite_origin_ = nonfinite_origin();
-  step_optimizer(is_skipped);
-  trainer_.optimizer_->zero_grad();
-  if (scaler_) scaler_->update(is_skipped.view({1}));
-  if (trainer_.ema_) trainer_.ema_->step(parameters_);
+  if (trainer_.ema_) trainer_.ema_->step(averaged_);
   for (PowerAverage& average : power_averages_) average.ema.step(average.parameters);
-}
-
-/// The learning rate is that of the number of steps that were taken before; only a CPU can be asked for it.
-void TrainingRun::step_optimizer(const Tensor& is_skipped) {
-  const Tensor skipped = counters_.skipped_steps - is_skipped;
-  if (device_lr_) {
-    if (device_lr_->needs_settling(global_step_)) device_lr_->settle(global_step_, skipped.item<int64_t>());
-    trainer_.optimizer_->step_with_device_factor(device_lr_->factor(global_step_, skipped),
-                                                 is_skipped.view({1}));
-  } else {
-    const int64_t count = device_.is_cpu() ? skipped.item<int64_t>() : 0;
-    trainer_.optimizer_->step(lr_schedule_(global_step_ - count), is_skipped.view({1}));
-  }
 }
 
 bool TrainingRun::must_stop() const { return trainer_.stop_requested_ || signals_->received(); }

@@ -39,17 +39,33 @@ int64_t memory_in_use(at::Device device) {
 
 }  // namespace
 
+/// Loss, learning rate and gradient norm of every update but the first, and the named values of all.
+std::vector<LoggedValue> TrainingRun::named_values(const std::vector<UpdateRun::Log>& logs) const {
+  std::vector<LoggedValue> values;
+  for (std::size_t i = 0; i < logs.size(); ++i) {
+    const UpdateRun::Log& log = logs[i];
+    const std::string prefix = i == 0 ? "" : updates_[i].name() + "/";
+    if (i > 0 && updates_[i].runs_at(global_step_ - 1)) {
+      if (log.loss) values.emplace_back(prefix + "loss", *log.loss);
+      values.emplace_back(prefix + "lr", log.lr);
+      values.emplace_back(prefix + "grad_norm", log.grad_norm);
+    }
+    for (const auto& [name, value] : log.values) values.emplace_back(prefix + name, value);
+  }
+  return values;
+}
+
 double now_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
 void begin_train_mode(const Task& task) {
-  for (const TrainedModel& trained : task.models())
-    if (!trained.model->module().is_training()) trained.model->module().train();
+  for (const NamedModule& named : task.trained())
+    if (!named.module->module().is_training()) named.module->module().train();
 }
 
 void set_eval_mode(const Task& task) {
-  for (const TrainedModel& trained : task.models()) trained.model->module().eval();
+  for (const NamedModule& named : task.trained()) named.module->module().eval();
 }
 
 bool warn_of_cpu_training(at::Device device, int64_t cpu_data_parallel, bool has_cuda) {
@@ -65,7 +81,7 @@ bool warn_of_cpu_training(at::Device device, int64_t cpu_data_parallel, bool has
 EvaluationScope::EvaluationScope(const Task& task, at::Device device, const std::vector<Tensor>& parameters,
                                  const EMAModel* ema)
     : random_state_(device), averaged_(parameters, ema) {
-  for (const TrainedModel& trained : task.models()) modes_.emplace_back(trained.model->module());
+  for (const NamedModule& named : task.trained()) modes_.emplace_back(named.module->module());
   set_eval_mode(task);
 }
 
@@ -73,53 +89,58 @@ EvaluationScope::~EvaluationScope() {
   for (const ModuleModes& modes : modes_) modes.restore();
 }
 
-void TrainingRun::count(const Tensor& loss, const Tensor& grad_norm, const Tensor& is_nonfinite,
-                        const Tensor& is_skipped) {
-  counters_.loss_sum += at::where(is_nonfinite > 0, at::zeros_like(loss), loss);
-  counters_.finite_steps += 1 - is_nonfinite;
-  counters_.nonfinite_in_row = (counters_.nonfinite_in_row + 1) * is_nonfinite;
-  counters_.worst_row = at::maximum(counters_.worst_row, counters_.nonfinite_in_row);
-  counters_.skipped_steps += is_skipped;
-  counters_.last_skipped = is_skipped;
-  counters_.grad_norm = grad_norm.to(at::kFloat);
+/// The one place where the host waits for the device.
+std::vector<UpdateRun::Log> TrainingRun::read_updates() {
+  std::vector<Tensor> tensors;
+  std::vector<std::size_t> first;
+  for (const UpdateRun& update : updates_) {
+    first.push_back(tensors.size());
+    for (const Tensor& tensor : update.log_tensors()) tensors.push_back(tensor);
+  }
+  const Tensor values = at::stack(tensors).to(at::kCPU, at::kDouble);
+  std::vector<UpdateRun::Log> logs;
+  for (std::size_t i = 0; i < updates_.size(); ++i)
+    logs.push_back(updates_[i].log(values.const_data_ptr<double>() + first[i], global_step_));
+  return logs;
+}
+
+void TrainingRun::report_skipped(int64_t newly_skipped, bool is_nonfinite) {
+  if (newly_skipped <= 0) return;
+  if (is_nonfinite && nonfinite_origin_.empty()) nonfinite_origin_ = nonfinite_origin(0);
+  log_message(LogLevel::kWarning,
+              fmt::format("{} steps up to step {} were skipped: the loss or a gradient was not finite{}",
+                          newly_skipped, global_step_,
+                          nonfinite_origin_.empty() ? "" : "; first in " + nonfinite_origin_));
 }
 
 void TrainingRun::log() {
   checkpoint_writer_.check();
   const double start = now_seconds();
-  // The one place where the host waits for the device.
-  const Tensor values =
-      at::stack({counters_.loss_sum, counters_.finite_steps.to(dtype_), counters_.worst_row.to(dtype_),
-                 counters_.skipped_steps.to(dtype_), counters_.grad_norm.to(dtype_),
-                 counters_.nonfinite_in_row.to(dtype_), counters_.last_skipped.to(dtype_)})
-          .to(at::kCPU, at::kDouble);
+  const std::vector<UpdateRun::Log> logs = read_updates();
   training_seconds_ += now_seconds() - start;
-  const double* value = values.const_data_ptr<double>();
-  const auto skipped = static_cast<int64_t>(value[3]);
-  if (skipped > skipped_steps_) {
-    if (value[5] > 0 && nonfinite_origin_.empty()) nonfinite_origin_ = nonfinite_origin();
-    log_message(LogLevel::kWarning,
-                fmt::format("{} steps up to step {} were skipped: the loss or a gradient was not finite{}",
-                            skipped - skipped_steps_, global_step_,
-                            nonfinite_origin_.empty() ? "" : "; first in " + nonfinite_origin_));
+  int64_t newly_skipped = 0;
+  int64_t worst_row = 0;
+  bool is_nonfinite = false;
+  for (const UpdateRun::Log& log : logs) {
+    newly_skipped += log.newly_skipped;
+    worst_row = std::max(worst_row, log.worst_row);
+    is_nonfinite = is_nonfinite || log.row > 0;
   }
-  skipped_steps_ = skipped;
-  if (device_lr_) device_lr_->settle(global_step_, skipped_steps_);
-  stop_if_nonfinite(static_cast<int64_t>(value[2]));
+  skipped_steps_ += newly_skipped;
+  report_skipped(newly_skipped, is_nonfinite);
+  for (UpdateRun& update : updates_) update.settle(global_step_);
+  stop_if_nonfinite(worst_row);
   nonfinite_origin_.clear();
-  if (value[1] > 0) last_loss_ = value[0] / value[1];
-  counters_.loss_sum.zero_();
-  counters_.finite_steps.zero_();
+  if (logs.front().loss) last_loss_ = *logs.front().loss;
 
   TrainingProgress progress;
   progress.step = global_step_;
   progress.total_steps = total_steps_;
   progress.epoch = epoch_;
   progress.loss = last_loss_;
-  // Of the last step: the schedule counts the steps that were taken before it.
-  const int64_t skipped_before = skipped_steps_ - static_cast<int64_t>(value[6]);
-  progress.lr = config_.learning_rate * lr_schedule_(global_step_ - 1 - skipped_before);
-  progress.grad_norm = value[4];
+  progress.lr = logs.front().lr;
+  progress.grad_norm = logs.front().grad_norm;
+  progress.values = named_values(logs);
   progress.images_per_second =
       static_cast<double>(images_since_log_) / std::max(1e-9, training_seconds_ - logged_seconds_);
   progress.elapsed_seconds = training_seconds_;
@@ -139,6 +160,8 @@ void TrainingRun::log() {
     tensorboard_->add_scalar("train/loss", progress.loss, progress.step);
     tensorboard_->add_scalar("train/lr", progress.lr, progress.step);
     tensorboard_->add_scalar("train/grad_norm", progress.grad_norm, progress.step);
+    for (const auto& [name, value] : progress.values)
+      tensorboard_->add_scalar("train/" + name, value, progress.step);
     tensorboard_->add_scalar("speed/images_per_second", progress.images_per_second, progress.step);
     tensorboard_->add_scalar("speed/data_wait_share", progress.data_wait_share, progress.step);
     tensorboard_->add_scalar("speed/memory_bytes", static_cast<double>(progress.memory_bytes), progress.step);
@@ -155,11 +178,11 @@ void TrainingRun::stop_if_nonfinite(int64_t steps_in_row) {
 }
 
 /// Computes the last step once more, watched.
-std::string TrainingRun::nonfinite_origin() {
+std::string TrainingRun::nonfinite_origin(std::size_t update) {
   NamedTensors parameters;
   NamedTensors gradients;
-  for (const TrainedModel& trained : task_.models()) {
-    for (const auto& parameter : trained.model->module().named_parameters()) {
+  for (const NamedModule& named : task_.trained()) {
+    for (const auto& parameter : named.module->module().named_parameters()) {
       parameters.emplace_back(parameter.key(), parameter.value());
       gradients.emplace_back(parameter.key(), parameter.value().grad());
     }
@@ -175,7 +198,7 @@ std::string TrainingRun::nonfinite_origin() {
   task_.begin_step(step_context_);
   const std::optional<std::string> output = find_nonfinite_output(parameters, [&] {
     const Autocast autocast(device_.type(), config_.mixed_precision);
-    for (const Batch& batch : group_.batches) task_.loss(to_device(batch));
+    for (const Batch& batch : group_.batches) task_.loss(to_device(batch), update);
   });
   generator_.set_state(state);
   task_.load_state(task_state);
@@ -185,18 +208,21 @@ std::string TrainingRun::nonfinite_origin() {
 }
 
 void TrainingRun::require_progress() const {
-  require(
-      skipped_steps_ < global_step_,
-      "all {} steps were skipped, as the loss or a gradient was not finite: the model has not learned "
-      "anything, and is not published; try mixed_precision \"no\" or \"bf16\", and check the data and the "
-      "initial weights",
-      global_step_);
+  for (const UpdateRun& update : updates_) {
+    const int64_t steps = global_step_ - update.start_step();
+    require(
+        steps <= 0 || update.skipped_steps() < steps,
+        "all {} steps{} were skipped, as the loss or a gradient was not finite: the model has not learned "
+        "anything, and is not published; try mixed_precision \"no\" or \"bf16\", and check the data and the "
+        "initial weights",
+        steps, update.name().empty() ? "" : fmt::format(" of the update \"{}\"", update.name()));
+  }
 }
 
 void TrainingRun::preview() {
   if (!trainer_.on_preview_ || last_preview_step_ == global_step_ || must_stop()) return;
   last_preview_step_ = global_step_;
-  const EvaluationScope evaluation(task_, device_, parameters_, trainer_.ema_.get());
+  const EvaluationScope evaluation(task_, device_, averaged_, trainer_.ema_.get());
   PreviewContext context{.step = global_step_,
                          .total_steps = total_steps_,
                          .epoch = epoch_,
@@ -240,7 +266,7 @@ void TrainingRun::open_tensorboard() {
 void TrainingRun::save_report() const {
   if (!config_.report) return;
   std::string models;
-  for (const TrainedModel& trained : task_.models()) models += (models.empty() ? "" : ", ") + trained.name;
+  for (const NamedModule& named : task_.trained()) models += (models.empty() ? "" : ", ") + named.name;
   save_training_report({.title = "Training of " + models,
                         .figures = {{"Device", device_.str()},
                                     {"Trained parameters", std::to_string(count_elements(trainable_))},

@@ -27,33 +27,6 @@
 namespace diffusers {
 namespace {
 
-/// Copies saved weights into the module, by name.
-void load_module(torch::nn::Module& module, const std::string& folder) {
-  const at::NoGradGuard no_grad;
-  const TensorMap saved = load_weights(folder);
-  const auto take = [&](const std::string& name, const Tensor& tensor, bool must_exist) {
-    if (!must_exist && !saved.contains(name)) return;
-    require<FileError>(saved.contains(name), "{} lacks the parameter \"{}\"", escaped(folder), name);
-    const Tensor& value = saved.at(name);
-    require<FileError>(value.sizes() == tensor.sizes() && value.scalar_type() == tensor.scalar_type(),
-                       "\"{}\" in {} is {}, the model has {}", name, escaped(folder), describe(value),
-                       describe(tensor));
-    require<FileError>(!at::isFloatingType(value.scalar_type()) || value.isfinite().all().item<bool>(),
-                       "\"{}\" in {} holds values that are not finite", name, escaped(folder));
-    tensor.copy_(value);
-  };
-  for (const auto& parameter : module.named_parameters()) take(parameter.key(), parameter.value(), true);
-  // Buffers that the model computes itself need not be in its files.
-  for (const auto& buffer : module.named_buffers()) take(buffer.key(), buffer.value(), false);
-}
-
-TensorMap with_prefix(const TensorMap& tensors, std::string_view prefix) {
-  TensorMap found;
-  for (const auto& [name, tensor] : tensors)
-    if (std::string_view(name).starts_with(prefix)) found.insert(name.substr(prefix.size()), tensor);
-  return found;
-}
-
 /// Reads a part of a checkpoint: whatever does not fit is an error of that file.
 template <class Function>
 void read_part_of(const std::string& path, Function read) {
@@ -91,22 +64,6 @@ void require_finite(const TensorMap& tensors) {
                          "\"{}\", {}, holds values that are not finite", name, describe(tensor));
 }
 
-/// @param counter the 0-dim tensor that receives the value
-/// @param most the largest possible value; nullopt: any
-void load_counter(const TensorMap& tensors, const char* name, const Tensor& counter,
-                  std::optional<int64_t> most = std::nullopt) {
-  require<TensorError>(tensors.contains(name), "there is no \"{}\"", name);
-  const Tensor& saved = tensors.at(name);
-  require<TensorError>(saved.dim() == 0 && at::isFloatingType(saved.scalar_type()),
-                       "\"{}\" is {}, expected one floating number", name, describe(saved));
-  const auto value = saved.item<double>();
-  require<TensorError>(std::isfinite(value), "\"{}\" is {}, expected a finite number", name, value);
-  require<TensorError>(!most || (value >= 0 && value <= static_cast<double>(*most)),
-                       "\"{}\" is {}, expected 0 to {}, the steps that were done", name, value,
-                       most.value_or(0));
-  counter.copy_(saved);
-}
-
 /// "cuda" of "cuda:0"
 std::string type_of_device(const std::string& device) { return device.substr(0, device.find(':')); }
 
@@ -119,12 +76,12 @@ void require_same_task(const Json& saved, const Json& ours, const std::string& w
 }
 
 /// Of a model with a config: layers of another kind may have parameters of the same shapes.
-void require_same_model(const TrainedModel& trained, const std::string& folder) {
-  const std::string path = join_path(join_path(folder, trained.name), "config.json");
-  const std::string config = trained.model->config_json();
+void require_same_model(const NamedModule& named, const std::string& folder) {
+  const std::string path = join_path(join_path(folder, named.name), "config.json");
+  const std::string config = named.module->config_json();
   if (config.empty() || !file_exists(path)) return;
   require_same_config(parse_json(read_text_file(path), path),
-                      parse_json(config, "config_json() of the model"), trained.name, path);
+                      parse_json(config, "config_json() of the model"), named.name, path);
 }
 
 std::string without_last_slashes(std::string path) {
@@ -136,7 +93,7 @@ std::string without_last_slashes(std::string path) {
 
 std::vector<std::string> TrainingRun::model_names() const {
   std::vector<std::string> names;
-  for (const TrainedModel& trained : task_.models()) names.push_back(trained.name);
+  for (const NamedModule& named : task_.trained()) names.push_back(named.name);
   return names;
 }
 
@@ -221,25 +178,27 @@ void TrainingRun::load_checkpoint(const std::string& folder) {
   const std::string state_path = join_path(folder, kStateFile);
   const Json state = parse_json(read_text_file(state_path), state_path);
   load_state_json(state, state_path);
-  for (const TrainedModel& trained : task_.models()) {
-    require_same_model(trained, folder);
-    load_module(trained.model->module(), join_path(folder, trained.name));
+  for (const NamedModule& named : task_.trained()) {
+    require_same_model(named, folder);
+    named.module->load(join_path(folder, named.name));
   }
   if (trainer_.ema_) {
     // Loaded into the average by way of the parameters, whose places it takes for a moment.
-    const AveragedWeights averaged(parameters_, trainer_.ema_.get());
-    for (const TrainedModel& trained : task_.models())
-      load_module(trained.model->module(), join_path(folder, trained.name + kAverageSuffix));
+    const AveragedWeights averaged(averaged_, trainer_.ema_.get());
+    for (const NamedModule& named : task_.trained())
+      if (named.is_averaged) named.module->load(join_path(folder, named.name + kAverageSuffix));
   }
-  const std::string optimizer_path = join_path(folder, kOptimizerFile);
-  read_part_of(optimizer_path, [&] {
-    const TensorMap moments = load_safetensors(optimizer_path);
-    for (const auto& [name, tensor] : moments)
-      require<TensorError>(at::isFloatingType(tensor.scalar_type()),
-                           "\"{}\" is {}, expected floating numbers", name, describe(tensor));
-    require_finite(moments);
-    trainer_.optimizer_->load_state_dict(moments);
-  });
+  for (const UpdateRun& update : updates_) {
+    const std::string path = join_path(folder, optimizer_file(update.name(), &update == &updates_.front()));
+    read_part_of(path, [&] {
+      const TensorMap moments = load_safetensors(path);
+      for (const auto& [name, tensor] : moments)
+        require<TensorError>(at::isFloatingType(tensor.scalar_type()),
+                             "\"{}\" is {}, expected floating numbers", name, describe(tensor));
+      require_finite(moments);
+      update.optimizer()->load_state_dict(moments);
+    });
+  }
   const std::string tensor_path = join_path(folder, kTensorFile);
   std::string saved_device;
   read_part_of(state_path, [&] { saved_device = state.at("device").get<std::string>(); });
@@ -298,8 +257,22 @@ void TrainingRun::compare_options(const Json& state, const std::string& where) c
   Json ours = parse_json(config_.to_json(), "the training config");
   if (!config_.seed) ours.erase("seed");
   require_same_options(saved, ours, where);
+  compare_updates(state.value("updates", Json()), where);
   require_same_task(state.value("task", Json()), parse_json(task_.config_json(), "config_json() of the task"),
                     where);
+}
+
+void TrainingRun::compare_updates(const Json& saved, const std::string& where) const {
+  if (!saved.is_array()) return;  // of a checkpoint from before there were several
+  require<ConfigError>(saved.size() == updates_.size(),
+                       "the task has {} updates, but the checkpoint was trained with {} ({})",
+                       updates_.size(), saved.size(), escaped(where));
+  for (std::size_t i = 0; i < updates_.size(); ++i) {
+    const Json ours = updates_[i].config_json();
+    require<ConfigError>(saved[i] == ours,
+                         "update {} of the task is {}, but the checkpoint was trained with {} ({})", i,
+                         json_excerpt(ours), json_excerpt(saved[i]), escaped(where));
+  }
 }
 
 void TrainingRun::warn_about_length(int64_t saved_steps) const {
@@ -319,13 +292,13 @@ void TrainingRun::warn_about_length(int64_t saved_steps) const {
 
 void TrainingRun::load_state_tensors(const TensorMap& tensors) {
   const at::NoGradGuard no_grad;
-  load_counter(tensors, "loss_sum", counters_.loss_sum);
-  load_counter(tensors, "finite_steps", counters_.finite_steps, global_step_);
-  load_counter(tensors, "nonfinite_in_row", counters_.nonfinite_in_row, global_step_);
-  load_counter(tensors, "worst_row", counters_.worst_row, global_step_);
-  load_counter(tensors, "skipped_steps", counters_.skipped_steps, global_step_);
-  skipped_steps_ = static_cast<int64_t>(tensors.at("skipped_steps").item<double>());
-  if (scaler_) scaler_->load_state_dict(with_prefix(tensors, kScalerPrefix));
+  skipped_steps_ = 0;
+  for (UpdateRun& update : updates_) {
+    const bool is_first = &update == &updates_.front();
+    update.load_state(is_first ? tensors : with_prefix(tensors, update_prefix(update.name(), false)),
+                      global_step_);
+    skipped_steps_ += update.skipped_steps();
+  }
   task_.load_state(with_prefix(tensors, kTaskPrefix));
   for (PowerAverage& average : power_averages_) {
     const TensorMap saved = with_prefix(tensors, post_hoc_prefix(average.model));

@@ -10,7 +10,6 @@
 #include <diffusers/core/tensor.h>
 #include <diffusers/core/tensor_map.h>
 #include <diffusers/data/loader.h>
-#include <diffusers/training/lr_scheduler.h>
 #include <diffusers/training/post_hoc_ema.h>
 #include <diffusers/training/progress.h>
 #include <diffusers/training/tensorboard.h>
@@ -19,11 +18,11 @@
 #include "core/json.h"
 #include "training/checkpoint/checkpoint.h"
 #include "training/checkpoint/checkpoint_writer.h"
-#include "training/loop/device_lr.h"
 #include "training/loop/image_checks.h"
 #include "training/loop/module_modes.h"
 #include "training/loop/random_state.h"
 #include "training/loop/stop_signals.h"
+#include "training/loop/update_run.h"
 
 namespace diffusers {
 
@@ -40,17 +39,16 @@ class TrainingRun {
     std::vector<Batch> batches;
     int64_t samples = 0;
   };
-  /// The post-hoc averages of one model.
+  /// The post-hoc averages of one module.
   struct PowerAverage {
     std::string model;
     TensorMap parameters;
     PostHocEma ema;
   };
-  /// What is known about the steps only on the device, 0-dim float32 each.
-  struct DeviceCounters {
-    Tensor loss_sum, finite_steps;  // since the last logging step
-    Tensor nonfinite_in_row, worst_row, skipped_steps, grad_norm;
-    Tensor last_skipped;  // 1 if the last step was
+  /// What a backward pass over the batches of a step gives, on the device.
+  struct Backward {
+    Tensor loss;                     // mean over the step's samples
+    std::vector<NamedValue> values;  // 0-dim each, means over the step's samples
   };
 
   // trainer.cpp: the loop
@@ -60,19 +58,21 @@ class TrainingRun {
   Group next_group();
   void check_values(const Batch& batch);
   Batch to_device(const Batch& batch) const;
-  Tensor backward(const Group& group);
-  void update_weights(const Tensor& loss);
-  void step_optimizer(const Tensor& is_skipped);
+  void freeze_modules();
+  Backward backward(const Group& group, std::size_t update);
+  void run_update(std::size_t update);
+  void average();
   void require_progress() const;
   void finish();
   bool must_stop() const;
 
   // training_log.cpp: what is known of the steps, and what is done about those that are not finite
-  void count(const Tensor& loss, const Tensor& grad_norm, const Tensor& is_nonfinite,
-             const Tensor& is_skipped);
   void log();
+  std::vector<UpdateRun::Log> read_updates();
+  void report_skipped(int64_t newly_skipped, bool is_nonfinite);
   void stop_if_nonfinite(int64_t steps_in_row);
-  std::string nonfinite_origin();
+  std::string nonfinite_origin(std::size_t update);
+  std::vector<LoggedValue> named_values(const std::vector<UpdateRun::Log>& logs) const;
   void preview();
   void log_images(const std::string& name, const Tensor& images, const ImageGridOptions& options);
 
@@ -91,6 +91,7 @@ class TrainingRun {
   void load_checkpoint(const std::string& folder);
   void load_state_json(const Json& state, const std::string& where);
   void compare_options(const Json& state, const std::string& where) const;
+  void compare_updates(const Json& saved, const std::string& where) const;
   void warn_about_length(int64_t saved_steps) const;
   void load_state_tensors(const TensorMap& tensors);
   void load_random_state(const TensorMap& tensors, const std::string& saved_device);
@@ -100,7 +101,7 @@ class TrainingRun {
   // training_state.cpp: checkpoints and the final folder
   void save_checkpoint();
   CheckpointContent checkpoint_content(bool is_copied);
-  SnapshotWriter model_writer(const TrainedModel& trained, bool is_average, bool is_copied) const;
+  SnapshotWriter model_writer(const NamedModule& named, bool is_average, bool is_copied) const;
   void save_final();
   void require_finite_state() const;
   Json state_json() const;
@@ -109,7 +110,8 @@ class TrainingRun {
   Trainer& trainer_;
   const TrainingConfig& config_;
   Task& task_;
-  std::vector<Tensor> parameters_;  // of all models, in order; what the average is of
+  std::vector<Tensor> parameters_;  // of all trained modules, in order
+  std::vector<Tensor> averaged_;    // of those that are averaged
   std::vector<Tensor> trainable_;   // those that require a gradient
   at::Device device_;
   at::ScalarType dtype_;
@@ -125,10 +127,7 @@ class TrainingRun {
   int64_t total_steps_ = 0;
   uint64_t seed_ = 0;
   Generator generator_;
-  LRSchedule lr_schedule_;
-  std::optional<DeviceLr> device_lr_;  // on a device, if the schedule is not constant
-  std::optional<GradScaler> scaler_;
-  DeviceCounters counters_;
+  std::vector<UpdateRun> updates_;
   std::vector<PowerAverage> power_averages_;  // of each model; empty if none are kept
 
   ImageRangeCheck image_range_;
@@ -147,7 +146,7 @@ class TrainingRun {
   int64_t last_preview_step_ = -1;
   int64_t last_validation_step_ = -1;
   double last_loss_ = 0.0;
-  int64_t skipped_steps_ = 0;
+  int64_t skipped_steps_ = 0;  // of all updates together, as read last
 
   // Time of this process, without previews and checkpoints.
   double training_seconds_ = 0.0;

@@ -31,11 +31,6 @@ bool all_finite(const std::vector<Tensor>& tensors) {
   return !finite.defined() || finite.item<bool>();
 }
 
-/// Puts a prefix before each name.
-void insert_with_prefix(TensorMap& into, const std::string& prefix, const TensorMap& tensors) {
-  for (const auto& [name, tensor] : tensors) into.insert(prefix + name, tensor);
-}
-
 }  // namespace
 
 Json TrainingRun::state_json() const {
@@ -58,6 +53,7 @@ Json TrainingRun::state_json() const {
       {"training_config", parse_json(config_.to_json(), "the training config")},
       {"task", parse_json(task_.config_json(), "config_json() of the task")},
   };
+  for (const UpdateRun& update : updates_) state["updates"].push_back(update.config_json());
   if (trainer_.ema_) state["ema_optimization_step"] = trainer_.ema_->optimization_step();
   return state;
 }
@@ -69,12 +65,8 @@ TensorMap TrainingRun::state_tensors() const {
     Generator generator = generator_;
     tensors.insert("noise_generator", generator.get_state());
   }
-  tensors.insert("loss_sum", counters_.loss_sum);
-  tensors.insert("finite_steps", counters_.finite_steps);
-  tensors.insert("nonfinite_in_row", counters_.nonfinite_in_row);
-  tensors.insert("worst_row", counters_.worst_row);
-  tensors.insert("skipped_steps", counters_.skipped_steps);
-  if (scaler_) insert_with_prefix(tensors, kScalerPrefix, scaler_->state_dict());
+  for (const UpdateRun& update : updates_)
+    insert_with_prefix(tensors, update_prefix(update.name(), &update == &updates_.front()), update.state());
   insert_with_prefix(tensors, kTaskPrefix, task_.state());
   for (const PowerAverage& average : power_averages_)
     insert_with_prefix(tensors, post_hoc_prefix(average.model), average.ema.state_dict());
@@ -88,27 +80,28 @@ void TrainingRun::require_finite_state() const {
     require(all_finite(trainer_.ema_->shadow_params()), "the averaged weights are not finite at step {}: {}",
             global_step_, advice);
   std::vector<Tensor> moments;
-  for (const auto& entry : trainer_.optimizer_->state_dict()) moments.push_back(entry.second);
+  for (const UpdateRun& update : updates_)
+    for (const auto& entry : update.optimizer()->state_dict()) moments.push_back(entry.second);
   require(all_finite(moments), "the optimizer's moments are not finite at step {}: {}", global_step_, advice);
 }
 
-SnapshotWriter TrainingRun::model_writer(const TrainedModel& trained, bool is_average, bool is_copied) const {
+SnapshotWriter TrainingRun::model_writer(const NamedModule& named, bool is_average, bool is_copied) const {
   const EMAModel* ema = is_average ? trainer_.ema_.get() : nullptr;
   SnapshotWriter write;
   if (is_copied) {
-    const AveragedWeights averaged(parameters_, ema);
-    write = trained.model->snapshot();
+    const AveragedWeights averaged(averaged_, ema);
+    write = named.module->snapshot();
     if (!write) return {};
   } else {
-    write = [this, &trained, ema](const std::string& folder) {
-      const AveragedWeights averaged(parameters_, ema);
-      trained.model->save_pretrained(folder);
+    write = [this, &named, ema](const std::filesystem::path& folder) {
+      const AveragedWeights averaged(averaged_, ema);
+      named.module->save(folder);
     };
   }
   if (!is_average) return write;
-  return [write, state = ema->state()](const std::string& folder) {
+  return [write, state = ema->state()](const std::filesystem::path& folder) {
     write(folder);
-    if (file_exists(join_path(folder, "config.json"))) save_ema_state(state, folder);
+    if (file_exists((folder / "config.json").string())) save_ema_state(state, folder.string());
   };
 }
 
@@ -122,16 +115,18 @@ CheckpointContent TrainingRun::checkpoint_content(bool is_copied) {
   content.total_limit = config_.checkpoints_total_limit;
   content.logs = metrics_->paths();
   if (tensorboard_) content.logs.push_back(tensorboard_->path());
-  for (const TrainedModel& trained : task_.models()) {
+  for (const NamedModule& named : task_.trained()) {
     for (const bool is_average : {false, true}) {
-      if (is_average && !trainer_.ema_) continue;
-      SnapshotWriter write = model_writer(trained, is_average, is_copied);
+      if (is_average && !(trainer_.ema_ && named.is_averaged)) continue;
+      SnapshotWriter write = model_writer(named, is_average, is_copied);
       if (!write) return {};
-      content.models.emplace_back(trained.name + (is_average ? kAverageSuffix : ""), std::move(write));
+      content.models.emplace_back(named.name + (is_average ? kAverageSuffix : ""), std::move(write));
     }
   }
   const auto taken = [&](TensorMap tensors) { return is_copied ? host_copy(tensors) : std::move(tensors); };
-  content.tensors[kOptimizerFile] = taken(trainer_.optimizer_->state_dict());
+  for (const UpdateRun& update : updates_)
+    content.tensors[optimizer_file(update.name(), &update == &updates_.front())] =
+        taken(update.optimizer()->state_dict());
   content.tensors[kTensorFile] = taken(state_tensors());
   content.texts[kStateFile] = dump_json(state_json());
   return content;
@@ -164,10 +159,10 @@ void TrainingRun::save_final() {
   checkpoint_writer_.wait();
   require_finite_state();
   // As train_text_to_image.py does: who samples from the model now gets the average.
-  if (trainer_.ema_) trainer_.ema_->copy_to(parameters_);
-  for (const TrainedModel& trained : task_.models()) {
-    StagedFolder folder(join_path(config_.output_dir, trained.name));
-    trained.model->save_pretrained(folder.stage());
+  if (trainer_.ema_) trainer_.ema_->copy_to(averaged_);
+  for (const NamedModule& named : task_.trained()) {
+    StagedFolder folder(join_path(config_.output_dir, named.name));
+    named.module->save(folder.stage());
     folder.publish();
   }
   task_.save_extras(config_.output_dir);

@@ -26,7 +26,7 @@ Tensor fixed_positions(int64_t count) {
 
 void TrainingRun::validate() {
   if (validation_ == nullptr || last_validation_step_ == global_step_) return;
-  const EvaluationScope evaluation(task_, device_, parameters_, trainer_.ema_.get());
+  const EvaluationScope evaluation(task_, device_, averaged_, trainer_.ema_.get());
   const int64_t count = std::min(config_.validation_samples, validation_->size());
   const Tensor positions = fixed_positions(count);
   const Generator generator = make_device_generator(device_, kValidationSeed);

@@ -74,17 +74,4 @@ Tensor LearnedLogVarianceImpl::forward(const Tensor& timesteps_or_c_noise) const
   return (angles.cos() * std::numbers::sqrt2 * weight_).sum(1);
 }
 
-TrainableLogVariance::TrainableLogVariance(LearnedLogVariance log_variance)
-    : log_variance_(std::move(log_variance)) {
-  require<ConfigError>(!log_variance_.is_empty(), "TrainableLogVariance: there is no log variance");
-}
-
-Tensor TrainableLogVariance::predict(const Tensor&, const Tensor&, const Conditioning&) {
-  fail("a learned log variance predicts no sample; call forward(timesteps_or_c_noise)");
-}
-
-void TrainableLogVariance::enable_gradient_checkpointing() {
-  fail<ConfigError>("gradient_checkpointing: a learned log variance has nothing to recompute");
-}
-
 }  // namespace diffusers

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
 #include <limits>
@@ -15,21 +16,46 @@
 
 #include "core/json.h"
 #include "core/require.h"
+#include "io/posix_file.h"
 #include "io/system_calls.h"
 
 namespace diffusers {
 namespace {
 
-constexpr std::string_view kMetricsHeader =
-    "step,epoch,loss,lr,grad_norm,images_per_second,elapsed_seconds,skipped_steps,data_wait_share,"
-    "memory_bytes\n";
+constexpr std::array<std::string_view, 10> kColumns{"step",
+                                                    "epoch",
+                                                    "loss",
+                                                    "lr",
+                                                    "grad_norm",
+                                                    "images_per_second",
+                                                    "elapsed_seconds",
+                                                    "skipped_steps",
+                                                    "data_wait_share",
+                                                    "memory_bytes"};
 constexpr std::size_t kMaxMetricsBytes = std::size_t{1} << 30;
 
-std::string csv_row(const TrainingProgress& progress) {
-  return fmt::format("{},{},{:.9g},{:.9g},{:.9g},{:.2f},{:.2f},{},{:.4f},{}\n", progress.step, progress.epoch,
-                     progress.loss, progress.lr, progress.grad_norm, progress.images_per_second,
-                     progress.elapsed_seconds, progress.skipped_steps, progress.data_wait_share,
-                     progress.memory_bytes);
+bool is_own_column(std::string_view name) {
+  return std::find(kColumns.begin(), kColumns.end(), name) != kColumns.end();
+}
+
+std::string csv_header(const std::vector<std::string>& value_names) {
+  std::string header = fmt::format("{}", fmt::join(kColumns, ","));
+  for (const std::string& name : value_names) header += "," + name;
+  return header + "\n";
+}
+
+/// @param value_names the columns of named values; a row that lacks one has an empty cell
+std::string csv_row(const TrainingProgress& progress, const std::vector<std::string>& value_names) {
+  std::string row = fmt::format("{},{},{:.9g},{:.9g},{:.9g},{:.2f},{:.2f},{},{:.4f},{}", progress.step,
+                                progress.epoch, progress.loss, progress.lr, progress.grad_norm,
+                                progress.images_per_second, progress.elapsed_seconds, progress.skipped_steps,
+                                progress.data_wait_share, progress.memory_bytes);
+  for (const std::string& name : value_names) {
+    row += ",";
+    for (const auto& [own_name, value] : progress.values)
+      if (own_name == name) row += fmt::format("{:.9g}", value);
+  }
+  return row + "\n";
 }
 
 /// The rows of a metrics.csv whose columns stand in any order; a row that is not whole is left out.
@@ -78,13 +104,16 @@ std::string json_number(double value, int digits = 9) {
 }
 
 std::string json_line(const TrainingProgress& progress) {
+  std::string values;
+  for (const auto& [name, value] : progress.values)
+    values += fmt::format(",\"{}\":{}", name, json_number(value));
   return fmt::format(
       "{{\"step\":{},\"epoch\":{},\"loss\":{},\"lr\":{},\"grad_norm\":{},\"images_per_second\":{},"
-      "\"elapsed_seconds\":{},\"skipped_steps\":{},\"data_wait_share\":{},\"memory_bytes\":{}}}\n",
+      "\"elapsed_seconds\":{},\"skipped_steps\":{},\"data_wait_share\":{},\"memory_bytes\":{}{}}}\n",
       progress.step, progress.epoch, json_number(progress.loss), json_number(progress.lr),
       json_number(progress.grad_norm), json_number(progress.images_per_second),
       json_number(progress.elapsed_seconds), progress.skipped_steps, json_number(progress.data_wait_share, 4),
-      progress.memory_bytes);
+      progress.memory_bytes, values);
 }
 
 std::string json_line(const ValidationResult& validation) {
@@ -118,10 +147,33 @@ MetricsLog::MetricsLog(const std::string& folder, int64_t resumed_step)
       kept += json_line(row);
     }
   }
-  std::string csv(kMetricsHeader);
-  for (const TrainingProgress& row : rows_) csv += csv_row(row);
-  write_file_atomically(csv_path_, csv);
+  for (const TrainingProgress& row : rows_) add_value_names(row);
+  write_csv();
   write_file_atomically(json_path_, kept);
+}
+
+void MetricsLog::write_csv() const {
+  std::string csv = csv_header(value_names_);
+  for (const TrainingProgress& row : rows_) csv += csv_row(row, value_names_);
+  write_file_atomically(csv_path_, csv);
+}
+
+bool MetricsLog::add_value_names(const TrainingProgress& progress) {
+  bool is_changed = false;
+  for (const auto& entry : progress.values) {
+    const std::string& name = entry.first;
+    if (std::find(value_names_.begin(), value_names_.end(), name) != value_names_.end()) continue;
+    require<ConfigError>(
+        !name.empty() && !is_own_column(name) &&
+            name.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
+                                   "-./") == std::string::npos,
+        "a value of the loss has the name {}, expected letters, digits, '_', '-', '.' and '/', and "
+        "none of the columns {}",
+        escaped(name), fmt::join(kColumns, ", "));
+    value_names_.push_back(name);
+    is_changed = true;
+  }
+  return is_changed;
 }
 
 void MetricsLog::keep(const std::string& line, int64_t resumed_step, std::string& kept) {
@@ -151,15 +203,22 @@ void MetricsLog::keep(const std::string& line, int64_t resumed_step, std::string
     row.skipped_steps = integer_of(json, "skipped_steps");
     row.data_wait_share = real_of(json, "data_wait_share");
     row.memory_bytes = integer_of(json, "memory_bytes");
+    for (const auto& [key, value] : json.items())
+      if (!is_own_column(key)) row.values.emplace_back(key, real_of(value));
     rows_.push_back(row);
   }
   kept += line + "\n";
 }
 
 void MetricsLog::append(const TrainingProgress& progress) {
-  append_to_file(csv_path_, csv_row(progress));
-  append_to_file(json_path_, json_line(progress));
+  const bool has_new_columns = add_value_names(progress);
   rows_.push_back(progress);
+  append_to_file(json_path_, json_line(progress));
+  if (has_new_columns) {
+    write_csv();
+  } else {
+    append_to_file(csv_path_, csv_row(progress, value_names_));
+  }
 }
 
 void MetricsLog::append_validation(const ValidationResult& validation) {

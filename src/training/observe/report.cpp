@@ -133,6 +133,28 @@ ChartSeries curve(const TrainingReport& report, double TrainingProgress::*field,
                  kMaxCurvePoints);
 }
 
+/// Names of the named values of all rows, in the order of their first row.
+std::vector<std::string> value_names(const std::vector<TrainingProgress>& rows) {
+  std::vector<std::string> names;
+  for (const TrainingProgress& row : rows)
+    for (const auto& entry : row.values)
+      if (std::find(names.begin(), names.end(), entry.first) == names.end()) names.push_back(entry.first);
+  return names;
+}
+
+/// The curve of a named value over the rows that have it.
+ChartSeries value_curve(const TrainingReport& report, const std::string& name) {
+  ChartSeries line{"", {}, {}, std::string(kTrainColor)};
+  for (const TrainingProgress& row : report.rows) {
+    for (const auto& [own_name, value] : row.values) {
+      if (own_name != name) continue;
+      line.x.push_back(static_cast<double>(row.step));
+      line.y.push_back(value);
+    }
+  }
+  return thinned(line, kMaxCurvePoints);
+}
+
 std::vector<double> validation_steps(const TrainingReport& report) {
   std::vector<double> steps;
   for (const ValidationResult& validation : report.validations)
@@ -157,6 +179,10 @@ std::string curves(const TrainingReport& report) {
                         {curve(report, &TrainingProgress::grad_norm, "")}, true);
     html += line_figure("chart-images-per-second", "Images per second", "images/s",
                         {curve(report, &TrainingProgress::images_per_second, "")}, false);
+    const std::vector<std::string> names = value_names(report.rows);
+    for (std::size_t i = 0; i < names.size(); ++i)
+      html += line_figure(fmt::format("chart-value-{}", i), html_text(names[i]), "value",
+                          {value_curve(report, names[i])}, false);
   }
   html += "</div>\n";
   if (report.rows.size() > kMaxCurvePoints)

@@ -19,18 +19,17 @@ namespace {
 
 /// The graphs of the parts, from the forward to the backward.
 struct Parts : torch::CustomClassHolder {
-  TrainableModel* model = nullptr;
-  std::vector<Tensor> samples, timesteps, class_labels;  // of each part
-  std::vector<Tensor> outputs;                           // each with its own graph
+  Denoiser denoise;
+  std::vector<Tensor> samples, timesteps;  // of each part
+  std::vector<Conditioning> conditionings;
+  std::vector<Tensor> outputs;  // each with its own graph
   AutocastState autocast;
 };
 
 void compute_part(Parts& parts, std::size_t i) {
   const at::AutoGradMode with_grad(true);
   const AutocastScope autocast(parts.autocast);
-  Conditioning conditioning;
-  if (!parts.class_labels.empty()) conditioning.class_labels = parts.class_labels[i];
-  parts.outputs[i] = parts.model->predict(parts.samples[i], parts.timesteps[i], conditioning);
+  parts.outputs[i] = parts.denoise(parts.samples[i], parts.timesteps[i], parts.conditionings[i]);
 }
 
 template <class F>
@@ -92,24 +91,25 @@ struct PartsFunction : torch::autograd::Function<PartsFunction> {
 
 }  // namespace
 
-Tensor predict_in_parts(TrainableModel& model, const Tensor& sample, const Tensor& timesteps,
+Tensor predict_in_parts(const TrainableDenoiser& model, const Tensor& sample, const Tensor& timesteps,
                         const Conditioning& conditioning, int64_t parts) {
   require<ConfigError>(parts > 0, "cpu_data_parallel is {}, expected a positive number", parts);
   const int64_t batch_size = sample.defined() && sample.dim() > 0 ? sample.size(0) : 0;
   std::vector<Tensor> parameters;
   if (at::GradMode::is_enabled() && parts > 1 && batch_size > 1 && !sample.requires_grad())
-    for (const Tensor& parameter : model.module().parameters())
+    for (const Tensor& parameter : model.saved->module().parameters())
       if (parameter.requires_grad()) parameters.push_back(parameter);
-  if (parameters.empty()) return model.predict(sample, timesteps, conditioning);
+  if (parameters.empty()) return model.denoise(sample, timesteps, conditioning);
   require<TensorError>(sample.is_cpu(), "cpu_data_parallel is {}, but the sample is {}", parts,
                        describe(sample));
 
   auto state = c10::make_intrusive<Parts>();
-  state->model = &model;
+  state->denoise = model.denoise;
   const int64_t size = (batch_size + parts - 1) / parts;
   state->samples = sample.split(size);
   state->timesteps = timesteps.split(size);
-  if (conditioning.class_labels.defined()) state->class_labels = conditioning.class_labels.split(size);
+  for (int64_t first = 0; first < batch_size; first += size)
+    state->conditionings.push_back(conditioning.slice(first, std::min(first + size, batch_size)));
   state->outputs.resize(state->samples.size());
   state->autocast = AutocastState::current(at::kCPU);
   return PartsFunction::apply(state, at::TensorList(parameters));

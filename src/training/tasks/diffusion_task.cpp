@@ -41,13 +41,13 @@ void save_noise_schedule_picture(const Tensor& signal, const Tensor& noise, cons
 
 }  // namespace
 
-DiffusionTask::DiffusionTask(std::shared_ptr<TrainableModel> model, const Scheduler& scheduler,
-                             std::string name)
-    : models_{{std::move(name), std::move(model)}},
+DiffusionTask::DiffusionTask(TrainableDenoiser model, const Scheduler& scheduler, std::string name)
+    : model_(std::move(model)),
+      trained_{{std::move(name), model_.saved}},
       scheduler_(scheduler.clone()),
       process_(std::make_shared<const ForwardProcess>(scheduler)) {
-  require<ConfigError>(models_[0].model != nullptr, "DiffusionTask: there is no model");
-  require_plain_basename(models_[0].name, "the name of a model");
+  require<ConfigError>(model_.saved != nullptr && model_.denoise, "DiffusionTask: there is no model");
+  require_plain_basename(trained_[0].name, "the name of a model");
 }
 
 void DiffusionTask::configure(const TrainingConfig& config) {
@@ -66,11 +66,10 @@ void DiffusionTask::configure(const TrainingConfig& config) {
   configure_timesteps(config);
   configure_labels(config);
   configure_log_variance(config);
-  TrainableModel& model = *models_[0].model;
   if (process_->has_continuous_timesteps())
-    require_positional_embedding(model, "the timesteps of timestep_type \"continuous\"");
-  if (config.cpu_data_parallel > 1) require_no_dropout(model, config.cpu_data_parallel);
-  if (config.gradient_checkpointing) model.enable_gradient_checkpointing();
+    require_positional_embedding(model_, "the timesteps of timestep_type \"continuous\"");
+  if (config.cpu_data_parallel > 1) require_no_dropout(model_, config.cpu_data_parallel);
+  if (config.gradient_checkpointing) model_.saved->enable_gradient_checkpointing();
   resolution_ = config.resolution;
   cpu_data_parallel_ = config.cpu_data_parallel;
   pyramid_noise_ = {.iterations = config.pyramid_noise_iterations, .discount = config.pyramid_noise_discount};
@@ -115,8 +114,8 @@ Tensor DiffusionTask::flow_timesteps_at(const Tensor& drawn) {
 }
 
 void DiffusionTask::configure_log_variance(const TrainingConfig& config) {
-  models_.resize(1);
-  log_variance_.reset();
+  trained_.resize(1);
+  log_variance_ = nullptr;
   if (config.learned_log_variance == LogVarianceType::kNone) return;
   require<ConfigError>(config.learned_log_variance != LogVarianceType::kTable || !is_flow(),
                        "learned_log_variance is \"table\", but prediction_type \"flow_prediction\" has no "
@@ -124,15 +123,15 @@ void DiffusionTask::configure_log_variance(const TrainingConfig& config) {
   LearnedLogVariance module({.type = config.learned_log_variance,
                              .num_train_timesteps = scheduler_->num_train_timesteps(),
                              .logvar_init = config.logvar_init});
-  const std::vector<Tensor> parameters = models_[0].model->module().parameters();
+  const std::vector<Tensor> parameters = model_.saved->module().parameters();
   if (!parameters.empty()) module->to(parameters.front().device(), parameters.front().scalar_type());
-  log_variance_ = std::make_shared<TrainableLogVariance>(module);
+  log_variance_ = module;
   takes_fractions_ = config.learned_log_variance == LogVarianceType::kFourier;
-  models_.push_back({"log_variance", log_variance_});
+  trained_.push_back({"log_variance", make_saved_module(log_variance_)});
 }
 
 Tensor DiffusionTask::log_variance(const Tensor& timesteps) const {
-  if (!log_variance_) return {};
+  if (log_variance_.is_empty()) return {};
   if (!takes_fractions_) return log_variance_->forward(timesteps);
   return log_variance_->forward(timesteps.to(at::kFloat) /
                                 static_cast<double>(scheduler_->num_train_timesteps()));
@@ -141,8 +140,8 @@ Tensor DiffusionTask::log_variance(const Tensor& timesteps) const {
 void DiffusionTask::configure_labels(const TrainingConfig& config) {
   class_conditional_ = config.class_conditional;
   class_dropout_prob_ = config.class_dropout_prob;
-  null_label_ = null_label(config, *models_[0].model);
-  label_checks_ = std::make_shared<LabelChecks>(config, *models_[0].model);
+  null_label_ = null_label(config, model_);
+  label_checks_ = std::make_shared<LabelChecks>(config, model_);
 }
 
 void DiffusionTask::check_dataset(const Dataset& dataset) {
@@ -160,13 +159,13 @@ void DiffusionTask::begin_step(const StepContext& context) {
   rows_.begin_step(context);
 }
 
-Tensor DiffusionTask::loss(const Batch& batch) {
+StepLoss DiffusionTask::loss(const Batch& batch, std::size_t) {
   require<Error>(objective_.has_value(), "DiffusionTask::loss: configure() was not called");
   const Tensor x0 = encode(batch);
   const Draw drawn = draw(x0);
   const Tensor noisy = process_->add_noise(x0, drawn.input_noise, drawn.timesteps);
   const Tensor prediction = predict_in_parts(
-      *models_[0].model, noisy, process_->model_timesteps(drawn.timesteps),
+      model_, noisy, process_->model_timesteps(drawn.timesteps),
       drop_labels(conditioning(batch), drawn.is_unconditional, null_label_), cpu_data_parallel_);
   const Tensor losses =
       (*objective_)(prediction, x0, drawn.noise, drawn.timesteps, log_variance(drawn.timesteps));
@@ -188,15 +187,15 @@ Tensor DiffusionTask::validation_loss(const Batch& batch, const Tensor& position
   if (is_flow()) timesteps = process_->flow_timesteps().flip(0).index({timesteps});
   timesteps = timesteps.to(x0.device());
   const Tensor noise = at::randn(x0.sizes(), generator, x0.options());
-  const Tensor prediction = models_[0].model->predict(
-      process_->add_noise(x0, noise, timesteps), process_->model_timesteps(timesteps), conditioning(batch));
+  const Tensor prediction = model_.denoise(process_->add_noise(x0, noise, timesteps),
+                                           process_->model_timesteps(timesteps), conditioning(batch));
   return (*objective_)(prediction, x0, noise, timesteps);
 }
 
 Tensor DiffusionTask::encode(const Batch& batch) { return images_of(batch, resolution_); }
 
 Conditioning DiffusionTask::conditioning(const Batch& batch) {
-  return label_conditioning(batch, *models_[0].model, class_conditional_);
+  return label_conditioning(batch, model_, class_conditional_);
 }
 
 DiffusionTask::Draw DiffusionTask::draw(const Tensor& x0) {
@@ -242,14 +241,14 @@ void DiffusionTask::save_extras(const std::string& output_dir) const {
   const ForwardProcess::Shares shares = process_->shares();
   save_noise_schedule_picture(shares.signal, shares.noise, join_path(output_dir, "noise_schedule.svg"));
 
-  const std::string config_text = models_[0].model->config_json();
+  const std::string config_text = model_.saved->config_json();
   if (config_text.empty()) return;  // a model that Python does not know
   const Json config = parse_json(config_text, "config_json() of the model");
   const Json index = {
       {"_class_name", scheduler_->class_name() == "DDIMScheduler" ? "DDIMPipeline" : "DDPMPipeline"},
       {"_diffusers_version", kDiffusersVersion},
       {"scheduler", {"diffusers", scheduler_->class_name()}},
-      {models_[0].name, {"diffusers", config.value("_class_name", "UNet2DModel")}},
+      {trained_[0].name, {"diffusers", config.value("_class_name", "UNet2DModel")}},
   };
   write_file_atomically(join_path(output_dir, "model_index.json"), dump_json(index));
 }

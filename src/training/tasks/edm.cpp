@@ -84,15 +84,15 @@ void refuse_other_objectives(const TrainingConfig& config) {
                        enum_name(config.weighting));
 }
 
-std::shared_ptr<TrainableLogVariance> make_log_variance(const EDMConfig& config, TrainableModel& model) {
+LearnedLogVariance make_log_variance(const EDMConfig& config, torch::nn::Module& model) {
   require<ConfigError>(config.log_variance != LogVarianceType::kTable,
                        "log_variance is \"table\", one number a discrete timestep, but EDM's noise levels "
                        "are continuous; expected \"none\" or \"fourier\"");
   if (config.log_variance == LogVarianceType::kNone) return nullptr;
   LearnedLogVariance log_variance(LearnedLogVarianceConfig{.type = config.log_variance});
-  const std::vector<Tensor> parameters = model.module().parameters();
+  const std::vector<Tensor> parameters = model.parameters();
   if (!parameters.empty()) log_variance->to(parameters[0].device(), parameters[0].scalar_type());
-  return std::make_shared<TrainableLogVariance>(log_variance);
+  return log_variance;
 }
 
 }  // namespace
@@ -140,25 +140,25 @@ Tensor EDMPreconditioner::target(const Tensor& x0, const Tensor& noise, const Te
   return over_samples(scale * sigma / sigma_data_, x0) * x0 - over_samples(scale * sigma_data_, x0) * noise;
 }
 
-Tensor EDMPreconditioner::denoise(TrainableModel& model, const Tensor& noisy, const Tensor& sigma,
+Tensor EDMPreconditioner::denoise(const Denoiser& model, const Tensor& noisy, const Tensor& sigma,
                                   const Conditioning& conditioning) const {
   const Tensor input = precondition_inputs(noisy, sigma);
   const Tensor timesteps = c_noise(sigma).to(noisy.device(), noisy.scalar_type()).expand({noisy.size(0)});
-  const Tensor output = model.predict(input, timesteps, conditioning);
+  const Tensor output = model(input, timesteps, conditioning);
   return precondition_outputs(noisy, output, sigma).to(noisy.scalar_type());
 }
 
-EDMTask::EDMTask(std::shared_ptr<TrainableModel> model, const EDMConfig& config, std::string name)
-    : config_(config), preconditioner_(config.sigma_data) {
-  require<ConfigError>(model != nullptr, "EDMTask: there is no model");
+EDMTask::EDMTask(TrainableDenoiser model, const EDMConfig& config, std::string name)
+    : config_(config), preconditioner_(config.sigma_data), model_(std::move(model)) {
+  require<ConfigError>(model_.saved != nullptr && model_.denoise, "EDMTask: there is no model");
   require_plain_basename(name, "the name of a model");
   require<ConfigError>(std::isfinite(config.p_mean), "p_mean is {}, expected a finite number", config.p_mean);
   require<ConfigError>(std::isfinite(config.p_std) && config.p_std > 0,
                        "p_std is {}, expected a positive number", config.p_std);
   scheduler();  // checks sigma_min and sigma_max
-  log_variance_ = make_log_variance(config, *model);
-  models_.push_back({std::move(name), std::move(model)});
-  if (log_variance_) models_.push_back({"log_variance", log_variance_});
+  log_variance_ = make_log_variance(config, model_.saved->module());
+  trained_.push_back({std::move(name), model_.saved});
+  if (!log_variance_.is_empty()) trained_.push_back({"log_variance", make_saved_module(log_variance_)});
 }
 
 EDMEulerScheduler EDMTask::scheduler() const {
@@ -171,14 +171,13 @@ void EDMTask::configure(const TrainingConfig& config) {
   require<ConfigError>(
       config.sigma_data == TrainingConfig{}.sigma_data || config.sigma_data == config_.sigma_data,
       "sigma_data is {}, but EDMConfig's is {}", config.sigma_data, config_.sigma_data);
-  TrainableModel& model = *models_[0].model;
-  require_positional_embedding(model, "EDM's timesteps");
+  require_positional_embedding(model_, "EDM's timesteps");
   class_conditional_ = config.class_conditional;
   class_dropout_prob_ = config.class_dropout_prob;
-  null_label_ = null_label(config, model);
-  label_checks_ = std::make_shared<LabelChecks>(config, model);
-  if (config.cpu_data_parallel > 1) require_no_dropout(model, config.cpu_data_parallel);
-  if (config.gradient_checkpointing) model.enable_gradient_checkpointing();
+  null_label_ = null_label(config, model_);
+  label_checks_ = std::make_shared<LabelChecks>(config, model_);
+  if (config.cpu_data_parallel > 1) require_no_dropout(model_, config.cpu_data_parallel);
+  if (config.gradient_checkpointing) model_.saved->enable_gradient_checkpointing();
   resolution_ = config.resolution;
   cpu_data_parallel_ = config.cpu_data_parallel;
   is_configured_ = true;
@@ -202,27 +201,26 @@ void EDMTask::begin_step(const StepContext& context) {
 Tensor EDMTask::encode(const Batch& batch) { return images_of(batch, resolution_); }
 
 Conditioning EDMTask::conditioning(const Batch& batch) {
-  return label_conditioning(batch, *models_[0].model, class_conditional_);
+  return label_conditioning(batch, model_, class_conditional_);
 }
 
 Tensor EDMTask::losses(const Tensor& x0, const Draw& drawn, const Conditioning& conditioning, int64_t parts) {
   const Tensor noisy = x0 + over_samples(drawn.sigma, x0) * drawn.noise;
-  const Tensor output =
-      predict_in_parts(*models_[0].model, preconditioner_.precondition_inputs(noisy, drawn.sigma),
-                       preconditioner_.c_noise(drawn.sigma), conditioning, parts);
+  const Tensor output = predict_in_parts(model_, preconditioner_.precondition_inputs(noisy, drawn.sigma),
+                                         preconditioner_.c_noise(drawn.sigma), conditioning, parts);
   require_same_shape("EDMTask::loss", "the model's output", output, x0);
   // The weighted error of D is the error of F, since lambda c_out^2 = 1.
   const Tensor target = preconditioner_.target(x0, drawn.noise, drawn.sigma);
   return (output.to(x0.scalar_type()) - target).square().flatten(1).mean(1);
 }
 
-Tensor EDMTask::loss(const Batch& batch) {
+StepLoss EDMTask::loss(const Batch& batch, std::size_t) {
   require<Error>(is_configured_, "EDMTask::loss: configure() was not called");
   const Tensor x0 = encode(batch);
   const Draw drawn = draw(x0);
   Tensor each = losses(x0, drawn, drop_labels(conditioning(batch), drawn.is_unconditional, null_label_),
                        cpu_data_parallel_);
-  if (!log_variance_) return each;
+  if (log_variance_.is_empty()) return each;
   const Tensor u = log_variance_->forward(preconditioner_.c_noise(drawn.sigma)).to(each.scalar_type());
   return each * (-u).exp() + u;
 }

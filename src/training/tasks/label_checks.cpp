@@ -6,31 +6,14 @@
 
 #include <ATen/ATen.h>
 
-#include "core/json.h"
 #include "core/require.h"
 
 namespace diffusers {
-namespace {
-
-/// Rows of the model's table of classes; none where its config has no table.
-std::optional<int64_t> class_table_size(const TrainableModel& model) {
-  const std::string text = model.config_json();
-  if (text.empty()) return std::nullopt;
-  const Json config = parse_json(text, "config_json() of the model");
-  // With an embedding type, labels are no indices of a table.
-  if (config.contains("class_embed_type") && !config.at("class_embed_type").is_null()) return std::nullopt;
-  const auto found = config.find("num_class_embeds");
-  if (found == config.end() || !found->is_number_integer()) return std::nullopt;
-  return found->get<int64_t>();
-}
-
-}  // namespace
-
-LabelChecks::LabelChecks(const TrainingConfig& config, const TrainableModel& model)
-    : is_given_(config.class_conditional.value_or(model.takes_class_labels())),
+LabelChecks::LabelChecks(const TrainingConfig& config, const TrainableDenoiser& model)
+    : is_given_(config.class_conditional.value_or(model.info.takes_class_labels)),
       may_warn_(!config.class_conditional.has_value()),
       class_dropout_prob_(config.class_dropout_prob),
-      num_class_embeds_(class_table_size(model)) {}
+      num_class_embeds_(model.info.num_class_embeds) {}
 
 void LabelChecks::check(const Dataset& dataset) const {
   const int64_t classes = dataset.class_count();

@@ -6,7 +6,7 @@
 #include <optional>
 
 #include <diffusers/data/dataset.h>
-#include <diffusers/training/trainable_model.h>
+#include <diffusers/training/trainable_denoiser.h>
 #include <diffusers/training/training_config.h>
 
 namespace diffusers {
@@ -14,7 +14,7 @@ namespace diffusers {
 /// Checks the labels of a training's data on the host, before they reach a device.
 class LabelChecks {
  public:
-  LabelChecks(const TrainingConfig& config, const TrainableModel& model);
+  LabelChecks(const TrainingConfig& config, const TrainableDenoiser& model);
 
   /// @throws ConfigError if the data set has more classes than the model
   void check(const Dataset& dataset) const;

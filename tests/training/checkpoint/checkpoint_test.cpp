@@ -11,9 +11,9 @@
 
 #include <gtest/gtest.h>
 
-#include "quick_training.h"
-#include "resumable_training.h"
 #include "support/killed_process.h"
+#include "training/quick_training.h"
+#include "training/resumable_training.h"
 
 namespace diffusers {
 namespace {

@@ -21,8 +21,8 @@
 #include <gtest/gtest.h>
 
 #include "support/golden.h"
-#include "tiny_model.h"
 #include "training/checkpoint/checkpoint.h"
+#include "training/tiny_model.h"
 
 namespace diffusers {
 namespace {
@@ -48,13 +48,13 @@ TrainingConfig short_config(const std::string& output_dir) {
 }
 
 /// A denoiser whose snapshots do something before they are written: they say the step that they were made at.
-class WatchedModel : public ModelAdapter<TinyNet> {
+class WatchedModel : public SavedHolder<TinyNet> {
  public:
-  WatchedModel(std::function<void(int64_t)> before_write, const std::atomic<int64_t>& step)
-      : ModelAdapter(TinyNet(0.2)), before_write_(std::move(before_write)), step_(step) {}
+  WatchedModel(TinyNet net, std::function<void(int64_t)> before_write, const std::atomic<int64_t>& step)
+      : SavedHolder(std::move(net)), before_write_(std::move(before_write)), step_(step) {}
   SnapshotWriter snapshot() override {
-    return [write = ModelAdapter::snapshot(), before = before_write_,
-            made_at = step_.load()](const std::string& folder) {
+    return [write = SavedHolder::snapshot(), before = before_write_,
+            made_at = step_.load()](const std::filesystem::path& folder) {
       before(made_at);
       write(folder);
     };
@@ -70,7 +70,9 @@ void train(
     const std::function<void(int64_t)>& on_step = [](int64_t) {}) {
   manual_seed(1);
   std::atomic<int64_t> last_step = 0;
-  auto model = std::make_shared<WatchedModel>(before_write, last_step);
+  const TinyNet net(0.2);
+  const TrainableDenoiser model(std::make_shared<WatchedModel>(net, before_write, last_step),
+                                make_denoiser(net), denoiser_info(net));
   Trainer trainer(std::make_shared<DiffusionTask>(model, DDPMScheduler()), config);
   trainer.on_step([&](int64_t step) {
     last_step = step;
@@ -248,9 +250,9 @@ TEST(CheckpointWriter, DoesNotMissALogThatSomebodyRemoved) {
 }
 
 /// The snapshot of a model is written after its weights have changed.
-void expect_snapshot_is_save(TrainableModel& model) {
+void expect_snapshot_is_save(SavedModule& model) {
   const TemporaryFolder saved;
-  model.save_pretrained(saved.path());
+  model.save(saved.path());
   const SnapshotWriter write = model.snapshot();
   ASSERT_TRUE(write);
   const at::NoGradGuard no_grad;
@@ -278,16 +280,17 @@ struct RenamedNetImpl : test::TinyNetImpl {
 TORCH_MODULE(RenamedNet);
 
 TEST(Snapshot, WritesTheBytesOfSavePretrained) {
-  expect_snapshot_is_save(*make_trainable(TinyNet()));
-  expect_snapshot_is_save(*make_trainable(RenamedNet()));
-  expect_snapshot_is_save(*make_trainable(UNet2DModel({.sample_size = 8,
-                                                       .in_channels = 1,
-                                                       .out_channels = 1,
-                                                       .down_block_types = {"DownBlock2D", "AttnDownBlock2D"},
-                                                       .up_block_types = {"AttnUpBlock2D", "UpBlock2D"},
-                                                       .block_out_channels = {8, 16},
-                                                       .layers_per_block = 1,
-                                                       .norm_num_groups = 4})));
+  expect_snapshot_is_save(*make_saved_module(TinyNet()));
+  expect_snapshot_is_save(*make_saved_module(RenamedNet()));
+  expect_snapshot_is_save(
+      *make_saved_module(UNet2DModel({.sample_size = 8,
+                                      .in_channels = 1,
+                                      .out_channels = 1,
+                                      .down_block_types = {"DownBlock2D", "AttnDownBlock2D"},
+                                      .up_block_types = {"AttnUpBlock2D", "UpBlock2D"},
+                                      .block_out_channels = {8, 16},
+                                      .layers_per_block = 1,
+                                      .norm_num_groups = 4})));
 }
 
 /// A model that saves itself in a way that nobody else knows.
@@ -300,7 +303,7 @@ struct OwnFilesNetImpl : test::TinyNetImpl {
 TORCH_MODULE(OwnFilesNet);
 
 TEST(Snapshot, IsNotNeededForACheckpoint) {
-  EXPECT_FALSE(make_trainable(OwnFilesNet())->snapshot());
+  EXPECT_FALSE(make_saved_module(OwnFilesNet())->snapshot());
   const TemporaryFolder folder;
   Trainer(OwnFilesNet(), DDPMScheduler(), short_config(folder.path())).train(TinyImages(18));
   for (const char* name : {"unet", "unet_ema"})

@@ -13,10 +13,10 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include "quick_training.h"
-#include "resumable_training.h"
 #include "support/killed_process.h"
 #include "training/checkpoint/checkpoint.h"
+#include "training/quick_training.h"
+#include "training/resumable_training.h"
 
 namespace diffusers {
 namespace {

@@ -16,8 +16,8 @@
 
 #include <gtest/gtest.h>
 
-#include "quick_training.h"
-#include "resumable_training.h"
+#include "training/quick_training.h"
+#include "training/resumable_training.h"
 
 namespace diffusers {
 namespace {

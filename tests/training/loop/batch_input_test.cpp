@@ -12,8 +12,8 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include "quick_training.h"
 #include "support/golden.h"
+#include "training/quick_training.h"
 
 namespace diffusers {
 namespace {
@@ -143,7 +143,7 @@ TEST(BatchInput, LaterImagesOfTheFirstEpochAreLookedAtWhereItIsLogged) {
 
 TEST(BatchInput, LabelsAreCheckedBeforeTheyReachTheModel) {
   LabelledNet model;
-  model->config = R"({"num_class_embeds": 11})";
+  model->facts.num_class_embeds = 11;
   const Tensor images = signed_images(8);
   const Tensor labels = at::arange(8, at::kLong);
   EXPECT_TRUE(train_on(AnyImages(images, labels), model).is_complete);
@@ -169,7 +169,7 @@ TEST(BatchInput, TheLabelForNoClassIsNoClassOfTheData) {
   const Tensor images = signed_images(20);
   const Tensor labels = at::arange(20, at::kLong).remainder(10);
   LabelledNet model;
-  model->config = R"({"num_class_embeds": 10})";
+  model->facts.num_class_embeds = 10;
   // Without dropout ten classes need ten rows.
   EXPECT_TRUE(train_on(AnyImages(images, labels, 10), model).is_complete);
   const TrainingConfig guided{.class_dropout_prob = 0.1};
@@ -188,7 +188,7 @@ TEST(BatchInput, TheLabelForNoClassIsNoClassOfTheData) {
         Trainer(std::make_shared<EDMTask>(make_trainable(model)), config).train(AnyImages(images, labels));
       },
       "set num_class_embeds to 11");
-  model->config = R"({"num_class_embeds": 11})";
+  model->facts.num_class_embeds = 11;
   EXPECT_TRUE(train_on(AnyImages(images, labels, 10), model, guided).is_complete);
 }
 
@@ -209,19 +209,19 @@ struct TensorLabelNetImpl : torch::nn::Module {
 };
 TORCH_MODULE(TensorLabelNet);
 
-/// The same as an optional tensor, with a config that says nothing of classes, or what it is told to.
+/// The same as an optional tensor, with facts of its own.
 struct OptionalLabelNetImpl : torch::nn::Module {
   OptionalLabelNetImpl() {
     conv = register_module("conv", torch::nn::Conv2d(torch::nn::Conv2dOptions(1, 1, 3).padding(1)));
   }
-  std::string config_json() const { return config; }
+  DenoiserInfo denoiser_info() const { return facts; }
   Tensor forward(const Tensor& sample, const Tensor&, const std::optional<Tensor>& labels = std::nullopt) {
     was_given_labels = labels.has_value();
     return conv(sample);
   }
   torch::nn::Conv2d conv{nullptr};
   bool was_given_labels = false;
-  std::string config = R"({"width": 3})";
+  DenoiserInfo facts{.takes_class_labels = true};
 };
 TORCH_MODULE(OptionalLabelNet);
 
@@ -229,7 +229,7 @@ TEST(BatchInput, LabelsReachAForwardThatTakesThemAsATensor) {
   const TinyImages data(8, /*has_labels=*/true);
   const Warnings warnings;
   TensorLabelNet model;
-  EXPECT_TRUE(make_trainable(model)->takes_class_labels());
+  EXPECT_TRUE(make_trainable(model).info.takes_class_labels);
   const Tensor before = model->table->weight.detach().clone();
   train_on(data, model);
   ASSERT_TRUE(model->last_labels.defined());
@@ -242,11 +242,11 @@ TEST(BatchInput, LabelsReachAForwardThatTakesThemAsATensor) {
   EXPECT_FALSE(model->last_labels.defined());
 
   OptionalLabelNet other;
-  EXPECT_TRUE(make_trainable(other)->takes_class_labels());
+  EXPECT_TRUE(make_trainable(other).info.takes_class_labels);
   train_on(data, other);
   EXPECT_TRUE(other->was_given_labels);
-  other->config = R"({"num_class_embeds": null})";
-  EXPECT_FALSE(make_trainable(other)->takes_class_labels());
+  other->facts.takes_class_labels = false;
+  EXPECT_FALSE(make_trainable(other).info.takes_class_labels);
   EXPECT_TRUE(warnings.with("class labels").empty());
 }
 
@@ -259,7 +259,7 @@ TEST(BatchInput, LabelsThatNoModelTakesAreWarnedOfOnce) {
   train_on(data, seeded_net());
   ASSERT_EQ(warnings.with("the data set has class labels, but the model takes none").size(), 1U);
   LabelledNet without;
-  without->config = R"({"num_class_embeds": null})";
+  without->facts.takes_class_labels = false;
   train_on(data, without);
   EXPECT_EQ(warnings.with("the data set has class labels, but the model takes none").size(), 2U);
   expect_throws_with<ConfigError>([&] { train_on(data, seeded_net(), {.class_conditional = true}); },

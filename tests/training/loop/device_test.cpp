@@ -13,8 +13,8 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include "quick_training.h"
 #include "support/golden.h"
+#include "training/quick_training.h"
 
 namespace diffusers {
 namespace {

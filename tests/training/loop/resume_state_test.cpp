@@ -13,9 +13,9 @@
 #include <gtest/gtest.h>
 
 #include "core/json.h"
-#include "quick_training.h"
-#include "resumable_training.h"
 #include "support/killed_process.h"
+#include "training/quick_training.h"
+#include "training/resumable_training.h"
 #include "training/sha256.h"
 
 namespace diffusers {

@@ -16,9 +16,9 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include "quick_training.h"
 #include "support/golden.h"
 #include "training/loop/device_lr.h"
+#include "training/quick_training.h"
 
 namespace diffusers {
 namespace {

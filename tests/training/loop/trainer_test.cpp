@@ -16,8 +16,8 @@
 #include <gtest/gtest.h>
 
 #include "core/json.h"
-#include "quick_training.h"
 #include "support/golden.h"
+#include "training/quick_training.h"
 
 namespace diffusers {
 namespace {
@@ -35,8 +35,7 @@ using test::TinyNet;
 /// Feeds given images, noise and timesteps instead of drawing them: step after step, batch after batch.
 class GivenTask : public DiffusionTask {
  public:
-  GivenTask(std::shared_ptr<TrainableModel> model, const Scheduler& scheduler, Tensor x0, Tensor noise,
-            Tensor timesteps)
+  GivenTask(TrainableDenoiser model, const Scheduler& scheduler, Tensor x0, Tensor noise, Tensor timesteps)
       : DiffusionTask(std::move(model), scheduler),
         x0_(std::move(x0)),
         noise_(std::move(noise)),

@@ -17,8 +17,8 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include "quick_training.h"
 #include "support/golden.h"
+#include "training/quick_training.h"
 
 namespace diffusers {
 namespace {
@@ -149,7 +149,7 @@ void expect_same_input(const std::string& label, const Scheduler& scheduler) {
     const double alpha_bar = is_flow ? 0 : alphas_cumprod[drawn.item<int64_t>()].item<double>();
     task.next = {noise, noise, drawn};
     net->answer = right_prediction(prediction_type, x0, noise, alpha_bar);
-    const auto loss = task.loss({.images = x0}).item<double>();
+    const auto loss = task.loss({.images = x0}, 0).loss.item<double>();
     EXPECT_LT(loss, 1e-9) << where;
     expect_close(net->last_sample, input, 2e-6, 2e-6, where);
     EXPECT_EQ(net->last_timesteps.item<double>(), value) << where;
@@ -216,7 +216,7 @@ TEST(ForwardProcess, ContinuousTimestepsNeedAPositionalEmbedding) {
   const auto scheduler =
       with_prediction("EulerDiscreteScheduler", "v_prediction", R"(, "timestep_type": "continuous")");
   test::LabelledNet model;
-  model->config = R"({"time_embedding_type": "fourier"})";
+  model->facts.time_embedding_type = "fourier";
   expect_throws_with<ConfigError>([&] { Trainer(model, *scheduler); },
                                   "time_embedding_type of the model is \"fourier\", but the timesteps of "
                                   "timestep_type \"continuous\" are log(sigma) / 4");
@@ -236,7 +236,7 @@ TEST(ForwardProcess, KeepsTheBitsOfDdpm) {
   const Tensor noise = at::randn({5, 3, 8, 8}, generator);
   const Tensor timesteps = at::tensor({0, 1, 500, 998, 999}, at::kLong);
   task.next = {noise, noise, timesteps};
-  task.loss({.images = x0});
+  task.loss({.images = x0}, 0).loss;
   expect_equal(net->last_sample, scheduler.add_noise(x0, noise, timesteps));
   expect_equal(net->last_timesteps, timesteps);
 }
@@ -325,7 +325,7 @@ TEST(ForwardProcess, TakesASchedulerOfTheUsersUnlessItScalesTheInput) {
   const Tensor x0 = at::full({1, 1, 2, 2}, 0.5);
   const Tensor timesteps = at::full({1}, 700, at::kLong);
   task.next = {at::ones_like(x0), at::ones_like(x0), timesteps};
-  task.loss({.images = x0});
+  task.loss({.images = x0}, 0).loss;
   expect_equal(net->last_sample, DDPMScheduler().add_noise(x0, at::ones_like(x0), timesteps));
   expect_throws_with<ConfigError>([&] { DiffusionTask(make_trainable(net), ForeignScheduler(0.5)); },
                                   "scale_model_input");
@@ -355,9 +355,9 @@ TEST(ForwardProcess, DoesNotDependOnTheStateOfTheScheduler) {
         DiffusionTask task(make_trainable(seeded_net()), *used);
         task.configure({.snr_gamma = name.starts_with("FlowMatch") ? std::nullopt : std::optional(5.0)});
         task.begin_step({.step = 0, .samples = 8, .generator = make_generator(5)});
-        found.push_back(
-            at::cat({task.loss(batch), task.validation_loss(batch, at::linspace(0.05, 0.95, 8, at::kDouble),
-                                                            make_generator(6))}));
+        found.push_back(at::cat(
+            {task.loss(batch, 0).loss,
+             task.validation_loss(batch, at::linspace(0.05, 0.95, 8, at::kDouble), make_generator(6))}));
         expect_equal(found.back(), found.front(),
                      name + fields + " after set_timesteps(" + std::to_string(run) + ")");
       }

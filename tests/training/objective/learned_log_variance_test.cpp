@@ -4,6 +4,7 @@
 
 #include <diffusers/core/random.h>
 #include <diffusers/training/learned_log_variance.h>
+#include <diffusers/training/trainable_denoiser.h>
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
@@ -108,7 +109,7 @@ TEST(LearnedLogVariance, IsSavedAndLoaded) {
   const test::TemporaryFolder folder;
   LearnedLogVariance fourier({.channels = 6});
   set_tensor(*fourier, "weight", at::linspace(-1, 1, 6));
-  TrainableLogVariance(fourier).save_pretrained(folder / "fourier");
+  make_saved_module(fourier)->save(folder / "fourier");
   const Json config = parse_json(read_text_file(folder / "fourier/config.json"), "config.json");
   EXPECT_EQ(config.at("_class_name"), "LearnedLogVariance");
   EXPECT_EQ(config.at("type"), "fourier");
@@ -117,7 +118,7 @@ TEST(LearnedLogVariance, IsSavedAndLoaded) {
   expect_equal(LearnedLogVariance::from_pretrained(folder / "fourier")->forward(c_noise),
                fourier->forward(c_noise));
 
-  TrainableLogVariance(table_of(5, 0.25)).save_pretrained(folder / "table");
+  make_saved_module(table_of(5, 0.25))->save(folder / "table");
   const LearnedLogVariance table = LearnedLogVariance::from_pretrained(folder / "table");
   EXPECT_EQ(table->config().num_train_timesteps, 5);
   expect_equal(table->forward(at::arange(5)), at::full({5}, 0.25F));
@@ -144,16 +145,12 @@ TEST(LearnedLogVariance, RefusesInputsThatItHasNoValueFor) {
   expect_throws_with<TensorError>([&] { fourier->forward({}); }, "an undefined tensor");
 }
 
-TEST(TrainableLogVariance, IsNoDenoiser) {
-  TrainableLogVariance model{LearnedLogVariance()};
-  EXPECT_FALSE(model.takes_class_labels());
-  expect_throws_with<Error>(
-      [&] {
-        model.predict(at::zeros({1, 1, 2, 2}), at::zeros({1}), {});
-      },
-      "predicts no sample");
-  expect_throws_with<ConfigError>([&] { model.enable_gradient_checkpointing(); }, "gradient_checkpointing");
-  expect_throws_with<ConfigError>([] { TrainableLogVariance{nullptr}; }, "there is no log variance");
+TEST(LearnedLogVariance, IsASavedModuleAndNoDenoiser) {
+  static_assert(!DenoisingModel<LearnedLogVariance>);
+  expect_throws_with<ConfigError>(
+      [] { make_saved_module(LearnedLogVariance())->enable_gradient_checkpointing(); },
+      "gradient_checkpointing");
+  expect_throws_with<ConfigError>([] { make_saved_module(LearnedLogVariance(nullptr)); }, "empty holder");
 }
 
 }  // namespace

@@ -44,7 +44,7 @@ Result run(int64_t parts, int64_t batch_size, at::ScalarType dtype = at::kDouble
   const Conditioning conditioning{.class_labels = at::arange(batch_size).remainder(10)};
   Result result;
   at::autocast::set_autocast_enabled(at::kCPU, autocast);
-  result.prediction = predict_in_parts(*model, sample, timesteps, conditioning, parts);
+  result.prediction = predict_in_parts(model, sample, timesteps, conditioning, parts);
   at::autocast::set_autocast_enabled(at::kCPU, false);
   (result.prediction.to(at::kDouble) * sample.sin()).sum().backward();
   for (const Tensor& parameter : unet->parameters()) result.gradients.push_back(parameter.grad());
@@ -83,10 +83,10 @@ TEST(PredictInParts, KeepsAutocast) {
 TEST(PredictInParts, AModelsErrorReachesTheCaller) {
   UNet2DModel unet = small_unet();
   const auto model = make_trainable(unet);
-  EXPECT_THROW(predict_in_parts(*model, at::zeros({4, 2, 8, 8}), at::zeros({4}, at::kLong),
+  EXPECT_THROW(predict_in_parts(model, at::zeros({4, 2, 8, 8}), at::zeros({4}, at::kLong),
                                 {.class_labels = at::zeros({4}, at::kLong)}, 2),
                TensorError);
-  EXPECT_THROW(predict_in_parts(*model, at::zeros({4, 1, 8, 8}), at::zeros({4}, at::kLong), {}, 0),
+  EXPECT_THROW(predict_in_parts(model, at::zeros({4, 1, 8, 8}), at::zeros({4}, at::kLong), {}, 0),
                ConfigError);
 }
 

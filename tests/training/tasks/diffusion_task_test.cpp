@@ -7,8 +7,8 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include "quick_training.h"
 #include "support/golden.h"
+#include "training/quick_training.h"
 
 namespace diffusers {
 namespace {
@@ -37,7 +37,7 @@ TEST(DiffusionTask, DropsLabelsForGuidance) {
   config.class_dropout_prob = 0.3;
   config.train_batch_size = 1000;
   LabelledNet model;
-  model->config = R"({"num_class_embeds": 11})";
+  model->facts.num_class_embeds = 11;
   Trainer(model, DDPMScheduler(), config).train(TinyImages(1000, /*has_labels=*/true, /*side=*/1));
   const Tensor is_null = model->last_labels == 10;
   const auto dropped = is_null.sum().item<int64_t>();

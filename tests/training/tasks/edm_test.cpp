@@ -15,7 +15,7 @@
 
 #include "core/json.h"
 #include "support/golden.h"
-#include "tiny_model.h"
+#include "training/tiny_model.h"
 
 namespace diffusers {
 namespace {
@@ -28,29 +28,20 @@ using test::TinyImages;
 using test::TinyNet;
 
 /// F as a formula of the scaled sample and c_noise.
-class FormulaModel : public TrainableModel {
- public:
-  using Formula = std::function<Tensor(const Tensor& sample, const Tensor& timesteps)>;
-  explicit FormulaModel(Formula formula) : formula_(std::move(formula)) {}
-  Tensor predict(const Tensor& sample, const Tensor& timesteps, const Conditioning&) override {
-    return formula_(sample, timesteps);
-  }
-  torch::nn::Module& module() override { return module_; }
-  bool takes_class_labels() const override { return false; }
-  void enable_gradient_checkpointing() override { throw ConfigError("a formula stores nothing"); }
-  std::string config_json() const override { return {}; }
-  void save_pretrained(const std::string& folder) override { training_detail::save_module(module_, folder); }
+using Formula = std::function<Tensor(const Tensor& sample, const Tensor& timesteps)>;
 
- private:
-  Formula formula_;
-  torch::nn::Module module_{"Formula"};
-};
+TrainableDenoiser formula_model(Formula formula) {
+  return {make_saved_module(std::make_shared<torch::nn::Module>("Formula")),
+          [formula = std::move(formula)](const Tensor& sample, const Tensor& timesteps, const Conditioning&) {
+            return formula(sample, timesteps);
+          }};
+}
 
 /// Noise levels and noise that are given instead of drawn.
 class GivenEDMTask : public EDMTask {
  public:
-  GivenEDMTask(FormulaModel::Formula formula, const EDMConfig& config, Tensor sigma, Tensor noise)
-      : EDMTask(std::make_shared<FormulaModel>(std::move(formula)), config),
+  GivenEDMTask(Formula formula, const EDMConfig& config, Tensor sigma, Tensor noise)
+      : EDMTask(formula_model(std::move(formula)), config),
         sigma_(std::move(sigma)),
         noise_(std::move(noise)) {
     configure({});
@@ -93,7 +84,7 @@ TEST(EDMPreconditioner, MatchesPython) {
     expect(edm.loss_weight(sigma), "weight");
     const Tensor& noisy = golden[name + "noisy"];
     expect(edm.precondition_inputs(noisy, sigma), "inputs");
-    FormulaModel model(reference_network);
+    const Denoiser model = formula_model(reference_network).denoise;
     expect(edm.denoise(model, noisy, sigma), "denoised");
     // One noise level for all samples.
     expect_close(edm.denoise(model, noisy, sigma[3]).select(0, 3), golden[name + "denoised"][3], 1e-10,
@@ -105,7 +96,8 @@ TEST(EDMTask, LossMatchesPython) {
   const test::Golden golden = test::load_golden("edm.safetensors");
   for (const double sigma_data : {0.5, 1.3}) {
     GivenEDMTask task(reference_network, {.sigma_data = sigma_data}, golden["sigma"], golden["noise"]);
-    expect_close(task.loss(batch_of(golden["x0"])), golden[Json(sigma_data).dump() + ".loss"], 1e-10, 1e-12);
+    expect_close(task.loss(batch_of(golden["x0"]), 0).loss, golden[Json(sigma_data).dump() + ".loss"], 1e-10,
+                 1e-12);
   }
 }
 
@@ -113,24 +105,24 @@ TEST(EDMTask, DividesByTheLearnedVarianceOfTheLoss) {
   const test::Golden golden = test::load_golden("edm.safetensors");
   GivenEDMTask task(reference_network, {.log_variance = LogVarianceType::kFourier}, golden["sigma"],
                     golden["noise"]);
-  ASSERT_EQ(task.models().size(), 2U);
-  EXPECT_EQ(task.models()[1].name, "log_variance");
+  ASSERT_EQ(task.trained().size(), 2U);
+  EXPECT_EQ(task.trained()[1].name, "log_variance");
   const Batch batch = batch_of(golden["x0"]);
-  expect_close(task.loss(batch), golden["0.5.loss"], 1e-10, 1e-12);  // u is 0 at first
+  expect_close(task.loss(batch, 0).loss, golden["0.5.loss"], 1e-10, 1e-12);  // u is 0 at first
 
-  const auto log_variance = std::dynamic_pointer_cast<TrainableLogVariance>(task.models()[1].model);
+  auto* log_variance = task.trained()[1].module->module().as<LearnedLogVarianceImpl>();
   ASSERT_NE(log_variance, nullptr);
   const at::NoGradGuard no_grad;
-  log_variance->module().parameters()[0].copy_(at::linspace(-0.1, 0.1, 128));
+  log_variance->parameters()[0].copy_(at::linspace(-0.1, 0.1, 128));
   const Tensor u = log_variance->forward(golden["0.5.c_noise"]).to(at::kDouble);
   EXPECT_GT(u.abs().max().item<double>(), 0.1);
-  expect_close(task.loss(batch), golden["0.5.loss"] / u.exp() + u, 1e-10, 1e-12);
+  expect_close(task.loss(batch, 0).loss, golden["0.5.loss"] / u.exp() + u, 1e-10, 1e-12);
 }
 
 TEST(EDMTask, ValidatesAtQuantilesOfTheNoiseLevels) {
   const test::Golden golden = test::load_golden("edm.safetensors");
   Tensor seen;
-  EDMTask task(std::make_shared<FormulaModel>([&](const Tensor& x, const Tensor& c_noise) {
+  EDMTask task(formula_model([&](const Tensor& x, const Tensor& c_noise) {
                  seen = c_noise;
                  return x;
                }),
@@ -142,7 +134,7 @@ TEST(EDMTask, ValidatesAtQuantilesOfTheNoiseLevels) {
   expect_close((4 * seen).exp(), sigma, 1e-10, 1e-12);
   const Tensor noise = at::randn(x0.sizes(), make_generator(2), x0.options());
   GivenEDMTask given([](const Tensor& x, const Tensor&) { return x; }, {}, sigma, noise);
-  expect_close(losses, given.loss(batch_of(x0)), 1e-10, 1e-12);
+  expect_close(losses, given.loss(batch_of(x0), 0).loss, 1e-10, 1e-12);
 
   // The first position that there is has a finite loss as well.
   const Tensor first =
@@ -152,7 +144,7 @@ TEST(EDMTask, ValidatesAtQuantilesOfTheNoiseLevels) {
 
 TEST(EDMPreconditioner, IsTheIdentityWithoutNoise) {
   const EDMPreconditioner edm;
-  FormulaModel model(reference_network);
+  const Denoiser model = formula_model(reference_network).denoise;
   const Tensor x = at::linspace(-3, 3, 24, at::kDouble).view({2, 1, 3, 4});
   expect_close(edm.denoise(model, x, at::full({}, 1e-10, at::kDouble)), x, 1e-8, 1e-8);
 }
@@ -180,8 +172,8 @@ TEST(EDMTask, HasNoLossWhereThePredictionIsPerfect) {
   const Tensor target = edm.target(x0, noise, sigma);
   const auto perfect = [&](const Tensor&, const Tensor&) { return target; };
   GivenEDMTask task(perfect, {}, sigma, noise);
-  expect_equal(task.loss(batch_of(x0)), at::zeros({2}, at::kDouble));
-  FormulaModel model(perfect);
+  expect_equal(task.loss(batch_of(x0), 0).loss, at::zeros({2}, at::kDouble));
+  const Denoiser model = formula_model(perfect).denoise;
   expect_close(edm.denoise(model, x0 + sigma.view({2, 1, 1, 1}) * noise, sigma), x0, 1e-12, 1e-12);
 }
 
@@ -194,7 +186,7 @@ struct GaussianData {
     const Tensor variance = sigma * sigma;
     return (deviation * deviation * x + variance * mean) / (deviation * deviation + variance);
   }
-  FormulaModel::Formula best_model(const EDMPreconditioner& edm) const {
+  Formula best_model(const EDMPreconditioner& edm) const {
     return [*this, edm](const Tensor& input, const Tensor& c_noise) {
       const Tensor sigma = (4 * c_noise.to(at::kDouble)).exp().view({-1, 1, 1, 1});
       const Tensor x = input / edm.c_in(sigma);
@@ -214,19 +206,19 @@ TEST(EDMTask, HasTheLossOfTheBestDenoiserOnGaussianData) {
   // The variance of x_0 given x, times lambda; the mean of 40000 squares is as close as that.
   const double s2 = data.deviation * data.deviation;
   const Tensor variance = s2 * sigma * sigma / (s2 + sigma * sigma);
-  expect_close(task.loss(batch_of(x0)), edm.loss_weight(sigma) * variance, 0.03, 0);
+  expect_close(task.loss(batch_of(x0), 0).loss, edm.loss_weight(sigma) * variance, 0.03, 0);
 }
 
 TEST(EDMTask, TheBestModelSamplesTheDataWithItsScheduler) {
   const GaussianData data;
-  const EDMTask task(std::make_shared<FormulaModel>(data.best_model(EDMPreconditioner())));
+  const EDMTask task(formula_model(data.best_model(EDMPreconditioner())));
   EDMEulerScheduler scheduler = task.scheduler();
-  FormulaModel model(data.best_model(task.preconditioner()));
+  const Denoiser model = formula_model(data.best_model(task.preconditioner())).denoise;
   scheduler.set_timesteps(200);
   const Tensor start = scheduler.init_noise_sigma() * at::randn({64, 1, 16, 16}, make_generator(1));
   Tensor x = start;
   for (const Tensor& t : scheduler.timesteps()) {
-    const Tensor output = model.predict(scheduler.scale_model_input(x, t), t.expand({64}), {});
+    const Tensor output = model(scheduler.scale_model_input(x, t), t.expand({64}), {});
     x = scheduler.step(output.to(at::kFloat), t, x).prev_sample;
   }
   // Euler's steps of the flow dx/dsigma = (x - D) / sigma, which is linear here: what they do to x - mean.
@@ -264,8 +256,8 @@ TinyNet edm_net(double dropout = 0.0) {
 
 std::vector<Tensor> parameters_of(const Task& task) {
   std::vector<Tensor> result;
-  for (const TrainedModel& trained : task.models())
-    for (const Tensor& parameter : trained.model->module().parameters())
+  for (const NamedModule& trained : task.trained())
+    for (const Tensor& parameter : trained.module->module().parameters())
       result.push_back(parameter.detach().clone());
   return result;
 }
@@ -289,7 +281,7 @@ TEST(EDMTask, LearnsAndLeavesAFolderToSampleFrom) {
   EXPECT_GT(before, 0.9);  // an untrained F gives nearly nothing, and its target has a variance of 1
   trainer.train(TinyImages(20));
   EXPECT_LT(validate(), 0.75 * before);
-  EXPECT_GT(task->models()[1].model->module().parameters()[0].abs().max().item<double>(), 0.0);
+  EXPECT_GT(task->trained()[1].module->module().parameters()[0].abs().max().item<double>(), 0.0);
 
   const EDMEulerScheduler scheduler = EDMEulerScheduler::from_pretrained(folder / "scheduler");
   EXPECT_EQ(scheduler.config().sigma_data, 0.7);
@@ -298,7 +290,8 @@ TEST(EDMTask, LearnsAndLeavesAFolderToSampleFrom) {
   EXPECT_EQ(scheduler.config().prediction_type, PredictionType::kEpsilon);
   EXPECT_TRUE(file_exists(folder / "unet/diffusion_pytorch_model.safetensors"));
   const Tensor c_noise = at::linspace(-1.5, 1.1, 5);
-  const auto log_variance = std::dynamic_pointer_cast<TrainableLogVariance>(task->models()[1].model);
+  auto* log_variance = task->trained()[1].module->module().as<LearnedLogVarianceImpl>();
+  ASSERT_NE(log_variance, nullptr);
   expect_equal(LearnedLogVariance::from_pretrained(folder / "log_variance")->forward(c_noise),
                log_variance->forward(c_noise));
 }
@@ -384,7 +377,7 @@ TEST(EDMTask, GivesAndDropsLabels) {
   config.train_batch_size = 1000;
   const TinyImages images(1000, /*has_labels=*/true, /*side=*/1);
   LabelledNet model;
-  model->config = R"({"num_class_embeds": 11})";
+  model->facts.num_class_embeds = 11;
   const auto train = [&] { Trainer(std::make_shared<EDMTask>(make_trainable(model)), config).train(images); };
   train();
   EXPECT_EQ((model->last_labels == 10).sum().item<int64_t>(), 0);
@@ -482,23 +475,25 @@ TEST(EDMTask, RefusesWhatItCannotTrain) {
   expect_throws_with<ConfigError>(making({.sigma_min = 3, .sigma_max = 2}), "sigma_min is 3");
   expect_throws_with<ConfigError>(making({.log_variance = LogVarianceType::kTable}),
                                   "log_variance is \"table\"");
-  expect_throws_with<ConfigError>([] { EDMTask(nullptr); }, "there is no model");
+  expect_throws_with<ConfigError>([] { EDMTask(TrainableDenoiser(nullptr, {})); }, "there is no model");
 
   LabelledNet model;
-  model->config = R"({"time_embedding_type": "fourier"})";
+  model->facts.time_embedding_type = "fourier";
   EDMTask task(make_trainable(model));
   expect_throws_with<ConfigError>([&] { task.configure({}); },
                                   "time_embedding_type of the model is \"fourier\"");
 
   // A model with twice the channels, and noise levels for other samples than there are.
   const EDMPreconditioner edm;
-  FormulaModel twice([](const Tensor& x, const Tensor&) { return at::cat({x, x}, 1); });
+  const Denoiser twice = formula_model([](const Tensor& x, const Tensor&) {
+                           return at::cat({x, x}, 1);
+                         }).denoise;
   const Tensor x = at::zeros({2, 1, 3, 3});
   expect_throws_with<TensorError>([&] { edm.denoise(twice, x, at::ones({2})); }, "float32 [2, 2, 3, 3]");
   expect_throws_with<TensorError>([&] { edm.denoise(twice, x, at::ones({3})); }, "sigma is float32 [3]");
   expect_throws_with<TensorError>([&] { edm.precondition_inputs(at::zeros({2}, at::kLong), at::ones({2})); },
                                   "int64 [2]");
-  expect_throws_with<Error>([&] { EDMTask(make_trainable(TinyNet())).loss(batch_of(x)); },
+  expect_throws_with<Error>([&] { EDMTask(make_trainable(TinyNet())).loss(batch_of(x), 0).loss; },
                             "configure() was not called");
 }
 
