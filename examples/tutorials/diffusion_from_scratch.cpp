@@ -7,7 +7,8 @@
 
 #include <diffusers/diffusers.h>
 
-#include "program.h"
+#include "../flags.h"
+#include "../program.h"
 
 using namespace diffusers;
 
@@ -49,43 +50,69 @@ torch::Tensor corrupt(const torch::Tensor& x, const torch::Tensor& amount) {
 
 namespace {
 
-int run(int argc, char** argv) {
+struct Options {
   std::string model = "basic";
   std::string data_dir = "examples/data/mnist";
   std::string output_dir = "out/scratch";
-  int64_t batch_size = 128;
-  int64_t epochs = 3;
+  int64_t train_batch_size = 128;
+  int64_t num_epochs = 3;
   int64_t max_train_steps = 0;
-  int64_t sampling_steps = 40;
+  int64_t num_inference_steps = 40;
   uint64_t seed = 0;
-  std::string device_name = torch::cuda::is_available() ? "cuda" : "cpu";
-  CLI::App app("The lesson \"Diffusion models from scratch\" on MNIST");
-  app.add_option("--model", model, "basic: 309,057 parameters; unet2d: UNet2DModel, 1,707,009 parameters")
-      ->check(CLI::IsMember({"basic", "unet2d"}))
-      ->capture_default_str();
-  app.add_option("--data_dir", data_dir, "folder of the four IDX files")->capture_default_str();
-  app.add_option("--output_dir", output_dir, "where the pictures go")->capture_default_str();
-  app.add_option("--train_batch_size", batch_size)->check(CLI::PositiveNumber)->capture_default_str();
-  app.add_option("--num_epochs", epochs)->check(CLI::PositiveNumber)->capture_default_str();
-  app.add_option("--max_train_steps", max_train_steps, "stop early; 0: at the end of the epochs");
-  app.add_option("--num_inference_steps", sampling_steps)->check(CLI::PositiveNumber)->capture_default_str();
-  app.add_option("--seed", seed)->capture_default_str();
-  add_device_flag(app, device_name);
-  CLI11_PARSE(app, argc, argv);
+  std::string device = torch::cuda::is_available() ? "cuda" : "cpu";
+};
 
-  const torch::Device device(device_name);
-  torch::manual_seed(seed);
-  create_folders(output_dir);
+const FlagTable<Options>& flags() {
+  static const FlagTable<Options> table{
+      {"Flags",
+       {{"--model",
+         &Options::model,
+         "basic: 309,057 parameters; unet2d: UNet2DModel with 1,707,009 parameters.",
+         {.check = CLI::IsMember({"basic", "unet2d"})}},
+        {"--data_dir", &Options::data_dir, "Folder of the four IDX files of MNIST."},
+        {"--output_dir", &Options::output_dir, "Folder that the pictures are written to."},
+        {"--train_batch_size",
+         &Options::train_batch_size,
+         "Number of samples in a batch.",
+         {.check = at_least(1)}},
+        {"--num_epochs",
+         &Options::num_epochs,
+         "Number of passes through the dataset.",
+         {.check = at_least(1)}},
+        {"--max_train_steps",
+         &Options::max_train_steps,
+         "Number of optimizer steps. 0 trains for --num_epochs.",
+         {.check = at_least(0)}},
+        {"--num_inference_steps",
+         &Options::num_inference_steps,
+         "Number of denoising steps of the samples.",
+         {.check = at_least(1)}},
+        {"--seed", &Options::seed, "Seed of the weights, the data order and the noise."},
+        {"--device",
+         &Options::device,
+         "Device of the training: cpu, cuda or cuda:INDEX.",
+         {.check = available_device()}}}},
+  };
+  return table;
+}
 
-  const MnistDataset data(data_dir);
-  DataLoader loader(data, {.batch_size = batch_size, .shuffle = true, .seed = seed});
+int run(int argc, char** argv) {
+  const Options options =
+      parse_flags(flags(), "The lesson \"Diffusion models from scratch\" on MNIST", argc, argv);
+
+  const torch::Device device(options.device);
+  torch::manual_seed(options.seed);
+  create_folders(options.output_dir);
+
+  const MnistDataset data(options.data_dir);
+  DataLoader loader(data, {.batch_size = options.train_batch_size, .shuffle = true, .seed = options.seed});
   // The data set gives [-1, 1]; the lesson works in [0, 1].
   const auto pictures = [&](const Batch& batch) { return (batch.images.to(device) + 1) / 2; };
 
   std::function<torch::Tensor(const torch::Tensor&)> predict;
   std::vector<torch::Tensor> parameters;
   std::vector<double> published;
-  if (model == "basic") {
+  if (options.model == "basic") {
     BasicUNet net;
     net->to(device);
     predict = [net](const torch::Tensor& x) mutable { return net(x); };
@@ -106,12 +133,12 @@ int run(int argc, char** argv) {
   }
   int64_t count = 0;
   for (const auto& parameter : parameters) count += parameter.numel();
-  std::printf("%s: %lld parameters on %s\n", model.c_str(), static_cast<long long>(count),
+  std::printf("%s: %lld parameters on %s\n", options.model.c_str(), static_cast<long long>(count),
               device.str().c_str());
 
   torch::optim::Adam optimizer(parameters, torch::optim::AdamOptions(1e-3));
   int64_t step = 0;
-  for (int64_t epoch = 0; epoch < epochs; ++epoch) {
+  for (int64_t epoch = 0; epoch < options.num_epochs; ++epoch) {
     torch::Tensor sum = torch::zeros({}, device);
     int64_t batches = 0;
     for (const Batch& batch : loader) {
@@ -125,7 +152,7 @@ int run(int argc, char** argv) {
       ++batches;
       if (++step % 100 == 0)
         std::printf("step %lld: loss %.4f\n", static_cast<long long>(step), loss.item<double>());
-      if (step == max_train_steps) break;
+      if (step == options.max_train_steps) break;
     }
     std::printf("epoch %lld: mean loss %.4f", static_cast<long long>(epoch) + 1,
                 sum.item<double>() / batches);
@@ -133,25 +160,25 @@ int run(int argc, char** argv) {
     if (e < published.size()) std::printf(" (published: %.4f)", published[e]);
     std::printf("\n");
     std::fflush(stdout);
-    if (step == max_train_steps) break;
+    if (step == options.max_train_steps) break;
   }
 
   const torch::NoGradGuard no_grad;
   // Three rows: digits, digits with more and more noise, what the network makes of them.
   const torch::Tensor x = pictures(data.get_batch(std::vector<int64_t>{0, 1, 2, 3, 4, 5, 6, 7}));
   const torch::Tensor noised = corrupt(x, torch::linspace(0, 1, 8, device));
-  save_image_grid(torch::cat({x, noised, predict(noised).clamp(0, 1)}), output_dir + "/prediction.png",
-                  {.columns = 8});
+  save_image_grid(torch::cat({x, noised, predict(noised).clamp(0, 1)}),
+                  options.output_dir + "/prediction.png", {.columns = 8});
 
   // From noise: at each step move 1/(steps left) of the way to the prediction.
   torch::Tensor sample = torch::rand({64, 1, 28, 28}, device);
-  for (int64_t i = 0; i < sampling_steps; ++i) {
-    const double mix = 1.0 / static_cast<double>(sampling_steps - i);
+  for (int64_t i = 0; i < options.num_inference_steps; ++i) {
+    const double mix = 1.0 / static_cast<double>(options.num_inference_steps - i);
     sample = sample * (1 - mix) + predict(sample) * mix;
   }
-  save_image_grid(sample.clamp(0, 1), output_dir + "/samples.png", {.columns = 8});
+  save_image_grid(sample.clamp(0, 1), options.output_dir + "/samples.png", {.columns = 8});
   std::printf("%s/prediction.png: digits, with noise, denoised; %s/samples.png: made from noise\n",
-              output_dir.c_str(), output_dir.c_str());
+              options.output_dir.c_str(), options.output_dir.c_str());
   return 0;
 }
 

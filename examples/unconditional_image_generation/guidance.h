@@ -1,10 +1,14 @@
 #pragma once
 
-// Samples of a class that is asked for.
+// Classifier-free guidance of class-conditional samples.
 
 #include <cstdint>
 
-#include <diffusers/diffusers.h>
+#include <diffusers/core/tensor.h>
+#include <diffusers/models/unet_2d.h>
+#include <diffusers/pipelines/sampling_loop.h>
+
+#include <c10/core/Device.h>
 
 /// Classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598) around a model whose last class,
 /// num_class_embeds - 1, stands for "no class": one forward makes both predictions, which are combined as
@@ -15,4 +19,4 @@ diffusers::SamplingModel guided_model(const diffusers::UNet2DModel& unet, const 
                                       double scale);
 
 /// 0, 1, ..., num_classes - 1, 0, 1, ...: a grid of num_classes columns then has one class a column.
-diffusers::Tensor labels_by_column(int64_t count, int64_t num_classes, torch::Device device);
+diffusers::Tensor labels_by_column(int64_t count, int64_t num_classes, at::Device device);

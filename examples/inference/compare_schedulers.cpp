@@ -15,16 +15,17 @@
 
 #include <diffusers/diffusers.h>
 
-#include "program.h"
+#include "../flags.h"
+#include "../program.h"
 
 using namespace diffusers;
 
 namespace {
 
 /// A model of DDPM's family at any noise level sigma = sigma_t / alpha_t, trained for or in between.
-class Denoiser {
+class TrainedModel {
  public:
-  Denoiser(UNet2DModel unet, const Scheduler& training)
+  TrainedModel(UNet2DModel unet, const Scheduler& training)
       : unet_(std::move(unet)), prediction_(training.prediction_type_name()) {
     const Tensor abar = training.alphas_cumprod().to(at::kDouble).clamp(1e-8, 1 - 1e-8);
     const Tensor logs = ((1 - abar) / abar).log() / 2;
@@ -138,7 +139,7 @@ std::vector<Row> rows() {
 }
 
 /// Pictures `[B, C, H, W]` in [0, 1].
-Tensor sample(const Row& row, const Denoiser& denoiser, const std::string& config, const Tensor& noise,
+Tensor sample(const Row& row, const TrainedModel& trained, const std::string& config, const Tensor& noise,
               int64_t steps, uint64_t seed) {
   const auto scheduler = row.make(config);
   scheduler->set_timesteps(steps);
@@ -147,15 +148,15 @@ Tensor sample(const Row& row, const Denoiser& denoiser, const std::string& confi
   const auto model = [&](const Tensor& x, const Tensor& t) {
     switch (row.coordinates) {
       case Coordinates::kEdm:
-        return denoiser.as_edm(x, t);
+        return trained.as_edm(x, t);
       case Coordinates::kFlow:
-        return denoiser.as_flow(x, t);
+        return trained.as_flow(x, t);
       case Coordinates::kCircle:
-        return denoiser.as_v(x, t);
+        return trained.as_v(x, t);
       case Coordinates::kTraining:
         break;
     }
-    return denoiser(x, t);
+    return trained(x, t);
   };
   const Tensor x = sampling_loop(*scheduler, model, noise * scheduler->init_noise_sigma(), options);
   if (!x.isfinite().all().item<bool>()) throw Error("the samples are not finite");
@@ -204,22 +205,39 @@ std::string labelled(const std::string& png, int64_t width, int64_t height,
          "\" href=\"data:image/png;base64," + base64(read_text_file(png)) + "\"/>\n</svg>\n";
 }
 
-int run(int argc, char** argv) {
-  std::string folder;
-  std::string output = "schedulers.svg";
-  std::string spacing = "leading";
+struct Settings {
+  std::string model;
   std::vector<int64_t> steps{5, 10, 20, 50};
   int64_t num_images = 4;
+  std::string timestep_spacing = "leading";
   uint64_t seed = 0;
-  CLI::App app("Samples one model with every scheduler that can, from the same noise");
-  app.add_option("--model", folder, "folder of an unconditional pipeline")->required();
-  app.add_option("--steps", steps, "numbers of steps, a group of columns each")->capture_default_str();
-  app.add_option("--num_images", num_images, "pictures in a group")->capture_default_str();
-  app.add_option("--timestep_spacing", spacing, "linspace, leading or trailing")->capture_default_str();
-  app.add_option("--seed", seed)->capture_default_str();
-  app.add_option("--output", output, "the drawing; the plain grid goes to the same name with .png")
-      ->capture_default_str();
-  CLI11_PARSE(app, argc, argv);
+  std::string output = "schedulers.svg";
+};
+
+const FlagTable<Settings>& flags() {
+  static const FlagTable<Settings> table{
+      {"Flags",
+       {{"--model", &Settings::model, "Folder of an unconditional pipeline.", {.required = true}},
+        {"--steps",
+         &Settings::steps,
+         "Numbers of denoising steps. Each makes a group of columns.",
+         {.check = at_least(1)}},
+        {"--num_images", &Settings::num_images, "Number of pictures in a group.", {.check = at_least(1)}},
+        {"--timestep_spacing",
+         &Settings::timestep_spacing,
+         "Spacing of the timesteps.",
+         {.check = CLI::IsMember({"linspace", "leading", "trailing"})}},
+        {"--seed", &Settings::seed, "Seed of the noise."},
+        {"--output", &Settings::output,
+         "SVG file to write. The grid without labels goes to the same name with .png."}}},
+  };
+  return table;
+}
+
+int run(int argc, char** argv) {
+  const Settings settings = parse_flags(
+      flags(), "Samples one model with every scheduler that can, from the same noise", argc, argv);
+  const auto& [folder, steps, num_images, spacing, seed, output] = settings;
 
   const auto training = Scheduler::from_pretrained(folder, {.subfolder = "scheduler"});
   // Through any class: a config outlives the class that wrote it.
@@ -233,7 +251,7 @@ int run(int argc, char** argv) {
   const int64_t width = size.empty() ? 32 : size.back();
   const Tensor noise =
       randn_tensor({num_images, unet->config().in_channels, height, width}, make_generator(seed));
-  const Denoiser denoiser(unet, *training);
+  const TrainedModel trained(unet, *training);
 
   std::vector<Tensor> pictures;
   std::vector<std::string> labels;
@@ -242,7 +260,7 @@ int run(int argc, char** argv) {
     for (const int64_t n : steps) {
       Tensor drawn = torch::full_like(noise, kBackground);  // an empty cell
       try {
-        drawn = sample(row, denoiser, config, noise, n, seed + 1);
+        drawn = sample(row, trained, config, noise, n, seed + 1);
       } catch (const Error& error) {
         std::fprintf(stderr, "%s, %lld steps: %s\n", row.label.c_str(), static_cast<long long>(n),
                      error.what());

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import unittest
 
-GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "golden"
+GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "golden"
 PROGRAM = sys.argv.pop(1) if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else "inspect_checkpoint"
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
@@ -131,6 +131,28 @@ class InspectCheckpoint(unittest.TestCase):
         self.add_vae(latent_channels=4, block_out_channels=[8, 8, 8], sample_size=64)
         self.expect(0, "clip_sample is true", "no scaling_factor", "in_channels is 1, latent_channels of the vae 4",
                     "sample_size is 8, but the vae makes latents of 16")
+
+    def test_numbers_that_are_not_finite(self):
+        config = json.loads((self.folder / "scheduler/scheduler_config.json").read_text())
+        config.update(_class_name="DPMSolverMultistepScheduler", lambda_min_clipped=float("-inf"))
+        (self.folder / "scheduler/scheduler_config.json").write_text(json.dumps(config))
+        self.change_json("model_index.json", scheduler=["diffusers", "DPMSolverMultistepScheduler"])
+        self.expect(0, "DPMSolverMultistepScheduler", "It would load.")
+        other = pathlib.Path(self.root.name) / "other"
+        shutil.copytree(self.folder, other)
+        self.change_json("scheduler/scheduler_config.json", lambda_min_clipped=-5.5)
+        self.expect(0, "config lambda_min_clipped: -5.5, there -Infinity", arguments=[self.folder, "--against", other])
+        self.add_vae(scaling_factor=float("nan"))
+        self.expect(0, "scaling_factor is nan, expected a positive number")
+
+    def test_keys_that_stand_twice(self):
+        (self.folder / "unet/config.json").write_text('{"in_channels": 1, "in_channels": 3}')
+        self.expect(1, "stands twice")
+
+    def test_links_that_lead_out_of_the_folder(self):
+        shutil.move(self.folder / "unet", pathlib.Path(self.root.name) / "elsewhere")
+        (self.folder / "unet").symlink_to(pathlib.Path(self.root.name) / "elsewhere")
+        self.expect(1, "a link leads out of the folder")
 
     def test_unknown_components_are_listed(self):
         (self.folder / "safety").mkdir()

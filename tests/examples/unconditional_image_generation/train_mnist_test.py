@@ -13,60 +13,24 @@ import random
 import re
 import resource
 import shutil
-import struct
 import subprocess
 import sys
 import tempfile
 import time
-import zlib
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from inputs import make_inputs
 
 # What makes a run short.
 SHORT = ["--max_train_steps", "2", "--train_batch_size", "4", "--eval_batch_size", "4", "--ddpm_num_inference_steps", "2"]
-
-
-def write_png(path, shade):
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    rows = b"".join(b"\0" + bytes((x * y + shade) % 256 for x in range(10) for _ in range(3)) for y in range(10))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 10, 10, 8, 2, 0, 0, 0)) +
-                     chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
-
-
-def write_idx(folder, count):
-    folder.mkdir()
-    for name in ("train", "t10k"):
-        pixels = bytes((i * 7 + i // 64) % 256 for i in range(count * 64))
-        (folder / f"{name}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 2051, count, 8, 8) + pixels)
-        (folder / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, count) +
-                                                           bytes(i % 10 for i in range(count)))
-
-
-def write_config(path, channels, classes="null"):
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(f"""{{"_class_name": "UNet2DModel", "sample_size": 8, "in_channels": {channels}, "out_channels": {channels},
-        "down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"], "block_out_channels": [8],
-        "layers_per_block": 1, "norm_num_groups": 2, "num_class_embeds": {classes}}}""")
-
-
-def make_inputs(folder):
-    write_idx(folder / "idx", 12)
-    for i in range(12):
-        write_png(folder / f"classes/{'ab'[i % 2]}/{i}.png", 9 * i)
-        write_png(folder / f"flat/{i}.png", 9 * i)
-    write_config(folder / "gray/config.json", 1)
-    write_config(folder / "color/config.json", 3)
-    write_config(folder / "gray_classes/config.json", 1, 11)
-    write_config(folder / "color_classes/config.json", 3, 3)
 
 
 def values(folder):
     """The arguments that stand for each flag. The first are those of a run without it."""
     idx = ["--data_dir", folder / "idx"]
     return {
-        "--dataset": [idx, ["--dataset", "fashion-mnist", *idx], ["--dataset", folder / "classes"],
-                      ["--dataset", folder / "flat"]],
+        "--dataset": [idx, ["--dataset", "fashion-mnist", *idx], ["--train_data_dir", folder / "classes"],
+                      ["--train_data_dir", folder / "flat"]],
         "--model_config_name_or_path": [["--resolution", 8],
                                         ["--model_config_name_or_path", folder / "gray/config.json"],
                                         ["--model_config_name_or_path", folder / "color"],
@@ -119,7 +83,11 @@ def values(folder):
         "--resume_from_checkpoint": [[], ["latest"]],
         "--background_checkpoints": [[], ["false"]],
         "--validation_steps": [[], [1]],
+        "--save_images_epochs": [[], [1]],
+        "--save_model_epochs": [[], [1]],
         "--logging_steps": [[], [1]],
+        "--logging_dir": [[], ["tensorboard"]],
+        "--logger": [[], ["tensorboard"]],
         "--tensorboard": [[], ["false"]],
         "--report": [[], ["false"]],
         "--eval_batch_size": [[], [2]],
@@ -137,6 +105,7 @@ CONFLICTS = [
     ("--model_config_name_or_path", [3], "--dataset", [2]),  # ten classes against two
     ("--model_config_name_or_path", [3, 4], "--class_conditional", [0]),
     ("--ddpm_num_steps", [1], "--ddpm_num_inference_steps", [1]),
+    ("--save_images_epochs", [1], "--validation_steps", [1]),
     ("--snr_gamma", [1], "--weighting", ["p2", "edm", "debiased", "truncated_snr"]),
     ("--timestep_bias_strategy", ["earlier", "later", "range"], "--timestep_sampling",
      ["stratified", "antithetic", "logit_normal", "mode", "loss_second_moment"]),
@@ -158,7 +127,12 @@ CONFLICTS = [
 ]  # fmt: skip
 # Refused by themselves.
 MISTAKES = [
-    (["--dataset", "flat", "--data_dir", "idx"], "--data_dir"),
+    (["--train_data_dir", "flat", "--data_dir", "idx"], "--data_dir"),
+    (["--train_data_dir", "flat", "--dataset", "mnist"], "--dataset"),
+    (["--dataset", "flat"], "--dataset"),
+    (["--data_dir", "idx", "--resolution", "10"], "--resolution"),
+    (["--data_dir", "idx", "--save_model_epochs", "1", "--validation_steps", "0"], "--save_model_epochs"),
+    (["--data_dir", "idx", "--push_to_hub"], "--push_to_hub"),
     (["--data_dir", "idx", "--eval_batch_size", "1"], "--eval_batch_size"),
     (["--data_dir", "idx", "--ddpm_num_inference_steps", "0"], "--ddpm_num_inference_steps"),
     (["--data_dir", "nowhere"], "nowhere"),
@@ -174,6 +148,8 @@ def read_help(text):
     for line in text.splitlines():
         if match := re.match(r"  (-\S+(?:,-\S+)*)(?: (\S+))?", line):
             names = [name.split("{")[0] for name in match[1].split(",") if name.startswith("--")]
+            if match[2]:
+                del names[1:]  # other names of the same flag
             kind = match[2] or ""
             choices = re.search(r":\{(.*)\}", kind)
             for name in names:
@@ -194,7 +170,7 @@ def factors(help_text, folder):
     for name, choices in offered.items():
         if choices is None:
             result[name] = [[], [name]]
-        elif choices:
+        elif choices and name not in table:
             result[name] = [[], *([name, choice] for choice in choices)]
     covered = {word for levels in result.values() for level in levels for word in level if word.startswith("--")}
     unknown = sorted(set(offered) - covered - {"--output_dir", "--max_train_steps"})

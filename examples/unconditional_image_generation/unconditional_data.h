@@ -1,13 +1,13 @@
 #pragma once
 
-// The data of train_mnist, and what it asks of the model.
+// The data of an unconditional training, and what it demands of the model.
 
 #include <cstdint>
 #include <memory>
 
-#include <diffusers/diffusers.h>
+#include <diffusers/data/dataset.h>
 
-#include "train_flags.h"
+#include "unconditional_flags.h"
 
 struct TrainingData {
   std::unique_ptr<diffusers::Dataset> train;
@@ -16,11 +16,11 @@ struct TrainingData {
   int64_t num_classes = 0;                       ///< 0: the images have no labels
 };
 
-/// Opens the data set that the flags name.
-/// @throws ConfigError naming the flag that does not fit it, FileError
-TrainingData open_data(const Settings& settings);
+/// Opens the dataset that the flags name.
+/// @throws diffusers::ConfigError naming the flag that does not fit it, diffusers::FileError
+TrainingData open_data(const UnconditionalSettings& settings);
 
 /// Sets the model's channels and classes to those of the data. A model of `--model_config_name_or_path` is
 /// not changed: it must have them.
-/// @throws ConfigError naming the flag that does not fit
-void fit_model(Settings& settings, const TrainingData& data);
+/// @throws diffusers::ConfigError naming the flag that does not fit
+void fit_model(UnconditionalSettings& settings, const TrainingData& data);

@@ -9,8 +9,9 @@
 #include <diffusers/core/error.h>
 #include <diffusers/core/logging.h>
 
+#include "../flags.h"
+#include "../program.h"
 #include "checkpoint_report.h"
-#include "program.h"
 
 using namespace diffusers;
 
@@ -23,17 +24,33 @@ void print(const std::string& path, const Report& report) {
   for (const auto& error : report.errors) std::printf("error: %s\n", error.c_str());
 }
 
-int run(int argc, char** argv) {
-  std::string path;
+struct Settings {
+  std::string checkpoint;
   std::string against;
   std::string variant;
   bool skip_values = false;
-  CLI::App app("Says what is in a checkpoint, what is wrong with it, and how it differs from another one");
-  app.add_option("checkpoint", path, "pipeline folder, model folder or safetensors file")->required();
-  app.add_option("--against", against, "another one, to compare with");
-  app.add_option("--variant", variant, "such as fp16, of both");
-  app.add_flag("--skip_values", skip_values, "do not read the tensors: faster, but NaN is not noticed");
-  CLI11_PARSE(app, argc, argv);
+};
+
+const FlagTable<Settings>& flags() {
+  static const FlagTable<Settings> table{
+      {"Flags",
+       {{"checkpoint",
+         &Settings::checkpoint,
+         "Pipeline folder, model folder or safetensors file.",
+         {.required = true}},
+        {"--against", &Settings::against, "Another checkpoint, to compare with."},
+        {"--variant", &Settings::variant, "Variant of the files of both, such as fp16."},
+        {"--skip_values", &Settings::skip_values,
+         "Do not read the tensors. This is faster, but NaN is not noticed."}}},
+  };
+  return table;
+}
+
+int run(int argc, char** argv) {
+  const Settings settings = parse_flags(
+      flags(), "Says what is in a checkpoint, what is wrong with it, and how it differs from another one",
+      argc, argv);
+  const auto& [path, against, variant, skip_values] = settings;
 
   // What a config warns of is part of the report.
   std::vector<std::string> messages;

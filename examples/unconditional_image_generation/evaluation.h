@@ -1,13 +1,17 @@
 #pragma once
 
-// How good are samples? A small classifier, trained here on the same data set, looks at them.
+// Judges samples with a small classifier that is trained on the same dataset.
 
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include <diffusers/diffusers.h>
+#include <diffusers/data/dataset.h>
+
+#include <torch/nn/modules/conv.h>
+#include <torch/nn/modules/linear.h>
+#include <torch/nn/pimpl.h>
 
 /// Pictures of one channel to classes: two convolutions, 64 features, a linear layer.
 struct ClassifierImpl : torch::nn::Module {

@@ -1,15 +1,20 @@
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstdio>
+#include <nlohmann/json.hpp>
 #include <set>
+#include <string>
+#include <vector>
 
 #include <diffusers/core/error.h>
 #include <diffusers/core/tensor.h>
 
 #include <ATen/ATen.h>
 
+#include "../json_config.h"
 #include "checkpoint_report.h"
-#include "core/json.h"
-#include "core/require.h"
+#include "concat.h"
 
 using namespace diffusers;
 
@@ -21,6 +26,12 @@ Json keys_of(const Component& component) {
   } catch (const Error&) {
     return Json::object();  // reported where it was opened
   }
+}
+
+std::string short_number(double value) {
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), "%.6g", value);
+  return text.data();
 }
 
 /// The largest |a - b|, without large temporaries; a NaN on one side only is infinitely far off.
@@ -57,7 +68,7 @@ void describe_config_differences(const Component& left, const Component& right, 
       return json.contains(key) ? json_excerpt(json[key]) : "not there";
     };
     if (shown(a) != shown(b))
-      text += fmt::format("  {}config {}: {}, there {}\n", label(left), key, shown(a), shown(b));
+      text += concat("  ", label(left), "config ", key, ": ", shown(a), ", there ", shown(b), "\n");
   }
 }
 
@@ -70,17 +81,17 @@ void describe_tensor_differences(const Component& left, const Component& right, 
   for (const auto& name : left.tensor_names()) {
     here.insert(name);
     if (!there.contains(name)) {
-      text += fmt::format("  {}only here: {} {}\n", label(left), name, shape_string(left.info(name).shape));
+      text += concat("  ", label(left), "only here: ", name, " ", shape_string(left.info(name).shape), "\n");
       continue;
     }
     const auto& a = left.info(name);
     const auto& b = right.info(name);
     if (a.shape != b.shape)
-      text += fmt::format("  {}{}: {}, there {}\n", label(left), name, shape_string(a.shape),
-                          shape_string(b.shape));
+      text += concat("  ", label(left), name, ": ", shape_string(a.shape), ", there ", shape_string(b.shape),
+                     "\n");
     if (a.dtype != b.dtype)
       text +=
-          fmt::format("  {}{}: {}, there {}\n", label(left), name, dtype_name(a.dtype), dtype_name(b.dtype));
+          concat("  ", label(left), name, ": ", dtype_name(a.dtype), ", there ", dtype_name(b.dtype), "\n");
     if (a.shape != b.shape || !with_values) continue;
     ++compared;
     const double difference = largest_difference(left.get(name), right.get(name));
@@ -88,15 +99,16 @@ void describe_tensor_differences(const Component& left, const Component& right, 
   }
   for (const auto& name : right.tensor_names())
     if (!here.contains(name))
-      text += fmt::format("  {}only there: {} {}\n", label(left), name, shape_string(right.info(name).shape));
+      text +=
+          concat("  ", label(left), "only there: ", name, " ", shape_string(right.info(name).shape), "\n");
   std::stable_sort(changed.begin(), changed.end(),
                    [](const auto& a, const auto& b) { return a.first > b.first; });
   for (std::size_t i = 0; i < std::min(changed.size(), kMostNamesListed); ++i)
-    text +=
-        fmt::format("  {}{}: differs by at most {:.6g}\n", label(left), changed[i].second, changed[i].first);
+    text += concat("  ", label(left), changed[i].second, ": differs by at most ",
+                   short_number(changed[i].first), "\n");
   if (with_values)
-    text += fmt::format("  {}{} of {} tensors of the same shape have other values\n", label(left),
-                        changed.size(), compared);
+    text += concat("  ", label(left), changed.size(), " of ", compared,
+                   " tensors of the same shape have other values\n");
 }
 
 }  // namespace
@@ -107,21 +119,21 @@ std::string describe_differences(const Report& report, const Report& other, bool
   for (const auto& component : report.components) {
     const Component* there = are_single ? &other.components.front() : other.find(component.name);
     if (there == nullptr) {
-      text += fmt::format("  only here: component {}\n", component.name);
+      text += concat("  only here: component ", component.name, "\n");
       continue;
     }
     if (component.class_name != there->class_name)
       text +=
-          fmt::format("  {}class {}, there {}\n", label(component), component.class_name, there->class_name);
+          concat("  ", label(component), "class ", component.class_name, ", there ", there->class_name, "\n");
     describe_config_differences(component, *there, text);
     if (component.has_weights() != there->has_weights())
       text +=
-          fmt::format("  {}weights only {}\n", label(component), component.has_weights() ? "here" : "there");
+          concat("  ", label(component), "weights only ", (component.has_weights() ? "here" : "there"), "\n");
     if (component.has_weights() && there->has_weights())
       describe_tensor_differences(component, *there, with_values, text);
   }
   for (const auto& component : other.components)
     if (!are_single && report.find(component.name) == nullptr)
-      text += fmt::format("  only there: component {}\n", component.name);
+      text += concat("  only there: component ", component.name, "\n");
   return text;
 }

@@ -4,6 +4,8 @@
 #include <cstdio>
 #include <vector>
 
+#include <diffusers/diffusers.h>
+
 using namespace diffusers;
 namespace F = torch::nn::functional;
 

@@ -1,7 +1,12 @@
 #include "checkpoint_report.h"
 
 #include <algorithm>
+#include <array>
+#include <cstdio>
+#include <filesystem>
+#include <iomanip>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 
@@ -12,9 +17,8 @@
 
 #include <ATen/ATen.h>
 
-#include "core/json.h"
-#include "core/require.h"
-#include "io/open_model_file.h"
+#include "../json_config.h"
+#include "concat.h"
 #include "known_models.h"
 
 using namespace diffusers;
@@ -22,9 +26,8 @@ using namespace diffusers;
 namespace {
 
 std::string listed(const std::vector<std::string>& names) {
-  const auto shown = static_cast<std::ptrdiff_t>(std::min(names.size(), kMostNamesListed));
-  std::string text = fmt::format("{}", fmt::join(names.begin(), names.begin() + shown, ", "));
-  if (names.size() > kMostNamesListed) text += fmt::format(" and {} more", names.size() - kMostNamesListed);
+  std::string text = joined(names, kMostNamesListed);
+  if (names.size() > kMostNamesListed) text += concat(" and ", names.size() - kMostNamesListed, " more");
   return text;
 }
 
@@ -47,6 +50,17 @@ std::string class_of(const Json& config) {
       architectures->front().is_string())
     return architectures->front().get<std::string>();
   return "";
+}
+
+/// The folder of a component. A pipeline loads none that a link leads out of its folder.
+std::string component_folder(const std::string& folder, const std::string& name) {
+  const std::string path = join_path(folder, name);
+  if (!folder_exists(path)) return path;
+  const std::filesystem::path target = std::filesystem::canonical(path);
+  const std::filesystem::path relative = target.lexically_relative(std::filesystem::canonical(folder));
+  if (relative.empty() || *relative.begin() == "..")
+    throw FileError(path + ": a link leads out of the folder " + folder + ", to " + target.string());
+  return path;
 }
 
 void open_weights(Report& report, Component& component, const std::string& folder,
@@ -90,14 +104,13 @@ void open_component(Report& report, Component component, const std::string& fold
       if (component.class_name == "CLIPTokenizer") {
         for (const std::string name : {"vocab.json", "merges.txt"})
           if (!file_exists(join_path(folder, name)))
-            report.errors.push_back(
-                fmt::format("{}there is no {}", label(component), join_path(folder, name)));
+            report.errors.push_back(concat(label(component), "there is no ", join_path(folder, name)));
       } else if (component.has_weights() && component.class_name.empty()) {
         report.warnings.push_back(label(component) + "no config.json says which class the weights belong to");
       } else if (!component.class_name.empty()) {
         report.warnings.push_back(
-            fmt::format("{}{} is no class of this library; its tensors are listed, not checked",
-                        label(component), component.class_name));
+            concat(label(component), component.class_name,
+                   " is no class of this library; its tensors are listed, not checked"));
       }
     }
   } catch (const Error& error) {
@@ -110,28 +123,28 @@ void open_pipeline(Report& report, const std::string& folder, const std::string&
   const std::string path = join_path(folder, "model_index.json");
   const Json index = parse_json(read_model_file(folder, base_name(path)), path);
   if (!index.is_object()) throw FileError(path + ": expected a JSON object");
-  report.title = fmt::format("pipeline {}", class_of(index).empty() ? "of no known class" : class_of(index));
+  report.title = concat("pipeline ", (class_of(index).empty() ? "of no known class" : class_of(index)));
   for (const auto& [name, entry] : index.items()) {
     if (name.starts_with('_') || !entry.is_array()) continue;
     if (entry.size() == 2 && entry[0].is_null() && entry[1].is_null()) continue;  // absent by intent
     if (entry.size() != 2 || !entry[0].is_string() || !entry[1].is_string() || !is_plain_basename(name)) {
-      report.errors.push_back(fmt::format("{}: component {} is {}, expected [library, class]", path,
-                                          Json(name).dump(), json_excerpt(entry)));
+      report.errors.push_back(concat(path, ": component ", Json(name).dump(), " is ", json_excerpt(entry),
+                                     ", expected [library, class]"));
       continue;
     }
     Component component{.name = name, .class_name = entry[1].get<std::string>()};
     std::string inner;
     try {
-      inner = folder_inside(folder, name);
+      inner = component_folder(folder, name);
     } catch (const Error& error) {
-      report.errors.push_back(fmt::format("{}: {}", name, error.what()));
+      report.errors.push_back(concat(name, ": ", error.what()));
       report.components.push_back(std::move(component));
       continue;
     }
     if (folder_exists(inner)) {
       open_component(report, std::move(component), inner, variant);
     } else {
-      report.errors.push_back(fmt::format("{}: there is no folder {}", name, inner));
+      report.errors.push_back(concat(name, ": there is no folder ", inner));
       report.components.push_back(std::move(component));
     }
   }
@@ -144,7 +157,9 @@ std::string bytes_text(double bytes) {
     bytes /= 1000;
     unit = next;
   }
-  return fmt::format("{:.{}f} {}", bytes, unit[0] == 'B' ? 0 : 1, unit);
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), "%.*f %s", unit[0] == 'B' ? 0 : 1, bytes, unit);
+  return text.data();
 }
 
 std::string with_commas(int64_t number) {
@@ -195,7 +210,7 @@ std::string complete_config(const Component& component) {
   Json config = config_of(component);
   // The index of a pipeline says which class reads the config, whatever class wrote it.
   config["_class_name"] = component.class_name;
-  return Scheduler::from_config(dump_json(config))->config_json();
+  return Scheduler::from_config(write_json(config))->config_json();
 }
 
 Report open_checkpoint(const std::string& path, const std::string& variant) {
@@ -247,7 +262,7 @@ void check_tensors(Report& report) {
         extra.push_back(name);
         continue;
       }
-      if (target != name) renamed.push_back(fmt::format("{} -> {}", name, target));
+      if (target != name) renamed.push_back(concat(name, " -> ", target));
       if (target == name || !names.contains(target)) sources.emplace(target, name);
     }
     std::vector<std::string> missing;
@@ -264,12 +279,12 @@ void check_tensors(Report& report) {
       if (is_old && found.size() == 4 && shape.size() == 2 && found[2] == 1 && found[3] == 1) found.resize(2);
       if (found != shape)
         mismatched.push_back(
-            fmt::format("{} is {}, expected {}", source->second, shape_string(found), shape_string(shape)));
+            concat(source->second, " is ", shape_string(found), ", expected ", shape_string(shape)));
     }
     const auto tell = [&](std::vector<std::string>& lines, const char* what,
                           const std::vector<std::string>& which) {
       if (!which.empty())
-        lines.push_back(fmt::format("{}{} {}: {}", label(component), which.size(), what, listed(which)));
+        lines.push_back(concat(label(component), which.size(), " ", what, ": ", listed(which)));
     };
     tell(report.errors, "tensors are missing", missing);
     tell(report.errors, "tensors have another shape", mismatched);
@@ -290,14 +305,14 @@ void check_values(Report& report) {
         if (!values || values->numel() == 0) continue;
         const int64_t finite = at::isfinite(*values).sum().item<int64_t>();
         if (finite < values->numel())
-          bad.push_back(fmt::format("{} ({} of {})", name, values->numel() - finite, values->numel()));
+          bad.push_back(concat(name, " (", values->numel() - finite, " of ", values->numel(), ")"));
       }
     } catch (const Error& error) {
       report.errors.push_back(label(component) + error.what());
     }
     if (!bad.empty())
       report.warnings.push_back(
-          fmt::format("{}{} tensors hold NaN or infinity: {}", label(component), bad.size(), listed(bad)));
+          concat(label(component), bad.size(), " tensors hold NaN or infinity: ", listed(bad)));
   }
 }
 
@@ -305,9 +320,9 @@ std::string describe_components(const Report& report) {
   std::string text;
   for (const auto& component : report.components) {
     const std::string name = component.name.empty() ? "(weights)" : component.name;
-    text +=
-        fmt::format("  {:<18} {}", is_scheduler(component) && component.name.empty() ? "(scheduler)" : name,
-                    component.class_name.empty() ? "?" : component.class_name);
+    text += concat("  ", std::left, std::setw(18),
+                   is_scheduler(component) && component.name.empty() ? "(scheduler)" : name, " ",
+                   component.class_name.empty() ? "?" : component.class_name);
     if (component.has_weights()) {
       std::map<std::string, std::size_t> dtypes;
       int64_t count = 0;
@@ -318,10 +333,10 @@ std::string describe_components(const Report& report) {
         count += numel_of(info);
         bytes += static_cast<double>(info.nbytes);
       }
-      text += fmt::format(", {} parameters in {} tensors, {}", with_commas(count),
-                          component.tensor_names().size(), bytes_text(bytes));
+      text += concat(", ", with_commas(count), " parameters in ", component.tensor_names().size(),
+                     " tensors, ", bytes_text(bytes));
       for (const auto& [dtype, number] : dtypes)
-        text += dtypes.size() == 1 ? fmt::format(", {}", dtype) : fmt::format(", {} x {}", number, dtype);
+        text += dtypes.size() == 1 ? concat(", ", dtype) : concat(", ", number, " x ", dtype);
       if (component.weights != nullptr && component.weights->is_sharded()) text += ", in shards";
     }
     text += "\n";

@@ -1,12 +1,13 @@
 #include <cmath>
+#include <nlohmann/json.hpp>
 #include <optional>
 
 #include <diffusers/core/error.h>
 #include <diffusers/schedulers/scheduler.h>
 
+#include "../json_config.h"
 #include "checkpoint_report.h"
-#include "core/json.h"
-#include "core/require.h"
+#include "concat.h"
 
 using namespace diffusers;
 
@@ -22,15 +23,13 @@ struct Configs {
 
 std::optional<double> number(const Json& config, const char* key) {
   const auto found = config.find(key);
-  if (found == config.end() || !found->is_number()) return std::nullopt;
-  return found->get<double>();
+  return found == config.end() ? std::nullopt : json_number(*found);
 }
 
 /// The first of one or several numbers.
 std::optional<double> first_number(const Json& config, const char* key) {
   const auto found = config.find(key);
-  if (found != config.end() && found->is_array() && !found->empty() && found->front().is_number())
-    return found->front().get<double>();
+  if (found != config.end() && found->is_array() && !found->empty()) return json_number(found->front());
   return number(config, key);
 }
 
@@ -48,7 +47,7 @@ std::string text(const Json& config, const char* key) {
 bool has_key(const std::string& scheduler_class, const char* key) {
   Json config = Json::object();
   config["_class_name"] = scheduler_class;
-  return parse_json(Scheduler::from_config(dump_json(config))->config_json(), scheduler_class).contains(key);
+  return parse_json(Scheduler::from_config(write_json(config))->config_json(), scheduler_class).contains(key);
 }
 
 Configs configs_of(const Report& report) {
@@ -89,14 +88,14 @@ void check_scheduler(const Configs& configs, std::vector<std::string>& warnings)
   const auto model_steps = number(configs.unet, "num_train_timesteps");
   if (steps && model_steps && *steps != *model_steps)
     warnings.push_back(
-        fmt::format("scheduler: num_train_timesteps is {}, that of the unet {}", *steps, *model_steps));
+        concat("scheduler: num_train_timesteps is ", *steps, ", that of the unet ", *model_steps));
   const auto in_channels = number(configs.unet, "in_channels");
   const auto out_channels = number(configs.unet, "out_channels");
   const bool learns_variance = text(scheduler, "variance_type").starts_with("learned");
   if (in_channels && out_channels && learns_variance && *out_channels != 2 * *in_channels)
-    warnings.push_back(
-        fmt::format("scheduler: variance_type {} needs a model with {} out_channels, the unet has {}",
-                    text(scheduler, "variance_type"), 2 * *in_channels, *out_channels));
+    warnings.push_back(concat("scheduler: variance_type ", text(scheduler, "variance_type"),
+                              " needs a model with ", 2 * *in_channels, " out_channels, the unet has ",
+                              *out_channels));
 }
 
 void check_unet(const Configs& configs, std::vector<std::string>& warnings) {
@@ -106,15 +105,14 @@ void check_unet(const Configs& configs, std::vector<std::string>& warnings) {
   if (!configs.has_vae && configs.has_pipeline && *out_channels != *in_channels &&
       *out_channels != 2 * *in_channels)
     warnings.push_back(
-        fmt::format("unet: in_channels is {} and out_channels {}: the steps of a scheduler need as many, or "
-                    "twice as many where the variance is learned",
-                    *in_channels, *out_channels));
+        concat("unet: in_channels is ", *in_channels, " and out_channels ", *out_channels,
+               ": the steps of a scheduler need as many, or twice as many where the variance is learned"));
   const auto width = first_number(configs.unet, "cross_attention_dim");
   const auto hidden = number(configs.text_encoder, "hidden_size");
   if (width && hidden && *width != *hidden && text(configs.unet, "encoder_hid_dim_type").empty() &&
       text(configs.unet, "addition_embed_type").empty())
     warnings.push_back(
-        fmt::format("unet: cross_attention_dim is {}, hidden_size of the text_encoder {}", *width, *hidden));
+        concat("unet: cross_attention_dim is ", *width, ", hidden_size of the text_encoder ", *hidden));
 }
 
 void check_vae(const Configs& configs, std::vector<std::string>& warnings) {
@@ -125,7 +123,7 @@ void check_vae(const Configs& configs, std::vector<std::string>& warnings) {
         "vae: the config has no scaling_factor; 0.18215, that of Stable Diffusion 1 and 2, is taken");
   const auto scaling = number(vae, "scaling_factor");
   if (scaling && !(std::isfinite(*scaling) && *scaling > 0))
-    warnings.push_back(fmt::format("vae: scaling_factor is {}, expected a positive number", *scaling));
+    warnings.push_back(concat("vae: scaling_factor is ", *scaling, ", expected a positive number"));
   const auto latent = number(vae, "latent_channels");
   const auto in_channels = number(configs.unet, "in_channels");
   const auto out_channels = number(configs.unet, "out_channels");
@@ -133,19 +131,18 @@ void check_vae(const Configs& configs, std::vector<std::string>& warnings) {
   if (latent && in_channels && *in_channels != *latent && *in_channels != 2 * *latent &&
       *in_channels != 2 * *latent + 1 && *in_channels != *latent + 3)
     warnings.push_back(
-        fmt::format("unet: in_channels is {}, latent_channels of the vae {}", *in_channels, *latent));
+        concat("unet: in_channels is ", *in_channels, ", latent_channels of the vae ", *latent));
   if (latent && out_channels && *out_channels != *latent && *out_channels != 2 * *latent)
     warnings.push_back(
-        fmt::format("unet: out_channels is {}, latent_channels of the vae {}", *out_channels, *latent));
+        concat("unet: out_channels is ", *out_channels, ", latent_channels of the vae ", *latent));
   const auto blocks = vae.find("block_out_channels");
   const auto image_size = first_number(vae, "sample_size");
   const auto latent_size = first_number(configs.unet, "sample_size");
   if (blocks == vae.end() || !blocks->is_array() || blocks->empty() || !image_size || !latent_size) return;
   const double factor = std::exp2(static_cast<double>(blocks->size()) - 1);
   if (*image_size != *latent_size * factor)
-    warnings.push_back(
-        fmt::format("unet: sample_size is {}, but the vae makes latents of {} from its sample_size {}",
-                    *latent_size, *image_size / factor, *image_size));
+    warnings.push_back(concat("unet: sample_size is ", *latent_size, ", but the vae makes latents of ",
+                              *image_size / factor, " from its sample_size ", *image_size));
 }
 
 }  // namespace
