@@ -6,13 +6,12 @@
 
 #include <diffusers/core/logging.h>
 
-#include "core/diffusers_version.h"
 #include "core/config_fields.h"
+#include "core/diffusers_version.h"
 #include "core/model_class.h"
 
 namespace diffusers {
 namespace {
-
 
 /// Keys of a model's config.json that no class declares, and that are no mistake.
 bool is_private_config_key(std::string_view key) { return key.starts_with('_'); }

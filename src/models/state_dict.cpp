@@ -1,6 +1,5 @@
-#include <diffusers/models/state_dict.h>
-
 #include <diffusers/core/tensor.h>
+#include <diffusers/models/state_dict.h>
 
 #include <ATen/ATen.h>
 #include <torch/types.h>

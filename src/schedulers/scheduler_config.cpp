@@ -7,8 +7,8 @@
 #include <diffusers/core/logging.h>
 #include <diffusers/io/files.h>
 
-#include "core/diffusers_version.h"
 #include "core/config_fields.h"
+#include "core/diffusers_version.h"
 #include "core/model_class.h"
 #include "core/require.h"
 #include "io/open_model_file.h"
@@ -16,7 +16,6 @@
 
 namespace diffusers {
 namespace {
-
 
 // The config keys of the schedulers that Python 0.42.1 calls compatible with each other
 // (KarrasDiffusionSchedulers).

@@ -40,7 +40,8 @@ TEST(ModelIndex, WritesPythonsBytes) {
 
 TEST(ModelIndex, ReadsAFileWithoutAClassName) {
   const test::TemporaryFolder folder;
-  write_file(R"({"unet": ["diffusers", "UNet2DModel"], "scale": 1.5, "clip": true})", folder / "model_index.json");
+  write_file(R"({"unet": ["diffusers", "UNet2DModel"], "scale": 1.5, "clip": true})",
+             folder / "model_index.json");
   const ModelIndex index = read_index(folder.path());
   EXPECT_EQ(index.class_name, "");
   EXPECT_EQ(index.components.size(), 1U);

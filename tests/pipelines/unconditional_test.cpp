@@ -224,7 +224,8 @@ TEST(Pipelines, NameTheComponentThatDoesNotFit) {
   test::expect_throws_with<FileError>(
       [&] { DDPMPipeline::from_pretrained(folder.path()); },
       "component \"unet\" is a UNet1DModel, DDPMPipeline takes a UNet2DModel");
-  write_file(R"({"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "NoSuchScheduler"]})", index);
+  write_file(R"({"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "NoSuchScheduler"]})",
+             index);
   test::expect_throws_with<Error>([&] { DDIMPipeline::from_pretrained(folder.path()); }, "NoSuchScheduler");
   write_file(R"({"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]})", index);
   remove_file(folder / "scheduler/scheduler_config.json");

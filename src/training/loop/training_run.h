@@ -17,8 +17,8 @@
 
 #include "core/json.h"
 #include "io/folder_lock.h"
-#include "training/averaging/training_average.h"
 #include "models/module_modes.h"
+#include "training/averaging/training_average.h"
 #include "training/checkpoint/checkpoint.h"
 #include "training/checkpoint/checkpoint_writer.h"
 #include "training/loop/image_checks.h"
