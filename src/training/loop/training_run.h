@@ -18,12 +18,12 @@
 #include "core/json.h"
 #include "io/folder_lock.h"
 #include "models/module_modes.h"
-#include "training/averaging/training_average.h"
 #include "training/checkpoint/checkpoint.h"
 #include "training/checkpoint/checkpoint_writer.h"
 #include "training/loop/image_checks.h"
 #include "training/loop/random_state.h"
 #include "training/loop/stop_signals.h"
+#include "training/loop/training_average.h"
 #include "training/loop/update_run.h"
 
 namespace diffusers {

@@ -1,4 +1,4 @@
-#include "training/averaging/training_average.h"
+#include "training/loop/training_average.h"
 
 #include <algorithm>
 #include <string>

@@ -1,6 +1,6 @@
 // The EMA weights of a training: with and without warm-up, of latent-diffusion, and of frozen parameters.
 
-#include "training/averaging/training_average.h"
+#include "training/loop/training_average.h"
 
 #include <functional>
 #include <vector>
