@@ -136,7 +136,7 @@ std::vector<PowerEmaSnapshot> list_power_ema_snapshots(const std::filesystem::pa
         !std::string_view(name).ends_with(kSnapshotSuffix))
       continue;
     const std::string path = join_path(folder, name);
-    snapshots.push_back({path, profile_of(SafetensorsFile(open_model_file(folder.native(), name)))});
+    snapshots.push_back({path, profile_of(SafetensorsFile(open_model_file(folder, name)))});
   }
   std::sort(snapshots.begin(), snapshots.end(), [](const PowerEmaSnapshot& a, const PowerEmaSnapshot& b) {
     return std::tie(a.profile.step, a.profile.sigma_rel) < std::tie(b.profile.step, b.profile.sigma_rel);
