@@ -390,7 +390,7 @@ class HistoryTask : public DiffusionTask {
   using DiffusionTask::DiffusionTask;
   StepLoss loss(const Batch& batch, std::size_t update) override {
     const Tensor losses = DiffusionTask::loss(batch, update).loss;
-    const Tensor weighted = losses * history_.mean().add(1.0);
+    Tensor weighted = losses * history_.mean().add(1.0);
     history_ = at::cat({history_, losses.detach().mean().view({1})});
     return weighted;
   }
