@@ -156,6 +156,6 @@ void save_guidance_chart(const std::vector<GuidanceResult>& results, const std::
   }
   sure.x = asked.x;
   save_line_chart(
-      path, {asked, sure},
+      {asked, sure}, path,
       {.title = "Classifier-free guidance", .x_label = "guidance scale", .y_label = "samples, percent"});
 }

@@ -111,10 +111,11 @@ std::string encode_png(const at::Tensor& image) {
   return encode_png(raw, describe(image));
 }
 
-void save_image(const at::Tensor& image, const std::string& path) {
-  require<FileError>(path.ends_with(".png"),
-                     "{}: images are written as PNG, expected a name that ends with .png", escaped(path));
-  write_file_atomically(path, encode_png(image));
+void save_image(const at::Tensor& image, const std::filesystem::path& path) {
+  require<FileError>(path.native().ends_with(".png"),
+                     "{}: images are written as PNG, expected a name that ends with .png",
+                     escaped(path.native()));
+  write_file(encode_png(image), path);
 }
 
 at::Tensor make_grid(const at::Tensor& images, const ImageGridOptions& options) {
@@ -142,7 +143,8 @@ at::Tensor make_grid(const at::Tensor& images, const ImageGridOptions& options) 
   return grid;
 }
 
-void save_image_grid(const at::Tensor& images, const std::string& path, const ImageGridOptions& options) {
+void save_image_grid(const at::Tensor& images, const std::filesystem::path& path,
+                     const ImageGridOptions& options) {
   save_image(make_grid(images, options), path);
 }
 
@@ -184,8 +186,8 @@ at::Tensor image_from_bytes(std::string_view bytes, const std::string& where,
   fail<ConfigError>("unknown pixel range {}", static_cast<int>(options.range.value()));
 }
 
-at::Tensor load_image(const std::string& path, const LoadImageOptions& options) {
-  return image_from_bytes(read_text_file(path, kMaxImageFile), path, options);
+at::Tensor load_image(const std::filesystem::path& path, const LoadImageOptions& options) {
+  return image_from_bytes(read_text_file(path, kMaxImageFile), path.native(), options);
 }
 
 }  // namespace diffusers

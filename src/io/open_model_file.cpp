@@ -30,7 +30,7 @@ std::optional<std::string> resolve(const std::string& path) {
 }
 
 std::string resolve_folder(const std::string& folder) {
-  require<FileError>(folder.find('\0') == std::string::npos, "the path {} holds a NUL byte", escaped(folder));
+  if (!folder.empty()) c_path(folder);
   const auto real = resolve(folder.empty() ? "." : folder);
   require<FileError>(real.has_value(), "{}: cannot open the folder: {}", folder, errno_text(errno));
   return *real;
@@ -147,8 +147,9 @@ void require_file_inside(const std::string& folder, std::string_view path) {
   require<FileError>(file_exists(file.path), "{}: not a regular file", join_path(folder, path));
 }
 
-std::string read_model_file(const std::string& folder, std::string_view name, std::size_t max_bytes) {
-  return read_whole_file(open_model_file(folder, name), max_bytes);
+std::string read_model_file(const std::filesystem::path& folder, std::string_view name,
+                            std::size_t max_bytes) {
+  return read_whole_file(open_model_file(folder.native(), name), max_bytes);
 }
 
 }  // namespace diffusers

@@ -1,5 +1,5 @@
 # The fuzzers, one call each: targets/NAME_fuzz.cpp, the sources of src/ that it needs besides those of fuzz_base
-# (core/json.cpp, core/foreign_content.cpp, io/files.cpp), and the folders of tests/ that hold its seeds.
+# (core/json.cpp, core/utf8.cpp, core/foreign_content.cpp, io/files.cpp), and the folders of tests/ that hold its seeds.
 diffusers_fuzz_target(safetensors SOURCES io/safetensors_header.cpp CORPUS fuzz/corpus/safetensors)
 diffusers_fuzz_target(shard_index SOURCES io/shard_index.cpp CORPUS fuzz/corpus/shard_index DICTIONARY json.dict)
 diffusers_fuzz_target(config CORPUS fuzz/corpus/config DICTIONARY json.dict)

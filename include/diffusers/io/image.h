@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <filesystem>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -14,32 +15,43 @@
 namespace diffusers {
 
 /// Writes a PNG file, completely or not at all.
-/// @param image `[C, H, W]` or `[1, C, H, W]` with C = 1 (gray), 3 (RGB) or 4 (RGBA), on any device; uint8,
-/// or floating in [0, 1],
-///        which is clamped and rounded as diffusers' `numpy_to_pil` rounds it; NaN is black
-/// @param path ends with ".png"
-/// @throws TensorError, FileError
-void save_image(const at::Tensor& image, const std::string& path);
+/// @param image `[C, H, W]` or `[1, C, H, W]` with C = 1 (gray), 3 (RGB) or 4 (RGBA), of any device; uint8,
+///   or floating in [0, 1]. Floating values are clamped and rounded as by diffusers' `numpy_to_pil`; NaN is
+///   black.
+/// @param path name of the file, which ends with ".png"
+/// @throws TensorError for another shape or dtype; FileError for another ending, or if the file cannot be
+///   written
+void save_image(const at::Tensor& image, const std::filesystem::path& path);
 
-/// The bytes of the file that `save_image` writes.
-/// @throws TensorError
+/// Encodes an image as PNG.
+/// @param image as for `save_image`
+/// @return the bytes of the file that `save_image` writes
+/// @throws TensorError for another shape or dtype
 std::string encode_png(const at::Tensor& image);
 
+/// Options of `make_grid` and `save_image_grid`.
 struct ImageGridOptions {
+  /// Images in a row. A batch of fewer images makes fewer columns.
   int64_t columns = 8;
-  int64_t padding = 2;     ///< pixels around and between the images
-  double pad_value = 0.0;  ///< gray value of the padding, in [0, 1]
+  /// Pixels around and between the images.
+  int64_t padding = 2;
+  /// Gray value of the padding in [0, 1].
+  double pad_value = 0.0;
 };
 
-/// One picture of a batch, row by row, as torchvision's `make_grid` lays it out. Fewer images than columns
-/// make fewer columns.
+/// Arranges the images of a batch row by row in one picture, as torchvision's `make_grid` does.
 /// @param images `[B, C, H, W]` or `[C, H, W]`, uint8 or floating in [0, 1]
-/// @return `[C, rows * (H + padding) + padding, columns * (W + padding) + padding]` of the dtype and device
-/// of `images`
+/// @return `[C, rows * (H + padding) + padding, columns * (W + padding) + padding]`, of the dtype and device
+///   of `images`
+/// @throws TensorError for another shape or dtype; ConfigError for an option out of range
 at::Tensor make_grid(const at::Tensor& images, const ImageGridOptions& options = {});
 
-/// `save_image(make_grid(images, options), path)`
-void save_image_grid(const at::Tensor& images, const std::string& path, const ImageGridOptions& options = {});
+/// Writes `make_grid(images, options)` as a PNG file, completely or not at all.
+/// @param images `[B, C, H, W]` or `[C, H, W]`, uint8 or floating in [0, 1]
+/// @param path name of the file, which ends with ".png"
+/// @throws TensorError, ConfigError, FileError as `make_grid` and `save_image`
+void save_image_grid(const at::Tensor& images, const std::filesystem::path& path,
+                     const ImageGridOptions& options = {});
 
 /// The values of the pixels that `load_image` returns.
 enum class PixelRange {
@@ -67,7 +79,7 @@ struct LoadImageOptions {
   /// Number of channels. 0 keeps that of the file (gray 1, color 3); 1 or 3 converts, with Pillow's weights
   /// for gray.
   int64_t channels = 0;
-  /// Turns the picture as its EXIF tag says. Pillow does not, unless `ImageOps.exif_transpose` is called.
+  /// Rotates and flips the image as its EXIF tag says, as Pillow's `ImageOps.exif_transpose` does.
   bool exif_transpose = false;
 };
 
@@ -83,6 +95,6 @@ struct LoadImageOptions {
 /// @return `[C, H, W]`, uint8 or float32, contiguous, on the CPU
 /// @throws FileError naming the file if it is no complete PNG or JPEG image or has more than 178,956,970
 ///         pixels; ConfigError for an option out of range
-at::Tensor load_image(const std::string& path, const LoadImageOptions& options = {});
+at::Tensor load_image(const std::filesystem::path& path, const LoadImageOptions& options = {});
 
 }  // namespace diffusers

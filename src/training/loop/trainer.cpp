@@ -16,6 +16,7 @@
 #include <c10/util/Exception.h>
 
 #include "core/require.h"
+#include "io/staged_folder.h"
 #include "training/checkpoint/output_folder.h"
 #include "training/loop/autocast.h"
 #include "training/loop/deterministic_scope.h"
@@ -161,7 +162,7 @@ TrainingRun::TrainingRun(Trainer& trainer, const Dataset& dataset, const Dataset
 
 TrainingResult TrainingRun::run() {
   create_folders(config_.output_dir);
-  lock_.emplace(config_.output_dir);
+  lock_.emplace(config_.output_dir, "output_dir", "training");
   remove_unfinished_folders(config_.output_dir);
   remove_temporary_files(config_.output_dir);
   if (!resume()) start_fresh();
@@ -226,7 +227,7 @@ void TrainingRun::start_fresh() {
   manual_seed(seed_);
   generator_ = make_device_generator(device_, seed_);
   open_loader();
-  write_file_atomically(join_path(config_.output_dir, "training_config.json"), config_.to_json());
+  write_file(config_.to_json(), join_path(config_.output_dir, "training_config.json"));
 }
 
 void TrainingRun::open_loader() {

@@ -15,6 +15,7 @@
 #include <ATen/ATen.h>
 #include <c10/core/CachingDeviceAllocator.h>
 
+#include "core/host_copy.h"
 #include "core/require.h"
 #include "data/batch_fields.h"
 #include "io/posix_file.h"
