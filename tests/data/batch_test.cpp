@@ -164,7 +164,7 @@ TEST(Batch, ToMovesAllThatAModelReads) {
 }
 
 TEST(Batch, PinMemoryPinsAllThatAModelReads) {
-  if (!at::hasCUDA()) GTEST_SKIP() << "there is no CUDA device";
+  if (!at::hasCUDA()) GTEST_SKIP() << "no CUDA device";
   const Batch batch = full_batch(2);
   const Batch pinned = batch.pin_memory();
   expect_same_batch(pinned, batch);
