@@ -14,11 +14,14 @@
 #include <diffusers/core/random.h>
 #include <diffusers/core/tensor.h>
 #include <diffusers/core/tensor_map.h>
+#include <diffusers/data/batch.h>
 #include <diffusers/data/dataset.h>
 #include <diffusers/data/idx.h>
 #include <diffusers/data/image_folder.h>
+#include <diffusers/data/iterable_dataset.h>
 #include <diffusers/data/loader.h>
 #include <diffusers/data/mnist.h>
+#include <diffusers/data/tensor_dataset.h>
 #include <diffusers/io/chart.h>
 #include <diffusers/io/files.h>
 #include <diffusers/io/image.h>

@@ -227,7 +227,7 @@ void Scheduler::save_pretrained(const std::filesystem::path& folder) const {
   config.erase("_use_default_values");
   config.erase("_ignore_files");
   create_folders(folder.string());
-  write_file_atomically(join_path(folder.string(), scheduler_config::kFileName), dump_json(config));
+  write_file(dump_json(config), join_path(folder.string(), scheduler_config::kFileName));
 }
 
 std::unique_ptr<Scheduler> Scheduler::from_pretrained(const std::filesystem::path& folder,

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -99,7 +100,7 @@ class EDMTask : public Task {
   /// quantile, taken from 1e-6 to 1 - 1e-6. Without the learned log variance, so that trainings compare.
   Tensor validation_loss(const Batch& batch, const Tensor& positions, const Generator& generator) override;
   /// Writes `scheduler/`.
-  void save_extras(const std::string& output_dir) const override;
+  void save_extras(const std::filesystem::path& output_dir) const override;
   /// The fields of EDMConfig that the loss depends on.
   std::string config_json() const override;
 

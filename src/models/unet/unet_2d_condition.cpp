@@ -7,9 +7,9 @@
 #include <torch/types.h>
 
 #include "core/require.h"
-#include "models/layers/condition_embedder.h"
 #include "models/model_config.h"
 #include "models/unet/condition_config.h"
+#include "models/unet/condition_embedder.h"
 #include "models/unet/unet_2d_blocks.h"
 
 namespace diffusers {

@@ -37,7 +37,7 @@ void save_noise_schedule_picture(const Tensor& signal, const Tensor& noise, cons
   options.title = "Noise schedule";
   options.x_label = "timestep";
   options.y_label = "share in the noisy sample";
-  save_line_chart(path, {series("signal", signal), series("noise", noise)}, options);
+  save_line_chart({series("signal", signal), series("noise", noise)}, path, options);
 }
 
 }  // namespace
@@ -237,7 +237,7 @@ std::string DiffusionTask::config_json() const {
                     {"scheduler", parse_json(scheduler_->config_json(), "config_json() of the scheduler")}});
 }
 
-void DiffusionTask::save_extras(const std::string& output_dir) const {
+void DiffusionTask::save_extras(const std::filesystem::path& output_dir) const {
   scheduler_->save_pretrained(join_path(output_dir, "scheduler"));
   const ForwardProcess::Shares shares = process_->shares();
   save_noise_schedule_picture(shares.signal, shares.noise, join_path(output_dir, "noise_schedule.svg"));
@@ -252,7 +252,7 @@ void DiffusionTask::save_extras(const std::string& output_dir) const {
       {"scheduler", {"diffusers", scheduler_->class_name()}},
       {trained_[0].name, {"diffusers", config.value("_class_name", "UNet2DModel")}},
   };
-  write_file_atomically(join_path(output_dir, "model_index.json"), dump_json(index));
+  write_file(dump_json(index), join_path(output_dir, "model_index.json"));
 }
 
 }  // namespace diffusers

@@ -262,7 +262,7 @@ std::string EDMTask::config_json() const {
                     {"log_variance", std::string(enum_name(config_.log_variance))}});
 }
 
-void EDMTask::save_extras(const std::string& output_dir) const {
+void EDMTask::save_extras(const std::filesystem::path& output_dir) const {
   scheduler().save_pretrained(join_path(output_dir, "scheduler"));
 }
 
