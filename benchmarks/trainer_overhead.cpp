@@ -74,7 +74,7 @@ class HandWrittenLoop {
         unet_(setup.model),
         trainable_(make_trainable(unet_)),
         parameters_(unet_->parameters()),
-        loader_(data, {.batch_size = config_.train_batch_size}),
+        loader_(data, {.batch_size = config_.train_batch_size, .shuffle = true}),
         objective_(scheduler_),
         optimizer_(parameters_, {.lr = config_.learning_rate,
                                  .beta1 = config_.adam_beta1,
@@ -95,8 +95,7 @@ class HandWrittenLoop {
       const Tensor timesteps = torch::randint(0, scheduler_.num_train_timesteps(), {x0.size(0)}, generator_,
                                               torch::TensorOptions().dtype(torch::kLong));
       const Tensor noisy = scheduler_.add_noise(x0, noise, timesteps);
-      const Tensor prediction =
-          predict_in_parts(trainable_, noisy, timesteps, {}, config_.cpu_data_parallel);
+      const Tensor prediction = predict_in_parts(trainable_, noisy, timesteps, {}, config_.cpu_data_parallel);
       objective_(prediction, x0, noise, timesteps).backward();
       clip_grad_norm_(parameters_, config_.max_grad_norm);
       optimizer_.step(lr_(step_++));

@@ -79,7 +79,8 @@ Settings preset_settings(const std::string& preset, bool class_conditional) {
 /// An option whose values are the Python strings of an enumeration.
 /// @param offered those that can be chosen; empty: all
 template <class Enum>
-void add_choice(CLI::App& app, const std::string& flag, Enum& value, const std::vector<Enum>& offered = {}) {
+void add_choice(CLI::App& app, const std::string& flag, EnumChoice<Enum>& value,
+                const std::vector<Enum>& offered = {}) {
   std::vector<std::string> names;
   for (const auto& [entry, name] : EnumNames<Enum>::kTable)
     if (offered.empty() || std::find(offered.begin(), offered.end(), entry) != offered.end())

@@ -9,7 +9,6 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
-#include "pipelines/scheduler_traits.h"
 
 namespace diffusers {
 
@@ -48,7 +47,7 @@ Tensor StableDiffusionCall::denoise(const Denoiser& denoiser, const EncodedPromp
                                     const Tensor& latents, int64_t start, int64_t num_inference_steps,
                                     const DenoisingOptions& options) const {
   SamplingLoopOptions loop{.step = {.generator = options.generator}, .start_step = start};
-  if (takes_eta(scheduler())) loop.step.eta = options.eta;
+  if (scheduler().takes_eta()) loop.step.eta = options.eta;
   const Denoiser guided = prompt.is_guided ? classifier_free_guidance(
                                                  denoiser, {options.guidance_scale, options.guidance_rescale})
                                            : denoiser;

@@ -43,7 +43,7 @@ Tensor StableDiffusionCall::encode_texts(const Texts& texts, int64_t max_length,
   const BatchEncoding tokens =
       tokenizer_(texts, {.padding = Padding::kMaxLength, .truncation = true, .max_length = max_length});
   const at::Device device = text_encoder_->parameters().front().device();
-  CLIPTextModelOptions options;
+  CLIPTextModelForwardOptions options;
   if (text_encoder_->use_attention_mask()) options.attention_mask = tokens.attention_mask.to(device);
   const Tensor ids = tokens.input_ids.to(device);
   if (!clip_skip) return text_encoder_->forward(ids, options).last_hidden_state;

@@ -32,7 +32,7 @@ TEST(ModelIndex, ReadsWhatPythonWrote) {
 TEST(ModelIndex, WritesPythonsBytes) {
   for (const char* name : {"tiny_ddpm_pipeline", "tiny_stable_diffusion"}) {
     const test::TemporaryFolder folder;
-    write_model_index(folder.path(), read_index(test::golden_path(name)));
+    write_model_index(read_index(test::golden_path(name)), folder.path());
     EXPECT_EQ(read_text_file(folder / "model_index.json"),
               read_text_file(test::golden_path(std::string(name) + "/model_index.json")));
   }
@@ -40,8 +40,8 @@ TEST(ModelIndex, WritesPythonsBytes) {
 
 TEST(ModelIndex, ReadsAFileWithoutAClassName) {
   const test::TemporaryFolder folder;
-  write_file_atomically(folder / "model_index.json",
-                        R"({"unet": ["diffusers", "UNet2DModel"], "scale": 1.5, "clip": true})");
+  write_file(R"({"unet": ["diffusers", "UNet2DModel"], "scale": 1.5, "clip": true})",
+             folder / "model_index.json");
   const ModelIndex index = read_index(folder.path());
   EXPECT_EQ(index.class_name, "");
   EXPECT_EQ(index.components.size(), 1U);
@@ -64,7 +64,7 @@ TEST(ModelIndex, NamesWhatIsWrong) {
   };
   for (const auto& [index, message] : cases) {
     const test::TemporaryFolder folder;
-    write_file_atomically(folder / "model_index.json", index);
+    write_file(index, folder / "model_index.json");
     test::expect_throws_with<FileError>([&] { read_index(folder.path()); }, message);
   }
   const test::TemporaryFolder empty;

@@ -129,6 +129,10 @@ TEST(StableDiffusionPipeline, SetSchedulerCorrectsTheConfigAsTheConstructorDoes)
   ASSERT_NE(ddim, nullptr);
   EXPECT_EQ(ddim->config().steps_offset, 1);
   EXPECT_FALSE(ddim->config().clip_sample);
+  // A config that needs no correction stays as it is.
+  const std::string config = pipeline.scheduler().config_json();
+  pipeline.set_scheduler(pipeline.scheduler());
+  EXPECT_EQ(pipeline.scheduler().config_json(), config);
 }
 
 TEST(StableDiffusionImg2ImgPipeline, SetSchedulerDrawsAsAPipelineMadeWithIt) {
@@ -300,7 +304,7 @@ TEST(StableDiffusionPipeline, NamesTheComponentThatDoesNotFit) {
   const auto load_with = [&](const char* name, Json entry) {
     Json changed = index;
     changed[name] = std::move(entry);
-    write_file_atomically(path, dump_json(changed));
+    write_file(dump_json(changed), path);
     return StableDiffusionPipeline::from_pretrained(folder.path());
   };
   test::expect_throws_with<FileError>(

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -50,7 +51,7 @@ class DiffusionTask : public Task {
   Tensor validation_loss(const Batch& batch, const Tensor& positions, const Generator& generator) override;
   TensorMap state() const override;
   void load_state(const TensorMap& state) override;
-  void save_extras(const std::string& output_dir) const override;
+  void save_extras(const std::filesystem::path& output_dir) const override;
   /// The config of the scheduler.
   std::string config_json() const override;
 

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -27,7 +28,7 @@ struct EDMConfig {
   double sigma_min = 0.002;  ///< these two: of the scheduler that is saved for sampling
   double sigma_max = 80.0;
   /// `fourier` learns how large the loss of a noise level is, and divides by it (EDM2, arXiv 2312.02696).
-  LogVarianceType log_variance = LogVarianceType::kNone;
+  EnumChoice<LogVarianceType> log_variance = LogVarianceType::kNone;
 };
 
 /// The denoiser D(x; sigma) = c_skip x + c_out F(c_in x; c_noise) around a model F (eq. 7), whose input and
@@ -99,7 +100,7 @@ class EDMTask : public Task {
   /// quantile, taken from 1e-6 to 1 - 1e-6. Without the learned log variance, so that trainings compare.
   Tensor validation_loss(const Batch& batch, const Tensor& positions, const Generator& generator) override;
   /// Writes `scheduler/`.
-  void save_extras(const std::string& output_dir) const override;
+  void save_extras(const std::filesystem::path& output_dir) const override;
   /// The fields of EDMConfig that the loss depends on.
   std::string config_json() const override;
 

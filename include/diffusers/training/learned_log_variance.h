@@ -7,6 +7,7 @@
 #include <string_view>
 #include <utility>
 
+#include <diffusers/core/enum_choice.h>
 #include <diffusers/core/enum_names.h>
 #include <diffusers/core/tensor.h>
 #include <diffusers/models/model.h>
@@ -19,6 +20,7 @@ enum class LogVarianceType { kNone, kTable, kFourier };
 
 template <>
 struct EnumNames<LogVarianceType> {
+  static constexpr std::string_view kKey = "learned_log_variance";
   static constexpr std::array<std::pair<LogVarianceType, std::string_view>, 3> kTable{{
       {LogVarianceType::kNone, "none"},
       {LogVarianceType::kTable, "table"},
@@ -27,10 +29,10 @@ struct EnumNames<LogVarianceType> {
 };
 
 struct LearnedLogVarianceConfig {
-  LogVarianceType type = LogVarianceType::kFourier;  ///< `none` makes no module
-  int64_t num_train_timesteps = 1000;                ///< rows of the table
-  double logvar_init = 0.0;                          ///< what the table holds at first
-  int64_t channels = 128;                            ///< Fourier features
+  EnumChoice<LogVarianceType> type = LogVarianceType::kFourier;  ///< `none` makes no module
+  int64_t num_train_timesteps = 1000;                            ///< rows of the table
+  double logvar_init = 0.0;                                      ///< what the table holds at first
+  int64_t channels = 128;                                        ///< Fourier features
 };
 
 void read_model_config(std::string_view json, std::string_view where, LearnedLogVarianceConfig& config,

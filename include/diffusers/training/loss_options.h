@@ -5,6 +5,7 @@
 #include <string_view>
 #include <utility>
 
+#include <diffusers/core/enum_choice.h>
 #include <diffusers/core/enum_names.h>
 
 namespace diffusers {
@@ -38,6 +39,7 @@ enum class LossWeighting { kNone, kMinSnr, kSoftMinSnr, kP2, kEdm, kDebiased, kT
 
 template <>
 struct EnumNames<LossType> {
+  static constexpr std::string_view kKey = "loss_type";
   static constexpr std::array<std::pair<LossType, std::string_view>, 4> kTable{{
       {LossType::kL2, "l2"},
       {LossType::kL1, "l1"},
@@ -48,6 +50,7 @@ struct EnumNames<LossType> {
 
 template <>
 struct EnumNames<HuberSchedule> {
+  static constexpr std::string_view kKey = "huber_schedule";
   static constexpr std::array<std::pair<HuberSchedule, std::string_view>, 3> kTable{{
       {HuberSchedule::kConstant, "constant"},
       {HuberSchedule::kExponential, "exponential"},
@@ -57,6 +60,7 @@ struct EnumNames<HuberSchedule> {
 
 template <>
 struct EnumNames<LossReduction> {
+  static constexpr std::string_view kKey = "reduction";
   static constexpr std::array<std::pair<LossReduction, std::string_view>, 3> kTable{{
       {LossReduction::kMean, "mean"},
       {LossReduction::kSum, "sum"},
@@ -66,6 +70,7 @@ struct EnumNames<LossReduction> {
 
 template <>
 struct EnumNames<LossWeighting> {
+  static constexpr std::string_view kKey = "weighting";
   static constexpr std::array<std::pair<LossWeighting, std::string_view>, 7> kTable{{
       {LossWeighting::kNone, "none"},
       {LossWeighting::kMinSnr, "min_snr"},
@@ -78,14 +83,14 @@ struct EnumNames<LossWeighting> {
 };
 
 struct DiffusionLossOptions {
-  LossType loss_type = LossType::kL2;
+  EnumChoice<LossType> loss_type = LossType::kL2;
   /// gamma of `min_snr` and `soft_min_snr`; none: 5, which the paper recommends. Given alone, without a
   /// `weighting`, it means `min_snr`, as in diffusers' scripts.
   std::optional<double> snr_gamma = std::nullopt;
-  HuberSchedule huber_schedule = HuberSchedule::kConstant;
+  EnumChoice<HuberSchedule> huber_schedule = HuberSchedule::kConstant;
   double huber_c = 0.1;
-  LossReduction reduction = LossReduction::kMean;
-  LossWeighting weighting = LossWeighting::kNone;
+  EnumChoice<LossReduction> reduction = LossReduction::kMean;
+  EnumChoice<LossWeighting> weighting = LossWeighting::kNone;
   double p2_gamma = 1.0;
   double p2_k = 1.0;
   double sigma_data = 0.5;  ///< of the `edm` weighting: the standard deviation of the data

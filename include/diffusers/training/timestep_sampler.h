@@ -6,6 +6,7 @@
 #include <string_view>
 #include <utility>
 
+#include <diffusers/core/enum_choice.h>
 #include <diffusers/core/enum_names.h>
 #include <diffusers/core/random.h>
 #include <diffusers/core/tensor.h>
@@ -33,6 +34,7 @@ enum class TimestepBias { kNone, kEarlier, kLater, kRange };
 
 template <>
 struct EnumNames<TimestepSampling> {
+  static constexpr std::string_view kKey = "timestep_sampling";
   static constexpr std::array<std::pair<TimestepSampling, std::string_view>, 6> kTable{{
       {TimestepSampling::kUniform, "uniform"},
       {TimestepSampling::kStratified, "stratified"},
@@ -45,6 +47,7 @@ struct EnumNames<TimestepSampling> {
 
 template <>
 struct EnumNames<TimestepBias> {
+  static constexpr std::string_view kKey = "timestep_bias_strategy";
   static constexpr std::array<std::pair<TimestepBias, std::string_view>, 4> kTable{{
       {TimestepBias::kNone, "none"},
       {TimestepBias::kEarlier, "earlier"},
@@ -54,13 +57,13 @@ struct EnumNames<TimestepBias> {
 };
 
 struct TimestepSamplingOptions {
-  TimestepSampling strategy = TimestepSampling::kUniform;
+  EnumChoice<TimestepSampling> strategy = TimestepSampling::kUniform;
   double logit_mean = 0.0;   ///< of `logit_normal`
   double logit_std = 1.0;    ///< of `logit_normal`
   double mode_scale = 1.29;  ///< of `mode`
   /// With `uniform`: the weight of a region is multiplied. `earlier` and `later` are the first and the last
   /// `bias_portion` of the timesteps, `range` those from `bias_begin` up to `bias_end`, not included.
-  TimestepBias bias = TimestepBias::kNone;
+  EnumChoice<TimestepBias> bias = TimestepBias::kNone;
   double bias_multiplier = 1.0;
   int64_t bias_begin = 0;
   int64_t bias_end = 1000;

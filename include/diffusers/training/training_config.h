@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include <diffusers/core/enum_choice.h>
 #include <diffusers/core/enum_names.h>
 #include <diffusers/training/learned_log_variance.h>
 #include <diffusers/training/objective.h>
@@ -21,6 +22,7 @@ enum class MixedPrecision { kNo, kFp16, kBf16 };
 
 template <>
 struct EnumNames<MixedPrecision> {
+  static constexpr std::string_view kKey = "mixed_precision";
   static constexpr std::array<std::pair<MixedPrecision, std::string_view>, 3> kTable{{
       {MixedPrecision::kNo, "no"},
       {MixedPrecision::kFp16, "fp16"},
@@ -55,7 +57,7 @@ struct TrainingConfig {
   double noise_offset = 0.0;
   /// Adds noise this strong to what the model sees, not to its target (Ning et al. 2023, arXiv 2301.11706).
   double input_perturbation = 0.0;
-  MixedPrecision mixed_precision = MixedPrecision::kNo;
+  EnumChoice<MixedPrecision> mixed_precision = MixedPrecision::kNo;
   /// Largest norm of the gradients; 0: no clipping.
   double max_grad_norm = 1.0;
 
@@ -72,7 +74,7 @@ struct TrainingConfig {
   double adam_epsilon = 1e-8;
   /// Each takes adam_weight_decay; AdamW, Adam and Lion the betas, the first two epsilon. Lion wants a beta2
   /// of 0.99 and a tenth of AdamW's learning rate.
-  OptimizerType optimizer = OptimizerType::kAdamW;
+  EnumChoice<OptimizerType> optimizer = OptimizerType::kAdamW;
 
   /// A checkpoint every so many steps; 0: none but the one that an interruption saves.
   int64_t checkpointing_steps = 500;
@@ -97,26 +99,27 @@ struct TrainingConfig {
   /// Several are faster than LibTorch's threads for models of small layers. A run repeats bit for bit with
   /// the same number. Not for models that draw random numbers (dropout), nor for other devices.
   int64_t cpu_data_parallel = 1;
-  LossType loss_type = LossType::kL2;
-  HuberSchedule huber_schedule = HuberSchedule::kConstant;
+  EnumChoice<LossType> loss_type = LossType::kL2;
+  EnumChoice<HuberSchedule> huber_schedule = HuberSchedule::kConstant;
   double huber_c = 0.1;
   /// Whether the model is given class labels. None: if it takes them and the data set has them.
   std::optional<bool> class_conditional = std::nullopt;
   /// The label of so many samples becomes the model's last one, num_class_embeds - 1, which then stands for
   /// "no class" in classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598).
   double class_dropout_prob = 0.0;
-  LossWeighting weighting = LossWeighting::kNone;  ///< these six: see DiffusionLossOptions
+  EnumChoice<LossWeighting> weighting = LossWeighting::kNone;  ///< these six: see DiffusionLossOptions
   double p2_gamma = 1.0;
   double p2_k = 1.0;
   double sigma_data = 0.5;
   double l_simple_weight = 1.0;
   double original_elbo_weight = 0.0;
   std::optional<double> vlb_weight = std::nullopt;  ///< of a learned variance; see DiffusionLossOptions
-  TimestepSampling timestep_sampling = TimestepSampling::kUniform;
+  EnumChoice<TimestepSampling> timestep_sampling = TimestepSampling::kUniform;
   double logit_mean = 0.0;  ///< these three: see TimestepSamplingOptions
   double logit_std = 1.0;
   double mode_scale = 1.29;
-  TimestepBias timestep_bias_strategy = TimestepBias::kNone;  ///< these five: see TimestepSamplingOptions
+  EnumChoice<TimestepBias> timestep_bias_strategy =
+      TimestepBias::kNone;  ///< these five: see TimestepSamplingOptions
   double timestep_bias_multiplier = 1.0;
   int64_t timestep_bias_begin = 0;
   int64_t timestep_bias_end = 1000;
@@ -127,7 +130,7 @@ struct TrainingConfig {
   /// A learned u of each timestep, by which the loss becomes loss / exp(u) + u: a table (LDM's learn_logvar)
   /// or Fourier features of t / T (EDM2). It is trained, averaged and saved beside the model, as
   /// `log_variance/`.
-  LogVarianceType learned_log_variance = LogVarianceType::kNone;
+  EnumChoice<LogVarianceType> learned_log_variance = LogVarianceType::kNone;
   double logvar_init = 0.0;  ///< of the table
   /// Patterns of parameter names with `*` and `?` (see matches_pattern): those alone are trained; those are
   /// not; those have no weight decay. Parameters of other models than the first have "log_variance." before

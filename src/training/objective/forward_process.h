@@ -15,9 +15,8 @@ namespace diffusers {
 /// The process sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps of a scheduler class of this library that has betas,
 /// for objectives. For the schedulers in the coordinates x_0 + sigma eps (Euler, LMS, Heun, ...) it is their
 /// scaled input, `scale_model_input(add_noise(x_0, eps, t), t)`.
-/// @return nullopt where the scheduler's own `add_noise` and `get_velocity` serve: DDPM, DDIM, LCM and TCD,
-/// whose copies share their tables, and classes of the user's; also where `use_flow_sigmas` replaces the
-/// betas
+/// @return a schedule that shares the scheduler's tables; nullopt where the scheduler's own `add_noise` and
+/// `get_velocity` serve, as for classes of the user's, and where `use_flow_sigmas` replaces the betas
 std::optional<NoiseSchedule> variance_preserving_schedule(const Scheduler& scheduler);
 
 /// The forward process of a training. Depends on the scheduler's config alone: `set_timesteps`, a begin index

@@ -10,6 +10,7 @@
 
 #include <ATen/ATen.h>
 
+#include "core/per_sample.h"
 #include "core/require.h"
 #include "training/objective/forward_process.h"
 #include "training/objective/snr_weights.h"
@@ -72,9 +73,7 @@ SignalAndNoise flow_levels(const Tensor& timesteps, int64_t num_train_timesteps)
 
 /// The shape that broadcasts a number for each sample over `like`.
 Tensor per_sample(const Tensor& values, const Tensor& like) {
-  std::vector<int64_t> shape(static_cast<std::size_t>(like.dim()), 1);
-  shape[0] = values.size(0);
-  return values.to(like.scalar_type()).view(shape);
+  return broadcast_per_sample(values.to(like.scalar_type()), like.dim());
 }
 
 Tensor mean_of_each_sample(const Tensor& losses) {
@@ -91,10 +90,10 @@ Tensor DiffusionObjective::Table::at(const Tensor& timesteps) const {
 
 DiffusionObjective::DiffusionObjective(const Scheduler& scheduler, const DiffusionLossOptions& options)
     : scheduler_(scheduler.clone()), schedule_(variance_preserving_schedule(scheduler)), options_(options) {
-  const std::string name = scheduler.prediction_type_name();
-  prediction_type_ = enum_from_name<PredictionType>(name, "prediction_type");
+  prediction_type_ = scheduler.prediction_type();
   require<ConfigError>(prediction_type_ != PredictionType::kOriginalSample,
-                       "prediction_type is \"{}\": there is no training objective for it", name);
+                       "prediction_type is \"{}\": there is no training objective for it",
+                       enum_name(prediction_type_));
   require<ConfigError>(std::isfinite(options_.huber_c) && options_.huber_c > 0,
                        "huber_c is {}, expected a finite number above 0", options_.huber_c);
   validate_weighting(options_);

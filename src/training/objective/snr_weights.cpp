@@ -95,7 +95,7 @@ double snr_gamma_of(const DiffusionLossOptions& options) {
 
 LossWeighting weighting_of(const DiffusionLossOptions& options) {
   return options.weighting == LossWeighting::kNone && options.snr_gamma ? LossWeighting::kMinSnr
-                                                                        : options.weighting;
+                                                                        : options.weighting.value();
 }
 
 void validate_weighting(const DiffusionLossOptions& options) {

@@ -5,6 +5,7 @@
 
 #include <diffusers/io/chart.h>
 #include <diffusers/io/files.h>
+#include <diffusers/schedulers/ddim_scheduler.h>
 #include <diffusers/training/batch_split.h>
 #include <diffusers/training/diffusion_task.h>
 
@@ -34,7 +35,7 @@ void save_noise_schedule_picture(const Tensor& signal, const Tensor& noise, cons
   options.title = "Noise schedule";
   options.x_label = "timestep";
   options.y_label = "share in the noisy sample";
-  save_line_chart(path, {series("signal", signal), series("noise", noise)}, options);
+  save_line_chart({series("signal", signal), series("noise", noise)}, path, options);
 }
 
 }  // namespace
@@ -234,7 +235,7 @@ std::string DiffusionTask::config_json() const {
                     {"scheduler", parse_json(scheduler_->config_json(), "config_json() of the scheduler")}});
 }
 
-void DiffusionTask::save_extras(const std::string& output_dir) const {
+void DiffusionTask::save_extras(const std::filesystem::path& output_dir) const {
   scheduler_->save_pretrained(join_path(output_dir, "scheduler"));
   const ForwardProcess::Shares shares = process_->shares();
   save_noise_schedule_picture(shares.signal, shares.noise, join_path(output_dir, "noise_schedule.svg"));
@@ -242,11 +243,11 @@ void DiffusionTask::save_extras(const std::string& output_dir) const {
   const std::string config_text = model_.saved->config_json();
   if (config_text.empty()) return;  // a model that Python does not know
   const Json config = parse_json(config_text, "config_json() of the model");
-  write_model_index(
-      output_dir,
-      {.class_name = scheduler_->class_name() == "DDIMScheduler" ? "DDIMPipeline" : "DDPMPipeline",
-       .components = {{"scheduler", scheduler_->class_name()},
-                      {trained_[0].name, config.value("_class_name", "UNet2DModel")}}});
+  const bool is_ddim = dynamic_cast<const DDIMScheduler*>(scheduler_.get()) != nullptr;
+  write_model_index({.class_name = is_ddim ? "DDIMPipeline" : "DDPMPipeline",
+                     .components = {{"scheduler", scheduler_->class_name()},
+                                    {trained_[0].name, config.value("_class_name", "UNet2DModel")}}},
+                    output_dir);
 }
 
 }  // namespace diffusers

@@ -11,6 +11,7 @@
 #include <ATen/ATen.h>
 
 #include "core/json.h"
+#include "core/per_sample.h"
 #include "core/require.h"
 #include "training/tasks/label_checks.h"
 #include "training/tasks/task_inputs.h"
@@ -23,9 +24,7 @@ constexpr double kLeastPosition = 1e-6;
 /// A number for each sample, as `[B, 1, 1, ...]` of the samples' dtype.
 Tensor over_samples(const Tensor& values, const Tensor& samples) {
   if (values.dim() == 0) return values.to(samples.scalar_type());
-  std::vector<int64_t> shape(static_cast<std::size_t>(samples.dim()), 1);
-  shape[0] = samples.size(0);
-  return values.to(samples.scalar_type()).view(shape);
+  return broadcast_per_sample(values.to(samples.scalar_type()), samples.dim());
 }
 
 void require_samples(const char* where, const Tensor& samples, const Tensor& sigma) {
@@ -263,7 +262,7 @@ std::string EDMTask::config_json() const {
                     {"log_variance", std::string(enum_name(config_.log_variance))}});
 }
 
-void EDMTask::save_extras(const std::string& output_dir) const {
+void EDMTask::save_extras(const std::filesystem::path& output_dir) const {
   scheduler().save_pretrained(join_path(output_dir, "scheduler"));
 }
 

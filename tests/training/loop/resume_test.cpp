@@ -21,6 +21,8 @@
 #include <unistd.h>
 
 #include "core/json.h"
+#include "io/folder_lock.h"
+#include "io/manifest.h"
 #include "support/golden.h"
 #include "training/checkpoint/checkpoint.h"
 #include "training/killed_training.h"
@@ -329,7 +331,7 @@ TEST(Checkpoints, MissNotEvenTheLastByteOfTheirManifest) {
 
 TEST(Checkpoints, HaveOneWriterAFolder) {
   const TemporaryFolder folder;
-  const OutputLock lock(folder.path());
+  const FolderLock lock(folder.path(), "output_dir", "training");
   expect_throws_with<FileError>([&] { train_until(resumable_config(folder.path()), -1); },
                                 "another training");
 }
@@ -390,7 +392,7 @@ class HistoryTask : public DiffusionTask {
   using DiffusionTask::DiffusionTask;
   StepLoss loss(const Batch& batch, std::size_t update) override {
     const Tensor losses = DiffusionTask::loss(batch, update).loss;
-    const Tensor weighted = losses * history_.mean().add(1.0);
+    Tensor weighted = losses * history_.mean().add(1.0);
     history_ = at::cat({history_, losses.detach().mean().view({1})});
     return weighted;
   }
