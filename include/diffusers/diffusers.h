@@ -114,7 +114,9 @@
 #include <diffusers/text/fwd.h>
 #include <diffusers/training/batch_split.h>
 #include <diffusers/training/diffusion_task.h>
+#include <diffusers/training/diffusion_task_options.h>
 #include <diffusers/training/edm.h>
+#include <diffusers/training/edm_preconditioner.h>
 #include <diffusers/training/ema.h>
 #include <diffusers/training/grad_scaler.h>
 #include <diffusers/training/gradient_clipping.h>

@@ -70,16 +70,14 @@ class AnyImages : public Dataset {
 Tensor signed_images(int64_t count) { return TinyImages(count).images(); }
 
 template <class Model>
-TrainingResult train_on(const Dataset& data, Model model, const TrainingConfig& settings = {},
+TrainingResult train_on(const Dataset& data, Model model, const DiffusionTaskOptions& options = {},
                         const Dataset* validation = nullptr) {
   const test::TemporaryFolder folder;
   TrainingConfig config = quiet_config(folder.path());
   config.num_epochs = 2;
   config.logging_steps = 2;
-  config.class_conditional = settings.class_conditional;
-  config.class_dropout_prob = settings.class_dropout_prob;
   config.validation_steps = validation != nullptr ? 1 : 0;
-  Trainer trainer(model, DDPMScheduler(), config);
+  Trainer trainer(model, DDPMScheduler(), config, options);
   return validation != nullptr ? trainer.train(data, *validation) : trainer.train(data);
 }
 
@@ -243,7 +241,7 @@ TEST(BatchInput, TheLabelForNoClassIsNoClassOfTheData) {
   model->facts.num_class_embeds = 10;
   // Without dropout ten classes need ten rows.
   EXPECT_TRUE(train_on(AnyImages(images, labels, 10), model).is_complete);
-  const TrainingConfig guided{.class_dropout_prob = 0.1};
+  const DiffusionTaskOptions guided{.class_dropout_prob = 0.1};
   // The data set says how many classes there are, before any batch; or a label shows it.
   expect_throws_with<ConfigError>(
       [&] { train_on(AnyImages(images, labels, 10), model, guided); },
@@ -255,8 +253,8 @@ TEST(BatchInput, TheLabelForNoClassIsNoClassOfTheData) {
       [&] {
         const test::TemporaryFolder folder;
         TrainingConfig config = quiet_config(folder.path());
-        config.class_dropout_prob = 0.1;
-        Trainer(std::make_shared<EDMTask>(make_trainable(model)), config).train(AnyImages(images, labels));
+        Trainer(std::make_shared<EDMTask>(model, EDMConfig{.class_dropout_prob = 0.1}), config)
+            .train(AnyImages(images, labels));
       },
       "set num_class_embeds to 11");
   model->facts.num_class_embeds = 11;
