@@ -78,7 +78,7 @@ int run(int argc, char** argv) {
   create_folders(output_dir);
 
   const MnistDataset data(data_dir);
-  DataLoader loader(data, {.batch_size = batch_size, .seed = seed});
+  DataLoader loader(data, {.batch_size = batch_size, .shuffle = true, .seed = seed});
   // The data set gives [-1, 1]; the lesson works in [0, 1].
   const auto pictures = [&](const Batch& batch) { return (batch.images.to(device) + 1) / 2; };
 

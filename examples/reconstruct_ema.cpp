@@ -46,7 +46,7 @@ int run(int argc, char** argv) {
   const auto result = reconstruct_power_ema(list_power_ema_snapshots(snapshots), sigma_rel, step);
   const TensorMap weights = with_average(load_weights(model), result.tensors);
   create_folders(output);
-  write_file_atomically(join_path(output, "config.json"), read_model_file(model, "config.json"));
+  write_file(read_model_file(model, "config.json"), join_path(output, "config.json"));
   save_weights(weights, output);
   std::printf("%s: sigma_rel %g at step %lld, relative error of the profile %.2g\n", output.c_str(),
               result.profile.sigma_rel, static_cast<long long>(result.profile.step), result.relative_error);

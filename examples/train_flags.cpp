@@ -77,10 +77,10 @@ Settings preset_settings(const std::string& preset, bool class_conditional) {
 }
 
 /// An option whose values are the Python strings of an enumeration.
-/// @param value an Enum, or an EnumChoice of it
 /// @param offered those that can be chosen; empty: all
-template <class Enum, class Value>
-void add_choice_of(CLI::App& app, const std::string& flag, Value& value, const std::vector<Enum>& offered) {
+template <class Enum>
+void add_choice(CLI::App& app, const std::string& flag, EnumChoice<Enum>& value,
+                const std::vector<Enum>& offered = {}) {
   std::vector<std::string> names;
   for (const auto& [entry, name] : EnumNames<Enum>::kTable)
     if (offered.empty() || std::find(offered.begin(), offered.end(), entry) != offered.end())
@@ -89,16 +89,6 @@ void add_choice_of(CLI::App& app, const std::string& flag, Value& value, const s
          flag, [&value, flag](const std::string& name) { value = enum_from_name<Enum>(name, flag); })
       ->check(CLI::IsMember(names))
       ->default_str(std::string(enum_name(static_cast<Enum>(value))));
-}
-
-template <class Enum>
-void add_choice(CLI::App& app, const std::string& flag, Enum& value, const std::vector<Enum>& offered = {}) {
-  add_choice_of<Enum>(app, flag, value, offered);
-}
-
-template <class Enum>
-void add_choice(CLI::App& app, const std::string& flag, EnumChoice<Enum>& value) {
-  add_choice_of<Enum>(app, flag, value, {});
 }
 
 void read_model(const std::string& path, Settings& settings) {

@@ -63,7 +63,7 @@ void write_pipeline_index(const std::filesystem::path& folder, std::string_view 
     index[name] = class_name.empty() ? Json::array({nullptr, nullptr}) : Json::array({library, class_name});
   }
   for (const auto& [name, value] : settings) index[name] = value;
-  write_file_atomically(folder / "model_index.json", dump_json(index));
+  write_file(dump_json(index), folder / "model_index.json");
 }
 
 }  // namespace diffusers

@@ -11,7 +11,6 @@
 
 #include <ATen/ATen.h>
 
-#include "core/json.h"
 #include "core/require.h"
 #include "pipelines/pipeline_index.h"
 #include "pipelines/progress_bar.h"
@@ -21,25 +20,17 @@ namespace {
 
 /// The scheduler as Python's pipelines correct configs from before these keys existed.
 std::unique_ptr<Scheduler> scheduler_for_latents(const Scheduler& scheduler) {
-  Json config = parse_json(scheduler.config_json(), "the scheduler's config");
-  bool is_changed = false;
-  const auto correct = [&](const char* key, const Json& value) {
+  std::vector<ConfigOverride> corrections;
+  const auto correct = [&](const char* key, const ConfigValue& found, const ConfigValue& value) {
     warn_once(fmt::format("{}: {} is {} in the config, Stable Diffusion is sampled with {}",
-                          scheduler.class_name(), key, config[key].dump(), value.dump()));
-    config[key] = value;
-    // A key listed there counts as missing.
-    if (const auto defaults = config.find("_use_default_values"); defaults != config.end())
-      std::erase(defaults->get_ref<Json::array_t&>(), Json(key));
-    is_changed = true;
+                          scheduler.class_name(), key, found.json(), value.json()));
+    corrections.push_back({key, value});
   };
-  if (config.contains("steps_offset") && config["steps_offset"] != 1) correct("steps_offset", 1);
-  if (config.contains("clip_sample") && config["clip_sample"] == true) correct("clip_sample", false);
-  return is_changed ? Scheduler::from_config(dump_json(config)) : scheduler.clone();
-}
-
-/// Only these take eta; Python's pipeline gives it to no other.
-bool takes_eta(const Scheduler& scheduler) {
-  return scheduler.class_name() == "DDIMScheduler" || scheduler.class_name() == "TCDScheduler";
+  const int64_t steps_offset = scheduler.steps_offset().value_or(1);
+  if (steps_offset != 1) correct("steps_offset", steps_offset, 1);
+  if (scheduler.clip_sample().value_or(false)) correct("clip_sample", true, false);
+  return corrections.empty() ? scheduler.clone()
+                             : Scheduler::from_config(scheduler.config_json(), corrections);
 }
 
 /// Lin et al. 2024, eq. 15 and 16: the spread of the guided prediction drawn back to that of the prompt's.
@@ -148,7 +139,7 @@ int64_t StableDiffusionParts::set_timesteps(int64_t num_inference_steps, const s
 Tensor StableDiffusionParts::denoise(const PromptConditioning& conditioning, Tensor latents, int64_t start,
                                      int64_t num_inference_steps, const DenoisingOptions& options) {
   StepOptions step_options{.generator = options.generator};
-  if (takes_eta(*scheduler)) step_options.eta = options.eta;
+  if (scheduler->takes_eta()) step_options.eta = options.eta;
   const Timesteps timesteps = scheduler->timesteps().slice(0, start);
   const int64_t total = timesteps.size(0);
   const int64_t order = scheduler->order();

@@ -44,7 +44,7 @@ Tensor StableDiffusionParts::encode_texts(const Texts& texts, int64_t max_length
   const BatchEncoding tokens =
       tokenizer(texts, {.padding = Padding::kMaxLength, .truncation = true, .max_length = max_length});
   const at::Device device = text_encoder->parameters().front().device();
-  CLIPTextModelOptions options;
+  CLIPTextModelForwardOptions options;
   // Not a key of CLIP's, but some text encoders' configs have it.
   const Json config = parse_json(text_encoder->config_json(), "the text encoder's config");
   const auto use_attention_mask = config.find("use_attention_mask");

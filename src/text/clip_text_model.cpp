@@ -131,7 +131,7 @@ void CLIPTextModelImpl::reset() {
 }
 
 BaseModelOutputWithPooling CLIPTextModelImpl::forward(const Tensor& input_ids,
-                                                      const CLIPTextModelOptions& options) const {
+                                                      const CLIPTextModelForwardOptions& options) const {
   const auto ids = check_input_ids(input_ids, config(), final_layer_norm_->weight.device());
   const auto positions = check_position_ids(options.position_ids, ids, config());
   const auto embedded = embeddings_->forward(ids, positions);
@@ -190,8 +190,8 @@ void CLIPTextModelWithProjectionImpl::reset() {
     clip::draw_normal(text_projection_->weight, std);
 }
 
-CLIPTextModelOutput CLIPTextModelWithProjectionImpl::forward(const Tensor& input_ids,
-                                                             const CLIPTextModelOptions& options) const {
+CLIPTextModelOutput CLIPTextModelWithProjectionImpl::forward(
+    const Tensor& input_ids, const CLIPTextModelForwardOptions& options) const {
   auto output = text_model_->forward(input_ids, options);
   return {.text_embeds = text_projection_->forward(output.pooler_output),
           .last_hidden_state = std::move(output.last_hidden_state),

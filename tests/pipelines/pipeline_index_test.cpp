@@ -52,7 +52,7 @@ TEST(PipelineIndex, NamesWhatIsWrong) {
   };
   for (const auto& [index, message] : cases) {
     const test::TemporaryFolder folder;
-    write_file_atomically(folder / "model_index.json", index);
+    write_file(index, folder / "model_index.json");
     test::expect_throws_with<FileError>([&] { read(folder.path()); }, message);
   }
   const test::TemporaryFolder empty;
@@ -64,9 +64,9 @@ TEST(PipelineIndex, AbsentComponentsThatNobodyNeedsAreFine) {
   const test::TemporaryFolder folder;
   create_folders(folder / "unet");
   create_folders(folder / "scheduler");
-  write_file_atomically(folder / "model_index.json",
-                        R"({"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"],
-                            "safety_checker": [null, null], "requires_safety_checker": false})");
+  write_file(R"({"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"],
+                            "safety_checker": [null, null], "requires_safety_checker": false})",
+             folder / "model_index.json");
   EXPECT_EQ(read(folder.path()).size(), 2U);
 }
 

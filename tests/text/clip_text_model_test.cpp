@@ -15,9 +15,9 @@ namespace {
 const Tensor& pooled_of(const BaseModelOutputWithPooling& output) { return output.pooler_output; }
 const Tensor& pooled_of(const CLIPTextModelOutput& output) { return output.text_embeds; }
 
-CLIPTextModelOptions golden_options(const std::string& key) {
+CLIPTextModelForwardOptions golden_options(const std::string& key) {
   const auto& golden = clip_text_golden();
-  CLIPTextModelOptions options;
+  CLIPTextModelForwardOptions options;
   if (golden.contains(key + "attention_mask")) options.attention_mask = golden[key + "attention_mask"];
   if (golden.contains(key + "position_ids")) options.position_ids = golden[key + "position_ids"];
   options.output_hidden_states = golden.contains(key + "hidden_states/0");
@@ -198,7 +198,7 @@ TEST(CLIPTextModel, ConfigsThatCannotWorkAreRefused) {
 TEST(CLIPTextModel, InputsThatDoNotFitAreRefused) {
   const CLIPTextModel model(small_text_config());
   const auto ids = torch::tensor({{58, 1, 59}});
-  const auto expect_refused = [&](const Tensor& input_ids, const CLIPTextModelOptions& options,
+  const auto expect_refused = [&](const Tensor& input_ids, const CLIPTextModelForwardOptions& options,
                                   std::string_view part) {
     expect_throws_with<TensorError>([&] { model->forward(input_ids, options); }, part);
   };

@@ -193,6 +193,35 @@ TEST(TrainingTraffic, OfAStepWithLabelsIsTheBatchAlone) {
         "labels", 2);
 }
 
+/// TinyImages with every field of a batch.
+class AllFields : public TinyImages {
+ public:
+  using TinyImages::TinyImages;
+  Batch get_batch(std::span<const int64_t> indices, uint64_t seed) const override {
+    Batch batch = TinyImages::get_batch(indices, seed);
+    const int64_t size = batch.size();
+    batch.class_labels = at::zeros({size}, at::kLong);
+    batch.captions.assign(static_cast<std::size_t>(size), "a picture");
+    batch.conditioning_images = at::zeros_like(batch.images);
+    batch.original_images = at::zeros_like(batch.images);
+    batch.masks = at::zeros_like(batch.images);
+    batch.original_sizes = at::zeros({size, 2}, at::kLong);
+    batch.crop_top_lefts = at::zeros({size, 2}, at::kLong);
+    batch.is_prior = at::zeros({size}, at::kBool);
+    return batch;
+  }
+};
+
+TEST(TrainingTraffic, OfEveryFieldIsWhatAModelReads) {
+  // Images, class labels, conditioning images, original images, masks and is_prior. The host reads the sizes,
+  // the crops and the indices.
+  expect_batch_alone(
+      [&](const TrainingConfig& config) {
+        Trainer(device_net(), DDPMScheduler(), config).train(AllFields(16));
+      },
+      "all fields", 6);
+}
+
 TEST(TrainingTraffic, PyramidNoiseOnADeviceFollowsItsGenerator) {
   const at::TensorOptions options = at::TensorOptions().device(counting_device());
   const auto drawn = [&](uint64_t seed, int64_t before) {

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <utility>
 
+#include <diffusers/core/enum_choice.h>
 #include <diffusers/core/enum_names.h>
 #include <diffusers/core/random.h>
 #include <diffusers/core/tensor.h>

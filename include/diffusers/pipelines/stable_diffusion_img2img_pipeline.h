@@ -34,7 +34,7 @@ struct StableDiffusionImg2ImgPipelineOptions {
   std::optional<Generator> generator = std::nullopt;
   Tensor prompt_embeds = {};           ///< `[prompts, L, D]`, instead of prompt
   Tensor negative_prompt_embeds = {};  ///< of the shape of the prompt's embeddings
-  OutputType output_type = OutputType::kPt;
+  EnumChoice<OutputType> output_type = OutputType::kPt;
   std::optional<int64_t> clip_skip =
       std::nullopt;                           ///< how many of the text encoder's last layers are left out
   StepEndCallback callback_on_step_end = {};  ///< sees the latents

@@ -34,7 +34,7 @@ struct StableDiffusionPipelineOptions {
   Tensor latents = {};  ///< `[B, in_channels, height / scale, width / scale]` to start from, drawn by default
   Tensor prompt_embeds = {};           ///< `[prompts, L, D]`, instead of prompt
   Tensor negative_prompt_embeds = {};  ///< of the shape of the prompt's embeddings
-  OutputType output_type = OutputType::kPt;
+  EnumChoice<OutputType> output_type = OutputType::kPt;
   double guidance_rescale = 0.0;  ///< Lin et al. 2024, section 3.4
   std::optional<int64_t> clip_skip =
       std::nullopt;                           ///< how many of the text encoder's last layers are left out

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -73,7 +74,7 @@ class DiffusionTask : public Task {
   void load_state(const TensorMap& state) override;
   /// Writes `scheduler/`, `noise_schedule.svg` and, for a model that a pipeline of Python samples from
   /// without other models, `model_index.json`.
-  void save_extras(const std::string& output_dir) const override;
+  void save_extras(const std::filesystem::path& output_dir) const override;
   /// @return the config of the scheduler and the options
   std::string config_json() const override;
 

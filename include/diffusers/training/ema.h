@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
@@ -39,7 +40,7 @@ class EMAModel {
   /// Python's `EMAModel.save_pretrained` leave it. What `config.json` does not say is as in a new average.
   /// @param named_parameters the model's, in the order in which `step` will get them
   /// @throws FileError, ConfigError or TensorError
-  static EMAModel from_pretrained(const std::string& folder, const TensorMap& named_parameters);
+  static EMAModel from_pretrained(const std::filesystem::path& folder, const TensorMap& named_parameters);
 
   /// Moves the average towards the parameters; those that do not require a gradient are copied.
   void step(const std::vector<Tensor>& parameters);
@@ -85,9 +86,9 @@ class EMAModel {
 
 /// Writes the state into `config.json` of a folder in which a model with averaged weights was saved, under
 /// the keys by which Python's `EMAModel.from_pretrained` finds it.
-void save_ema_state(const EMAModelState& state, const std::string& folder);
+void save_ema_state(const EMAModelState& state, const std::filesystem::path& folder);
 
 /// What `config.json` of a folder says of an average; the defaults where it says nothing.
-EMAModelState load_ema_state(const std::string& folder);
+EMAModelState load_ema_state(const std::filesystem::path& folder);
 
 }  // namespace diffusers

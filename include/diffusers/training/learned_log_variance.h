@@ -6,6 +6,7 @@
 #include <string_view>
 #include <utility>
 
+#include <diffusers/core/enum_choice.h>
 #include <diffusers/core/enum_names.h>
 #include <diffusers/core/tensor.h>
 #include <diffusers/models/model.h>
@@ -34,7 +35,7 @@ struct EnumNames<LogVarianceType> {
 
 /// Config of a LearnedLogVariance.
 struct LearnedLogVarianceConfig {
-  LogVarianceType type = LogVarianceType::kFourier;  ///< `table` or `fourier`
+  EnumChoice<LogVarianceType> type = LogVarianceType::kFourier;  ///< `table` or `fourier`
   int64_t num_train_timesteps = 1000;                ///< rows of the table
   double logvar_init = 0.0;                          ///< initial value of the table
   int64_t channels = 128;                            ///< number of Fourier features

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include <diffusers/core/enum_choice.h>
 #include <diffusers/core/enum_names.h>
 #include <diffusers/core/tensor.h>
 #include <diffusers/core/tensor_map.h>
@@ -26,6 +27,7 @@ enum class OptimizerType { kAdamW, kAdam, kSGD, kLion, kAdafactor };
 
 template <>
 struct EnumNames<OptimizerType> {
+  static constexpr std::string_view kKey = "optimizer";
   static constexpr std::array<std::pair<OptimizerType, std::string_view>, 5> kTable{{
       {OptimizerType::kAdamW, "adamw"},
       {OptimizerType::kAdam, "adam"},
@@ -40,7 +42,7 @@ struct EnumNames<OptimizerType> {
 /// an error if it was changed; a beta1 of 0.95 passes everywhere, since the flags of the training scripts
 /// always have it.
 struct OptimizerConfig {
-  OptimizerType type = OptimizerType::kAdamW;
+  EnumChoice<OptimizerType> type = OptimizerType::kAdamW;
   /// Adafactor: the largest relative step size; a step t moves a parameter by about min(lr, 1 / sqrt(t))
   /// times its root mean square.
   double lr = 1e-3;

@@ -9,6 +9,7 @@
 // snapshots.
 
 #include <cstdint>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
@@ -58,7 +59,8 @@ class PostHocEma {
   /// @return the paths
   /// @throws ConfigError for another dtype than float16, float32 and float64; TensorError for an average that
   ///         the dtype cannot hold; Error before the first step
-  std::vector<std::string> save_snapshots(const std::string& folder, at::ScalarType dtype = at::kFloat) const;
+  std::vector<std::string> save_snapshots(const std::filesystem::path& folder,
+                                          at::ScalarType dtype = at::kFloat) const;
 
   /// All that is needed to go on exactly: "step", "sigma_rels" and "<index>.<name>". The averages are the
   /// object's own tensors.
@@ -86,7 +88,7 @@ struct PowerEmaSnapshot {
 
 /// The snapshots in a folder, by step and width; other files are passed over.
 /// @throws FileError for a snapshot whose metadata do not say what it is
-std::vector<PowerEmaSnapshot> list_power_ema_snapshots(const std::string& folder);
+std::vector<PowerEmaSnapshot> list_power_ema_snapshots(const std::filesystem::path& folder);
 
 struct PowerEmaSolution {
   /// One for each profile. They add up to 1 only as far as the combined profile fits: with two snapshots of

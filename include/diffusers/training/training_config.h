@@ -21,6 +21,7 @@ enum class MixedPrecision { kNo, kFp16, kBf16 };
 
 template <>
 struct EnumNames<MixedPrecision> {
+  static constexpr std::string_view kKey = "mixed_precision";
   static constexpr std::array<std::pair<MixedPrecision, std::string_view>, 3> kTable{{
       {MixedPrecision::kNo, "no"},
       {MixedPrecision::kFp16, "fp16"},
@@ -58,7 +59,7 @@ struct TrainingConfig {
   /// Strength of additional noise in the model's input that the target does not contain (Ning et al. 2023,
   /// arXiv 2301.11706). 0 disables it.
   double input_perturbation = 0.0;
-  MixedPrecision mixed_precision = MixedPrecision::kNo;
+  EnumChoice<MixedPrecision> mixed_precision = MixedPrecision::kNo;
   /// Largest norm of the gradients; 0: no clipping.
   double max_grad_norm = 1.0;
 
@@ -75,7 +76,7 @@ struct TrainingConfig {
   double adam_epsilon = 1e-8;
   /// Each takes adam_weight_decay; AdamW, Adam and Lion the betas, the first two epsilon. Lion wants a beta2
   /// of 0.99 and a tenth of AdamW's learning rate.
-  OptimizerType optimizer = OptimizerType::kAdamW;
+  EnumChoice<OptimizerType> optimizer = OptimizerType::kAdamW;
 
   /// A checkpoint every so many steps; 0: none but the one that an interruption saves.
   int64_t checkpointing_steps = 500;

@@ -28,22 +28,22 @@ void visit_fields(EMAModelState& state, Visitor&& visit) {
   visit("power", state.config.power);
 }
 
-void save_ema_state(const EMAModelState& state, const std::string& folder) {
+void save_ema_state(const EMAModelState& state, const std::filesystem::path& folder) {
   const std::string path = join_path(folder, kConfigFile);
   Json config = parse_json(read_model_file(folder, kConfigFile), path);
   require<FileError>(config.is_object(), "{} is no JSON object", escaped(path));
   config.update(config_json::fields_to_json(state));
-  write_file_atomically(path, dump_json(config));
+  write_file(dump_json(config), path);
 }
 
-EMAModelState load_ema_state(const std::string& folder) {
+EMAModelState load_ema_state(const std::filesystem::path& folder) {
   const std::string path = join_path(folder, kConfigFile);
   EMAModelState state;
   config_json::fields_from_json(parse_json(read_model_file(folder, kConfigFile), path), state, path);
   return state;
 }
 
-EMAModel EMAModel::from_pretrained(const std::string& folder, const TensorMap& named_parameters) {
+EMAModel EMAModel::from_pretrained(const std::filesystem::path& folder, const TensorMap& named_parameters) {
   const EMAModelState state = load_ema_state(folder);
   const WeightsReader weights(folder);
   std::vector<Tensor> parameters;

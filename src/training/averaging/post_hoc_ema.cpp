@@ -68,7 +68,8 @@ const TensorMap& PostHocEma::average(std::size_t index) const {
   return averages_[index];
 }
 
-std::vector<std::string> PostHocEma::save_snapshots(const std::string& folder, at::ScalarType dtype) const {
+std::vector<std::string> PostHocEma::save_snapshots(const std::filesystem::path& folder,
+                                                    at::ScalarType dtype) const {
   require<ConfigError>(dtype == at::kHalf || dtype == at::kFloat || dtype == at::kDouble,
                        "the dtype of a snapshot is {}, expected float16, float32 or float64",
                        dtype_name(dtype));

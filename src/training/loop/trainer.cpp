@@ -16,6 +16,7 @@
 #include <c10/util/Exception.h>
 
 #include "core/require.h"
+#include "io/staged_folder.h"
 #include "training/checkpoint/output_folder.h"
 #include "training/loop/autocast.h"
 #include "training/loop/deterministic_scope.h"
@@ -136,7 +137,7 @@ TrainingRun::TrainingRun(Trainer& trainer, const Dataset& dataset, const Dataset
                        device_.str());
   task_.check_dataset(dataset);
   if (validation_ != nullptr) task_.check_dataset(*validation_);
-  const int64_t batches = (dataset_size_ + config_.train_batch_size - 1) / config_.train_batch_size;
+  const int64_t batches = DataLoader(dataset_, {.batch_size = config_.train_batch_size}).size();
   steps_per_epoch_ =
       (batches + config_.gradient_accumulation_steps - 1) / config_.gradient_accumulation_steps;
   total_steps_ = config_.max_train_steps.value_or(config_.num_epochs * steps_per_epoch_);
@@ -161,7 +162,7 @@ TrainingRun::TrainingRun(Trainer& trainer, const Dataset& dataset, const Dataset
 
 TrainingResult TrainingRun::run() {
   create_folders(config_.output_dir);
-  lock_.emplace(config_.output_dir);
+  lock_.emplace(config_.output_dir, "output_dir", "training");
   remove_unfinished_folders(config_.output_dir);
   remove_temporary_files(config_.output_dir);
   if (!resume()) start_fresh();
@@ -226,11 +227,12 @@ void TrainingRun::start_fresh() {
   manual_seed(seed_);
   generator_ = make_device_generator(device_, seed_);
   open_loader();
-  write_file_atomically(join_path(config_.output_dir, "training_config.json"), config_.to_json());
+  write_file(config_.to_json(), join_path(config_.output_dir, "training_config.json"));
 }
 
 void TrainingRun::open_loader() {
   loader_.emplace(dataset_, DataLoaderOptions{.batch_size = config_.train_batch_size,
+                                              .shuffle = true,
                                               .seed = seed_,
                                               .num_workers = config_.dataloader_num_workers,
                                               .pin_memory = device_.is_cuda()});
@@ -267,7 +269,7 @@ TrainingRun::Group TrainingRun::next_group() {
     require_floating_images(batch->images);
     task_.check_batch(*batch);
     check_values(*batch);
-    group.samples += batch->images.size(0);
+    group.samples += batch->size();
     group.batches.push_back(std::move(*batch));
     epoch_ = loader_->epoch();
   }
@@ -286,11 +288,7 @@ void TrainingRun::check_values(const Batch& batch) {
 
 Batch TrainingRun::to_device(const Batch& batch) const {
   require_floating_images(batch.images);
-  Batch moved = batch;
-  moved.images = batch.images.to(device_, dtype_, /*non_blocking=*/true);
-  if (batch.class_labels.defined())
-    moved.class_labels = batch.class_labels.to(device_, /*non_blocking=*/true);
-  return moved;
+  return batch.to(device_, dtype_);
 }
 
 /// Moves the modules that are not trained to the trained ones.
@@ -330,7 +328,7 @@ TrainingRun::Backward TrainingRun::backward(const Group& group, std::size_t upda
   Backward result{at::zeros({}, options), {}};
   for (const Batch& host_batch : group.batches) {
     const Batch batch = to_device(host_batch);
-    const int64_t batch_size = batch.images.size(0);
+    const int64_t batch_size = batch.size();
     StepLoss step_loss = [&] {
       const Autocast autocast(device_.type(), config_.mixed_precision);
       return task_.loss(batch, update);

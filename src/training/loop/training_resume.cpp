@@ -17,6 +17,7 @@
 #include <c10/util/Exception.h>
 
 #include "core/require.h"
+#include "io/manifest.h"
 #include "io/posix_file.h"
 #include "training/checkpoint/checkpoint_files.h"
 #include "training/checkpoint/output_folder.h"

@@ -16,6 +16,7 @@
 #include <diffusers/training/trainer.h>
 
 #include "core/json.h"
+#include "io/folder_lock.h"
 #include "training/checkpoint/checkpoint.h"
 #include "training/checkpoint/checkpoint_writer.h"
 #include "training/loop/image_checks.h"
@@ -116,7 +117,7 @@ class TrainingRun {
   at::Device device_;
   at::ScalarType dtype_;
 
-  std::optional<OutputLock> lock_;
+  std::optional<FolderLock> lock_;
   std::optional<StopSignals> signals_;
   CheckpointWriter checkpoint_writer_;  // is done before the lock ends
   int64_t dataset_size_;

@@ -11,8 +11,10 @@
 
 #include <ATen/ATen.h>
 
+#include "core/host_copy.h"
 #include "core/require.h"
 #include "io/posix_file.h"
+#include "io/staged_folder.h"
 #include "training/checkpoint/checkpoint_files.h"
 #include "training/checkpoint/checkpoint_writer.h"
 #include "training/loop/random_state.h"

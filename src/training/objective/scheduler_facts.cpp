@@ -1,13 +1,10 @@
 #include "training/objective/scheduler_facts.h"
 
-#include <algorithm>
-#include <array>
 #include <string>
 #include <string_view>
 
 #include <ATen/ATen.h>
 
-#include "core/json.h"
 #include "core/require.h"
 #include "schedulers/sigma_math.h"
 #include "training/objective/forward_process.h"
@@ -15,79 +12,39 @@
 namespace diffusers {
 namespace {
 
-/// The model of these classes receives sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps.
-constexpr std::array<std::string_view, 19> kVariancePreserving{"DDPMScheduler",
-                                                               "DDIMScheduler",
-                                                               "PNDMScheduler",
-                                                               "LMSDiscreteScheduler",
-                                                               "EulerDiscreteScheduler",
-                                                               "EulerAncestralDiscreteScheduler",
-                                                               "HeunDiscreteScheduler",
-                                                               "KDPM2DiscreteScheduler",
-                                                               "KDPM2AncestralDiscreteScheduler",
-                                                               "DPMSolverMultistepScheduler",
-                                                               "DPMSolverMultistepInverseScheduler",
-                                                               "DPMSolverSinglestepScheduler",
-                                                               "DPMSolverSDEScheduler",
-                                                               "DEISMultistepScheduler",
-                                                               "UniPCMultistepScheduler",
-                                                               "SASolverScheduler",
-                                                               "LCMScheduler",
-                                                               "TCDScheduler",
-                                                               "UnCLIPScheduler"};
-
-/// The add_noise and get_velocity of these classes are this process, independent of `set_timesteps`.
-constexpr std::array<std::string_view, 4> kWithOwnVelocity{"DDPMScheduler", "DDIMScheduler", "LCMScheduler",
-                                                           "TCDScheduler"};
-
-constexpr std::array<std::string_view, 2> kFlowMatching{"FlowMatchEulerDiscreteScheduler",
-                                                        "FlowMatchHeunDiscreteScheduler"};
-
-struct Refusal {
-  std::string_view class_name, reason;
-};
-constexpr std::array<Refusal, 7> kRefused{{
-    {"DDIMInverseScheduler",
-     "it turns images into noise, and its model sees the noise level before the one of its timestep; train "
-     "with DDIMScheduler, which takes the same config"},
-    {"RePaintScheduler",
-     "it inpaints with a trained model and has no add_noise; train with DDPMScheduler, which takes the same "
-     "config"},
-    {"IPNDMScheduler",
-     "it has no noise schedule over training timesteps and no add_noise; train with DDPMScheduler or "
-     "FlowMatchEulerDiscreteScheduler"},
-    {"EDMEulerScheduler",
-     "its model is preconditioned, with noise levels drawn from a log-normal; train "
-     "with EDMTask, whose models it samples"},
-    {"EDMDPMSolverMultistepScheduler",
-     "its model is preconditioned, with noise levels drawn from a "
-     "log-normal; train with EDMTask, whose models it samples"},
-    {"CMStochasticIterativeScheduler", "it samples consistency models, which have another objective"},
-    {"ScoreSdeVeScheduler",
-     "its model predicts the score of a variance-exploding process, for which there is no objective"},
-}};
-
-template <class Names>
-bool is_any_of(std::string_view name, const Names& names) {
-  return std::find(names.begin(), names.end(), name) != names.end();
+/// Why a model for such a scheduler cannot be trained by a DiffusionTask; empty if it can.
+std::string_view refusal_of(ForwardProcessType process) {
+  switch (process) {
+    case ForwardProcessType::kOwn:
+    case ForwardProcessType::kVariancePreserving:
+    case ForwardProcessType::kFlowMatching:
+      return {};
+    case ForwardProcessType::kInversion:
+      return "it turns images into noise, and its model sees the noise level before the one of its timestep; "
+             "train with DDIMScheduler, which takes the same config";
+    case ForwardProcessType::kInpainting:
+      return "it inpaints with a trained model and has no add_noise; train with DDPMScheduler, which takes "
+             "the same config";
+    case ForwardProcessType::kUnscheduled:
+      return "it has no noise schedule over training timesteps and no add_noise; train with DDPMScheduler or "
+             "FlowMatchEulerDiscreteScheduler";
+    case ForwardProcessType::kPreconditioned:
+      return "its model is preconditioned, with noise levels drawn from a log-normal; train with EDMTask, "
+             "whose models it samples";
+    case ForwardProcessType::kConsistency:
+      return "it samples consistency models, which have another objective";
+    case ForwardProcessType::kVarianceExploding:
+      return "its model predicts the score of a variance-exploding process, for which there is no objective";
+  }
+  return "its forward process is unknown";
 }
 
-Json config_of(const Scheduler& scheduler) {
-  return parse_json(scheduler.config_json(), "config_json() of the scheduler");
-}
-
-bool is_true(const Json& config, const char* key) {
-  const auto found = config.find(key);
-  return found != config.end() && found->is_boolean() && found->get<bool>();
-}
-
-double number_or(const Json& config, const char* key, double fallback) {
-  const auto found = config.find(key);
-  return found != config.end() && found->is_number() ? found->get<double>() : fallback;
+bool is_variance_preserving(const Scheduler& scheduler) {
+  return scheduler.forward_process() == ForwardProcessType::kVariancePreserving;
 }
 
 bool predicts_flow(const Scheduler& scheduler) {
-  return scheduler.prediction_type_name() == "flow_prediction";
+  return scheduler.prediction_type() == PredictionType::kFlowPrediction;
 }
 
 /// A class of another library is trained with its own add_noise, which must return the model's input.
@@ -105,8 +62,8 @@ void require_unscaled_input(const Scheduler& scheduler) {
 
 void require_trainable_flow(const Scheduler& scheduler) {
   const std::string name = scheduler.class_name();
-  if (is_any_of(name, kFlowMatching)) {
-    require<ConfigError>(!is_true(config_of(scheduler), "invert_sigmas"),
+  if (scheduler.forward_process() == ForwardProcessType::kFlowMatching) {
+    require<ConfigError>(!scheduler.has_inverted_sigmas(),
                          "training with {} is not supported for invert_sigmas = true, whose timesteps count "
                          "from noise to data; expected false",
                          name);
@@ -124,17 +81,18 @@ void require_trainable_flow(const Scheduler& scheduler) {
 
 void require_trainable(const Scheduler& scheduler) {
   const std::string name = scheduler.class_name();
-  for (const Refusal& refused : kRefused)
-    require<ConfigError>(name != refused.class_name, "training with {} is not supported: {}", name,
-                         refused.reason);
-  if (is_any_of(name, kVariancePreserving)) {
-    const bool has_flow_sigmas = is_true(config_of(scheduler), "use_flow_sigmas");
+  const std::string_view refusal = refusal_of(scheduler.forward_process());
+  require<ConfigError>(refusal.empty(), "training with {} is not supported: {}", name, refusal);
+  if (is_variance_preserving(scheduler)) {
+    const bool has_flow_sigmas = scheduler.uses_flow_sigmas();
     require<ConfigError>(
         !predicts_flow(scheduler) && !has_flow_sigmas,
         "training with {} is not supported for prediction_type \"{}\" and use_flow_sigmas = {}: its sampling "
         "rounds the timesteps of a flow to whole numbers; train with FlowMatchEulerDiscreteScheduler and the "
         "same shift, and sample with {}",
         name, scheduler.prediction_type_name(), has_flow_sigmas, name);
+    require<ConfigError>(scheduler.noise_schedule() != nullptr,
+                         "training with {} is not supported: it has no noise_schedule()", name);
   } else if (predicts_flow(scheduler)) {
     require_trainable_flow(scheduler);
   } else {
@@ -143,29 +101,23 @@ void require_trainable(const Scheduler& scheduler) {
 }
 
 std::optional<NoiseSchedule> variance_preserving_schedule(const Scheduler& scheduler) {
-  const std::string name = scheduler.class_name();
-  if (!is_any_of(name, kVariancePreserving) || is_any_of(name, kWithOwnVelocity)) return std::nullopt;
-  if (is_true(config_of(scheduler), "use_flow_sigmas")) return std::nullopt;
-  return NoiseSchedule(scheduler.betas(), scheduler.alphas_cumprod());
+  if (!is_variance_preserving(scheduler) || scheduler.uses_flow_sigmas()) return std::nullopt;
+  const NoiseSchedule* schedule = scheduler.noise_schedule();
+  return schedule != nullptr ? std::optional(*schedule) : std::nullopt;
 }
 
 Tensor log_sigma_times(const Scheduler& scheduler) {
-  if (scheduler.prediction_type_name() != "v_prediction" ||
-      !is_any_of(scheduler.class_name(), kVariancePreserving) ||
-      config_of(scheduler).value("timestep_type", Json()) != "continuous")
+  const NoiseSchedule* schedule = scheduler.noise_schedule();
+  if (!is_variance_preserving(scheduler) || !scheduler.has_continuous_timesteps() || schedule == nullptr)
     return {};
-  const NoiseSchedule schedule(scheduler.betas(), scheduler.alphas_cumprod());
-  return training_run(schedule, at::kFloat, /*continuous=*/true).timesteps().tensor().flip(0);
-}
-
-double flow_shift(const Scheduler& scheduler) {
-  const Json config = config_of(scheduler);
-  return is_true(config, "use_dynamic_shifting") ? 1.0 : number_or(config, "shift", 1.0);
+  return training_run(*schedule, at::kFloat, /*continuous=*/true).timesteps().tensor().flip(0);
 }
 
 Tensor flow_timesteps(const Scheduler& scheduler) {
-  if (is_any_of(scheduler.class_name(), kFlowMatching))
-    return flow_training_run(scheduler.num_train_timesteps(), flow_shift(scheduler)).timesteps().tensor();
+  if (scheduler.forward_process() == ForwardProcessType::kFlowMatching)
+    return flow_training_run(scheduler.num_train_timesteps(), scheduler.flow_shift().value_or(1.0))
+        .timesteps()
+        .tensor();
   const Timesteps timesteps = scheduler.timesteps();
   return timesteps.defined() ? timesteps.to(at::kCPU, at::kFloat) : Tensor();
 }

@@ -1,13 +1,11 @@
 #include <cmath>
 #include <numbers>
-#include <string>
 #include <vector>
 
 #include <diffusers/training/variational_bound.h>
 
 #include <ATen/ATen.h>
 
-#include "core/json.h"
 #include "core/require.h"
 #include "training/objective/per_sample.h"
 
@@ -20,10 +18,7 @@ Tensor normal_cdf(const Tensor& x) { return 0.5 * at::special_erfc(x * -std::num
 }  // namespace
 
 VarianceType variance_type_of(const Scheduler& scheduler) {
-  const Json config = parse_json(scheduler.config_json(), "config_json() of the scheduler");
-  if (!config.contains("variance_type") || !config.at("variance_type").is_string())
-    return VarianceType::kFixedSmall;
-  return enum_from_name<VarianceType>(config.at("variance_type").get<std::string>(), "variance_type");
+  return scheduler.variance_type().value_or(VarianceType::kFixedSmall);
 }
 
 Tensor normal_kl(const Tensor& mean_1, const Tensor& logvar_1, const Tensor& mean_2, const Tensor& logvar_2) {
@@ -45,12 +40,11 @@ Tensor discretized_gaussian_log_likelihood(const Tensor& x, const Tensor& means,
 }
 
 VariationalBound::VariationalBound(const Scheduler& scheduler) : variance_type_(variance_type_of(scheduler)) {
-  const std::string name = scheduler.prediction_type_name();
-  prediction_type_ = enum_from_name<PredictionType>(name, "prediction_type");
-  require<ConfigError>(prediction_type_ == PredictionType::kEpsilon ||
-                           prediction_type_ == PredictionType::kSample ||
-                           prediction_type_ == PredictionType::kVPrediction,
-                       "prediction_type is \"{}\": there is no variational bound for it", name);
+  prediction_type_ = scheduler.prediction_type();
+  require<ConfigError>(
+      prediction_type_ == PredictionType::kEpsilon || prediction_type_ == PredictionType::kSample ||
+          prediction_type_ == PredictionType::kVPrediction,
+      "prediction_type is \"{}\": there is no variational bound for it", enum_name(prediction_type_));
   has_learned_variance_ =
       variance_type_ == VarianceType::kLearned || variance_type_ == VarianceType::kLearnedRange;
 

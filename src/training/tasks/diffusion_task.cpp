@@ -13,7 +13,7 @@
 #include "core/require.h"
 #include "training/objective/forward_process.h"
 #include "training/tasks/class_labels.h"
-#include "training/tasks/diffusion_options.h"
+#include "training/tasks/diffusion_task_options.h"
 #include "training/tasks/task_extras.h"
 #include "training/tasks/task_inputs.h"
 
@@ -187,7 +187,7 @@ void DiffusionTask::load_state(const TensorMap& state) {
 
 std::string DiffusionTask::config_json() const { return diffusion_task_json(sampling_scheduler(), options_); }
 
-void DiffusionTask::save_extras(const std::string& output_dir) const {
+void DiffusionTask::save_extras(const std::filesystem::path& output_dir) const {
   require_configured("save_extras");
   const Scheduler& scheduler = sampling_scheduler();
   scheduler.save_pretrained(join_path(output_dir, "scheduler"));

@@ -1,9 +1,11 @@
 #include "training/tasks/task_extras.h"
 
-#include <string_view>
+#include <string>
 
 #include <diffusers/io/chart.h>
 #include <diffusers/io/files.h>
+#include <diffusers/schedulers/ddim_scheduler.h>
+#include <diffusers/schedulers/edm_euler_scheduler.h>
 
 #include <ATen/ATen.h>
 
@@ -15,11 +17,11 @@ namespace {
 /// The version of Python diffusers whose folders are written.
 constexpr const char* kIndexVersion = "0.42.1";
 
-/// The pipeline of Python that samples with a UNet2DModel and a scheduler of this class.
-std::string_view pipeline_for(std::string_view scheduler_class) {
-  if (scheduler_class == "DDIMScheduler") return "DDIMPipeline";
+/// The pipeline of Python that samples with a UNet2DModel and a scheduler.
+const char* pipeline_for(const Scheduler& scheduler) {
+  if (dynamic_cast<const DDIMScheduler*>(&scheduler) != nullptr) return "DDIMPipeline";
   // Its loop scales the model's input and starts from init_noise_sigma, as EDM's schedulers need.
-  if (scheduler_class == "EDMEulerScheduler") return "ConsistencyModelPipeline";
+  if (dynamic_cast<const EDMEulerScheduler*>(&scheduler) != nullptr) return "ConsistencyModelPipeline";
   return "DDPMPipeline";
 }
 
@@ -34,29 +36,29 @@ ChartSeries share_series(const char* name, const Tensor& values) {
 
 }  // namespace
 
-void save_noise_schedule_picture(const ForwardProcess::Shares& shares, const std::string& path) {
+void save_noise_schedule_picture(const ForwardProcess::Shares& shares, const std::filesystem::path& path) {
   ChartOptions options;
   options.title = "Noise schedule";
   options.x_label = "timestep";
   options.y_label = "share in the noisy sample";
-  save_line_chart(path, {share_series("signal", shares.signal), share_series("noise", shares.noise)},
+  save_line_chart({share_series("signal", shares.signal), share_series("noise", shares.noise)}, path,
                   options);
 }
 
-void save_model_index(const NamedModule& model, const Scheduler& scheduler, const std::string& folder) {
+void save_model_index(const NamedModule& model, const Scheduler& scheduler,
+                      const std::filesystem::path& folder) {
   const std::string config = model.module->config_json();
   if (config.empty()) return;  // a model that Python does not know
   const std::string model_class =
       parse_json(config, "config_json() of the model").value("_class_name", std::string());
   if (model_class != "UNet2DModel") return;
-  const std::string scheduler_class = scheduler.class_name();
   const Json index = {
-      {"_class_name", std::string(pipeline_for(scheduler_class))},
+      {"_class_name", pipeline_for(scheduler)},
       {"_diffusers_version", kIndexVersion},
-      {"scheduler", {"diffusers", scheduler_class}},
+      {"scheduler", {"diffusers", scheduler.class_name()}},
       {model.name, {"diffusers", model_class}},
   };
-  write_file_atomically(join_path(folder, "model_index.json"), dump_json(index));
+  write_file(dump_json(index), join_path(folder, "model_index.json"));
 }
 
 }  // namespace diffusers

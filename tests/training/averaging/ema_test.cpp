@@ -84,7 +84,7 @@ TEST(EMAModel, SurvivesSavingAndLoading) {
   ema.copy_to(list);
   save_weights(parameters, folder.path());
   ema.restore(list);
-  write_file_atomically(folder / "config.json", "{\"_class_name\": \"Net\", \"channels\": 4}");
+  write_file("{\"_class_name\": \"Net\", \"channels\": 4}", folder / "config.json");
   save_ema_state(ema.state(), folder.path());
 
   EMAModel loaded = EMAModel::from_pretrained(folder.path(), parameters);

@@ -13,6 +13,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include "io/manifest.h"
 #include "support/killed_process.h"
 #include "training/checkpoint/checkpoint.h"
 #include "training/quick_training.h"

@@ -13,10 +13,10 @@
 #include <gtest/gtest.h>
 
 #include "core/json.h"
+#include "io/sha256.h"
 #include "support/killed_process.h"
 #include "training/quick_training.h"
 #include "training/resumable_training.h"
-#include "training/sha256.h"
 
 namespace diffusers {
 namespace {

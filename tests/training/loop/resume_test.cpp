@@ -21,6 +21,8 @@
 #include <unistd.h>
 
 #include "core/json.h"
+#include "io/folder_lock.h"
+#include "io/manifest.h"
 #include "support/golden.h"
 #include "training/checkpoint/checkpoint.h"
 #include "training/killed_training.h"
@@ -326,7 +328,7 @@ TEST(Checkpoints, MissNotEvenTheLastByteOfTheirManifest) {
 
 TEST(Checkpoints, HaveOneWriterAFolder) {
   const TemporaryFolder folder;
-  const OutputLock lock(folder.path());
+  const FolderLock lock(folder.path(), "output_dir", "training");
   expect_throws_with<FileError>([&] { train_until(resumable_config(folder.path()), -1); },
                                 "another training");
 }

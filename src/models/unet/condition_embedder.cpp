@@ -1,4 +1,4 @@
-#include "models/layers/condition_embedder.h"
+#include "models/unet/condition_embedder.h"
 
 #include <ATen/autocast_mode.h>
 #include <torch/types.h>

@@ -8,12 +8,13 @@
 
 namespace diffusers {
 
-/// SHA-256 (FIPS 180-4). Our own 70 lines, so that checkpoints need no cryptographic library at every user's
-/// link step.
+/// SHA-256 (FIPS 180-4). The library has its own 70 lines, so that a program that links it needs no
+/// cryptographic library.
 class Sha256 {
  public:
+  /// Adds bytes to the message.
   void update(std::string_view bytes);
-  /// 64 hexadecimal digits; the object is spent afterwards.
+  /// Returns 64 hexadecimal digits. The object may not be used afterwards.
   std::string hex_digest();
 
  private:

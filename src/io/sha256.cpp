@@ -1,4 +1,4 @@
-#include "training/sha256.h"
+#include "io/sha256.h"
 
 #include <algorithm>
 #include <bit>
