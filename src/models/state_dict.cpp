@@ -1,3 +1,4 @@
+#include <diffusers/core/tensor.h>
 #include <diffusers/models/state_dict.h>
 
 #include <torch/types.h>

@@ -18,6 +18,7 @@ void save_noise_schedule_picture(const ForwardProcess::Shares& shares, const std
 /// Writes `model_index.json`, with which Python opens the folder as a pipeline. Writes nothing for a model
 /// that no pipeline of Python samples from without other models.
 /// @param folder holds `model.name` and `scheduler/`
-void save_model_index(const NamedModule& model, const Scheduler& scheduler, const std::filesystem::path& folder);
+void save_model_index(const NamedModule& model, const Scheduler& scheduler,
+                      const std::filesystem::path& folder);
 
 }  // namespace diffusers
