@@ -58,8 +58,16 @@
 #include <diffusers/ops/group_norm_silu.h>
 #include <diffusers/pipelines/ddim_pipeline.h>
 #include <diffusers/pipelines/ddpm_pipeline.h>
+#include <diffusers/pipelines/denoise.h>
+#include <diffusers/pipelines/diffusion_pipeline.h>
+#include <diffusers/pipelines/guidance.h>
+#include <diffusers/pipelines/inference_guard.h>
 #include <diffusers/pipelines/pipeline.h>
+#include <diffusers/pipelines/pipeline_component.h>
+#include <diffusers/pipelines/pipeline_registry.h>
+#include <diffusers/pipelines/pipeline_spec.h>
 #include <diffusers/pipelines/sampling_loop.h>
+#include <diffusers/pipelines/stable_diffusion_base.h>
 #include <diffusers/pipelines/stable_diffusion_img2img_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_pipeline.h>
 #include <diffusers/schedulers/beta_schedule.h>

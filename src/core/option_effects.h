@@ -26,23 +26,27 @@ struct OptionEffect {
 /// Refuses changed fields that have no effect.
 /// @param config the options
 /// @param effects the fields that depend on others
+/// @param given the fields of `config` as JSON
+/// @param defaults the fields of a default config as JSON
 /// @throws ConfigError naming the field, its value and what it needs
 template <class Config>
 void require_options_with_effect(const Config& config,
-                                 std::span<const OptionEffect<std::type_identity_t<Config>>> effects) {
-  Json given;
-  Json defaults;
+                                 std::span<const OptionEffect<std::type_identity_t<Config>>> effects,
+                                 const Json& given, const Json& defaults) {
   for (const OptionEffect<Config>& effect : effects) {
     if (effect.may_be_changed == nullptr || effect.may_be_changed(config)) continue;
-    if (given.is_null()) {
-      given = config_json::fields_to_json(config);
-      defaults = config_json::fields_to_json(Config{});
-    }
     const std::string key(effect.key);
     require<ConfigError>(given.at(key) == defaults.at(key),
                          "{} is {}, but has an effect only with {}; leave it at its default, {}", key,
                          json_excerpt(given.at(key)), effect.needs, json_excerpt(defaults.at(key)));
   }
+}
+
+template <class Config>
+void require_options_with_effect(const Config& config,
+                                 std::span<const OptionEffect<std::type_identity_t<Config>>> effects) {
+  require_options_with_effect(config, effects, config_json::fields_to_json(config),
+                              config_json::fields_to_json(Config{}));
 }
 
 }  // namespace diffusers

@@ -7,13 +7,11 @@
 #include <diffusers/core/logging.h>
 
 #include "core/config_fields.h"
+#include "core/diffusers_version.h"
 #include "core/model_class.h"
 
 namespace diffusers {
 namespace {
-
-/// The version of Python diffusers whose config files and state dicts these are.
-constexpr std::string_view kModelConfigVersion = "0.42.1";
 
 /// Keys of a model's config.json that no class declares, and that are no mistake.
 bool is_private_config_key(std::string_view key) { return key.starts_with('_'); }
@@ -56,7 +54,7 @@ std::string write_config_json(Json fields, std::string_view source, std::string_
   // A loaded config cannot have changed since: its own text is the most faithful.
   if (!source.empty()) json.update(parse_json(source, class_name));
   json["_class_name"] = class_name;
-  json["_diffusers_version"] = kModelConfigVersion;
+  json["_diffusers_version"] = kDiffusersVersion;
   return dump_json(json);
 }
 

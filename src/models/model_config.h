@@ -12,6 +12,7 @@
 #include <diffusers/models/model.h>
 
 #include "core/config_json.h"
+#include "core/diffusers_version.h"
 #include "core/json.h"
 #include "core/require.h"
 

@@ -1,6 +1,7 @@
 #include <diffusers/core/tensor.h>
 #include <diffusers/models/state_dict.h>
 
+#include <ATen/ATen.h>
 #include <torch/types.h>
 
 #include "core/require.h"

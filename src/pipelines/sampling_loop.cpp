@@ -90,7 +90,7 @@ Tensor sampling_loop(Scheduler& scheduler, const SamplingModel& model, const Ten
   for (int64_t i = options.start_step; i < timesteps.numel(); ++i) {
     const Tensor t = timesteps[i];
     if (mask.defined()) x = noised(scheduler, options.x0, t, options.step.generator) * mask + (1 - mask) * x;
-    const Tensor input = scheduler.scale_model_input(x, t);
+    const Tensor input = options.scale_model_input ? scheduler.scale_model_input(x, t) : x;
     Tensor output = model(input, t);
     if (options.score_corrector) output = options.score_corrector(output, input, t);
     StepOptions step_options = options.step;
@@ -110,6 +110,14 @@ Tensor sampling_loop(Scheduler& scheduler, const SamplingModel& model, const Ten
     x = result.prev_sample;
   }
   return x;
+}
+
+Tensor sampling_loop(Scheduler& scheduler, const Denoiser& denoiser, const Conditioning& conditioning,
+                     const Tensor& sample, const SamplingLoopOptions& options) {
+  require<ConfigError>(static_cast<bool>(denoiser), "{}: denoiser is an empty function", kLoop);
+  return sampling_loop(
+      scheduler, [&](const Tensor& x, const Tensor& t) { return denoiser(x, t, conditioning); }, sample,
+      options);
 }
 
 Tensor ddim_encode(const DDIMScheduler& scheduler, const SamplingModel& model, const Tensor& x0,

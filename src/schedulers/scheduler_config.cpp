@@ -8,6 +8,7 @@
 #include <diffusers/io/files.h>
 
 #include "core/config_fields.h"
+#include "core/diffusers_version.h"
 #include "core/model_class.h"
 #include "core/require.h"
 #include "io/open_model_file.h"
@@ -15,9 +16,6 @@
 
 namespace diffusers {
 namespace {
-
-/// The release of Python diffusers whose files are written.
-constexpr std::string_view kWrittenVersion = "0.42.1";
 
 // The config keys of the schedulers that Python 0.42.1 calls compatible with each other
 // (KarrasDiffusionSchedulers).
@@ -200,7 +198,7 @@ std::string LoadedSchedulerConfig::compose(std::string_view class_name, const Sc
   }
   if (!use_defaults.empty()) config["_use_default_values"] = use_defaults;
   config["_class_name"] = class_name;
-  config["_diffusers_version"] = kWrittenVersion;
+  config["_diffusers_version"] = kDiffusersVersion;
   return dump_json(config);
 }
 

@@ -166,6 +166,10 @@ std::string CLIPTextModelImpl::config_json() const {
   return clip::write_config(config(), config_source(), kClassName, get_input_embeddings().scalar_type());
 }
 
+bool CLIPTextModelImpl::use_attention_mask() const {
+  return clip::has_flag(config_source(), "use_attention_mask");
+}
+
 detail::WeightsFormat CLIPTextModelImpl::weights_format() {
   return {.basename = "model", .name_in_model = without_prefix, .name_in_file = [](const std::string& name) {
             return std::string(kPrefix) + name;

@@ -1,6 +1,7 @@
 #include <cmath>
 #include <cstddef>
 #include <string>
+#include <vector>
 
 #include <diffusers/training/lr_scheduler.h>
 #include <diffusers/training/post_hoc_ema.h>
@@ -9,8 +10,21 @@
 #include "core/config_json.h"
 #include "core/json.h"
 #include "core/require.h"
+#include "training/option_effects.h"
 
 namespace diffusers {
+
+namespace {
+
+/// As the config file has them: "PATTERN:FACTOR".
+std::vector<std::string> lr_factors_to_text(const std::vector<LearningRateFactor>& factors) {
+  std::vector<std::string> texts;
+  for (const LearningRateFactor& one : factors)
+    texts.push_back(fmt::format("{}:{}", one.pattern, one.factor));
+  return texts;
+}
+
+}  // namespace
 
 // Not in the anonymous namespace: config_json finds it by its argument.
 template <class Visitor>
@@ -32,6 +46,8 @@ void visit_fields(TrainingConfig& config, Visitor&& visit) {
   visit("mixed_precision", config.mixed_precision);
   visit("max_grad_norm", config.max_grad_norm);
   visit("use_ema", config.use_ema);
+  visit("ema_type", config.ema_type);
+  visit("use_ema_warmup", config.use_ema_warmup);
   visit("ema_inv_gamma", config.ema_inv_gamma);
   visit("ema_power", config.ema_power);
   visit("ema_max_decay", config.ema_max_decay);
@@ -66,7 +82,17 @@ void visit_fields(TrainingConfig& config, Visitor&& visit) {
   visit("freeze", config.freeze);
   visit("no_decay", config.no_decay);
   visit("no_weight_decay_on_bias_and_norm", config.no_weight_decay_on_bias_and_norm);
+  // Written only: nothing reads a TrainingConfig back from a file.
+  std::vector<std::string> lr_factors = lr_factors_to_text(config.lr_factors);
+  visit("lr_factors", lr_factors);
+  visit("adam_amsgrad", config.adam_amsgrad);
   visit("sgd_momentum", config.sgd_momentum);
+  visit("sgd_dampening", config.sgd_dampening);
+  visit("sgd_nesterov", config.sgd_nesterov);
+  visit("adafactor_beta2_decay", config.adafactor_beta2_decay);
+  visit("adafactor_eps1", config.adafactor_eps1);
+  visit("adafactor_eps2", config.adafactor_eps2);
+  visit("adafactor_d", config.adafactor_d);
   visit("post_hoc_ema_sigma_rels", config.post_hoc_ema_sigma_rels);
   visit("post_hoc_ema_steps", config.post_hoc_ema_steps);
   visit("tensorboard", config.tensorboard);
@@ -141,7 +167,25 @@ void TrainingConfig::validate() const {
   require<ConfigError>(dataloader_num_workers >= 0 && dataloader_num_workers <= 1024,
                        "dataloader_num_workers is {}, expected 0 to 1024", dataloader_num_workers);
   at_least(cpu_data_parallel, 1, "cpu_data_parallel");
+  for (const LearningRateFactor& one : lr_factors)
+    require<ConfigError>(std::isfinite(one.factor) && one.factor >= 0,
+                         "lr_factors: the factor of \"{}\" is {}, expected a finite number of at least 0",
+                         one.pattern, one.factor);
   at_least_zero(sgd_momentum, "sgd_momentum");
+  require<ConfigError>(std::isfinite(sgd_dampening), "sgd_dampening is {}, expected a finite number",
+                       sgd_dampening);
+  require<ConfigError>(
+      !sgd_nesterov || optimizer != OptimizerType::kSGD || (sgd_momentum > 0 && sgd_dampening == 0),
+      "sgd_nesterov is true, but sgd_momentum is {} and sgd_dampening is {}; expected a "
+      "momentum above 0 and no dampening",
+      sgd_momentum, sgd_dampening);
+  require<ConfigError>(std::isfinite(adafactor_beta2_decay) && adafactor_beta2_decay <= 0,
+                       "adafactor_beta2_decay is {}, expected a finite number of at most 0",
+                       adafactor_beta2_decay);
+  at_least_zero(adafactor_eps1.value_or(0), "adafactor_eps1");
+  at_least_zero(adafactor_eps2, "adafactor_eps2");
+  require<ConfigError>(std::isfinite(adafactor_d) && adafactor_d >= 1,
+                       "adafactor_d is {}, expected a finite number of at least 1", adafactor_d);
   for (std::size_t i = 0; i < post_hoc_ema_sigma_rels.size(); ++i) {
     sigma_rel_to_gamma(post_hoc_ema_sigma_rels[i]);  // checks the range
     for (std::size_t j = 0; j < i; ++j)
@@ -156,6 +200,7 @@ void TrainingConfig::validate() const {
   at_least(validation_bins, 1, "validation_bins");
   at_least(lr_num_cycles, 1, "lr_num_cycles");
   at_least(max_nonfinite_steps, 1, "max_nonfinite_steps");
+  require_options_with_effect(*this, option_effects());
 }
 
 std::string TrainingConfig::to_json() const { return dump_json(config_json::fields_to_json(*this)); }

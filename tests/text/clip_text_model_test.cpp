@@ -126,6 +126,24 @@ TEST(CLIPTextModelFiles, NamesWithAndWithoutPrefixAreRead) {
   EXPECT_EQ(old->load_report().num_loaded, old->named_parameters().size());
 }
 
+TEST(CLIPTextModelFiles, UseAttentionMaskIsReadFromTheConfigFile) {
+  const std::string small =
+      R"("vocab_size": 99, "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1)";
+  const auto reads_mask = [&](const std::string& key) {
+    return CLIPTextModel::from_config("{" + small + key + "}")->use_attention_mask();
+  };
+  EXPECT_TRUE(reads_mask(R"(, "use_attention_mask": true)"));
+  EXPECT_FALSE(reads_mask(R"(, "use_attention_mask": false)"));
+  EXPECT_FALSE(reads_mask(R"(, "use_attention_mask": 1)"));
+  EXPECT_FALSE(reads_mask(""));
+  const CLIPTextModel made({.vocab_size = 99,
+                            .hidden_size = 8,
+                            .intermediate_size = 8,
+                            .num_hidden_layers = 1,
+                            .num_attention_heads = 2});
+  EXPECT_FALSE(made->use_attention_mask());
+}
+
 TEST(CLIPTextModelFiles, ShardsOfAVariantAreRead) {
   const ModelLoadOptions options{.variant = "fp16"};
   const auto model =

@@ -71,6 +71,12 @@ TEST(TrainingTraffic, OfAStepIsTheBatchAlone) {
       {"pyramid_noise", [](auto&) {}, {.pyramid_noise_iterations = 4}},
       {"no clipping", [](auto& config) { config.max_grad_norm = 0; }},
       {"use_ema", [](auto& config) { config.use_ema = true; }},
+      {"use_ema, no warm-up", [](auto& config) { config.use_ema = true, config.use_ema_warmup = false; }},
+      {"lit_ema", [](auto& config) { config.use_ema = true, config.ema_type = EMAType::kLitEma; }},
+      {"lr_factors",
+       [](auto& config) {
+         config.lr_factors = {{"*.bias", 0.5}};
+       }},
       {"post_hoc_ema",
        [](auto& config) {
          config.post_hoc_ema_sigma_rels = {0.05, 0.1};

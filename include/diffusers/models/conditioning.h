@@ -22,8 +22,8 @@ struct AddedCondKwargs {
 struct Conditioning {
   /// `[B]` int64 classes; floating `[B]` or `[B, D]` for the models that embed or project them.
   Tensor class_labels = {};
-  Tensor encoder_hidden_states = {};   ///< `[B, L, D]`, such as the text encoder's last hidden state
-  Tensor encoder_attention_mask = {};  ///< `[B, L]`, 1 (or true) for the tokens that take part
+  Tensor encoder_hidden_states = {};       ///< `[B, L, D]`, such as the text encoder's last hidden state
+  Tensor encoder_attention_mask = {};      ///< `[B, L]`, 1 (or true) for the tokens that take part
   AddedCondKwargs added_cond_kwargs = {};  ///< embeddings besides the text, for the models that take them
   Tensor timestep_cond = {};   ///< `[B, time_cond_proj_dim]`, such as the embedded guidance scale of an LCM
   Tensor attention_mask = {};  ///< `[B, L]`, see UNet2DConditionModel::forward

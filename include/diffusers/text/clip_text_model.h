@@ -99,6 +99,11 @@ class CLIPTextModelImpl : public ModelImpl<CLIPTextModelImpl, CLIPTextConfig> {
   void disable_gradient_checkpointing() { gradient_checkpointing_ = false; }
   bool is_gradient_checkpointing() const { return gradient_checkpointing_; }
 
+  /// The key `use_attention_mask` of the config file that the model was made from: whether a pipeline passes
+  /// the attention mask of the tokens. False without the key. It is no key of CLIP's, but some text encoders
+  /// of Stable Diffusion have it.
+  bool use_attention_mask() const;
+
   /// The configuration as transformers writes config.json, with what came from a file.
   std::string config_json() const;
   static detail::WeightsFormat weights_format();

@@ -116,6 +116,9 @@ struct TokenizerLoadOptions {
 /// copies are cheap and independent; const calls may come from several threads.
 class CLIPTokenizer {
  public:
+  /// Python's class name.
+  static std::string class_name() { return "CLIPTokenizer"; }
+
   /// @throws ConfigError if a merge names a token that the vocabulary lacks, or an id stands twice
   explicit CLIPTokenizer(const CLIPTokenizerConfig& config = {});
 

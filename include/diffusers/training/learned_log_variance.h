@@ -35,10 +35,10 @@ struct EnumNames<LogVarianceType> {
 
 /// Config of a LearnedLogVariance.
 struct LearnedLogVarianceConfig {
-  EnumChoice<LogVarianceType> type = LogVarianceType::kFourier;  ///< `table` or `fourier`
-  int64_t num_train_timesteps = 1000;                            ///< rows of the table
-  double logvar_init = 0.0;                                      ///< initial value of the table
-  int64_t channels = 128;                                        ///< number of Fourier features
+  LogVarianceType type = LogVarianceType::kFourier;  ///< `table` or `fourier`
+  int64_t num_train_timesteps = 1000;                ///< rows of the table
+  double logvar_init = 0.0;                          ///< initial value of the table
+  int64_t channels = 128;                            ///< number of Fourier features
 };
 
 /// Reads `config.json` of a LearnedLogVariance.

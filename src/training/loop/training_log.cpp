@@ -81,7 +81,7 @@ bool warn_of_cpu_training(at::Device device, int64_t cpu_data_parallel, bool has
 }
 
 EvaluationScope::EvaluationScope(const Task& task, at::Device device, const std::vector<Tensor>& parameters,
-                                 const EMAModel* ema)
+                                 const TrainingAverage* ema)
     : random_state_(device), averaged_(parameters, ema) {
   for (const NamedModule& named : task.trained()) modes_.emplace_back(named.module->module());
   set_eval_mode(task);

@@ -239,8 +239,7 @@ void TrainingRun::load_state_json(const Json& state, const std::string& where) {
                        escaped(where), json_excerpt(state.at("last_loss")));
     last_loss_ = state.at("last_loss").get<double>();
     if (trainer_.ema_)
-      trainer_.ema_->load_state(
-          {trainer_.ema_->config(), state_integer(state, "ema_optimization_step", where)});
+      trainer_.ema_->set_optimization_step(state_integer(state, "ema_optimization_step", where));
     warn_about_length(state_integer(state, "total_steps", where));
   } catch (const Json::exception& error) {
     fail<FileError>("{} is not a trainer state: {}", escaped(where), json_reason(error));

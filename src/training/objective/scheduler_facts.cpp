@@ -12,7 +12,7 @@
 namespace diffusers {
 namespace {
 
-/// Why a model for such a scheduler cannot be trained by a DiffusionTask; empty if it can.
+/// Why a model for such a scheduler cannot be trained here; empty if it can.
 std::string_view refusal_of(ForwardProcessType process) {
   switch (process) {
     case ForwardProcessType::kOwn:
@@ -107,17 +107,17 @@ std::optional<NoiseSchedule> variance_preserving_schedule(const Scheduler& sched
 }
 
 Tensor log_sigma_times(const Scheduler& scheduler) {
+  if (!is_variance_preserving(scheduler) || !scheduler.has_continuous_timesteps()) return {};
   const NoiseSchedule* schedule = scheduler.noise_schedule();
-  if (!is_variance_preserving(scheduler) || !scheduler.has_continuous_timesteps() || schedule == nullptr)
-    return {};
+  if (schedule == nullptr) return {};
   return training_run(*schedule, at::kFloat, /*continuous=*/true).timesteps().tensor().flip(0);
 }
 
+double flow_shift(const Scheduler& scheduler) { return scheduler.flow_shift().value_or(1.0); }
+
 Tensor flow_timesteps(const Scheduler& scheduler) {
   if (scheduler.forward_process() == ForwardProcessType::kFlowMatching)
-    return flow_training_run(scheduler.num_train_timesteps(), scheduler.flow_shift().value_or(1.0))
-        .timesteps()
-        .tensor();
+    return flow_training_run(scheduler.num_train_timesteps(), flow_shift(scheduler)).timesteps().tensor();
   const Timesteps timesteps = scheduler.timesteps();
   return timesteps.defined() ? timesteps.to(at::kCPU, at::kFloat) : Tensor();
 }

@@ -11,8 +11,7 @@
 namespace diffusers {
 
 /// The variance preserving process of a scheduler class of this library that has betas.
-/// @return a schedule that shares the scheduler's tables; none for classes of other libraries, whose own
-/// `add_noise` and `get_velocity` are used, and where `use_flow_sigmas` replaces the betas
+/// @return none for classes of other libraries, and where `use_flow_sigmas` replaces the betas
 std::optional<NoiseSchedule> variance_preserving_schedule(const Scheduler& scheduler);
 
 /// log(sigma) / 4 of each training timestep, float32 `[T]` on the CPU, if those are the timesteps that the

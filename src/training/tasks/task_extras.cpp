@@ -3,23 +3,18 @@
 #include <string>
 
 #include <diffusers/io/chart.h>
-#include <diffusers/io/files.h>
-#include <diffusers/schedulers/ddim_scheduler.h>
-#include <diffusers/schedulers/edm_euler_scheduler.h>
 
 #include <ATen/ATen.h>
 
 #include "core/json.h"
+#include "io/model_index.h"
 
 namespace diffusers {
 namespace {
 
-/// The version of Python diffusers whose folders are written.
-constexpr const char* kIndexVersion = "0.42.1";
-
-/// The pipeline of Python that samples with a UNet2DModel and a scheduler.
-const char* pipeline_for(const Scheduler& scheduler) {
-  if (dynamic_cast<const DDIMScheduler*>(&scheduler) != nullptr) return "DDIMPipeline";
+/// The pipeline of Python that samples with a UNet2DModel and a scheduler of this class.
+std::string_view pipeline_for(std::string_view scheduler_class) {
+  if (scheduler_class == "DDIMScheduler") return "DDIMPipeline";
   // Its loop scales the model's input and starts from init_noise_sigma, as EDM's schedulers need.
   if (dynamic_cast<const EDMEulerScheduler*>(&scheduler) != nullptr) return "ConsistencyModelPipeline";
   return "DDPMPipeline";
@@ -52,13 +47,10 @@ void save_model_index(const NamedModule& model, const Scheduler& scheduler,
   const std::string model_class =
       parse_json(config, "config_json() of the model").value("_class_name", std::string());
   if (model_class != "UNet2DModel") return;
-  const Json index = {
-      {"_class_name", pipeline_for(scheduler)},
-      {"_diffusers_version", kIndexVersion},
-      {"scheduler", {"diffusers", scheduler.class_name()}},
-      {model.name, {"diffusers", model_class}},
-  };
-  write_file(dump_json(index), join_path(folder, "model_index.json"));
+  const std::string scheduler_class = scheduler.class_name();
+  write_model_index(folder.string(),
+                    {.class_name = std::string(pipeline_for(scheduler_class)),
+                     .components = {{"scheduler", scheduler_class}, {model.name, model_class}}});
 }
 
 }  // namespace diffusers
