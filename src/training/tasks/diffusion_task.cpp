@@ -13,7 +13,7 @@
 #include "core/require.h"
 #include "training/objective/forward_process.h"
 #include "training/tasks/class_labels.h"
-#include "training/tasks/diffusion_task_options.h"
+#include "training/tasks/diffusion_options.h"
 #include "training/tasks/task_extras.h"
 #include "training/tasks/task_inputs.h"
 

@@ -1,6 +1,6 @@
 // Every option of a DiffusionTask has an effect or is refused, with the flags of the training.
 
-#include "training/tasks/diffusion_task_options.h"
+#include "training/tasks/diffusion_options.h"
 
 #include <functional>
 #include <limits>

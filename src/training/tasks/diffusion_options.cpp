@@ -1,4 +1,4 @@
-#include "training/tasks/diffusion_task_options.h"
+#include "training/tasks/diffusion_options.h"
 
 #include <array>
 #include <cmath>
