@@ -1,8 +1,10 @@
 #include "training/tasks/task_extras.h"
 
-#include <string_view>
+#include <string>
 
 #include <diffusers/io/chart.h>
+#include <diffusers/schedulers/ddim_scheduler.h>
+#include <diffusers/schedulers/edm_euler_scheduler.h>
 
 #include <ATen/ATen.h>
 
@@ -12,11 +14,11 @@
 namespace diffusers {
 namespace {
 
-/// The pipeline of Python that samples with a UNet2DModel and a scheduler of this class.
-std::string_view pipeline_for(std::string_view scheduler_class) {
-  if (scheduler_class == "DDIMScheduler") return "DDIMPipeline";
+/// The pipeline of Python that samples with a UNet2DModel and a scheduler.
+const char* pipeline_for(const Scheduler& scheduler) {
+  if (dynamic_cast<const DDIMScheduler*>(&scheduler) != nullptr) return "DDIMPipeline";
   // Its loop scales the model's input and starts from init_noise_sigma, as EDM's schedulers need.
-  if (scheduler_class == "EDMEulerScheduler") return "ConsistencyModelPipeline";
+  if (dynamic_cast<const EDMEulerScheduler*>(&scheduler) != nullptr) return "ConsistencyModelPipeline";
   return "DDPMPipeline";
 }
 
