@@ -50,7 +50,7 @@ void save_model_index(const NamedModule& model, const Scheduler& scheduler,
       parse_json(config, "config_json() of the model").value("_class_name", std::string());
   if (model_class != "UNet2DModel") return;
   const std::string scheduler_class = scheduler.class_name();
-  write_model_index({.class_name = std::string(pipeline_for(scheduler_class)),
+  write_model_index({.class_name = pipeline_for(scheduler),
                      .components = {{"scheduler", scheduler_class}, {model.name, model_class}}},
                     folder);
 }
