@@ -95,8 +95,7 @@ class HandWrittenLoop {
       const Tensor timesteps = torch::randint(0, scheduler_.num_train_timesteps(), {x0.size(0)}, generator_,
                                               torch::TensorOptions().dtype(torch::kLong));
       const Tensor noisy = scheduler_.add_noise(x0, noise, timesteps);
-      const Tensor prediction =
-          predict_in_parts(trainable_, noisy, timesteps, {}, config_.cpu_data_parallel);
+      const Tensor prediction = predict_in_parts(trainable_, noisy, timesteps, {}, config_.cpu_data_parallel);
       objective_(prediction, x0, noise, timesteps).backward();
       clip_grad_norm_(parameters_, config_.max_grad_norm);
       optimizer_.step(lr_(step_++));

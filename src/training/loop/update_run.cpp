@@ -82,7 +82,8 @@ std::vector<Update> checked_updates(const Task& task, const TrainingConfig& conf
   for (Update& update : updates) {
     require<ConfigError>(updates.size() == 1 || !update.name.empty(),
                          "the task has {} updates, one of them without a name", updates.size());
-    if (!update.name.empty()) require_plain_basename(update.name, "the name of an update");
+    require<ConfigError>(update.name.empty() || is_plain_basename(update.name),
+                         "the name of an update is \"{}\", expected a plain file name", update.name);
     require<ConfigError>(names.insert(update.name).second, "the task has two updates of the name \"{}\"",
                          update.name);
     require<ConfigError>(update.start_step >= 0, "start_step of the update \"{}\" is {}, expected 0 or more",

@@ -44,16 +44,17 @@ void save_module(const torch::nn::Module& module, const std::filesystem::path& f
 void load_module(torch::nn::Module& module, const std::filesystem::path& folder, const SavedLayout& layout) {
   const at::NoGradGuard no_grad;
   const TensorMap saved = load_weights(folder.string(), layout.basename);
-  const Escaped where = escaped(folder.string());
+  const std::string where = folder.string();
   const auto take = [&](const std::string& name, const Tensor& tensor, bool must_exist) {
     const std::string key = layout.name_in_file != nullptr ? layout.name_in_file(name) : name;
     if (!must_exist && !saved.contains(key)) return;
-    require<FileError>(saved.contains(key), "{} lacks the parameter \"{}\"", where, key);
+    require<FileError>(saved.contains(key), "{} lacks the parameter \"{}\"", escaped(where), key);
     const Tensor& value = saved.at(key);
     require<FileError>(value.sizes() == tensor.sizes() && value.scalar_type() == tensor.scalar_type(),
-                       "\"{}\" in {} is {}, the model has {}", key, where, describe(value), describe(tensor));
+                       "\"{}\" in {} is {}, the model has {}", key, escaped(where), describe(value),
+                       describe(tensor));
     require<FileError>(!at::isFloatingType(value.scalar_type()) || value.isfinite().all().item<bool>(),
-                       "\"{}\" in {} holds values that are not finite", key, where);
+                       "\"{}\" in {} holds values that are not finite", key, escaped(where));
     tensor.copy_(value);
   };
   for (const auto& parameter : module.named_parameters()) take(parameter.key(), parameter.value(), true);

@@ -187,7 +187,7 @@ TEST(Resume, MayMakeTheTrainingLonger) {
 }
 
 /// Trains the tiny network with another noise schedule.
-void train_with(TrainingConfig config, const Scheduler& scheduler, int64_t stop) {
+void train_with(const TrainingConfig& config, const Scheduler& scheduler, int64_t stop) {
   Trainer trainer(TinyNet(), scheduler, config);
   trainer.on_step([&](int64_t step) {
     if (step >= stop) trainer.request_stop();

@@ -23,6 +23,7 @@
 #include "core/json.h"
 #include "support/golden.h"
 #include "training/checkpoint/checkpoint.h"
+#include "training/killed_training.h"
 #include "training/loop/stop_signals.h"
 #include "training/quick_training.h"
 #include "training/resumable_training.h"
@@ -42,6 +43,7 @@ using test::TemporaryFolder;
 using test::TinyImages;
 using test::TinyNet;
 using test::train_until;
+using test::train_with_kills;
 
 TEST(Resume, IsBitExactWhereverTheTrainingStopped) {
   const TemporaryFolder whole;
@@ -143,65 +145,15 @@ TEST(Resume, PreviewsAndWorkersDoNotDisturbTheTraining) {
   expect_same_checkpoint(disturbed / "checkpoint-9", plain / "checkpoint-9");
 }
 
-constexpr const char* kProcessFolder = "DIFFUSERS_TEST_TRAINING_FOLDER";
-
 /// Trains with a checkpoint after each step, slowly enough to be killed before it ends; run as a process of
 /// its own by the test below.
 TEST(TrainingProcess, DISABLED_TrainsOrResumes) {
-  const char* folder = std::getenv(kProcessFolder);
+  const char* folder = std::getenv(test::kProcessFolder);
   ASSERT_NE(folder, nullptr);
   TrainingConfig config = resumable_config(folder);
   config.checkpointing_steps = 1;
   if (!list_checkpoints(folder).empty()) config.resume_from_checkpoint = "latest";
   train_until(config, -1, true, at::kCPU, /*pause=*/15000);
-}
-
-pid_t spawn_training(const std::string& folder) {
-  ::setenv(kProcessFolder, folder.c_str(), 1);
-  std::string program = "/proc/self/exe";
-  std::string filter = "--gtest_filter=TrainingProcess.*";
-  std::string disabled = "--gtest_also_run_disabled_tests";
-  std::vector<char*> arguments{program.data(), filter.data(), disabled.data(), nullptr};
-  posix_spawn_file_actions_t actions;
-  ::posix_spawn_file_actions_init(&actions);
-  for (const int stream : {STDOUT_FILENO, STDERR_FILENO})
-    ::posix_spawn_file_actions_addopen(&actions, stream, "/dev/null", O_WRONLY, 0);
-  pid_t process = -1;
-  EXPECT_EQ(::posix_spawn(&process, program.c_str(), &actions, nullptr, arguments.data(), environ), 0);
-  ::posix_spawn_file_actions_destroy(&actions);
-  return process;
-}
-
-/// Kills a training again and again and resumes it, until it has done all of its steps.
-/// @return the number of kills that hit a running process
-int train_with_kills(const std::string& folder) {
-  const auto newest = [&] {
-    const std::vector<int64_t> steps = list_checkpoints(folder);
-    return steps.empty() ? int64_t{0} : steps.back();
-  };
-  int kills = 0;
-  while (newest() < kSteps) {
-    const int64_t before = newest();
-    const pid_t process = spawn_training(folder);
-    int status = 0;
-    // Killed a moment after it got further: in a step, in a preview or in the middle of a save.
-    bool has_ended = false;
-    while (newest() == before && !has_ended) {
-      ::usleep(1000);
-      has_ended = ::waitpid(process, &status, WNOHANG) == process;
-    }
-    if (!has_ended) {
-      ::usleep(static_cast<useconds_t>(std::rand() % 20000));
-      ::kill(process, SIGKILL);
-      ::waitpid(process, &status, 0);
-    }
-    const bool is_killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
-    if (is_killed) ++kills;
-    EXPECT_TRUE(is_killed || (WIFEXITED(status) && WEXITSTATUS(status) == 0)) << "status " << status;
-    EXPECT_GT(newest(), before) << "the training process made no progress";
-    if (::testing::Test::HasFailure()) break;
-  }
-  return kills;
 }
 
 TEST(Resume, SurvivesBeingKilledAtAnyMoment) {
@@ -212,7 +164,7 @@ TEST(Resume, SurvivesBeingKilledAtAnyMoment) {
   int kills = 0;
   for (int training = 0; kills < kWanted && training < 10 && !HasFailure(); ++training) {
     const TemporaryFolder folder;
-    kills += train_with_kills(folder.path());
+    kills += train_with_kills(folder.path(), "TrainingProcess.*", kSteps);
     expect_same_checkpoint(folder / "checkpoint-9", whole / "checkpoint-9");
   }
   EXPECT_GE(kills, kWanted) << "the other processes had ended before they were killed";
@@ -438,7 +390,7 @@ class HistoryTask : public DiffusionTask {
   using DiffusionTask::DiffusionTask;
   StepLoss loss(const Batch& batch, std::size_t update) override {
     const Tensor losses = DiffusionTask::loss(batch, update).loss;
-    const Tensor weighted = losses * history_.mean().add(1.0);
+    Tensor weighted = losses * history_.mean().add(1.0);
     history_ = at::cat({history_, losses.detach().mean().view({1})});
     return weighted;
   }

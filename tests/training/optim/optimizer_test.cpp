@@ -110,9 +110,9 @@ TEST(Optimizer, MatchesTorchOptimInBothPrecisions) {
 TEST(Optimizer, GoesOnExactlyFromALoadedState) {
   const test::Golden golden = more_golden();
   const Json cases = cases_of(golden);
-  for (std::size_t number = 0; number < cases.size(); ++number) {
-    GoldenRun whole(golden, cases.at(number));
-    GoldenRun parts(golden, cases.at(number));
+  for (const Json& one_case : cases) {
+    GoldenRun whole(golden, one_case);
+    GoldenRun parts(golden, one_case);
     for (int64_t step = 0; step < 20; ++step) {
       whole.step(step);
       // Before and after the second group takes part.
@@ -124,16 +124,16 @@ TEST(Optimizer, GoesOnExactlyFromALoadedState) {
       parts.step(step);
     }
     for (std::size_t i = 0; i < kNames.size(); ++i)
-      expect_equal(parts.params[i].detach(), whole.params[i].detach(), cases.at(number).dump());
+      expect_equal(parts.params[i].detach(), whole.params[i].detach(), one_case.dump());
   }
 }
 
 TEST(Optimizer, SkippedStepsLeaveNoTraceInAnyType) {
   const test::Golden golden = more_golden();
   const Json cases = cases_of(golden);
-  for (std::size_t number = 0; number < cases.size(); ++number) {
-    GoldenRun skipping(golden, cases.at(number));
-    GoldenRun plain(golden, cases.at(number));
+  for (const Json& one_case : cases) {
+    GoldenRun skipping(golden, one_case);
+    GoldenRun plain(golden, one_case);
     for (int64_t step = 0; step < 6; ++step) {
       skipping.step(step);
       plain.step(step);
@@ -144,25 +144,25 @@ TEST(Optimizer, SkippedStepsLeaveNoTraceInAnyType) {
       for (const Tensor& parameter : skipping.params) parameter.mutable_grad() = Tensor();
     }
     for (std::size_t i = 0; i < kNames.size(); ++i)
-      expect_equal(skipping.params[i].detach(), plain.params[i].detach(), cases.at(number).dump());
+      expect_equal(skipping.params[i].detach(), plain.params[i].detach(), one_case.dump());
     for (const auto& [name, tensor] : plain.optimizer.state_dict())
-      expect_equal(skipping.optimizer.state_dict().at(name), tensor, cases.at(number).dump() + name);
+      expect_equal(skipping.optimizer.state_dict().at(name), tensor, one_case.dump() + name);
   }
 }
 
 TEST(Optimizer, AStepThatIsNotSkippedIsTheSameStep) {
   const test::Golden golden = more_golden();
   const Json cases = cases_of(golden);
-  for (std::size_t number = 0; number < cases.size(); ++number) {
-    GoldenRun with(golden, cases.at(number));
-    GoldenRun without(golden, cases.at(number));
+  for (const Json& one_case : cases) {
+    GoldenRun with(golden, one_case);
+    GoldenRun without(golden, one_case);
     for (std::size_t i = 0; i < kNames.size(); ++i)
       for (GoldenRun* run : {&with, &without})
         run->params[i].mutable_grad() = golden["grads." + kNames[i]][0].to(run->dtype);
     with.optimizer.step(1.0, at::zeros({1}));
     without.optimizer.step();
     for (std::size_t i = 0; i < kNames.size(); ++i)
-      expect_close(with.params[i], without.params[i], 1e-6, 1e-12, cases.at(number).dump());
+      expect_close(with.params[i], without.params[i], 1e-6, 1e-12, one_case.dump());
   }
 }
 

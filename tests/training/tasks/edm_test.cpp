@@ -169,7 +169,7 @@ TEST(EDMTask, HasNoLossWhereThePredictionIsPerfect) {
   const Tensor x0 = at::linspace(-1, 1, 24, at::kDouble).view({2, 1, 3, 4});
   const Tensor noise = (17 * x0).sin();
   const Tensor sigma = at::tensor({0.01, 7.0}, at::kDouble);
-  const Tensor target = edm.target(x0, noise, sigma);
+  Tensor target = edm.target(x0, noise, sigma);
   const auto perfect = [&](const Tensor&, const Tensor&) { return target; };
   GivenEDMTask task(perfect, {}, sigma, noise);
   expect_equal(task.loss(batch_of(x0), 0).loss, at::zeros({2}, at::kDouble));
