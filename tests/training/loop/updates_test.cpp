@@ -105,7 +105,7 @@ class TinyGan : public Task {
                                  at::relu(1 + critic->forward(fake.detach())).mean());
     return {d_loss, {{"d_loss", d_loss}}};
   }
-  void save_extras(const std::string&) const override {}
+  void save_extras(const std::filesystem::path&) const override {}
 
   GeneratorNet generator{nullptr};
   CriticNet critic{nullptr};
@@ -342,7 +342,7 @@ class TextTask : public Task {
                                    batch.images.options().dtype(at::kLong));
     return text->forward(ids).last_hidden_state.square().flatten(1).mean(1);
   }
-  void save_extras(const std::string&) const override {}
+  void save_extras(const std::filesystem::path&) const override {}
 
   CLIPTextModel text{nullptr};
 
