@@ -3,6 +3,8 @@ option(DIFFUSERS_BUILD_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
 option(DIFFUSERS_BUILD_EXAMPLES "Build the example programs" ${PROJECT_IS_TOP_LEVEL})
 option(DIFFUSERS_BUILD_FUZZERS "Build the fuzzers, which takes a clang++ with libFuzzer" OFF)
 option(DIFFUSERS_INSTALL "Make the install rules and the package config" ${PROJECT_IS_TOP_LEVEL})
+option(DIFFUSERS_INSTALL_PROGRAMS "Install the example programs, which takes DIFFUSERS_BUILD_EXAMPLES"
+       ${PROJECT_IS_TOP_LEVEL})
 option(DIFFUSERS_UNITY "Compile several sources of a folder as one (faster whole builds)" OFF)
 set(DIFFUSERS_UNITY_BATCH_SIZE 8 CACHE STRING "How many sources DIFFUSERS_UNITY compiles as one; 0: a whole folder")
 option(DIFFUSERS_CCACHE "Compile through ccache where it is found" ${PROJECT_IS_TOP_LEVEL})

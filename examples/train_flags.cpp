@@ -1,299 +1,186 @@
 #include "train_flags.h"
 
-#include <algorithm>
-#include <cstdlib>
-#include <string>
-#include <vector>
+#include <string_view>
 
-#include "program.h"
+#include <diffusers/core/error.h>
 
 using namespace diffusers;
 
-namespace {
-
-// For two cores: a small model with attention only at 7x7, small batches, and a learning rate as high as they
-// bear.
-Settings cpu_preset() {
-  Settings settings;
-  settings.model = {.sample_size = 28,
-                    .in_channels = 1,
-                    .out_channels = 1,
-                    .down_block_types = {"DownBlock2D", "DownBlock2D", "AttnDownBlock2D"},
-                    .up_block_types = {"AttnUpBlock2D", "UpBlock2D", "UpBlock2D"},
-                    .block_out_channels = {16, 32, 64},
-                    .layers_per_block = 1,
-                    .norm_num_groups = 8};
-  settings.training.train_batch_size = 32;
-  settings.training.max_train_steps = 2800;
-  settings.training.learning_rate = 5e-3;
-  settings.training.adam_beta1 = 0.9;
-  settings.training.adam_beta2 = 0.99;
-  settings.training.lr_warmup_steps = 200;
-  settings.training.validation_steps = 400;
-  settings.training.cpu_data_parallel = std::min(at::get_num_threads(), 4);
-  return settings;
-}
-
-// A few minutes on a GPU: the model that the lesson ends with, 1.7 million parameters, twenty times through
-// the data.
-Settings full_preset() {
-  Settings settings;
-  settings.model = {.sample_size = 28,
-                    .in_channels = 1,
-                    .out_channels = 1,
-                    .down_block_types = {"DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"},
-                    .up_block_types = {"AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"},
-                    .block_out_channels = {32, 64, 64},
-                    .layers_per_block = 2};
-  settings.training.train_batch_size = 128;
-  settings.training.num_epochs = 20;
-  settings.training.learning_rate = 1e-3;
-  settings.training.lr_warmup_steps = 500;
-  settings.training.validation_steps = 1000;
-  settings.eval_batch_size = 1024;
-  return settings;
-}
-
-/// What both presets share.
-Settings preset_settings(const std::string& preset, bool class_conditional) {
-  const bool has_cuda = torch::cuda::is_available();
-  Settings settings = preset == "full" || (preset == "auto" && has_cuda) ? full_preset() : cpu_preset();
-  settings.device = has_cuda ? torch::kCUDA : torch::kCPU;
-  settings.scheduler = {.beta_schedule = BetaSchedule::kSquaredcosCapV2,
-                        .prediction_type = PredictionType::kVPrediction};
-  settings.training.output_dir = "out/mnist";
-  settings.training.seed = 0;
-  settings.training.use_ema = true;
-  settings.training.checkpoints_total_limit = 2;
-  settings.training.handle_signals = true;
-  if (class_conditional) {
-    settings.training.output_dir = "out/mnist_conditional";
-    settings.training.class_conditional = true;
-    settings.training.class_dropout_prob = 0.1;
-    settings.num_inference_steps = 30;
-    settings.eval_batch_size = 500;
-  }
-  return settings;
-}
-
-/// An option whose values are the Python strings of an enumeration.
-/// @param offered those that can be chosen; empty: all
-template <class Enum>
-void add_choice(CLI::App& app, const std::string& flag, Enum& value, const std::vector<Enum>& offered = {}) {
-  std::vector<std::string> names;
-  for (const auto& [entry, name] : EnumNames<Enum>::kTable)
-    if (offered.empty() || std::find(offered.begin(), offered.end(), entry) != offered.end())
-      names.emplace_back(name);
-  app.add_option_function<std::string>(
-         flag, [&value, flag](const std::string& name) { value = enum_from_name<Enum>(name, flag); })
-      ->check(CLI::IsMember(names))
-      ->default_str(std::string(enum_name(value)));
-}
-
-void read_model(const std::string& path, Settings& settings) {
-  const std::string text = folder_exists(path) ? read_model_file(path, "config.json") : read_text_file(path);
-  settings.model = UNet2DModel::from_config(text)->config();
-  settings.has_model_config = true;
-}
-
-/// The side of the images: that of the flag, else that of the model, else the data set's.
-int64_t choose_resolution(const Settings& settings, int64_t flag) {
-  const int64_t of_data = settings.is_idx() ? 28 : 64;
-  const std::vector<int64_t>& of_model = settings.model.sample_size.values();
-  if (!settings.has_model_config || of_model.empty()) return flag > 0 ? flag : of_data;
-  const bool is_square = of_model.front() == of_model.back();
-  if (flag == 0 && !is_square)
-    throw ConfigError("--model_config_name_or_path: sample_size is " + std::to_string(of_model.front()) +
-                      " x " + std::to_string(of_model.back()) +
-                      ", expected a square; --resolution sets another one");
-  if (flag > 0 && (!is_square || of_model.front() != flag))
-    log_message(LogLevel::kWarning, "--resolution " + std::to_string(flag) + " replaces sample_size " +
-                                        std::to_string(of_model.front()) + " of --model_config_name_or_path");
-  return flag > 0 ? flag : of_model.front();
-}
-
-/// Refuses flags that would have no effect, and numbers that would fail after the training only.
-void check_flags(const CLI::App& app, Settings& settings) {
-  const auto is_given = [&](const char* flag) { return app.count(flag) > 0; };
-  const auto refuse = [&](bool is_wrong, const std::string& message) {
-    if (is_wrong) throw ConfigError(message);
+const FlagTable<TrainingConfig>& training_flags() {
+  using Config = TrainingConfig;
+  static const FlagTable<Config> table{
+      {"Training",
+       {{"--output_dir", &Config::output_dir,
+         "Folder that the checkpoints and the trained model are written to."},
+        {"--overwrite_output_dir", &Config::overwrite_output_dir,
+         "Remove what an earlier run wrote into --output_dir."},
+        {"--seed",
+         &Config::seed,
+         "Seed of the data order, the noise and the timesteps. Without it each run differs.",
+         {.default_text = "random"}},
+        {"--resolution",
+         &Config::resolution,
+         "Height and width of the training images, in pixels.",
+         {.default_text = "that of the program"}},
+        {"--train_batch_size", &Config::train_batch_size, "Number of samples in a batch."},
+        {"--num_epochs", &Config::num_epochs, "Number of passes through the dataset."},
+        {"--max_train_steps",
+         &Config::max_train_steps,
+         "Number of optimizer steps. Overrides --num_epochs.",
+         {.default_text = "from --num_epochs"}},
+        {"--gradient_accumulation_steps", &Config::gradient_accumulation_steps,
+         "Number of batches whose gradients make one optimizer step."},
+        {"--gradient_checkpointing", &Config::gradient_checkpointing,
+         "Recompute activations in the backward pass, which saves memory and takes time."},
+        {"--mixed_precision", &Config::mixed_precision,
+         "Dtype that the model computes in. The weights stay float32."},
+        {"--max_grad_norm", &Config::max_grad_norm, "Maximum gradient norm. 0 disables clipping."},
+        {"--dataloader_num_workers", &Config::dataloader_num_workers,
+         "Number of threads that read batches ahead. 0 reads in the main thread."},
+        {"--cpu_data_parallel", &Config::cpu_data_parallel,
+         "CPU only: number of parts that a batch is split into, one thread each."},
+        {"--deterministic", &Config::deterministic, "Use only algorithms whose results repeat bit for bit."},
+        {"--freeze", &Config::freeze,
+         "Patterns of the names of parameters that are not trained, with * and ?."},
+        {"--train_only", &Config::train_only,
+         "Patterns of the names of the only parameters that are trained."}}},
+      {"Optimizer",
+       {{"--learning_rate", &Config::learning_rate, "Learning rate after the warm-up."},
+        {"--lr_scheduler", &Config::lr_scheduler,
+         "Learning rate schedule: linear, cosine, cosine_with_restarts, polynomial, constant or "
+         "constant_with_warmup."},
+        {"--lr_warmup_steps", &Config::lr_warmup_steps,
+         "Number of steps in which the learning rate rises from 0."},
+        {"--optimizer", &Config::optimizer, "Update rule of the parameters."},
+        {"--adam_beta1", &Config::adam_beta1, "Decay of the mean of the gradients."},
+        {"--adam_beta2", &Config::adam_beta2, "Decay of the mean of the squared gradients."},
+        {"--adam_weight_decay", &Config::adam_weight_decay, "Weight decay."},
+        {"--adam_epsilon", &Config::adam_epsilon, "Term added to the denominator for numerical stability."}}},
+      {"EMA",
+       {{"--use_ema,!--no_use_ema", &Config::use_ema,
+         "Keep an exponential moving average of the weights. It becomes the final model."},
+        {"--ema_inv_gamma", &Config::ema_inv_gamma, "Inverse multiplicative factor of the EMA warm-up."},
+        {"--ema_power", &Config::ema_power, "Exponent of the EMA warm-up."},
+        {"--ema_max_decay", &Config::ema_max_decay, "Maximum decay of the EMA."},
+        {"--post_hoc_ema_sigma_rels", &Config::post_hoc_ema_sigma_rels,
+         "Relative widths of power-function averages, such as 0.05 0.1. reconstruct_ema reads their "
+         "snapshots."},
+        {"--post_hoc_ema_steps", &Config::post_hoc_ema_steps,
+         "Number of steps between two of these snapshots."}}},
+      {"Loss",
+       {{"--snr_gamma", &Config::snr_gamma,
+         "Gamma of the min-SNR weighting of the loss. The paper recommends 5."},
+        {"--noise_offset", &Config::noise_offset, "Strength of noise that is constant over each channel."},
+        {"--input_perturbation", &Config::input_perturbation,
+         "Strength of noise added to the model's input, but not to the target."},
+        {"--loss_type", &Config::loss_type, "How the error of an element counts."},
+        {"--timestep_bias_strategy", &Config::timestep_bias_strategy,
+         "Which timesteps are drawn more often."},
+        {"--timestep_bias_multiplier", &Config::timestep_bias_multiplier,
+         "How much more often they are drawn."},
+        {"--timestep_bias_begin", &Config::timestep_bias_begin,
+         "First timestep of --timestep_bias_strategy range."},
+        {"--timestep_bias_end", &Config::timestep_bias_end,
+         "End of --timestep_bias_strategy range, which it excludes."},
+        {"--timestep_bias_portion", &Config::timestep_bias_portion,
+         "Share of the timesteps for --timestep_bias_strategy earlier and later."}}},
+      {"Checkpoints",
+       {{"--checkpointing_steps", &Config::checkpointing_steps,
+         "Number of steps between two checkpoints. 0 writes none."},
+        {"--checkpoints_total_limit",
+         &Config::checkpoints_total_limit,
+         "Maximum number of checkpoints that are kept.",
+         {.default_text = "all"}},
+        {"--resume_from_checkpoint", &Config::resume_from_checkpoint,
+         "Checkpoint to resume from: latest, a path, or a name in --output_dir."},
+        {"--background_checkpoints", &Config::background_checkpoints,
+         "Write checkpoints while the training continues."}}},
+      {"Logs",
+       {{"--logging_steps", &Config::logging_steps, "Number of steps between two rows of metrics.csv."},
+        {"--logging_dir", &Config::logging_dir, "Folder of the TensorBoard files, in --output_dir."},
+        {"--tensorboard", &Config::tensorboard, "Write TensorBoard files."},
+        {"--report", &Config::report, "Write report.html at the end."},
+        {"--validation_steps", &Config::validation_steps,
+         "Number of steps between two previews and validations."}}},
   };
-  refuse(!settings.is_idx() && is_given("--data_dir"),
-         "--data_dir is for --dataset mnist and fashion-mnist; a folder of pictures is named by --dataset");
-  refuse(settings.is_idx() && is_given("--center_crop"),
-         "--center_crop is for a folder of pictures; the images of --dataset " + settings.dataset +
-             " are not cropped");
-  for (const char* flag : {"--guidance_scale", "--class_dropout_prob"})
-    refuse(!settings.is_class_conditional() && is_given(flag),
-           std::string(flag) + " needs --class_conditional");
-  const int64_t ddpm_steps = settings.scheduler.num_train_timesteps;
-  if (!is_given("--timestep_bias_end"))
-    settings.training.timestep_bias_end = std::min(settings.training.timestep_bias_end, ddpm_steps);
-  if (!is_given("--ddpm_num_inference_steps"))
-    settings.num_inference_steps = std::min(settings.num_inference_steps, ddpm_steps);
-  refuse(settings.num_inference_steps < 1 || settings.num_inference_steps > ddpm_steps,
-         "--ddpm_num_inference_steps is " + std::to_string(settings.num_inference_steps) +
-             ", expected 1 to " + std::to_string(ddpm_steps) + ", the value of --ddpm_num_steps");
-  refuse(settings.is_idx() && settings.eval_batch_size < 2,
-         "--eval_batch_size is 1, expected at least 2: the samples are compared with the test images");
+  return table;
 }
 
-void parse_or_exit(CLI::App& app, int argc, char** argv) {
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    std::exit(app.exit(error));
+const FlagTable<DiffusionTaskOptions>& task_flags() {
+  using Config = DiffusionTaskOptions;
+  static const FlagTable<Config> table{
+      {"Diffusion task",
+       {{"--class_dropout_prob", &Config::class_dropout_prob,
+         "Share of the class labels that are replaced by \"no class\", for classifier-free guidance."},
+        {"--weighting", &Config::weighting, "How the loss of a timestep is weighted."},
+        {"--p2_gamma", &Config::p2_gamma, "Gamma of --weighting p2."},
+        {"--p2_k", &Config::p2_k, "K of --weighting p2."},
+        {"--timestep_sampling", &Config::timestep_sampling, "Distribution of the timesteps."},
+        {"--pyramid_noise_iterations", &Config::pyramid_noise_iterations,
+         "Number of levels of multi-resolution noise. 0 disables it."},
+        {"--pyramid_noise_discount", &Config::pyramid_noise_discount,
+         "Factor from one level of multi-resolution noise to the next."},
+        {"--learned_log_variance", &Config::learned_log_variance,
+         "Learned weight of each timestep: a table, or Fourier features of the timestep."}}},
+  };
+  return table;
+}
+
+const FlagTable<DDPMSchedulerConfig>& scheduler_flags() {
+  using Config = DDPMSchedulerConfig;
+  static const FlagTable<Config> table{
+      {"Diffusion",
+       {{"--prediction_type",
+         &Config::prediction_type,
+         "What the model predicts: the noise, the clean image, or v. The loss of sample is weighted by the "
+         "SNR.",
+         {.choices = {"epsilon", "sample", "v_prediction"}}},
+        {"--ddpm_num_steps", &Config::num_train_timesteps, "Number of timesteps of the noise schedule."},
+        {"--ddpm_beta_schedule", &Config::beta_schedule, "Shape of the noise schedule."}}},
+  };
+  return table;
+}
+
+const std::vector<RefusedFlag>& refused_flags() {
+  static const std::string hub =
+      "the program does not upload to the Hugging Face Hub; upload --output_dir with `hf upload`";
+  static const std::string datasets =
+      "the program does not download datasets; give a folder of pictures with --train_data_dir";
+  static const std::vector<RefusedFlag> flags{
+      {"--push_to_hub", hub},
+      {"--hub_token", hub},
+      {"--hub_model_id", hub},
+      {"--hub_private_repo", hub},
+      {"--dataset_name", datasets},
+      {"--dataset_config_name", datasets},
+      {"--cache_dir", datasets},
+      {"--use_8bit_adam", "it needs the Python package bitsandbytes; expected --optimizer"},
+      {"--enable_xformers_memory_efficient_attention",
+       "it needs the Python package xformers; LibTorch's scaled_dot_product_attention is always used"},
+      {"--local_rank", "the program trains in one process"},
+      {"--preserve_input_precision", "pictures are read with 8 bits per channel"},
+  };
+  return flags;
+}
+
+void refuse_python_flags(CLI::App& app, int argc, char** argv) {
+  std::string names;
+  for (const RefusedFlag& flag : refused_flags()) {
+    names += (names.empty() ? "" : ", ") + flag.name;
+    for (int i = 1; i < argc; ++i) {
+      const std::string_view argument = argv[i];
+      if (argument.substr(0, argument.find('=')) == flag.name)
+        throw ConfigError(flag.name + " is not supported: " + flag.reason);
+    }
   }
+  app.footer("Flags of Python's script that are refused, with the reason: " + names);
 }
 
-}  // namespace
-
-std::string Settings::data_folder() const {
-  if (!data_dir.empty()) return data_dir;
-  return dataset == "mnist" ? "examples/data/mnist" : "/usr/share/datasets/fashion-mnist";
-}
-
-Settings parse_flags(int argc, char** argv) {
-  const CLI::IsMember presets({"auto", "cpu", "full"});
-  std::string preset = "auto";
-  bool class_conditional = false;
-  {
-    // The preset decides what the other flags change, wherever it stands on the command line.
-    CLI::App first;
-    first.set_help_flag();
-    first.allow_extras();
-    first.add_option("--preset", preset)->check(presets);
-    first.add_flag("--class_conditional", class_conditional);
-    parse_or_exit(first, argc, argv);
-  }
-  Settings settings = preset_settings(preset, class_conditional);
-  TrainingConfig& training = settings.training;
-  int64_t resolution = 0;
-  std::string device = settings.device.str();
-
-  CLI::App app("Trains a diffusion model, by default on MNIST, and draws samples.png");
-  app.option_defaults()->always_capture_default();
-  app.add_option("--preset", preset,
-                 "cpu: a small model and 2,800 steps; full: 1.7 million parameters, 20 "
-                 "epochs; auto: full "
-                 "with a CUDA device, else cpu. The defaults below are the preset's")
-      ->check(presets);
-  app.add_flag("--class_conditional", class_conditional,
-               "train with labels, draw each class in a column of its own, and say at several guidance "
-               "scales how many samples are of their class; the classes of a folder are its sub-folders; "
-               "changes defaults as well");
-
-  app.option_defaults()->group("Data");
-  app.add_option("--dataset", settings.dataset, "mnist, fashion-mnist, or a folder of PNG and JPEG files");
-  app.add_option(
-      "--data_dir", settings.data_dir,
-      "folder of the four IDX files [examples/data/mnist; for fashion-mnist that of Debian's package]");
-  app.add_option("--resolution", resolution,
-                 "side of the images [the model config's; else 28, 64 for a folder]")
-      ->check(CLI::PositiveNumber);
-  app.add_flag("--center_crop", settings.center_crop,
-               "folder only: crop the middle instead of a random part");
-  app.add_flag("--random_flip", settings.random_flip, "mirror half of the images");
-
-  std::string model_config;
-  app.option_defaults()->group("Model");
-  app.add_option(
-      "--model_config_name_or_path", model_config,
-      "config.json of a UNet2DModel, or the folder that holds it [the preset's model]; its channels "
-      "and classes must be those of the data");
-
-  app.option_defaults()->group("Diffusion");
-  add_choice(app, "--prediction_type", settings.scheduler.prediction_type,
-             {PredictionType::kEpsilon, PredictionType::kSample, PredictionType::kVPrediction});
-  app.add_option("--ddpm_num_steps", settings.scheduler.num_train_timesteps);
-  app.add_option("--ddpm_num_inference_steps", settings.num_inference_steps, "steps of the DDIM sampler");
-  app.add_option("--ddim_eta", settings.eta, "noise of the DDIM sampler: 0 draws none, 1 as much as DDPM");
-  app.add_option("--temperature", settings.temperature,
-                 "factor on that noise: below 1 the samples are more typical and less various");
-  app.add_option("--guidance_scale", settings.guidance_scale,
-                 "class-conditional: of the pictures; 1 or less: no guidance");
-  app.add_option("--class_dropout_prob", training.class_dropout_prob,
-                 "class-conditional: share of labels replaced by \"no class\", which guidance needs");
-  add_choice(app, "--ddpm_beta_schedule", settings.scheduler.beta_schedule);
-  app.add_option("--snr_gamma", training.snr_gamma, "min-SNR weighting of the loss; the paper recommends 5");
-  app.add_option("--noise_offset", training.noise_offset);
-  app.add_option("--input_perturbation", training.input_perturbation);
-  add_choice(app, "--loss_type", training.loss_type);
-  add_choice(app, "--weighting", training.weighting);
-  app.add_option("--p2_gamma", training.p2_gamma);
-  app.add_option("--p2_k", training.p2_k);
-  add_choice(app, "--timestep_sampling", training.timestep_sampling);
-  add_choice(app, "--timestep_bias_strategy", training.timestep_bias_strategy);
-  app.add_option("--timestep_bias_multiplier", training.timestep_bias_multiplier);
-  app.add_option("--timestep_bias_begin", training.timestep_bias_begin);
-  app.add_option("--timestep_bias_end", training.timestep_bias_end);
-  app.add_option("--timestep_bias_portion", training.timestep_bias_portion);
-  app.add_option("--pyramid_noise_iterations", training.pyramid_noise_iterations);
-  app.add_option("--pyramid_noise_discount", training.pyramid_noise_discount);
-  add_choice(app, "--learned_log_variance", training.learned_log_variance);
-
-  app.option_defaults()->group("Training");
-  app.add_option("--output_dir", training.output_dir);
-  app.add_flag("--overwrite_output_dir", training.overwrite_output_dir,
-               "remove what an earlier run wrote there");
-  add_device_flag(app, device);
-  app.add_option("--seed", training.seed);
-  app.add_option("--train_batch_size", training.train_batch_size);
-  app.add_option("--num_epochs", training.num_epochs);
-  app.add_option("--max_train_steps", training.max_train_steps, "overrides --num_epochs");
-  app.add_option("--gradient_accumulation_steps", training.gradient_accumulation_steps);
-  app.add_flag("--gradient_checkpointing", training.gradient_checkpointing);
-  add_choice(app, "--mixed_precision", training.mixed_precision);
-  app.add_option("--learning_rate", training.learning_rate);
-  app.add_option("--lr_scheduler", training.lr_scheduler);
-  app.add_option("--lr_warmup_steps", training.lr_warmup_steps);
-  app.add_option("--max_grad_norm", training.max_grad_norm);
-  add_choice(app, "--optimizer", training.optimizer);
-  app.add_option("--adam_beta1", training.adam_beta1);
-  app.add_option("--adam_beta2", training.adam_beta2);
-  app.add_option("--adam_weight_decay", training.adam_weight_decay);
-  app.add_option("--adam_epsilon", training.adam_epsilon);
-  app.add_flag("--use_ema,!--no_use_ema", training.use_ema, "sample from an average of the weights");
-  app.add_option("--ema_inv_gamma", training.ema_inv_gamma);
-  app.add_option("--ema_power", training.ema_power);
-  app.add_option("--ema_max_decay", training.ema_max_decay);
-  app.add_option("--post_hoc_ema_sigma_rels", training.post_hoc_ema_sigma_rels,
-                 "relative widths of averages whose snapshots reconstruct_ema reads, such as 0.05 0.1");
-  app.add_option("--post_hoc_ema_steps", training.post_hoc_ema_steps);
-  app.add_option("--freeze", training.freeze, "patterns of parameter names that are not trained");
-  app.add_option("--train_only", training.train_only, "patterns of the only parameter names that are");
-  app.add_flag("--deterministic", training.deterministic);
-  app.add_option("--dataloader_num_workers", training.dataloader_num_workers);
-  app.add_option("--cpu_data_parallel", training.cpu_data_parallel,
-                 "parts that a batch is cut into on the CPU, one thread each");
-
-  app.option_defaults()->group("Output");
-  app.add_option("--checkpointing_steps", training.checkpointing_steps);
-  app.add_option("--checkpoints_total_limit", training.checkpoints_total_limit);
-  app.add_option("--resume_from_checkpoint", training.resume_from_checkpoint,
-                 "latest, or the name of a checkpoint");
-  app.add_option("--background_checkpoints", training.background_checkpoints,
-                 "false: the training waits while a checkpoint is written");
-  app.add_option("--validation_steps", training.validation_steps,
-                 "a picture in previews/ every so many steps");
-  app.add_option("--logging_steps", training.logging_steps);
-  app.add_option("--tensorboard", training.tensorboard, "event files in logs/");
-  app.add_option("--report", training.report, "report.html at the end");
-  app.add_option("--eval_batch_size", settings.eval_batch_size,
-                 "samples drawn at the end; the first 64 make the picture")
-      ->check(CLI::PositiveNumber);
-  parse_or_exit(app, argc, argv);
-
-  settings.device = torch::Device(device);
-  if (!settings.device.is_cpu() && app.count("--cpu_data_parallel") == 0) training.cpu_data_parallel = 1;
-  check_flags(app, settings);
-  if (!model_config.empty()) read_model(model_config, settings);
-  // Said, so that the Trainer does not warn of labels that nobody takes.
-  if (!settings.is_class_conditional()) training.class_conditional = false;
-  resolution = choose_resolution(settings, resolution);
-  settings.model.sample_size = resolution;
-  training.resolution = resolution;
-  if (training.max_train_steps && app.count("--num_epochs") > 0 && app.count("--max_train_steps") == 0)
-    training.max_train_steps.reset();
-  return settings;
+CLI::Validator available_logger() {
+  const auto check = [](const std::string& name) -> std::string {
+    if (name == "tensorboard") return "";
+    return "\"" + name +
+           "\" is not supported, since it needs a Python package or a service; expected tensorboard";
+  };
+  return {check, "", "logger"};
 }

@@ -1,33 +1,38 @@
 #pragma once
 
-// The command line of train_mnist: a preset, and flags that change it.
+// The flags that the training programs share: each names a field of `TrainingConfig` or of the scheduler's
+// config. The names and defaults are those of diffusers' training scripts.
 
-#include <cstdint>
 #include <string>
+#include <vector>
 
-#include <diffusers/diffusers.h>
+#include <diffusers/schedulers/ddpm_scheduler.h>
+#include <diffusers/training/diffusion_task_options.h>
+#include <diffusers/training/training_config.h>
 
-struct Settings {
-  std::string dataset = "mnist";  ///< mnist, fashion-mnist, or a folder of pictures
-  std::string data_dir = {};      ///< where the IDX files are; empty: a default for each data set
-  bool center_crop = false;
-  bool random_flip = false;
-  torch::Device device = torch::kCPU;
-  int64_t eval_batch_size = 256;
-  int64_t num_inference_steps = 100;
-  double eta = 1.0;
-  double temperature = 0.8;
-  double guidance_scale = 2.0;  ///< of class-conditional samples
+#include "flags.h"
 
-  diffusers::UNet2DModelConfig model = {};
-  bool has_model_config = false;  ///< the model is that of --model_config_name_or_path
-  diffusers::DDPMSchedulerConfig scheduler = {};
-  diffusers::TrainingConfig training = {};
+/// Flags of the optimizer, the loop, the loss, checkpoints and logs.
+const FlagTable<diffusers::TrainingConfig>& training_flags();
 
-  bool is_class_conditional() const { return training.class_conditional.value_or(false); }
-  bool is_idx() const { return dataset == "mnist" || dataset == "fashion-mnist"; }
-  std::string data_folder() const;
+/// Flags of the diffusion task that Python's scripts do not have.
+const FlagTable<diffusers::DiffusionTaskOptions>& task_flags();
+
+/// Flags of the noise schedule.
+const FlagTable<diffusers::DDPMSchedulerConfig>& scheduler_flags();
+
+/// A flag of a Python script that a C++ program cannot have.
+struct RefusedFlag {
+  std::string name;
+  std::string reason;
 };
 
-/// Prints help or what is wrong and ends the program where that is called for.
-Settings parse_flags(int argc, char** argv);
+/// Flags that need a service or a package of Python's.
+const std::vector<RefusedFlag>& refused_flags();
+
+/// Ends the parsing where one of `refused_flags` is given, and names them in the help text.
+/// @throws diffusers::ConfigError with the reason
+void refuse_python_flags(CLI::App& app, int argc, char** argv);
+
+/// Validator of `--report_to` and `--logger`: tensorboard.
+CLI::Validator available_logger();

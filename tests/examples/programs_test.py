@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """What all programs share: programs_test.py SOURCES PROGRAM...
 
-They check the device before any work, and show an error of LibTorch without its stack trace.
+Each flag has a help text and a default. An unknown flag and a value that does not fit are errors that name the flag.
+Programs check the device before any work, and show an error of LibTorch without its stack trace.
 """
+import concurrent.futures
 import pathlib
 import re
 import subprocess
@@ -22,12 +24,54 @@ ARGUMENTS = {
     "reconstruct_ema": [MODEL, "--model", MODEL, "--output", "out"],
     "sample": ["--model", MODEL],
     "train_mnist": ["--data_dir", ROOT / "examples/data/mnist"],
+    "train_unconditional": ["--dataset", "mnist", "--data_dir", ROOT / "examples/data/mnist"],
 }
+# Values outside of the range of a flag.
+OUT_OF_RANGE = [
+    ("compare_schedulers", "--steps", "0"),
+    ("compare_schedulers", "--timestep_spacing", "even"),
+    ("diffusion_from_scratch", "--train_batch_size", "0"),
+    ("reconstruct_ema", "--sigma_rel", "0"),
+    ("reconstruct_ema", "--sigma_rel", "nan"),
+    ("sample", "--num_images", "0"),
+    ("sample", "--num_inference_steps", "0"),
+    ("sample", "--eta", "1.5"),
+    ("sample", "--strength", "-0.1"),
+    ("sample", "--seed", "-1"),
+    ("sample", "--scheduler", "none"),
+    ("train_mnist", "--temperature", "-1"),
+    ("train_mnist", "--ddim_eta", "2"),
+    ("train_mnist", "--eval_batch_size", "1"),
+    *(("train_unconditional", flag, value) for flag, value in (
+        ("--resolution", "0"), ("--resolution", "28"), ("--train_batch_size", "0"), ("--num_epochs", "0"),
+        ("--max_train_steps", "0"), ("--gradient_accumulation_steps", "0"), ("--learning_rate", "-1"),
+        ("--learning_rate", "nan"), ("--lr_scheduler", "fast"), ("--lr_warmup_steps", "-1"), ("--max_grad_norm", "inf"),
+        ("--adam_beta1", "1"), ("--ema_max_decay", "2"), ("--eval_batch_size", "0"), ("--guidance_scale", "-1"),
+        ("--ddpm_num_inference_steps", "1001"), ("--ddpm_num_inference_steps", "0"), ("--checkpointing_steps", "-1"),
+        ("--logging_steps", "0"), ("--logging_dir", "../logs"), ("--save_images_epochs", "0"), ("--save_model_epochs", "0"),
+        ("--dataloader_num_workers", "-1"), ("--cpu_data_parallel", "0"), ("--seed", "-5"), ("--logger", "wandb"))),
+]
 # Arguments for which a program asks LibTorch for more memory than there is.
 TOO_LARGE = {
     "compare_schedulers": ["--model", MODEL, "--num_images", 10**12],
     "sample": ["--model", MODEL, "--num_images", 10**12],
 }
+
+
+def read_flags(help_text):
+    """(name, type and default, description) of each flag and positional argument that a help text lists."""
+    flags, lines = [], help_text.splitlines()
+    for i, line in enumerate(lines):
+        if not re.match(r"  [-a-z]", line):
+            continue
+        following = lines[i + 1] if i + 1 < len(lines) else ""
+        if following.startswith(" " * 30):
+            head, description = line.strip(), following.strip()
+        else:
+            head, description = line[:30].strip(), line[30:].strip()
+        name, _, kind = head.partition(" ")
+        flags.append((name.split(",")[-1] if name.startswith("-h") else name.split(",")[0], kind, description))
+    return flags
 
 
 class Programs(unittest.TestCase):
@@ -36,19 +80,82 @@ class Programs(unittest.TestCase):
         self.addCleanup(root.cleanup)
         self.folder = pathlib.Path(root.name)
 
+    def help_of(self, name):
+        return subprocess.run([PROGRAMS[name], "--help"], stdout=subprocess.PIPE, text=True, check=True).stdout
+
+    def all_name_their_flag(self, attempts):
+        """Runs programs with (program, flag, value), and expects errors that name the flag."""
+        def attempt(item):
+            name, flag, value = item
+            words = [word for word in ARGUMENTS[name] if word != flag]
+            return item, self.fails(name, [*words, f"{flag}={value}" if value else flag])
+
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            for item, message in pool.map(attempt, attempts):
+                with self.subTest(attempt=item):
+                    # The library names the field of a config, whose name is the flag's.
+                    self.assertRegex(message, rf"(?<![A-Za-z0-9_]){item[1].removeprefix('--')}(?![A-Za-z0-9_])")
+        self.assertEqual(list(self.folder.iterdir()), [], "a program began to work")
+
     def fails(self, name, arguments):
         """The message of a run that has to fail without a stack trace."""
         result = subprocess.run([PROGRAMS[name], *map(str, arguments)], cwd=self.folder, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True, timeout=60)
+                                stderr=subprocess.STDOUT, text=True, timeout=120)
         self.assertGreater(result.returncode, 0, result.stdout)
         self.assertNotRegex(result.stdout, r"frame #\d|Exception raised from|what\(\)|terminate")
         return result.stdout
 
+    def test_every_flag_has_a_help_text_and_a_default(self):
+        for name in PROGRAMS:
+            flags = read_flags(self.help_of(name))
+            self.assertGreater(len(flags), 3, f"cannot read the help of {name}")
+            for flag, kind, description in flags:
+                with self.subTest(program=name, flag=flag):
+                    self.assertRegex(description, r"^\S.*\S$")
+                    if flag == "--help":
+                        continue
+                    self.assertGreater(len(description), 8)
+                    if kind:
+                        self.assertRegex(kind, r"=\S|REQUIRED")
+                    else:
+                        self.assertRegex(description, r" \[(on|off)\]$")
+
+    def test_an_unknown_flag_is_refused(self):
+        self.assertEqual(set(ARGUMENTS), set(PROGRAMS))
+        self.all_name_their_flag([(name, "--no_such_flag", "") for name in PROGRAMS])
+
+    def test_a_value_of_another_type_is_refused(self):
+        attempts = {}
+        for name in PROGRAMS:
+            for flag, kind, _ in read_flags(self.help_of(name)):
+                if re.match("INT|UINT|FLOAT|BOOLEAN|TEXT:", kind) and flag.startswith("--"):
+                    # A flag that several programs have stands in one table.
+                    attempts[flag] = (name, flag, "no_value_of_any_type")
+        self.assertGreater(len(attempts), 60)
+        self.all_name_their_flag(attempts.values())
+
+    def test_a_value_out_of_range_is_refused(self):
+        self.all_name_their_flag(OUT_OF_RANGE)
+
+    def test_flags_that_need_a_package_or_a_service_are_refused_with_the_reason(self):
+        for name in ("train_unconditional", "train_mnist"):
+            for words, reason in (
+                (["--push_to_hub"], "does not upload"),
+                (["--hub_token", "x"], "does not upload"),
+                (["--hub_model_id=x"], "does not upload"),
+                (["--dataset_name", "mnist"], "does not download"),
+                (["--use_8bit_adam"], "bitsandbytes"),
+                (["--enable_xformers_memory_efficient_attention"], "xformers"),
+                (["--report_to", "wandb"], "expected tensorboard"),
+            ):
+                message = self.fails(name, [*ARGUMENTS[name], *words])
+                self.assertIn(words[0].split("=")[0], message)
+                self.assertIn(reason, message)
+
     def test_a_device_that_is_not_there_is_refused_before_any_work(self):
         with_device = set()
-        for name, program in PROGRAMS.items():
-            help_text = subprocess.run([program, "--help"], stdout=subprocess.PIPE, text=True, check=True).stdout
-            if "--device" not in help_text:
+        for name in PROGRAMS:
+            if "--device" not in self.help_of(name):
                 # It computes on the CPU alone, and refuses the flag.
                 message = self.fails(name, [*ARGUMENTS[name], "--device", "cuda"])
                 self.assertRegex(message, r"not expected: .*--device")
@@ -64,7 +171,7 @@ class Programs(unittest.TestCase):
                     message = self.fails(name, [*ARGUMENTS[name], f"--device={device}"])
                     self.assertRegex(message, r"--device: there is no .*; available: cpu(, cuda:\d)*\n")
             self.assertEqual(list(self.folder.iterdir()), [], f"{name} began to work")
-        self.assertEqual(with_device, {"diffusion_from_scratch", "sample", "train_mnist"})
+        self.assertEqual(with_device, {"diffusion_from_scratch", "sample", "train_mnist", "train_unconditional"})
 
     def test_errors_of_libtorch_have_no_stack_trace(self):
         for name, arguments in TOO_LARGE.items():
@@ -75,7 +182,7 @@ class Programs(unittest.TestCase):
 
     def test_every_program_runs_in_the_shared_wrapper(self):
         mains = 0
-        for path in sorted(SOURCES.glob("*.cpp")):
+        for path in sorted(SOURCES.rglob("*.cpp")):
             for line in re.findall(r"^int main\(.*", path.read_text(), re.MULTILINE):
                 mains += 1
                 self.assertRegex(line, r'^int main\(int argc, char\*\* argv\) \{ return run_program\("'

@@ -30,13 +30,17 @@ RANK = {
 # the pieces, and the base class of the models belongs to the layers.
 INNER_RANK = {
     "training": {"objective": 0, "optim": 0, "averaging": 0, "": 1, "tasks": 2, "checkpoint": 3, "observe": 3, "loop": 4},
-    "models": {"layers": 0, "unet": 1, "vae": 2, "control": 3},
+    "models": {"layers": 0, "unet": 1, "vae": 2, "control": 3, "registry": 4},
 }
 ROOT_OF = {"training": "", "models": "layers"}
 # Public headers without a source of the same name, and where they belong.
 HEADER_ONLY = {
     "models/denoiser": "layers",
     "models/fwd": "layers",
+    "models/unet_enums": "layers",
+    "training/diffusion_task_options": "tasks",
+    "training/grad_scaler": "optim",
+    "training/gradient_clipping": "optim",
     "training/loss_options": "objective",
     "training/step_rows": "tasks",
     "training/task": "tasks",
@@ -62,7 +66,7 @@ OPENED_BY_PATH = {
     "src/io/save_model_files.cpp": "the config of the save that is replaced",
     "src/io/image.cpp": "a picture that the caller names",
     "src/data/idx.cpp": "a data file that the caller names",
-    "src/schedulers/registry.cpp": "a config file that the caller names",
+    "src/schedulers/scheduler_config.cpp": "a config file that the caller names",
     "src/training/checkpoint/output_folder.cpp": "the config, the metrics and the marker of earlier trainings in the output folder",
     "src/training/loop/training_resume.cpp": "files whose places and bytes the manifest has confirmed",
     "src/training/observe/metrics_log.cpp": "the log of the training itself",

@@ -4,14 +4,7 @@
 # add_subdirectory  has the consumer compile the library's folders that it needs, unoptimised and in few, large units
 cmake_minimum_required(VERSION 3.25)
 
-function(run title)
-  message(STATUS "${title}")
-  execute_process(COMMAND ${ARGN} RESULT_VARIABLE failed)
-  if(failed)
-    list(JOIN ARGN " " command)
-    message(FATAL_ERROR "${title} failed (${failed}): ${command}")
-  endif()
-endfunction()
+include("${CMAKE_CURRENT_LIST_DIR}/steps.cmake")
 
 # Writes README's program to `path`, shortened from an epoch to two steps.
 function(write_readme_program path)
@@ -50,7 +43,7 @@ if(STYLE STREQUAL "find_package")
   write_readme_program("${WORK}/readme.cpp")
   run("Configuring the consumer" ${configure} "-DCMAKE_PREFIX_PATH=${WORK}/prefix"
       "-DREADME_PROGRAM=${WORK}/readme.cpp")
-  list(APPEND programs readme)
+  list(APPEND programs custom_model custom_scheduler readme)
 else()
   # The schedulers are enough here: what is new against the other style is that the library is a subfolder.
   run("Configuring the consumer" ${configure} "-DDIFFUSERS_SOURCE_DIR=${SOURCE}" "-DCMAKE_PREFIX_PATH=${PREFIX_PATH}"

@@ -129,6 +129,10 @@ TEST(StableDiffusionPipeline, SetSchedulerCorrectsTheConfigAsTheConstructorDoes)
   ASSERT_NE(ddim, nullptr);
   EXPECT_EQ(ddim->config().steps_offset, 1);
   EXPECT_FALSE(ddim->config().clip_sample);
+  // A config that needs no correction stays as it is.
+  const std::string config = pipeline.scheduler().config_json();
+  pipeline.set_scheduler(pipeline.scheduler());
+  EXPECT_EQ(pipeline.scheduler().config_json(), config);
 }
 
 TEST(StableDiffusionImg2ImgPipeline, SetSchedulerDrawsAsAPipelineMadeWithIt) {
@@ -223,6 +227,22 @@ TEST(StableDiffusionPipeline, WarnsOfWhatTheTextEncoderCannotTake) {
   pipeline(options);
   set_log_sink(before);
   EXPECT_NE(messages.find("cut off: cat cat cat cat cat cat"), std::string::npos) << messages;
+}
+
+TEST(StableDiffusionPipeline, GivesTheAttentionMaskToATextEncoderThatUsesIt) {
+  auto pipeline = StableDiffusionPipeline::from_pretrained(stable_folder());
+  Json config = parse_json(pipeline.text_encoder()->config_json(), "config");
+  config["use_attention_mask"] = true;
+  CLIPTextModel masked = CLIPTextModel::from_config(config.dump());
+  {
+    const at::NoGradGuard no_grad;
+    const auto from = pipeline.text_encoder()->parameters();
+    const auto to = masked->parameters();
+    for (std::size_t i = 0; i < to.size(); ++i) to[i].copy_(from[i]);
+  }
+  const Tensor plain = pipeline(common(TextOptions{})).images;
+  pipeline.text_encoder() = masked;
+  EXPECT_FALSE(pipeline(common(TextOptions{})).images.equal(plain));
 }
 
 TEST(StableDiffusionPipeline, RefusesWhatCannotWork) {

@@ -27,10 +27,10 @@ class AllocationCounter {
   ~AllocationCounter() { c10::SetCPUAllocator(previous_); }
 
   /// Bytes allocated and not freed yet.
-  int64_t live() const { return live_; }
+  int64_t live() const { return live_bytes; }
   /// The most that were alive at one time since the last `restart_peak`.
-  int64_t peak() const { return peak_; }
-  void restart_peak() { peak_ = live_.load(); }
+  int64_t peak() const { return peak_bytes; }
+  void restart_peak() { peak_bytes = live_bytes.load(); }
 
  private:
   /// In front of each block stands its size; as much as keeps the alignment that LibTorch gives.
@@ -43,8 +43,8 @@ class AllocationCounter {
       auto* block = static_cast<char*>(std::aligned_alloc(kHeader, rounded));
       TORCH_CHECK(block != nullptr, "out of memory: ", size, " bytes");
       std::memcpy(block, &size, sizeof(size));
-      const int64_t now = live_ += static_cast<int64_t>(size);
-      for (int64_t peak = peak_; now > peak && !peak_.compare_exchange_weak(peak, now);) {
+      const int64_t now = live_bytes += static_cast<int64_t>(size);
+      for (int64_t peak = peak_bytes; now > peak && !peak_bytes.compare_exchange_weak(peak, now);) {
       }
       return {block + kHeader, block + kHeader, &release, c10::DeviceType::CPU};
     }
@@ -59,7 +59,7 @@ class AllocationCounter {
     char* block = static_cast<char*>(data) - kHeader;
     std::size_t size = 0;
     std::memcpy(&size, block, sizeof(size));
-    live_ -= static_cast<int64_t>(size);
+    live_bytes -= static_cast<int64_t>(size);
     std::free(block);
   }
 
@@ -68,8 +68,8 @@ class AllocationCounter {
     return allocator;
   }
 
-  static inline std::atomic<int64_t> live_ = 0;
-  static inline std::atomic<int64_t> peak_ = 0;
+  static inline std::atomic<int64_t> live_bytes = 0;
+  static inline std::atomic<int64_t> peak_bytes = 0;
   c10::Allocator* previous_;
 };
 

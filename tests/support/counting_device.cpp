@@ -80,7 +80,7 @@ struct Guard : c10::impl::NoOpDeviceGuardImpl<kType> {
   static c10::Stream stream() { return c10::Stream(c10::Stream::DEFAULT, counting_device()); }
 };
 
-const c10::impl::DeviceGuardImplRegistrar registered_guard(kType, new Guard);
+const c10::impl::DeviceGuardImplRegistrar kRegisteredGuard(kType, new Guard);
 
 /// Draws what a generator of the CPU draws.
 class DeviceGenerator : public c10::GeneratorImpl {
@@ -131,7 +131,7 @@ struct Hooks : at::PrivateUse1HooksInterface {
 
 /// A backward asks the accelerator of the process for its streams. A build with CUDA would ask CUDA, which
 /// may not be there, unless the program registers its own.
-const bool is_registered = [] {
+const bool kIsRegistered = [] {
   c10::register_privateuse1_backend("counting");
   at::RegisterPrivateUse1HooksInterface(new Hooks);
   return true;
@@ -159,7 +159,7 @@ at::Tensor empty_strided(at::IntArrayRef size, at::IntArrayRef stride, std::opti
 
 at::Tensor to_device(const at::Tensor& tensor) {
   if (!tensor.defined()) return tensor;
-  const at::Tensor copy =
+  at::Tensor copy =
       at::empty_strided(tensor.sizes(), tensor.strides(), tensor.options().device(counting_device()));
   on_host(copy).copy_(tensor);
   return copy;

@@ -41,4 +41,10 @@ class EnumChoice {
   Enum value_{};
 };
 
+/// Python's string of a field.
+template <class Enum>
+constexpr std::string_view enum_name(EnumChoice<Enum> value) {
+  return value.name();
+}
+
 }  // namespace diffusers

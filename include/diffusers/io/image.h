@@ -1,8 +1,14 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
+#include <utility>
+
+#include <diffusers/core/enum_choice.h>
+#include <diffusers/core/one_or_many.h>
 
 #include <ATen/core/Tensor.h>
 
@@ -47,21 +53,47 @@ at::Tensor make_grid(const at::Tensor& images, const ImageGridOptions& options =
 void save_image_grid(const at::Tensor& images, const std::filesystem::path& path,
                      const ImageGridOptions& options = {});
 
+/// The values of the pixels that `load_image` returns.
+enum class PixelRange {
+  kByte,   ///< "uint8": 0 to 255, as in the file
+  kUnit,   ///< "unit": float32 in [0, 1], as pipelines take pictures
+  kSigned  ///< "signed": float32 in [-1, 1], as models take pictures
+};
+
+/// The strings that stand for the enumerators of PixelRange.
+template <>
+struct EnumNames<PixelRange> {
+  static constexpr std::string_view kKey = "range";
+  static constexpr std::array<std::pair<PixelRange, std::string_view>, 3> kTable{
+      {{PixelRange::kByte, "uint8"}, {PixelRange::kUnit, "unit"}, {PixelRange::kSigned, "signed"}}};
+};
+
 /// Options of `load_image`.
 struct LoadImageOptions {
-  /// Number of channels of the result. 0 keeps the file's: 1 for gray, 3 for colour. 1 and 3 convert, with
-  /// Pillow's weights for gray.
+  /// Size of the result: one number for a square, or {height, width}, each 1 to 16384. The picture is
+  /// stretched to it, by bilinear interpolation with antialiasing as in torchvision's `Resize((height,
+  /// width))`. Empty keeps the size of the file.
+  OneOrMany<int64_t> size = {};
+  /// Values of the pixels. The default is uint8.
+  EnumChoice<PixelRange> range = PixelRange::kByte;
+  /// Number of channels. 0 keeps that of the file (gray 1, color 3); 1 or 3 converts, with Pillow's weights
+  /// for gray.
   int64_t channels = 0;
   /// Rotates and flips the image as its EXIF tag says, as Pillow's `ImageOps.exif_transpose` does.
   bool exif_transpose = false;
 };
 
-/// Reads a PNG or JPEG file; the first bytes tell which. The values are those of Pillow's `Image.open` and
-/// `convert`. One case differs: of 16-bit gray the high byte is taken, where Pillow clips at 255.
+/// Reads a PNG or JPEG file. The first bytes tell the format. The pixels are those of Pillow's `Image.open`
+/// and `convert`, except for 16-bit gray: Pillow clips it at 255, here the high byte counts, as in color.
 /// Transparency is dropped.
-/// @return uint8 `[C, H, W]`
-/// @throws FileError naming the file if it is no complete PNG or JPEG image, or has more than 178,956,970
-///   pixels; ConfigError if `channels` is not 0, 1 or 3
+/// @code
+/// Tensor image = load_image("cat.png", {.size = 512, .range = "signed"});  // [3, 512, 512] in [-1, 1]
+/// @endcode
+/// @param path the file
+/// @param options see LoadImageOptions
+/// @return `[C, H, W]`, uint8 or float32, contiguous, on the CPU
+/// @throws FileError naming the file if it is no complete PNG or JPEG image or has more than 178,956,970
+///         pixels; ConfigError for an option out of range
 at::Tensor load_image(const std::filesystem::path& path, const LoadImageOptions& options = {});
 
 }  // namespace diffusers

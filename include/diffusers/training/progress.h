@@ -3,11 +3,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 namespace diffusers {
+
+class TerminalLine;
 
 /// Where a training stands, at a logging step.
 struct TrainingProgress {
@@ -76,13 +79,10 @@ class ProgressDisplay {
 
  private:
   void draw_bar(int64_t step);
-  void end_bar();
 
   bool enabled_;
-  bool is_terminal_;
-  bool bar_is_drawn_ = false;
+  std::unique_ptr<TerminalLine> line_;  // on standard output
   int64_t total_steps_;
-  double last_drawn_ = 0.0;  // seconds of the steady clock
   TrainingProgress latest_;
 };
 

@@ -8,8 +8,10 @@
 #include <string>
 
 #include <diffusers/models/condition_embeddings.h>
+#include <diffusers/models/conditioning.h>
 #include <diffusers/models/embeddings.h>
-#include <diffusers/models/unet_2d_condition.h>
+#include <diffusers/models/layers.h>
+#include <diffusers/models/unet_enums.h>
 
 #include "core/json.h"
 

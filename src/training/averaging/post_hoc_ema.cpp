@@ -1,6 +1,7 @@
-// The averages that a training keeps; what is made of their snapshots stands in power_ema_solve.cpp.
+// The averages that a training keeps. power_ema_solve.cpp combines their snapshots.
 
 #include <cmath>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -74,7 +75,7 @@ std::vector<std::string> PostHocEma::save_snapshots(const std::filesystem::path&
                        "the dtype of a snapshot is {}, expected float16, float32 or float64",
                        dtype_name(dtype));
   require(step_ > 0, "PostHocEma::save_snapshots: nothing was averaged yet");
-  create_folders(folder);
+  create_folders(folder.string());
   std::vector<std::string> paths;
   for (std::size_t i = 0; i < averages_.size(); ++i) {
     TensorMap converted;
@@ -86,7 +87,7 @@ std::vector<std::string> PostHocEma::save_snapshots(const std::filesystem::path&
       converted.insert(name, value);
     }
     const double sigma_rel = config_.sigma_rels[i];
-    paths.push_back(join_path(folder, fmt::format("power_ema-{}-{}.safetensors", step_, sigma_rel)));
+    paths.push_back(join_path(folder.string(), fmt::format("power_ema-{}-{}.safetensors", step_, sigma_rel)));
     save_safetensors(
         converted, paths.back(),
         {{"format", "pt"}, {"step", fmt::format("{}", step_)}, {"sigma_rel", fmt::format("{}", sigma_rel)}});

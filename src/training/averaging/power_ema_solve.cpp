@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <filesystem>
 #include <map>
 #include <numeric>
 #include <set>
@@ -127,14 +128,15 @@ double gamma_to_sigma_rel(double gamma) {
   return std::sqrt((gamma + 1) / (gamma + 3)) / (gamma + 2);
 }
 
-std::vector<PowerEmaSnapshot> list_power_ema_snapshots(const std::filesystem::path& folder) {
+std::vector<PowerEmaSnapshot> list_power_ema_snapshots(const std::filesystem::path& folder_path) {
+  const std::string folder = folder_path.string();
   std::vector<PowerEmaSnapshot> snapshots;
   for (const std::string& name : list_folder(folder)) {
     if (!std::string_view(name).starts_with(kSnapshotPrefix) ||
         !std::string_view(name).ends_with(kSnapshotSuffix))
       continue;
     const std::string path = join_path(folder, name);
-    snapshots.push_back({path, profile_of(SafetensorsFile(open_model_file(folder.native(), name)))});
+    snapshots.push_back({path, profile_of(SafetensorsFile(open_model_file(folder, name)))});
   }
   std::sort(snapshots.begin(), snapshots.end(), [](const PowerEmaSnapshot& a, const PowerEmaSnapshot& b) {
     return std::tie(a.profile.step, a.profile.sigma_rel) < std::tie(b.profile.step, b.profile.sigma_rel);

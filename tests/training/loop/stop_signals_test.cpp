@@ -209,8 +209,8 @@ TEST(Signals, StopTrainingsOfAllThreads) {
   std::vector<TrainingResult> results(2);
   std::atomic<int> started{0};
   std::vector<std::thread> threads;
-  for (std::size_t i = 0; i < results.size(); ++i)
-    threads.emplace_back([&, i] {
+  for (TrainingResult& result : results)
+    threads.emplace_back([&] {
       const TemporaryFolder folder;
       TrainingConfig config = stoppable_config(folder);
       config.max_train_steps = 100000;
@@ -219,7 +219,7 @@ TEST(Signals, StopTrainingsOfAllThreads) {
       trainer.on_step([&](int64_t step) {
         if (step == 1) ++started;
       });
-      results[i] = trainer.train(TinyImages(12));
+      result = trainer.train(TinyImages(12));
     });
   while (started < 2) std::this_thread::yield();
   std::raise(SIGUSR1);

@@ -2,14 +2,17 @@
 
 #include <cstdlib>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include <diffusers/data/loader.h>
 #include <diffusers/io/files.h>
 #include <diffusers/io/safetensors.h>
 #include <diffusers/text/clip_text_model.h>
 #include <diffusers/training/gradient_clipping.h>
+#include <diffusers/training/lr_scheduler.h>
 #include <diffusers/training/trainer.h>
 
 #include <ATen/ATen.h>
@@ -322,9 +325,9 @@ TEST(Updates, OfACheckpointAreCompared) {
 }
 
 /// Trains a text encoder: its files have other names than those of a UNet.
-class TextTask : public Task {
+class TextEncoderTask : public Task {
  public:
-  TextTask() {
+  TextEncoderTask() {
     manual_seed(2);
     text = CLIPTextModel({.vocab_size = 20,
                           .hidden_size = 8,
@@ -354,17 +357,17 @@ class TextTask : public Task {
 TEST(Resume, GoesOnWithATextEncoder) {
   const TemporaryFolder whole;
   TrainingConfig config = gan_config(whole.path());
-  Trainer(std::make_shared<TextTask>(), config).train(gan_images());
+  Trainer(std::make_shared<TextEncoderTask>(), config).train(gan_images());
   const TemporaryFolder folder;
   config.output_dir = folder.path();
-  Trainer first(std::make_shared<TextTask>(), config);
+  Trainer first(std::make_shared<TextEncoderTask>(), config);
   first.on_step([&](int64_t step) {
     if (step == 3) first.request_stop();
   });
   first.train(gan_images());
   EXPECT_TRUE(file_exists(folder / "checkpoint-3/text_encoder/model.safetensors"));
   config.resume_from_checkpoint = "latest";
-  EXPECT_TRUE(Trainer(std::make_shared<TextTask>(), config).train(gan_images()).is_complete);
+  EXPECT_TRUE(Trainer(std::make_shared<TextEncoderTask>(), config).train(gan_images()).is_complete);
   for (const char* name : {"text_encoder/model.safetensors", "text_encoder_ema/model.safetensors",
                            "optimizer.safetensors", "trainer_state.safetensors"})
     EXPECT_EQ(read_text_file(join_path(folder / "checkpoint-8", name)),

@@ -1,0 +1,26 @@
+#pragma once
+
+// The data of an unconditional training, and what it demands of the model.
+
+#include <cstdint>
+#include <memory>
+
+#include <diffusers/data/dataset.h>
+
+#include "unconditional_flags.h"
+
+struct TrainingData {
+  std::unique_ptr<diffusers::Dataset> train;
+  std::unique_ptr<diffusers::Dataset> held_out;  ///< the test images; null for a folder of pictures
+  int64_t channels = 0;                          ///< of the images
+  int64_t num_classes = 0;                       ///< 0: the images have no labels
+};
+
+/// Opens the dataset that the flags name.
+/// @throws diffusers::ConfigError naming the flag that does not fit it, diffusers::FileError
+TrainingData open_data(const UnconditionalSettings& settings);
+
+/// Sets the model's channels and classes to those of the data. A model of `--model_config_name_or_path` is
+/// not changed: it must have them.
+/// @throws diffusers::ConfigError naming the flag that does not fit
+void fit_model(UnconditionalSettings& settings, const TrainingData& data);

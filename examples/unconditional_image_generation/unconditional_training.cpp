@@ -1,0 +1,107 @@
+#include "unconditional_training.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+#include <numeric>
+#include <utility>
+
+#include <diffusers/core/random.h>
+#include <diffusers/pipelines/ddpm_pipeline.h>
+#include <diffusers/pipelines/sampling_loop.h>
+#include <diffusers/schedulers/ddim_scheduler.h>
+
+#include "guidance.h"
+
+using namespace diffusers;
+
+UnconditionalTraining::UnconditionalTraining(UnconditionalSettings settings, Sampler sampler)
+    : settings_(std::move(settings)),
+      sampler_(sampler),
+      device_(settings_.device),
+      scheduler_(settings_.scheduler) {
+  if (settings_.training.seed) manual_seed(static_cast<uint64_t>(*settings_.training.seed));
+  data_ = open_data(settings_);
+  fit_model(settings_, data_);
+  unet_ = UNet2DModel(settings_.model);
+  unet_->to(device_);
+  std::printf("UNet2DModel with %lld parameters on %s, %lld images\n",
+              static_cast<long long>(unet_->num_parameters()), device_.str().c_str(),
+              static_cast<long long>(data_.train->size()));
+}
+
+int64_t UnconditionalTraining::columns() const {
+  return settings_.class_conditional ? std::min<int64_t>(data_.num_classes, 10) : 4;
+}
+
+Tensor UnconditionalTraining::labels(int64_t count, int64_t num_classes) const {
+  return settings_.class_conditional ? labels_by_column(count, num_classes, device_) : Tensor();
+}
+
+Tensor UnconditionalTraining::sample(const SampleRequest& request) {
+  unet_->eval();
+  const Generator generator = make_generator(0);
+  std::unique_ptr<Scheduler> scheduler = scheduler_.clone();
+  SamplingLoopOptions options{.step = {.generator = generator}};
+  if (sampler_.use_ddim) {
+    scheduler = std::make_unique<DDIMScheduler>(DDIMScheduler::from_config(scheduler_.config_json()));
+    options.step.eta = sampler_.eta;
+    // Guidance predicts pixels far beyond white. Where they are clipped, their noise must be theirs, or the
+    // steps lead away from the class that was asked for.
+    options.step.use_clipped_model_output = settings_.class_conditional;
+    options.temperature = sampler_.temperature;
+  }
+  scheduler->set_timesteps(request.steps, {.device = device_});
+  const int64_t side = *settings_.training.resolution;
+  const Tensor noise =
+      randn_tensor({request.count, settings_.model.in_channels, side, side}, generator, device_);
+  const SamplingModel model = guided_model(unet_, request.labels, request.guidance_scale);
+  const Tensor images = sampling_loop(
+      *scheduler,
+      [&](const Tensor& x, const Tensor& t) {
+        if (request.must_stop && request.must_stop()) throw DrawingStopped();
+        return model(x, t);
+      },
+      noise, options);
+  return (images / 2 + 0.5).clamp(0, 1);
+}
+
+int64_t UnconditionalTraining::steps_per_epoch() const {
+  const auto ratio_up = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
+  const TrainingConfig& config = settings_.training;
+  return ratio_up(ratio_up(data_.train->size(), config.train_batch_size), config.gradient_accumulation_steps);
+}
+
+void UnconditionalTraining::choose_preview_steps() {
+  if (!settings_.save_images_epochs) return;
+  const int64_t images = *settings_.save_images_epochs;
+  settings_.training.validation_steps =
+      steps_per_epoch() * std::gcd(images, settings_.save_model_epochs.value_or(images));
+}
+
+TrainingResult UnconditionalTraining::train(const std::function<void(const PreviewContext&)>& preview) {
+  choose_preview_steps();
+  const int64_t epoch_steps = steps_per_epoch();
+  int64_t saves = 0;
+  Trainer trainer(unet_, scheduler_, settings_.training, settings_.task);
+  trainer.on_preview([&](const PreviewContext& at) {
+    const bool is_last = at.step == at.total_steps;
+    if (!settings_.save_images_epochs || at.step % (epoch_steps * *settings_.save_images_epochs) == 0 ||
+        is_last) {
+      try {
+        preview(at);
+      } catch (const DrawingStopped&) {
+        return;  // the training has a checkpoint to save
+      }
+    }
+    if (!settings_.save_model_epochs || is_last) return;
+    const int64_t due = at.step / (epoch_steps * *settings_.save_model_epochs);
+    if (due > saves) DDPMPipeline(unet_, scheduler_).save_pretrained(settings_.training.output_dir);
+    saves = due;
+  });
+  return data_.held_out ? trainer.train(*data_.train, *data_.held_out) : trainer.train(*data_.train);
+}
+
+int exit_code(const TrainingResult& result) {
+  return !result.is_complete || result.signal ? 128 + result.signal.value_or(0) : 0;
+}

@@ -1,0 +1,40 @@
+"""Small pictures, IDX files and model configs for the tests of the training programs."""
+import struct
+import zlib
+
+
+def write_png(path, shade):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b"".join(b"\0" + bytes((x * y + shade) % 256 for x in range(10) for _ in range(3)) for y in range(10))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 10, 10, 8, 2, 0, 0, 0)) +
+                     chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
+def write_idx(folder, count):
+    folder.mkdir()
+    for name in ("train", "t10k"):
+        pixels = bytes((i * 7 + i // 64) % 256 for i in range(count * 64))
+        (folder / f"{name}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 2051, count, 8, 8) + pixels)
+        (folder / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, count) +
+                                                           bytes(i % 10 for i in range(count)))
+
+
+def write_config(path, channels, classes="null"):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"""{{"_class_name": "UNet2DModel", "sample_size": 8, "in_channels": {channels}, "out_channels": {channels},
+        "down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"], "block_out_channels": [8],
+        "layers_per_block": 1, "norm_num_groups": 2, "num_class_embeds": {classes}}}""")
+
+
+def make_inputs(folder):
+    write_idx(folder / "idx", 12)
+    for i in range(12):
+        write_png(folder / f"classes/{'ab'[i % 2]}/{i}.png", 9 * i)
+        write_png(folder / f"flat/{i}.png", 9 * i)
+    write_config(folder / "gray/config.json", 1)
+    write_config(folder / "color/config.json", 3)
+    write_config(folder / "gray_classes/config.json", 1, 11)
+    write_config(folder / "color_classes/config.json", 3, 3)

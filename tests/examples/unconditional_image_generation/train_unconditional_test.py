@@ -1,0 +1,104 @@
+#!/usr/bin/env python3
+"""train_unconditional on small pictures and IDX files: train_unconditional_test.py PROGRAM"""
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from inputs import make_inputs
+
+PROGRAM = pathlib.Path(sys.argv.pop(1)).resolve()
+
+
+class TrainUnconditional(unittest.TestCase):
+    def setUp(self):
+        root = tempfile.TemporaryDirectory()
+        self.addCleanup(root.cleanup)
+        self.folder = pathlib.Path(root.name)
+        self.out = self.folder / "out"
+        make_inputs(self.folder)
+
+    def run_program(self, *arguments, code=0):
+        words = ["--output_dir", self.out, "--train_batch_size", 4, "--eval_batch_size", 4, "--ddpm_num_inference_steps", 2,
+                 "--lr_warmup_steps", 0, *arguments]
+        result = subprocess.run([PROGRAM, *map(str, words)], cwd=self.folder, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, text=True, timeout=300)
+        self.assertEqual(result.returncode, code, result.stdout)
+        return result.stdout
+
+    def index(self):
+        return json.loads((self.out / "model_index.json").read_text())
+
+    def config(self, name="unet/config.json"):
+        return json.loads((self.out / name).read_text())
+
+    def previews(self):
+        return sorted(path.name for path in (self.out / "previews").iterdir())
+
+    def test_pictures_become_a_pipeline_folder(self):
+        self.run_program("--train_data_dir", "flat", "--model_config_name_or_path", "color", "--num_epochs", 2,
+                         "--save_images_epochs", 1, "--random_flip", "--center_crop", "--use_ema")
+        self.assertEqual(self.index()["_class_name"], "DDPMPipeline")
+        self.assertEqual(self.config()["in_channels"], 3)
+        self.assertEqual(self.config("scheduler/scheduler_config.json")["beta_schedule"], "linear")
+        self.assertTrue((self.out / "unet/diffusion_pytorch_model.safetensors").exists())
+        self.assertEqual(self.previews(), ["test_samples-3.png", "test_samples-6.png"])
+
+    def test_idx_files_with_classes(self):
+        text = self.run_program("--dataset", "mnist", "--data_dir", "idx", "--class_conditional", "--max_train_steps", 2,
+                                "--model_config_name_or_path", "gray", "--prediction_type", "sample")
+        self.assertIn("12 images", text)
+        self.assertEqual(self.config()["num_class_embeds"], 11)
+        config = self.config("training_config.json")
+        self.assertEqual(config["class_dropout_prob"], 0.1)
+        self.assertEqual(self.previews(), ["test_samples-2.png"])
+
+    def test_previews_and_saves_have_their_own_intervals(self):
+        self.run_program("--train_data_dir", "flat", "--model_config_name_or_path", "color", "--num_epochs", 3,
+                         "--save_images_epochs", 2, "--save_model_epochs", 1)
+        self.assertEqual(self.previews(), ["test_samples-6.png", "test_samples-9.png"])
+
+    def test_the_pipeline_is_saved_during_the_training(self):
+        words = ["--output_dir", self.out, "--train_data_dir", "flat", "--model_config_name_or_path", "color",
+                 "--train_batch_size", 4, "--eval_batch_size", 1, "--ddpm_num_inference_steps", 1, "--num_epochs", 10**6,
+                 "--save_images_epochs", 10**6, "--save_model_epochs", 2, "--use_ema", "--checkpointing_steps", 0]
+        process = subprocess.Popen([PROGRAM, *map(str, words)], cwd=self.folder, stdout=subprocess.PIPE,
+                                   stderr=subprocess.STDOUT, text=True)
+        start = time.monotonic()
+        while not (self.out / "model_index.json").exists():
+            self.assertIsNone(process.poll(), "the training ended")
+            self.assertLess(time.monotonic() - start, 120)
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        text = process.communicate(timeout=120)[0]
+        self.assertEqual(process.returncode, 128 + signal.SIGTERM, text)
+        self.assertEqual(self.index()["unet"], ["diffusers", "UNet2DModel"])
+        self.assertEqual(self.config()["sample_size"], 8)
+        self.assertTrue((self.out / "unet/diffusion_pytorch_model.safetensors").exists())
+        self.assertTrue((self.out / "scheduler/scheduler_config.json").exists())
+
+    def test_mistakes_are_named_before_the_training(self):
+        for arguments, part in (
+            ([], "--train_data_dir or --dataset"),
+            (["--train_data_dir", "flat", "--dataset", "mnist"], "exclude each other"),
+            (["--train_data_dir", "flat", "--data_dir", "idx"], "--data_dir"),
+            (["--train_data_dir", "nowhere"], "nowhere"),
+            (["--train_data_dir", "flat", "--class_conditional", "--resolution", 32], "no sub-folders"),
+            (["--dataset", "mnist", "--data_dir", "idx", "--resolution", 28], "expected a multiple of 32"),
+            (["--dataset", "mnist", "--data_dir", "idx", "--center_crop"], "--center_crop"),
+            (["--dataset", "mnist", "--data_dir", "idx", "--class_dropout_prob", 0.1], "--class_conditional"),
+            (["--dataset", "mnist", "--data_dir", "idx", "--model_config_name_or_path", "color"], "in_channels 3"),
+            (["--train_data_dir", "flat", "--save_images_epochs", 1, "--validation_steps", 1], "exclude each other"),
+            (["--train_data_dir", "flat", "--save_model_epochs", 1, "--validation_steps", 0], "--save_model_epochs"),
+        ):
+            self.assertIn(part, self.run_program(*arguments, code=1))
+            self.assertFalse(self.out.exists())
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
