@@ -43,7 +43,9 @@ class Sample(unittest.TestCase):
             # Six images of 12 x 8 pixels with a padding of 2.
             self.assertEqual(size_of(self.folder / "new/grid.png"), (6 * 14 + 2, 12))
             drawn[str(words)] = (self.folder / "new/grid.png").read_bytes()
+        # DDIM with eta = 1 draws and adds the noise of DDPM.
         self.assertEqual(drawn.pop("[]"), drawn["['--scheduler', 'ddpm']"])
+        self.assertEqual(drawn.pop("['--scheduler', 'DDIMScheduler', '--eta', 1]"), drawn["['--scheduler', 'ddpm']"])
         self.assertEqual(len(set(drawn.values())), len(drawn))
 
     def test_one_picture_has_no_border_and_a_folder_takes_many(self):
