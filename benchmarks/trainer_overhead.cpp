@@ -74,7 +74,7 @@ class HandWrittenLoop {
         unet_(setup.model),
         trainable_(make_trainable(unet_)),
         parameters_(unet_->parameters()),
-        loader_(data, {.batch_size = config_.train_batch_size}),
+        loader_(data, {.batch_size = config_.train_batch_size, .shuffle = true}),
         objective_(scheduler_),
         optimizer_(parameters_, {.lr = config_.learning_rate,
                                  .beta1 = config_.adam_beta1,

@@ -84,28 +84,53 @@ function(diffusers_add_folder name)
   diffusers_configure_target(diffusers_${name} ${name})
 endfunction()
 
-# diffusers_add_library(): all folders together, the library that a program links and that is installed.
-function(diffusers_add_library)
+# diffusers_hide_private_symbols(TARGET): a shared library exports only what public headers declare (private_symbols.cmake).
+function(diffusers_hide_private_symbols target)
+  get_target_property(type ${target} TYPE)
+  if(NOT type STREQUAL "SHARED_LIBRARY" OR NOT CMAKE_SYSTEM_NAME STREQUAL "Linux")
+    return()
+  endif()
+  file(GLOB_RECURSE headers CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/include/diffusers/*.h" "${PROJECT_SOURCE_DIR}/src/*.h")
+  set(maker "${PROJECT_SOURCE_DIR}/cmake/private_symbols.cmake")
+  set(script "${CMAKE_CURRENT_BINARY_DIR}/${target}.map")
+  add_custom_command(
+    OUTPUT "${script}"
+    COMMAND "${CMAKE_COMMAND}" "-DROOT=${PROJECT_SOURCE_DIR}" "-DOUTPUT=${script}" -P "${maker}"
+    DEPENDS "${maker}" ${headers}
+    COMMENT "Listing the private symbols")
+  target_sources(${target} PRIVATE "${script}")
+  target_link_options(${target} PRIVATE "LINKER:--version-script=${script}")
+  set_property(TARGET ${target} APPEND PROPERTY LINK_DEPENDS "${script}")
+endfunction()
+
+# diffusers_take_folders(TARGET): makes a library of all folders together.
+function(diffusers_take_folders target)
   file(GLOB_RECURSE headers CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/include/diffusers/*.h")
-  add_library(diffusers)
-  add_library(diffusers::diffusers ALIAS diffusers)
   foreach(folder IN LISTS DIFFUSERS_FOLDERS)
     if(TARGET diffusers_${folder})
-      target_sources(diffusers PRIVATE $<TARGET_OBJECTS:diffusers_${folder}>)
+      target_sources(${target} PRIVATE $<TARGET_OBJECTS:diffusers_${folder}>)
     endif()
   endforeach()
-  target_sources(diffusers PUBLIC FILE_SET HEADERS BASE_DIRS "${PROJECT_SOURCE_DIR}/include" FILES ${headers})
-  target_compile_features(diffusers PUBLIC cxx_std_20)
-  target_link_libraries(diffusers PUBLIC diffusers::torch PRIVATE ZLIB::ZLIB PNG::PNG JPEG::JPEG utf8proc::utf8proc)
+  target_sources(${target} PUBLIC FILE_SET HEADERS BASE_DIRS "${PROJECT_SOURCE_DIR}/include" FILES ${headers})
+  target_compile_features(${target} PUBLIC cxx_std_20)
+  target_link_libraries(${target} PUBLIC diffusers::torch PRIVATE ZLIB::ZLIB PNG::PNG JPEG::JPEG utf8proc::utf8proc)
   if(DIFFUSERS_WITH_CUDA)
-    target_link_libraries(diffusers PRIVATE CUDA::cudart)
+    target_link_libraries(${target} PRIVATE CUDA::cudart)
   endif()
   if(DIFFUSERS_SANITIZE)
-    target_link_options(diffusers PUBLIC -fsanitize=${DIFFUSERS_SANITIZE})
+    target_link_options(${target} PUBLIC -fsanitize=${DIFFUSERS_SANITIZE})
   endif()
   # Device code is linked by nvcc when it is compiled; programs link the library with their C++ compiler.
-  set_target_properties(diffusers PROPERTIES LINKER_LANGUAGE CXX VERSION ${PROJECT_VERSION}
+  set_target_properties(${target} PROPERTIES LINKER_LANGUAGE CXX VERSION ${PROJECT_VERSION}
                                              SOVERSION ${PROJECT_VERSION_MAJOR} INSTALL_RPATH_USE_LINK_PATH ON)
+  diffusers_hide_private_symbols(${target})
+endfunction()
+
+# diffusers_add_library(): the library that a program links and that is installed.
+function(diffusers_add_library)
+  add_library(diffusers)
+  add_library(diffusers::diffusers ALIAS diffusers)
+  diffusers_take_folders(diffusers)
 endfunction()
 
 # diffusers_add_tests(NAME FOLDERS folder... SOURCES file...): one executable that sees only the folders named.

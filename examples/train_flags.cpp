@@ -73,13 +73,7 @@ const FlagTable<TrainingConfig>& training_flags() {
         {"--noise_offset", &Config::noise_offset, "Strength of noise that is constant over each channel."},
         {"--input_perturbation", &Config::input_perturbation,
          "Strength of noise added to the model's input, but not to the target."},
-        {"--class_dropout_prob", &Config::class_dropout_prob,
-         "Share of the class labels that are replaced by \"no class\", for classifier-free guidance."},
         {"--loss_type", &Config::loss_type, "How the error of an element counts."},
-        {"--weighting", &Config::weighting, "How the loss of a timestep is weighted."},
-        {"--p2_gamma", &Config::p2_gamma, "Gamma of --weighting p2."},
-        {"--p2_k", &Config::p2_k, "K of --weighting p2."},
-        {"--timestep_sampling", &Config::timestep_sampling, "Distribution of the timesteps."},
         {"--timestep_bias_strategy", &Config::timestep_bias_strategy,
          "Which timesteps are drawn more often."},
         {"--timestep_bias_multiplier", &Config::timestep_bias_multiplier,
@@ -89,13 +83,7 @@ const FlagTable<TrainingConfig>& training_flags() {
         {"--timestep_bias_end", &Config::timestep_bias_end,
          "End of --timestep_bias_strategy range, which it excludes."},
         {"--timestep_bias_portion", &Config::timestep_bias_portion,
-         "Share of the timesteps for --timestep_bias_strategy earlier and later."},
-        {"--pyramid_noise_iterations", &Config::pyramid_noise_iterations,
-         "Number of levels of multi-resolution noise. 0 disables it."},
-        {"--pyramid_noise_discount", &Config::pyramid_noise_discount,
-         "Factor from one level of multi-resolution noise to the next."},
-        {"--learned_log_variance", &Config::learned_log_variance,
-         "Learned weight of each timestep: a table, or Fourier features of the timestep."}}},
+         "Share of the timesteps for --timestep_bias_strategy earlier and later."}}},
       {"Checkpoints",
        {{"--checkpointing_steps", &Config::checkpointing_steps,
          "Number of steps between two checkpoints. 0 writes none."},
@@ -114,6 +102,26 @@ const FlagTable<TrainingConfig>& training_flags() {
         {"--report", &Config::report, "Write report.html at the end."},
         {"--validation_steps", &Config::validation_steps,
          "Number of steps between two previews and validations."}}},
+  };
+  return table;
+}
+
+const FlagTable<DiffusionTaskOptions>& task_flags() {
+  using Config = DiffusionTaskOptions;
+  static const FlagTable<Config> table{
+      {"Diffusion task",
+       {{"--class_dropout_prob", &Config::class_dropout_prob,
+         "Share of the class labels that are replaced by \"no class\", for classifier-free guidance."},
+        {"--weighting", &Config::weighting, "How the loss of a timestep is weighted."},
+        {"--p2_gamma", &Config::p2_gamma, "Gamma of --weighting p2."},
+        {"--p2_k", &Config::p2_k, "K of --weighting p2."},
+        {"--timestep_sampling", &Config::timestep_sampling, "Distribution of the timesteps."},
+        {"--pyramid_noise_iterations", &Config::pyramid_noise_iterations,
+         "Number of levels of multi-resolution noise. 0 disables it."},
+        {"--pyramid_noise_discount", &Config::pyramid_noise_discount,
+         "Factor from one level of multi-resolution noise to the next."},
+        {"--learned_log_variance", &Config::learned_log_variance,
+         "Learned weight of each timestep: a table, or Fourier features of the timestep."}}},
   };
   return table;
 }

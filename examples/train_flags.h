@@ -7,12 +7,16 @@
 #include <vector>
 
 #include <diffusers/schedulers/ddpm_scheduler.h>
+#include <diffusers/training/diffusion_task_options.h>
 #include <diffusers/training/training_config.h>
 
 #include "flags.h"
 
 /// Flags of the optimizer, the loop, the loss, checkpoints and logs.
 const FlagTable<diffusers::TrainingConfig>& training_flags();
+
+/// Flags of the diffusion task that Python's scripts do not have.
+const FlagTable<diffusers::DiffusionTaskOptions>& task_flags();
 
 /// Flags of the noise schedule.
 const FlagTable<diffusers::DDPMSchedulerConfig>& scheduler_flags();

@@ -275,7 +275,7 @@ int run(int argc, char** argv) {
   const Tensor grid =
       make_grid(torch::cat(pictures), {.columns = columns, .padding = 2, .pad_value = kBackground});
   save_image(grid, png);
-  write_file_atomically(output, labelled(png, grid.size(2), grid.size(1), labels, steps));
+  write_file(labelled(png, grid.size(2), grid.size(1), labels, steps), output);
   std::printf("%s\n", output.c_str());
   return 0;
 }

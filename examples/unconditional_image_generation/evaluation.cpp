@@ -47,12 +47,12 @@ struct Seen {
 
 /// The features and labels of the first `count` images.
 Seen look_at(Classifier& model, const Dataset& data, int64_t count) {
-  DataLoader loader(data, {.batch_size = std::min<int64_t>(count, 500), .shuffle = false});
+  DataLoader loader(data, {.batch_size = std::min<int64_t>(count, 500)});
   std::vector<torch::Tensor> features, labels;
   for (const Batch& batch : loader) {
     features.push_back(model->features(batch.images));
     labels.push_back(batch.class_labels);
-    count -= batch.images.size(0);
+    count -= batch.size();
     if (count <= 0) break;
   }
   return {torch::cat(features), torch::cat(labels)};
@@ -158,6 +158,6 @@ void save_guidance_chart(const std::vector<GuidanceResult>& results, const std::
   }
   sure.x = asked.x;
   save_line_chart(
-      path, {asked, sure},
+      {asked, sure}, path,
       {.title = "Classifier-free guidance", .x_label = "guidance scale", .y_label = "samples, percent"});
 }

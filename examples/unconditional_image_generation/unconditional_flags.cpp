@@ -126,12 +126,15 @@ void complete_training(const CLI::App& app, UnconditionalSettings& settings) {
     if (!is_given("--adam_beta1")) training.adam_beta1 = TrainingConfig().adam_beta1;
     if (!is_given("--adam_beta2")) training.adam_beta2 = TrainingConfig().adam_beta2;
   }
+  const bool has_warmup =
+      training.lr_scheduler != "constant" && training.lr_scheduler != "piecewise_constant";
+  if (!has_warmup && !is_given("--lr_warmup_steps")) training.lr_warmup_steps = 0;
   if (settings.device != "cpu" && !is_given("--cpu_data_parallel")) training.cpu_data_parallel = 1;
   if (is_given("--num_epochs") && !is_given("--max_train_steps")) training.max_train_steps.reset();
   if (is_given("--validation_steps")) settings.save_images_epochs.reset();
   // False by name, so that the Trainer does not warn of labels that the model does not take.
-  training.class_conditional = settings.class_conditional;
-  if (settings.class_conditional && !is_given("--class_dropout_prob")) training.class_dropout_prob = 0.1;
+  settings.task.class_conditional = settings.class_conditional;
+  if (settings.class_conditional && !is_given("--class_dropout_prob")) settings.task.class_dropout_prob = 0.1;
 }
 
 void read_model(UnconditionalSettings& settings) {
@@ -190,6 +193,7 @@ void add_unconditional_flags(CLI::App& app, UnconditionalSettings& settings) {
   add_flags(app, unconditional_flags(), settings);
   add_flags(app, scheduler_flags(), settings.scheduler);
   add_flags(app, training_flags(), settings.training);
+  add_flags(app, task_flags(), settings.task);
 }
 
 void complete_settings(const CLI::App& app, UnconditionalSettings& settings, int64_t default_resolution) {

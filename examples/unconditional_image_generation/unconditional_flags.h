@@ -8,6 +8,7 @@
 
 #include <diffusers/models/unet_2d.h>
 #include <diffusers/schedulers/ddpm_scheduler.h>
+#include <diffusers/training/diffusion_task_options.h>
 #include <diffusers/training/training_config.h>
 
 #include "../flags.h"
@@ -35,6 +36,7 @@ struct UnconditionalSettings {
   diffusers::UNet2DModelConfig model;
   diffusers::DDPMSchedulerConfig scheduler = {};
   diffusers::TrainingConfig training = {};
+  diffusers::DiffusionTaskOptions task = {};
 
   /// The model is the script's, the device the best there is.
   UnconditionalSettings();

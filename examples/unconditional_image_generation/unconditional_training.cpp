@@ -83,7 +83,7 @@ TrainingResult UnconditionalTraining::train(const std::function<void(const Previ
   choose_preview_steps();
   const int64_t epoch_steps = steps_per_epoch();
   int64_t saves = 0;
-  Trainer trainer(unet_, scheduler_, settings_.training);
+  Trainer trainer(unet_, scheduler_, settings_.training, settings_.task);
   trainer.on_preview([&](const PreviewContext& at) {
     const bool is_last = at.step == at.total_steps;
     if (!settings_.save_images_epochs || at.step % (epoch_steps * *settings_.save_images_epochs) == 0 ||

@@ -4,6 +4,8 @@
 /// All of libdiffusers, and LibTorch's own interface, for programs that do not mind the compile time.
 /// Kept by `tests/layers/check_layers.py --write`.
 
+#include <diffusers/core/config_overrides.h>
+#include <diffusers/core/config_visitor.h>
 #include <diffusers/core/enum_choice.h>
 #include <diffusers/core/enum_names.h>
 #include <diffusers/core/error.h>
@@ -12,11 +14,14 @@
 #include <diffusers/core/random.h>
 #include <diffusers/core/tensor.h>
 #include <diffusers/core/tensor_map.h>
+#include <diffusers/data/batch.h>
 #include <diffusers/data/dataset.h>
 #include <diffusers/data/idx.h>
 #include <diffusers/data/image_folder.h>
+#include <diffusers/data/iterable_dataset.h>
 #include <diffusers/data/loader.h>
 #include <diffusers/data/mnist.h>
+#include <diffusers/data/tensor_dataset.h>
 #include <diffusers/io/chart.h>
 #include <diffusers/io/files.h>
 #include <diffusers/io/image.h>
@@ -34,13 +39,16 @@
 #include <diffusers/models/gradient_checkpointing.h>
 #include <diffusers/models/layers.h>
 #include <diffusers/models/model.h>
+#include <diffusers/models/register_model.h>
 #include <diffusers/models/resnet.h>
 #include <diffusers/models/spatial_norm.h>
+#include <diffusers/models/state_dict.h>
 #include <diffusers/models/t2i_adapter.h>
 #include <diffusers/models/transformer_2d.h>
 #include <diffusers/models/unet_2d.h>
 #include <diffusers/models/unet_2d_blocks.h>
 #include <diffusers/models/unet_2d_condition.h>
+#include <diffusers/models/unet_enums.h>
 #include <diffusers/models/vae.h>
 #include <diffusers/models/vae_blocks.h>
 #include <diffusers/models/vector_quantizer.h>
@@ -50,8 +58,16 @@
 #include <diffusers/ops/group_norm_silu.h>
 #include <diffusers/pipelines/ddim_pipeline.h>
 #include <diffusers/pipelines/ddpm_pipeline.h>
+#include <diffusers/pipelines/denoise.h>
+#include <diffusers/pipelines/diffusion_pipeline.h>
+#include <diffusers/pipelines/guidance.h>
+#include <diffusers/pipelines/inference_guard.h>
 #include <diffusers/pipelines/pipeline.h>
+#include <diffusers/pipelines/pipeline_component.h>
+#include <diffusers/pipelines/pipeline_registry.h>
+#include <diffusers/pipelines/pipeline_spec.h>
 #include <diffusers/pipelines/sampling_loop.h>
+#include <diffusers/pipelines/stable_diffusion_base.h>
 #include <diffusers/pipelines/stable_diffusion_img2img_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_pipeline.h>
 #include <diffusers/schedulers/beta_schedule.h>
@@ -81,9 +97,11 @@
 #include <diffusers/schedulers/lms_discrete_scheduler.h>
 #include <diffusers/schedulers/noise_schedule.h>
 #include <diffusers/schedulers/pndm_scheduler.h>
+#include <diffusers/schedulers/register_scheduler.h>
 #include <diffusers/schedulers/repaint_scheduler.h>
 #include <diffusers/schedulers/sasolver_scheduler.h>
 #include <diffusers/schedulers/scheduler.h>
+#include <diffusers/schedulers/scheduler_config.h>
 #include <diffusers/schedulers/score_sde_ve_scheduler.h>
 #include <diffusers/schedulers/sigma_run.h>
 #include <diffusers/schedulers/sigma_scheduler.h>
@@ -96,7 +114,9 @@
 #include <diffusers/text/fwd.h>
 #include <diffusers/training/batch_split.h>
 #include <diffusers/training/diffusion_task.h>
+#include <diffusers/training/diffusion_task_options.h>
 #include <diffusers/training/edm.h>
+#include <diffusers/training/edm_preconditioner.h>
 #include <diffusers/training/ema.h>
 #include <diffusers/training/grad_scaler.h>
 #include <diffusers/training/gradient_clipping.h>

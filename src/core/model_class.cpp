@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <mutex>
+#include <set>
+#include <string>
 
 #include <diffusers/core/logging.h>
 
@@ -78,6 +81,27 @@ bool is_in(const std::array<std::string_view, size>& names, std::string_view nam
   return std::find(names.begin(), names.end(), name) != names.end();
 }
 
+/// The names that add_model_class() was given.
+class AddedClasses {
+ public:
+  static AddedClasses& get() {
+    static AddedClasses classes;
+    return classes;
+  }
+  void add(std::string_view name) {
+    const std::lock_guard lock(mutex_);
+    names_.emplace(name);
+  }
+  bool contains(std::string_view name) {
+    const std::lock_guard lock(mutex_);
+    return names_.contains(name);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::set<std::string, std::less<>> names_;
+};
+
 bool is_known(std::string_view name) {
   return is_model_class(name) || name.ends_with("Scheduler") || name.ends_with("Pipeline");
 }
@@ -92,8 +116,11 @@ std::string architecture_of(const Json& config) {
 }  // namespace
 
 bool is_model_class(std::string_view name) {
-  return is_in(kDiffusersClasses, name) || is_in(kTransformersClasses, name);
+  return is_in(kDiffusersClasses, name) || is_in(kTransformersClasses, name) ||
+         AddedClasses::get().contains(name);
 }
+
+void add_model_class(std::string_view name) { AddedClasses::get().add(name); }
 
 std::string config_class(const Json& config, std::string_view where, std::string_view expected) {
   const auto name = config.find("_class_name");

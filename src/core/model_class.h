@@ -10,9 +10,12 @@
 
 namespace diffusers {
 
-/// Whether Python diffusers, the parts of transformers that its pipelines use, or this library has a model
-/// class of that name.
+/// Whether Python diffusers, the parts of transformers that its pipelines use, this library or the program
+/// (add_model_class) has a model class of that name.
 bool is_model_class(std::string_view name);
+
+/// Adds a class of the program's own to those that is_model_class() knows. Thread-safe.
+void add_model_class(std::string_view name);
 
 /// The class that a config names: `_class_name`, or else the first of transformers' `architectures`; empty if
 /// it names none.

@@ -33,8 +33,8 @@ at::ScalarType idx_scalar_type(IdxType type) {
 
 }  // namespace
 
-at::Tensor read_idx(const std::string& path) {
-  const IdxData data = parse_idx(read_text_file(path, kLargestIdxFile), path);
+at::Tensor read_idx(const std::filesystem::path& path) {
+  const IdxData data = parse_idx(read_text_file(path.string(), kLargestIdxFile), path.string());
   at::Tensor tensor = at::empty(data.shape, at::TensorOptions().dtype(idx_scalar_type(data.type)));
   if (!data.bytes.empty()) std::memcpy(tensor.data_ptr(), data.bytes.data(), data.bytes.size());
   return tensor;

@@ -1,156 +1,178 @@
 #include <algorithm>
-#include <array>
-#include <cctype>
 #include <cmath>
+#include <cstdlib>
+#include <utility>
 
-#include <diffusers/core/logging.h>
 #include <diffusers/data/image_folder.h>
-#include <diffusers/io/files.h>
 #include <diffusers/io/image.h>
 
 #include <ATen/ATen.h>
 
 #include "core/require.h"
+#include "data/image_samples.h"
 #include "data/transforms.h"
-#include "io/posix_file.h"
+#include "io/image_codec.h"
+#include "io/open_model_file.h"
 
 namespace diffusers {
 namespace {
 
-/// Links may form a circle.
-constexpr int kDeepestFolder = 32;
+/// Any number: the choice of a caption is independent of the crop.
+constexpr uint64_t kCaptionStream = 0x63617074696f6e;
 
-std::string lower_extension(const std::string& name) {
-  const auto dot = name.rfind('.');
-  std::string extension = dot == std::string::npos ? "" : name.substr(dot);
-  std::transform(extension.begin(), extension.end(), extension.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return extension;
-}
-
-bool is_image_name(const std::string& name) {
-  const std::string extension = lower_extension(name);
-  return extension == ".png" || extension == ".jpg" || extension == ".jpeg";
-}
-
-/// Whether Pillow would read it, and this library does not.
-bool is_other_image_name(const std::string& name) {
-  constexpr std::array<std::string_view, 20> kExtensions{
-      ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".apng", ".avif", ".heic", ".heif",
-      ".jfif", ".jpe", ".jp2", ".jxl", ".pbm", ".pgm",  ".ppm",  ".pnm",  ".ico",  ".tga"};
-  return std::find(kExtensions.begin(), kExtensions.end(), lower_extension(name)) != kExtensions.end();
-}
-
-/// "3 files in other image formats: a.webp, b.gif, c.bmp"
-std::string describe_skipped(const std::vector<std::string>& names) {
-  constexpr std::size_t kMostShown = 8;
-  std::string text =
-      fmt::format("{} {} in other image formats: ", names.size(), names.size() == 1 ? "file" : "files");
-  for (std::size_t i = 0; i < std::min(names.size(), kMostShown); ++i)
-    text += fmt::format("{}{}", i == 0 ? "" : ", ", escaped(names[i]));
-  if (names.size() > kMostShown) text += fmt::format(" and {} more", names.size() - kMostShown);
-  return text;
-}
+/// How an image was resized, cut and mirrored.
+struct Crop {
+  int64_t height = 0, width = 0;  // of the file
+  int64_t resized_height = 0, resized_width = 0;
+  int64_t top = 0, left = 0;  // in the resized image
+  bool is_flipped = false;
+};
 
 /// Python's int(round(x / 2)): halves go to the even neighbour.
 int64_t rounded_half(int64_t value) {
   return static_cast<int64_t>(std::nearbyint(static_cast<double>(value) / 2.0));
 }
 
+/// uint8 `[1, C, H, W]`.
+Tensor read_picture(const ImageSamples& samples, const std::string& path, int64_t channels) {
+  const LoadImageOptions options{.channels = channels, .exif_transpose = true};
+  if (!samples.has_metadata) return load_image(path, options).unsqueeze(0);
+  const std::string_view inside = std::string_view(path).substr(samples.root.size());
+  return image_from_bytes(
+             read_file_inside(samples.root, inside.substr(inside.find_first_not_of('/')), kMaxImageFile),
+             path, options)
+      .unsqueeze(0);
+}
+
+Tensor cut(const Tensor& resized, const Crop& crop, int64_t resolution) {
+  const Tensor square = resized.narrow(2, crop.top, resolution).narrow(3, crop.left, resolution);
+  return crop.is_flipped ? square.flip({3}) : square;
+}
+
+/// Reads an image, and draws its crop and flip.
+Tensor read_main_image(const ImageSamples& samples, const ImageFolderOptions& options, int64_t index,
+                       uint64_t augmentation_seed, Crop& crop) {
+  const std::string& file = samples.files[static_cast<std::size_t>(index)];
+  Tensor image = read_picture(samples, file, options.channels);
+  crop.height = image.size(2);
+  crop.width = image.size(3);
+  const int64_t resolution = options.resolution;
+  require<FileError>(std::max(crop.height, crop.width) / std::min(crop.height, crop.width) <= 1000,
+                     "{}: {} x {} pixels, too long and narrow to cut a square from", file, crop.width,
+                     crop.height);
+  image = resize_shorter_side(image, resolution);
+  crop.resized_height = image.size(2);
+  crop.resized_width = image.size(3);
+  ExampleRandom random(augmentation_seed, index);
+  const int64_t spare_rows = crop.resized_height - resolution;
+  const int64_t spare_columns = crop.resized_width - resolution;
+  crop.top = options.center_crop ? rounded_half(spare_rows) : random.below(spare_rows + 1);
+  crop.left = options.center_crop ? rounded_half(spare_columns) : random.below(spare_columns + 1);
+  crop.is_flipped = options.random_flip && random.coin();
+  return cut(image, crop, resolution);
+}
+
+/// Reads an image that goes with another one, and cuts it in the same way.
+Tensor read_companion(const ImageSamples& samples, const std::string& file, int64_t channels,
+                      const Crop& crop, int64_t resolution) {
+  const Tensor image = read_picture(samples, file, channels);
+  const int64_t ours = image.size(3) * crop.height;
+  const int64_t theirs = crop.width * image.size(2);
+  require<FileError>(std::abs(ours - theirs) * 50 <= theirs,
+                     "{}: {} x {} pixels, but its image has {} x {}; expected the same aspect ratio", file,
+                     image.size(3), image.size(2), crop.width, crop.height);
+  return cut(resize_pixels(image, crop.resized_height, crop.resized_width), crop, resolution);
+}
+
+/// Reads the images of one of the lists of companions. Undefined if the list is empty.
+Tensor read_companions(const ImageSamples& samples, const std::vector<std::string>& files,
+                       std::span<const int64_t> indices, const std::vector<Crop>& crops, int64_t channels,
+                       int64_t resolution) {
+  if (files.empty()) return {};
+  Tensor images =
+      at::empty({static_cast<int64_t>(indices.size()), channels, resolution, resolution}, at::kByte);
+  for (std::size_t i = 0; i < indices.size(); ++i)
+    images.narrow(0, static_cast<int64_t>(i), 1)
+        .copy_(read_companion(samples, files[static_cast<std::size_t>(indices[i])], channels, crops[i],
+                              resolution));
+  return images;
+}
+
+/// `[N, 2]` int64 of two numbers for each crop.
+template <class Pair>
+Tensor pairs_of(const std::vector<Crop>& crops, const Pair& pair) {
+  Tensor pairs = at::empty({static_cast<int64_t>(crops.size()), 2}, at::kLong);
+  auto* out = pairs.mutable_data_ptr<int64_t>();
+  for (const Crop& crop : crops) {
+    const auto [first, second] = pair(crop);
+    *out++ = first;
+    *out++ = second;
+  }
+  return pairs;
+}
+
+const std::string& chosen_caption(const std::vector<std::string>& captions, int64_t index,
+                                  uint64_t augmentation_seed) {
+  if (captions.size() == 1 || augmentation_seed == 0) return captions.front();
+  ExampleRandom random(ExampleRandom::mix(augmentation_seed) ^ kCaptionStream, index);
+  return captions[static_cast<std::size_t>(random.below(static_cast<int64_t>(captions.size())))];
+}
+
 }  // namespace
 
-ImageFolder::ImageFolder(const std::string& path, const ImageFolderOptions& options) : options_(options) {
+ImageFolder::ImageFolder(const std::filesystem::path& path, const ImageFolderOptions& options)
+    : options_(options) {
   require<ConfigError>(options.resolution >= 1 && options.resolution <= 16384,
                        "resolution is {}, expected 1 to 16384", options.resolution);
   require<ConfigError>(options.channels == 1 || options.channels == 3, "channels is {}, expected 1 or 3",
                        options.channels);
   require<ConfigError>(options.max_samples >= 0, "max_samples is {}, expected 0 (all) or more",
                        options.max_samples);
-  require<FileError>(folder_exists(path), "{}: there is no such folder", path);
-
-  std::vector<std::string> folders;
-  for (const auto& name : list_folder(path)) {
-    const std::string inner = join_path(path, name);
-    if (name.starts_with(".")) continue;
-    if (folder_exists(inner)) {
-      folders.push_back(name);
-    } else if (is_image_name(name)) {
-      files_.push_back(inner);
-    } else if (is_other_image_name(name)) {
-      skipped_files_.push_back(name);
-    }
-  }
-  const std::size_t direct = files_.size();
-  for (const auto& name : folders) {
-    const std::size_t before = files_.size();
-    add_files(path, name, static_cast<int64_t>(classes_.size()), 1);
-    if (files_.size() > before) classes_.push_back(name);
-  }
-  require<FileError>(!files_.empty(), "{}: no PNG or JPEG files there{}", path,
-                     skipped_files_.empty() ? "" : "; " + describe_skipped(skipped_files_));
-  if (!skipped_files_.empty())
-    warn_once(fmt::format("{}: only PNG and JPEG files are read; skipped {}", path,
-                          describe_skipped(skipped_files_)));
-  require<FileError>(direct == 0 || classes_.empty(),
-                     "{}: {} images lie in the folder and {} in sub-folders such as {}, so they have no "
-                     "common kind of label",
-                     path, direct, files_.size() - direct, classes_.empty() ? "" : classes_.front());
-  if (options.max_samples > 0 && options.max_samples < size()) {
-    files_.resize(static_cast<std::size_t>(options.max_samples));
-    labels_.resize(std::min(labels_.size(), files_.size()));
-  }
+  samples_ = std::make_shared<const ImageSamples>(find_image_samples(path.string(), options));
 }
 
-void ImageFolder::add_files(const std::string& path, const std::string& folder, int64_t label, int depth) {
-  require<FileError>(depth <= kDeepestFolder, "{}: more than {} folders deep", join_path(path, folder),
-                     kDeepestFolder);
-  for (const auto& name : list_folder(join_path(path, folder))) {
-    if (name.starts_with(".")) continue;
-    const std::string in_path = join_path(folder, name);
-    const std::string inner = join_path(path, in_path);
-    if (folder_exists(inner)) {
-      add_files(path, in_path, label, depth + 1);
-    } else if (is_image_name(name)) {
-      files_.push_back(inner);
-      labels_.push_back(label);
-    } else if (is_other_image_name(name)) {
-      skipped_files_.push_back(in_path);
-    }
-  }
-}
-
-Tensor ImageFolder::read(int64_t index, uint64_t augmentation_seed) const {
-  const std::string& file = files_[static_cast<std::size_t>(index)];
-  Tensor image = load_image(file, {.channels = options_.channels, .exif_transpose = true}).unsqueeze(0);
-  const int64_t resolution = options_.resolution;
-  const int64_t shorter = std::min(image.size(2), image.size(3));
-  const int64_t longer = std::max(image.size(2), image.size(3));
-  require<FileError>(longer / shorter <= 1000, "{}: {} x {} pixels, too long and narrow to cut a square from",
-                     file, image.size(3), image.size(2));
-  image = resize_shorter_side(image, resolution);
-  ExampleRandom random(augmentation_seed, index);
-  const int64_t spare_rows = image.size(2) - resolution;
-  const int64_t spare_columns = image.size(3) - resolution;
-  const int64_t top = options_.center_crop ? rounded_half(spare_rows) : random.below(spare_rows + 1);
-  const int64_t left = options_.center_crop ? rounded_half(spare_columns) : random.below(spare_columns + 1);
-  image = image.narrow(2, top, resolution).narrow(3, left, resolution);
-  if (options_.random_flip && random.coin()) image = image.flip({3});
-  return image;
-}
+int64_t ImageFolder::size() const { return samples_->size(); }
+int64_t ImageFolder::class_count() const { return samples_->class_count; }
+const std::vector<std::string>& ImageFolder::classes() const { return samples_->classes; }
+const std::vector<std::string>& ImageFolder::files() const { return samples_->files; }
+const std::vector<std::string>& ImageFolder::skipped_files() const { return samples_->skipped_files; }
 
 Batch ImageFolder::get_batch(std::span<const int64_t> indices, uint64_t augmentation_seed) const {
-  const Tensor positions = checked_indices(indices, size());
+  const ImageSamples& samples = *samples_;
+  const int64_t resolution = options_.resolution;
   Batch batch;
-  Tensor images =
-      at::empty({positions.size(0), options_.channels, options_.resolution, options_.resolution}, at::kByte);
+  batch.indices = checked_indices(indices, size());
+  std::vector<Crop> crops(indices.size());
+  Tensor images = at::empty({batch.indices.size(0), options_.channels, resolution, resolution}, at::kByte);
   for (std::size_t i = 0; i < indices.size(); ++i)
-    images.narrow(0, static_cast<int64_t>(i), 1).copy_(read(indices[i], augmentation_seed));
+    images.narrow(0, static_cast<int64_t>(i), 1)
+        .copy_(read_main_image(samples, options_, indices[i], augmentation_seed, crops[i]));
   batch.images = to_signed_unit(images);
-  if (!labels_.empty()) {
-    batch.class_labels = at::empty_like(positions);
+
+  const auto companions = [&](const std::vector<std::string>& files, int64_t channels) {
+    return read_companions(samples, files, indices, crops, channels, resolution);
+  };
+  if (const Tensor pixels = companions(samples.conditioning_images, options_.channels); pixels.defined())
+    batch.conditioning_images = to_unit(pixels);
+  if (const Tensor pixels = companions(samples.original_images, options_.channels); pixels.defined())
+    batch.original_images = to_signed_unit(pixels);
+  if (const Tensor pixels = companions(samples.masks, 1); pixels.defined())
+    batch.masks = pixels.ge(128).to(at::kFloat);
+
+  batch.original_sizes = pairs_of(crops, [](const Crop& crop) { return std::pair(crop.height, crop.width); });
+  // The left edge in the mirrored image is the right edge of the square.
+  batch.crop_top_lefts = pairs_of(crops, [&](const Crop& crop) {
+    return std::pair(crop.top, crop.is_flipped ? crop.resized_width - resolution - crop.left : crop.left);
+  });
+  if (!samples.labels.empty()) {
+    batch.class_labels = at::empty_like(batch.indices);
     auto* labels = batch.class_labels.mutable_data_ptr<int64_t>();
-    for (const int64_t index : indices) *labels++ = labels_[static_cast<std::size_t>(index)];
+    for (const int64_t index : indices) *labels++ = samples.labels[static_cast<std::size_t>(index)];
   }
+  if (!samples.captions.empty())
+    for (const int64_t index : indices)
+      batch.captions.push_back(
+          chosen_caption(samples.captions[static_cast<std::size_t>(index)], index, augmentation_seed));
   return batch;
 }
 

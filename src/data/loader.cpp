@@ -1,22 +1,21 @@
 #include <algorithm>
 #include <condition_variable>
 #include <exception>
+#include <limits>
 #include <map>
 #include <mutex>
-#include <numeric>
-#include <span>
 #include <thread>
 #include <vector>
 
 #include <diffusers/core/logging.h>
-#include <diffusers/core/random.h>
 #include <diffusers/data/loader.h>
 
-#include <ATen/ATen.h>
+#include <ATen/Context.h>
 
 #include "core/parallel.h"
 #include "core/require.h"
-#include "data/batch_checks.h"
+#include "data/batch_source.h"
+#include "data/epoch_plan.h"
 #include "data/transforms.h"
 
 namespace diffusers {
@@ -30,29 +29,32 @@ uint64_t epoch_seed(uint64_t seed, int64_t epoch, uint64_t stream) {
                             stream);
 }
 
-/// The order of an epoch (Fisher and Yates): our own, so that no version of LibTorch changes it under a
-/// resumed run.
-std::vector<int64_t> epoch_order(int64_t size, const DataLoaderOptions& options, int64_t epoch) {
-  std::vector<int64_t> order(static_cast<std::size_t>(size));
-  std::iota(order.begin(), order.end(), int64_t{0});
-  if (!options.shuffle) return order;
-  ExampleRandom random(epoch_seed(options.seed, epoch, kOrderStream), 0);
-  for (std::size_t i = order.size(); i > 1; --i)
-    std::swap(order[i - 1], order[static_cast<std::size_t>(random.below(static_cast<int64_t>(i)))]);
-  return order;
+/// Batches of an epoch whose number is not known.
+constexpr int64_t kUnknownBatches = std::numeric_limits<int64_t>::max();
+
+void check_loader_options(DataLoaderOptions& options) {
+  require<ConfigError>(options.batch_size >= 1 && options.batch_size <= (int64_t{1} << 31),
+                       "batch_size is {}, expected 1 to 2^31", options.batch_size);
+  require<ConfigError>(options.num_workers >= 0 && options.num_workers <= 1024,
+                       "num_workers is {}, expected 0 to 1024", options.num_workers);
+  require<ConfigError>(options.prefetch >= 1 && options.prefetch <= 1024,
+                       "prefetch is {}, expected 1 to 1024", options.prefetch);
+  require<ConfigError>(options.world_size >= 1 && options.world_size <= (int64_t{1} << 20),
+                       "world_size is {}, expected 1 to 2^20", options.world_size);
+  require<ConfigError>(options.rank >= 0 && options.rank < options.world_size,
+                       "rank is {}, expected 0 to {} (world_size is {})", options.rank,
+                       options.world_size - 1, options.world_size);
+  if (options.pin_memory && !at::hasCUDA()) {
+    warn_once("pin_memory has no effect: there is no CUDA device");
+    options.pin_memory = false;
+  }
 }
 
 }  // namespace
 
-/// What the threads of one epoch share. Each pass has its own, so that a late worker of an old one cannot
-/// disturb it.
-struct LoaderPass {
-  std::vector<int64_t> order;
-  uint64_t augmentation_seed = 0;
-};
-
+/// A batch that a thread has read. Neither value nor error: the epoch has ended.
 struct LoaderResult {
-  Batch batch;
+  std::optional<LoadedBatch> loaded;
   std::exception_ptr error;
 };
 
@@ -60,23 +62,37 @@ struct DataLoader::State {
   State(std::shared_ptr<const Dataset> data, const DataLoaderOptions& given)
       : dataset(std::move(data)), options(given) {
     require<ConfigError>(dataset != nullptr, "the loader got no data set");
-    require<ConfigError>(options.batch_size >= 1, "batch_size is {}, expected at least 1",
-                         options.batch_size);
-    require<ConfigError>(options.num_workers >= 0 && options.num_workers <= 1024,
-                         "num_workers is {}, expected 0 to 1024", options.num_workers);
-    require<ConfigError>(options.prefetch >= 1 && options.prefetch <= 1024,
-                         "prefetch is {}, expected 1 to 1024", options.prefetch);
-    examples = dataset->size();
-    require<ConfigError>(examples > 0, "the data set is empty");
-    batches =
-        examples / options.batch_size + (!options.drop_last && examples % options.batch_size != 0 ? 1 : 0);
+    check_loader_options(options);
+    samples.size = dataset->size();
+    require<ConfigError>(samples.size > 0, "the data set is empty");
+    buckets = dataset->buckets();
+    require<ConfigError>(
+        buckets.empty() || static_cast<int64_t>(buckets.size()) == samples.size,
+        "the data set has {} samples, but buckets() gives {} numbers; expected one for each sample",
+        samples.size, buckets.size());
+    samples.buckets = buckets;
+    samples.batch_size = global_size();
+    samples.drop_last = options.drop_last;
+    batches = planned_batches(samples);
     require<ConfigError>(batches > 0,
                          "batch_size is {} and drop_last is true, but the data set has only {} examples",
-                         options.batch_size, examples);
-    if (options.pin_memory && !at::hasCUDA()) {
-      warn_once("pin_memory has no effect: there is no CUDA device");
-      options.pin_memory = false;
-    }
+                         global_size(), samples.size);
+  }
+  State(std::shared_ptr<const IterableDataset> data, const DataLoaderOptions& given)
+      : stream(std::move(data)), options(given), batches(kUnknownBatches) {
+    require<ConfigError>(stream != nullptr, "the loader got no data set");
+    check_loader_options(options);
+    require<ConfigError>(
+        !options.shuffle,
+        "shuffle is true, but an IterableDataset gives its samples in its own order; expected false");
+    require<ConfigError>(options.num_workers <= 1,
+                         "num_workers is {}, but an IterableDataset is read by one thread; expected 0 or 1",
+                         options.num_workers);
+    require<ConfigError>(
+        options.world_size == 1 || options.drop_last,
+        "world_size is {} and drop_last is false, but an IterableDataset cannot share out a last "
+        "batch whose size it does not know; expected drop_last true",
+        options.world_size);
   }
   State(const State&) = delete;
   State& operator=(const State&) = delete;
@@ -90,22 +106,19 @@ struct DataLoader::State {
     for (auto& thread : threads) thread.join();
   }
 
-  Batch read(const LoaderPass& of, int64_t number) const {
-    const auto first = static_cast<std::size_t>(number * options.batch_size);
-    const std::size_t count = std::min(static_cast<std::size_t>(options.batch_size), of.order.size() - first);
-    Batch batch = dataset->get_batch(std::span(of.order).subspan(first, count), of.augmentation_seed);
-    require_sample_count(batch, static_cast<int64_t>(count));
-    if (options.pin_memory) {
-      if (batch.images.defined()) batch.images = batch.images.pin_memory();
-      if (batch.class_labels.defined()) batch.class_labels = batch.class_labels.pin_memory();
-    }
-    return batch;
+  int64_t global_size() const { return options.batch_size * options.world_size; }
+
+  std::shared_ptr<BatchSource> open_source() const {
+    const uint64_t augmentation_seed = epoch_seed(options.seed, position.epoch, kAugmentationStream);
+    if (stream) return std::make_shared<StreamedBatches>(stream, augmentation_seed, options);
+    const uint64_t order_seed = epoch_seed(options.seed, position.epoch, kOrderStream);
+    return std::make_shared<PlannedBatches>(
+        dataset, plan_epoch(samples, options.shuffle ? std::optional(order_seed) : std::nullopt),
+        augmentation_seed, options);
   }
 
   void start_pass() {
-    auto started = std::make_shared<LoaderPass>();
-    started->order = epoch_order(examples, options, position.epoch);
-    started->augmentation_seed = epoch_seed(options.seed, position.epoch, kAugmentationStream);
+    auto started = open_source();
     const std::lock_guard lock(mutex);
     pass = std::move(started);
     next_to_read = next_to_give();
@@ -119,12 +132,22 @@ struct DataLoader::State {
     ready.clear();
   }
 
-  int64_t next_to_give() const { return position.index / options.batch_size; }
+  int64_t next_to_give() const { return position.index / global_size(); }
 
   /// Threads start with the first batch that is asked for.
   void start_threads() {
     while (static_cast<int64_t>(threads.size()) < options.num_workers)
       threads.emplace_back([this] { serve(); });
+  }
+
+  static LoaderResult read(BatchSource& from, int64_t number) {
+    LoaderResult result;
+    try {
+      result.loaded = from.read(number);
+    } catch (...) {
+      result.error = std::current_exception();
+    }
+    return result;
   }
 
   void serve() {
@@ -136,12 +159,7 @@ struct DataLoader::State {
       const auto mine = pass;
       const int64_t number = next_to_read++;
       lock.unlock();
-      LoaderResult result;
-      try {
-        result.batch = read(*mine, number);
-      } catch (...) {
-        result.error = std::current_exception();
-      }
+      LoaderResult result = read(*mine, number);
       lock.lock();
       if (mine != pass) continue;
       ready.emplace(number, std::move(result));
@@ -159,16 +177,26 @@ struct DataLoader::State {
     return result;
   }
 
-  std::shared_ptr<const Dataset> dataset;
+  std::optional<Batch> end_epoch() {
+    stop_reading();
+    position = {position.epoch + 1, 0};
+    return std::nullopt;
+  }
+
+  std::shared_ptr<const Dataset> dataset;  // one of the two is set
+  std::shared_ptr<const IterableDataset> stream;
   DataLoaderOptions options;
-  int64_t examples = 0;
+  std::vector<int64_t> buckets;
+  EpochSamples samples;
   int64_t batches = 0;
   DataLoaderPosition position;
+  BatchRows rows;
 
   std::mutex mutex;  // guards what follows, but for `threads`
   std::condition_variable work;
   std::condition_variable arrived;
-  std::shared_ptr<const LoaderPass> pass;
+  // Each pass has its own source, so that a late thread of an old pass cannot disturb it.
+  std::shared_ptr<BatchSource> pass;
   int64_t next_to_read = 0;
   int64_t limit = 0;
   std::map<int64_t, LoaderResult> ready;
@@ -176,39 +204,47 @@ struct DataLoader::State {
   std::vector<std::thread> threads;
 };
 
+DataLoader::DataLoader(std::unique_ptr<State> state) : state_(std::move(state)) {}
 DataLoader::DataLoader(const Dataset& dataset, const DataLoaderOptions& options)
     : DataLoader(std::shared_ptr<const Dataset>(std::shared_ptr<void>(), &dataset), options) {}
 DataLoader::DataLoader(std::shared_ptr<const Dataset> dataset, const DataLoaderOptions& options)
-    : state_(std::make_unique<State>(std::move(dataset), options)) {}
+    : DataLoader(std::make_unique<State>(std::move(dataset), options)) {}
+DataLoader::DataLoader(const IterableDataset& dataset, const DataLoaderOptions& options)
+    : DataLoader(std::shared_ptr<const IterableDataset>(std::shared_ptr<void>(), &dataset), options) {}
+DataLoader::DataLoader(std::shared_ptr<const IterableDataset> dataset, const DataLoaderOptions& options)
+    : DataLoader(std::make_unique<State>(std::move(dataset), options)) {}
 DataLoader::DataLoader(DataLoader&&) noexcept = default;
 DataLoader& DataLoader::operator=(DataLoader&&) noexcept = default;
 DataLoader::~DataLoader() = default;
 
-int64_t DataLoader::size() const { return state_->batches; }
+int64_t DataLoader::size() const {
+  const State& state = *state_;
+  if (!state.stream) return state.batches;
+  const auto size = state.stream->size();
+  require(size.has_value(), "the number of batches is not known: the IterableDataset has no size()");
+  return planned_batches(
+      {.size = *size, .batch_size = state.global_size(), .drop_last = state.options.drop_last});
+}
+
 const DataLoaderOptions& DataLoader::options() const { return state_->options; }
 DataLoaderPosition DataLoader::position() const { return state_->position; }
+BatchRows DataLoader::rows() const { return state_->rows; }
 
 std::optional<Batch> DataLoader::next() {
   State& state = *state_;
   const int64_t number = state.next_to_give();
-  if (number >= state.batches) {
-    state.stop_reading();
-    state.position = {state.position.epoch + 1, 0};
-    return std::nullopt;
-  }
+  if (number >= state.batches) return state.end_epoch();
   if (!state.pass) state.start_pass();
-  LoaderResult result;
-  if (state.options.num_workers == 0) {
-    result.batch = state.read(*state.pass, number);
-  } else {
-    result = state.take(number);
-  }
+  LoaderResult result =
+      state.options.num_workers == 0 ? State::read(*state.pass, number) : state.take(number);
   if (result.error) {
     state.stop_reading();
     std::rethrow_exception(result.error);
   }
-  state.position.index = (number + 1) * state.options.batch_size;
-  return std::move(result.batch);
+  if (!result.loaded) return state.end_epoch();
+  state.position.index = (number + 1) * state.global_size();
+  state.rows = result.loaded->rows;
+  return std::move(result.loaded->batch);
 }
 
 void DataLoader::set_epoch(int64_t epoch) {
@@ -217,11 +253,12 @@ void DataLoader::set_epoch(int64_t epoch) {
 
 void DataLoader::restore(const DataLoaderPosition& position) {
   const State& state = *state_;
+  const int64_t global_size = state.global_size();
   require<ConfigError>(position.epoch >= 0, "epoch is {}, expected 0 or more", position.epoch);
-  require<ConfigError>(position.index >= 0 && position.index <= state.batches * state.options.batch_size &&
-                           position.index % state.options.batch_size == 0,
+  const bool is_inside = position.index >= 0 && position.index / global_size <= state.batches;
+  require<ConfigError>(is_inside && position.index % global_size == 0,
                        "a position of {} examples in an epoch of {} batches of {}", position.index,
-                       state.batches, state.options.batch_size);
+                       state.stream ? "any number of" : fmt::format("{}", state.batches), global_size);
   state_->stop_reading();
   state_->position = position;
 }

@@ -32,7 +32,7 @@ std::string idx_summary(const Tensor& tensor) {
 
 }  // namespace
 
-MnistDataset::MnistDataset(const std::string& folder, const MnistDatasetOptions& options)
+MnistDataset::MnistDataset(const std::filesystem::path& folder, const MnistDatasetOptions& options)
     : random_flip_(options.random_flip) {
   require<ConfigError>(options.resolution >= 0 && options.resolution <= kLargestResolution,
                        "resolution is {}, expected 0 (the files' own) to {}", options.resolution,
@@ -40,8 +40,8 @@ MnistDataset::MnistDataset(const std::string& folder, const MnistDatasetOptions&
   require<ConfigError>(options.max_samples >= 0, "max_samples is {}, expected 0 (all) or more",
                        options.max_samples);
   const std::string prefix = options.split == Split::kTrain ? "train" : "t10k";
-  const std::string images_path = find_mnist_file(folder, prefix + "-images-idx3-ubyte");
-  const std::string labels_path = find_mnist_file(folder, prefix + "-labels-idx1-ubyte");
+  const std::string images_path = find_mnist_file(folder.string(), prefix + "-images-idx3-ubyte");
+  const std::string labels_path = find_mnist_file(folder.string(), prefix + "-labels-idx1-ubyte");
   Tensor images = read_idx(images_path);
   Tensor labels = read_idx(labels_path);
   require<FileError>(images.dim() == 3 && images.scalar_type() == at::kByte,
@@ -72,13 +72,15 @@ MnistDataset::MnistDataset(const std::string& folder, const MnistDatasetOptions&
     const int64_t after = resolution - native - before;
     images = at::constant_pad_nd(images, {before, after, before, after}, 0);
   }
-  images_ = resize_to(images, resolution, resolution).contiguous();
+  images_ = resize_pixels(images, resolution, resolution).contiguous();
   labels_ = labels.to(at::kLong);
 }
 
 Batch MnistDataset::get_batch(std::span<const int64_t> indices, uint64_t augmentation_seed) const {
   const Tensor positions = checked_indices(indices, size());
-  Batch batch{to_signed_unit(images_.index_select(0, positions)), labels_.index_select(0, positions)};
+  Batch batch{.images = to_signed_unit(images_.index_select(0, positions)),
+              .class_labels = labels_.index_select(0, positions),
+              .indices = positions};
   if (!random_flip_) return batch;
   std::vector<int64_t> mirrored;
   for (std::size_t i = 0; i < indices.size(); ++i)

@@ -7,6 +7,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "io/image_tensor.h"
+
 namespace diffusers {
 
 /// A few random numbers of an example that depend on (seed, index) alone, whoever reads it and in whatever
@@ -34,15 +36,8 @@ class ExampleRandom {
   uint64_t state_;
 };
 
-/// torchvision's Resize with an explicit size: bilinear with antialiasing.
-/// @param images uint8 `[N, C, H, W]`
-Tensor resize_to(const Tensor& images, int64_t height, int64_t width);
-
 /// torchvision's Resize with one number: the shorter side becomes `resolution`, the aspect ratio stays.
 Tensor resize_shorter_side(const Tensor& images, int64_t resolution);
-
-/// uint8 to float32 in [-1, 1], with the roundings of ToTensor and Normalize([0.5], [0.5]).
-Tensor to_signed_unit(const Tensor& images);
 
 /// The indices as a tensor.
 /// @throws TensorError if one is outside [0, size)

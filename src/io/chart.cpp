@@ -191,11 +191,12 @@ std::string line_chart_svg(const std::vector<ChartSeries>& series, const ChartOp
   return svg + "</svg>\n";
 }
 
-void save_line_chart(const std::string& path, const std::vector<ChartSeries>& series,
+void save_line_chart(const std::vector<ChartSeries>& series, const std::filesystem::path& path,
                      const ChartOptions& options) {
-  require<FileError>(path.ends_with(".svg"),
-                     "{}: charts are written as SVG, expected a name that ends with .svg", escaped(path));
-  write_file_atomically(path, line_chart_svg(series, options));
+  require<FileError>(path.native().ends_with(".svg"),
+                     "{}: charts are written as SVG, expected a name that ends with .svg",
+                     escaped(path.native()));
+  write_file(line_chart_svg(series, options), path);
 }
 
 }  // namespace diffusers

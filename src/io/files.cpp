@@ -16,6 +16,7 @@
 
 #include "core/json.h"
 #include "core/require.h"
+#include "core/utf8.h"
 #include "io/posix_file.h"
 #include "io/system_calls.h"
 
@@ -24,13 +25,6 @@ namespace {
 
 constexpr std::size_t kWriteBuffer = std::size_t{1} << 20;
 constexpr std::size_t kLargestTransfer = std::size_t{1} << 30;  // Linux stops at 2 GiB - 4 KiB in one call
-
-/// A path that holds a NUL would silently name another file.
-const char* c_path(const std::string& path) {
-  require<FileError>(!path.empty(), "a path is empty");
-  require<FileError>(path.find('\0') == std::string::npos, "the path {} holds a NUL byte", escaped(path));
-  return path.c_str();
-}
 
 using Folder = std::unique_ptr<DIR, int (*)(DIR*)>;
 
@@ -66,6 +60,14 @@ void remove_entries(FileDescriptor descriptor, const std::string& path) {
   require<FileError>(errno == 0, "cannot list folder {}: {}", path, errno_text(errno));
 }
 
+/// The mode of a file or folder, or of what a link leads to; 0 if there is none.
+mode_t mode_or_zero(const std::string& path) {
+  struct stat status {};
+  // What follows a NUL byte would be ignored.
+  const bool is_name = path.find('\0') == std::string::npos;
+  return is_name && ::stat(path.c_str(), &status) == 0 ? status.st_mode : 0;
+}
+
 /// Writes all of it. @return 0, or the errno
 int write_all(int fd, const char* data, std::size_t count) {
   while (count > 0) {
@@ -80,12 +82,8 @@ int write_all(int fd, const char* data, std::size_t count) {
 
 /// The handle of an empty temporary file next to `path`, whose name goes to `temporary`.
 int open_temporary(const std::string& path, std::string& temporary) {
-  static std::atomic<uint64_t> counter{0};
-  const std::string folder = parent_folder(path);
-  // The name may be at most 255 bytes; what identifies it comes after a part of the original one.
-  const std::string stem = base_name(path).substr(0, 200);
   for (int attempt = 0; attempt < 1000; ++attempt) {
-    temporary = join_path(folder, fmt::format(".{}.{}-{}.tmp", stem, ::getpid(), counter++));
+    temporary = temporary_path(path);
     // 0666 with O_CREAT is what makes the mode follow the umask.
     const int fd = open_retrying(temporary, O_WRONLY | O_CREAT | O_EXCL, 0666);
     if (fd >= 0 || errno != EEXIST) return fd;
@@ -102,6 +100,13 @@ std::string format_as(const Escaped& name) {
   std::string out =
       Json(std::string(text.substr(0, kLongest))).dump(-1, ' ', true, Json::error_handler_t::replace);
   return is_long ? out + "..." : out;
+}
+
+const char* c_path(const std::string& path) {
+  require<FileError>(!path.empty(), "a path is empty, expected the name of a file or folder");
+  require<FileError>(path.find('\0') == std::string::npos, "the path {} contains a NUL byte", escaped(path));
+  require<FileError>(is_utf8(path), "the path {} is not UTF-8", escaped(path));
+  return path.c_str();
 }
 
 std::string errno_text(int error) { return std::generic_category().message(error); }
@@ -130,8 +135,16 @@ void sync_file(const std::string& path) {
   require<FileError>(error == 0, "cannot sync {} to disk: {}", escaped(path), errno_text(error));
 }
 
+std::string temporary_path(const std::string& path) {
+  static std::atomic<uint64_t> counter{0};
+  // A name may have at most 255 bytes: the original one is cut, behind a whole code point.
+  std::string stem = base_name(path).substr(0, 200);
+  while (!is_utf8(stem)) stem.pop_back();
+  return join_path(parent_folder(path), fmt::format(".{}.{}-{}.tmp", stem, ::getpid(), counter++));
+}
+
 bool is_temporary_name(std::string_view name) {
-  // ".STEM.PROCESS-NUMBER.tmp", as open_temporary makes them
+  // ".STEM.PROCESS-NUMBER.tmp", as temporary_path() makes them
   constexpr std::string_view kEnd = ".tmp";
   if (!name.starts_with('.') || !name.ends_with(kEnd)) return false;
   name.remove_suffix(kEnd.size());
@@ -253,17 +266,18 @@ std::string read_whole_file(const InputFile& file, std::size_t max_bytes) {
   return text;
 }
 
-std::string read_text_file(const std::string& path, std::size_t max_bytes) {
-  return read_whole_file(InputFile(path), max_bytes);
+std::string read_text_file(const std::filesystem::path& path, std::size_t max_bytes) {
+  return read_whole_file(InputFile(path.native()), max_bytes);
 }
 
-void write_file_atomically(const std::string& path, std::string_view bytes) {
-  AtomicFile file(path);
+void write_file(std::string_view bytes, const std::filesystem::path& path) {
+  AtomicFile file(path.native());
   file.write(bytes);
   file.commit();
 }
 
-void create_folders(const std::string& path) {
+void create_folders(const std::filesystem::path& given) {
+  const std::string& path = given.native();
   c_path(path);
   std::size_t slash = 0;
   while (slash != std::string::npos) {
@@ -277,7 +291,8 @@ void create_folders(const std::string& path) {
   }
 }
 
-void remove_folder(const std::string& path) {
+void remove_folder(const std::filesystem::path& given) {
+  const std::string& path = given.native();
   FileDescriptor folder(open_retrying(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
   if (folder.get() < 0 && errno == ENOENT) return;
   require<FileError>(folder.get() >= 0, "cannot remove folder {}: {}", path, errno_text(errno));
@@ -286,12 +301,14 @@ void remove_folder(const std::string& path) {
   require<FileError>(error == 0 || error == ENOENT, "cannot remove folder {}: {}", path, errno_text(error));
 }
 
-void remove_file(const std::string& path) {
+void remove_file(const std::filesystem::path& given) {
+  const std::string& path = given.native();
   const int error = error_of([&] { return ::unlink(c_path(path)); });
   require<FileError>(error == 0 || error == ENOENT, "cannot remove {}: {}", path, errno_text(error));
 }
 
-void sync_folder(const std::string& path) {
+void sync_folder(const std::filesystem::path& given) {
+  const std::string& path = given.native();
   const FileDescriptor folder(open_retrying(path, O_RDONLY | O_DIRECTORY));
   require<FileError>(folder.get() >= 0, "cannot open folder {}: {}", path, errno_text(errno));
   const int error = error_of([&] { return ::fsync(folder.get()); });
@@ -299,23 +316,18 @@ void sync_folder(const std::string& path) {
   require<FileError>(error == 0 || error == EINVAL, "cannot sync folder {}: {}", path, errno_text(error));
 }
 
-void rename_path(const std::string& from, const std::string& to) {
-  const int error = error_of([&] { return ::rename(c_path(from), c_path(to)); });
-  require<FileError>(error == 0, "cannot rename {} to {}: {}", from, to, errno_text(error));
+void rename_path(const std::filesystem::path& from, const std::filesystem::path& to) {
+  const int error = error_of([&] { return ::rename(c_path(from.native()), c_path(to.native())); });
+  require<FileError>(error == 0, "cannot rename {} to {}: {}", from.native(), to.native(), errno_text(error));
   sync_folder(parent_folder(to));
 }
 
-bool file_exists(const std::string& path) {
-  struct stat status {};
-  return ::stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode);
-}
+bool file_exists(const std::filesystem::path& path) { return S_ISREG(mode_or_zero(path.native())); }
 
-bool folder_exists(const std::string& path) {
-  struct stat status {};
-  return ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
-}
+bool folder_exists(const std::filesystem::path& path) { return S_ISDIR(mode_or_zero(path.native())); }
 
-std::vector<std::string> list_folder(const std::string& path) {
+std::vector<std::string> list_folder(const std::filesystem::path& given) {
+  const std::string& path = given.native();
   FileDescriptor descriptor(open_retrying(path, O_RDONLY | O_DIRECTORY));
   require<FileError>(descriptor.get() >= 0, "cannot list folder {}: {}", path, errno_text(errno));
   const Folder folder(::fdopendir(descriptor.get()), ::closedir);
@@ -333,20 +345,23 @@ std::vector<std::string> list_folder(const std::string& path) {
   return names;
 }
 
-std::string join_path(std::string_view folder, std::string_view name) {
-  if (folder.empty()) return std::string(name);
-  return fmt::format("{}{}{}", folder, folder.back() == '/' ? "" : "/", name);
+std::string join_path(const std::filesystem::path& folder, std::string_view name) {
+  std::string path = folder.native();
+  if (!path.empty() && path.back() != '/') path += '/';
+  return path.append(name);
 }
 
-std::string base_name(std::string_view path) {
-  const auto slash = path.rfind('/');
-  return std::string(slash == std::string_view::npos ? path : path.substr(slash + 1));
+std::string base_name(const std::filesystem::path& path) {
+  const std::string& text = path.native();
+  const auto slash = text.rfind('/');
+  return slash == std::string::npos ? text : text.substr(slash + 1);
 }
 
-std::string parent_folder(std::string_view path) {
-  const auto slash = path.rfind('/');
-  if (slash == std::string_view::npos) return ".";
-  return std::string(slash == 0 ? "/" : path.substr(0, slash));
+std::string parent_folder(const std::filesystem::path& path) {
+  const std::string& text = path.native();
+  const auto slash = text.rfind('/');
+  if (slash == std::string::npos) return ".";
+  return slash == 0 ? "/" : text.substr(0, slash);
 }
 
 bool is_plain_basename(std::string_view name) {

@@ -1,6 +1,5 @@
 #include "io/folders.h"
 
-#include <atomic>
 #include <cerrno>
 #include <climits>
 #include <cstdint>
@@ -89,12 +88,9 @@ int exchange_paths(const std::string& a, const std::string& b) {
 }
 
 bool change_folder_at_once(const std::string& folder, const std::function<void(const std::string&)>& write) {
-  static std::atomic<uint64_t> counter{0};
   const std::string path = resolved(folder);
   if (path.empty() || path == "/" || is_worked_in(path)) return false;
-  const std::string stage =
-      join_path(parent_folder(path),
-                fmt::format(".{}.{}-{}.tmp", base_name(path).substr(0, 200), ::getpid(), counter++));
+  const std::string stage = temporary_path(path);
   try {
     int64_t left = kMostLinks;
     bool is_done = link_tree(path, stage, left);

@@ -4,6 +4,7 @@
 #include <mutex>
 #include <set>
 #include <utility>
+#include <vector>
 
 #include <diffusers/core/logging.h>
 #include <diffusers/core/tensor.h>
@@ -14,10 +15,14 @@
 
 #include "core/require.h"
 #include "io/image_codec.h"
+#include "io/image_tensor.h"
 #include "io/posix_file.h"
 
 namespace diffusers {
 namespace {
+
+/// A longer side of `size` is a mistake.
+constexpr int64_t kMaxSide = 16384;
 
 void require_image(const at::Tensor& image, bool is_batch) {
   const std::string_view shapes = is_batch ? "[B, C, H, W] or [C, H, W]" : "[C, H, W] or [1, C, H, W]";
@@ -106,10 +111,11 @@ std::string encode_png(const at::Tensor& image) {
   return encode_png(raw, describe(image));
 }
 
-void save_image(const at::Tensor& image, const std::string& path) {
-  require<FileError>(path.ends_with(".png"),
-                     "{}: images are written as PNG, expected a name that ends with .png", escaped(path));
-  write_file_atomically(path, encode_png(image));
+void save_image(const at::Tensor& image, const std::filesystem::path& path) {
+  require<FileError>(path.native().ends_with(".png"),
+                     "{}: images are written as PNG, expected a name that ends with .png",
+                     escaped(path.native()));
+  write_file(encode_png(image), path);
 }
 
 at::Tensor make_grid(const at::Tensor& images, const ImageGridOptions& options) {
@@ -137,21 +143,51 @@ at::Tensor make_grid(const at::Tensor& images, const ImageGridOptions& options) 
   return grid;
 }
 
-void save_image_grid(const at::Tensor& images, const std::string& path, const ImageGridOptions& options) {
+void save_image_grid(const at::Tensor& images, const std::filesystem::path& path,
+                     const ImageGridOptions& options) {
   save_image(make_grid(images, options), path);
 }
 
-at::Tensor load_image(const std::string& path, const LoadImageOptions& options) {
+at::Tensor resize_pixels(const at::Tensor& images, int64_t height, int64_t width) {
+  if (images.size(2) == height && images.size(3) == width) return images;
+  return at::_upsample_bilinear2d_aa(images, {height, width}, /*align_corners=*/false);
+}
+
+at::Tensor to_unit(const at::Tensor& images) { return images.to(at::kFloat).div_(255); }
+
+at::Tensor to_signed_unit(const at::Tensor& images) { return to_unit(images).sub_(0.5).div_(0.5); }
+
+at::Tensor image_from_bytes(std::string_view bytes, const std::string& where,
+                            const LoadImageOptions& options) {
+  const std::vector<int64_t>& size = options.size.values();
   require<ConfigError>(options.channels == 0 || options.channels == 1 || options.channels == 3,
                        "channels is {}, expected 0 (as in the file), 1 or 3", options.channels);
-  RawImage decoded = decode_image(read_text_file(path, kMaxImageFile), path);
-  if (!decoded.warning.empty()) warn_of_image(path, decoded.warning);
+  require<ConfigError>(size.size() <= 2, "size has {} numbers, expected one or {{height, width}}",
+                       size.size());
+  for (const int64_t side : size)
+    require<ConfigError>(side >= 1 && side <= kMaxSide, "size holds {}, expected 1 to {}", side, kMaxSide);
+  RawImage decoded = decode_image(bytes, where);
+  if (!decoded.warning.empty()) warn_of_image(where, decoded.warning);
   const RawImage image = to_channels(std::move(decoded), options.channels);
   at::Tensor tensor = at::empty({image.height, image.width, image.channels}, at::kByte);
   std::memcpy(tensor.data_ptr(), image.pixels.data(), image.pixels.size());
   tensor = tensor.permute({2, 0, 1});
   if (options.exif_transpose) tensor = upright(tensor, image.orientation);
-  return tensor.contiguous();
+  tensor = tensor.contiguous();
+  if (!size.empty()) tensor = resize_pixels(tensor.unsqueeze(0), size.front(), size.back()).squeeze(0);
+  switch (options.range.value()) {
+    case PixelRange::kByte:
+      return tensor;
+    case PixelRange::kUnit:
+      return to_unit(tensor);
+    case PixelRange::kSigned:
+      return to_signed_unit(tensor);
+  }
+  fail<ConfigError>("unknown pixel range {}", static_cast<int>(options.range.value()));
+}
+
+at::Tensor load_image(const std::filesystem::path& path, const LoadImageOptions& options) {
+  return image_from_bytes(read_text_file(path, kMaxImageFile), path.native(), options);
 }
 
 }  // namespace diffusers

@@ -195,8 +195,9 @@ std::string index_of(const std::vector<TensorMap>& parts, const std::vector<std:
 
 }  // namespace
 
-WeightsReader::WeightsReader(const std::string& folder, const std::string& basename,
+WeightsReader::WeightsReader(const std::filesystem::path& path, const std::string& basename,
                              const std::string& variant) {
+  const std::string& folder = path.native();
   require_plain_basename(basename, "the base name");
   if (!variant.empty()) require_plain_basename(variant, "the variant");
   std::vector<std::string> indices{index_name(basename, variant)};
@@ -251,7 +252,7 @@ at::Tensor WeightsReader::get(std::string_view name, at::Device device,
   return file_of(name).get(name, device, dtype);
 }
 
-TensorMap load_weights(const std::string& folder, const std::string& basename,
+TensorMap load_weights(const std::filesystem::path& folder, const std::string& basename,
                        const LoadWeightsOptions& options) {
   const WeightsReader reader(folder, basename, options.variant);
   TensorMap tensors;
@@ -260,8 +261,9 @@ TensorMap load_weights(const std::string& folder, const std::string& basename,
   return tensors;
 }
 
-void save_weights(const TensorMap& tensors, const std::string& folder, const std::string& basename,
+void save_weights(const TensorMap& tensors, const std::filesystem::path& path, const std::string& basename,
                   const SaveWeightsOptions& options) {
+  const std::string& folder = path.native();
   require_plain_basename(basename, "the base name");
   if (!options.variant.empty()) require_plain_basename(options.variant, "the variant");
   require<ConfigError>(options.max_shard_size > 0,

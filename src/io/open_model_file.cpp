@@ -30,7 +30,7 @@ std::optional<std::string> resolve(const std::string& path) {
 }
 
 std::string resolve_folder(const std::string& folder) {
-  require<FileError>(folder.find('\0') == std::string::npos, "the path {} holds a NUL byte", escaped(folder));
+  if (!folder.empty()) c_path(folder);
   const auto real = resolve(folder.empty() ? "." : folder);
   require<FileError>(real.has_value(), "{}: cannot open the folder: {}", folder, errno_text(errno));
   return *real;
@@ -54,6 +54,42 @@ std::string blobs_of(const std::string& folder) {
       "{}: a link leads out of the folder {}, to {}; expected a file or folder inside, or a blob of the "
       "Hub's cache",
       path, folder, escaped(target));
+}
+
+/// A path without links, and the resolved folder that it lies below.
+struct ResolvedFile {
+  std::string path;
+  std::string base;
+};
+
+/// Finds the file at `path`, which is `folder` and plain names.
+/// @throws FileError if it is missing or does not lie below `folder` or in the Hub's cache
+ResolvedFile resolve_file(const std::string& folder, const std::string& path) {
+  const std::string root = resolve_folder(folder);
+  const auto real = resolve(path);
+  require<FileError>(real.has_value(), "{}: cannot open: {}", path, errno_text(errno));
+  require<FileError>(*real != root, "{}: expected a file, found a folder", path);
+  if (is_below(*real, root)) return {*real, root};
+  const std::string blobs = blobs_of(root);
+  if (blobs.empty() || parent_folder(*real) != blobs) refuse_link(path, folder, *real);
+  return {*real, blobs};
+}
+
+/// Joins `folder` and `path`, which consists of plain names with slashes between them.
+/// @param what what `path` is, for messages
+std::string join_plain_names(const std::string& folder, std::string_view path, std::string_view what) {
+  require<FileError>(!path.starts_with('/'), "{}: the {} is {}, expected a path below the folder", folder,
+                     what, escaped(path));
+  std::string joined = folder;
+  for (std::string_view rest = path; !rest.empty();) {
+    const auto slash = rest.find('/');
+    const std::string_view name = rest.substr(0, slash);
+    rest.remove_prefix(slash == std::string_view::npos ? rest.size() : slash + 1);
+    if (name.empty() || name == ".") continue;
+    require_plain_basename(name, fmt::format("{}: a part of the {}", folder, what));
+    joined = join_path(joined, name);
+  }
+  return joined;
 }
 
 /// Opens `path`, which is resolved and lies below `base`, one name after the other from there.
@@ -83,17 +119,7 @@ FileDescriptor open_below(const std::string& path, const std::string& base, cons
 }  // namespace
 
 std::string folder_inside(const std::string& folder, std::string_view subfolder) {
-  require<FileError>(!subfolder.starts_with('/'), "{}: the subfolder is {}, expected a path below the folder",
-                     folder, escaped(subfolder));
-  std::string path = folder;
-  for (std::string_view rest = subfolder; !rest.empty();) {
-    const auto slash = rest.find('/');
-    const std::string_view name = rest.substr(0, slash);
-    rest.remove_prefix(slash == std::string_view::npos ? rest.size() : slash + 1);
-    if (name.empty() || name == ".") continue;
-    require_plain_basename(name, fmt::format("{}: a part of the subfolder", folder));
-    path = join_path(path, name);
-  }
+  std::string path = join_plain_names(folder, subfolder, "subfolder");
   if (path == folder || !folder_exists(path)) return path;
   const std::string root = resolve_folder(folder);
   const std::string real = resolve_folder(path);
@@ -103,19 +129,27 @@ std::string folder_inside(const std::string& folder, std::string_view subfolder)
 
 InputFile open_model_file(const std::string& folder, std::string_view name) {
   require_plain_basename(name, fmt::format("{}: the file name", folder));
-  const std::string path = join_path(folder, name);
-  const std::string root = resolve_folder(folder);
-  const auto real = resolve(path);
-  require<FileError>(real.has_value(), "{}: cannot open: {}", path, errno_text(errno));
-  require<FileError>(*real != root, "{}: expected a file, found a folder", path);
-  if (is_below(*real, root)) return {open_below(*real, root, path), path};
-  const std::string blobs = blobs_of(root);
-  if (blobs.empty() || parent_folder(*real) != blobs) refuse_link(path, folder, *real);
-  return {open_below(*real, blobs, path), path};
+  return open_file_inside(folder, name);
 }
 
-std::string read_model_file(const std::string& folder, std::string_view name, std::size_t max_bytes) {
-  return read_whole_file(open_model_file(folder, name), max_bytes);
+InputFile open_file_inside(const std::string& folder, std::string_view path) {
+  const std::string whole = join_plain_names(folder, path, "file");
+  const ResolvedFile file = resolve_file(folder, whole);
+  return {open_below(file.path, file.base, whole), whole};
+}
+
+std::string read_file_inside(const std::string& folder, std::string_view path, std::size_t max_bytes) {
+  return read_whole_file(open_file_inside(folder, path), max_bytes);
+}
+
+void require_file_inside(const std::string& folder, std::string_view path) {
+  const ResolvedFile file = resolve_file(folder, join_plain_names(folder, path, "file"));
+  require<FileError>(file_exists(file.path), "{}: not a regular file", join_path(folder, path));
+}
+
+std::string read_model_file(const std::filesystem::path& folder, std::string_view name,
+                            std::size_t max_bytes) {
+  return read_whole_file(open_model_file(folder.native(), name), max_bytes);
 }
 
 }  // namespace diffusers

@@ -196,7 +196,8 @@ struct SafetensorsFile::State {
   std::unordered_map<std::string_view, std::size_t> places;  // by the strings of `names`
 };
 
-SafetensorsFile::SafetensorsFile(const std::string& path) : SafetensorsFile(InputFile(path)) {}
+SafetensorsFile::SafetensorsFile(const std::filesystem::path& path)
+    : SafetensorsFile(InputFile(path.native())) {}
 SafetensorsFile::SafetensorsFile(InputFile file) : state_(std::make_unique<State>(std::move(file))) {}
 SafetensorsFile::SafetensorsFile(SafetensorsFile&&) noexcept = default;
 SafetensorsFile& SafetensorsFile::operator=(SafetensorsFile&&) noexcept = default;
@@ -232,16 +233,16 @@ at::Tensor SafetensorsFile::get(std::string_view name, at::Device device,
   }
 }
 
-TensorMap load_safetensors(const std::string& path, const LoadSafetensorsOptions& options) {
+TensorMap load_safetensors(const std::filesystem::path& path, const LoadSafetensorsOptions& options) {
   const SafetensorsFile file(path);
   TensorMap tensors;
   for (const auto& name : file.names()) tensors.insert(name, file.get(name, options.device, options.dtype));
   return tensors;
 }
 
-void save_safetensors(const TensorMap& tensors, const std::string& path,
+void save_safetensors(const TensorMap& tensors, const std::filesystem::path& path,
                       const std::map<std::string, std::string>& metadata) {
-  AtomicFile file(path);
+  AtomicFile file(path.native());
   write_safetensors(tensors, file, metadata);
   file.commit();
 }

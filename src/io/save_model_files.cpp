@@ -10,7 +10,7 @@ void save_model_files(const TensorMap& tensors, const std::string& folder, const
                       const std::string& basename, const SaveWeightsOptions& options) {
   const auto write = [&](const std::string& to) {
     save_weights(tensors, to, basename, options);
-    write_file_atomically(join_path(to, "config.json"), config_json);
+    write_file(config_json, join_path(to, "config.json"));
   };
   // New weights with an old config would not load, or load as another model.
   const std::string config = join_path(folder, "config.json");

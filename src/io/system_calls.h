@@ -17,6 +17,11 @@ int error_of(Call call) {
   return 0;
 }
 
+/// The path for a system call.
+/// @throws FileError if it is empty, contains a NUL byte (a system call would ignore what follows) or is not
+///   UTF-8 (a name that JSON files could not hold)
+const char* c_path(const std::string& path);
+
 /// open(2) with O_CLOEXEC, again as long as a signal interrupts it. @return -1 with errno on failure
 int open_retrying(const std::string& path, int flags, unsigned mode = 0);
 
@@ -28,7 +33,9 @@ void append_to_file(const std::string& path, std::string_view bytes);
 /// @throws FileError
 void sync_file(const std::string& path);
 
-/// True for the names that AtomicFile gives to its temporary files: a process that was killed leaves them.
+/// A new name for a temporary file or folder next to `path`, which holds a part of its name.
+std::string temporary_path(const std::string& path);
+/// True for the names that temporary_path() gives: a process that was killed leaves such files.
 bool is_temporary_name(std::string_view name);
 
 }  // namespace diffusers

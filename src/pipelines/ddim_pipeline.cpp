@@ -9,43 +9,32 @@
 #include "pipelines/unconditional.h"
 
 namespace diffusers {
-namespace {
 
-/// Any scheduler becomes a DDIM scheduler, as in Python.
-std::unique_ptr<Scheduler> as_ddim(const Scheduler& scheduler) {
-  return std::make_unique<DDIMScheduler>(DDIMScheduler::from_config(scheduler.config_json()));
+const PipelineSpec& DDIMPipeline::spec() {
+  // Any scheduler becomes a DDIM scheduler, as in Python.
+  static const PipelineSpec spec =
+      unconditional_spec("DDIMPipeline", [](const Scheduler& scheduler) -> std::unique_ptr<Scheduler> {
+        return std::make_unique<DDIMScheduler>(DDIMScheduler::from_config(scheduler.config_json()));
+      });
+  return spec;
 }
-
-}  // namespace
 
 DDIMPipeline::DDIMPipeline(const UNet2DModel& unet, const Scheduler& scheduler)
-    : parts_(UnconditionalPipeline::make(unet, as_ddim(scheduler), "DDIMPipeline")) {}
-DDIMPipeline::DDIMPipeline(std::unique_ptr<UnconditionalPipeline> parts) : parts_(std::move(parts)) {
-  parts_->scheduler = as_ddim(*parts_->scheduler);
+    : DDIMPipeline(PipelineComponents{{"unet", unet}, {"scheduler", scheduler}}) {}
+
+DDIMPipeline::DDIMPipeline(PipelineComponents components) : TypedPipeline(std::move(components)) {
+  unconditional_size(*this);
 }
-DDIMPipeline::DDIMPipeline(DDIMPipeline&&) noexcept = default;
-DDIMPipeline& DDIMPipeline::operator=(DDIMPipeline&&) noexcept = default;
-DDIMPipeline::~DDIMPipeline() = default;
 
 ImagePipelineOutput DDIMPipeline::operator()(const DDIMPipelineOptions& options) {
   if (!(options.eta >= 0.0 && options.eta <= 1.0))
     log_message(LogLevel::kWarning, fmt::format("eta is {}, expected 0 (DDIM) to 1 (DDPM)", options.eta));
-  return parts_->sample(
+  return sample_unconditional(
+      *this,
       {options.batch_size, options.generator, options.num_inference_steps, options.callback_on_step_end},
       {.eta = options.eta, .use_clipped_model_output = options.use_clipped_model_output.value_or(false)});
 }
 
-DDIMPipeline DDIMPipeline::from_pretrained(const std::filesystem::path& folder,
-                                           const PipelineLoadOptions& options) {
-  return DDIMPipeline(UnconditionalPipeline::load(folder, options, "DDIMPipeline"));
-}
-void DDIMPipeline::save_pretrained(const std::filesystem::path& folder) const {
-  parts_->save(folder, "DDIMPipeline");
-}
-
-UNet2DModel& DDIMPipeline::unet() { return parts_->unet; }
-Scheduler& DDIMPipeline::scheduler() { return *parts_->scheduler; }
-void DDIMPipeline::set_scheduler(const Scheduler& scheduler) { parts_->scheduler = as_ddim(scheduler); }
-void DDIMPipeline::set_progress_bar_config(const ProgressBarConfig& config) { parts_->progress_bar = config; }
+UNet2DModel& DDIMPipeline::unet() { return component<UNet2DModel>("unet"); }
 
 }  // namespace diffusers

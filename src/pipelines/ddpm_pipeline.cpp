@@ -6,29 +6,23 @@
 
 namespace diffusers {
 
+const PipelineSpec& DDPMPipeline::spec() {
+  static const PipelineSpec spec = unconditional_spec("DDPMPipeline");
+  return spec;
+}
+
 DDPMPipeline::DDPMPipeline(const UNet2DModel& unet, const Scheduler& scheduler)
-    : parts_(UnconditionalPipeline::make(unet, scheduler.clone(), "DDPMPipeline")) {}
-DDPMPipeline::DDPMPipeline(std::unique_ptr<UnconditionalPipeline> parts) : parts_(std::move(parts)) {}
-DDPMPipeline::DDPMPipeline(DDPMPipeline&&) noexcept = default;
-DDPMPipeline& DDPMPipeline::operator=(DDPMPipeline&&) noexcept = default;
-DDPMPipeline::~DDPMPipeline() = default;
+    : DDPMPipeline(PipelineComponents{{"unet", unet}, {"scheduler", scheduler}}) {}
+
+DDPMPipeline::DDPMPipeline(PipelineComponents components) : TypedPipeline(std::move(components)) {
+  unconditional_size(*this);
+}
 
 ImagePipelineOutput DDPMPipeline::operator()(const DDPMPipelineOptions& options) {
-  return parts_->sample(
-      {options.batch_size, options.generator, options.num_inference_steps, options.callback_on_step_end}, {});
+  return sample_unconditional(*this, {options.batch_size, options.generator, options.num_inference_steps,
+                                      options.callback_on_step_end});
 }
 
-DDPMPipeline DDPMPipeline::from_pretrained(const std::filesystem::path& folder,
-                                           const PipelineLoadOptions& options) {
-  return DDPMPipeline(UnconditionalPipeline::load(folder, options, "DDPMPipeline"));
-}
-void DDPMPipeline::save_pretrained(const std::filesystem::path& folder) const {
-  parts_->save(folder, "DDPMPipeline");
-}
-
-UNet2DModel& DDPMPipeline::unet() { return parts_->unet; }
-Scheduler& DDPMPipeline::scheduler() { return *parts_->scheduler; }
-void DDPMPipeline::set_scheduler(const Scheduler& scheduler) { parts_->scheduler = scheduler.clone(); }
-void DDPMPipeline::set_progress_bar_config(const ProgressBarConfig& config) { parts_->progress_bar = config; }
+UNet2DModel& DDPMPipeline::unet() { return component<UNet2DModel>("unet"); }
 
 }  // namespace diffusers

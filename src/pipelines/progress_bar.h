@@ -6,27 +6,27 @@
 
 #include <diffusers/pipelines/pipeline.h>
 
+#include "io/terminal_line.h"
+
 namespace diffusers {
 
-/// One line on standard error that is redrawn a few times a second: bar, count, steps a second, time left.
-/// Draws nothing where standard error is not a terminal.
+/// The progress of a pipeline's call on standard error: bar, count, steps per second, seconds left. Draws
+/// nothing if standard error is not a terminal.
 class ProgressBar {
  public:
+  /// @param total number of steps; 0 or less draws nothing
   ProgressBar(const ProgressBarConfig& config, int64_t total);
-  ProgressBar(const ProgressBar&) = delete;
-  ProgressBar& operator=(const ProgressBar&) = delete;
-  ~ProgressBar();
-
+  /// @param done number of steps that are done
   void update(int64_t done);
 
  private:
   using Clock = std::chrono::steady_clock;
 
+  TerminalLine line_;
   bool is_drawn_;
   std::string desc_;
   int64_t total_;
   Clock::time_point start_ = Clock::now();
-  Clock::time_point last_drawn_ = {};
 };
 
 }  // namespace diffusers

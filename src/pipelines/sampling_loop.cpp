@@ -8,6 +8,7 @@
 #include <ATen/ExpandUtils.h>
 
 #include "core/require.h"
+#include "schedulers/prediction.h"
 
 namespace diffusers {
 namespace {
@@ -32,7 +33,7 @@ void check_loop_options(const Scheduler& scheduler, const Tensor& sample,
                        "{}: temperature is {}, expected a finite number from 0", kLoop, options.temperature);
   require<ConfigError>(options.noise_dropout >= 0 && options.noise_dropout < 1,
                        "{}: noise_dropout is {}, expected 0 to 1, 1 excluded", kLoop, options.noise_dropout);
-  require<ConfigError>(!options.score_corrector || scheduler.prediction_type_name() == "epsilon",
+  require<ConfigError>(!options.score_corrector || scheduler.prediction_type() == PredictionType::kEpsilon,
                        "{}: score_corrector needs prediction_type \"epsilon\", found \"{}\"", kLoop,
                        scheduler.prediction_type_name());
   require<ConfigError>(options.mask.defined() == options.x0.defined(),
@@ -53,9 +54,8 @@ Tensor noised(const Scheduler& scheduler, const Tensor& x0, const Tensor& timest
               const std::optional<Generator>& generator) {
   const Tensor noise = randn_tensor(x0.sizes(), generator, x0.device(), x0.scalar_type());
   const Tensor timesteps = timestep.reshape({1});
-  // Flow matching has scale_noise in its place.
-  return scheduler.class_name().starts_with("FlowMatch") ? scheduler.scale_noise(x0, timesteps, noise)
-                                                         : scheduler.add_noise(x0, noise, timesteps);
+  return scheduler.has_scale_noise() ? scheduler.scale_noise(x0, timesteps, noise)
+                                     : scheduler.add_noise(x0, noise, timesteps);
 }
 
 /// The noise of a step, cooled down and thinned out.
@@ -90,7 +90,7 @@ Tensor sampling_loop(Scheduler& scheduler, const SamplingModel& model, const Ten
   for (int64_t i = options.start_step; i < timesteps.numel(); ++i) {
     const Tensor t = timesteps[i];
     if (mask.defined()) x = noised(scheduler, options.x0, t, options.step.generator) * mask + (1 - mask) * x;
-    const Tensor input = scheduler.scale_model_input(x, t);
+    const Tensor input = options.scale_model_input ? scheduler.scale_model_input(x, t) : x;
     Tensor output = model(input, t);
     if (options.score_corrector) output = options.score_corrector(output, input, t);
     StepOptions step_options = options.step;
@@ -110,6 +110,14 @@ Tensor sampling_loop(Scheduler& scheduler, const SamplingModel& model, const Ten
     x = result.prev_sample;
   }
   return x;
+}
+
+Tensor sampling_loop(Scheduler& scheduler, const Denoiser& denoiser, const Conditioning& conditioning,
+                     const Tensor& sample, const SamplingLoopOptions& options) {
+  require<ConfigError>(static_cast<bool>(denoiser), "{}: denoiser is an empty function", kLoop);
+  return sampling_loop(
+      scheduler, [&](const Tensor& x, const Tensor& t) { return denoiser(x, t, conditioning); }, sample,
+      options);
 }
 
 Tensor ddim_encode(const DDIMScheduler& scheduler, const SamplingModel& model, const Tensor& x0,
@@ -134,26 +142,14 @@ Tensor ddim_encode(const DDIMScheduler& scheduler, const SamplingModel& model, c
     const Tensor output = model(x, timesteps[i]);
     require<TensorError>(output.defined() && output.sizes() == x.sizes() && output.device() == x.device(),
                          "{}: the model gave {}, expected {}", kEncode, describe(output), describe(x));
-    Tensor pred_original_sample;
-    Tensor pred_epsilon;
-    switch (scheduler.config().prediction_type) {
-      case PredictionType::kEpsilon:
-        pred_original_sample = (x - std::sqrt(beta_bar) * output) / std::sqrt(alpha_bar);
-        pred_epsilon = output;
-        break;
-      case PredictionType::kSample:
-        require<ConfigError>(beta_bar > 0,
-                             "{}: a model of prediction_type \"sample\" tells nothing of the noise in clean "
-                             "samples; set set_alpha_to_one = false",
-                             kEncode);
-        pred_original_sample = output;
-        pred_epsilon = (x - std::sqrt(alpha_bar) * output) / std::sqrt(beta_bar);
-        break;
-      default:
-        pred_original_sample = std::sqrt(alpha_bar) * x - std::sqrt(beta_bar) * output;
-        pred_epsilon = std::sqrt(alpha_bar) * output + std::sqrt(beta_bar) * x;
-        break;
-    }
+    const PredictionType type = scheduler.prediction_type();
+    require<ConfigError>(type != PredictionType::kSample || beta_bar > 0,
+                         "{}: a model of prediction_type \"sample\" tells nothing of the noise in clean "
+                         "samples; set set_alpha_to_one = false",
+                         kEncode);
+    const NoiseLevel level{std::sqrt(alpha_bar), std::sqrt(beta_bar)};
+    const Tensor pred_original_sample = data_prediction(type, output, x, level);
+    const Tensor pred_epsilon = noise_prediction(type, output, x, level);
     // Song et al. 2020, eq. 12 with sigma = 0, from less noise to more.
     x = std::sqrt(alpha_bar_next) * pred_original_sample + std::sqrt(1 - alpha_bar_next) * pred_epsilon;
     alpha_bar = alpha_bar_next;

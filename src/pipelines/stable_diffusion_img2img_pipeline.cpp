@@ -1,10 +1,10 @@
-#include <memory>
 #include <utility>
 #include <vector>
 
 #include <diffusers/core/error.h>
 #include <diffusers/core/logging.h>
 #include <diffusers/core/random.h>
+#include <diffusers/models/denoiser.h>
 #include <diffusers/pipelines/stable_diffusion_img2img_pipeline.h>
 
 #include <ATen/ATen.h>
@@ -50,15 +50,16 @@ Tensor preprocessed_image(const Tensor& image, int64_t scale) {
 }
 
 /// The latents of the image, one for each of the batch.
-Tensor image_latents(const StableDiffusionParts& parts, const Tensor& image, int64_t batch_size,
+Tensor image_latents(const StableDiffusionCall& call, const Tensor& image, int64_t batch_size,
                      const std::optional<Generator>& generator) {
-  const at::TensorOptions options = parts.tensor_options();
+  const at::TensorOptions options = call.tensor_options();
   Tensor latents;
   if (image.size(1) == kLatentChannels) {
     latents = image.to(options);
   } else {
-    const auto posterior = parts.vae->encode(image.to(parts.vae->parameters().front().options())).latent_dist;
-    latents = (posterior.sample(generator) * parts.vae->config().scaling_factor).to(options);
+    const auto posterior =
+        call.vae()->encode(image.to(call.vae()->parameters().front().options())).latent_dist;
+    latents = (posterior.sample(generator) * call.vae()->config().scaling_factor).to(options);
   }
   require<TensorError>(latents.size(0) > 0 && batch_size % latents.size(0) == 0,
                        "image has {} images, expected a number that divides {}, the images to draw",
@@ -68,35 +69,32 @@ Tensor image_latents(const StableDiffusionParts& parts, const Tensor& image, int
 
 }  // namespace
 
+const PipelineSpec& StableDiffusionImg2ImgPipeline::spec() {
+  static const PipelineSpec spec = spec_of("StableDiffusionImg2ImgPipeline");
+  return spec;
+}
+
 StableDiffusionImg2ImgPipeline::StableDiffusionImg2ImgPipeline(const AutoencoderKL& vae,
                                                                const CLIPTextModel& text_encoder,
                                                                const CLIPTokenizer& tokenizer,
                                                                const UNet2DConditionModel& unet,
                                                                const Scheduler& scheduler)
-    : parts_(StableDiffusionParts::make(vae, text_encoder, tokenizer, unet, scheduler,
-                                        "StableDiffusionImg2ImgPipeline")) {}
-StableDiffusionImg2ImgPipeline::StableDiffusionImg2ImgPipeline(std::unique_ptr<StableDiffusionParts> parts)
-    : parts_(std::move(parts)) {}
-StableDiffusionImg2ImgPipeline::StableDiffusionImg2ImgPipeline(StableDiffusionImg2ImgPipeline&&) noexcept =
-    default;
-StableDiffusionImg2ImgPipeline& StableDiffusionImg2ImgPipeline::operator=(
-    StableDiffusionImg2ImgPipeline&&) noexcept = default;
-StableDiffusionImg2ImgPipeline::~StableDiffusionImg2ImgPipeline() = default;
+    : StableDiffusionImg2ImgPipeline(components_of(vae, text_encoder, tokenizer, unet, scheduler)) {}
+
+StableDiffusionImg2ImgPipeline::StableDiffusionImg2ImgPipeline(PipelineComponents components)
+    : TypedPipeline(std::move(components)) {}
 
 ImagePipelineOutput StableDiffusionImg2ImgPipeline::operator()(
     const StableDiffusionImg2ImgPipelineOptions& options) {
   require<ConfigError>(options.strength >= 0 && options.strength <= 1, "strength is {}, expected 0 to 1",
                        options.strength);
-  const at::NoGradGuard no_grad;
-  const StableDiffusionEvalGuard eval(*parts_);
-  const PromptConditioning conditioning = parts_->condition(
-      {options.prompt, options.negative_prompt, options.prompt_embeds, options.negative_prompt_embeds,
-       options.num_images_per_prompt, options.guidance_scale, options.clip_skip});
-  const Tensor image = preprocessed_image(options.image, parts_->vae_scale_factor());
+  const StableDiffusionCall call(*this);
+  const EncodedPrompt prompt = call.encode_prompt(guided_prompt(options));
+  const Tensor image = preprocessed_image(options.image, call.vae_scale_factor());
 
-  Scheduler& scheduler = *parts_->scheduler;
+  Scheduler& scheduler = call.scheduler();
   const int64_t all_steps =
-      parts_->set_timesteps(options.num_inference_steps, options.timesteps, options.sigmas);
+      call.set_timesteps(options.num_inference_steps, options.timesteps, options.sigmas);
   // Only the last steps are run, `strength` of them.
   const auto steps = static_cast<int64_t>(static_cast<double>(all_steps) * options.strength);
   const int64_t start = (all_steps - steps) * scheduler.order();
@@ -105,36 +103,14 @@ ImagePipelineOutput StableDiffusionImg2ImgPipeline::operator()(
                        "strength is {}, which leaves none of {} steps", options.strength, all_steps);
   if (scheduler.has_begin_index()) scheduler.set_begin_index(start);
 
-  const Tensor x0 = image_latents(*parts_, image, conditioning.batch_size, options.generator);
+  const Tensor x0 = image_latents(call, image, prompt.batch_size, options.generator);
   const Tensor noise = randn_tensor(x0.sizes(), options.generator, x0.device(), x0.scalar_type());
-  const Tensor latents =
-      scheduler.add_noise(x0, noise, timesteps[start].reshape({1}).repeat({conditioning.batch_size}));
-  const double no_rescaling = 0.0;
-  return parts_->finish(parts_->denoise(conditioning, latents, start, steps,
-                                        {options.guidance_scale, no_rescaling, options.eta, options.generator,
-                                         options.callback_on_step_end}),
-                        options.output_type);
-}
-
-StableDiffusionImg2ImgPipeline StableDiffusionImg2ImgPipeline::from_pretrained(
-    const std::filesystem::path& folder, const PipelineLoadOptions& options) {
-  return StableDiffusionImg2ImgPipeline(
-      StableDiffusionParts::load(folder, options, "StableDiffusionImg2ImgPipeline"));
-}
-void StableDiffusionImg2ImgPipeline::save_pretrained(const std::filesystem::path& folder) const {
-  parts_->save(folder, "StableDiffusionImg2ImgPipeline");
-}
-
-AutoencoderKL& StableDiffusionImg2ImgPipeline::vae() { return parts_->vae; }
-CLIPTextModel& StableDiffusionImg2ImgPipeline::text_encoder() { return parts_->text_encoder; }
-CLIPTokenizer& StableDiffusionImg2ImgPipeline::tokenizer() { return parts_->tokenizer; }
-UNet2DConditionModel& StableDiffusionImg2ImgPipeline::unet() { return parts_->unet; }
-Scheduler& StableDiffusionImg2ImgPipeline::scheduler() { return *parts_->scheduler; }
-void StableDiffusionImg2ImgPipeline::set_scheduler(const Scheduler& scheduler) {
-  parts_->set_scheduler(scheduler);
-}
-void StableDiffusionImg2ImgPipeline::set_progress_bar_config(const ProgressBarConfig& config) {
-  parts_->progress_bar = config;
+  const Tensor noisy =
+      scheduler.add_noise(x0, noise, timesteps[start].reshape({1}).repeat({prompt.batch_size}));
+  const Tensor latents = call.denoise(make_denoiser(call.unet()), prompt, noisy, start, steps,
+                                      {options.guidance_scale, /*guidance_rescale=*/0.0, options.eta,
+                                       options.generator, options.callback_on_step_end});
+  return call.decode(latents, options.output_type);
 }
 
 }  // namespace diffusers

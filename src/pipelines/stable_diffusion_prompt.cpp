@@ -1,4 +1,4 @@
-// Prompts to what the UNet attends to.
+// From prompts to the conditioning of the UNet.
 
 #include <string>
 #include <vector>
@@ -8,7 +8,6 @@
 
 #include <ATen/ATen.h>
 
-#include "core/json.h"
 #include "core/require.h"
 #include "pipelines/stable_diffusion.h"
 
@@ -39,43 +38,39 @@ void check_prompt(const GuidedPrompt& prompt) {
 
 }  // namespace
 
-Tensor StableDiffusionParts::encode_texts(const Texts& texts, int64_t max_length,
-                                          std::optional<int64_t> clip_skip) const {
+Tensor StableDiffusionCall::encode_texts(const Texts& texts, int64_t max_length,
+                                         std::optional<int64_t> clip_skip) const {
   const BatchEncoding tokens =
-      tokenizer(texts, {.padding = Padding::kMaxLength, .truncation = true, .max_length = max_length});
-  const at::Device device = text_encoder->parameters().front().device();
-  CLIPTextModelOptions options;
-  // Not a key of CLIP's, but some text encoders' configs have it.
-  const Json config = parse_json(text_encoder->config_json(), "the text encoder's config");
-  const auto use_attention_mask = config.find("use_attention_mask");
-  if (use_attention_mask != config.end() && *use_attention_mask == true)
-    options.attention_mask = tokens.attention_mask.to(device);
+      tokenizer_(texts, {.padding = Padding::kMaxLength, .truncation = true, .max_length = max_length});
+  const at::Device device = text_encoder_->parameters().front().device();
+  CLIPTextModelForwardOptions options;
+  if (text_encoder_->use_attention_mask()) options.attention_mask = tokens.attention_mask.to(device);
   const Tensor ids = tokens.input_ids.to(device);
-  if (!clip_skip) return text_encoder->forward(ids, options).last_hidden_state;
+  if (!clip_skip) return text_encoder_->forward(ids, options).last_hidden_state;
 
-  const int64_t num_layers = text_encoder->config().num_hidden_layers;
+  const int64_t num_layers = text_encoder_->config().num_hidden_layers;
   require<ConfigError>(*clip_skip >= 0 && *clip_skip <= num_layers,
                        "clip_skip is {}, expected 0 to {}, the text encoder's layers", *clip_skip,
                        num_layers);
   options.output_hidden_states = true;
-  const std::vector<Tensor> hidden_states = text_encoder->forward(ids, options).hidden_states;
-  return text_encoder->final_layer_norm(
+  const std::vector<Tensor> hidden_states = text_encoder_->forward(ids, options).hidden_states;
+  return text_encoder_->final_layer_norm(
       hidden_states[hidden_states.size() - 1 - static_cast<std::size_t>(*clip_skip)]);
 }
 
-void StableDiffusionParts::warn_of_truncation(const Texts& texts, int64_t max_length) const {
+void StableDiffusionCall::warn_of_truncation(const Texts& texts, int64_t max_length) const {
   for (const std::string& text : texts.values()) {
-    const std::vector<int64_t> ids = tokenizer.encode(text);
+    const std::vector<int64_t> ids = tokenizer_.encode(text);
     if (static_cast<int64_t>(ids.size()) <= max_length) continue;
     const std::vector<int64_t> removed(ids.begin() + (max_length - 1), ids.end() - 1);
     log_message(LogLevel::kWarning,
                 fmt::format("the text encoder takes {} tokens; this part of the prompt was cut off: {}",
-                            max_length, tokenizer.decode(removed)));
+                            max_length, tokenizer_.decode(removed)));
   }
 }
 
-Tensor StableDiffusionParts::guidance_scale_embedding(double guidance_scale, int64_t batch_size) const {
-  const int64_t width = *unet->config().time_cond_proj_dim;
+Tensor StableDiffusionCall::guidance_scale_embedding(double guidance_scale, int64_t batch_size) const {
+  const int64_t width = *unet_->config().time_cond_proj_dim;
   const int64_t half = width / 2;
   // Positional, of 1000 (w - 1); in float32 throughout, as in Python.
   const Tensor w = at::full({batch_size, 1}, guidance_scale - 1, at::kFloat) * 1000.0;
@@ -86,15 +81,15 @@ Tensor StableDiffusionParts::guidance_scale_embedding(double guidance_scale, int
   return embedding.to(tensor_options());
 }
 
-PromptConditioning StableDiffusionParts::condition(const GuidedPrompt& prompt) const {
+EncodedPrompt StableDiffusionCall::encode_prompt(const GuidedPrompt& prompt) const {
   check_prompt(prompt);
   const at::TensorOptions options = tensor_options();
-  const bool has_guidance_input = unet->config().time_cond_proj_dim.has_value();
+  const bool has_guidance_input = unet_->config().time_cond_proj_dim.has_value();
   const bool is_guided = prompt.guidance_scale > 1 && !has_guidance_input;
 
   Tensor embeds = prompt.prompt_embeds;
   if (!embeds.defined()) {
-    const int64_t max_length = tokenizer.model_max_length();
+    const int64_t max_length = tokenizer_.model_max_length();
     warn_of_truncation(prompt.prompt, max_length);
     embeds = encode_texts(prompt.prompt, max_length, prompt.clip_skip);
   }
@@ -116,13 +111,15 @@ PromptConditioning StableDiffusionParts::condition(const GuidedPrompt& prompt) c
                          describe(negative), shape_string(embeds.sizes()));
 
   const int64_t copies = prompt.num_images_per_prompt;
-  PromptConditioning result{
-      is_guided, num_prompts * copies, embeds.to(options).repeat_interleave(copies, 0), {}};
+  Tensor states = embeds.to(options).repeat_interleave(copies, 0);
   // Both in one batch of the UNet, the negative ones first.
-  if (is_guided) result.embeds = at::cat({negative.to(options).repeat_interleave(copies, 0), result.embeds});
+  if (is_guided) states = at::cat({negative.to(options).repeat_interleave(copies, 0), states});
+  EncodedPrompt encoded{.batch_size = num_prompts * copies,
+                        .is_guided = is_guided,
+                        .conditioning = {.encoder_hidden_states = states}};
   if (has_guidance_input)
-    result.timestep_cond = guidance_scale_embedding(prompt.guidance_scale, result.batch_size);
-  return result;
+    encoded.conditioning.timestep_cond = guidance_scale_embedding(prompt.guidance_scale, encoded.batch_size);
+  return encoded;
 }
 
 }  // namespace diffusers

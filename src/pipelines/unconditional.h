@@ -1,44 +1,37 @@
 #pragma once
 
-// What DDPMPipeline and DDIMPipeline have in common: a UNet2DModel, a scheduler, the folder that holds both,
-// and the loop.
+// The common part of DDPMPipeline and DDIMPipeline: a UNet2DModel, a scheduler and the call.
 
 #include <cstdint>
-#include <filesystem>
 #include <memory>
 #include <optional>
-#include <string_view>
 
 #include <diffusers/models/unet_2d.h>
+#include <diffusers/pipelines/diffusion_pipeline.h>
 #include <diffusers/pipelines/pipeline.h>
-#include <diffusers/schedulers/scheduler.h>
 
 namespace diffusers {
 
-struct UnconditionalPipeline {
-  UNet2DModel unet;
-  std::unique_ptr<Scheduler> scheduler;
-  ProgressBarConfig progress_bar = {};
+/// The spec of a class with the components "unet" and "scheduler".
+PipelineSpec unconditional_spec(const char* class_name,
+                                std::unique_ptr<Scheduler> (*adapt_scheduler)(const Scheduler&) = nullptr);
 
-  /// The part of a call's options that both pipelines have.
-  struct CallOptions {
-    int64_t batch_size;
-    std::optional<Generator> generator;
-    int64_t num_inference_steps;
-    const StepEndCallback& callback_on_step_end;
-  };
+/// `{H, W}` of the images.
+/// @throws ConfigError if the model has no sample_size
+std::pair<int64_t, int64_t> unconditional_size(DiffusionPipeline& pipeline);
 
-  /// @throws ConfigError if the model is empty or has no sample_size
-  static std::unique_ptr<UnconditionalPipeline> make(const UNet2DModel& unet,
-                                                     std::unique_ptr<Scheduler> scheduler,
-                                                     std::string_view class_name);
-  static std::unique_ptr<UnconditionalPipeline> load(const std::filesystem::path& folder,
-                                                     const PipelineLoadOptions& options,
-                                                     std::string_view class_name);
-  void save(const std::filesystem::path& folder, std::string_view class_name) const;
-
-  /// @param step_options passed to every `step`, with the generator of `options`
-  ImagePipelineOutput sample(const CallOptions& options, StepOptions step_options);
+/// The part of a call's options that both pipelines have.
+struct UnconditionalCall {
+  int64_t batch_size;
+  const std::optional<Generator>& generator;
+  int64_t num_inference_steps;
+  const StepEndCallback& callback_on_step_end;
 };
+
+/// Draws images.
+/// @param step_options passed to every `step`, with the generator of `call`
+/// @throws ConfigError if a number is not positive
+ImagePipelineOutput sample_unconditional(DiffusionPipeline& pipeline, const UnconditionalCall& call,
+                                         StepOptions step_options = {});
 
 }  // namespace diffusers

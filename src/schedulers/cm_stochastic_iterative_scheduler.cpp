@@ -6,14 +6,12 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
-#include "schedulers/configured_scheduler_impl.h"
 #include "schedulers/sigma_math.h"
 #include "schedulers/step_math.h"
 
 namespace diffusers {
 
-template <class Visitor>
-void visit_fields(CMStochasticIterativeSchedulerConfig& config, Visitor&& visit) {
+static void visit_fields(CMStochasticIterativeSchedulerConfig& config, ConfigVisitor& visit) {
   visit("num_train_timesteps", config.num_train_timesteps);
   visit("sigma_min", config.sigma_min);
   visit("sigma_max", config.sigma_max);

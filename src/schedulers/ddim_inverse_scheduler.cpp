@@ -6,13 +6,12 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
-#include "schedulers/configured_scheduler_impl.h"
+#include "schedulers/prediction.h"
 #include "schedulers/step_math.h"
 
 namespace diffusers {
 
-template <class Visitor>
-void visit_fields(DDIMInverseSchedulerConfig& config, Visitor&& visit) {
+static void visit_fields(DDIMInverseSchedulerConfig& config, ConfigVisitor& visit) {
   visit("num_train_timesteps", config.num_train_timesteps);
   visit("beta_start", config.beta_start);
   visit("beta_end", config.beta_end);
@@ -74,30 +73,15 @@ SchedulerOutput DDIMInverseScheduler::step(const Tensor& model_output, const Ten
   const float alpha_bar_next = schedule_.alpha_bar(next_t);
   const float beta_bar = 1 - alpha_bar;
 
-  Tensor pred_original_sample;
-  Tensor pred_epsilon;
-  switch (config_.prediction_type) {
-    case PredictionType::kEpsilon:
-      require_signal(kClassName, alpha_bar, t, config_.clip_sample);
-      pred_original_sample =
-          plus_scaled(sample, -torch_sqrt(beta_bar), model_output).div_(signal_scale(alpha_bar));
-      pred_epsilon = model_output;
-      break;
-    case PredictionType::kSample:
-      require<ConfigError>(
-          beta_bar > 0,
-          "{}: step: a model that predicts the sample gives no epsilon where there is no noise; "
-          "set_alpha_to_one must be false",
-          kClassName);
-      pred_original_sample = model_output;
-      pred_epsilon = plus_scaled(sample, -torch_sqrt(alpha_bar), model_output).div_(torch_sqrt(beta_bar));
-      break;
-    default:
-      pred_original_sample = weighted_sum(torch_sqrt(alpha_bar), sample, -torch_sqrt(beta_bar), model_output);
-      pred_epsilon = weighted_sum(torch_sqrt(alpha_bar), model_output, torch_sqrt(beta_bar), sample);
-      break;
-  }
-  pred_original_sample = clip_or_threshold(pred_original_sample, config_, model_output);
+  if (config_.prediction_type == PredictionType::kEpsilon)
+    require_signal(kClassName, alpha_bar, t, config_.clip_sample);
+  require<ConfigError>(config_.prediction_type != PredictionType::kSample || beta_bar > 0,
+                       "{}: step: a model that predicts the sample gives no epsilon where there is no noise; "
+                       "set_alpha_to_one must be false",
+                       kClassName);
+  const Tensor pred_epsilon = noise_prediction(config_.prediction_type, model_output, sample, alpha_bar);
+  const Tensor pred_original_sample = clip_or_threshold(
+      data_prediction(config_.prediction_type, model_output, sample, alpha_bar), config_, model_output);
   // Song et al., eq. 12 with eta = 0, towards more noise
   return {.prev_sample = weighted_sum(torch_sqrt(alpha_bar_next), pred_original_sample,
                                       torch_sqrt(1 - alpha_bar_next), pred_epsilon),

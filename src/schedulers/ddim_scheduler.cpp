@@ -6,13 +6,12 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
-#include "schedulers/configured_scheduler_impl.h"
+#include "schedulers/prediction.h"
 #include "schedulers/step_math.h"
 
 namespace diffusers {
 
-template <class Visitor>
-void visit_fields(DDIMSchedulerConfig& config, Visitor&& visit) {
+static void visit_fields(DDIMSchedulerConfig& config, ConfigVisitor& visit) {
   visit("num_train_timesteps", config.num_train_timesteps);
   visit("beta_start", config.beta_start);
   visit("beta_end", config.beta_end);
@@ -73,11 +72,10 @@ void DDIMScheduler::set_timesteps(std::optional<int64_t> num_inference_steps,
   num_inference_steps_ = n;
 }
 
-int64_t DDIMScheduler::previous_timestep(int64_t t) const {
-  if (!custom_timesteps_) return t - config_.num_train_timesteps / num_inference_steps_;
-  const int64_t index = timesteps_.find(static_cast<double>(t));
-  require<TensorError>(index >= 0, "{}: step: timestep {} is none of timesteps()", kClassName, t);
-  return index + 1 < timesteps_.size() ? static_cast<int64_t>(timesteps_[index + 1]) : -1;
+int64_t DDIMScheduler::previous_timestep(int64_t timestep) const {
+  require(num_inference_steps_ > 0, "{}: call set_timesteps before previous_timestep", kClassName);
+  return custom_timesteps_ ? timesteps_.following(timestep, kClassName)
+                           : timestep - config_.num_train_timesteps / num_inference_steps_;
 }
 
 SchedulerOutput DDIMScheduler::step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
@@ -101,29 +99,13 @@ SchedulerOutput DDIMScheduler::step(const Tensor& model_output, const Tensor& ti
                        "{}: step: epsilon at timestep {} is undefined, since abar is {} there and {} before",
                        kClassName, t, alpha_bar, alpha_bar_prev);
 
-  const auto epsilon_from = [&](const Tensor& x0) {
-    return plus_scaled(sample, -torch_sqrt(alpha_bar), x0).div_(torch_sqrt(beta_bar));
-  };
-  Tensor pred_original_sample;
-  Tensor pred_epsilon;
-  switch (config_.prediction_type) {
-    case PredictionType::kEpsilon:
-      require_signal(kClassName, alpha_bar, t, config_.clip_sample || config_.thresholding);
-      pred_original_sample =
-          plus_scaled(sample, -torch_sqrt(beta_bar), model_output).div_(signal_scale(alpha_bar));
-      pred_epsilon = model_output;
-      break;
-    case PredictionType::kSample:
-      pred_original_sample = model_output;
-      pred_epsilon = epsilon_from(pred_original_sample);
-      break;
-    default:
-      pred_original_sample = weighted_sum(torch_sqrt(alpha_bar), sample, -torch_sqrt(beta_bar), model_output);
-      pred_epsilon = weighted_sum(torch_sqrt(alpha_bar), model_output, torch_sqrt(beta_bar), sample);
-      break;
-  }
-  pred_original_sample = clip_or_threshold(pred_original_sample, config_, model_output);
-  if (options.use_clipped_model_output) pred_epsilon = epsilon_from(pred_original_sample);
+  if (config_.prediction_type == PredictionType::kEpsilon)
+    require_signal(kClassName, alpha_bar, t, config_.clip_sample || config_.thresholding);
+  Tensor pred_epsilon = noise_prediction(config_.prediction_type, model_output, sample, alpha_bar);
+  const Tensor pred_original_sample = clip_or_threshold(
+      data_prediction(config_.prediction_type, model_output, sample, alpha_bar), config_, model_output);
+  if (options.use_clipped_model_output)
+    pred_epsilon = noise_prediction(PredictionType::kSample, pred_original_sample, sample, alpha_bar);
 
   // sigma_t, Song et al., eq. 16
   const float variance = (1 - alpha_bar_prev) / beta_bar * std::max(1 - alpha_bar / alpha_bar_prev, 0.0f);

@@ -6,13 +6,12 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
-#include "schedulers/configured_scheduler_impl.h"
+#include "schedulers/prediction.h"
 #include "schedulers/step_math.h"
 
 namespace diffusers {
 
-template <class Visitor>
-void visit_fields(DDPMSchedulerConfig& config, Visitor&& visit) {
+static void visit_fields(DDPMSchedulerConfig& config, ConfigVisitor& visit) {
   visit("num_train_timesteps", config.num_train_timesteps);
   visit("beta_start", config.beta_start);
   visit("beta_end", config.beta_end);
@@ -68,11 +67,8 @@ void DDPMScheduler::set_timesteps(std::optional<int64_t> num_inference_steps,
   timesteps_set_ = true;
 }
 
-int64_t DDPMScheduler::previous_timestep(int64_t t) const {
-  if (!timesteps_set_) return t - 1;
-  const int64_t index = timesteps_.find(static_cast<double>(t));
-  require<TensorError>(index >= 0, "{}: step: timestep {} is none of timesteps()", kClassName, t);
-  return index + 1 < timesteps_.size() ? static_cast<int64_t>(timesteps_[index + 1]) : -1;
+int64_t DDPMScheduler::previous_timestep(int64_t timestep) const {
+  return timesteps_set_ ? timesteps_.following(timestep, kClassName) : timestep - 1;
 }
 
 SchedulerOutput DDPMScheduler::step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
@@ -103,22 +99,10 @@ SchedulerOutput DDPMScheduler::step(const Tensor& model_output, const Tensor& ti
       "{}: step: the posterior at timestep {} is undefined, since abar is {} there and {} before", kClassName,
       t, alpha_bar, alpha_bar_prev);
 
-  // x_0 from the prediction: Ho et al., eq. 15 for epsilon; Salimans and Ho 2022, appendix D for v.
-  Tensor pred_original_sample;
-  switch (config_.prediction_type) {
-    case PredictionType::kEpsilon:
-      require_signal(kClassName, alpha_bar, t, config_.clip_sample || config_.thresholding);
-      pred_original_sample =
-          plus_scaled(sample, -torch_sqrt(beta_bar), prediction).div_(signal_scale(alpha_bar));
-      break;
-    case PredictionType::kSample:
-      pred_original_sample = prediction;
-      break;
-    default:
-      pred_original_sample = weighted_sum(torch_sqrt(alpha_bar), sample, -torch_sqrt(beta_bar), prediction);
-      break;
-  }
-  pred_original_sample = clip_or_threshold(pred_original_sample, config_, prediction);
+  if (config_.prediction_type == PredictionType::kEpsilon)
+    require_signal(kClassName, alpha_bar, t, config_.clip_sample || config_.thresholding);
+  const Tensor pred_original_sample = clip_or_threshold(
+      data_prediction(config_.prediction_type, prediction, sample, alpha_bar), config_, prediction);
 
   // The mean of q(x_{t-1} | x_t, x_0), eq. 7.
   Tensor prev_sample = weighted_sum(torch_sqrt(alpha_bar_prev) * beta / beta_bar, pred_original_sample,

@@ -9,15 +9,13 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
-#include "schedulers/configured_scheduler_impl.h"
 #include "schedulers/dpm_solver_math.h"
 #include "schedulers/sigma_math.h"
 #include "schedulers/step_math.h"
 
 namespace diffusers {
 
-template <class Visitor>
-void visit_fields(DEISMultistepSchedulerConfig& config, Visitor&& visit) {
+static void visit_fields(DEISMultistepSchedulerConfig& config, ConfigVisitor& visit) {
   visit("num_train_timesteps", config.num_train_timesteps);
   visit("beta_start", config.beta_start);
   visit("beta_end", config.beta_end);
@@ -92,7 +90,7 @@ DEISMultistepScheduler::DEISMultistepScheduler(DEISMultistepSchedulerConfig conf
   require<ConfigError>(
       config_.algorithm_type == AlgorithmType::kDeis || config_.algorithm_type == AlgorithmType::kDpmsolver ||
           config_.algorithm_type == AlgorithmType::kDpmsolverPlusPlus,
-      "{}: algorithm_type is \"{}\", expected \"deis\"", kClassName, enum_name(config_.algorithm_type));
+      "{}: algorithm_type is \"{}\", expected \"deis\"", kClassName, config_.algorithm_type.name());
   config_.algorithm_type = AlgorithmType::kDeis;
   config_.solver_type = SolverType::kLogrho;
   sigma_spread(kClassName, config_);

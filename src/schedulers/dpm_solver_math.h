@@ -54,9 +54,9 @@ Tensor dpm_solver_prediction(const Config& config, const Tensor& model_output, c
   }
   Tensor epsilon = noise_prediction(config.prediction_type, output, sample, level);
   if (!config.thresholding) return epsilon;
-  const Tensor x0 = threshold_sample(plus_scaled(sample, -level.sigma, epsilon).div_(level.alpha),
+  const Tensor x0 = threshold_sample(data_prediction(PredictionType::kEpsilon, epsilon, sample, level),
                                      config.dynamic_thresholding_ratio, config.sample_max_value);
-  return plus_scaled(sample, -level.alpha, x0).div_(level.sigma);
+  return noise_prediction(PredictionType::kSample, x0, sample, level);
 }
 
 /// The integral of f from start to end by Gauss and Legendre's rule with five points: what a difference of
@@ -104,16 +104,16 @@ void check_dpm_solver_config(std::string_view who, Config& config, int64_t max_o
   require<ConfigError>(config.algorithm_type != AlgorithmType::kDataPrediction &&
                            config.algorithm_type != AlgorithmType::kNoisePrediction,
                        "{}: algorithm_type is \"{}\", expected one of the dpmsolver family", who,
-                       enum_name(config.algorithm_type));
+                       config.algorithm_type.name());
   require<ConfigError>(
       predicts_data(config.algorithm_type) || config.prediction_type != PredictionType::kFlowPrediction,
       "{}: algorithm_type \"{}\" cannot take prediction_type \"flow_prediction\"", who,
-      enum_name(config.algorithm_type));
+      config.algorithm_type.name());
   if constexpr (requires { config.final_sigmas_type; })
     require<ConfigError>(
         predicts_data(config.algorithm_type) || config.final_sigmas_type != FinalSigmasType::kZero,
         "{}: final_sigmas_type \"zero\" cannot be reached with algorithm_type \"{}\"; choose \"sigma_min\"",
-        who, enum_name(config.algorithm_type));
+        who, config.algorithm_type.name());
   require<ConfigError>(config.algorithm_type != AlgorithmType::kSdeDpmsolver || config.solver_order < 3,
                        "{}: solver_order 3 does not exist for algorithm_type \"sde-dpmsolver\"", who);
 }

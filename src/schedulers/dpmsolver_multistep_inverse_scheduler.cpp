@@ -6,15 +6,13 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
-#include "schedulers/configured_scheduler_impl.h"
 #include "schedulers/dpm_solver_math.h"
 #include "schedulers/sigma_math.h"
 #include "schedulers/step_math.h"
 
 namespace diffusers {
 
-template <class Visitor>
-void visit_fields(DPMSolverMultistepInverseSchedulerConfig& config, Visitor&& visit) {
+static void visit_fields(DPMSolverMultistepInverseSchedulerConfig& config, ConfigVisitor& visit) {
   visit("num_train_timesteps", config.num_train_timesteps);
   visit("beta_start", config.beta_start);
   visit("beta_end", config.beta_end);
@@ -50,7 +48,7 @@ DPMSolverMultistepInverseScheduler::DPMSolverMultistepInverseScheduler(
   require<ConfigError>(!is_stochastic(config_.algorithm_type),
                        "{}: algorithm_type is \"{}\", whose noise has no variance on the way to more noise; "
                        "expected dpmsolver or dpmsolver++",
-                       kClassName, enum_name(config_.algorithm_type));
+                       kClassName, config_.algorithm_type.name());
   sigma_spread(kClassName, config_);
   clipped_timestep_count(kClassName, schedule_, config_.num_train_timesteps, config_.lambda_min_clipped);
   // Upwards, as the run goes.

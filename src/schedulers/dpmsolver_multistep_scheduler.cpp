@@ -6,15 +6,13 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
-#include "schedulers/configured_scheduler_impl.h"
 #include "schedulers/dpm_solver_math.h"
 #include "schedulers/sigma_math.h"
 #include "schedulers/step_math.h"
 
 namespace diffusers {
 
-template <class Visitor>
-void visit_fields(DPMSolverMultistepSchedulerConfig& config, Visitor&& visit) {
+static void visit_fields(DPMSolverMultistepSchedulerConfig& config, ConfigVisitor& visit) {
   visit("num_train_timesteps", config.num_train_timesteps);
   visit("beta_start", config.beta_start);
   visit("beta_end", config.beta_end);

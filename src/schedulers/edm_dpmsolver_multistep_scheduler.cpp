@@ -6,7 +6,6 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
-#include "schedulers/configured_scheduler_impl.h"
 #include "schedulers/dpm_solver_math.h"
 #include "schedulers/edm_math.h"
 #include "schedulers/sigma_math.h"
@@ -14,8 +13,7 @@
 
 namespace diffusers {
 
-template <class Visitor>
-void visit_fields(EDMDPMSolverMultistepSchedulerConfig& config, Visitor&& visit) {
+static void visit_fields(EDMDPMSolverMultistepSchedulerConfig& config, ConfigVisitor& visit) {
   visit("sigma_min", config.sigma_min);
   visit("sigma_max", config.sigma_max);
   visit("sigma_data", config.sigma_data);
@@ -48,7 +46,7 @@ EDMDPMSolverMultistepScheduler::EDMDPMSolverMultistepScheduler(EDMDPMSolverMulti
   if (config_.solver_type != SolverType::kHeun) config_.solver_type = SolverType::kMidpoint;
   require<ConfigError>(predicts_data(config_.algorithm_type),
                        "{}: algorithm_type is \"{}\", expected dpmsolver++ or sde-dpmsolver++", kClassName,
-                       enum_name(config_.algorithm_type));
+                       config_.algorithm_type.name());
   run_ =
       edm_run(edm_sigmas(config_, at::linspace(0, 1, config_.num_train_timesteps, at::kFloat)), 0, at::kCPU);
 }

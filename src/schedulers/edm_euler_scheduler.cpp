@@ -5,15 +5,13 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
-#include "schedulers/configured_scheduler_impl.h"
 #include "schedulers/edm_math.h"
 #include "schedulers/sigma_math.h"
 #include "schedulers/step_math.h"
 
 namespace diffusers {
 
-template <class Visitor>
-void visit_fields(EDMEulerSchedulerConfig& config, Visitor&& visit) {
+static void visit_fields(EDMEulerSchedulerConfig& config, ConfigVisitor& visit) {
   visit("sigma_min", config.sigma_min);
   visit("sigma_max", config.sigma_max);
   visit("sigma_data", config.sigma_data);

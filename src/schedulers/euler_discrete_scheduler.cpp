@@ -6,14 +6,12 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
-#include "schedulers/configured_scheduler_impl.h"
 #include "schedulers/sigma_math.h"
 #include "schedulers/step_math.h"
 
 namespace diffusers {
 
-template <class Visitor>
-void visit_fields(EulerDiscreteSchedulerConfig& config, Visitor&& visit) {
+static void visit_fields(EulerDiscreteSchedulerConfig& config, ConfigVisitor& visit) {
   visit("num_train_timesteps", config.num_train_timesteps);
   visit("beta_start", config.beta_start);
   visit("beta_end", config.beta_end);
@@ -41,10 +39,10 @@ EulerDiscreteScheduler::EulerDiscreteScheduler(EulerDiscreteSchedulerConfig conf
                         {PredictionType::kEpsilon, PredictionType::kSample, PredictionType::kOriginalSample,
                          PredictionType::kVPrediction});
   sigma_spread(kClassName, config_);
-  run_ = training_run(schedule_, at::kFloat, continuous());
+  run_ = training_run(schedule_, at::kFloat, EulerDiscreteScheduler::has_continuous_timesteps());
 }
 
-bool EulerDiscreteScheduler::continuous() const {
+bool EulerDiscreteScheduler::has_continuous_timesteps() const {
   return config_.timestep_type == TimestepType::kContinuous &&
          config_.prediction_type == PredictionType::kVPrediction;
 }
@@ -82,7 +80,7 @@ void EulerDiscreteScheduler::set_timesteps(std::optional<int64_t> num_inference_
                        kClassName);
   const SigmaSpread spread = sigma_spread(kClassName, config_);
   require<ConfigError>(
-      !custom_timesteps || (spread == SigmaSpread::kPlain && !continuous()),
+      !custom_timesteps || (spread == SigmaSpread::kPlain && !has_continuous_timesteps()),
       "{}: timesteps cannot be given with karras, exponential or beta sigmas or continuous timesteps",
       kClassName);
   const std::vector<double> training = training_sigmas(schedule_.alphas_cumprod());
@@ -117,7 +115,7 @@ void EulerDiscreteScheduler::set_timesteps(std::optional<int64_t> num_inference_
     }
     sigmas.push_back(config_.final_sigmas_type == FinalSigmasType::kZero ? 0.0 : training.front());
   }
-  if (continuous()) {
+  if (has_continuous_timesteps()) {
     // As many as there are steps: log_linear has a level more, which discrete timesteps do not visit either.
     for (std::size_t i = 0; i < timesteps.size(); ++i)
       timesteps[i] = 0.25f * torch_log(static_cast<float>(sigmas[i]));

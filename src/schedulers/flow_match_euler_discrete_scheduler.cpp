@@ -8,14 +8,12 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
-#include "schedulers/configured_scheduler_impl.h"
 #include "schedulers/sigma_math.h"
 #include "schedulers/step_math.h"
 
 namespace diffusers {
 
-template <class Visitor>
-void visit_fields(FlowMatchEulerDiscreteSchedulerConfig& config, Visitor&& visit) {
+static void visit_fields(FlowMatchEulerDiscreteSchedulerConfig& config, ConfigVisitor& visit) {
   visit("num_train_timesteps", config.num_train_timesteps);
   visit("shift", config.shift);
   visit("use_dynamic_shifting", config.use_dynamic_shifting);

@@ -6,14 +6,12 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
-#include "schedulers/configured_scheduler_impl.h"
 #include "schedulers/sigma_math.h"
 #include "schedulers/step_math.h"
 
 namespace diffusers {
 
-template <class Visitor>
-void visit_fields(IPNDMSchedulerConfig& config, Visitor&& visit) {
+static void visit_fields(IPNDMSchedulerConfig& config, ConfigVisitor& visit) {
   visit("num_train_timesteps", config.num_train_timesteps);
   visit("trained_betas", config.trained_betas);
 }

@@ -5,15 +5,14 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
-#include "schedulers/configured_scheduler_impl.h"
 #include "schedulers/distilled_timesteps.h"
+#include "schedulers/prediction.h"
 #include "schedulers/sigma_math.h"
 #include "schedulers/step_math.h"
 
 namespace diffusers {
 
-template <class Visitor>
-void visit_fields(LCMSchedulerConfig& config, Visitor&& visit) {
+static void visit_fields(LCMSchedulerConfig& config, ConfigVisitor& visit) {
   visit("num_train_timesteps", config.num_train_timesteps);
   visit("beta_start", config.beta_start);
   visit("beta_end", config.beta_end);
@@ -67,6 +66,10 @@ void LCMScheduler::set_timesteps(std::optional<int64_t> num_inference_steps,
   num_inference_steps_ = n;
 }
 
+int64_t LCMScheduler::previous_timestep(int64_t timestep) const {
+  return num_inference_steps_ > 0 ? run_.timesteps().following(timestep, kClassName) : timestep - 1;
+}
+
 SchedulerOutput LCMScheduler::step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                                    const StepOptions& options) {
   require(num_inference_steps_ > 0, "{}: call set_timesteps before step", kClassName);
@@ -77,7 +80,6 @@ SchedulerOutput LCMScheduler::step(const Tensor& model_output, const Tensor& tim
   const int64_t prev_t = i + 1 < run_.timesteps().size() ? static_cast<int64_t>(run_.timesteps()[i + 1]) : t;
   const float alpha_bar = schedule_.alpha_bar(t);
   const float alpha_bar_prev = schedule_.alpha_bar(prev_t);
-  const float beta_bar = 1 - alpha_bar;
 
   // The boundary condition f(x, 0) = x (Luo et al., section 4.1), with sigma_data = 0.5.
   const auto scaled_timestep = static_cast<float>(static_cast<double>(t) * config_.timestep_scaling);
@@ -86,21 +88,10 @@ SchedulerOutput LCMScheduler::step(const Tensor& model_output, const Tensor& tim
   const float c_skip = kSigmaData * kSigmaData / denominator;
   const float c_out = scaled_timestep / torch_sqrt(denominator);
 
-  Tensor pred_original_sample;
-  switch (config_.prediction_type) {
-    case PredictionType::kEpsilon:
-      require_signal(kClassName, alpha_bar, t, config_.clip_sample || config_.thresholding);
-      pred_original_sample =
-          plus_scaled(sample, -torch_sqrt(beta_bar), model_output).div_(signal_scale(alpha_bar));
-      break;
-    case PredictionType::kSample:
-      pred_original_sample = model_output;
-      break;
-    default:
-      pred_original_sample = weighted_sum(torch_sqrt(alpha_bar), sample, -torch_sqrt(beta_bar), model_output);
-      break;
-  }
-  pred_original_sample = clip_or_threshold(pred_original_sample, config_, model_output);
+  if (config_.prediction_type == PredictionType::kEpsilon)
+    require_signal(kClassName, alpha_bar, t, config_.clip_sample || config_.thresholding);
+  const Tensor pred_original_sample = clip_or_threshold(
+      data_prediction(config_.prediction_type, model_output, sample, alpha_bar), config_, model_output);
   const Tensor denoised = weighted_sum(c_out, pred_original_sample, c_skip, sample);
   Tensor prev_sample = denoised;
   if (i != num_inference_steps_ - 1)

@@ -6,13 +6,12 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
-#include "schedulers/configured_scheduler_impl.h"
+#include "schedulers/prediction.h"
 #include "schedulers/step_math.h"
 
 namespace diffusers {
 
-template <class Visitor>
-void visit_fields(PNDMSchedulerConfig& config, Visitor&& visit) {
+static void visit_fields(PNDMSchedulerConfig& config, ConfigVisitor& visit) {
   visit("num_train_timesteps", config.num_train_timesteps);
   visit("beta_start", config.beta_start);
   visit("beta_end", config.beta_end);
@@ -161,10 +160,7 @@ Tensor PNDMScheduler::previous_sample(const Tensor& sample, int64_t t, int64_t p
                                                           : schedule_.alpha_bar(0);
   const float beta_bar = 1 - alpha_bar;
   require_signal(kClassName, alpha_bar, t, false);
-  const Tensor epsilon =
-      config_.prediction_type == PredictionType::kEpsilon
-          ? model_output
-          : weighted_sum(torch_sqrt(alpha_bar), model_output, torch_sqrt(beta_bar), sample);
+  const Tensor epsilon = noise_prediction(config_.prediction_type, model_output, sample, alpha_bar);
   const float denominator =
       alpha_bar * torch_sqrt(1 - alpha_bar_prev) + torch_sqrt(alpha_bar * beta_bar * alpha_bar_prev);
   return add_scaled(at::mul(sample, torch_sqrt(alpha_bar_prev / alpha_bar)), -1,

@@ -2,10 +2,9 @@
 
 #include <algorithm>
 #include <array>
-#include <vector>
+#include <mutex>
+#include <utility>
 
-#include <diffusers/core/logging.h>
-#include <diffusers/io/files.h>
 #include <diffusers/schedulers/cm_stochastic_iterative_scheduler.h>
 #include <diffusers/schedulers/ddim_inverse_scheduler.h>
 #include <diffusers/schedulers/ddim_scheduler.h>
@@ -28,6 +27,7 @@
 #include <diffusers/schedulers/lcm_scheduler.h>
 #include <diffusers/schedulers/lms_discrete_scheduler.h>
 #include <diffusers/schedulers/pndm_scheduler.h>
+#include <diffusers/schedulers/register_scheduler.h>
 #include <diffusers/schedulers/repaint_scheduler.h>
 #include <diffusers/schedulers/sasolver_scheduler.h>
 #include <diffusers/schedulers/score_sde_ve_scheduler.h>
@@ -35,23 +35,22 @@
 #include <diffusers/schedulers/unclip_scheduler.h>
 #include <diffusers/schedulers/unipc_multistep_scheduler.h>
 
-#include "core/model_class.h"
 #include "core/require.h"
-#include "io/open_model_file.h"
+#include "schedulers/scheduler_config.h"
 
 namespace diffusers {
 namespace {
 
-struct RegisteredScheduler {
+struct LibraryClass {
   std::string_view class_name;
-  bool karras_compatible;  // Python's `_compatibles` is KarrasDiffusionSchedulers
+  bool is_karras_compatible;
   std::unique_ptr<Scheduler> (*create)(std::string_view json);
   std::vector<std::string> (*config_keys)();
 };
 
 template <class S>
-constexpr RegisteredScheduler registered(bool karras_compatible) {
-  return {S::kClassName, karras_compatible,
+constexpr LibraryClass registered(bool is_karras_compatible) {
+  return {S::kClassName, is_karras_compatible,
           [](std::string_view json) -> std::unique_ptr<Scheduler> {
             return std::make_unique<S>(S::from_config(json));
           },
@@ -89,174 +88,77 @@ constexpr std::array kSchedulers{
     registered<UnCLIPScheduler>(false),
 };
 
-// The config keys of the schedulers that Python 0.42.1 calls compatible with each other
-// (KarrasDiffusionSchedulers).
-constexpr std::array<std::string_view, 44> kKarrasKeys{"algorithm_type",
-                                                       "beta_end",
-                                                       "beta_schedule",
-                                                       "beta_start",
-                                                       "clip_sample",
-                                                       "clip_sample_range",
-                                                       "disable_corrector",
-                                                       "dynamic_thresholding_ratio",
-                                                       "euler_at_final",
-                                                       "final_sigmas_type",
-                                                       "flow_shift",
-                                                       "interpolation_type",
-                                                       "lambda_min_clipped",
-                                                       "lower_order_final",
-                                                       "noise_sampler_seed",
-                                                       "num_train_timesteps",
-                                                       "predict_x0",
-                                                       "prediction_type",
-                                                       "rescale_betas_zero_snr",
-                                                       "rho",
-                                                       "sample_max_value",
-                                                       "set_alpha_to_one",
-                                                       "shift_terminal",
-                                                       "sigma_data",
-                                                       "sigma_max",
-                                                       "sigma_min",
-                                                       "sigma_schedule",
-                                                       "skip_prk_steps",
-                                                       "solver_order",
-                                                       "solver_p",
-                                                       "solver_type",
-                                                       "steps_offset",
-                                                       "thresholding",
-                                                       "time_shift_type",
-                                                       "timestep_spacing",
-                                                       "timestep_type",
-                                                       "trained_betas",
-                                                       "use_beta_sigmas",
-                                                       "use_dynamic_shifting",
-                                                       "use_exponential_sigmas",
-                                                       "use_flow_sigmas",
-                                                       "use_karras_sigmas",
-                                                       "use_lu_lambdas",
-                                                       "variance_type"};
+/// The classes that programs have added.
+struct AddedClasses {
+  std::mutex mutex;
+  std::vector<SchedulerClass> classes;
+};
 
-const RegisteredScheduler* find_scheduler(std::string_view class_name) {
-  const auto found = std::find_if(kSchedulers.begin(), kSchedulers.end(),
-                                  [&](const auto& entry) { return entry.class_name == class_name; });
-  return found == kSchedulers.end() ? nullptr : &*found;
+AddedClasses& added_classes() {
+  static AddedClasses added;
+  return added;
 }
 
-std::string class_name_of(const Json& config) {
-  const auto found = config.find("_class_name");
-  return found != config.end() && found->is_string() ? found->get<std::string>() : std::string();
-}
-
-/// Takes FileError for ConfigError: the text need not come from a file.
-Json parse_object(std::string_view text, std::string_view where) {
-  try {
-    Json json = parse_json(text, where);
-    require<ConfigError>(json.is_object(), "{}: expected a JSON object", where);
-    return json;
-  } catch (const FileError& error) {
-    throw ConfigError(error.what());
-  }
+std::optional<SchedulerClass> find_class(std::string_view class_name) {
+  for (const LibraryClass& each : kSchedulers)
+    if (each.class_name == class_name)
+      return SchedulerClass{std::string(each.class_name), each.create, each.config_keys()};
+  AddedClasses& added = added_classes();
+  const std::lock_guard lock(added.mutex);
+  for (const SchedulerClass& each : added.classes)
+    if (each.class_name == class_name) return each;
+  return std::nullopt;
 }
 
 }  // namespace
 
-std::unique_ptr<Scheduler> Scheduler::from_config(std::string_view json) {
-  const std::string class_name = class_name_of(parse_object(json, "scheduler config"));
-  const RegisteredScheduler* entry = find_scheduler(class_name);
-  if (entry == nullptr) {
-    std::vector<std::string_view> names;
-    for (const auto& scheduler : kSchedulers) names.push_back(scheduler.class_name);
+namespace scheduler_registry {
+
+bool is_karras_compatible(std::string_view class_name) {
+  return std::any_of(kSchedulers.begin(), kSchedulers.end(), [&](const LibraryClass& each) {
+    return each.class_name == class_name && each.is_karras_compatible;
+  });
+}
+
+std::optional<std::vector<std::string>> config_keys(std::string_view class_name) {
+  std::optional<SchedulerClass> found = find_class(class_name);
+  return found ? std::optional(std::move(found->config_keys)) : std::nullopt;
+}
+
+}  // namespace scheduler_registry
+
+std::vector<std::string> registered_schedulers() {
+  std::vector<std::string> names;
+  for (const LibraryClass& each : kSchedulers) names.emplace_back(each.class_name);
+  AddedClasses& added = added_classes();
+  const std::lock_guard lock(added.mutex);
+  for (const SchedulerClass& each : added.classes) names.push_back(each.class_name);
+  return names;
+}
+
+void register_scheduler(SchedulerClass scheduler_class) {
+  require<ConfigError>(!scheduler_class.class_name.empty(), "register_scheduler: class_name is empty");
+  require<ConfigError>(static_cast<bool>(scheduler_class.create),
+                       "register_scheduler: {} has no create function", scheduler_class.class_name);
+  AddedClasses& added = added_classes();
+  const std::lock_guard lock(added.mutex);
+  const auto has_name = [&](const auto& each) { return each.class_name == scheduler_class.class_name; };
+  require<ConfigError>(std::none_of(kSchedulers.begin(), kSchedulers.end(), has_name) &&
+                           std::none_of(added.classes.begin(), added.classes.end(), has_name),
+                       "register_scheduler: there is a scheduler class {} already",
+                       scheduler_class.class_name);
+  added.classes.push_back(std::move(scheduler_class));
+}
+
+std::unique_ptr<Scheduler> Scheduler::from_config(std::string_view json, const ConfigOverrides& overrides) {
+  const std::string class_name = scheduler_config::class_name_of(json);
+  const std::optional<SchedulerClass> found = find_class(class_name);
+  if (!found)
     fail<ConfigError>("scheduler config: _class_name is \"{}\", expected one of: {}", class_name,
-                      fmt::join(names, ", "));
-  }
-  return entry->create(json);
+                      fmt::join(registered_schedulers(), ", "));
+  return overrides.empty() ? found->create(json)
+                           : found->create(scheduler_config::with_overrides(json, overrides, class_name,
+                                                                            found->config_keys));
 }
 
-std::unique_ptr<Scheduler> Scheduler::from_pretrained(const std::filesystem::path& folder,
-                                                      const SchedulerLoadOptions& options) {
-  return from_config(scheduler_config::read(folder, options));
-}
-
-void Scheduler::save_pretrained(const std::filesystem::path& folder) const {
-  Json config = parse_json(config_json(), class_name());
-  config.erase("_use_default_values");
-  config.erase("_ignore_files");
-  create_folders(folder.string());
-  write_file_atomically(join_path(folder.string(), scheduler_config::kFileName), dump_json(config));
-}
-
-namespace scheduler_config {
-
-Json parse(std::string_view text, std::string_view class_name, std::string_view overrides) {
-  Json config = parse_object(text, class_name);
-  // Schedulers convert into each other, but not models into schedulers.
-  const std::string found = config_class(config, class_name, class_name);
-  require<ConfigError>(!is_model_class(found), "this is the config of a {}, expected that of a scheduler, {}",
-                       found, class_name);
-  if (const auto defaults = config.find("_use_default_values"); defaults != config.end()) {
-    require<ConfigError>(defaults->is_array(), "{}: _use_default_values is {}, expected a list", class_name,
-                         json_excerpt(*defaults));
-    const Json keys = *defaults;
-    for (const auto& key : keys)
-      if (key.is_string()) config.erase(key.get<std::string>());
-    config.erase("_use_default_values");
-  }
-  if (!overrides.empty()) config.update(parse_object(overrides, class_name));
-  return config;
-}
-
-void warn_about_unknown_keys(const Json& unknown, const Json& config, std::string_view class_name) {
-  const RegisteredScheduler* own = find_scheduler(class_name);
-  const RegisteredScheduler* saved_by = find_scheduler(class_name_of(config));
-  const auto known_elsewhere = [&](const std::string& key) {
-    if (own != nullptr && own->karras_compatible &&
-        std::find(kKarrasKeys.begin(), kKarrasKeys.end(), key) != kKarrasKeys.end())
-      return true;
-    if (saved_by == nullptr || saved_by == own) return false;
-    const auto keys = saved_by->config_keys();
-    return std::find(keys.begin(), keys.end(), key) != keys.end();
-  };
-  Json reported = Json::object();
-  for (const auto& [key, value] : unknown.items())
-    if (!key.starts_with('_') && key != "quantization_config" && !known_elsewhere(key)) reported[key] = value;
-  if (!reported.empty())
-    warn_once(
-        fmt::format("The config attributes {} were passed to {}, but are not expected and will be ignored.",
-                    json_excerpt(reported), class_name));
-}
-
-std::string read(const std::filesystem::path& folder, const SchedulerLoadOptions& options) {
-  const std::string base = folder.string();
-  if (file_exists(base)) return read_text_file(base);
-  const std::string nested = folder_inside(base, options.subfolder);
-  // Python looks into the folder itself where the subfolder has no config.
-  const bool is_plain = !file_exists(join_path(nested, kFileName)) && file_exists(join_path(base, kFileName));
-  return read_model_file(is_plain ? base : nested, kFileName);
-}
-
-std::string compose(Json fields, const Json& defaults, const std::string& loaded,
-                    std::string_view class_name) {
-  Json config = std::move(fields);
-  Json use_defaults = Json::array();
-  if (loaded.empty()) {
-    for (const auto& [key, value] : config.items())
-      if (value == defaults.at(key)) use_defaults.push_back(key);
-  } else {
-    const Json original = parse_json(loaded, class_name);
-    for (const auto& [key, value] : config.items())
-      if (!original.contains(key)) use_defaults.push_back(key);
-    for (const auto& [key, value] : original.items()) {
-      const auto own = config.find(key);
-      // A field that still holds what was loaded keeps its spelling (1 against 1.0, null against false).
-      if (own == config.end() || *own == value || (value.is_null() && *own == Json(false)))
-        config[key] = value;
-    }
-  }
-  if (!use_defaults.empty()) config["_use_default_values"] = use_defaults;
-  config["_class_name"] = class_name;
-  config["_diffusers_version"] = kDiffusersVersion;
-  return dump_json(config);
-}
-
-}  // namespace scheduler_config
 }  // namespace diffusers

@@ -8,13 +8,11 @@
 #include <ATen/ExpandUtils.h>
 
 #include "core/require.h"
-#include "schedulers/configured_scheduler_impl.h"
 #include "schedulers/step_math.h"
 
 namespace diffusers {
 
-template <class Visitor>
-void visit_fields(RePaintSchedulerConfig& config, Visitor&& visit) {
+static void visit_fields(RePaintSchedulerConfig& config, ConfigVisitor& visit) {
   visit("num_train_timesteps", config.num_train_timesteps);
   visit("beta_start", config.beta_start);
   visit("beta_end", config.beta_end);

@@ -9,15 +9,13 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
-#include "schedulers/configured_scheduler_impl.h"
 #include "schedulers/dpm_solver_math.h"
 #include "schedulers/sigma_math.h"
 #include "schedulers/step_math.h"
 
 namespace diffusers {
 
-template <class Visitor>
-void visit_fields(SASolverSchedulerConfig& config, Visitor&& visit) {
+static void visit_fields(SASolverSchedulerConfig& config, ConfigVisitor& visit) {
   visit("num_train_timesteps", config.num_train_timesteps);
   visit("beta_start", config.beta_start);
   visit("beta_end", config.beta_end);
@@ -26,7 +24,7 @@ void visit_fields(SASolverSchedulerConfig& config, Visitor&& visit) {
   visit("predictor_order", config.predictor_order);
   visit("corrector_order", config.corrector_order);
   visit("prediction_type", config.prediction_type);
-  visit("tau_func", config.tau_func);
+  visit.program_only("tau_func", static_cast<bool>(config.tau_func));
   visit("thresholding", config.thresholding);
   visit("dynamic_thresholding_ratio", config.dynamic_thresholding_ratio);
   visit("sample_max_value", config.sample_max_value);
@@ -117,16 +115,6 @@ double lagrange_quadrature(const std::vector<float>& nodes, std::size_t which, d
 
 }  // namespace
 
-/// A function can be given in a program only; files hold null.
-inline void from(const Json& json, TauFunction& value, std::string_view key) {
-  require<ConfigError>(json.is_null(), "{} is {}, expected null", key, json_excerpt(json));
-  value = {};
-}
-inline Json to(const TauFunction& value) {
-  require<ConfigError>(!value, "a config that holds a tau_func cannot be written as JSON");
-  return nullptr;
-}
-
 SASolverScheduler::SASolverScheduler(SASolverSchedulerConfig config)
     : SigmaScheduler(std::move(config)), schedule_(finite_noise_schedule(beta_options(config_))) {
   check_prediction_type(kClassName, config_.prediction_type,
@@ -135,7 +123,7 @@ SASolverScheduler::SASolverScheduler(SASolverSchedulerConfig config)
   require<ConfigError>(config_.algorithm_type == AlgorithmType::kDataPrediction ||
                            config_.algorithm_type == AlgorithmType::kNoisePrediction,
                        "{}: algorithm_type is \"{}\", expected data_prediction or noise_prediction",
-                       kClassName, enum_name(config_.algorithm_type));
+                       kClassName, config_.algorithm_type.name());
   require<ConfigError>(
       config_.algorithm_type == AlgorithmType::kDataPrediction ||
           config_.prediction_type != PredictionType::kFlowPrediction,
@@ -269,9 +257,9 @@ SchedulerOutput SASolverScheduler::step(const Tensor& model_output, const Tensor
   } else {
     prediction = noise_prediction(config_.prediction_type, output, sample, now);
     if (config_.thresholding) {
-      const Tensor x0 = threshold_sample((sample - now.sigma * prediction) / now.alpha,
+      const Tensor x0 = threshold_sample(data_prediction(PredictionType::kEpsilon, prediction, sample, now),
                                          config_.dynamic_thresholding_ratio, config_.sample_max_value);
-      prediction = (sample - now.alpha * x0) / now.sigma;
+      prediction = noise_prediction(PredictionType::kSample, x0, sample, now);
     }
   }
 

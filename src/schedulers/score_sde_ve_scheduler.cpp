@@ -6,13 +6,11 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
-#include "schedulers/configured_scheduler_impl.h"
 #include "schedulers/step_math.h"
 
 namespace diffusers {
 
-template <class Visitor>
-void visit_fields(ScoreSdeVeSchedulerConfig& config, Visitor&& visit) {
+static void visit_fields(ScoreSdeVeSchedulerConfig& config, ConfigVisitor& visit) {
   visit("num_train_timesteps", config.num_train_timesteps);
   visit("snr", config.snr);
   visit("sigma_min", config.sigma_min);
@@ -36,6 +34,10 @@ ScoreSdeVeScheduler::ScoreSdeVeScheduler(ScoreSdeVeSchedulerConfig config)
                        kClassName, config_.snr, config_.correct_steps);
   ScoreSdeVeScheduler::set_timesteps(config_.num_train_timesteps);
   set_sigmas(config_.num_train_timesteps);
+}
+
+PredictionType ScoreSdeVeScheduler::prediction_type() const {
+  fail<ConfigError>("{} has no prediction_type: its model predicts the score", kClassName);
 }
 
 Tensor ScoreSdeVeScheduler::add_noise(const Tensor& original_samples, const Tensor& noise,

@@ -1,7 +1,6 @@
 #pragma once
 
-// Noise levels: how they are spread, how they relate to timesteps, and how a prediction at a level becomes
-// x_0.
+// Noise levels: how they are spread and how they relate to timesteps.
 
 #include <cmath>
 #include <optional>
@@ -13,6 +12,7 @@
 #include <diffusers/schedulers/sigma_run.h>
 
 #include "core/require.h"
+#include "schedulers/prediction.h"
 #include "schedulers/step_math.h"
 
 namespace diffusers {
@@ -94,28 +94,7 @@ std::vector<double> solver_timesteps(TimestepSpacing spacing, int64_t num_train_
 /// Warns if the timesteps of a run with leading spacing, multiples of `stride`, are all the same.
 void warn_where_leading_stands_still(int64_t stride, int64_t num_inference_steps, int64_t steps_offset);
 
-/// alpha_t and sigma_t of the sample x_t = alpha_t x_0 + sigma_t eps at a noise level: variance preserving
-/// with sigma = sigma_t / alpha_t, or the straight path of flow matching.
-struct NoiseLevel {
-  float alpha;
-  float sigma;
-  /// log(alpha / sigma), half the logarithm of the signal-to-noise ratio
-  float lambda() const;
-};
-NoiseLevel noise_level(float sigma, bool flow);
-
-/// x_0 from the prediction at a noise level.
-Tensor data_prediction(PredictionType type, const Tensor& model_output, const Tensor& sample,
-                       const NoiseLevel& level);
-/// epsilon from the prediction at a noise level.
-Tensor noise_prediction(PredictionType type, const Tensor& model_output, const Tensor& sample,
-                        const NoiseLevel& level);
-
-/// x_0 in the coordinates of Karras et al., where x = x_0 + sigma eps: epsilon, v_prediction, or x_0 itself.
-Tensor karras_data_prediction(PredictionType type, const Tensor& model_output, const Tensor& sample,
-                              float sigma);
-
-/// x / sqrt(sigma^2 + 1): a sample of those coordinates as the model was trained to see it.
+/// x / sqrt(sigma^2 + 1): a sample x = x_0 + sigma eps as the model was trained to see it.
 Tensor karras_model_input(const Tensor& sample, float sigma);
 
 /// The initial noise level of a Karras-type scheduler.

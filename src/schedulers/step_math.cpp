@@ -10,6 +10,7 @@
 
 #include <ATen/ATen.h>
 
+#include "core/per_sample.h"
 #include "core/require.h"
 
 namespace diffusers {
@@ -99,9 +100,7 @@ Tensor per_sample_timesteps(const Tensor& timesteps, const Tensor& sample, int64
 }
 
 Tensor per_sample(const Tensor& table, const Tensor& indices, int64_t dim) {
-  std::vector<int64_t> shape(static_cast<std::size_t>(std::max<int64_t>(dim, 1)), 1);
-  shape[0] = indices.numel();
-  return table.gather(0, indices).view(shape);
+  return broadcast_per_sample(table.gather(0, indices), dim);
 }
 
 Tensor step_noise(const StepOptions& options, const Tensor& model_output,
@@ -325,6 +324,12 @@ int64_t TimestepSchedule::index_of_training_step(const Tensor& timestep, std::st
 int64_t TimestepSchedule::find(double value) const {
   const auto found = std::find(values_.begin(), values_.end(), value);
   return found == values_.end() ? -1 : found - values_.begin();
+}
+
+int64_t TimestepSchedule::following(int64_t timestep, std::string_view where) const {
+  const int64_t index = find(static_cast<double>(timestep));
+  require<TensorError>(index >= 0, "{}: timestep {} is none of timesteps()", where, timestep);
+  return index + 1 < size() ? static_cast<int64_t>(values_[static_cast<std::size_t>(index + 1)]) : -1;
 }
 
 }  // namespace diffusers

@@ -5,15 +5,14 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
-#include "schedulers/configured_scheduler_impl.h"
 #include "schedulers/distilled_timesteps.h"
+#include "schedulers/prediction.h"
 #include "schedulers/sigma_math.h"
 #include "schedulers/step_math.h"
 
 namespace diffusers {
 
-template <class Visitor>
-void visit_fields(TCDSchedulerConfig& config, Visitor&& visit) {
+static void visit_fields(TCDSchedulerConfig& config, ConfigVisitor& visit) {
   visit("num_train_timesteps", config.num_train_timesteps);
   visit("beta_start", config.beta_start);
   visit("beta_end", config.beta_end);
@@ -68,6 +67,10 @@ void TCDScheduler::set_timesteps(std::optional<int64_t> num_inference_steps,
   num_inference_steps_ = n;
 }
 
+int64_t TCDScheduler::previous_timestep(int64_t timestep) const {
+  return num_inference_steps_ > 0 ? run_.timesteps().following(timestep, kClassName) : timestep - 1;
+}
+
 SchedulerOutput TCDScheduler::step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                                    const StepOptions& options) {
   require(num_inference_steps_ > 0, "{}: call set_timesteps before step", kClassName);
@@ -82,26 +85,11 @@ SchedulerOutput TCDScheduler::step(const Tensor& model_output, const Tensor& tim
   const float alpha_bar = schedule_.alpha_bar(t);
   const float alpha_bar_prev = schedule_.alpha_bar(prev_t);
   const float alpha_bar_s = schedule_.alpha_bar(s);
-  const float beta_bar = 1 - alpha_bar;
 
-  Tensor pred_original_sample;
-  Tensor pred_epsilon;
-  switch (config_.prediction_type) {
-    case PredictionType::kEpsilon:
-      require_signal(kClassName, alpha_bar, t, false);
-      pred_original_sample =
-          plus_scaled(sample, -torch_sqrt(beta_bar), model_output).div_(torch_sqrt(alpha_bar));
-      pred_epsilon = model_output;
-      break;
-    case PredictionType::kSample:
-      pred_original_sample = model_output;
-      pred_epsilon = plus_scaled(sample, -torch_sqrt(alpha_bar), model_output).div_(torch_sqrt(beta_bar));
-      break;
-    default:
-      pred_original_sample = weighted_sum(torch_sqrt(alpha_bar), sample, -torch_sqrt(beta_bar), model_output);
-      pred_epsilon = weighted_sum(torch_sqrt(alpha_bar), model_output, torch_sqrt(beta_bar), sample);
-      break;
-  }
+  if (config_.prediction_type == PredictionType::kEpsilon) require_signal(kClassName, alpha_bar, t, false);
+  const Tensor pred_original_sample =
+      data_prediction(config_.prediction_type, model_output, sample, alpha_bar);
+  const Tensor pred_epsilon = noise_prediction(config_.prediction_type, model_output, sample, alpha_bar);
   const Tensor pred_noised_sample =
       weighted_sum(torch_sqrt(alpha_bar_s), pred_original_sample, torch_sqrt(1 - alpha_bar_s), pred_epsilon);
   Tensor prev_sample = pred_noised_sample;

@@ -6,13 +6,12 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
-#include "schedulers/configured_scheduler_impl.h"
+#include "schedulers/prediction.h"
 #include "schedulers/step_math.h"
 
 namespace diffusers {
 
-template <class Visitor>
-void visit_fields(UnCLIPSchedulerConfig& config, Visitor&& visit) {
+static void visit_fields(UnCLIPSchedulerConfig& config, ConfigVisitor& visit) {
   visit("num_train_timesteps", config.num_train_timesteps);
   visit("variance_type", config.variance_type);
   visit("clip_sample", config.clip_sample);
@@ -30,11 +29,11 @@ UnCLIPScheduler::UnCLIPScheduler(UnCLIPSchedulerConfig config)
       timesteps_(training_timesteps(config_.num_train_timesteps), at::kLong) {
   require<ConfigError>(config_.beta_schedule == BetaSchedule::kSquaredcosCapV2,
                        "{}: beta_schedule is \"{}\", expected \"squaredcos_cap_v2\"", kClassName,
-                       enum_name(config_.beta_schedule));
+                       config_.beta_schedule.name());
   require<ConfigError>(config_.variance_type == VarianceType::kFixedSmallLog ||
                            config_.variance_type == VarianceType::kLearnedRange,
                        "{}: variance_type is \"{}\", expected fixed_small_log or learned_range", kClassName,
-                       enum_name(config_.variance_type));
+                       config_.variance_type.name());
   check_prediction_type(kClassName, config_.prediction_type,
                         {PredictionType::kEpsilon, PredictionType::kSample});
   check_clipping(kClassName, config_);
@@ -90,10 +89,8 @@ SchedulerOutput UnCLIPScheduler::step_to(const Tensor& model_output, int64_t t, 
   const float beta = prev_t == t - 1 ? schedule_.beta(t) : 1 - alpha_bar / alpha_bar_prev;
   const float alpha = 1 - beta;
 
-  Tensor pred_original_sample = prediction;
-  if (config_.prediction_type == PredictionType::kEpsilon)
-    pred_original_sample = plus_scaled(sample, -torch_sqrt(beta_bar), prediction).div_(torch_sqrt(alpha_bar));
-  pred_original_sample = clip_or_threshold(pred_original_sample, config_, prediction);
+  const Tensor pred_original_sample = clip_or_threshold(
+      data_prediction(config_.prediction_type, prediction, sample, alpha_bar), config_, prediction);
   // The mean of q(x_{t'} | x_t, x_0), Ho et al. 2020, eq. 7
   Tensor prev_sample = weighted_sum(torch_sqrt(alpha_bar_prev) * beta / beta_bar, pred_original_sample,
                                     torch_sqrt(alpha) * beta_bar_prev / beta_bar, sample);

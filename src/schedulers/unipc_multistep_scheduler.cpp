@@ -6,15 +6,13 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
-#include "schedulers/configured_scheduler_impl.h"
 #include "schedulers/dpm_solver_math.h"
 #include "schedulers/sigma_math.h"
 #include "schedulers/step_math.h"
 
 namespace diffusers {
 
-template <class Visitor>
-void visit_fields(UniPCMultistepSchedulerConfig& config, Visitor&& visit) {
+static void visit_fields(UniPCMultistepSchedulerConfig& config, ConfigVisitor& visit) {
   visit("num_train_timesteps", config.num_train_timesteps);
   visit("beta_start", config.beta_start);
   visit("beta_end", config.beta_end);
@@ -28,9 +26,8 @@ void visit_fields(UniPCMultistepSchedulerConfig& config, Visitor&& visit) {
   visit("predict_x0", config.predict_x0);
   visit("solver_type", config.solver_type);
   visit("lower_order_final", config.lower_order_final);
-  config_json::PlainList<int64_t> disable_corrector{config.disable_corrector};
-  visit("disable_corrector", disable_corrector);
-  visit("solver_p", config.solver_p);
+  visit.list("disable_corrector", config.disable_corrector);
+  visit.program_only("solver_p", config.solver_p != nullptr);
   visit("use_karras_sigmas", config.use_karras_sigmas);
   visit("use_exponential_sigmas", config.use_exponential_sigmas);
   visit("use_beta_sigmas", config.use_beta_sigmas);

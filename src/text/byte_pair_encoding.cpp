@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "core/require.h"
+#include "core/utf8.h"
 #include "io/posix_file.h"
 #include "text/unicode.h"
 

@@ -109,6 +109,13 @@ void require_not_negative(const char* key, double value) {
 
 }  // namespace
 
+bool has_flag(std::string_view source, std::string_view key) {
+  if (source.empty()) return false;
+  const Json config = parse_json(source, "the text encoder's config");
+  const auto flag = config.find(std::string(key));
+  return flag != config.end() && *flag == true;
+}
+
 void check_config(const CLIPTextConfig& config, bool with_projection) {
   require_count("vocab_size", config.vocab_size, INT32_MAX);
   require_count("hidden_size", config.hidden_size, kMostChannels);

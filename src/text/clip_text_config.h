@@ -16,4 +16,8 @@ void check_config(const CLIPTextConfig& config, bool with_projection);
 std::string write_config(const CLIPTextConfig& config, std::string_view source, std::string_view class_name,
                          at::ScalarType dtype);
 
+/// True if a config file has this key with the value true, which need not be a key of CLIP's.
+/// @param source JSON; empty if there was no file
+bool has_flag(std::string_view source, std::string_view key);
+
 }  // namespace diffusers::clip

@@ -131,7 +131,7 @@ void CLIPTextModelImpl::reset() {
 }
 
 BaseModelOutputWithPooling CLIPTextModelImpl::forward(const Tensor& input_ids,
-                                                      const CLIPTextModelOptions& options) const {
+                                                      const CLIPTextModelForwardOptions& options) const {
   const auto ids = check_input_ids(input_ids, config(), final_layer_norm_->weight.device());
   const auto positions = check_position_ids(options.position_ids, ids, config());
   const auto embedded = embeddings_->forward(ids, positions);
@@ -166,6 +166,10 @@ std::string CLIPTextModelImpl::config_json() const {
   return clip::write_config(config(), config_source(), kClassName, get_input_embeddings().scalar_type());
 }
 
+bool CLIPTextModelImpl::use_attention_mask() const {
+  return clip::has_flag(config_source(), "use_attention_mask");
+}
+
 detail::WeightsFormat CLIPTextModelImpl::weights_format() {
   return {.basename = "model", .name_in_model = without_prefix, .name_in_file = [](const std::string& name) {
             return std::string(kPrefix) + name;
@@ -190,8 +194,8 @@ void CLIPTextModelWithProjectionImpl::reset() {
     clip::draw_normal(text_projection_->weight, std);
 }
 
-CLIPTextModelOutput CLIPTextModelWithProjectionImpl::forward(const Tensor& input_ids,
-                                                             const CLIPTextModelOptions& options) const {
+CLIPTextModelOutput CLIPTextModelWithProjectionImpl::forward(
+    const Tensor& input_ids, const CLIPTextModelForwardOptions& options) const {
   auto output = text_model_->forward(input_ids, options);
   return {.text_embeds = text_projection_->forward(output.pooler_output),
           .last_hidden_state = std::move(output.last_hidden_state),

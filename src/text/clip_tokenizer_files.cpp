@@ -317,7 +317,7 @@ CLIPTokenizerState read_clip_tokenizer(const std::filesystem::path& folder) {
 void write_clip_tokenizer(const CLIPTokenizerState& state, const std::filesystem::path& folder) {
   create_folders(folder.string());
   const auto write = [&](const char* name, std::string_view text) {
-    write_file_atomically(path_in(folder, name), text);
+    write_file(text, path_in(folder, name));
   };
   write(kVocabularyFile, dump_json(state.model->vocabulary().tokens));
   std::string merges = "#version: 0.2\n";

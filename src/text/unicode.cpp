@@ -7,6 +7,7 @@
 #include <utf8proc.h>
 
 #include "core/require.h"
+#include "core/utf8.h"
 #include "text/unicode_additions.h"
 
 namespace diffusers::text {
@@ -31,34 +32,6 @@ std::size_t next_code_point(std::string_view text, char32_t& code_point) {
   return static_cast<std::size_t>(length);
 }
 
-/// How many bytes at the front are the beginning of a code point that breaks off (Unicode 3.9, U+FFFD
-/// substitution of maximal subparts); 1 where the first byte begins none.
-std::size_t broken_prefix(std::string_view bytes) {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(bytes[i]); };
-  const unsigned first = byte(0);
-  std::size_t length = 0;
-  unsigned low = 0x80;
-  unsigned high = 0xBF;
-  if (first >= 0xC2 && first <= 0xDF) {
-    length = 2;
-  } else if (first >= 0xE0 && first <= 0xEF) {
-    length = 3;
-    if (first == 0xE0) low = 0xA0;
-    if (first == 0xED) high = 0x9F;
-  } else if (first >= 0xF0 && first <= 0xF4) {
-    length = 4;
-    if (first == 0xF0) low = 0x90;
-    if (first == 0xF4) high = 0x8F;
-  }
-  std::size_t taken = 1;
-  while (taken < length && taken < bytes.size() && byte(taken) >= low && byte(taken) <= high) {
-    ++taken;
-    low = 0x80;
-    high = 0xBF;
-  }
-  return taken;
-}
-
 }  // namespace
 
 std::u32string decode_utf8(std::string_view text) {
@@ -73,16 +46,6 @@ std::u32string decode_utf8(std::string_view text) {
     at += length;
   }
   return code_points;
-}
-
-bool is_utf8(std::string_view text) {
-  char32_t code_point = 0;
-  for (std::size_t at = 0; at < text.size();) {
-    const auto length = next_code_point(text.substr(at), code_point);
-    if (length == 0) return false;
-    at += length;
-  }
-  return true;
 }
 
 void append_utf8(std::string& text, char32_t code_point) {
@@ -107,7 +70,7 @@ std::string replace_invalid_utf8(std::string_view bytes) {
     if (length > 0) {
       text.append(bytes.substr(at, length));
     } else {
-      length = broken_prefix(bytes.substr(at));
+      length = utf8_prefix(bytes.substr(at)).size;
       append_utf8(text, kReplacement);
     }
     at += length;

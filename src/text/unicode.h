@@ -12,7 +12,6 @@ namespace diffusers::text {
 /// The code points of a UTF-8 text.
 /// @throws TextError with the position of the first byte that is no UTF-8 (surrogates are none)
 std::u32string decode_utf8(std::string_view text);
-bool is_utf8(std::string_view text);
 void append_utf8(std::string& text, char32_t code_point);
 std::string encode_utf8(std::u32string_view text);
 /// Python's `bytes.decode("utf-8", errors="replace")`: each maximal part of a broken sequence becomes U+FFFD.

@@ -5,6 +5,7 @@
 
 #include "core/foreign_content.h"
 #include "core/require.h"
+#include "core/utf8.h"
 #include "io/posix_file.h"
 #include "text/unicode.h"
 

@@ -1,6 +1,7 @@
 #include <cmath>
 #include <cstddef>
 #include <string>
+#include <vector>
 
 #include <diffusers/training/lr_scheduler.h>
 #include <diffusers/training/post_hoc_ema.h>
@@ -9,8 +10,21 @@
 #include "core/config_json.h"
 #include "core/json.h"
 #include "core/require.h"
+#include "training/option_effects.h"
 
 namespace diffusers {
+
+namespace {
+
+/// As the config file has them: "PATTERN:FACTOR".
+std::vector<std::string> lr_factors_to_text(const std::vector<LearningRateFactor>& factors) {
+  std::vector<std::string> texts;
+  for (const LearningRateFactor& one : factors)
+    texts.push_back(fmt::format("{}:{}", one.pattern, one.factor));
+  return texts;
+}
+
+}  // namespace
 
 // Not in the anonymous namespace: config_json finds it by its argument.
 template <class Visitor>
@@ -32,6 +46,8 @@ void visit_fields(TrainingConfig& config, Visitor&& visit) {
   visit("mixed_precision", config.mixed_precision);
   visit("max_grad_norm", config.max_grad_norm);
   visit("use_ema", config.use_ema);
+  visit("ema_type", config.ema_type);
+  visit("use_ema_warmup", config.use_ema_warmup);
   visit("ema_inv_gamma", config.ema_inv_gamma);
   visit("ema_power", config.ema_power);
   visit("ema_max_decay", config.ema_max_decay);
@@ -54,16 +70,6 @@ void visit_fields(TrainingConfig& config, Visitor&& visit) {
   visit("loss_type", config.loss_type);
   visit("huber_schedule", config.huber_schedule);
   visit("huber_c", config.huber_c);
-  visit("class_conditional", config.class_conditional);
-  visit("class_dropout_prob", config.class_dropout_prob);
-  visit("weighting", config.weighting);
-  visit("p2_gamma", config.p2_gamma);
-  visit("p2_k", config.p2_k);
-  visit("sigma_data", config.sigma_data);
-  visit("l_simple_weight", config.l_simple_weight);
-  visit("original_elbo_weight", config.original_elbo_weight);
-  visit("vlb_weight", config.vlb_weight);
-  visit("timestep_sampling", config.timestep_sampling);
   visit("logit_mean", config.logit_mean);
   visit("logit_std", config.logit_std);
   visit("mode_scale", config.mode_scale);
@@ -72,16 +78,21 @@ void visit_fields(TrainingConfig& config, Visitor&& visit) {
   visit("timestep_bias_begin", config.timestep_bias_begin);
   visit("timestep_bias_end", config.timestep_bias_end);
   visit("timestep_bias_portion", config.timestep_bias_portion);
-  visit("continuous_timesteps", config.continuous_timesteps);
-  visit("pyramid_noise_iterations", config.pyramid_noise_iterations);
-  visit("pyramid_noise_discount", config.pyramid_noise_discount);
-  visit("learned_log_variance", config.learned_log_variance);
-  visit("logvar_init", config.logvar_init);
   visit("train_only", config.train_only);
   visit("freeze", config.freeze);
   visit("no_decay", config.no_decay);
   visit("no_weight_decay_on_bias_and_norm", config.no_weight_decay_on_bias_and_norm);
+  // Written only: nothing reads a TrainingConfig back from a file.
+  std::vector<std::string> lr_factors = lr_factors_to_text(config.lr_factors);
+  visit("lr_factors", lr_factors);
+  visit("adam_amsgrad", config.adam_amsgrad);
   visit("sgd_momentum", config.sgd_momentum);
+  visit("sgd_dampening", config.sgd_dampening);
+  visit("sgd_nesterov", config.sgd_nesterov);
+  visit("adafactor_beta2_decay", config.adafactor_beta2_decay);
+  visit("adafactor_eps1", config.adafactor_eps1);
+  visit("adafactor_eps2", config.adafactor_eps2);
+  visit("adafactor_d", config.adafactor_d);
   visit("post_hoc_ema_sigma_rels", config.post_hoc_ema_sigma_rels);
   visit("post_hoc_ema_steps", config.post_hoc_ema_steps);
   visit("tensorboard", config.tensorboard);
@@ -156,14 +167,25 @@ void TrainingConfig::validate() const {
   require<ConfigError>(dataloader_num_workers >= 0 && dataloader_num_workers <= 1024,
                        "dataloader_num_workers is {}, expected 0 to 1024", dataloader_num_workers);
   at_least(cpu_data_parallel, 1, "cpu_data_parallel");
-  require<ConfigError>(class_dropout_prob >= 0 && class_dropout_prob < 1,
-                       "class_dropout_prob is {}, expected 0 to less than 1", class_dropout_prob);
-  at_least(pyramid_noise_iterations, 0, "pyramid_noise_iterations");
-  require<ConfigError>(pyramid_noise_discount >= 0 && pyramid_noise_discount <= 1,
-                       "pyramid_noise_discount is {}, expected 0 to 1", pyramid_noise_discount);
-  require<ConfigError>(std::isfinite(logvar_init), "logvar_init is {}, expected a finite number",
-                       logvar_init);
+  for (const LearningRateFactor& one : lr_factors)
+    require<ConfigError>(std::isfinite(one.factor) && one.factor >= 0,
+                         "lr_factors: the factor of \"{}\" is {}, expected a finite number of at least 0",
+                         one.pattern, one.factor);
   at_least_zero(sgd_momentum, "sgd_momentum");
+  require<ConfigError>(std::isfinite(sgd_dampening), "sgd_dampening is {}, expected a finite number",
+                       sgd_dampening);
+  require<ConfigError>(
+      !sgd_nesterov || optimizer != OptimizerType::kSGD || (sgd_momentum > 0 && sgd_dampening == 0),
+      "sgd_nesterov is true, but sgd_momentum is {} and sgd_dampening is {}; expected a "
+      "momentum above 0 and no dampening",
+      sgd_momentum, sgd_dampening);
+  require<ConfigError>(std::isfinite(adafactor_beta2_decay) && adafactor_beta2_decay <= 0,
+                       "adafactor_beta2_decay is {}, expected a finite number of at most 0",
+                       adafactor_beta2_decay);
+  at_least_zero(adafactor_eps1.value_or(0), "adafactor_eps1");
+  at_least_zero(adafactor_eps2, "adafactor_eps2");
+  require<ConfigError>(std::isfinite(adafactor_d) && adafactor_d >= 1,
+                       "adafactor_d is {}, expected a finite number of at least 1", adafactor_d);
   for (std::size_t i = 0; i < post_hoc_ema_sigma_rels.size(); ++i) {
     sigma_rel_to_gamma(post_hoc_ema_sigma_rels[i]);  // checks the range
     for (std::size_t j = 0; j < i; ++j)
@@ -178,6 +200,7 @@ void TrainingConfig::validate() const {
   at_least(validation_bins, 1, "validation_bins");
   at_least(lr_num_cycles, 1, "lr_num_cycles");
   at_least(max_nonfinite_steps, 1, "max_nonfinite_steps");
+  require_options_with_effect(*this, option_effects());
 }
 
 std::string TrainingConfig::to_json() const { return dump_json(config_json::fields_to_json(*this)); }

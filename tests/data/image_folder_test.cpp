@@ -43,7 +43,7 @@ TEST(ImageFolder, SubFoldersAreClasses) {
   save_image(at::full({3, 8, 8}, 0.0), folder / "dog/a.png");
   save_image(at::full({1, 8, 8}, 0.2), folder / "cat/deep/c.png");
   save_image(at::full({1, 8, 8}, 0.2), folder / ".hidden/c.png");
-  write_file_atomically(folder / "dog/notes.txt", "x");
+  write_file("x", folder / "dog/notes.txt");
   const ImageFolder data(folder.path(), {.resolution = 8});
   EXPECT_EQ(data.size(), 3);
   EXPECT_EQ(data.classes(), (std::vector<std::string>{"cat", "dog"}));
@@ -73,7 +73,7 @@ TEST(ImageFolder, TurnedPhotographsAreUpright) {
   const auto golden = test::load_golden("io.safetensors");
   for (const std::string name : {"turned_6.jpg", "turned_6.png", "turned_late.png"}) {
     const TemporaryFolder folder;
-    write_file_atomically(folder / name, read_text_file(test::golden_path("io/images/" + name)));
+    write_file(read_text_file(test::golden_path("io/images/" + name)), folder / name);
     const Tensor& expected = golden["upright/" + name];
     const ImageFolder data(folder.path(), {.resolution = expected.size(2), .center_crop = true});
     const int64_t top = (expected.size(1) - expected.size(2)) / 2;
@@ -87,15 +87,15 @@ TEST(ImageFolder, ImagesOfOtherFormatsAreListedOnce) {
   const test::LogCapture log;
   for (const std::string name : {"cat", "dog/deep"}) create_folders(folder / name);
   save_image(at::zeros({1, 4, 4}), folder / "cat/a.png");
-  write_file_atomically(folder / "cat/notes.txt", "x");
+  write_file("x", folder / "cat/notes.txt");
   EXPECT_TRUE(ImageFolder(folder.path()).skipped_files().empty());
   EXPECT_TRUE(log.messages().empty());
 
-  write_file_atomically(folder / "b.WEBP", "x");
-  write_file_atomically(folder / ".hidden.gif", "x");
+  write_file("x", folder / "b.WEBP");
+  write_file("x", folder / ".hidden.gif");
   for (const std::string name : {"c.bmp", "d.gif", "deep/e.tif", "deep/f.tiff"})
-    write_file_atomically(folder / ("dog/" + name), "x");
-  for (int i = 0; i < 5; ++i) write_file_atomically(folder / ("dog/g" + std::to_string(i) + ".gif"), "x");
+    write_file("x", folder / ("dog/" + name));
+  for (int i = 0; i < 5; ++i) write_file("x", folder / ("dog/g" + std::to_string(i) + ".gif"));
   for (int i = 0; i < 2; ++i) {
     const ImageFolder data(folder.path());
     EXPECT_EQ(data.size(), 1);
@@ -147,7 +147,7 @@ TEST(ImageFolder, WhatIsWrongIsNamed) {
   expect_throws_with<FileError>([&] { ImageFolder data(folder / "none"); }, "there is no such folder");
   expect_throws_with<FileError>([&] { ImageFolder data(folder.path()); }, "no PNG or JPEG files");
   save_image(at::zeros({1, 4, 4}), folder / "a.png");
-  write_file_atomically(folder / "broken.jpg", "\xff\xd8\xff\xe0 not an image");
+  write_file("\xff\xd8\xff\xe0 not an image", folder / "broken.jpg");
   const ImageFolder data(folder.path());
   expect_throws_with<FileError>([&] { data.get_batch(std::vector<int64_t>{0, 1}); }, "broken.jpg");
   expect_throws_with<TensorError>([&] { data.get_batch(std::vector<int64_t>{2}); },

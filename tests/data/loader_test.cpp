@@ -74,7 +74,7 @@ std::vector<std::vector<int64_t>> one_epoch(DataLoader& loader) {
 
 TEST(DataLoader, OrderDependsOnSeedAndEpochAloneWhateverTheWorkers) {
   const CountingDataset data(103, 1);
-  DataLoader reference(data, {.batch_size = 10, .seed = 7});
+  DataLoader reference(data, {.batch_size = 10, .shuffle = true, .seed = 7});
   EXPECT_EQ(reference.size(), 11);
   const std::vector<std::vector<std::vector<int64_t>>> epochs{one_epoch(reference), one_epoch(reference),
                                                               one_epoch(reference)};
@@ -88,10 +88,10 @@ TEST(DataLoader, OrderDependsOnSeedAndEpochAloneWhateverTheWorkers) {
     EXPECT_EQ(epoch.back().size(), 3U);
   }
   for (const int64_t workers : {1, 3, 8}) {
-    DataLoader loader(data, {.batch_size = 10, .seed = 7, .num_workers = workers});
+    DataLoader loader(data, {.batch_size = 10, .shuffle = true, .seed = 7, .num_workers = workers});
     for (const auto& epoch : epochs) EXPECT_EQ(one_epoch(loader), epoch) << workers;
   }
-  DataLoader other(data, {.batch_size = 10, .seed = 8});
+  DataLoader other(data, {.batch_size = 10, .shuffle = true, .seed = 8});
   EXPECT_NE(one_epoch(other), epochs[0]);
 }
 
@@ -110,23 +110,31 @@ TEST(DataLoader, AugmentationSeedBelongsToTheEpoch) {
   }
 }
 
-TEST(DataLoader, WithoutShuffleTheOrderIsThatOfTheData) {
+TEST(DataLoader, OrdersDoNotChangeFromVersionToVersion) {
+  // A training that is resumed with a later version of the library goes on with the same batches.
+  const CountingDataset data(10);
+  DataLoader loader(data, {.batch_size = 4, .shuffle = true, .seed = 7});
+  EXPECT_EQ(one_epoch(loader), (std::vector<std::vector<int64_t>>{{7, 2, 5, 1}, {4, 8, 0, 6}, {9, 3}}));
+  EXPECT_EQ(one_epoch(loader), (std::vector<std::vector<int64_t>>{{6, 4, 7, 1}, {3, 8, 5, 2}, {9, 0}}));
+}
+
+TEST(DataLoader, ByDefaultTheOrderIsThatOfTheData) {
   const CountingDataset data(7);
-  DataLoader loader(data, {.batch_size = 3, .shuffle = false, .drop_last = true});
+  DataLoader loader(data, {.batch_size = 3, .drop_last = true});
   EXPECT_EQ(one_epoch(loader), (std::vector<std::vector<int64_t>>{{0, 1, 2}, {3, 4, 5}}));
   EXPECT_EQ(one_epoch(loader).size(), 2U);
   EXPECT_EQ(loader.epoch(), 2);
 }
 
 TEST(DataLoader, TakesOverATemporary) {
-  DataLoader loader(HalfDataset(std::make_shared<CountingDataset>(7)), {.batch_size = 2, .shuffle = false});
+  DataLoader loader(HalfDataset(std::make_shared<CountingDataset>(7)), {.batch_size = 2});
   EXPECT_EQ(one_epoch(loader), (std::vector<std::vector<int64_t>>{{0, 1}, {2}}));
 }
 
 TEST(DataLoader, GoesOnFromEverySavedPosition) {
   const CountingDataset data(23);
   for (const int64_t workers : {0, 2}) {
-    const DataLoaderOptions options{.batch_size = 4, .seed = 3, .num_workers = workers};
+    const DataLoaderOptions options{.batch_size = 4, .shuffle = true, .seed = 3, .num_workers = workers};
     DataLoader whole(data, options);
     std::vector<std::vector<int64_t>> expected;
     std::vector<DataLoaderPosition> positions{whole.position()};
@@ -154,7 +162,7 @@ TEST(DataLoader, GoesOnFromEverySavedPosition) {
 
 TEST(DataLoader, SetEpochKeepsAResumedPosition) {
   const CountingDataset data(12);
-  DataLoader loader(data, {.batch_size = 4, .num_workers = 1});
+  DataLoader loader(data, {.batch_size = 4, .shuffle = true, .num_workers = 1});
   loader.restore({2, 8});
   loader.set_epoch(2);
   EXPECT_EQ(one_epoch(loader).size(), 1U);
@@ -162,7 +170,7 @@ TEST(DataLoader, SetEpochKeepsAResumedPosition) {
   loader.set_epoch(2);
   const auto again = one_epoch(loader);
   EXPECT_EQ(again.size(), 3U);
-  DataLoader fresh(data, {.batch_size = 4});
+  DataLoader fresh(data, {.batch_size = 4, .shuffle = true});
   fresh.set_epoch(2);
   EXPECT_EQ(one_epoch(fresh), again);
 }
@@ -171,7 +179,7 @@ TEST(DataLoader, ErrorsReachTheConsumerAndTheBatchIsTriedAgain) {
   for (const int64_t workers : {0, 3}) {
     CountingDataset data(40);
     data.failing_index = 17;
-    DataLoader loader(data, {.batch_size = 5, .shuffle = false, .num_workers = workers});
+    DataLoader loader(data, {.batch_size = 5, .num_workers = workers});
     for (int i = 0; i < 3; ++i) EXPECT_EQ(labels_of(*loader.next()).front(), 5 * i);
     for (int i = 0; i < 2; ++i) expect_throws_with<FileError>([&] { loader.next(); }, "example 17 is broken");
     data.failing_index = -1;
@@ -263,6 +271,107 @@ TEST(DataLoader, WorkersLeaveTheCoresToTheMainThread) {
   at::set_num_threads(before);
 }
 
+TEST(DataLoader, IndicesArePositionsInItsDataset) {
+  const auto data = std::make_shared<CountingDataset>(9);
+  for (const int64_t workers : {0, 2}) {
+    DataLoader loader(data, {.batch_size = 4, .shuffle = true, .num_workers = workers});
+    for (const Batch& batch : loader) test::expect_equal(batch.indices, batch.class_labels, "indices");
+  }
+}
+
+TEST(DataLoader, ProcessesHaveTheirRowsOfEveryGlobalBatch) {
+  const CountingDataset data(23);
+  DataLoader whole(data, {.batch_size = 6, .shuffle = true, .seed = 5});
+  const auto expected = one_epoch(whole);
+  for (const int64_t workers : {0, 2}) {
+    std::vector<DataLoader> ranks;
+    for (int64_t rank = 0; rank < 3; ++rank)
+      ranks.emplace_back(data, DataLoaderOptions{.batch_size = 2,
+                                                 .shuffle = true,
+                                                 .seed = 5,
+                                                 .num_workers = workers,
+                                                 .rank = rank,
+                                                 .world_size = 3});
+    for (const auto& global : expected) {
+      std::vector<int64_t> joined;
+      for (DataLoader& loader : ranks) {
+        EXPECT_EQ(loader.size(), whole.size());
+        const auto begin = static_cast<int64_t>(joined.size());
+        const auto labels = labels_of(*loader.next());
+        joined.insert(joined.end(), labels.begin(), labels.end());
+        EXPECT_EQ(loader.rows(), (BatchRows{begin, static_cast<int64_t>(joined.size()),
+                                            static_cast<int64_t>(global.size())}));
+      }
+      EXPECT_EQ(joined, global);
+      for (DataLoader& loader : ranks) EXPECT_EQ(loader.position(), ranks.front().position());
+    }
+    for (DataLoader& loader : ranks) EXPECT_FALSE(loader.next());
+  }
+}
+
+TEST(DataLoader, AProcessWithoutRowsGetsAnEmptyBatch) {
+  const CountingDataset data(5);
+  DataLoader loader(data, {.batch_size = 1, .rank = 0, .world_size = 4});
+  EXPECT_EQ(loader.size(), 2);
+  EXPECT_EQ(labels_of(*loader.next()), std::vector<int64_t>{0});
+  EXPECT_EQ(loader.next()->size(), 0);
+  EXPECT_EQ(loader.rows(), (BatchRows{0, 0, 1}));
+  DataLoader last(data, {.batch_size = 1, .rank = 3, .world_size = 4});
+  EXPECT_EQ(labels_of(*last.next()), std::vector<int64_t>{3});
+  EXPECT_EQ(labels_of(*last.next()), std::vector<int64_t>{4});
+  EXPECT_EQ(last.position(), (DataLoaderPosition{0, 8}));
+}
+
+/// Images of two sizes: those of every third sample are larger.
+class TwoSizes : public CountingDataset {
+ public:
+  using CountingDataset::CountingDataset;
+  std::vector<int64_t> buckets() const override {
+    std::vector<int64_t> buckets;
+    for (int64_t i = 0; i < size(); ++i) buckets.push_back(i % 3 == 0 ? 640 : 512);
+    return buckets;
+  }
+};
+
+TEST(DataLoader, ABatchHoldsSamplesOfOneBucket) {
+  const TwoSizes data(22);  // 8 and 14
+  DataLoader plain(data, {.batch_size = 4});
+  EXPECT_EQ(one_epoch(plain),
+            (std::vector<std::vector<int64_t>>{
+                {1, 2, 4, 5}, {0, 3, 6, 9}, {7, 8, 10, 11}, {13, 14, 16, 17}, {12, 15, 18, 21}, {19, 20}}));
+  for (const int64_t workers : {0, 2}) {
+    const DataLoaderOptions options{.batch_size = 4, .shuffle = true, .seed = 3, .num_workers = workers};
+    DataLoader loader(data, options);
+    EXPECT_EQ(loader.size(), 6);
+    std::vector<std::vector<int64_t>> batches;
+    std::multiset<int64_t> seen;
+    while (auto batch = loader.next()) {
+      batches.push_back(labels_of(*batch));
+      for (const int64_t label : batches.back()) {
+        EXPECT_EQ(label % 3 == 0, batches.back().front() % 3 == 0);
+        seen.insert(label);
+      }
+      DataLoader resumed(data, options);
+      resumed.restore({0, 4 * static_cast<int64_t>(batches.size() - 1)});
+      EXPECT_EQ(labels_of(*resumed.next()), batches.back());
+    }
+    EXPECT_EQ(batches.size(), 6U);
+    EXPECT_EQ(seen.size(), 22U);
+    EXPECT_EQ(std::set<int64_t>(seen.begin(), seen.end()).size(), 22U);
+  }
+  DataLoader dropping(data, {.batch_size = 4, .drop_last = true});
+  EXPECT_EQ(dropping.size(), 5);
+  EXPECT_EQ(one_epoch(dropping).size(), 5U);
+
+  class Wrong : public TwoSizes {
+   public:
+    using TwoSizes::TwoSizes;
+    std::vector<int64_t> buckets() const override { return {1, 2}; }
+  };
+  expect_throws_with<ConfigError>([] { DataLoader loader(std::make_shared<Wrong>(5)); },
+                                  "has 5 samples, but buckets() gives 2 numbers");
+}
+
 TEST(DataLoader, OptionsThatCannotWorkAreRefused) {
   const CountingDataset data(3);
   const auto make = [&](const DataLoaderOptions& options) {
@@ -272,6 +381,11 @@ TEST(DataLoader, OptionsThatCannotWorkAreRefused) {
   expect_throws_with<ConfigError>(make({.batch_size = 4, .drop_last = true}), "only 3 examples");
   expect_throws_with<ConfigError>(make({.num_workers = -1}), "num_workers is -1");
   expect_throws_with<ConfigError>(make({.prefetch = 0}), "prefetch is 0");
+  expect_throws_with<ConfigError>(make({.world_size = 0}), "world_size is 0");
+  expect_throws_with<ConfigError>(make({.rank = 2, .world_size = 2}), "rank is 2, expected 0 to 1");
+  expect_throws_with<ConfigError>(make({.rank = -1}), "rank is -1");
+  expect_throws_with<ConfigError>(make({.batch_size = 2, .drop_last = true, .world_size = 2}),
+                                  "batch_size is 4");
   expect_throws_with<ConfigError>([] { DataLoader loader(std::make_shared<CountingDataset>(0)); }, "empty");
   expect_throws_with<ConfigError>([] { DataLoader loader(std::shared_ptr<const Dataset>{}); }, "no data set");
   DataLoader loader(data, {.batch_size = 2});

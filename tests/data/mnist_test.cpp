@@ -64,6 +64,12 @@ TEST(MnistDataset, ReadsTheFilesOfTheRepository) {
   expect_equal(batch.class_labels, at::tensor({7, 2, 1, 0, 4}, at::kLong), "labels");
 }
 
+TEST(MnistDataset, TakesTheSplitAsAString) {
+  EXPECT_EQ(MnistDataset(kFolder, {.split = "test"}).size(), 10000);
+  expect_throws_with<ConfigError>([] { MnistDataset(kFolder, {.split = "validation"}); },
+                                  R"(split is "validation", expected one of: "train" "test")");
+}
+
 TEST(MnistDataset, IndicesKeepTheirOrder) {
   const MnistDataset data(kFolder, {.split = Split::kTest, .max_samples = 10});
   EXPECT_EQ(data.size(), 10);

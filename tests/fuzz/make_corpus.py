@@ -170,9 +170,23 @@ def some_tokenizers():
     yield "lfs_pointer", LFS_POINTER
 
 
+def some_metadata():
+    yield "jsonl", (b'{"file_name": "a.png", "text": ["a \\"cat\\"", "b"], "label": 3}\n\n'
+                    b'{"file_name": "b.png", "text": "dog", "label": null}\r\n')
+    yield "torn", b'{"file_name": "a.png"}\n{"file_na'
+    yield "list", b'[{"file_name": "a.png"}]\n'
+    yield "csv", b'file_name,text\na.png,"a ""cat"", and\nmore"\nb.png,dog\n'
+    yield "csv_crlf", b'\xef\xbb\xbftext,file_name\r\n"x\r\ny",a.png\r\n\r\n,b.png'
+    yield "csv_open_quote", b'file_name,text\na.png,"no end\n'
+    yield "csv_after_quote", b'file_name,text\na.png,"x"y\n'
+    yield "csv_fields", b'file_name,text\na.png\n'
+    yield "csv_no_utf8", b'file_name,text\na.png,\xe0\x80\xaf\n'
+    yield "lfs_pointer", LFS_POINTER
+
+
 SEEDS = {"safetensors": some_safetensors, "shard_index": some_indices, "config": some_configs, "idx": some_idx,
-         "vocabulary": some_vocabularies, "merges": some_merges, "tokenizer": some_tokenizers, "png": some_png,
-         "jpeg": some_jpeg}
+         "metadata": some_metadata, "vocabulary": some_vocabularies, "merges": some_merges,
+         "tokenizer": some_tokenizers, "png": some_png, "jpeg": some_jpeg}
 
 
 def main():

@@ -4,6 +4,7 @@
 #include "exchange.h"
 
 #include <filesystem>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -14,6 +15,8 @@
 #include <diffusers/models/unet_2d.h>
 #include <diffusers/pipelines/ddpm_pipeline.h>
 #include <diffusers/schedulers/ddpm_scheduler.h>
+#include <diffusers/schedulers/edm_euler_scheduler.h>
+#include <diffusers/training/edm.h>
 #include <diffusers/training/trainer.h>
 
 #include <torch/torch.h>
@@ -33,25 +36,47 @@ class Gradients : public Dataset {
   }
 };
 
+UNet2DModel small_unet() {
+  return UNet2DModel({.sample_size = 16,
+                      .in_channels = 1,
+                      .out_channels = 1,
+                      .down_block_types = {"DownBlock2D", "AttnDownBlock2D"},
+                      .up_block_types = {"AttnUpBlock2D", "UpBlock2D"},
+                      .block_out_channels = {8, 16},
+                      .layers_per_block = 1,
+                      .attention_head_dim = 4,
+                      .norm_num_groups = 4});
+}
+
+TrainingConfig two_steps(const std::filesystem::path& folder) {
+  return {.output_dir = folder.string(),
+          .seed = 0,
+          .train_batch_size = 4,
+          .max_train_steps = 2,
+          .progress_bar = false};
+}
+
+/// Trains with EDMTask, and samples from the folder that the training leaves.
+TensorMap save_edm(const std::filesystem::path& folder) {
+  UNet2DModel unet = small_unet();
+  const auto task =
+      std::make_shared<EDMTask>(unet, EDMConfig{.sigma_data = 0.7, .sigma_min = 0.01, .sigma_max = 50.0});
+  Trainer(task, two_steps(folder)).train(Gradients());
+  const torch::NoGradGuard no_grad;
+  EDMEulerScheduler scheduler = EDMEulerScheduler::from_pretrained(folder / "scheduler");
+  scheduler.set_timesteps(4);
+  const Tensor noise = torch::randn({2, 1, 16, 16});
+  Tensor x = noise * scheduler.init_noise_sigma();
+  for (const Tensor& t : scheduler.timesteps())
+    x = scheduler.step(unet->forward(scheduler.scale_model_input(x, t), t).sample, t, x).prev_sample;
+  return {{"edm_noise", noise}, {"edm_images", (x / 2 + 0.5).clamp(0, 1)}};
+}
+
 void save(const std::filesystem::path& folder) {
   manual_seed(0);
-  UNet2DModel unet({.sample_size = 16,
-                    .in_channels = 1,
-                    .out_channels = 1,
-                    .down_block_types = {"DownBlock2D", "AttnDownBlock2D"},
-                    .up_block_types = {"AttnUpBlock2D", "UpBlock2D"},
-                    .block_out_channels = {8, 16},
-                    .layers_per_block = 1,
-                    .attention_head_dim = 4,
-                    .norm_num_groups = 4});
+  UNet2DModel unet = small_unet();
   const DDPMScheduler scheduler({.prediction_type = PredictionType::kVPrediction});
-  Trainer trainer(unet, scheduler,
-                  {.output_dir = (folder / "training").string(),
-                   .seed = 0,
-                   .train_batch_size = 4,
-                   .max_train_steps = 2,
-                   .progress_bar = false});
-  trainer.train(Gradients());
+  Trainer(unet, scheduler, two_steps(folder / "training")).train(Gradients());
   DDPMPipeline(unet, scheduler).save_pretrained(folder / "pipeline");
 
   const torch::NoGradGuard no_grad;
@@ -59,11 +84,12 @@ void save(const std::filesystem::path& folder) {
   const Tensor sample = torch::randn({3, 1, 16, 16});
   const Tensor noise = torch::randn({3, 1, 16, 16});
   const Tensor timesteps = torch::tensor({0, 500, 999}, torch::kLong);
-  const TensorMap tensors = {{"sample", sample},
-                             {"timesteps", timesteps},
-                             {"output", unet->forward(sample, timesteps).sample},
-                             {"noise", noise},
-                             {"noisy", scheduler.add_noise(sample, noise, timesteps)}};
+  TensorMap tensors = {{"sample", sample},
+                       {"timesteps", timesteps},
+                       {"output", unet->forward(sample, timesteps).sample},
+                       {"noise", noise},
+                       {"noisy", scheduler.add_noise(sample, noise, timesteps)}};
+  for (const auto& [name, tensor] : save_edm(folder / "edm")) tensors.insert(name, tensor);
   save_safetensors(tensors, (folder / "exchange.safetensors").string(), {{"format", "pt"}});
 }
 

@@ -9,7 +9,7 @@ import pathlib
 import sys
 
 import torch
-from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from diffusers import ConsistencyModelPipeline, DDPMPipeline, DDPMScheduler, DiffusionPipeline, UNet2DModel
 from safetensors.torch import load_file, save_file
 
 
@@ -47,6 +47,13 @@ def check(folder):
         assert ours == theirs, f"{name}: {ours} became {theirs}"
     assert pipeline.unet.config.block_out_channels == [8, 16], pipeline.unet.config
     assert pipeline.scheduler.config.prediction_type == "v_prediction", pipeline.scheduler.config
+    # The folders that trainings leave are pipelines as well.
+    assert isinstance(DiffusionPipeline.from_pretrained(folder / "training"), DDPMPipeline)
+    edm = DiffusionPipeline.from_pretrained(folder / "edm")
+    assert isinstance(edm, ConsistencyModelPipeline), type(edm)
+    assert edm.scheduler.config.sigma_data == 0.7, edm.scheduler.config
+    images = edm(batch_size=2, num_inference_steps=4, latents=tensors["edm_noise"], output_type="pt").images
+    torch.testing.assert_close(images, tensors["edm_images"], rtol=1e-4, atol=1e-4)
 
 
 if __name__ == "__main__":

@@ -67,8 +67,8 @@ TEST(LineChart, WhatCannotWorkIsRefused) {
       "1 positions for 2 values");
   expect_throws_with<ConfigError>([] { line_chart_svg({}, {.width = 0}); }, "0 x 440");
   const TemporaryFolder folder;
-  expect_throws_with<FileError>([&] { save_line_chart(folder / "x.txt", {}); }, ".svg");
-  save_line_chart(folder / "x.svg", {{.y = {1, 2}}});
+  expect_throws_with<FileError>([&] { save_line_chart({}, folder / "x.txt"); }, ".svg");
+  save_line_chart({{.y = {1, 2}}}, folder / "x.svg");
   EXPECT_TRUE(file_exists(folder / "x.svg"));
 }
 

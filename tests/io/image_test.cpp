@@ -68,6 +68,39 @@ TEST(Image, SavedImagesLoadAgain) {
   EXPECT_EQ(list_folder(folder.path()).size(), 1U);
 }
 
+TEST(Image, SizeAndRangeAreThoseAskedFor) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "x.png";
+  const at::Tensor color = at::randint(0, 256, {3, 12, 20}, at::kByte);
+  save_image(color, path);
+  const auto resized = [&](int64_t height, int64_t width) {
+    return at::_upsample_bilinear2d_aa(color.unsqueeze(0), {height, width}, false).squeeze(0);
+  };
+  expect_equal(load_image(path, {.size = 8}), resized(8, 8), "square");
+  expect_equal(load_image(path, {.size = {6, 30}}), resized(6, 30), "height and width");
+  expect_equal(load_image(path, {.size = {12, 20}}), color, "own size");
+  expect_equal(load_image(path, {.range = PixelRange::kUnit}), color.to(at::kFloat).div(255), "unit");
+  const at::Tensor is_signed = load_image(path, {.size = 8, .range = "signed"});
+  expect_equal(is_signed, resized(8, 8).to(at::kFloat).div(255).sub(0.5).div(0.5), "signed");
+  EXPECT_TRUE(is_signed.is_contiguous());
+  EXPECT_EQ(load_image(path, {.size = 4, .range = "uint8", .channels = 1}).sizes(),
+            at::IntArrayRef({1, 4, 4}));
+  save_image(load_image(path, {.range = "unit"}), folder / "again.png");
+  expect_equal(load_image(folder / "again.png"), color, "there and back");
+  // The size is that of the upright picture.
+  const std::string turned = golden_path("io/images/turned_6.jpg");
+  const at::Tensor upright = load_image(turned, {.exif_transpose = true});
+  EXPECT_EQ(load_image(turned, {.size = {5, 9}, .exif_transpose = true}).sizes(),
+            at::IntArrayRef({upright.size(0), 5, 9}));
+
+  expect_throws_with<ConfigError>([&] { load_image(path, {.size = 0}); },
+                                  "size holds 0, expected 1 to 16384");
+  expect_throws_with<ConfigError>([&] { load_image(path, {.size = {4, 16385}}); }, "size holds 16385");
+  expect_throws_with<ConfigError>([&] { load_image(path, {.size = {1, 2, 3}}); }, "size has 3 numbers");
+  expect_throws_with<ConfigError>([&] { load_image(path, {.range = "float"}); },
+                                  "range is \"float\", expected one of: \"uint8\" \"unit\" \"signed\"");
+}
+
 TEST(Image, WhatIsNoImageIsRefused) {
   const TemporaryFolder folder;
   const std::string path = folder / "x.png";

@@ -37,9 +37,7 @@ TensorMap python_state_dict() {
   return ordered;
 }
 
-void copy_file(const std::string& from, const std::string& to) {
-  write_file_atomically(to, read_text_file(from));
-}
+void copy_file(const std::string& from, const std::string& to) { write_file(read_text_file(from), to); }
 
 void copy_shards(const TemporaryFolder& folder) {
   for (const auto& name : list_folder(golden_path("io/shards")))
@@ -99,7 +97,7 @@ TEST(Weights, SavingAgainRemovesWhatIsStale) {
   };
   save(1000, "ema");
   const std::size_t others = list_folder(folder.path()).size();
-  write_file_atomically(folder / "config.json", "{}");
+  write_file("{}", folder / "config.json");
   save(5000);
   EXPECT_EQ(list_folder(folder.path()).size(), others + 1 + 4);
   save(8000);
@@ -128,7 +126,7 @@ TEST(Weights, MissingFilesAndPicklesAreExplained) {
   const TemporaryFolder folder;
   expect_throws_with<FileError>([&] { load_weights(folder / "none"); }, "there is no such folder");
   expect_throws_with<FileError>([&] { load_weights(folder.path()); }, "no other safetensors file");
-  write_file_atomically(folder / "diffusion_pytorch_model.bin", "x");
+  write_file("x", folder / "diffusion_pytorch_model.bin");
   expect_throws_with<FileError>([&] { load_weights(folder.path()); }, "convert it to safetensors");
   remove_file(folder / "diffusion_pytorch_model.bin");
   save_weights({{"a", at::ones({1})}}, folder.path(), "model", {.variant = "fp16"});
@@ -176,7 +174,7 @@ TEST(Weights, InconsistentIndicesAreRefused) {
     copy_shards(folder);
     Json index = parse_json(read_text_file(folder / kIndex), "index");
     wrong.change(index);
-    write_file_atomically(folder / kIndex, dump_json(index));
+    write_file(dump_json(index), folder / kIndex);
     expect_throws_with<FileError>([&] { WeightsReader reader(folder.path()); }, wrong.message);
   }
 }

@@ -54,6 +54,29 @@ TEST_F(ModelFile, SubfoldersAreBelowTheFolder) {
   expect_throws_with<FileError>([&] { folder_inside(root_, elsewhere_); }, "expected a path below");
 }
 
+TEST_F(ModelFile, FilesAtAnyDepthAreBelowTheFolder) {
+  write_bytes(root_ + "/unet/inner/deep", "deep");
+  link_to("../config.json", root_ + "/unet/inner/up");
+  link_to("../elsewhere", root_ + "/leaving");
+  for (const std::string name : {"unet/config.json", "unet/inner/up"}) {
+    EXPECT_NO_THROW(require_file_inside(root_, name));
+    EXPECT_EQ(read_file_inside(root_, name, 100), "ours");
+  }
+  EXPECT_EQ(read_file_inside(root_, "unet/./inner/deep", 100), "deep");
+  EXPECT_EQ(open_file_inside(root_, "file").size(), 3U);
+  expect_throws_with<FileError>([&] { read_file_inside(root_, "unet/inner/deep", 3); }, "deep");
+  const auto expect_refused = [&](const std::string& name, const std::string& part) {
+    expect_throws_with<FileError>([&] { open_file_inside(root_, name); }, part);
+    expect_throws_with<FileError>([&] { require_file_inside(root_, name); }, part);
+  };
+  expect_refused("leaving/unet/config.json", "a link leads out of the folder");
+  expect_refused(elsewhere_ + "/unet/config.json", "expected a path below the folder");
+  expect_refused("../elsewhere/unet/config.json", "is not a plain file name");
+  expect_refused("unet/none", "cannot open: No such file");
+  expect_refused("", "expected a file, found a folder");
+  expect_refused("unet", "");
+}
+
 TEST_F(ModelFile, LinksOfFoldersMustStayInside) {
   link_to("unet", root_ + "/vae");
   EXPECT_EQ(read_model_file(folder_inside(root_, "vae"), "config.json"), "ours");

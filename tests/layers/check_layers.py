@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Checks who includes whom.
 
-- A folder of include/diffusers and src includes only folders of a lower rank, and itself.
+- A folder of include/diffusers and src includes only folders of a lower rank, and itself. The same holds for the sub-folders of
+  src/training and src/models; a public header belongs to the sub-folder of the source of the same name.
+- A header that defines a base class does not include the header of a class that is derived from it.
 - Light public headers reach nothing of LibTorch but tensors and generators, directly or through other headers.
 - Public headers reach neither JSON nor fmt, and nothing of src/.
 - The files of a model folder are opened by src/io/model_file.cpp, which follows no link out of the folder: whoever opens
@@ -24,6 +26,29 @@ RANK = {
     "text": 3,
     "training": 4, "pipelines": 4,
 }
+# The order inside of folders. "" stands for the files that lie in no sub-folder: the training config is made of the options of
+# the pieces, and the base class of the models belongs to the layers.
+INNER_RANK = {
+    "training": {"objective": 0, "optim": 0, "averaging": 0, "": 1, "tasks": 2, "checkpoint": 3, "observe": 3, "loop": 4},
+    "models": {"layers": 0, "unet": 1, "vae": 2, "control": 3, "registry": 4},
+}
+ROOT_OF = {"training": "", "models": "layers"}
+# Public headers without a source of the same name, and where they belong.
+HEADER_ONLY = {
+    "models/denoiser": "layers",
+    "models/fwd": "layers",
+    "models/unet_enums": "layers",
+    "training/diffusion_task_options": "tasks",
+    "training/grad_scaler": "optim",
+    "training/gradient_clipping": "optim",
+    "training/loss_options": "objective",
+    "training/step_rows": "tasks",
+    "training/task": "tasks",
+    "training/trainable_denoiser": "tasks",
+}
+# (file, include): includes against the order inside of a folder, with the reason.
+INNER_EXCEPTIONS = {
+}
 LIGHT_FOLDERS = {"core", "io", "schedulers", "data", "pipelines"}
 # What a light header may take of LibTorch.
 LIGHT_TORCH = re.compile(r"^(ATen/core/(Tensor|TensorBody|Generator|ScalarType|Scalar|grad_mode)\.h|c10/.*)$")
@@ -34,13 +59,14 @@ OPENS = re.compile(r"\b(read_text_file|load_safetensors|open_retrying|fopen|freo
 OPENED_BY_PATH = {
     "src/io/files.cpp": "the functions that open",
     "src/io/open_model_file.cpp": "the function that opens the files of a model folder",
+    "src/io/folder_lock.cpp": "the folder that is locked",
+    "src/io/manifest.cpp": "the files that have just been written, and the manifest",
     "src/io/safetensors.cpp": "a file that the caller names",
     "src/io/model_file.cpp": "a shard of an older save, which is kept until the new save is complete",
     "src/io/save_model_files.cpp": "the config of the save that is replaced",
     "src/io/image.cpp": "a picture that the caller names",
     "src/data/idx.cpp": "a data file that the caller names",
-    "src/schedulers/registry.cpp": "a config file that the caller names",
-    "src/training/checkpoint/checkpoint.cpp": "the files that a training has just written, its lock, and the manifest",
+    "src/schedulers/scheduler_config.cpp": "a config file that the caller names",
     "src/training/checkpoint/output_folder.cpp": "the config, the metrics and the marker of earlier trainings in the output folder",
     "src/training/loop/training_resume.cpp": "files whose places and bytes the manifest has confirmed",
     "src/training/observe/metrics_log.cpp": "the log of the training itself",
@@ -80,6 +106,74 @@ def check_ranks(problems):
                     problems.append(f"{path.relative_to(ROOT)}: includes everything ({UMBRELLA})")
                 elif other and other != own and RANK[other] >= RANK[own]:
                     problems.append(f"{path.relative_to(ROOT)}: {own} may not include {name}")
+
+
+def inner_folders():
+    """Name of a public header or private file, without its ending -> the sub-folder that it belongs to."""
+    places = {}
+    for folder in INNER_RANK:
+        for path in sources(SRC / folder):
+            inner = path.parent.relative_to(SRC / folder).as_posix()
+            place = ROOT_OF[folder] if inner == "." else inner
+            places[path.relative_to(SRC).with_suffix("").as_posix()] = place
+            if path.suffix == ".cpp":
+                places[f"diffusers/{folder}/{path.stem}"] = place
+    for name, inner in HEADER_ONLY.items():
+        places[f"diffusers/{name}"] = inner
+    return places
+
+
+def check_inner_ranks(problems):
+    places = inner_folders()
+    found = set()
+    for folder, ranks in INNER_RANK.items():
+        for base, prefix in ((INCLUDE / "diffusers" / folder, f"diffusers/{folder}/"), (SRC / folder, f"{folder}/")):
+            for path in sources(base):
+                shown = path.relative_to(ROOT).as_posix()
+                own = places.get(prefix + path.relative_to(base).with_suffix("").as_posix())
+                if own is None:
+                    problems.append(f"{shown}: no source has this name; add the header to HEADER_ONLY")
+                    continue
+                if own not in ranks:
+                    problems.append(f"{shown}: the sub-folder {own} is not in INNER_RANK")
+                    continue
+                for _, name in includes(path):
+                    other = places.get(name.rsplit(".", 1)[0])
+                    if folder_of(name) != folder or other in (None, own) or ranks[other] < ranks[own]:
+                        continue
+                    if (shown, name) in INNER_EXCEPTIONS:
+                        found.add((shown, name))
+                    else:
+                        problems.append(f"{shown}: {folder}/{own} may not include {name}, which belongs to {folder}/{other}")
+    for name in sorted(f"diffusers/{name}" for name in HEADER_ONLY):
+        folder = name.split("/")[1]
+        if not (INCLUDE / f"{name}.h").exists() or any((SRC / folder).rglob(pathlib.Path(name).name + ".cpp")):
+            problems.append(f"include/{name}.h: is no header without a source; remove it from HEADER_ONLY")
+    for file, name in sorted(set(INNER_EXCEPTIONS) - found):
+        problems.append(f"{file}: does not include {name} any more; remove it from INNER_EXCEPTIONS")
+
+
+CLASS = re.compile(r"^(?:class|struct)\s+(\w+)\s*(?:final\s*)?(?::\s*([^{;]+))?\{", re.M)
+
+
+def check_bases(problems):
+    defined, bases = {}, {}
+    for base in (INCLUDE, SRC):
+        for path in sources(base):
+            if path.suffix != ".h":
+                continue
+            for name, parents in CLASS.findall(path.read_text()):
+                defined[name] = path
+                bases[name] = set(re.findall(r"\w+", parents))
+    for name, parents in bases.items():
+        for parent in parents & set(defined):
+            if defined[parent] == defined[name]:
+                continue
+            included = {other for _, other in includes(defined[parent])}
+            header = defined[name].relative_to(INCLUDE if INCLUDE in defined[name].parents else SRC).as_posix()
+            if header in included:
+                problems.append(f"{defined[parent].relative_to(ROOT)}: defines {parent}, and includes {header} of the derived "
+                                f"{name}")
 
 
 def reachable(name, seen):
@@ -155,6 +249,8 @@ def main():
         write_umbrella()
     problems = []
     check_ranks(problems)
+    check_inner_ranks(problems)
+    check_bases(problems)
     check_public_headers(problems)
     check_opens(problems)
     check_umbrella(problems)

@@ -5,8 +5,11 @@
 #include <diffusers/io/files.h>
 #include <diffusers/io/model_file.h>
 #include <diffusers/io/safetensors.h>
+#include <diffusers/models/autoencoder_kl.h>
+#include <diffusers/models/controlnet.h>
 #include <diffusers/models/model.h>
 #include <diffusers/models/unet_2d.h>
+#include <diffusers/models/unet_2d_condition.h>
 
 #include <gtest/gtest.h>
 #include <torch/types.h>
@@ -34,7 +37,7 @@ void expect_python_output(const std::string& folder, const ModelLoadOptions& opt
   EXPECT_FALSE(model->is_training());
   EXPECT_EQ(parameter_names(model),
             unet_2d_cases()["folders"][folder]["keys"].get<std::vector<std::string>>());
-  UNet2DModelOptions inputs;
+  UNet2DModelForwardOptions inputs;
   if (model->config().num_class_embeds) inputs.class_labels = torch::tensor({0, 3});
   const torch::NoGradGuard no_grad;
   const auto output = model->forward(golden[folder + "/sample"], torch::tensor({5, 10}), inputs).sample;
@@ -106,7 +109,7 @@ TEST(Model, MissingAndMisshapenTensorsAreRefusedByName) {
   const auto save = [&](const TensorMap& tensors) {
     save_safetensors(tensors, folder / "diffusion_pytorch_model.safetensors", {{"format", "pt"}});
   };
-  write_file_atomically(folder / "config.json", read_text_file(golden_path("unet_2d_plain/config.json")));
+  write_file(read_text_file(golden_path("unet_2d_plain/config.json")), folder / "config.json");
   const auto load = [&] { return UNet2DModel::from_pretrained(folder.path()); };
   expect_throws_with<FileError>(load, folder.path());
 
@@ -178,6 +181,65 @@ TEST(Model, AClonedModelIsEqualAndItsOwn) {
   const auto before = copy->forward(sample, 3).sample;
   for (auto& parameter : model->parameters()) parameter.zero_();
   expect_equal(copy->forward(sample, 3).sample, before);
+}
+
+TEST(Model, ACallIsForward) {
+  const auto model = make_case("plain");
+  const torch::NoGradGuard no_grad;
+  const auto sample = torch::randn({2, 1, 8, 8});
+  const auto timesteps = torch::tensor({3, 3});
+  const auto expected = model->forward(sample, timesteps).sample;
+  expect_equal(model(sample, timesteps).sample, expected);
+  expect_equal(model(sample, 3).sample, expected);
+  expect_equal(model(sample, timesteps, {}).sample, expected);
+  const UNet2DModelForwardOptions options;
+  expect_equal(model(sample, timesteps, options).sample, expected);
+}
+
+TEST(Model, ACallTakesOptionsInBraces) {
+  const torch::NoGradGuard no_grad;
+  UNet2DModel classes({.in_channels = 1,
+                       .out_channels = 1,
+                       .down_block_types = {"DownBlock2D"},
+                       .up_block_types = {"UpBlock2D"},
+                       .block_out_channels = {4},
+                       .layers_per_block = 1,
+                       .norm_num_groups = 2,
+                       .num_class_embeds = 3});
+  const auto sample = torch::randn({2, 1, 8, 8});
+  const auto labels = torch::tensor({0, 2});
+  expect_equal(classes(sample, 5, {.class_labels = labels}).sample,
+               classes->forward(sample, 5, {.class_labels = labels}).sample);
+
+  const UNet2DConditionModel unet({.down_block_types = {"CrossAttnDownBlock2D", "DownBlock2D"},
+                                   .up_block_types = {"UpBlock2D", "CrossAttnUpBlock2D"},
+                                   .block_out_channels = {4, 8},
+                                   .norm_num_groups = 2,
+                                   .cross_attention_dim = 6,
+                                   .attention_head_dim = 2});
+  const auto latents = torch::randn({2, 4, 8, 8});
+  const auto states = torch::randn({2, 5, 6});
+  const auto mask = torch::tensor({{1, 1, 0, 0, 0}, {1, 1, 1, 1, 1}});
+  expect_equal(unet(latents, 7, states).sample, unet->forward(latents, 7, states).sample);
+  expect_equal(unet(latents, 7, states, {.encoder_attention_mask = mask}).sample,
+               unet->forward(latents, 7, states, {.encoder_attention_mask = mask}).sample);
+
+  const auto controlnet = ControlNetModel::from_unet(unet);
+  const auto image = torch::randn({2, 3, 64, 64});
+  expect_equal(
+      controlnet(latents, 7, states, image, {.conditioning_scale = 0.5}).mid_block_res_sample,
+      controlnet->forward(latents, 7, states, image, {.conditioning_scale = 0.5}).mid_block_res_sample);
+
+  const AutoencoderKL vae({.block_out_channels = {4}, .norm_num_groups = 2});
+  const auto images = torch::randn({1, 3, 8, 8});
+  expect_equal(vae(images).sample, vae->forward(images).sample);
+  expect_equal(vae(images, {.sample_posterior = true, .generator = make_generator(1)}).sample,
+               vae->forward(images, {.sample_posterior = true, .generator = make_generator(1)}).sample);
+}
+
+TEST(Model, ACallOfAnEmptyHolderThrows) {
+  const UNet2DModel empty(nullptr);
+  EXPECT_THROW(empty(torch::zeros({1, 1, 8, 8}), 3), c10::Error);
 }
 
 }  // namespace

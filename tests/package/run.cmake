@@ -43,7 +43,7 @@ if(STYLE STREQUAL "find_package")
   write_readme_program("${WORK}/readme.cpp")
   run("Configuring the consumer" ${configure} "-DCMAKE_PREFIX_PATH=${WORK}/prefix"
       "-DREADME_PROGRAM=${WORK}/readme.cpp")
-  list(APPEND programs readme)
+  list(APPEND programs custom_model custom_scheduler readme)
 else()
   # The schedulers are enough here: what is new against the other style is that the library is a subfolder.
   run("Configuring the consumer" ${configure} "-DDIFFUSERS_SOURCE_DIR=${SOURCE}" "-DCMAKE_PREFIX_PATH=${PREFIX_PATH}"

@@ -38,19 +38,20 @@ TEST(OneProgram, TrainsWithLabelsAndDrawsFromPrompts) {
   }
 }
 
-/// Both kinds of conditioning, made and destroyed side by side.
-TEST(OneProgram, KeepsTheConditioningOfTrainingAndPipelinesApart) {
+/// Training and pipelines have the same conditioning, made and destroyed side by side.
+TEST(OneProgram, HasOneConditioningForTrainingAndPipelines) {
   for (int i = 0; i < 3; ++i) {
     const Conditioning labels{.class_labels = at::arange(3)};
-    const PromptConditioning prompt{
-        .is_guided = true, .batch_size = 2, .embeds = at::zeros({2, 3}), .timestep_cond = {}};
+    const EncodedPrompt prompt{
+        .batch_size = 2, .is_guided = true, .conditioning = {.encoder_hidden_states = at::zeros({4, 2, 3})}};
     const std::vector<Conditioning> many(4, labels);
-    const std::vector<PromptConditioning> prompts(4, prompt);
+    const std::vector<EncodedPrompt> prompts(4, prompt);
     EXPECT_TRUE(many[3].class_labels.is_same(labels.class_labels));
-    EXPECT_TRUE(prompts[3].embeds.is_same(prompt.embeds));
     EXPECT_EQ(prompts[3].batch_size, 2);
+    const Tensor& states = prompt.conditioning.encoder_hidden_states;
+    EXPECT_TRUE(prompts[3].conditioning.encoder_hidden_states.is_same(states));
     EXPECT_EQ(labels.class_labels.use_count(), 5);
-    EXPECT_EQ(prompt.embeds.use_count(), 5);
+    EXPECT_EQ(states.use_count(), 5);
   }
 }
 

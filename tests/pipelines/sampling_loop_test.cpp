@@ -2,7 +2,6 @@
 #include <cmath>
 
 #include <diffusers/pipelines/sampling_loop.h>
-#include <diffusers/schedulers/ddim_inverse_scheduler.h>
 #include <diffusers/schedulers/ddpm_scheduler.h>
 #include <diffusers/schedulers/dpmsolver_multistep_scheduler.h>
 #include <diffusers/schedulers/euler_discrete_scheduler.h>
@@ -12,33 +11,11 @@
 
 #include <ATen/ATen.h>
 
+#include "pipelines/smooth_model.h"
 #include "support/golden.h"
 
 namespace diffusers::test {
 namespace {
-
-const std::vector<int64_t> kLoopShape{2, 3, 4, 4};
-
-Tensor drawn(uint64_t seed) { return randn_tensor(kLoopShape, make_generator(seed)); }
-
-/// Something smooth that depends on sample and timestep.
-Tensor smooth_model(const Tensor& sample, const Tensor& t) {
-  return 0.4 * sample + 0.3 * (sample * 1.7 + t.to(at::kFloat) * 0.003).sin();
-}
-
-DDIMScheduler latent_ddim(bool quadratic, int64_t n = 10) {
-  DDIMScheduler scheduler({.beta_start = 0.0015,
-                           .beta_end = 0.0195,
-                           .beta_schedule = BetaSchedule::kScaledLinear,
-                           .clip_sample = false,
-                           .set_alpha_to_one = false});
-  if (quadratic) {
-    scheduler.set_timesteps(std::nullopt, {.timesteps = quadratic_timesteps(1000, n)});
-  } else {
-    scheduler.set_timesteps(n);
-  }
-  return scheduler;
-}
 
 TEST(QuadraticTimesteps, AreThoseOfLatentDiffusion) {
   EXPECT_EQ(quadratic_timesteps(1000, 10),
@@ -88,6 +65,39 @@ TEST(SamplingLoop, RunsAnySchedulerAsALoopByHandDoes) {
     const Tensor out =
         sampling_loop(*scheduler, smooth_model, start, {.step = {.generator = make_generator(2)}});
     expect_equal(out, x);
+  }
+}
+
+TEST(SamplingLoop, GivesTheConditioningToADenoiser) {
+  DDIMScheduler scheduler = latent_ddim(false, 4);
+  const Conditioning conditioning{.class_labels = at::tensor({3, 5})};
+  int64_t calls = 0;
+  const Denoiser denoiser = [&](const Tensor& x, const Tensor& t, const Conditioning& given) {
+    ++calls;
+    EXPECT_EQ(t.dim(), 0);
+    EXPECT_TRUE(given.class_labels.is_same(conditioning.class_labels));
+    return smooth_model(x, t);
+  };
+  expect_equal(sampling_loop(scheduler, denoiser, conditioning, drawn(1)),
+               sampling_loop(scheduler, smooth_model, drawn(1)));
+  EXPECT_EQ(calls, 4);
+  expect_throws_with<ConfigError>([&] { sampling_loop(scheduler, Denoiser(), {}, drawn(1)); },
+                                  "denoiser is an empty function");
+}
+
+TEST(SamplingLoop, GivesTheModelTheSampleAsItIsIfAsked) {
+  EulerDiscreteScheduler scheduler;
+  const Tensor start = drawn(1) * 10;
+  for (const bool scale : {true, false}) {
+    scheduler.set_timesteps(3);
+    std::vector<Tensor> inputs;
+    sampling_loop(scheduler,
+                  [&](const Tensor& x, const Tensor&) {
+                    inputs.push_back(x);
+                    return x;
+                  },
+                  start, {.scale_model_input = scale});
+    EXPECT_EQ(inputs.front().equal(start), !scale);
   }
 }
 
@@ -257,82 +267,6 @@ TEST(SamplingLoop, RecordsNoGradients) {
   EXPECT_FALSE(sampling_loop(scheduler, model, drawn(1)).requires_grad());
 }
 
-TEST(Encoding, FollowsDDIMInverse) {
-  const DDIMScheduler scheduler = latent_ddim(false);
-  DDIMInverseScheduler inverse = DDIMInverseScheduler::from_config(scheduler.config_json());
-  inverse.set_timesteps(10);
-  expect_close(ddim_encode(scheduler, smooth_model, drawn(1)),
-               sampling_loop(inverse, smooth_model, drawn(1)));
-}
-
-TEST(Encoding, DecodesFromTheMiddleToTheStart) {
-  const Tensor x0 = drawn(1);
-  // A gentle model, so that few steps are enough for the two ways to agree.
-  const SamplingModel model = [](const Tensor& x, const Tensor& t) {
-    return 0.2 * x + 0.1 * (x + t.to(at::kFloat) * 0.001).sin();
-  };
-  for (const bool quadratic : {false, true}) {
-    SCOPED_TRACE(quadratic);
-    double coarse = 0;
-    for (const int64_t n : {25, 50, 100}) {
-      DDIMScheduler scheduler = latent_ddim(quadratic, n);
-      const int64_t count = scheduler.timesteps().size(0);
-      const int64_t half = count / 2;
-      const Tensor encoded = ddim_encode(scheduler, model, x0, half);
-      EXPECT_GT((encoded - x0).abs().max().item<double>(), 0.1);
-      const Tensor decoded = sampling_loop(scheduler, model, encoded, {.start_step = count - half});
-      const double error = (decoded - x0).abs().max().item<double>();
-      EXPECT_LT(error, 0.05);
-      if (coarse > 0) {
-        EXPECT_LT(error, 0.7 * coarse);
-      }
-      coarse = error;
-    }
-  }
-}
-
-TEST(Encoding, HasAPredictionOfAnyType) {
-  // The same x_0 and epsilon, said in three ways, encode to the same noise.
-  const Tensor x0 = drawn(1);
-  const Tensor epsilon = drawn(2);
-  std::vector<Tensor> encoded;
-  for (const auto type : {PredictionType::kEpsilon, PredictionType::kSample, PredictionType::kVPrediction}) {
-    DDIMScheduler scheduler({.clip_sample = false, .set_alpha_to_one = false, .prediction_type = type});
-    scheduler.set_timesteps(20);
-    const Tensor abar = scheduler.alphas_cumprod();
-    float now = abar[0].item<float>();
-    const SamplingModel model = [&](const Tensor& x, const Tensor& t) {
-      const Tensor x_start = (x - std::sqrt(1 - now) * epsilon) / std::sqrt(now);
-      const Tensor v = std::sqrt(now) * epsilon - std::sqrt(1 - now) * x_start;
-      now = abar[t.item<int64_t>()].item<float>();
-      return type == PredictionType::kEpsilon ? epsilon : type == PredictionType::kSample ? x_start : v;
-    };
-    encoded.push_back(ddim_encode(scheduler, model, x0));
-  }
-  expect_close(encoded[1], encoded[0], 1e-4, 1e-4);
-  expect_close(encoded[2], encoded[0], 1e-4, 1e-4);
-}
-
-TEST(Encoding, NoisesToAnyStepAndDecodesFromThere) {
-  EulerDiscreteScheduler scheduler;
-  scheduler.set_timesteps(10);
-  const Tensor x0 = drawn(1);
-  const Tensor encoded = stochastic_encode(scheduler, x0, 4, make_generator(9));
-  expect_close(encoded, x0 + scheduler.sigmas()[4] * randn_tensor(kLoopShape, make_generator(9)));
-  int64_t calls = 0;
-  const SamplingModel counted = [&](const Tensor& x, const Tensor& t) {
-    ++calls;
-    return smooth_model(x, t);
-  };
-  sampling_loop(scheduler, counted, encoded, {.start_step = 4});
-  EXPECT_EQ(calls, 6);
-  HeunDiscreteScheduler heun;
-  heun.set_timesteps(10);
-  calls = 0;
-  sampling_loop(heun, counted, stochastic_encode(heun, x0, 8, make_generator(9)), {.start_step = 8});
-  EXPECT_EQ(calls, 11);
-}
-
 TEST(SamplingLoop, NamesWhatCannotWork) {
   DDIMScheduler ddim = latent_ddim(false);
   const Tensor x = drawn(1);
@@ -371,13 +305,8 @@ TEST(SamplingLoop, NamesWhatCannotWork) {
                       {.score_corrector = [](const Tensor& e, const Tensor&, const Tensor&) { return e; }});
       },
       "v_prediction");
-  expect_throws_with<ConfigError>([&] { ddim_encode(ddim, smooth_model, x, 11); }, "num_steps is 11");
-  expect_throws_with<ConfigError>([&] { stochastic_encode(ddim, x, -1); }, "start_step is -1");
   PNDMScheduler fresh;
   expect_throws_with<Error>([&] { sampling_loop(fresh, smooth_model, x); }, "set_timesteps");
-  DDIMScheduler clean({.prediction_type = PredictionType::kSample});
-  clean.set_timesteps(3);
-  expect_throws_with<ConfigError>([&] { ddim_encode(clean, smooth_model, x); }, "set_alpha_to_one");
 }
 
 }  // namespace

@@ -225,6 +225,22 @@ TEST(StableDiffusionPipeline, WarnsOfWhatTheTextEncoderCannotTake) {
   EXPECT_NE(messages.find("cut off: cat cat cat cat cat cat"), std::string::npos) << messages;
 }
 
+TEST(StableDiffusionPipeline, GivesTheAttentionMaskToATextEncoderThatUsesIt) {
+  auto pipeline = StableDiffusionPipeline::from_pretrained(stable_folder());
+  Json config = parse_json(pipeline.text_encoder()->config_json(), "config");
+  config["use_attention_mask"] = true;
+  CLIPTextModel masked = CLIPTextModel::from_config(config.dump());
+  {
+    const at::NoGradGuard no_grad;
+    const auto from = pipeline.text_encoder()->parameters();
+    const auto to = masked->parameters();
+    for (std::size_t i = 0; i < to.size(); ++i) to[i].copy_(from[i]);
+  }
+  const Tensor plain = pipeline(common(TextOptions{})).images;
+  pipeline.text_encoder() = masked;
+  EXPECT_FALSE(pipeline(common(TextOptions{})).images.equal(plain));
+}
+
 TEST(StableDiffusionPipeline, RefusesWhatCannotWork) {
   auto pipeline = StableDiffusionPipeline::from_pretrained(stable_folder());
   const Tensor embeds = at::zeros({1, 7, 16});
@@ -284,7 +300,7 @@ TEST(StableDiffusionPipeline, NamesTheComponentThatDoesNotFit) {
   const auto load_with = [&](const char* name, Json entry) {
     Json changed = index;
     changed[name] = std::move(entry);
-    write_file_atomically(path, dump_json(changed));
+    write_file(dump_json(changed), path);
     return StableDiffusionPipeline::from_pretrained(folder.path());
   };
   test::expect_throws_with<FileError>(

@@ -17,6 +17,7 @@
 
 #include <gtest/gtest.h>
 
+#include "pipelines/small_unet.h"
 #include "support/golden.h"
 
 namespace diffusers {
@@ -30,17 +31,6 @@ std::string tiny_folder() { return test::golden_path("tiny_ddpm_pipeline"); }
 const test::Golden& golden() {
   static const test::Golden instance = test::load_golden("pipelines.safetensors");
   return instance;
-}
-
-UNet2DModelConfig small_config() {
-  return {.sample_size = 8,
-          .in_channels = 1,
-          .out_channels = 1,
-          .down_block_types = {"DownBlock2D"},
-          .up_block_types = {"UpBlock2D"},
-          .block_out_channels = {8},
-          .layers_per_block = 1,
-          .norm_num_groups = 2};
 }
 
 TEST(DDPMPipeline, ImagesMatchDiffusers) {
@@ -74,7 +64,7 @@ TEST(DDIMPipeline, ImagesMatchDiffusers) {
 }
 
 TEST(DDIMPipeline, TakesTheSchedulerOfTheTraining) {
-  DDIMPipeline pipeline(UNet2DModel(small_config()),
+  DDIMPipeline pipeline(UNet2DModel(test::small_unet_config()),
                         DDPMScheduler({.prediction_type = PredictionType::kSample}));
   EXPECT_EQ(pipeline.scheduler().class_name(), "DDIMScheduler");
   EXPECT_EQ(pipeline.scheduler().prediction_type_name(), "sample");
@@ -108,7 +98,7 @@ TEST(DDPMPipeline, SetSchedulerDrawsAsAPipelineMadeWithIt) {
 }
 
 TEST(DDIMPipeline, SetSchedulerConvertsAsTheConstructorDoes) {
-  const UNet2DModel unet(small_config());
+  const UNet2DModel unet(test::small_unet_config());
   const DDPMScheduler given({.num_train_timesteps = 500, .prediction_type = PredictionType::kSample});
   DDIMPipeline swapped(unet, DDIMScheduler());
   const DDIMPipelineOptions options{.generator = make_generator(7), .num_inference_steps = 3};
@@ -124,7 +114,7 @@ TEST(DDIMPipeline, SetSchedulerConvertsAsTheConstructorDoes) {
 }
 
 TEST(Pipelines, KeepTheirSchedulerIfAnotherDoesNotFit) {
-  DDIMPipeline pipeline(UNet2DModel(small_config()), DDIMScheduler({.num_train_timesteps = 100}));
+  DDIMPipeline pipeline(UNet2DModel(test::small_unet_config()), DDIMScheduler({.num_train_timesteps = 100}));
   // DDIM has no flow matching.
   EXPECT_THROW(pipeline.set_scheduler(
                    DPMSolverMultistepScheduler({.prediction_type = PredictionType::kFlowPrediction})),
@@ -135,7 +125,7 @@ TEST(Pipelines, KeepTheirSchedulerIfAnotherDoesNotFit) {
 }
 
 TEST(Pipelines, GiveImagesBetweenZeroAndOne) {
-  const UNet2DModel unet(small_config());
+  const UNet2DModel unet(test::small_unet_config());
   DDPMPipeline ddpm(unet, DDPMScheduler());
   DDIMPipeline ddim(unet, DDIMScheduler());
   for (const Tensor& images : {ddpm({.batch_size = 2, .num_inference_steps = 2}).images,
@@ -148,7 +138,7 @@ TEST(Pipelines, GiveImagesBetweenZeroAndOne) {
 }
 
 TEST(Pipelines, LeaveTheModelInItsMode) {
-  UNet2DModel unet(small_config());
+  UNet2DModel unet(test::small_unet_config());
   unet->train();
   // A frozen part of a model in training stays frozen.
   unet->modules().back()->eval();
@@ -163,7 +153,7 @@ TEST(Pipelines, LeaveTheModelInItsMode) {
 }
 
 TEST(Pipelines, LeaveTheModeEvenIfACallThrows) {
-  UNet2DModel unet(small_config());
+  UNet2DModel unet(test::small_unet_config());
   unet->train();
   DDPMPipeline pipeline(unet, DDPMScheduler());
   EXPECT_THROW(
@@ -174,7 +164,7 @@ TEST(Pipelines, LeaveTheModeEvenIfACallThrows) {
 }
 
 TEST(Pipelines, CallbackSeesEveryStepAndMayChangeTheSample) {
-  const UNet2DModel unet(small_config());
+  const UNet2DModel unet(test::small_unet_config());
   DDIMPipeline pipeline(unet, DDIMScheduler());
   std::vector<int64_t> steps;
   std::vector<int64_t> timesteps;
@@ -211,7 +201,7 @@ TEST(Pipelines, SaveWhatTheyLoad) {
 }
 
 TEST(Pipelines, RefuseWhatCannotWork) {
-  const UNet2DModel unet(small_config());
+  const UNet2DModel unet(test::small_unet_config());
   DDPMPipeline ddpm(unet, DDPMScheduler());
   DDIMPipeline ddim(unet, DDIMScheduler());
   test::expect_throws_with<ConfigError>([&] { ddpm({.batch_size = 0}); }, "batch_size is 0");
@@ -220,7 +210,7 @@ TEST(Pipelines, RefuseWhatCannotWork) {
                                         "num_inference_steps is 0");
   EXPECT_THROW(ddpm({.num_inference_steps = 1001}), Error);
 
-  UNet2DModelConfig config = small_config();
+  UNet2DModelConfig config = test::small_unet_config();
   config.sample_size = {};
   test::expect_throws_with<ConfigError>([&] { DDPMPipeline(UNet2DModel(config), DDPMScheduler()); },
                                         "sample_size");
@@ -230,15 +220,14 @@ TEST(Pipelines, NameTheComponentThatDoesNotFit) {
   const test::TemporaryFolder folder;
   DDPMPipeline::from_pretrained(tiny_folder()).save_pretrained(folder.path());
   const std::string index = folder / "model_index.json";
-  write_file_atomically(
-      index, R"({"unet": ["diffusers", "UNet1DModel"], "scheduler": ["diffusers", "DDPMScheduler"]})");
-  test::expect_throws_with<FileError>([&] { DDPMPipeline::from_pretrained(folder.path()); },
-                                      "component \"unet\" is a UNet1DModel");
-  write_file_atomically(
-      index, R"({"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "NoSuchScheduler"]})");
+  write_file(R"({"unet": ["diffusers", "UNet1DModel"], "scheduler": ["diffusers", "DDPMScheduler"]})", index);
+  test::expect_throws_with<FileError>(
+      [&] { DDPMPipeline::from_pretrained(folder.path()); },
+      "component \"unet\" is a UNet1DModel, DDPMPipeline takes a UNet2DModel");
+  write_file(R"({"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "NoSuchScheduler"]})",
+             index);
   test::expect_throws_with<Error>([&] { DDIMPipeline::from_pretrained(folder.path()); }, "NoSuchScheduler");
-  write_file_atomically(
-      index, R"({"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]})");
+  write_file(R"({"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]})", index);
   remove_file(folder / "scheduler/scheduler_config.json");
   test::expect_throws_with<FileError>([&] { DDIMPipeline::from_pretrained(folder.path()); },
                                       "component \"scheduler\" has no scheduler_config.json");

@@ -1,102 +1,18 @@
-#include <diffusers/core/logging.h>
 #include <diffusers/schedulers/ddim_scheduler.h>
 #include <diffusers/schedulers/ddpm_scheduler.h>
+#include <diffusers/schedulers/dpmsolver_multistep_scheduler.h>
+#include <diffusers/schedulers/euler_discrete_scheduler.h>
+#include <diffusers/schedulers/flow_match_euler_discrete_scheduler.h>
+#include <diffusers/schedulers/lcm_scheduler.h>
+#include <diffusers/schedulers/pndm_scheduler.h>
+#include <diffusers/schedulers/score_sde_ve_scheduler.h>
+#include <diffusers/schedulers/tcd_scheduler.h>
+#include <diffusers/schedulers/unclip_scheduler.h>
 
 #include "support.h"
 
 namespace diffusers::test {
 namespace {
-
-/// Collects the warnings of a scope.
-class Warnings {
- public:
-  Warnings() {
-    set_log_sink([this](LogLevel, std::string_view text) { texts_.emplace_back(text); });
-  }
-  Warnings(const Warnings&) = delete;
-  Warnings& operator=(const Warnings&) = delete;
-  ~Warnings() { set_log_sink({}); }
-  const std::vector<std::string>& texts() const { return texts_; }
-
- private:
-  std::vector<std::string> texts_;
-};
-
-TEST(SchedulerConfig, OfAnyOtherSchedulerIsTakenButOfNoModel) {
-  const Warnings warnings;
-  EXPECT_EQ(DDIMScheduler::from_config(R"({"_class_name": "PNDMScheduler"})").class_name(), "DDIMScheduler");
-  EXPECT_EQ(DDIMScheduler::from_config(R"({"_class_name": "SchedulerOfMine"})").class_name(),
-            "DDIMScheduler");
-  EXPECT_TRUE(warnings.texts().empty());
-  for (const char* config : {R"({"_class_name": "UNet2DModel"})", R"({"architectures": ["CLIPTextModel"]})"})
-    expect_throws_with<ConfigError>([&] { DDIMScheduler::from_config(config); },
-                                    "expected that of a scheduler, DDIMScheduler");
-  for (const char* value : {"null", "7", "[]"}) {
-    const std::string config = std::string(R"({"_class_name": )") + value + "}";
-    expect_throws_with<ConfigError>([&] { DDIMScheduler::from_config(config); },
-                                    std::string("_class_name is ") + value);
-    expect_throws_with<ConfigError>([&] { Scheduler::from_config(config); }, "_class_name is");
-  }
-}
-
-TEST(SchedulerConfig, SavedTextIsThatOfDiffusers) {
-  const Golden golden = load_golden("schedulers.safetensors");
-  const TemporaryFolder folder;
-  for (const auto& entry : parse_json(golden.metadata.at("configs"), "configs")) {
-    SCOPED_TRACE(entry.dump());
-    const auto class_name = entry["class"].get<std::string>();
-    std::string config = entry.value("config", "");
-    if (entry.value("converted_from", "") == "DDPMScheduler") {
-      config = DDPMScheduler({.clip_sample = false, .prediction_type = PredictionType::kVPrediction})
-                   .config_json();
-    } else if (entry.value("converted_from", "") == "DDIMScheduler") {
-      config = DDIMScheduler({.clip_sample = false, .prediction_type = PredictionType::kVPrediction})
-                   .config_json();
-    }
-    if (class_name == "DDPMScheduler") {
-      DDPMScheduler::from_config(config).save_pretrained(folder.path());
-    } else {
-      DDIMScheduler::from_config(config).save_pretrained(folder.path());
-    }
-    EXPECT_EQ(read_text_file(folder / "scheduler_config.json"), entry["saved"].get<std::string>());
-  }
-}
-
-TEST(SchedulerConfig, UnknownKeysWarnOnceAndCompatibleOnesAreSilent) {
-  const Warnings warnings;
-  const std::string config =
-      R"({"_class_name": "PNDMScheduler", "skip_prk_steps": true, "never_heard_of": 7})";
-  const DDPMScheduler scheduler = DDPMScheduler::from_config(config);
-  DDPMScheduler::from_config(config);
-  ASSERT_EQ(warnings.texts().size(), 1u);
-  EXPECT_NE(warnings.texts()[0].find("never_heard_of"), std::string::npos);
-  EXPECT_EQ(warnings.texts()[0].find("skip_prk_steps"), std::string::npos);
-  const Json saved = parse_json(scheduler.config_json(), "config");
-  EXPECT_EQ(saved["never_heard_of"], 7);
-  EXPECT_EQ(saved["skip_prk_steps"], true);
-  EXPECT_EQ(saved["_class_name"], "DDPMScheduler");
-}
-
-TEST(SchedulerConfig, OverridesWin) {
-  const DDIMScheduler scheduler =
-      DDIMScheduler::from_config(DDPMScheduler().config_json(), R"({"timestep_spacing": "trailing"})");
-  EXPECT_EQ(scheduler.config().timestep_spacing, TimestepSpacing::kTrailing);
-}
-
-TEST(SchedulerConfig, MistakesAreNamed) {
-  expect_throws_with<ConfigError>([] { DDPMScheduler::from_config(R"({"beta_schedule": "cubic"})"); },
-                                  "\"cubic\"");
-  expect_throws_with<ConfigError>([] { DDPMScheduler::from_config(R"({"beta_end": "0.02"})"); }, "beta_end");
-  expect_throws_with<ConfigError>([] { DDPMScheduler::from_config("[1]"); }, "object");
-  expect_throws_with<ConfigError>([] { DDPMScheduler::from_config("{"); }, "JSON");
-  expect_throws_with<ConfigError>([] { DDIMScheduler({.prediction_type = PredictionType::kFlowPrediction}); },
-                                  "flow_prediction");
-  expect_throws_with<ConfigError>(
-      [] { DDIMScheduler({.thresholding = true, .dynamic_thresholding_ratio = 2}); },
-      "dynamic_thresholding_ratio is 2");
-  expect_throws_with<ConfigError>([] { DDPMScheduler({.clip_sample_range = -1}); },
-                                  "clip_sample_range is -1");
-}
 
 TEST(Scheduler, IsMadeByClassName) {
   const auto scheduler = Scheduler::from_config(R"({"_class_name": "DDIMScheduler", "beta_end": 0.01})");
@@ -127,6 +43,88 @@ TEST(Scheduler, WhatAClassLacksThrows) {
   const DDPMScheduler scheduler;
   expect_throws_with<Error>([&] { scheduler.sigmas(); }, "DDPMScheduler has no sigmas");
   expect_throws_with<Error>([&] { scheduler.scale_noise({}, {}, {}); }, "scale_noise");
+}
+
+TEST(Scheduler, TellsWhatTrainingAndPipelinesNeed) {
+  const DDPMScheduler ddpm({.variance_type = "learned_range", .prediction_type = "v_prediction"});
+  EXPECT_EQ(ddpm.prediction_type(), PredictionType::kVPrediction);
+  EXPECT_EQ(ddpm.prediction_type_name(), "v_prediction");
+  EXPECT_EQ(ddpm.variance_type(), VarianceType::kLearnedRange);
+  EXPECT_EQ(ddpm.forward_process(), ForwardProcessType::kVariancePreserving);
+  ASSERT_NE(ddpm.noise_schedule(), nullptr);
+  expect_equal(ddpm.noise_schedule()->betas(), ddpm.betas());
+  EXPECT_EQ(ddpm.flow_shift(), std::nullopt);
+  EXPECT_EQ(ddpm.steps_offset(), 0);
+  EXPECT_EQ(ddpm.clip_sample(), true);
+  EXPECT_FALSE(ddpm.takes_eta());
+  EXPECT_FALSE(ddpm.has_scale_noise());
+  EXPECT_TRUE(DDIMScheduler().takes_eta());
+  EXPECT_EQ(DDIMScheduler().variance_type(), std::nullopt);
+
+  const FlowMatchEulerDiscreteScheduler flow({.shift = 3.0, .invert_sigmas = true});
+  EXPECT_EQ(flow.prediction_type(), PredictionType::kFlowPrediction);
+  EXPECT_EQ(flow.forward_process(), ForwardProcessType::kFlowMatching);
+  EXPECT_EQ(flow.flow_shift(), 3.0);
+  EXPECT_TRUE(flow.has_inverted_sigmas());
+  EXPECT_TRUE(flow.has_scale_noise());
+  EXPECT_EQ(flow.noise_schedule(), nullptr);
+  EXPECT_EQ(flow.steps_offset(), std::nullopt);
+  EXPECT_EQ(flow.clip_sample(), std::nullopt);
+  EXPECT_EQ(FlowMatchEulerDiscreteScheduler({.shift = 3.0, .use_dynamic_shifting = true}).flow_shift(), 1.0);
+
+  EXPECT_TRUE(DPMSolverMultistepScheduler({.prediction_type = "flow_prediction", .use_flow_sigmas = true})
+                  .uses_flow_sigmas());
+  EXPECT_EQ(DPMSolverMultistepScheduler({.variance_type = "learned"}).variance_type(),
+            VarianceType::kLearned);
+  EXPECT_TRUE(EulerDiscreteScheduler({.prediction_type = "v_prediction", .timestep_type = "continuous"})
+                  .has_continuous_timesteps());
+  expect_throws_with<ConfigError>([] { ScoreSdeVeScheduler().prediction_type(); }, "score");
+}
+
+/// Keys that came with the config of another class are kept, and count as in Python.
+TEST(Scheduler, TellsWhatItsHiddenConfigSays) {
+  const auto euler = EulerDiscreteScheduler::from_config(
+      R"({"_class_name": "DDPMScheduler", "variance_type": "learned", "clip_sample": true})");
+  EXPECT_EQ(euler.variance_type(), VarianceType::kLearned);
+  EXPECT_EQ(euler.clip_sample(), true);
+  const auto lcm = UnCLIPScheduler::from_config(R"({"_class_name": "DDIMScheduler", "steps_offset": 1})");
+  EXPECT_EQ(lcm.steps_offset(), 1);
+}
+
+TEST(Scheduler, TakesADeviceBehindTheNumberOfSteps) {
+  DDIMScheduler ddim;
+  ddim.set_timesteps(10, at::kCPU);
+  EXPECT_EQ(ddim.timesteps().size(0), 10);
+  Scheduler& base = ddim;
+  base.set_timesteps(5, at::Device(at::kMeta));
+  EXPECT_EQ(base.timesteps().device(), at::Device(at::kMeta));
+  expect_throws_with<ConfigError>([&] { base.set_timesteps(0, at::kCPU); }, "num_inference_steps is 0");
+}
+
+TEST(Scheduler, TellsTheTimestepThatFollows) {
+  DDPMScheduler ddpm;
+  EXPECT_EQ(ddpm.previous_timestep(500), 499);
+  ddpm.set_timesteps(10);
+  EXPECT_EQ(ddpm.previous_timestep(900), 800);
+  EXPECT_EQ(ddpm.previous_timestep(0), -1);
+  expect_throws_with<TensorError>([&] { ddpm.previous_timestep(899); },
+                                  "timestep 899 is none of timesteps()");
+  DDIMScheduler ddim;
+  expect_throws_with<Error>([&] { ddim.previous_timestep(900); }, "set_timesteps");
+  ddim.set_timesteps(10);
+  EXPECT_EQ(ddim.previous_timestep(950), 850);
+  ddim.set_timesteps(std::nullopt, {.timesteps = {700, 100}});
+  EXPECT_EQ(ddim.previous_timestep(700), 100);
+  EXPECT_EQ(ddim.previous_timestep(100), -1);
+  LCMScheduler lcm;
+  EXPECT_EQ(lcm.previous_timestep(500), 499);
+  lcm.set_timesteps(2);
+  EXPECT_EQ(lcm.previous_timestep(999), 499);
+  TCDScheduler tcd;
+  tcd.set_timesteps(2);
+  EXPECT_EQ(tcd.previous_timestep(499), -1);
+  const Scheduler& without = PNDMScheduler();
+  expect_throws_with<Error>([&] { without.previous_timestep(1); }, "PNDMScheduler has no previous_timestep");
 }
 
 class StepErrors : public testing::Test {

@@ -36,7 +36,7 @@ class SweepModel {
  public:
   SweepModel(const Scheduler& scheduler, const Json& config)
       : name_(scheduler.class_name()),
-        type_(scheduler.prediction_type_name()),
+        type_(name_ == "ScoreSdeVeScheduler" ? "score" : scheduler.prediction_type_name()),
         flow_(config.value("use_flow_sigmas", false) || name_.starts_with("FlowMatch")),
         inverted_(config.value("invert_sigmas", false)),
         edm_(name_.starts_with("EDM")),

@@ -15,9 +15,9 @@ namespace {
 const Tensor& pooled_of(const BaseModelOutputWithPooling& output) { return output.pooler_output; }
 const Tensor& pooled_of(const CLIPTextModelOutput& output) { return output.text_embeds; }
 
-CLIPTextModelOptions golden_options(const std::string& key) {
+CLIPTextModelForwardOptions golden_options(const std::string& key) {
   const auto& golden = clip_text_golden();
-  CLIPTextModelOptions options;
+  CLIPTextModelForwardOptions options;
   if (golden.contains(key + "attention_mask")) options.attention_mask = golden[key + "attention_mask"];
   if (golden.contains(key + "position_ids")) options.position_ids = golden[key + "position_ids"];
   options.output_hidden_states = golden.contains(key + "hidden_states/0");
@@ -126,6 +126,24 @@ TEST(CLIPTextModelFiles, NamesWithAndWithoutPrefixAreRead) {
   EXPECT_EQ(old->load_report().num_loaded, old->named_parameters().size());
 }
 
+TEST(CLIPTextModelFiles, UseAttentionMaskIsReadFromTheConfigFile) {
+  const std::string small =
+      R"("vocab_size": 99, "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1)";
+  const auto reads_mask = [&](const std::string& key) {
+    return CLIPTextModel::from_config("{" + small + key + "}")->use_attention_mask();
+  };
+  EXPECT_TRUE(reads_mask(R"(, "use_attention_mask": true)"));
+  EXPECT_FALSE(reads_mask(R"(, "use_attention_mask": false)"));
+  EXPECT_FALSE(reads_mask(R"(, "use_attention_mask": 1)"));
+  EXPECT_FALSE(reads_mask(""));
+  const CLIPTextModel made({.vocab_size = 99,
+                            .hidden_size = 8,
+                            .intermediate_size = 8,
+                            .num_hidden_layers = 1,
+                            .num_attention_heads = 2});
+  EXPECT_FALSE(made->use_attention_mask());
+}
+
 TEST(CLIPTextModelFiles, ShardsOfAVariantAreRead) {
   const ModelLoadOptions options{.variant = "fp16"};
   const auto model =
@@ -198,7 +216,7 @@ TEST(CLIPTextModel, ConfigsThatCannotWorkAreRefused) {
 TEST(CLIPTextModel, InputsThatDoNotFitAreRefused) {
   const CLIPTextModel model(small_text_config());
   const auto ids = torch::tensor({{58, 1, 59}});
-  const auto expect_refused = [&](const Tensor& input_ids, const CLIPTextModelOptions& options,
+  const auto expect_refused = [&](const Tensor& input_ids, const CLIPTextModelForwardOptions& options,
                                   std::string_view part) {
     expect_throws_with<TensorError>([&] { model->forward(input_ids, options); }, part);
   };

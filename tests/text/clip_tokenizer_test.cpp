@@ -143,6 +143,18 @@ TEST(CLIPTokenizer, OptionsThatCannotWorkAreRefused) {
   expect_throws_with<ConfigError>([&] { CLIPTokenizer{config}; }, "no token \"z\"");
 }
 
+TEST(CLIPTokenizer, TakesOptionsAsStrings) {
+  const CLIPTokenizer tokenizer;
+  const Tensor by_string = tokenizer("", {.padding = "max_length", .padding_side = "left"}).input_ids;
+  const Tensor by_enumerator =
+      tokenizer("", {.padding = Padding::kMaxLength, .padding_side = TokenizerSide::kLeft}).input_ids;
+  EXPECT_EQ(by_string.size(1), 77);
+  EXPECT_TRUE(by_string.equal(by_enumerator));
+  expect_throws_with<ConfigError>(
+      [&] { tokenizer("", {.padding = "max"}); },
+      R"(padding is "max", expected one of: "longest" "max_length" "do_not_pad")");
+}
+
 TEST(CLIPTokenizer, CutsAndPadsAtTheLeftIfAsked) {
   auto config = small_config();
   config.padding_side = TokenizerSide::kLeft;

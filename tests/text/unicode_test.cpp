@@ -23,11 +23,8 @@ std::string nfc(std::string_view utf8) { return encode_utf8(to_nfc(decode_utf8(u
 TEST(Unicode, BytesThatAreNoUtf8AreRefusedWithTheirPosition) {
   for (const std::string_view bytes : {"ab\x80", "ab\xc0\x80", "ab\xe2\x82", "ab\xed\xa0\x80",
                                        "ab\xf4\x90\x80\x80", "ab\xff", "ab\xf8\x88\x80\x80"}) {
-    EXPECT_FALSE(is_utf8(bytes));
     expect_throws_with<TextError>([&] { decode_utf8(bytes); }, "position 2");
   }
-  EXPECT_TRUE(is_utf8("a\xc3\xa9\xe4\xbd\xa0\xf0\x9f\x98\x80"));
-  EXPECT_TRUE(is_utf8(std::string_view("a\0b", 3)));
 }
 
 TEST(Unicode, BrokenBytesAreReplacedAsInPython) {

@@ -43,7 +43,8 @@ inline TrainingConfig resumable_config(const std::string& output_dir) {
 /// Trains a network of its own up to step `stop` or the end.
 /// @param pause microseconds after each step
 inline TrainingResult train_until(TrainingConfig config, int64_t stop, bool previews = false,
-                                  at::Device device = at::kCPU, useconds_t pause = 0) {
+                                  at::Device device = at::kCPU, useconds_t pause = 0,
+                                  const DiffusionTaskOptions& options = {}) {
   // Each process would draw other initial weights; they come from the checkpoint.
   TinyNet model(0.2);
   if (!config.resume_from_checkpoint) {
@@ -52,13 +53,19 @@ inline TrainingResult train_until(TrainingConfig config, int64_t stop, bool prev
   }
   if (previews) config.validation_steps = 1;
   model->to(device);
-  Trainer trainer(model, DDPMScheduler(), config);
+  Trainer trainer(model, DDPMScheduler(), config, options);
   trainer.on_preview([&](const PreviewContext&) { at::randn({100}, device); });
   trainer.on_step([&](int64_t step) {
     if (pause > 0) ::usleep(pause);
     if (step == stop) trainer.request_stop();
   });
   return trainer.train(resumable_images());
+}
+
+/// The same on the CPU with options of the task.
+inline TrainingResult train_until(const TrainingConfig& config, int64_t stop,
+                                  const DiffusionTaskOptions& options) {
+  return train_until(config, stop, /*previews=*/false, at::kCPU, /*pause=*/0, options);
 }
 
 inline void expect_same_checkpoint(const std::string& actual, const std::string& expected) {

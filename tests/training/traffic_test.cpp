@@ -58,14 +58,25 @@ TinyNet device_net() {
 }
 
 TEST(TrainingTraffic, OfAStepIsTheBatchAlone) {
-  const std::pair<const char*, Change> changes[] = {
+  struct Case {
+    const char* label;
+    Change change;
+    DiffusionTaskOptions options = {};
+  };
+  const Case cases[] = {
       {"defaults", [](auto&) {}},
       {"snr_gamma", [](auto& config) { config.snr_gamma = 5.0; }},
       {"noise_offset", [](auto& config) { config.noise_offset = 0.1; }},
       {"input_perturbation", [](auto& config) { config.input_perturbation = 0.1; }},
-      {"pyramid_noise", [](auto& config) { config.pyramid_noise_iterations = 4; }},
+      {"pyramid_noise", [](auto&) {}, {.pyramid_noise_iterations = 4}},
       {"no clipping", [](auto& config) { config.max_grad_norm = 0; }},
       {"use_ema", [](auto& config) { config.use_ema = true; }},
+      {"use_ema, no warm-up", [](auto& config) { config.use_ema = true, config.use_ema_warmup = false; }},
+      {"lit_ema", [](auto& config) { config.use_ema = true, config.ema_type = EMAType::kLitEma; }},
+      {"lr_factors",
+       [](auto& config) {
+         config.lr_factors = {{"*.bias", 0.5}};
+       }},
       {"post_hoc_ema",
        [](auto& config) {
          config.post_hoc_ema_sigma_rels = {0.05, 0.1};
@@ -89,31 +100,32 @@ TEST(TrainingTraffic, OfAStepIsTheBatchAlone) {
          config.huber_schedule = HuberSchedule::kExponential;
        }},
       {"l1", [](auto& config) { config.loss_type = LossType::kL1; }},
-      {"elbo", [](auto& config) { config.original_elbo_weight = 0.1; }},
-      {"stratified", [](auto& config) { config.timestep_sampling = TimestepSampling::kStratified; }},
-      {"antithetic", [](auto& config) { config.timestep_sampling = TimestepSampling::kAntithetic; }},
-      {"logit_normal", [](auto& config) { config.timestep_sampling = TimestepSampling::kLogitNormal; }},
-      {"mode", [](auto& config) { config.timestep_sampling = TimestepSampling::kMode; }},
+      {"elbo", [](auto&) {}, {.original_elbo_weight = 0.1}},
+      {"stratified", [](auto&) {}, {.timestep_sampling = TimestepSampling::kStratified}},
+      {"antithetic", [](auto&) {}, {.timestep_sampling = TimestepSampling::kAntithetic}},
+      {"logit_normal", [](auto&) {}, {.timestep_sampling = TimestepSampling::kLogitNormal}},
+      {"mode", [](auto&) {}, {.timestep_sampling = TimestepSampling::kMode}},
       {"bias", [](auto& config) { config.timestep_bias_strategy = TimestepBias::kLater; }},
       {"cosine lr", [](auto& config) { config.lr_scheduler = "cosine"; }},
   };
-  for (const auto& [label, change] : changes)
+  for (const Case& one : cases)
     expect_batch_alone(
-        [&, &change = change](TrainingConfig config) {
-          change(config);
-          Trainer(device_net(), DDPMScheduler(), config).train(TinyImages(16));
+        [&](TrainingConfig config) {
+          one.change(config);
+          Trainer(device_net(), DDPMScheduler(), config, one.options).train(TinyImages(16));
         },
-        label);
+        one.label);
 }
 
 TEST(TrainingTraffic, OfEveryWeightingIsTheBatchAlone) {
   for (const auto& [weighting, name] : EnumNames<LossWeighting>::kTable)
     expect_batch_alone(
         [&, weighting = weighting](TrainingConfig config) {
-          config.weighting = weighting;
+          DiffusionTaskOptions options;
+          options.weighting = weighting;
           if (weighting == LossWeighting::kMinSnr || weighting == LossWeighting::kSoftMinSnr)
             config.snr_gamma = 5.0;
-          Trainer(device_net(), DDPMScheduler(), config).train(TinyImages(16));
+          Trainer(device_net(), DDPMScheduler(), config, options).train(TinyImages(16));
         },
         std::string(name));
 }
@@ -142,8 +154,8 @@ TEST(TrainingTraffic, OfAUNet2DModelIsTheBatchAlone) {
                              .num_class_embeds = 11});
           move_to_counting_device(*model);
           config.gradient_checkpointing = checkpointing;
-          config.class_dropout_prob = 0.2;
-          Trainer(model, DDPMScheduler(), config).train(TinyImages(16, /*has_labels=*/true, /*side=*/8));
+          Trainer(model, DDPMScheduler(), config, {.class_dropout_prob = 0.2})
+              .train(TinyImages(16, /*has_labels=*/true, /*side=*/8));
         },
         checkpointing ? "gradient_checkpointing" : "unet", 2);
 }
@@ -166,9 +178,9 @@ TEST(TrainingTraffic, OfEveryPredictionTypeIsTheBatchAlone) {
         std::string(enum_name(type)));
   for (const bool continuous : {false, true})
     expect_batch_alone(
-        [&](TrainingConfig config) {
-          config.continuous_timesteps = continuous;
-          Trainer(device_net(), FlowMatchEulerDiscreteScheduler({.shift = 3.0}), config)
+        [&](const TrainingConfig& config) {
+          Trainer(device_net(), FlowMatchEulerDiscreteScheduler({.shift = 3.0}), config,
+                  {.continuous_timesteps = continuous})
               .train(TinyImages(16));
         },
         continuous ? "flow, any sigma" : "flow");
@@ -177,14 +189,43 @@ TEST(TrainingTraffic, OfEveryPredictionTypeIsTheBatchAlone) {
 TEST(TrainingTraffic, OfAStepWithLabelsIsTheBatchAlone) {
   for (const double dropout : {0.0, 0.3})
     expect_batch_alone(
-        [&](TrainingConfig config) {
+        [&](const TrainingConfig& config) {
           LabelledNet model;
           model->facts.num_class_embeds = 11;
           move_to_counting_device(*model);
-          config.class_dropout_prob = dropout;
-          Trainer(model, DDPMScheduler(), config).train(TinyImages(16, /*has_labels=*/true));
+          Trainer(model, DDPMScheduler(), config, {.class_dropout_prob = dropout})
+              .train(TinyImages(16, /*has_labels=*/true));
         },
         "labels", 2);
+}
+
+/// TinyImages with every field of a batch.
+class AllFields : public TinyImages {
+ public:
+  using TinyImages::TinyImages;
+  Batch get_batch(std::span<const int64_t> indices, uint64_t seed) const override {
+    Batch batch = TinyImages::get_batch(indices, seed);
+    const int64_t size = batch.size();
+    batch.class_labels = at::zeros({size}, at::kLong);
+    batch.captions.assign(static_cast<std::size_t>(size), "a picture");
+    batch.conditioning_images = at::zeros_like(batch.images);
+    batch.original_images = at::zeros_like(batch.images);
+    batch.masks = at::zeros_like(batch.images);
+    batch.original_sizes = at::zeros({size, 2}, at::kLong);
+    batch.crop_top_lefts = at::zeros({size, 2}, at::kLong);
+    batch.is_prior = at::zeros({size}, at::kBool);
+    return batch;
+  }
+};
+
+TEST(TrainingTraffic, OfEveryFieldIsWhatAModelReads) {
+  // Images, class labels, conditioning images, original images, masks and is_prior. The host reads the sizes,
+  // the crops and the indices.
+  expect_batch_alone(
+      [&](const TrainingConfig& config) {
+        Trainer(device_net(), DDPMScheduler(), config).train(AllFields(16));
+      },
+      "all fields", 6);
 }
 
 TEST(TrainingTraffic, PyramidNoiseOnADeviceFollowsItsGenerator) {

@@ -18,6 +18,32 @@ using test::quiet_config;
 using test::TinyImages;
 using test::TinyNet;
 
+TEST(TrainingConfig, TakesStringsForEnumerators) {
+  const TrainingConfig config{.mixed_precision = "bf16",
+                              .optimizer = "lion",
+                              .loss_type = "huber",
+                              .huber_schedule = "snr",
+                              .weighting = "p2",
+                              .timestep_sampling = "logit_normal",
+                              .timestep_bias_strategy = "later",
+                              .learned_log_variance = "table"};
+  EXPECT_EQ(config.mixed_precision, MixedPrecision::kBf16);
+  EXPECT_EQ(config.optimizer, OptimizerType::kLion);
+  EXPECT_EQ(config.loss_type, LossType::kHuber);
+  EXPECT_EQ(config.huber_schedule, HuberSchedule::kSnr);
+  EXPECT_EQ(config.weighting, LossWeighting::kP2);
+  EXPECT_EQ(config.timestep_sampling, TimestepSampling::kLogitNormal);
+  EXPECT_EQ(config.timestep_bias_strategy, TimestepBias::kLater);
+  EXPECT_EQ(config.learned_log_variance, LogVarianceType::kTable);
+  EXPECT_EQ(DiffusionLossOptions{.reduction = "none"}.reduction, LossReduction::kNone);
+  EXPECT_EQ(TimestepSamplingOptions{.strategy = "antithetic"}.strategy, TimestepSampling::kAntithetic);
+  EXPECT_EQ(OptimizerConfig{.type = "sgd"}.type, OptimizerType::kSGD);
+  expect_throws_with<ConfigError>([] { TrainingConfig{.mixed_precision = "fp8"}; },
+                                  R"(mixed_precision is "fp8", expected one of: "no" "fp16" "bf16")");
+  expect_throws_with<ConfigError>([] { OptimizerConfig{.type = "adamw8bit"}; },
+                                  R"(optimizer is "adamw8bit")");
+}
+
 TEST(TrainingConfig, NamesTheKeyAndTheValueThatCannotWork) {
   struct Case {
     void (*change)(TrainingConfig&);

@@ -9,7 +9,7 @@
 
 namespace diffusers {
 
-/// The Python strings of an enumeration, one table for each closed set. Specialised next to the enumeration:
+/// The Python strings of an enumeration. A specialisation next to each enumeration holds the table:
 /// @code
 /// template <>
 /// struct EnumNames<PredictionType> {
@@ -19,7 +19,7 @@ namespace diffusers {
 template <class Enum>
 struct EnumNames;
 
-/// The Python string of an enumerator, e.g. "v_prediction".
+/// Returns the Python string of an enumerator, such as "v_prediction"; "unknown" if the table lacks it.
 template <class Enum>
 constexpr std::string_view enum_name(Enum value) {
   for (const auto& [enumerator, name] : EnumNames<Enum>::kTable)
@@ -27,9 +27,9 @@ constexpr std::string_view enum_name(Enum value) {
   return "unknown";
 }
 
-/// The enumerator of a Python string.
-/// @param key the config key that holds the string, for the message
-/// @throws ConfigError naming the key, the value and the values that exist
+/// Returns the enumerator of a Python string.
+/// @param key name of the config key that holds the string, for the message
+/// @throws ConfigError naming the key, the string and the strings that exist
 template <class Enum>
 Enum enum_from_name(std::string_view name, std::string_view key) {
   for (const auto& [enumerator, text] : EnumNames<Enum>::kTable)

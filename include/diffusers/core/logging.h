@@ -6,25 +6,34 @@
 
 namespace diffusers {
 
-/// How much a message matters. Messages below the level set with `set_verbosity` are dropped.
-enum class LogLevel { kDebug, kInfo, kWarning, kError, kOff };
+/// Severity of a message. Messages below the level of `set_verbosity` are dropped.
+enum class LogLevel {
+  kDebug,    ///< details for the developers of a program
+  kInfo,     ///< normal events
+  kWarning,  ///< events that may be mistakes
+  kError,    ///< failures that no exception reports
+  kOff,      ///< above every message: `set_verbosity(LogLevel::kOff)` drops all of them
+};
 
-/// Receives each message that passes the verbosity filter.
+/// Function that receives the messages at or above the level of `set_verbosity`.
 using LogSink = std::function<void(LogLevel, std::string_view)>;
 
-/// The lowest level that is reported (default kWarning, as in Python `diffusers`).
+/// Sets the lowest level that is reported. The default is kWarning, as in Python `diffusers`. Thread-safe.
 void set_verbosity(LogLevel level);
+/// Returns the lowest level that is reported.
 LogLevel get_verbosity();
 
-/// Replaces where messages go (default: standard error). An empty function restores the default. Messages may
-/// come from any thread, but the sink is called by one at a time, and no more after this function has
-/// returned.
-/// @return the sink that was in force, empty if it was the default
+/// Sets the function that receives the messages. The default writes them to standard error. Messages may come
+/// from any thread, but never two at a time. After this function has returned, the earlier sink is not called
+/// any more.
+/// @param sink new sink; an empty function restores the default
+/// @return the earlier sink; empty if it was the default
 LogSink set_log_sink(LogSink sink);
 
+/// Reports a message, if its level is at or above that of `set_verbosity`. Thread-safe.
 void log_message(LogLevel level, std::string_view message);
 
-/// Reports a warning the first time that this exact message is seen in the process.
+/// Reports a warning, but only the first time that this exact message occurs in the process. Thread-safe.
 void warn_once(const std::string& message);
 
 }  // namespace diffusers

@@ -8,18 +8,24 @@
 
 namespace diffusers {
 
-/// A source of random numbers. Without one, the global generator of the device is used, as in Python.
+/// A random number generator. Functions that are given none use the global generator of the device, as in
+/// Python.
 using Generator = at::Generator;
 
-/// A CPU generator with the state of Python's `torch.Generator().manual_seed(seed)`.
+/// Returns a CPU generator with the state of Python's `torch.Generator().manual_seed(seed)`.
 Generator make_generator(uint64_t seed);
 
 /// Seeds the global generators of the CPU and of every CUDA device (Python: `torch.manual_seed`).
 void manual_seed(uint64_t seed);
 
-/// Standard normal numbers, drawn as `diffusers.utils.torch_utils.randn_tensor` draws them: with a CPU
-/// generator they are drawn on the CPU and moved, so that a seed gives the same numbers whatever the device.
-/// @throws TensorError if the generator is a CUDA generator and the tensor is wanted on the CPU
+/// Draws standard normal numbers as `diffusers.utils.torch_utils.randn_tensor` does: with a CPU generator
+/// they are drawn on the CPU and moved, so that a seed gives the same numbers on every device.
+/// @param shape sizes of the tensor
+/// @param generator generator on the CPU or on `device`; none uses the global generator of `device`
+/// @param device device of the tensor
+/// @param dtype floating dtype of the tensor
+/// @return a contiguous tensor of the given shape, dtype and device
+/// @throws TensorError if the generator is on another device than the CPU and `device`
 at::Tensor randn_tensor(at::IntArrayRef shape, const std::optional<Generator>& generator = std::nullopt,
                         at::Device device = at::kCPU, at::ScalarType dtype = at::kFloat);
 

@@ -2,29 +2,34 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include <diffusers/core/tensor.h>
+#include <diffusers/data/batch.h>
 
 namespace diffusers {
 
-/// What a batch of a data set holds, before any encoding.
-struct Batch {
-  Tensor images = {};        ///< `[B, C, H, W]` float32 in [-1, 1]
-  Tensor class_labels = {};  ///< `[B]` int64; undefined where the data set has none
-};
-
-/// A data set that can be read at any position, from several threads at once.
+/// A dataset with random access. All functions may be called from several threads at once. `MapDataset` is
+/// the base for a dataset that reads one sample at a time, `TensorDataset` holds tensors, `IterableDataset`
+/// is for data that can only be read in order.
 class Dataset {
  public:
   virtual ~Dataset() = default;
+  /// Returns the number of samples.
   virtual int64_t size() const = 0;
-  /// Number of classes: labels are 0 to class_count() - 1. 0: there are no labels, or the number is not
-  /// known.
+  /// Returns the number of classes. Labels are in [0, class_count()). 0 means that there are no labels or
+  /// that their number is not known.
   virtual int64_t class_count() const { return 0; }
-  /// Reads the examples at `indices`, each in [0, size()), in that order.
-  /// @param augmentation_seed what random augmentation of this epoch draws from, together with the index; the
-  /// same seed
-  ///        and index give the same example whoever reads it
+  /// Returns the bucket of each sample, for a dataset whose samples have several shapes. The samples of a
+  /// bucket have one shape, and the loader fills each batch from one bucket.
+  /// @return one number for each sample; empty (the default) if all samples have one shape
+  virtual std::vector<int64_t> buckets() const { return {}; }
+  /// Reads samples, in the order of `indices`.
+  /// @param indices positions, each in [0, size())
+  /// @param augmentation_seed seed of random augmentation, which depends on this seed and the position alone.
+  ///         The loader gives another seed in each epoch. 0 (the default) is given outside a training, such
+  ///         as by the validation.
+  /// @return a batch of `indices.size()` samples
   virtual Batch get_batch(std::span<const int64_t> indices, uint64_t augmentation_seed = 0) const = 0;
 
  protected:
@@ -34,6 +39,37 @@ class Dataset {
   Dataset(Dataset&&) noexcept = default;
   Dataset& operator=(const Dataset&) = default;
   Dataset& operator=(Dataset&&) noexcept = default;
+};
+
+/// A dataset that reads one sample at a time, as a class with `__getitem__` does in Python.
+/// @code
+/// class Squares : public MapDataset {
+///  public:
+///   int64_t size() const override { return 100; }
+///   Batch get(int64_t index) const override {
+///     return {.images = torch::full({1, 8, 8}, index / 50.0 - 1), .captions = {std::to_string(index)}};
+///   }
+/// };
+/// @endcode
+class MapDataset : public Dataset {
+ public:
+  /// Reads one sample. May be called from several threads at once.
+  /// @param index position, in [0, size())
+  /// @return one sample: images `[C, H, W]`, class_labels `[]`, one caption, original_sizes `[2]` and so on;
+  ///         or a batch of one sample, with a first dimension of 1
+  virtual Batch get(int64_t index) const = 0;
+  /// Reads one sample with random augmentation. The default returns `get(index)`.
+  /// @param index position, in [0, size())
+  /// @param augmentation_seed see `Dataset::get_batch`
+  /// @return one sample, see `get`
+  virtual Batch get_augmented(int64_t index, uint64_t /*augmentation_seed*/) const { return get(index); }
+  /// Reads the samples one after the other and joins them.
+  /// @param indices positions, each in [0, size())
+  /// @param augmentation_seed see `Dataset::get_batch`
+  /// @return a batch of `indices.size()` samples; `indices` is set
+  /// @throws TensorError if an index is out of range, if a sample has other dimensions than those above, or
+  ///         if the samples differ in shape or dtype; the message names the field and both samples
+  Batch get_batch(std::span<const int64_t> indices, uint64_t augmentation_seed = 0) const override;
 };
 
 }  // namespace diffusers

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -9,48 +11,94 @@
 
 namespace diffusers {
 
-/// Named as the flags of diffusers' `train_unconditional.py`.
+/// Options of an `ImageFolder`, named as the flags of diffusers' training scripts. The columns are those of
+/// the folder's metadata; naming a column that the metadata lacks is an error.
 struct ImageFolderOptions {
-  int64_t resolution = 64;   ///< the shorter side is resized to it, then a square of it is cut out
-  bool center_crop = false;  ///< cut from the middle instead of at random
-  bool random_flip = false;  ///< mirror every other image
-  int64_t channels = 3;      ///< 3 for RGB, 1 for gray
-  int64_t max_samples = 0;   ///< keep the first so many; 0 keeps all
+  /// Side of the square that is cut out after the shorter side was resized to it, 1 to 16384 pixels.
+  int64_t resolution = 64;
+  /// Cuts the square from the middle. The default cuts it at a random place.
+  bool center_crop = false;
+  /// Mirrors each image with a probability of 1/2.
+  bool random_flip = false;
+  /// Column of the captions: strings or lists of strings. Empty: "text", if the metadata has it.
+  std::string caption_column = {};
+  /// Column of the conditioning images (file names). Empty: none.
+  std::string conditioning_image_column = {};
+  /// Column of the images before editing (file names). Empty: none.
+  std::string original_image_column = {};
+  /// Column of the inpainting masks (file names), white where an image is to be inpainted. Empty: none.
+  std::string mask_column = {};
+  /// Column of the class labels: numbers from 0 or names. Empty: "label", if the metadata has it.
+  std::string label_column = {};
+  /// Channels of all images except masks: 3 for RGB, 1 for gray.
+  int64_t channels = 3;
+  /// Uses only the first `max_samples` samples. 0 uses all.
+  int64_t max_samples = 0;
 };
 
-/// The PNG and JPEG files in a folder, sorted by name. Where they lie in sub-folders, the names of these,
-/// sorted, are the classes. Hidden files and files of other types are left out; a warning lists those of
-/// other image formats. Images are read when they are asked for; those that a camera marked as turned (EXIF)
-/// are put upright, as in Python's `datasets`.
+/// The samples of a folder, see src/data/image_samples.h.
+struct ImageSamples;
+
+/// A dataset of the PNG and JPEG files in a folder, as the imagefolder builder of Python's `datasets` reads
+/// it.
+///
+/// **With metadata.** If the folder or a folder below it holds a `metadata.jsonl` or `metadata.csv`, each of
+/// its rows is a sample, in the order of the rows. The column `file_name` names the image, relative to the
+/// folder of the metadata. Files that no row names are not samples. Other columns give captions, class labels
+/// and more images, see `ImageFolderOptions`. Names are not trusted: a name with "..", an absolute path or a
+/// link that leads out of the folder is an error.
+/// @code
+/// {"file_name": "cat.png", "text": "a cat", "conditioning_image": "edges/cat.png"}
+/// @endcode
+/// **Without metadata.** All images are samples, sorted by name. If they are in sub-folders, the names of the
+/// sub-folders, sorted, are the classes.
+///
+/// Hidden files and files of other types are left out; a warning lists those of other image formats. Images
+/// are read when they are asked for. Images that a camera marked as turned (EXIF) are put upright, as in
+/// Python's `datasets`.
 class ImageFolder : public Dataset {
  public:
-  /// @throws FileError if the folder is missing, holds no images, or holds images both directly and in
-  /// sub-folders
-  explicit ImageFolder(const std::string& path, const ImageFolderOptions& options = {});
+  /// @param path the folder
+  /// @param options see ImageFolderOptions
+  /// @throws ConfigError for an option out of range, or for a column without metadata; FileError if the
+  ///         folder is missing, has no images, has images both directly and in sub-folders without metadata,
+  ///         or has metadata that cannot be used. The message names file, line and column.
+  explicit ImageFolder(const std::filesystem::path& path, const ImageFolderOptions& options = {});
 
-  int64_t size() const override { return static_cast<int64_t>(files_.size()); }
-  int64_t class_count() const override { return static_cast<int64_t>(classes_.size()); }
-  /// images `[B, channels, resolution, resolution]` float32 in [-1, 1]; class_labels `[B]` int64, undefined
-  /// without sub-folders. The crop and the flip of an example are drawn from (augmentation_seed, its index).
-  /// @throws FileError naming a file that cannot be read
+  int64_t size() const override;
+  /// Returns the number of class names, or the largest numeric label plus 1; 0 without labels.
+  int64_t class_count() const override;
+  /// Reads samples. The image and its conditioning image, original image and mask are resized to one size,
+  /// and have the same crop and flip. Crop, flip and the choice from a list of captions are drawn from
+  /// `augmentation_seed` and the position alone.
+  /// @param indices positions, each in [0, size())
+  /// @param augmentation_seed see `Dataset::get_batch`. With 0 the first caption of a list is taken, as
+  ///         Python's script does outside a training.
+  /// @return a batch with
+  ///         - images `[B, channels, resolution, resolution]` float32 in [-1, 1]
+  ///         - class_labels `[B]` int64 and captions, if there are any
+  ///         - conditioning_images `[B, channels, resolution, resolution]` float32 in [0, 1]
+  ///         - original_images `[B, channels, resolution, resolution]` float32 in [-1, 1]
+  ///         - masks `[B, 1, resolution, resolution]` float32, 1 where the resized mask is 128 or more (of
+  ///           255)
+  ///         - original_sizes `[B, 2]` int64, crop_top_lefts `[B, 2]` int64 (the place in the resized and
+  ///           flipped image)
+  ///         - indices `[B]` int64
+  /// @throws FileError naming a file that cannot be read, or whose aspect ratio is not that of its image
+  ///         (within 2 %)
   Batch get_batch(std::span<const int64_t> indices, uint64_t augmentation_seed = 0) const override;
 
-  /// Names of the sub-folders, by label; empty without sub-folders.
-  const std::vector<std::string>& classes() const { return classes_; }
-  const std::vector<std::string>& files() const { return files_; }
-  /// Files in other image formats (WebP, BMP, GIF, TIFF, ...), by their names in the folder; they are not
-  /// read.
-  const std::vector<std::string>& skipped_files() const { return skipped_files_; }
+  /// Returns the class names by label; empty without names.
+  const std::vector<std::string>& classes() const;
+  /// Returns the path of each image.
+  const std::vector<std::string>& files() const;
+  /// Returns the files in other image formats (WebP, BMP, GIF, TIFF, ...) by their names in the folder. They
+  /// are not read. Empty with metadata.
+  const std::vector<std::string>& skipped_files() const;
 
  private:
-  void add_files(const std::string& path, const std::string& folder, int64_t label, int depth);
-  Tensor read(int64_t index, uint64_t augmentation_seed) const;
-
   ImageFolderOptions options_;
-  std::vector<std::string> classes_;
-  std::vector<std::string> files_;
-  std::vector<std::string> skipped_files_;
-  std::vector<int64_t> labels_;
+  std::shared_ptr<const ImageSamples> samples_;
 };
 
 }  // namespace diffusers

@@ -1,56 +1,75 @@
 #pragma once
 
 #include <cstddef>
+#include <filesystem>
 #include <string>
 #include <string_view>
 #include <vector>
 
+/// @file
+/// Files and folders. A path is a `std::filesystem::path`; strings convert to it. Every function throws
+/// FileError for a path that is empty, contains a NUL byte or is not UTF-8, except where its comment says
+/// otherwise.
+
 namespace diffusers {
 
 /// Reads a whole regular file.
-/// @param max_bytes larger files are refused before anything is allocated
-/// @throws FileError naming the path if it is missing, no regular file, too large or cannot be read
-std::string read_text_file(const std::string& path, std::size_t max_bytes = std::size_t{16} << 20);
+/// @param max_bytes larger files are refused before memory is allocated
+/// @return all bytes of the file
+/// @throws FileError naming the path if the file is missing, not regular, too large or cannot be read
+std::string read_text_file(const std::filesystem::path& path, std::size_t max_bytes = std::size_t{16} << 20);
 
-/// Replaces or creates `path` in one step: whoever looks, now or after a crash, finds the old file or the new
-/// one, complete. The bytes go to a temporary file next to it, which is synced to disk and renamed; the
-/// folder is synced after that. Nothing is left behind on failure.
-/// @throws FileError naming the path and the system's reason
-void write_file_atomically(const std::string& path, std::string_view bytes);
+/// Replaces or creates a file in one step. The bytes are written to a temporary file in the same folder,
+/// which is synced to disk and renamed; then the folder is synced. At any time, and after a crash, `path`
+/// names either the complete old file or the complete new one. A failed call leaves nothing behind.
+/// @param bytes content of the file
+/// @param path destination; its folder must exist
+/// @throws FileError naming the path and the reason that the system gives
+void write_file(std::string_view bytes, const std::filesystem::path& path);
 
-/// Creates a folder and its missing parents, so that they survive a power cut. An existing folder is fine.
-void create_folders(const std::string& path);
+/// Creates a folder and its missing parents, and syncs them to disk. An existing folder is no error.
+/// @throws FileError naming the path and the reason that the system gives
+void create_folders(const std::filesystem::path& path);
 
-/// Removes a folder and all that is in it, without following symbolic links. A missing folder is fine.
-void remove_folder(const std::string& path);
+/// Removes a folder with its content. Symbolic links are removed, not followed. A missing folder is no error.
+/// @throws FileError naming the path and the reason that the system gives
+void remove_folder(const std::filesystem::path& path);
 
-/// Removes a file. A missing file is fine.
-void remove_file(const std::string& path);
+/// Removes a file. A missing file is no error.
+/// @throws FileError naming the path and the reason that the system gives
+void remove_file(const std::filesystem::path& path);
 
-/// Makes renames and new names in a folder survive a power cut.
-void sync_folder(const std::string& path);
+/// Syncs the entries of a folder to disk, so that new names and renames survive a power failure.
+/// @throws FileError naming the path and the reason that the system gives
+void sync_folder(const std::filesystem::path& path);
 
-/// Renames within one file system, replacing a file of that name, and syncs the parent folder.
-void rename_path(const std::string& from, const std::string& to);
+/// Renames a file or folder within one file system and syncs the parent folder. A file with the new name is
+/// replaced.
+/// @throws FileError naming both paths and the reason that the system gives
+void rename_path(const std::filesystem::path& from, const std::filesystem::path& to);
 
-/// True if `path` is a regular file (or a link to one).
-bool file_exists(const std::string& path);
-/// True if `path` is a folder (or a link to one).
-bool folder_exists(const std::string& path);
-/// Names in a folder, without "." and "..", sorted.
-std::vector<std::string> list_folder(const std::string& path);
+/// Returns true if `path` is a regular file or a link to one, false for any other path. Does not throw.
+bool file_exists(const std::filesystem::path& path);
+/// Returns true if `path` is a folder or a link to one, false for any other path. Does not throw.
+bool folder_exists(const std::filesystem::path& path);
+/// Lists a folder.
+/// @return the names in it, sorted, without "." and ".."
+/// @throws FileError naming the path and the reason that the system gives
+std::vector<std::string> list_folder(const std::filesystem::path& path);
 
-/// `folder` and `name` with one slash between them; `name` alone if `folder` is empty.
-std::string join_path(std::string_view folder, std::string_view name);
-/// The part after the last slash.
-std::string base_name(std::string_view path);
-/// The part before the last slash; "." where there is none.
-std::string parent_folder(std::string_view path);
+/// Joins `folder` and `name` with one slash between them. Does not check the path.
+/// @return `name` alone if `folder` is empty
+std::string join_path(const std::filesystem::path& folder, std::string_view name);
+/// Returns the part after the last slash. Does not check the path.
+std::string base_name(const std::filesystem::path& path);
+/// Returns the part before the last slash, "." if there is none. Does not check the path.
+std::string parent_folder(const std::filesystem::path& path);
 
-/// True if `name` can only name something directly inside a folder: not empty, ".", "..", and without '/',
-/// '\\' or NUL.
+/// Returns true if `name` can only name an entry of a folder: it is not empty, "." or "..", and contains no
+/// '/', '\\' or NUL.
 bool is_plain_basename(std::string_view name);
-/// @param what what the name is, for the message
+/// Checks a name that comes from a file or a user.
+/// @param what description of the name for the message
 /// @throws FileError unless `is_plain_basename(name)`
 void require_plain_basename(std::string_view name, std::string_view what);
 

@@ -1,53 +1,100 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <filesystem>
 #include <string>
+#include <string_view>
+#include <utility>
+
+#include <diffusers/core/enum_choice.h>
+#include <diffusers/core/one_or_many.h>
 
 #include <ATen/core/Tensor.h>
 
 namespace diffusers {
 
 /// Writes a PNG file, completely or not at all.
-/// @param image `[C, H, W]` or `[1, C, H, W]` with C = 1 (gray), 3 (RGB) or 4 (RGBA), on any device; uint8,
-/// or floating in [0, 1],
-///        which is clamped and rounded as diffusers' `numpy_to_pil` rounds it; NaN is black
-/// @param path ends with ".png"
-/// @throws TensorError, FileError
-void save_image(const at::Tensor& image, const std::string& path);
+/// @param image `[C, H, W]` or `[1, C, H, W]` with C = 1 (gray), 3 (RGB) or 4 (RGBA), of any device; uint8,
+///   or floating in [0, 1]. Floating values are clamped and rounded as by diffusers' `numpy_to_pil`; NaN is
+///   black.
+/// @param path name of the file, which ends with ".png"
+/// @throws TensorError for another shape or dtype; FileError for another ending, or if the file cannot be
+///   written
+void save_image(const at::Tensor& image, const std::filesystem::path& path);
 
-/// The bytes of the file that `save_image` writes.
-/// @throws TensorError
+/// Encodes an image as PNG.
+/// @param image as for `save_image`
+/// @return the bytes of the file that `save_image` writes
+/// @throws TensorError for another shape or dtype
 std::string encode_png(const at::Tensor& image);
 
+/// Options of `make_grid` and `save_image_grid`.
 struct ImageGridOptions {
+  /// Images in a row. A batch of fewer images makes fewer columns.
   int64_t columns = 8;
-  int64_t padding = 2;     ///< pixels around and between the images
-  double pad_value = 0.0;  ///< gray value of the padding, in [0, 1]
+  /// Pixels around and between the images.
+  int64_t padding = 2;
+  /// Gray value of the padding in [0, 1].
+  double pad_value = 0.0;
 };
 
-/// One picture of a batch, row by row, as torchvision's `make_grid` lays it out. Fewer images than columns
-/// make fewer columns.
+/// Arranges the images of a batch row by row in one picture, as torchvision's `make_grid` does.
 /// @param images `[B, C, H, W]` or `[C, H, W]`, uint8 or floating in [0, 1]
-/// @return `[C, rows * (H + padding) + padding, columns * (W + padding) + padding]` of the dtype and device
-/// of `images`
+/// @return `[C, rows * (H + padding) + padding, columns * (W + padding) + padding]`, of the dtype and device
+///   of `images`
+/// @throws TensorError for another shape or dtype; ConfigError for an option out of range
 at::Tensor make_grid(const at::Tensor& images, const ImageGridOptions& options = {});
 
-/// `save_image(make_grid(images, options), path)`
-void save_image_grid(const at::Tensor& images, const std::string& path, const ImageGridOptions& options = {});
+/// Writes `make_grid(images, options)` as a PNG file, completely or not at all.
+/// @param images `[B, C, H, W]` or `[C, H, W]`, uint8 or floating in [0, 1]
+/// @param path name of the file, which ends with ".png"
+/// @throws TensorError, ConfigError, FileError as `make_grid` and `save_image`
+void save_image_grid(const at::Tensor& images, const std::filesystem::path& path,
+                     const ImageGridOptions& options = {});
 
+/// The values of the pixels that `load_image` returns.
+enum class PixelRange {
+  kByte,   ///< "uint8": 0 to 255, as in the file
+  kUnit,   ///< "unit": float32 in [0, 1], as pipelines take pictures
+  kSigned  ///< "signed": float32 in [-1, 1], as models take pictures
+};
+
+/// The strings that stand for the enumerators of PixelRange.
+template <>
+struct EnumNames<PixelRange> {
+  static constexpr std::string_view kKey = "range";
+  static constexpr std::array<std::pair<PixelRange, std::string_view>, 3> kTable{
+      {{PixelRange::kByte, "uint8"}, {PixelRange::kUnit, "unit"}, {PixelRange::kSigned, "signed"}}};
+};
+
+/// Options of `load_image`.
 struct LoadImageOptions {
-  /// 0 keeps what the file has (gray 1, colour 3); 1 or 3 converts, with Pillow's weights for gray.
+  /// Size of the result: one number for a square, or {height, width}, each 1 to 16384. The picture is
+  /// stretched to it, by bilinear interpolation with antialiasing as in torchvision's `Resize((height,
+  /// width))`. Empty keeps the size of the file.
+  OneOrMany<int64_t> size = {};
+  /// Values of the pixels. The default is uint8.
+  EnumChoice<PixelRange> range = PixelRange::kByte;
+  /// Number of channels. 0 keeps that of the file (gray 1, color 3); 1 or 3 converts, with Pillow's weights
+  /// for gray.
   int64_t channels = 0;
-  /// Turns the picture as its EXIF tag says. Pillow does not, unless `ImageOps.exif_transpose` is called.
+  /// Rotates and flips the image as its EXIF tag says, as Pillow's `ImageOps.exif_transpose` does.
   bool exif_transpose = false;
 };
 
-/// Reads a PNG or JPEG file, told apart by their first bytes. The values are those of Pillow's `Image.open`
-/// and `convert`, but for 16-bit gray, where Pillow clips at 255: here, as in colour, the high byte counts.
+/// Reads a PNG or JPEG file. The first bytes tell the format. The pixels are those of Pillow's `Image.open`
+/// and `convert`, except for 16-bit gray: Pillow clips it at 255, here the high byte counts, as in color.
 /// Transparency is dropped.
-/// @return uint8 `[C, H, W]`
+/// @code
+/// Tensor x = load_image("cat.png", {.size = 512, .range = "signed"}).unsqueeze(0);   // [1, 3, 512, 512] in
+/// [-1, 1]
+/// @endcode
+/// @param path the file
+/// @param options see LoadImageOptions
+/// @return `[C, H, W]`, uint8 or float32, contiguous, on the CPU
 /// @throws FileError naming the file if it is no complete PNG or JPEG image or has more than 178,956,970
-/// pixels
-at::Tensor load_image(const std::string& path, const LoadImageOptions& options = {});
+///         pixels; ConfigError for an option out of range
+at::Tensor load_image(const std::filesystem::path& path, const LoadImageOptions& options = {});
 
 }  // namespace diffusers

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <map>
 #include <optional>
 #include <string>
@@ -13,34 +14,44 @@
 
 namespace diffusers {
 
-/// The weights in a model folder as Python `diffusers` and `transformers` lay them out, one file or shards
-/// with an index:
+/// The weights in a model folder, as Python `diffusers` and `transformers` name them: one file, or shards
+/// with an index.
 ///
 ///     diffusion_pytorch_model.safetensors              diffusion_pytorch_model.fp16.safetensors
 ///     diffusion_pytorch_model-00001-of-00002.safetensors  and diffusion_pytorch_model.safetensors.index.json
 ///     diffusion_pytorch_model.fp16-00001-of-00002.safetensors  and
 ///     diffusion_pytorch_model.safetensors.index.fp16.json
 ///
-/// Opening reads headers and the index; tensors are read one at a time. Where an index exists it decides, as
-/// in Python. Every shard must hold exactly the tensors that the index gives it. Files must lie in the
-/// folder; a symbolic link is followed only within the folder or, in the cache of the Hugging Face Hub, to
-/// its `blobs`.
+/// The constructor reads the headers and the index; tensors are read one at a time. If there is an index, it
+/// is used, as in Python. Each shard must hold exactly the tensors that the index places there. A symbolic
+/// link is followed if it leads to a file of the same folder or, in the cache of the Hugging Face Hub, to its
+/// `blobs`.
 class WeightsReader {
  public:
-  /// @param basename "diffusion_pytorch_model" for models, "model" for text encoders
-  /// @param variant such as "fp16"; empty for none
-  /// @throws FileError if there are no weights, only pickles, or an inconsistent index
-  explicit WeightsReader(const std::string& folder, const std::string& basename = "diffusion_pytorch_model",
+  /// @param folder model folder
+  /// @param basename "diffusion_pytorch_model" for the models of diffusers, "model" for those of transformers
+  /// @param variant variant of the files, such as "fp16"; empty for none
+  /// @throws FileError if the folder has no weights, has weights only as pickles, or has an inconsistent
+  ///   index
+  explicit WeightsReader(const std::filesystem::path& folder,
+                         const std::string& basename = "diffusion_pytorch_model",
                          const std::string& variant = "");
 
-  /// Where the tensors come from: the file, or the index.
+  /// Returns the path of the weights file, or of the index.
   const std::string& path() const { return path_; }
+  /// Returns true if the weights are split into shards.
   bool is_sharded() const { return is_sharded_; }
-  /// In the order of the data, shard after shard.
+  /// Returns the names of the tensors in the order of their data, shard after shard.
   const std::vector<std::string>& names() const { return names_; }
+  /// Returns true if there is a tensor of this name.
   bool contains(std::string_view name) const;
+  /// Returns the header's description of a tensor.
+  /// @throws FileError if there is no such tensor
   const SafetensorsInfo& info(std::string_view name) const;
-  /// @param dtype what a floating tensor is converted to; the others keep their dtype
+  /// Reads one tensor.
+  /// @param device device of the tensor that is returned
+  /// @param dtype dtype of a floating tensor; other tensors keep their dtype. Default: the dtype in the file
+  /// @throws FileError if there is no such tensor, or if its file ends early
   at::Tensor get(std::string_view name, at::Device device = at::kCPU,
                  std::optional<at::ScalarType> dtype = std::nullopt) const;
 
@@ -55,33 +66,51 @@ class WeightsReader {
   std::map<std::string, std::size_t, std::less<>> shard_of_;
 };
 
-/// The bytes of a file of a model folder, such as config.json. As for weights, the file must lie in the
-/// folder or in the blobs of the Hub's cache.
-/// @param name a plain file name
-/// @param max_bytes a larger file is refused before it is read
-/// @throws FileError
-std::string read_model_file(const std::string& folder, std::string_view name,
+/// Reads a whole file of a model folder, such as config.json. Symbolic links are followed as by
+/// WeightsReader.
+/// @param folder model folder
+/// @param name plain file name
+/// @param max_bytes larger files are refused before memory is allocated
+/// @throws FileError if the file is missing, too large, lies outside of the folder or cannot be read
+std::string read_model_file(const std::filesystem::path& folder, std::string_view name,
                             std::size_t max_bytes = std::size_t{16} << 20);
 
+/// Options of `load_weights`.
 struct LoadWeightsOptions {
+  /// Variant of the files, such as "fp16". Empty for none.
   std::string variant = {};
+  /// Device of the loaded tensors.
   at::Device device = at::kCPU;
+  /// Dtype of the loaded floating tensors. The other tensors keep their dtype. Default: the dtype in the
+  /// file.
   std::optional<at::ScalarType> dtype = std::nullopt;
 };
 
-/// All tensors of a model folder; see WeightsReader.
-TensorMap load_weights(const std::string& folder, const std::string& basename = "diffusion_pytorch_model",
+/// Loads all tensors of a model folder; see WeightsReader.
+/// @param folder model folder
+/// @param basename "diffusion_pytorch_model" for the models of diffusers, "model" for those of transformers
+/// @return the tensors by name, in the order of their data, shard after shard
+/// @throws FileError as WeightsReader
+TensorMap load_weights(const std::filesystem::path& folder,
+                       const std::string& basename = "diffusion_pytorch_model",
                        const LoadWeightsOptions& options = {});
 
+/// Options of `save_weights`.
 struct SaveWeightsOptions {
+  /// Variant in the names of the files, such as "fp16". Empty for none.
   std::string variant = {};
-  int64_t max_shard_size = 10'000'000'000;  ///< bytes
+  /// Largest size of a file in bytes. Larger weights are split into shards. A single tensor is never split.
+  int64_t max_shard_size = 10'000'000'000;
 };
 
-/// Writes the weights of a model folder with the names, the split and the index of Python `diffusers`, after
-/// creating the folder if need be. Shards, indices and single files of an earlier save under the same
-/// basename and variant that would now be stale are removed.
-void save_weights(const TensorMap& tensors, const std::string& folder,
+/// Writes the weights of a model folder with the file names, the split and the index of Python `diffusers`.
+/// Weights of an earlier save with the same basename and variant are replaced; until all new files are on the
+/// disk, the folder holds the old ones.
+/// @param folder model folder, which is created if it is missing
+/// @param basename "diffusion_pytorch_model" for the models of diffusers, "model" for those of transformers
+/// @throws TensorError for a tensor that the format cannot hold; ConfigError if `max_shard_size` is not
+///   positive; FileError if a file cannot be written, or if `basename` or `variant` is no plain name
+void save_weights(const TensorMap& tensors, const std::filesystem::path& folder,
                   const std::string& basename = "diffusion_pytorch_model",
                   const SaveWeightsOptions& options = {});
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <optional>
@@ -14,53 +15,70 @@
 
 namespace diffusers {
 
+/// Options of `load_safetensors`.
 struct LoadSafetensorsOptions {
+  /// Device of the loaded tensors.
   at::Device device = at::kCPU;
-  /// Floating tensors are converted to it; the others keep their dtype.
+  /// Dtype of the loaded floating tensors. The other tensors keep their dtype. Default: the dtype in the
+  /// file.
   std::optional<at::ScalarType> dtype = std::nullopt;
 };
 
-/// All tensors of a safetensors file, in the order of its data. The file is read, not mapped: it may be
-/// replaced or removed afterwards.
-/// @throws FileError naming the file and the tensor, on anything that the format forbids
-TensorMap load_safetensors(const std::string& path, const LoadSafetensorsOptions& options = {});
+/// Loads all tensors of a safetensors file. The file is read, not memory-mapped: it may be replaced or
+/// removed afterwards.
+/// @return the tensors by name, in the order of their data in the file
+/// @throws FileError naming the file and the tensor, for everything that the format forbids
+TensorMap load_safetensors(const std::filesystem::path& path, const LoadSafetensorsOptions& options = {});
 
-/// Writes what Python's `safetensors.torch.save_file` writes, byte for byte. Tensors may lie on any device
-/// and need not be contiguous; tensors that share memory are written each. The file appears complete, or not
-/// at all.
-/// @throws TensorError for a tensor that the format cannot hold, FileError if writing fails
-void save_safetensors(const TensorMap& tensors, const std::string& path,
+/// Writes the same bytes as Python's `safetensors.torch.save_file`. The file appears complete, or not at all.
+/// @param tensors tensors of any device, contiguous or not. Tensors that share memory are each written in
+///   full.
+/// @param path destination
+/// @param metadata strings for the header, such as `{{"format", "pt"}}`
+/// @throws TensorError for a tensor that the format cannot hold; FileError if the file cannot be written
+void save_safetensors(const TensorMap& tensors, const std::filesystem::path& path,
                       const std::map<std::string, std::string>& metadata = {});
 
-/// What the header of a file says of one tensor.
+/// Description of one tensor in the header of a safetensors file.
 struct SafetensorsInfo {
+  /// Dtype in the file.
   at::ScalarType dtype = at::kFloat;
+  /// Sizes of the dimensions.
   std::vector<int64_t> shape;
+  /// Size of the data in bytes.
   uint64_t nbytes = 0;
 };
 
 class InputFile;
 
-/// An open safetensors file whose tensors are read one at a time.
+/// An open safetensors file. Its tensors are read one at a time.
 class SafetensorsFile {
  public:
-  /// Reads and checks the header, and nothing else.
-  /// @throws FileError
-  explicit SafetensorsFile(const std::string& path);
+  /// Opens a file, and reads and checks its header.
+  /// @throws FileError if the file cannot be read, or for everything that the format forbids
+  explicit SafetensorsFile(const std::filesystem::path& path);
+  /// Takes over an open file. For use inside the library.
   explicit SafetensorsFile(InputFile file);
   SafetensorsFile(SafetensorsFile&&) noexcept;
   SafetensorsFile& operator=(SafetensorsFile&&) noexcept;
   ~SafetensorsFile();
 
+  /// Returns the path that the file was opened by.
   const std::string& path() const;
-  /// In the order of the data.
+  /// Returns the names of the tensors, in the order of their data.
   const std::vector<std::string>& names() const;
+  /// Returns the strings that the header holds beside the tensors.
   const std::map<std::string, std::string>& metadata() const;
+  /// Returns true if there is a tensor of this name.
   bool contains(std::string_view name) const;
+  /// Returns the header's description of a tensor.
   /// @throws FileError if there is no such tensor
   const SafetensorsInfo& info(std::string_view name) const;
   /// Reads one tensor.
-  /// @param dtype what a floating tensor is converted to; the others keep their dtype
+  /// @param device device of the tensor that is returned
+  /// @param dtype dtype of a floating tensor; other tensors keep their dtype. Default: the dtype in the file
+  /// @throws FileError if there is no such tensor, or if the file ends early; Error if `device` cannot hold
+  ///   it
   at::Tensor get(std::string_view name, at::Device device = at::kCPU,
                  std::optional<at::ScalarType> dtype = std::nullopt) const;
 

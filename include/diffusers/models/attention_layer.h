@@ -13,8 +13,13 @@
 
 namespace diffusers {
 
-/// How `Attention` treats the encoder's hidden states before it makes keys and values of them.
-enum class CrossAttentionNorm { kNone, kLayerNorm, kGroupNorm };
+/// Norm of the encoder's hidden states before `Attention` projects them to keys and values.
+enum class CrossAttentionNorm {
+  kNone,       ///< no norm
+  kLayerNorm,  ///< layer norm
+  kGroupNorm   ///< group norm
+};
+/// Python's strings.
 template <>
 struct EnumNames<CrossAttentionNorm> {
   static constexpr std::string_view kKey = "cross_attention_norm";
@@ -22,28 +27,30 @@ struct EnumNames<CrossAttentionNorm> {
       {{CrossAttentionNorm::kLayerNorm, "layer_norm"}, {CrossAttentionNorm::kGroupNorm, "group_norm"}}};
 };
 
+/// The arguments of Python's `Attention(...)`.
 struct AttentionLayerOptions {
-  int64_t query_dim = 0;
+  int64_t query_dim = 0;  ///< channels of hidden_states
   std::optional<int64_t> cross_attention_dim =
-      std::nullopt;  ///< width of encoder_hidden_states, query_dim by default
-  int64_t heads = 8;
-  int64_t dim_head = 64;
-  double dropout = 0.0;
-  bool bias = false;  ///< of queries, keys and values
-  CrossAttentionNorm cross_attention_norm = CrossAttentionNorm::kNone;
-  int64_t cross_attention_norm_num_groups = 32;
-  /// The width of encoder_hidden_states with projections of their own, whose keys and values stand in front
-  /// of those of the image (`AttnAddedKVProcessor`); cross_attention_dim is then a width of the image.
+      std::nullopt;       ///< width of encoder_hidden_states; default: query_dim
+  int64_t heads = 8;      ///< number of heads
+  int64_t dim_head = 64;  ///< channels of a head
+  double dropout = 0.0;   ///< probability, after the output projection
+  bool bias = false;      ///< bias of the projections to queries, keys and values
+  CrossAttentionNorm cross_attention_norm = CrossAttentionNorm::kNone;  ///< norm of encoder_hidden_states
+  int64_t cross_attention_norm_num_groups = 32;                         ///< groups of `kGroupNorm`
+  /// Width of encoder_hidden_states that have their own projections. Their keys and values stand before those
+  /// of the image (`AttnAddedKVProcessor`). cross_attention_dim is then a width of the image.
   std::optional<int64_t> added_kv_proj_dim = std::nullopt;
-  std::optional<int64_t> norm_num_groups = std::nullopt;  ///< a group norm in front
+  std::optional<int64_t> norm_num_groups =
+      std::nullopt;  ///< groups of a group norm of the input; nullopt: none
   std::optional<int64_t> spatial_norm_dim =
-      std::nullopt;  ///< a spatial norm in front, which takes latents of so many channels
-  bool out_bias = true;
-  bool only_cross_attention = false;  ///< with added_kv_proj_dim: no keys and values of the image
-  double eps = 1e-5;
-  double rescale_output_factor = 1.0;
-  bool residual_connection = false;
-  /// Files may call the projections query, key, value and proj_attn (diffusers before 0.15).
+      std::nullopt;      ///< channels of the latents of a spatial norm of the input; nullopt: none
+  bool out_bias = true;  ///< bias of the output projection
+  bool only_cross_attention = false;   ///< with added_kv_proj_dim: no keys and values of the image
+  double eps = 1e-5;                   ///< epsilon of the group norm of the input
+  double rescale_output_factor = 1.0;  ///< divisor of the output
+  bool residual_connection = false;    ///< adds the input to the output
+  /// Old files call the projections query, key, value and proj_attn (diffusers before 0.15).
   bool from_deprecated_attn_block = false;
 };
 
@@ -51,23 +58,29 @@ struct AttentionLayerOptions {
 /// `AttnAddedKVProcessor2_0`).
 class AttentionImpl : public torch::nn::Module {
  public:
+  /// Makes the projections and norms.
+  /// @param options the arguments of the layer
+  /// @throws ConfigError if channels, groups or heads do not fit
   explicit AttentionImpl(const AttentionLayerOptions& options);
+  /// Attends to the encoder's tokens, or to the input itself.
   /// @param hidden_states `[B, query_dim, H, W]` or `[B, L, query_dim]`
-  /// @param encoder_hidden_states `[B, S, cross_attention_dim]`, or `[B, S, added_kv_proj_dim]`; undefined:
-  /// attention of hidden_states to themselves
-  /// @param attention_mask broadcasts to `[B, heads, L, S]`: boolean, true takes part; or added to the
-  /// scores. With added_kv_proj_dim it is floating, and for the encoder's tokens only.
-  /// @param temb `[B, spatial_norm_dim, h, w]`, for a layer made with spatial_norm_dim
+  /// @param encoder_hidden_states `[B, S, cross_attention_dim]`, or `[B, S, added_kv_proj_dim]`; undefined
+  ///   for self-attention
+  /// @param attention_mask broadcasts to `[B, heads, L, S]`. Boolean: true takes part. Floating: added to the
+  ///   scores. With added_kv_proj_dim it is floating and covers the encoder's tokens only.
+  /// @param temb `[B, spatial_norm_dim, h, w]`, for a layer with spatial_norm_dim
   /// @return shape of hidden_states
+  /// @throws TensorError naming both sides if a shape does not fit
   Tensor forward(const Tensor& hidden_states, const Tensor& encoder_hidden_states = {},
                  const Tensor& attention_mask = {}, const Tensor& temb = {}) const;
+  /// @return true if old files have other names for the projections
   bool from_deprecated_attn_block() const { return options_.from_deprecated_attn_block; }
 
  private:
   Tensor normalize_encoder(const Tensor& encoder_hidden_states) const;
   Tensor split_heads(const Tensor& projected) const;
   void check_encoder(const Tensor& encoder_hidden_states, const Tensor& hidden_states) const;
-  /// What `forward` gives, before its output projection.
+  // The result of `forward` before its output projection.
   Tensor attend(const Tensor& tokens, const Tensor& context, const Tensor& attention_mask) const;
   Tensor attend_with_added(const Tensor& tokens, const Tensor& context, const Tensor& attention_mask) const;
 
@@ -83,6 +96,7 @@ class AttentionImpl : public torch::nn::Module {
   layers::Linear add_v_proj_{nullptr};
   layers::Linear to_out_{nullptr};
 };
+/// A handle of an `AttentionImpl`.
 TORCH_MODULE(Attention);
 
 }  // namespace diffusers

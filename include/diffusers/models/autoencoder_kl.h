@@ -18,90 +18,115 @@ namespace diffusers {
 
 /// The arguments of Python's `AutoencoderKL(...)`, with its defaults.
 struct AutoencoderKLConfig {
-  int64_t in_channels = 3;
-  int64_t out_channels = 3;
-  /// From the full resolution to the lowest: DownEncoderBlock2D, AttnDownEncoderBlock2D.
+  int64_t in_channels = 3;   ///< channels of the images that are encoded
+  int64_t out_channels = 3;  ///< channels of the images that are decoded
+  /// Types of the encoder's blocks, from the full resolution to the lowest: DownEncoderBlock2D,
+  /// AttnDownEncoderBlock2D.
   std::vector<std::string> down_block_types = {"DownEncoderBlock2D"};
-  /// From the lowest resolution to the full: UpDecoderBlock2D, AttnUpDecoderBlock2D.
+  /// Types of the decoder's blocks, from the lowest resolution to the full: UpDecoderBlock2D,
+  /// AttnUpDecoderBlock2D.
   std::vector<std::string> up_block_types = {"UpDecoderBlock2D"};
-  std::vector<int64_t> block_out_channels = {64};
-  int64_t layers_per_block = 1;
-  std::string act_fn = "silu";  ///< "silu" ("swish"), "mish", "gelu", "relu"
-  int64_t latent_channels = 4;
-  int64_t norm_num_groups = 32;
-  OneOrMany<int64_t> sample_size = 32;                ///< the (first) number is the default size of tiles
-  double scaling_factor = 0.18215;                    ///< for pipelines and trainers: latents are multiplied
-  std::optional<double> shift_factor = std::nullopt;  ///< for pipelines: subtracted before the multiplication
-  std::vector<double> latents_mean = {};              ///< for pipelines, of each channel
-  std::vector<double> latents_std = {};               ///< for pipelines, of each channel
-  bool force_upcast = true;                           ///< for pipelines: run in float32
-  bool use_quant_conv = true;                         ///< a 1x1 convolution behind the encoder
-  bool use_post_quant_conv = true;                    ///< a 1x1 convolution before the decoder
-  bool mid_block_add_attention = true;
+  std::vector<int64_t> block_out_channels = {64};  ///< output channels of each block of the encoder
+  int64_t layers_per_block = 1;  ///< residual blocks of each block of the encoder; the decoder has one more
+  std::string act_fn = "silu";   ///< "silu" ("swish"), "mish", "gelu", "relu"
+  int64_t latent_channels = 4;   ///< channels of the latents
+  int64_t norm_num_groups = 32;  ///< groups of the group norms
+  OneOrMany<int64_t> sample_size =
+      32;                           ///< height and width of images; the first is the default size of tiles
+  double scaling_factor = 0.18215;  ///< factor of the latents in pipelines and trainers
+  std::optional<double> shift_factor = std::nullopt;  ///< subtracted from the latents before, in pipelines
+  std::vector<double> latents_mean = {};              ///< mean of each channel of the latents, for pipelines
+  std::vector<double> latents_std = {};               ///< standard deviation of each channel, for pipelines
+  bool force_upcast = true;                           ///< pipelines run the model in float32
+  bool use_quant_conv = true;                         ///< 1x1 convolution after the encoder
+  bool use_post_quant_conv = true;                    ///< 1x1 convolution before the decoder
+  bool mid_block_add_attention = true;                ///< attention in the mid blocks
 };
 
-void read_model_config(std::string_view json, std::string_view where, AutoencoderKLConfig& config,
-                       std::string& source, LoadReport& report);
-std::string write_model_config(const AutoencoderKLConfig& config, std::string_view source);
+/// Lists the fields, for config files.
+/// @param config the fields
+/// @param visit called once for each field
+void visit_fields(AutoencoderKLConfig& config, ConfigVisitor& visit);
 
+/// The result of `AutoencoderKL::encode`.
 struct AutoencoderKLOutput {
-  DiagonalGaussianDistribution latent_dist;
+  DiagonalGaussianDistribution latent_dist;  ///< distribution of the latents
 };
 
-/// Arguments of `AutoencoderKL::forward`.
-struct AutoencoderKLOptions {
-  bool sample_posterior = false;                      ///< draw from the posterior; else its mode
-  std::optional<Generator> generator = std::nullopt;  ///< of that draw
+/// The optional arguments of `AutoencoderKL::forward`.
+struct AutoencoderKLForwardOptions {
+  bool sample_posterior = false;                      ///< draws the latents; false: takes their mode
+  std::optional<Generator> generator = std::nullopt;  ///< source of the draw
 };
 
 /// The variational autoencoder of latent diffusion (Rombach et al. 2022; diffusers `AutoencoderKL`).
 /// Parameters have Python's state-dict names and are drawn in Python's order: a seed gives Python's weights.
 class AutoencoderKLImpl : public ModelImpl<AutoencoderKLImpl, AutoencoderKLConfig> {
  public:
-  static constexpr std::string_view kClassName = "AutoencoderKL";
+  static constexpr std::string_view kClassName = "AutoencoderKL";  ///< class name in config.json
+  using ForwardOptions = AutoencoderKLForwardOptions;              ///< optional arguments of `forward`
 
-  /// @throws ConfigError naming the key and the value that cannot work
+  /// Makes a model with new weights.
+  /// @param config the arguments of the model
+  /// @throws ConfigError naming the key and the value that is not supported
   explicit AutoencoderKLImpl(AutoencoderKLConfig config = {});
+  /// Makes the layers anew, with new weights.
   void reset() override;
 
-  /// The distribution of the latents of images.
+  /// Computes the distribution of the latents of images.
   /// @param x `[B, in_channels, H, W]`, dtype and device of the model, H and W at least `2^(blocks - 1)`
   /// @return latent_dist over `[B, latent_channels, H / 2^(blocks - 1), W / 2^(blocks - 1)]`, not scaled
   /// @throws TensorError naming both sides if a shape, dtype or device does not fit
   AutoencoderKLOutput encode(const Tensor& x) const;
-  /// Images of latents.
+  /// Computes images from latents.
   /// @param z `[B, latent_channels, h, w]`, divided by scaling_factor
   /// @return sample `[B, out_channels, h * 2^(blocks - 1), w * 2^(blocks - 1)]`
-  /// @throws TensorError as encode
+  /// @throws TensorError as `encode`
   DecoderOutput decode(const Tensor& z) const;
-  /// decode(encode(sample))
-  DecoderOutput forward(const Tensor& sample, const AutoencoderKLOptions& options = {}) const;
+  /// Encodes and decodes images.
+  /// @param sample images, as `encode` takes them
+  /// @param options choice of the latents
+  /// @return the reconstruction, as `decode` returns it
+  /// @throws TensorError as `encode`
+  DecoderOutput forward(const Tensor& sample, const AutoencoderKLForwardOptions& options = {}) const;
 
-  /// encode and decode treat one sample of a batch after the other.
+  /// Makes encode and decode process one sample of a batch at a time. Saves memory.
   void enable_slicing() { use_slicing = true; }
+  /// Makes encode and decode process whole batches again.
   void disable_slicing() { use_slicing = false; }
-  /// encode and decode cut what is larger than a tile into overlapping tiles, and blend these.
+  /// Makes encode and decode split images larger than a tile into overlapping tiles and blend these.
   void enable_tiling() { use_tiling = true; }
+  /// Makes encode and decode process whole images again.
   void disable_tiling() { use_tiling = false; }
-  /// encode and decode in tiles, whatever the size.
-  /// @throws ConfigError if the tile sizes below leave nothing to go on by
+  /// Encodes in tiles, whatever the size of the image.
+  /// @param x images, as `encode` takes them
+  /// @return the distribution of the latents
+  /// @throws ConfigError if tile sizes and overlap leave no step from tile to tile
+  /// @throws TensorError as `encode`
   AutoencoderKLOutput tiled_encode(const Tensor& x) const;
+  /// Decodes in tiles, whatever the size of the latents.
+  /// @param z latents, as `decode` takes them
+  /// @return the images
+  /// @throws ConfigError if tile sizes and overlap leave no step from tile to tile
+  /// @throws TensorError as `decode`
   DecoderOutput tiled_decode(const Tensor& z) const;
 
-  /// Trades time for memory: blocks run again in the backward instead of keeping their intermediate results.
-  /// Values and gradients stay the same.
+  /// Recomputes blocks in the backward pass instead of keeping their intermediate results. Saves memory and
+  /// costs time. Values and gradients stay the same.
   void enable_gradient_checkpointing() { set_gradient_checkpointing(true); }
+  /// Keeps the intermediate results again.
   void disable_gradient_checkpointing() { set_gradient_checkpointing(false); }
+  /// @return true if gradient checkpointing is enabled
   bool is_gradient_checkpointing() const { return gradient_checkpointing_; }
 
-  bool use_slicing = false;
-  bool use_tiling = false;
-  int64_t tile_sample_min_size = 0;  ///< side of a tile of the image, sample_size at first
-  int64_t tile_latent_min_size = 0;  ///< side of a tile of the latents, tile_sample_min_size / 2^(blocks - 1)
-  double tile_overlap_factor = 0.25;  ///< how much of a tile its neighbour covers too, in [0, 1)
+  bool use_slicing = false;          ///< state of `enable_slicing`
+  bool use_tiling = false;           ///< state of `enable_tiling`
+  int64_t tile_sample_min_size = 0;  ///< side of a tile of the image; sample_size by default
+  int64_t tile_latent_min_size = 0;  ///< side of a tile of the latents; tile_sample_min_size / 2^(blocks - 1)
+  double tile_overlap_factor = 0.25;  ///< overlap of neighbouring tiles as a fraction of a tile, in [0, 1)
 
-  VaeEncoder encoder{nullptr};
-  VaeDecoder decoder{nullptr};
+  VaeEncoder encoder{nullptr};              ///< images to moments of the latents
+  VaeDecoder decoder{nullptr};              ///< latents to images
   layers::Conv2d quant_conv{nullptr};       ///< empty without use_quant_conv
   layers::Conv2d post_quant_conv{nullptr};  ///< empty without use_post_quant_conv
 
@@ -119,7 +144,8 @@ class AutoencoderKLImpl : public ModelImpl<AutoencoderKLImpl, AutoencoderKLConfi
   bool gradient_checkpointing_ = false;
 };
 
-/// `AutoencoderKL vae({.block_out_channels = {128, 256, 512, 512}, ...});`
+/// A handle of an `AutoencoderKLImpl`: `AutoencoderKL vae({.block_out_channels = {128, 256, 512, 512},
+/// ...});`
 using AutoencoderKL = ModelHolder<AutoencoderKLImpl, AutoencoderKLConfig>;
 
 }  // namespace diffusers

@@ -8,11 +8,18 @@
 
 namespace diffusers {
 
-/// Tokens of an image embedding in front of projected tokens of a text (Kandinsky 2.1).
+/// Projects an image embedding to tokens and puts them before the projected tokens of a text (Kandinsky 2.1;
+/// diffusers `TextImageProjection`).
 class TextImageProjectionImpl : public torch::nn::Module {
  public:
+  /// Makes the projections.
+  /// @param text_embed_dim width of the text's tokens
+  /// @param image_embed_dim width of the image embedding
+  /// @param cross_attention_dim width of the result
+  /// @param num_image_text_embeds number of tokens of an image
   TextImageProjectionImpl(int64_t text_embed_dim, int64_t image_embed_dim, int64_t cross_attention_dim,
                           int64_t num_image_text_embeds = 10);
+  /// Projects text and image.
   /// @param text_embeds `[B, S, text_embed_dim]`
   /// @param image_embeds `[B, image_embed_dim]`
   /// @return `[B, num_image_text_embeds + S, cross_attention_dim]`
@@ -23,13 +30,19 @@ class TextImageProjectionImpl : public torch::nn::Module {
   layers::Linear image_embeds_{nullptr};
   layers::Linear text_proj_{nullptr};
 };
+/// A handle of a `TextImageProjectionImpl`.
 TORCH_MODULE(TextImageProjection);
 
-/// Tokens of an image embedding (Kandinsky 2.2).
+/// Projects an image embedding to tokens (Kandinsky 2.2; diffusers `ImageProjection`).
 class ImageProjectionImpl : public torch::nn::Module {
  public:
+  /// Makes the projection.
+  /// @param image_embed_dim width of the image embedding
+  /// @param cross_attention_dim width of the result
+  /// @param num_image_text_embeds number of tokens of an image
   ImageProjectionImpl(int64_t image_embed_dim, int64_t cross_attention_dim,
                       int64_t num_image_text_embeds = 32);
+  /// Projects an image embedding.
   /// @param image_embeds `[B, image_embed_dim]`
   /// @return `[B, num_image_text_embeds, cross_attention_dim]`
   Tensor forward(const Tensor& image_embeds) const;
@@ -39,12 +52,18 @@ class ImageProjectionImpl : public torch::nn::Module {
   layers::Linear image_embeds_{nullptr};
   layers::LayerNorm norm_{nullptr};
 };
+/// A handle of an `ImageProjectionImpl`.
 TORCH_MODULE(ImageProjection);
 
-/// One vector for a sequence: what the mean of its vectors attends to (DeepFloyd IF).
+/// Pools a sequence to one vector by attention from the mean of its vectors (DeepFloyd IF; diffusers
+/// `AttentionPooling`).
 class AttentionPoolingImpl : public torch::nn::Module {
  public:
+  /// Makes the projections.
+  /// @param num_heads number of heads, divides embed_dim
+  /// @param embed_dim width of the vectors
   AttentionPoolingImpl(int64_t num_heads, int64_t embed_dim);
+  /// Pools a sequence.
   /// @param x `[B, S, embed_dim]`
   /// @return `[B, embed_dim]`
   Tensor forward(const Tensor& x) const;
@@ -56,12 +75,18 @@ class AttentionPoolingImpl : public torch::nn::Module {
   layers::Linear q_proj_{nullptr};
   layers::Linear v_proj_{nullptr};
 };
+/// A handle of an `AttentionPoolingImpl`.
 TORCH_MODULE(AttentionPooling);
 
-/// An embedding for the time embedding, from a sequence of text vectors (DeepFloyd IF).
+/// Embeds a sequence of text vectors for the time embedding (DeepFloyd IF; diffusers `TextTimeEmbedding`).
 class TextTimeEmbeddingImpl : public torch::nn::Module {
  public:
+  /// Makes norms, pooling and projection.
+  /// @param encoder_dim width of the text vectors
+  /// @param time_embed_dim width of the result
+  /// @param num_heads heads of the pooling
   TextTimeEmbeddingImpl(int64_t encoder_dim, int64_t time_embed_dim, int64_t num_heads = 64);
+  /// Embeds a text.
   /// @param hidden_states `[B, S, encoder_dim]`
   /// @return `[B, time_embed_dim]`
   Tensor forward(const Tensor& hidden_states) const;
@@ -72,12 +97,19 @@ class TextTimeEmbeddingImpl : public torch::nn::Module {
   layers::Linear proj_{nullptr};
   layers::LayerNorm norm2_{nullptr};
 };
+/// A handle of a `TextTimeEmbeddingImpl`.
 TORCH_MODULE(TextTimeEmbedding);
 
-/// The same from a pooled text and an image embedding (Kandinsky 2.1).
+/// Embeds a pooled text and an image embedding for the time embedding (Kandinsky 2.1; diffusers
+/// `TextImageTimeEmbedding`).
 class TextImageTimeEmbeddingImpl : public torch::nn::Module {
  public:
+  /// Makes the projections.
+  /// @param text_embed_dim width of the pooled text
+  /// @param image_embed_dim width of the image embedding
+  /// @param time_embed_dim width of the result
   TextImageTimeEmbeddingImpl(int64_t text_embed_dim, int64_t image_embed_dim, int64_t time_embed_dim);
+  /// Embeds a text and an image.
   /// @param text_embeds `[B, text_embed_dim]`
   /// @param image_embeds `[B, image_embed_dim]`
   /// @return `[B, time_embed_dim]`
@@ -88,12 +120,17 @@ class TextImageTimeEmbeddingImpl : public torch::nn::Module {
   layers::LayerNorm text_norm_{nullptr};
   layers::Linear image_proj_{nullptr};
 };
+/// A handle of a `TextImageTimeEmbeddingImpl`.
 TORCH_MODULE(TextImageTimeEmbedding);
 
-/// The same from an image embedding (Kandinsky 2.2).
+/// Embeds an image embedding for the time embedding (Kandinsky 2.2; diffusers `ImageTimeEmbedding`).
 class ImageTimeEmbeddingImpl : public torch::nn::Module {
  public:
+  /// Makes projection and norm.
+  /// @param image_embed_dim width of the image embedding
+  /// @param time_embed_dim width of the result
   ImageTimeEmbeddingImpl(int64_t image_embed_dim, int64_t time_embed_dim);
+  /// Embeds an image embedding.
   /// @param image_embeds `[B, image_embed_dim]`
   /// @return `[B, time_embed_dim]`
   Tensor forward(const Tensor& image_embeds) const;
@@ -102,16 +139,21 @@ class ImageTimeEmbeddingImpl : public torch::nn::Module {
   layers::Linear image_proj_{nullptr};
   layers::LayerNorm image_norm_{nullptr};
 };
+/// A handle of an `ImageTimeEmbeddingImpl`.
 TORCH_MODULE(ImageTimeEmbedding);
 
-/// The same, and four channels for the sample out of a hint image (Kandinsky 2.2 ControlNet).
+/// An `ImageTimeEmbedding` that also computes four channels for the sample from a hint image (Kandinsky 2.2
+/// ControlNet; diffusers `ImageHintTimeEmbedding`).
 class ImageHintTimeEmbeddingImpl : public ImageTimeEmbeddingImpl {
  public:
-  /// Channels of the hint image, and channels that are made of it.
-  static constexpr int64_t kHintChannels = 3;
-  static constexpr int64_t kSampleChannels = 4;
+  static constexpr int64_t kHintChannels = 3;    ///< channels of the hint image
+  static constexpr int64_t kSampleChannels = 4;  ///< channels that are computed from it
 
+  /// Makes projection, norm and convolutions.
+  /// @param image_embed_dim width of the image embedding
+  /// @param time_embed_dim width of the result
   ImageHintTimeEmbeddingImpl(int64_t image_embed_dim, int64_t time_embed_dim);
+  /// Computes the channels for the sample.
   /// @param hint `[B, 3, 8 H, 8 W]`
   /// @return `[B, 4, H, W]`
   Tensor encode_hint(const Tensor& hint) const;
@@ -119,6 +161,7 @@ class ImageHintTimeEmbeddingImpl : public ImageTimeEmbeddingImpl {
  private:
   std::vector<layers::Conv2d> hint_convs_;
 };
+/// A handle of an `ImageHintTimeEmbeddingImpl`.
 TORCH_MODULE(ImageHintTimeEmbedding);
 
 }  // namespace diffusers

@@ -22,9 +22,9 @@ struct AddedCondKwargs {
 struct Conditioning {
   /// `[B]` int64 classes; floating `[B]` or `[B, D]` for the models that embed or project them.
   Tensor class_labels = {};
-  Tensor encoder_hidden_states = {};   ///< `[B, L, D]`, such as the text encoder's last hidden state
-  Tensor encoder_attention_mask = {};  ///< `[B, L]`, 1 (or true) for the tokens that take part
-  AddedCondKwargs added_cond_kwargs = {};
+  Tensor encoder_hidden_states = {};       ///< `[B, L, D]`, such as the text encoder's last hidden state
+  Tensor encoder_attention_mask = {};      ///< `[B, L]`, 1 (or true) for the tokens that take part
+  AddedCondKwargs added_cond_kwargs = {};  ///< embeddings besides the text, for the models that take them
   Tensor timestep_cond = {};   ///< `[B, time_cond_proj_dim]`, such as the embedded guidance scale of an LCM
   Tensor attention_mask = {};  ///< `[B, L]`, see UNet2DConditionModel::forward
   /// `[B, C', H, W]`, concatenated after the channels of the sample: mask and masked image latents of an
@@ -34,9 +34,14 @@ struct Conditioning {
   Tensor mid_block_additional_residual = {};                      ///< `[B, ...]`, of a ControlNet
   std::vector<Tensor> down_intrablock_additional_residuals = {};  ///< each `[B, ...]`, of a T2I-Adapter
 
-  /// Views of the rows `begin` to `end - 1` of every field that is given.
+  /// Takes rows of every field that is given.
+  /// @param begin first row
+  /// @param end one behind the last row
+  /// @return views of the rows
   Conditioning slice(int64_t begin, int64_t end) const;
-  /// Every field that is given, on another device. Copies do not block the host.
+  /// Moves every field that is given to a device. Copies do not block the host.
+  /// @param device the device
+  /// @return the moved fields; a field that is there already is shared
   Conditioning to(at::Device device) const;
 };
 

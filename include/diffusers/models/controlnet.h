@@ -14,15 +14,20 @@
 #include <diffusers/core/one_or_many.h>
 #include <diffusers/core/tensor.h>
 #include <diffusers/models/conditioning.h>
+#include <diffusers/models/fwd.h>
 #include <diffusers/models/layers.h>
 #include <diffusers/models/model.h>
 #include <diffusers/models/unet_2d_blocks.h>
-#include <diffusers/models/unet_2d_condition.h>
+#include <diffusers/models/unet_enums.h>
 
 namespace diffusers {
 
-/// The order of the channels of a conditioning image.
-enum class ControlNetChannelOrder { kRgb, kBgr };
+/// Order of the channels of a conditioning image.
+enum class ControlNetChannelOrder {
+  kRgb,  ///< red, green, blue
+  kBgr   ///< blue, green, red: the model reverses them
+};
+/// Python's strings.
 template <>
 struct EnumNames<ControlNetChannelOrder> {
   static constexpr std::string_view kKey = "controlnet_conditioning_channel_order";
@@ -30,76 +35,104 @@ struct EnumNames<ControlNetChannelOrder> {
       {{ControlNetChannelOrder::kRgb, "rgb"}, {ControlNetChannelOrder::kBgr, "bgr"}}};
 };
 
-/// The arguments of Python's `ControlNetModel(...)`, with its defaults. What is not explained here means what
-/// it does in `UNet2DConditionModelConfig`.
+/// The arguments of Python's `ControlNetModel(...)`, with its defaults. The fields that
+/// `UNet2DConditionModelConfig` has, too, mean the same.
 struct ControlNetModelConfig {
-  int64_t in_channels = 4;
-  int64_t conditioning_channels = 3;
-  bool flip_sin_to_cos = true;
-  int64_t freq_shift = 0;
+  int64_t in_channels = 4;            ///< channels of the sample
+  int64_t conditioning_channels = 3;  ///< channels of the conditioning image
+  bool flip_sin_to_cos = true;        ///< cosines stand before sines in the time embedding
+  int64_t freq_shift = 0;             ///< downscale_freq_shift of the time embedding
+  /// Types of the down blocks, from the full resolution to the lowest.
   std::vector<std::string> down_block_types = {"CrossAttnDownBlock2D", "CrossAttnDownBlock2D",
                                                "CrossAttnDownBlock2D", "DownBlock2D"};
   /// UNetMidBlock2DCrossAttn or UNetMidBlock2D; nullopt is refused, as in Python.
   std::optional<std::string> mid_block_type = "UNetMidBlock2DCrossAttn";
-  OneOrMany<bool> only_cross_attention = false;
-  std::vector<int64_t> block_out_channels = {320, 640, 1280, 1280};
-  int64_t layers_per_block = 2;
-  int64_t downsample_padding = 1;
-  double mid_block_scale_factor = 1;
-  std::string act_fn = "silu";
-  std::optional<int64_t> norm_num_groups = 32;
-  double norm_eps = 1e-5;
-  int64_t cross_attention_dim = 1280;
+  OneOrMany<bool> only_cross_attention =
+      false;  ///< leaves out self-attention; one for all blocks or one each
+  std::vector<int64_t> block_out_channels = {320, 640, 1280, 1280};  ///< output channels of each down block
+  int64_t layers_per_block = 2;                                      ///< residual blocks of each down block
+  int64_t downsample_padding = 1;                                    ///< 0 pads below and to the right only
+  double mid_block_scale_factor = 1;                                 ///< divisor of the mid block's outputs
+  std::string act_fn = "silu";                  ///< "silu" ("swish"), "mish", "gelu", "relu"
+  std::optional<int64_t> norm_num_groups = 32;  ///< groups of the group norms
+  double norm_eps = 1e-5;                       ///< epsilon of the group norms
+  int64_t cross_attention_dim = 1280;           ///< width of encoder_hidden_states
+  /// Transformer blocks: one number for all, one for each block, or one for each layer of each block.
   NestedOneOrMany transformer_layers_per_block = 1;
-  std::optional<int64_t> encoder_hid_dim = std::nullopt;
+  std::optional<int64_t> encoder_hid_dim = std::nullopt;  ///< width of the input of the encoder projection
   /// "text_proj" or "text_image_proj". As in Python, the projection is a part of the model that `forward`
   /// does not use.
   std::optional<EnumChoice<EncoderHidDimType>> encoder_hid_dim_type = std::nullopt;
+  /// Number of heads in CrossAttn blocks, channels of a head in all others.
   OneOrMany<int64_t> attention_head_dim = 8;
-  OneOrMany<int64_t> num_attention_heads = {};  ///< of the CrossAttn blocks; attention_head_dim by default
-  bool use_linear_projection = false;
+  OneOrMany<int64_t> num_attention_heads =
+      {};  ///< heads of the CrossAttn blocks; attention_head_dim by default
+  bool use_linear_projection =
+      false;  ///< linear layers instead of 1x1 convolutions around transformer blocks
   std::optional<EnumChoice<ClassEmbedType>> class_embed_type = std::nullopt;  ///< not "simple_projection"
   /// "text", "text_image" or "text_time". As in Python, `forward` does not use "text_image".
   std::optional<EnumChoice<AdditionEmbedType>> addition_embed_type = std::nullopt;
-  std::optional<int64_t> addition_time_embed_dim = std::nullopt;
-  std::optional<int64_t> num_class_embeds = std::nullopt;
-  bool upcast_attention = false;
+  std::optional<int64_t> addition_time_embed_dim = std::nullopt;  ///< width of the embedding of each time id
+  std::optional<int64_t> num_class_embeds = std::nullopt;  ///< number of classes; nullopt: no class table
+  bool upcast_attention = false;                           ///< has no effect, as in UNet2DConditionModel
+  /// Use of the time embedding in residual blocks.
   EnumChoice<ResnetTimeScaleShift> resnet_time_scale_shift = ResnetTimeScaleShift::kDefault;
+  /// Width of class_labels for "projection", and of the concatenated input of "text_time".
   std::optional<int64_t> projection_class_embeddings_input_dim = std::nullopt;
+  /// Order of the channels of the conditioning image.
   EnumChoice<ControlNetChannelOrder> controlnet_conditioning_channel_order = ControlNetChannelOrder::kRgb;
+  /// Channels of the steps of the image embedding; each after the first halves the resolution.
   std::vector<int64_t> conditioning_embedding_out_channels = {16, 32, 96, 256};
-  bool global_pool_conditions = false;  ///< residuals are averaged over the image
-  int64_t addition_embed_type_num_heads = 64;
+  bool global_pool_conditions = false;         ///< averages the residuals over the image
+  int64_t addition_embed_type_num_heads = 64;  ///< heads of the pooling of addition_embed_type "text"
 };
 
+/// Reads a config from the text of a config.json, with Python's semantics.
+/// @param json the text
+/// @param where path of the file, for messages
+/// @param config receives the fields
+/// @param source receives the JSON that was read
+/// @param report receives the unknown keys
+/// @throws ConfigError naming the key and the value that does not fit
+/// @throws FileError if the text is no JSON
 void read_model_config(std::string_view json, std::string_view where, ControlNetModelConfig& config,
                        std::string& source, LoadReport& report);
+/// Writes the text of a config.json as Python does.
+/// @param config the fields
+/// @param source the JSON that was read; its unknown keys are kept. Empty: none
+/// @return the text
 std::string write_model_config(const ControlNetModelConfig& config, std::string_view source);
 
-/// The optional arguments of Python's `ControlNetModel.forward`.
-struct ControlNetModelOptions {
-  double conditioning_scale = 1.0;  ///< factor of the residuals
-  Tensor class_labels = {};         ///< as `UNet2DConditionModelOptions`
-  Tensor timestep_cond = {};        ///< expected undefined: the model has no layer for it
-  Tensor attention_mask = {};
-  AddedCondKwargs added_cond_kwargs = {};
-  bool guess_mode = false;  ///< residuals grow from a tenth of themselves at the full resolution
+/// The optional arguments of `ControlNetModel::forward`.
+struct ControlNetModelForwardOptions {
+  double conditioning_scale = 1.0;         ///< factor of the residuals
+  Tensor class_labels = {};                ///< as in `UNet2DConditionModelForwardOptions`
+  Tensor timestep_cond = {};               ///< must be undefined: the model has no layer for it
+  Tensor attention_mask = {};              ///< `[B, L]`, as in `UNet2DConditionModelForwardOptions`
+  AddedCondKwargs added_cond_kwargs = {};  ///< inputs of addition_embed_type
+  bool guess_mode = false;  ///< scales the residuals from 0.1 (full resolution) to 1 (mid block)
 };
 
+/// The result of `ControlNetModel::forward`.
 struct ControlNetOutput {
   std::vector<Tensor> down_block_res_samples;  ///< for `down_block_additional_residuals`
   Tensor mid_block_res_sample;                 ///< for `mid_block_additional_residual`
 };
 
-/// Brings a conditioning image to the size and the channels of the first hidden states, which it changes by
-/// nothing at first.
+/// Convolutions that bring a conditioning image to the size and the channels of the first hidden states. The
+/// last one is zero-initialised, so the image has no effect at the start of training (diffusers
+/// `ControlNetConditioningEmbedding`).
 class ControlNetConditioningEmbeddingImpl : public torch::nn::Module {
  public:
+  /// Makes the convolutions.
+  /// @param conditioning_embedding_channels channels of the result
+  /// @param conditioning_channels channels of the image
+  /// @param block_out_channels channels of the steps; each after the first halves the resolution
   explicit ControlNetConditioningEmbeddingImpl(int64_t conditioning_embedding_channels,
                                                int64_t conditioning_channels = 3,
                                                std::vector<int64_t> block_out_channels = {16, 32, 96, 256});
-  /// @param conditioning `[B, conditioning_channels, 8 H, 8 W]`, with as many halvings as there are steps in
-  ///   block_out_channels
+  /// Embeds an image.
+  /// @param conditioning `[B, conditioning_channels, 8 H, 8 W]`; 8 for the default of block_out_channels
   /// @return `[B, conditioning_embedding_channels, H, W]`
   Tensor forward(const Tensor& conditioning) const;
 
@@ -110,32 +143,52 @@ class ControlNetConditioningEmbeddingImpl : public torch::nn::Module {
 };
 TORCH_MODULE(ControlNetConditioningEmbedding);
 
-/// The encoder half of a UNet2DConditionModel that looks at an image besides, and whose outputs are added
-/// inside of that UNet (Zhang et al. 2023; diffusers `ControlNetModel`). Its outputs start as zeros.
+class ConditionEmbedder;
+
+/// The encoder half of a UNet2DConditionModel that also sees a conditioning image. Its outputs are added
+/// inside that UNet (Zhang et al. 2023; diffusers `ControlNetModel`). They are zero at the start of training.
 class ControlNetModelImpl : public ModelImpl<ControlNetModelImpl, ControlNetModelConfig> {
  public:
-  static constexpr std::string_view kClassName = "ControlNetModel";
+  static constexpr std::string_view kClassName = "ControlNetModel";  ///< class name in config.json
+  using ForwardOptions = ControlNetModelForwardOptions;              ///< optional arguments of `forward`
 
-  /// @throws ConfigError naming the key and the value that cannot work
+  /// Makes a model with new weights.
+  /// @param config the arguments of the model
+  /// @throws ConfigError naming the key and the value that is not supported
   explicit ControlNetModelImpl(ControlNetModelConfig config = {});
+  /// Makes the layers anew, with new weights.
   void reset() override;
 
-  /// @param sample, timesteps, encoder_hidden_states as `UNet2DConditionModel` takes them; the encoder's
-  /// hidden
-  ///   states are attended to as they are
-  /// @param controlnet_cond `[B, conditioning_channels, 8 H, 8 W]`
+  /// Computes the residuals for a UNet.
+  /// @param sample `[B, in_channels, H, W]`, dtype and device of the model
+  /// @param timesteps `[B]`, `[1]` or 0-dim; integral or floating
+  /// @param encoder_hidden_states `[B, S, cross_attention_dim]`; not projected
+  /// @param controlnet_cond conditioning image `[B, conditioning_channels, 8 H, 8 W]`
+  /// @param options the other inputs
+  /// @return the residuals
   /// @throws TensorError naming both sides if a shape, dtype, device or range does not fit, or if an input is
   ///   missing or not expected
   ControlNetOutput forward(const Tensor& sample, const Tensor& timesteps, const Tensor& encoder_hidden_states,
-                           const Tensor& controlnet_cond, const ControlNetModelOptions& options = {}) const;
-  /// One timestep for all samples.
+                           const Tensor& controlnet_cond,
+                           const ControlNetModelForwardOptions& options = {}) const;
+  /// Computes the residuals with one timestep for all samples.
+  /// @param sample as above
+  /// @param timestep the timestep
+  /// @param encoder_hidden_states as above
+  /// @param controlnet_cond as above
+  /// @param options the other inputs
+  /// @return the residuals
+  /// @throws TensorError as above
   ControlNetOutput forward(const Tensor& sample, const at::Scalar& timestep,
                            const Tensor& encoder_hidden_states, const Tensor& controlnet_cond,
-                           const ControlNetModelOptions& options = {}) const;
+                           const ControlNetModelForwardOptions& options = {}) const;
 
-  /// Trades time for memory, as in `UNet2DConditionModel`.
+  /// Recomputes residual and transformer blocks in the backward pass instead of keeping their intermediate
+  /// results. Saves memory and costs time. Values and gradients stay the same.
   void enable_gradient_checkpointing() { set_gradient_checkpointing(true); }
+  /// Keeps the intermediate results again.
   void disable_gradient_checkpointing() { set_gradient_checkpointing(false); }
+  /// @return true if gradient checkpointing is enabled
   bool is_gradient_checkpointing() const { return gradient_checkpointing_; }
 
  private:
@@ -146,7 +199,7 @@ class ControlNetModelImpl : public ModelImpl<ControlNetModelImpl, ControlNetMode
   void set_gradient_checkpointing(bool enabled);
   void build_blocks();
   Tensor embed(const Tensor& sample, const Tensor& times, const Tensor& encoder_hidden_states,
-               const ControlNetModelOptions& options) const;
+               const ControlNetModelForwardOptions& options) const;
   Tensor encode_condition(const Tensor& controlnet_cond, const Tensor& sample, const Tensor& hidden) const;
 
   bool gradient_checkpointing_ = false;
@@ -159,29 +212,45 @@ class ControlNetModelImpl : public ModelImpl<ControlNetModelImpl, ControlNetMode
   UNetBlockPointer mid_block_;
 };
 
-/// The optional arguments of Python's `ControlNetModel.from_unet`.
+/// The optional arguments of `ControlNetModel::from_unet`.
 struct ControlNetFromUnetOptions {
+  /// Order of the channels of the conditioning image.
   EnumChoice<ControlNetChannelOrder> controlnet_conditioning_channel_order = ControlNetChannelOrder::kRgb;
+  /// Channels of the steps of the image embedding.
   std::vector<int64_t> conditioning_embedding_out_channels = {16, 32, 96, 256};
-  bool load_weights_from_unet = true;
-  int64_t conditioning_channels = 3;
+  bool load_weights_from_unet = true;  ///< copies the weights that both models have
+  int64_t conditioning_channels = 3;   ///< channels of the conditioning image
 };
 
-/// `ControlNetModel controlnet = ControlNetModel::from_unet(unet);`
+/// A handle of a `ControlNetModelImpl`: `ControlNetModel controlnet = ControlNetModel::from_unet(unet);`
 class ControlNetModel : public ModelHolder<ControlNetModelImpl, ControlNetModelConfig> {
  public:
-  using Base = ModelHolder<ControlNetModelImpl, ControlNetModelConfig>;
+  using Base = ModelHolder<ControlNetModelImpl, ControlNetModelConfig>;  ///< the common part of all handles
   using Base::Base;
+  /// Makes a model with the default config.
   ControlNetModel() = default;
+  /// Takes over the common part.
+  /// @param model a handle
   ControlNetModel(Base model) : Base(std::move(model)) {}  // NOLINT(google-explicit-constructor)
 
-  /// As of all models.
+  /// Makes a model with new weights, as `ModelHolder::from_config`.
+  /// @param json text of a config.json
+  /// @return the model
+  /// @throws ConfigError naming the key and the value that is not supported
   static ControlNetModel from_config(std::string_view json) { return Base::from_config(json); }
+  /// Loads a model, as `ModelHolder::from_pretrained`.
+  /// @param folder a model folder
+  /// @param options subfolder, variant, dtype and device
+  /// @return the model, in eval mode
+  /// @throws FileError if a file is missing or damaged
   static ControlNetModel from_pretrained(const std::filesystem::path& folder,
                                          const ModelLoadOptions& options = {}) {
     return Base::from_pretrained(folder, options);
   }
-  /// A new ControlNet for a UNet, with the UNet's config and, unless told otherwise, its weights.
+  /// Makes a ControlNet for a UNet, with the UNet's config and, by default, its weights.
+  /// @param unet the UNet
+  /// @param options what differs from the UNet
+  /// @return the ControlNet
   /// @throws ConfigError naming the key and the value of the UNet's config that a ControlNet does not have
   static ControlNetModel from_unet(const UNet2DConditionModel& unet,
                                    const ControlNetFromUnetOptions& options = {});

@@ -20,11 +20,11 @@ namespace diffusers {
 
 /// Facts of a model that training and sampling depend on. A field without a value is not known.
 struct DenoiserInfo {
-  std::optional<int64_t> in_channels = std::nullopt;
-  std::optional<int64_t> out_channels = std::nullopt;
+  std::optional<int64_t> in_channels = std::nullopt;       ///< channels of the sample
+  std::optional<int64_t> out_channels = std::nullopt;      ///< channels of the prediction
   std::optional<int64_t> num_class_embeds = std::nullopt;  ///< rows of the class embedding
-  bool takes_class_labels = false;
-  bool takes_encoder_hidden_states = false;
+  bool takes_class_labels = false;                         ///< uses `Conditioning::class_labels`
+  bool takes_encoder_hidden_states = false;                ///< uses `Conditioning::encoder_hidden_states`
   /// "positional", "fourier" or "learned"; empty if the model does not tell. Only "positional" takes negative
   /// and fractional timesteps.
   std::string time_embedding_type = {};
@@ -96,6 +96,8 @@ concept DenoisingModel = requires(Model model) {
 
 /// Returns the facts of a model: those of its own `denoiser_info()` if it has that method, else those of the
 /// fields of its `config()` and of the form of its `forward`.
+/// @param model a holder or pointer that is not empty
+/// @return the facts
 template <DenoisingModel Model>
 DenoiserInfo denoiser_info(Model model) {
   if constexpr (requires { DenoiserInfo(model->denoiser_info()); }) return model->denoiser_info();
@@ -130,6 +132,8 @@ DenoiserInfo denoiser_info(Model model) {
 }
 
 /// Makes a Denoiser that calls the model's `forward`. The model is shared, not copied.
+/// @param model a holder or pointer that is not empty
+/// @return the denoiser
 /// @throws ConfigError from the call, naming an input of the conditioning that the model does not take
 template <DenoisingModel Model>
 Denoiser make_denoiser(Model model) {

@@ -9,36 +9,48 @@
 
 namespace diffusers {
 
-/// Normal distributions of independent elements, as an autoencoder's encoder gives them (Kingma and Welling
-/// 2014; diffusers `DiagonalGaussianDistribution`). Everything is differentiable in `parameters`.
+/// A normal distribution with independent elements, the output of an autoencoder's encoder (Kingma and
+/// Welling 2014; diffusers `DiagonalGaussianDistribution`). Every result is differentiable in `parameters`.
 class DiagonalGaussianDistribution {
  public:
+  /// Makes the distribution.
   /// @param parameters `[B, 2 C, ...]`, floating: the means, then the logarithms of the variances, which are
-  ///   kept in [-30, 20]
-  /// @param deterministic variance and standard deviation are 0
+  ///   clamped to [-30, 20]
+  /// @param deterministic sets variance and standard deviation to 0
   /// @throws TensorError if the second dimension of parameters cannot be halved
   explicit DiagonalGaussianDistribution(const Tensor& parameters, bool deterministic = false);
 
-  /// mean + std z with z from N(0, I), shape and dtype of mean. A CPU generator draws what Python draws from
-  /// its seed.
+  /// Draws mean + std z with z from N(0, I). A CPU generator draws the numbers that Python draws with its
+  /// seed.
+  /// @param generator source of the draw; the device's global generator by default
+  /// @return shape and dtype of mean
   Tensor sample(const std::optional<Generator>& generator = std::nullopt) const;
-  /// The mean.
+  /// @return the mean
   const Tensor& mode() const { return mean; }
-  /// The divergence KL(this || N(0, I)), `[B]`; summed over dimensions 1, 2 and 3, which parameters must
-  /// have. A deterministic one gives `[0]`, as in Python.
+  /// Computes the divergence KL(this || N(0, I)), summed over dimensions 1, 2 and 3, which `parameters` must
+  /// have.
+  /// @return `[B]`; one zero, `[1]`, if the distribution is deterministic, as in Python
+  /// @throws TensorError unless `parameters` has four dimensions
   Tensor kl() const;
-  /// KL(this || other), `[B]`
+  /// Computes the divergence KL(this || other).
+  /// @param other a distribution of the same shape
+  /// @return `[B]`; one zero, `[1]`, if the distribution is deterministic, as in Python
+  /// @throws TensorError naming both shapes if they do not broadcast
   Tensor kl(const DiagonalGaussianDistribution& other) const;
-  /// The negative logarithm of the density at `sample`, summed over `dims`.
-  /// @param sample shape of mean, or one that broadcasts with it
+  /// Computes the negative logarithm of the density.
+  /// @param sample place of the density; shape of mean, or one that broadcasts with it
+  /// @param dims dimensions that are summed
+  /// @return shape of mean without `dims`; one zero, `[1]`, if the distribution is deterministic, as in
+  ///   Python
+  /// @throws TensorError naming both shapes if they do not broadcast, or a dimension that does not exist
   Tensor nll(const Tensor& sample, const std::vector<int64_t>& dims = {1, 2, 3}) const;
 
-  Tensor parameters;
-  Tensor mean;    ///< `[B, C, ...]`
-  Tensor logvar;  ///< `[B, C, ...]`
-  bool deterministic = false;
-  Tensor std;  ///< exp(logvar / 2)
-  Tensor var;  ///< exp(logvar)
+  Tensor parameters;           ///< `[B, 2 C, ...]`, as given
+  Tensor mean;                 ///< `[B, C, ...]`
+  Tensor logvar;               ///< `[B, C, ...]`, clamped to [-30, 20]
+  bool deterministic = false;  ///< as given
+  Tensor std;                  ///< exp(logvar / 2); 0 if deterministic
+  Tensor var;                  ///< exp(logvar); 0 if deterministic
 };
 
 }  // namespace diffusers

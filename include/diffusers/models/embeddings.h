@@ -8,31 +8,36 @@
 
 namespace diffusers {
 
-/// Sinusoidal embedding of timesteps (Ho et al. 2020; diffusers `get_timestep_embedding`), float32 whatever
-/// the dtype of the timesteps: sin(t f_i), cos(t f_i) with f_i = max_period^(-i / (half -
-/// downscale_freq_shift)), i < half.
+/// Computes the sinusoidal embedding of timesteps: sin(t f_i), cos(t f_i) with f_i = max_period^(-i / (half -
+/// downscale_freq_shift)) for i < half (Ho et al. 2020; diffusers `get_timestep_embedding`).
 /// @param timesteps `[N]`, integral or floating
 /// @param embedding_dim width of the result; an odd one gets a zero column at the end
-/// @param flip_sin_to_cos cosines first
-/// @return `[N, embedding_dim]`
+/// @param flip_sin_to_cos puts cosines before sines
+/// @param downscale_freq_shift see above
+/// @param scale factor of the arguments t f_i
+/// @param max_period see above
+/// @return `[N, embedding_dim]`, float32 for every dtype of the timesteps
 /// @throws TensorError unless timesteps is 1-D, ConfigError if the frequencies would divide by zero
 Tensor get_timestep_embedding(const Tensor& timesteps, int64_t embedding_dim, bool flip_sin_to_cos = false,
                               double downscale_freq_shift = 1, double scale = 1, double max_period = 10000);
 
+/// The arguments of Python's `GaussianFourierProjection(...)`.
 struct GaussianFourierProjectionOptions {
-  int64_t embedding_size = 256;
-  double scale = 1.0;
-  /// As Python's layer keeps the second of two draws; false: draws once.
-  bool set_W_to_weight = true;
-  bool log = true;
-  bool flip_sin_to_cos = false;
+  int64_t embedding_size = 256;  ///< number of frequencies
+  double scale = 1.0;            ///< standard deviation of the frequencies
+  bool set_W_to_weight = true;   ///< keeps the second of two draws, as Python's layer; false: draws once
+  bool log = true;               ///< takes the logarithm of the input
+  bool flip_sin_to_cos = false;  ///< cosines stand before sines
 };
 
-/// Random Fourier features of (the logarithm of) noise levels (Song et al. 2021). The frequencies are drawn
-/// once and never trained.
+/// Random Fourier features of noise levels or of their logarithms (Song et al. 2021; diffusers
+/// `GaussianFourierProjection`). The frequencies are drawn once and never trained.
 class GaussianFourierProjectionImpl : public torch::nn::Module {
  public:
+  /// Draws the frequencies.
+  /// @param options the arguments of the layer
   explicit GaussianFourierProjectionImpl(const GaussianFourierProjectionOptions& options = {});
+  /// Computes the features.
   /// @param x `[N]`; positive unless `log` is off
   /// @return `[N, 2 * embedding_size]`
   Tensor forward(const Tensor& x) const;
@@ -41,23 +46,32 @@ class GaussianFourierProjectionImpl : public torch::nn::Module {
  private:
   GaussianFourierProjectionOptions options_;
 };
+/// A handle of a `GaussianFourierProjectionImpl`.
 TORCH_MODULE(GaussianFourierProjection);
 
+/// The optional arguments of Python's `TimestepEmbedding(...)`.
 struct TimestepEmbeddingOptions {
-  layers::Activation act_fn = layers::Activation::kSilu;
-  std::optional<int64_t> out_dim = std::nullopt;
-  std::optional<layers::Activation> post_act_fn = std::nullopt;
-  std::optional<int64_t> cond_proj_dim = std::nullopt;
-  bool sample_proj_bias = true;
+  layers::Activation act_fn = layers::Activation::kSilu;  ///< between the linear layers
+  std::optional<int64_t> out_dim = std::nullopt;          ///< width of the result; default: time_embed_dim
+  std::optional<layers::Activation> post_act_fn =
+      std::nullopt;                                     ///< after the second linear layer; nullopt: none
+  std::optional<int64_t> cond_proj_dim = std::nullopt;  ///< width of the condition; nullopt: none
+  bool sample_proj_bias = true;                         ///< bias of the linear layers
 };
 
-/// The two linear layers that turn a timestep's features into the embedding that residual blocks take.
+/// The two linear layers that turn the features of a timestep into the time embedding of residual blocks
+/// (diffusers `TimestepEmbedding`).
 class TimestepEmbeddingImpl : public torch::nn::Module {
  public:
+  /// Makes the linear layers.
+  /// @param in_channels width of the features
+  /// @param time_embed_dim width between the layers
+  /// @param options the other arguments
   TimestepEmbeddingImpl(int64_t in_channels, int64_t time_embed_dim,
                         const TimestepEmbeddingOptions& options = {});
+  /// Embeds features.
   /// @param sample `[N, in_channels]`
-  /// @param condition `[N, cond_proj_dim]` where the layer was made with one
+  /// @param condition `[N, cond_proj_dim]` for a layer with cond_proj_dim, else undefined
   /// @return `[N, time_embed_dim]`, or `[N, out_dim]`
   Tensor forward(const Tensor& sample, const Tensor& condition = {}) const;
 
@@ -67,6 +81,7 @@ class TimestepEmbeddingImpl : public torch::nn::Module {
   layers::Linear cond_proj_{nullptr};
   layers::Linear linear_2_{nullptr};
 };
+/// A handle of a `TimestepEmbeddingImpl`.
 TORCH_MODULE(TimestepEmbedding);
 
 }  // namespace diffusers

@@ -9,13 +9,16 @@
 
 namespace diffusers {
 
-/// Runs `body(inputs)` without keeping what its backward needs; the backward runs it again (Chen et al. 2016,
-/// "Training deep nets with sublinear memory cost"). Value and gradients are those of a plain call, also
-/// under autocast and, where `uses_random` says that the body draws numbers from the global generators, with
-/// those numbers drawn again. Outside of gradient mode it is a plain call. Not differentiable twice.
-/// @param body gives one tensor; must depend on nothing that changes before the backward
-/// @param inputs all defined
-/// @param owner its parameters take part in the gradient
+/// Runs `body(inputs)` without keeping the intermediate results that its backward pass needs; the backward
+/// pass runs it again (Chen et al. 2016, "Training deep nets with sublinear memory cost"; PyTorch
+/// `torch.utils.checkpoint`). Value and gradients equal those of a plain call, also under autocast. Without
+/// gradient mode it is a plain call. Not differentiable twice.
+/// @param body computes one tensor; must not depend on anything that changes before the backward pass
+/// @param inputs the arguments of `body`, all defined
+/// @param owner module whose parameters take part in the gradient
+/// @param uses_random true if `body` draws from the global generators; the backward pass draws the same
+///   numbers
+/// @return the result of `body`
 Tensor checkpoint(std::function<Tensor(const std::vector<Tensor>&)> body, const std::vector<Tensor>& inputs,
                   const torch::nn::Module& owner, bool uses_random);
 

@@ -14,9 +14,12 @@
 
 namespace diffusers {
 
-/// How a residual block takes the time embedding: added to the hidden states, or as scale and shift of their
-/// norm.
-enum class ResnetTimeScaleShift { kDefault, kScaleShift };
+/// Use of the time embedding in a residual block.
+enum class ResnetTimeScaleShift {
+  kDefault,    ///< added to the hidden states
+  kScaleShift  ///< scale and shift of the second norm
+};
+/// Python's strings.
 template <>
 struct EnumNames<ResnetTimeScaleShift> {
   static constexpr std::string_view kKey = "resnet_time_scale_shift";
@@ -24,40 +27,57 @@ struct EnumNames<ResnetTimeScaleShift> {
       {{ResnetTimeScaleShift::kDefault, "default"}, {ResnetTimeScaleShift::kScaleShift, "scale_shift"}}};
 };
 
+/// The optional arguments of Python's `Downsample2D(...)`.
 struct Downsample2DOptions {
-  bool use_conv = false;
-  std::optional<int64_t> out_channels = std::nullopt;
-  int64_t padding = 1;  ///< 0 pads one row below and one column to the right instead
-  int64_t kernel_size = 3;
-  bool bias = true;
+  bool use_conv = false;  ///< strided convolution; false: average
+  std::optional<int64_t> out_channels =
+      std::nullopt;         ///< channels of the result; default: those of the input
+  int64_t padding = 1;      ///< of the convolution; 0 pads one row below and one column to the right
+  int64_t kernel_size = 3;  ///< of the convolution
+  bool bias = true;         ///< of the convolution
 };
 
-/// Halves height and width, by a strided convolution or by averaging.
+/// Halves height and width by a strided convolution or by averaging (diffusers `Downsample2D`).
 class Downsample2DImpl : public torch::nn::Module {
  public:
+  /// Makes the layer.
+  /// @param channels channels of the input
+  /// @param options the other arguments
   explicit Downsample2DImpl(int64_t channels, const Downsample2DOptions& options = {});
+  /// Downsamples.
+  /// @param hidden_states `[B, channels, H, W]`
+  /// @return `[B, out_channels, H / 2, W / 2]`
   Tensor forward(const Tensor& hidden_states) const;
 
  private:
   Downsample2DOptions options_;
   layers::Conv2d conv_{nullptr};
 };
+/// A handle of a `Downsample2DImpl`.
 TORCH_MODULE(Downsample2D);
 
+/// The optional arguments of Python's `Upsample2D(...)`.
 struct Upsample2DOptions {
-  bool use_conv = false;
-  std::optional<int64_t> out_channels = std::nullopt;
-  int64_t kernel_size = 3;
-  int64_t padding = 1;
-  bool bias = true;
-  bool interpolate = true;
+  bool use_conv = false;  ///< convolution after the interpolation
+  std::optional<int64_t> out_channels =
+      std::nullopt;         ///< channels of the result; default: those of the input
+  int64_t kernel_size = 3;  ///< of the convolution
+  int64_t padding = 1;      ///< of the convolution
+  bool bias = true;         ///< of the convolution
+  bool interpolate = true;  ///< false keeps the size
 };
 
-/// Doubles height and width by repeating each element, then convolves if asked to.
+/// Doubles height and width by repeating each element, with an optional convolution (diffusers `Upsample2D`).
 class Upsample2DImpl : public torch::nn::Module {
  public:
+  /// Makes the layer.
+  /// @param channels channels of the input
+  /// @param options the other arguments
   explicit Upsample2DImpl(int64_t channels, const Upsample2DOptions& options = {});
-  /// @param output_size height and width wanted, instead of twice those of hidden_states
+  /// Upsamples.
+  /// @param hidden_states `[B, channels, H, W]`
+  /// @param output_size height and width of the result; default: twice those of hidden_states
+  /// @return `[B, out_channels, 2 H, 2 W]`
   Tensor forward(const Tensor& hidden_states,
                  std::optional<std::array<int64_t, 2>> output_size = std::nullopt) const;
 
@@ -65,53 +85,82 @@ class Upsample2DImpl : public torch::nn::Module {
   Upsample2DOptions options_;
   layers::Conv2d conv_{nullptr};
 };
+/// A handle of an `Upsample2DImpl`.
 TORCH_MODULE(Upsample2D);
 
-/// Upsamples `[B, C, H, W]` by two through the low-pass filter 1-3-3-1 (Karras et al. 2019; `upsample_2d`).
+/// Upsamples by two with the low-pass filter 1-3-3-1 (Karras et al. 2019; diffusers `upsample_2d`).
+/// @param hidden_states `[B, C, H, W]`
+/// @return `[B, C, 2 H, 2 W]`
 Tensor fir_upsample_2d(const Tensor& hidden_states);
-/// Downsamples by two through the same filter (`downsample_2d`).
+/// Downsamples by two with the low-pass filter 1-3-3-1 (Karras et al. 2019; diffusers `downsample_2d`).
+/// @param hidden_states `[B, C, H, W]`
+/// @return `[B, C, H / 2, W / 2]`
 Tensor fir_downsample_2d(const Tensor& hidden_states);
-/// The resampling of the K-diffusion blocks: reflected borders and the same filter (`KUpsample2D`,
-/// `KDownsample2D`).
+/// Upsamples by two with reflected borders and the filter 1-3-3-1 (diffusers `KUpsample2D`).
+/// @param hidden_states `[B, C, H, W]`
+/// @return `[B, C, 2 H, 2 W]`
 Tensor k_upsample_2d(const Tensor& hidden_states);
+/// Downsamples by two with reflected borders and the filter 1-3-3-1 (diffusers `KDownsample2D`).
+/// @param hidden_states `[B, C, H, W]`
+/// @return `[B, C, H / 2, W / 2]`
 Tensor k_downsample_2d(const Tensor& hidden_states);
 
-/// Whether a residual block changes the resolution, and through which filter.
-enum class ResnetResample { kNone, kUp, kDown, kFirUp, kFirDown };
+/// Change of the resolution in a residual block.
+enum class ResnetResample {
+  kNone,    ///< keeps it
+  kUp,      ///< doubles it by repeating elements
+  kDown,    ///< halves it by averaging
+  kFirUp,   ///< doubles it with the filter 1-3-3-1
+  kFirDown  ///< halves it with the filter 1-3-3-1
+};
 
-/// What the residual blocks have in common, for lists that hold either kind.
+/// Base of the residual blocks.
 class ResnetBase : public torch::nn::Module {
  public:
+  /// Applies the block.
+  /// @param input `[B, in_channels, H, W]`
+  /// @param temb time embedding
+  /// @return `[B, out_channels, H, W]`, or the new resolution
   virtual Tensor forward(const Tensor& input, const Tensor& temb) const = 0;
+  /// @return dropout probability of the block
   virtual double dropout() const = 0;
 };
+/// A shared pointer to a residual block.
 using ResnetPointer = std::shared_ptr<ResnetBase>;
 
+/// The arguments of Python's `ResnetBlock2D(...)`.
 struct ResnetBlock2DOptions {
-  int64_t in_channels = 0;
-  std::optional<int64_t> out_channels = std::nullopt;  ///< in_channels by default
-  std::optional<int64_t> temb_channels = 512;          ///< nullopt: a block without time embedding
-  double dropout = 0.0;
-  int64_t groups = 32;
-  std::optional<int64_t> groups_out = std::nullopt;
-  double eps = 1e-6;
-  layers::Activation non_linearity = layers::Activation::kSilu;
-  bool skip_time_act = false;
-  ResnetTimeScaleShift time_embedding_norm = ResnetTimeScaleShift::kDefault;
-  double output_scale_factor = 1.0;
-  std::optional<bool> use_in_shortcut = std::nullopt;  ///< by default where the number of channels changes
-  ResnetResample resample = ResnetResample::kNone;
-  bool conv_shortcut_bias = true;
-  std::optional<int64_t> conv_2d_out_channels = std::nullopt;
+  int64_t in_channels = 0;                             ///< channels of the input
+  std::optional<int64_t> out_channels = std::nullopt;  ///< channels of the result; default: in_channels
+  std::optional<int64_t> temb_channels = 512;          ///< width of the time embedding; nullopt: none
+  double dropout = 0.0;                                ///< probability, before the second convolution
+  int64_t groups = 32;                                 ///< groups of the first norm
+  std::optional<int64_t> groups_out = std::nullopt;    ///< groups of the second norm; default: groups
+  double eps = 1e-6;                                   ///< epsilon of the norms
+  layers::Activation non_linearity = layers::Activation::kSilu;  ///< activation function
+  bool skip_time_act = false;                                    ///< no activation on the time embedding
+  ResnetTimeScaleShift time_embedding_norm = ResnetTimeScaleShift::kDefault;  ///< use of the time embedding
+  double output_scale_factor = 1.0;                                           ///< divisor of the result
+  std::optional<bool> use_in_shortcut =
+      std::nullopt;  ///< 1x1 convolution of the input; default: if channels change
+  ResnetResample resample = ResnetResample::kNone;  ///< change of the resolution
+  bool conv_shortcut_bias = true;                   ///< bias of that 1x1 convolution
+  std::optional<int64_t> conv_2d_out_channels =
+      std::nullopt;  ///< channels of the last convolution; default: out_channels
 };
 
-/// norm, activation, (resampling,) convolution, time embedding, norm, activation, dropout, convolution; added
-/// to the input or its 1x1 convolution (diffusers `ResnetBlock2D`).
+/// A residual block: norm, activation, resampling, convolution, time embedding, norm, activation, dropout,
+/// convolution; added to the input or to its 1x1 convolution (He et al. 2016; diffusers `ResnetBlock2D`).
 class ResnetBlock2DImpl : public ResnetBase {
  public:
+  /// Makes the layers.
+  /// @param options the arguments of the block
+  /// @throws ConfigError unless the groups divide the channels
   explicit ResnetBlock2DImpl(const ResnetBlock2DOptions& options);
+  /// Applies the block.
   /// @param input `[B, in_channels, H, W]`
-  /// @param temb `[B, temb_channels]`, undefined for a block without time embedding
+  /// @param temb `[B, temb_channels]`; undefined for a block without time embedding
+  /// @return `[B, out_channels, H, W]`, or the new resolution
   Tensor forward(const Tensor& input, const Tensor& temb = {}) const override;
   double dropout() const override { return options_.dropout; }
 
@@ -124,13 +173,23 @@ class ResnetBlock2DImpl : public ResnetBase {
   layers::Conv2d conv2_{nullptr};
   layers::Conv2d conv_shortcut_{nullptr};
 };
+/// A handle of a `ResnetBlock2DImpl`.
 TORCH_MODULE(ResnetBlock2D);
 
-/// A group norm without weights, scaled and shifted by a linear map of an embedding (diffusers
+/// A group norm without weights. A linear layer computes scale and shift from an embedding (diffusers
 /// `AdaGroupNorm`).
 class AdaGroupNormImpl : public torch::nn::Module {
  public:
+  /// Makes the layer.
+  /// @param embedding_dim width of the embedding
+  /// @param channels channels of the input
+  /// @param num_groups number of groups
+  /// @param eps added to the variance
   AdaGroupNormImpl(int64_t embedding_dim, int64_t channels, int64_t num_groups, double eps = 1e-5);
+  /// Applies the layer.
+  /// @param input `[B, channels, H, W]`
+  /// @param embedding `[B, embedding_dim]`
+  /// @return shape of input
   Tensor forward(const Tensor& input, const Tensor& embedding) const;
 
  private:
@@ -138,33 +197,44 @@ class AdaGroupNormImpl : public torch::nn::Module {
   double eps_;
   layers::Linear linear_{nullptr};
 };
+/// A handle of an `AdaGroupNormImpl`.
 TORCH_MODULE(AdaGroupNorm);
 
-/// What the norms of a `ResnetBlockCondNorm2D` take: an embedding of the whole image, or latents place by
-/// place.
-enum class ResnetConditionalNorm { kAdaGroup, kSpatial };
-
-struct ResnetBlockCondNorm2DOptions {
-  int64_t in_channels = 0;
-  std::optional<int64_t> out_channels = std::nullopt;
-  int64_t temb_channels = 512;
-  double dropout = 0.0;
-  int64_t groups = 32;
-  std::optional<int64_t> groups_out = std::nullopt;
-  double eps = 1e-6;
-  layers::Activation non_linearity = layers::Activation::kSilu;
-  ResnetConditionalNorm time_embedding_norm = ResnetConditionalNorm::kAdaGroup;
-  double output_scale_factor = 1.0;
-  bool conv_shortcut_bias = true;
-  std::optional<int64_t> conv_2d_out_channels = std::nullopt;
+/// Kind of the norms of a `ResnetBlockCondNorm2D`.
+enum class ResnetConditionalNorm {
+  kAdaGroup,  ///< `AdaGroupNorm` of an embedding of the whole image
+  kSpatial    ///< `SpatialNorm` of latents
 };
 
-/// A residual block whose two norms take the time embedding, or latents (diffusers `ResnetBlockCondNorm2D`).
+/// The arguments of Python's `ResnetBlockCondNorm2D(...)`.
+struct ResnetBlockCondNorm2DOptions {
+  int64_t in_channels = 0;                             ///< channels of the input
+  std::optional<int64_t> out_channels = std::nullopt;  ///< channels of the result; default: in_channels
+  int64_t temb_channels = 512;                         ///< width of the embedding, or channels of the latents
+  double dropout = 0.0;                                ///< probability, before the second convolution
+  int64_t groups = 32;                                 ///< groups of the first norm
+  std::optional<int64_t> groups_out = std::nullopt;    ///< groups of the second norm; default: groups
+  double eps = 1e-6;                                   ///< epsilon of the norms
+  layers::Activation non_linearity = layers::Activation::kSilu;                  ///< activation function
+  ResnetConditionalNorm time_embedding_norm = ResnetConditionalNorm::kAdaGroup;  ///< kind of the norms
+  double output_scale_factor = 1.0;                                              ///< divisor of the result
+  bool conv_shortcut_bias = true;  ///< bias of the 1x1 convolution of the input
+  std::optional<int64_t> conv_2d_out_channels =
+      std::nullopt;  ///< channels of the last convolution; default: out_channels
+};
+
+/// A residual block whose norms depend on the time embedding or on latents (diffusers
+/// `ResnetBlockCondNorm2D`).
 class ResnetBlockCondNorm2DImpl : public ResnetBase {
  public:
+  /// Makes the layers.
+  /// @param options the arguments of the block
+  /// @throws ConfigError unless the groups divide the channels
   explicit ResnetBlockCondNorm2DImpl(const ResnetBlockCondNorm2DOptions& options);
+  /// Applies the block.
   /// @param input `[B, in_channels, H, W]`
   /// @param temb `[B, temb_channels]`; `[B, temb_channels, h, w]` for `kSpatial`
+  /// @return `[B, out_channels, H, W]`
   Tensor forward(const Tensor& input, const Tensor& temb) const override;
   double dropout() const override { return options_.dropout; }
 
@@ -178,6 +248,7 @@ class ResnetBlockCondNorm2DImpl : public ResnetBase {
   layers::Conv2d conv2_{nullptr};
   layers::Conv2d conv_shortcut_{nullptr};
 };
+/// A handle of a `ResnetBlockCondNorm2DImpl`.
 TORCH_MODULE(ResnetBlockCondNorm2D);
 
 }  // namespace diffusers

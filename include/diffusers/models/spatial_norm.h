@@ -7,14 +7,18 @@
 
 namespace diffusers {
 
-/// A group norm, of 32 groups, whose scale and shift at each place come from the latents there (Zheng et al.
-/// 2022, "MoVQ"; diffusers `SpatialNorm`).
+/// A group norm of 32 groups. Two 1x1 convolutions compute scale and shift of each position from latents
+/// (Zheng et al. 2022, "MoVQ"; diffusers `SpatialNorm`).
 class SpatialNormImpl : public torch::nn::Module {
  public:
+  /// Makes the layer.
+  /// @param f_channels channels of the input, a multiple of 32
+  /// @param zq_channels channels of the latents
   /// @throws ConfigError unless 32 divides f_channels
   SpatialNormImpl(int64_t f_channels, int64_t zq_channels);
+  /// Applies the layer.
   /// @param f `[B, f_channels, H, W]`
-  /// @param zq `[B, zq_channels, h, w]`, stretched to H x W by repeating
+  /// @param zq `[B, zq_channels, h, w]`, resized to H x W by nearest-neighbour interpolation
   /// @return shape of f
   Tensor forward(const Tensor& f, const Tensor& zq) const;
 
@@ -23,6 +27,7 @@ class SpatialNormImpl : public torch::nn::Module {
   layers::Conv2d conv_y_{nullptr};
   layers::Conv2d conv_b_{nullptr};
 };
+/// A handle of a `SpatialNormImpl`.
 TORCH_MODULE(SpatialNorm);
 
 }  // namespace diffusers

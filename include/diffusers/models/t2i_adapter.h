@@ -18,7 +18,13 @@
 
 namespace diffusers {
 
-enum class T2IAdapterType { kFullAdapter, kFullAdapterXl, kLightAdapter };
+/// Shape of a T2IAdapter.
+enum class T2IAdapterType {
+  kFullAdapter,    ///< each block after the first halves the resolution (Stable Diffusion 1.x)
+  kFullAdapterXl,  ///< only the third block halves the resolution (Stable Diffusion XL)
+  kLightAdapter    ///< narrow blocks, and one block more
+};
+/// Python's strings.
 template <>
 struct EnumNames<T2IAdapterType> {
   static constexpr std::string_view kKey = "adapter_type";
@@ -30,78 +36,99 @@ struct EnumNames<T2IAdapterType> {
 
 /// The arguments of Python's `T2IAdapter(...)`, with its defaults.
 struct T2IAdapterConfig {
-  int64_t in_channels = 3;
+  int64_t in_channels = 3;                                 ///< channels of the control image
   std::vector<int64_t> channels = {320, 640, 1280, 1280};  ///< of the features, from the highest resolution
-  int64_t num_res_blocks = 2;                              ///< in each block
-  int64_t downscale_factor = 8;                            ///< of the pixel unshuffle in front
-  /// "full_adapter": each block after the first halves the resolution, one block for each of `channels`.
-  /// "full_adapter_xl": only the third block does. "light_adapter": narrow blocks, and one block more.
-  EnumChoice<T2IAdapterType> adapter_type = T2IAdapterType::kFullAdapter;
+  int64_t num_res_blocks = 2;                              ///< residual blocks of each block
+  int64_t downscale_factor = 8;                            ///< of the pixel unshuffle before the first block
+  EnumChoice<T2IAdapterType> adapter_type = T2IAdapterType::kFullAdapter;  ///< shape of the network
 };
 
-void read_model_config(std::string_view json, std::string_view where, T2IAdapterConfig& config,
-                       std::string& source, LoadReport& report);
-std::string write_model_config(const T2IAdapterConfig& config, std::string_view source);
+/// Lists the fields, for config files.
+/// @param config the fields
+/// @param visit called once for each field
+void visit_fields(T2IAdapterConfig& config, ConfigVisitor& visit);
 
 class T2IAdapterBody;
 
-/// A residual network that makes features for a UNet2DConditionModel of a control image (Mou et al. 2023;
+/// A residual network that computes features of a control image for a UNet2DConditionModel (Mou et al. 2023;
 /// diffusers `T2IAdapter`).
 class T2IAdapterImpl : public ModelImpl<T2IAdapterImpl, T2IAdapterConfig> {
  public:
-  static constexpr std::string_view kClassName = "T2IAdapter";
+  static constexpr std::string_view kClassName = "T2IAdapter";  ///< class name in config.json
 
-  /// @throws ConfigError naming the key and the value that cannot work
+  /// Makes a model with new weights.
+  /// @param config the arguments of the model
+  /// @throws ConfigError naming the key and the value that is not supported
   explicit T2IAdapterImpl(T2IAdapterConfig config = {});
+  /// Makes the layers anew, with new weights.
   void reset() override;
 
-  /// @param x `[B, in_channels, H, W]`, dtype and device of the model; downscale_factor divides H and W
+  /// Computes the features of a control image.
+  /// @param x `[B, in_channels, H, W]`, dtype and device of the model; H and W are multiples of
+  ///   downscale_factor
   /// @return one tensor for each block, from the highest resolution
   /// @throws TensorError naming both sides if a shape, dtype or device does not fit
   std::vector<Tensor> forward(const Tensor& x) const;
 
-  /// How much smaller than the image the last features are, as Python counts it.
+  /// @return size of the image divided by the size of the last features, as Python counts it
   int64_t total_downscale_factor() const;
+  /// @return factor of the pixel unshuffle
   int64_t downscale_factor() const { return config().downscale_factor; }
 
  private:
   std::shared_ptr<T2IAdapterBody> adapter_;
 };
 
-/// `T2IAdapter adapter({.channels = {320, 640, 1280}, .adapter_type = "light_adapter"});`
+/// A handle of a `T2IAdapterImpl`: `T2IAdapter adapter({.channels = {320, 640, 1280}, .adapter_type =
+/// "light_adapter"});`
 using T2IAdapter = ModelHolder<T2IAdapterImpl, T2IAdapterConfig>;
 
 /// Several adapters whose features are added with weights (diffusers `MultiAdapter`).
 class MultiAdapterImpl : public torch::nn::Module {
  public:
-  /// @throws ConfigError for fewer than two adapters, or if they do not downscale alike
+  /// Combines adapters.
+  /// @param adapters at least two, with equal downscale factors
+  /// @throws ConfigError for fewer than two adapters, or if their downscale factors differ
   explicit MultiAdapterImpl(std::vector<T2IAdapter> adapters);
-  /// @param xs one image for each adapter
-  /// @param adapter_weights one for each adapter, 1 / number of adapters by default
+  /// Computes the weighted sum of the adapters' features.
+  /// @param xs one image for each adapter, as `T2IAdapter::forward` takes it
+  /// @param adapter_weights one for each adapter; 1 / number of adapters by default
+  /// @return one tensor for each block, from the highest resolution
+  /// @throws TensorError if an image does not fit its adapter or numbers differ
   std::vector<Tensor> forward(const std::vector<Tensor>& xs,
                               const std::optional<std::vector<double>>& adapter_weights = std::nullopt) const;
+  /// @return that of the adapters
   int64_t total_downscale_factor() const;
+  /// @return that of the adapters
   int64_t downscale_factor() const;
+  /// @return the adapters
   const std::vector<T2IAdapter>& adapters() const { return adapters_; }
   /// Saves the first adapter into `folder`, and the others into folder_1, folder_2, ... next to it.
-  /// @throws FileError
+  /// @param folder is created if it does not exist
+  /// @param options variant and size of shards
+  /// @throws FileError if a file cannot be written
   void save_pretrained(const std::filesystem::path& folder, const ModelSaveOptions& options = {}) const;
 
  private:
   std::vector<T2IAdapter> adapters_;
 };
 
-/// `MultiAdapter adapters({depth, pose});`
+/// A handle of a `MultiAdapterImpl`: `MultiAdapter adapters({depth, pose});`
 class MultiAdapter : public torch::nn::ModuleHolder<MultiAdapterImpl> {
  public:
-  /// An empty holder, to be assigned to later.
+  /// Makes an empty holder.
   MultiAdapter(std::nullptr_t)  // NOLINT(google-explicit-constructor)
       : torch::nn::ModuleHolder<MultiAdapterImpl>(nullptr) {}
-  /// @throws ConfigError as MultiAdapterImpl
+  /// Combines adapters.
+  /// @param adapters at least two, with equal downscale factors
+  /// @throws ConfigError as `MultiAdapterImpl`
   explicit MultiAdapter(std::vector<T2IAdapter> adapters)
       : torch::nn::ModuleHolder<MultiAdapterImpl>(std::make_shared<MultiAdapterImpl>(std::move(adapters))) {}
   /// Loads the adapters in `folder`, folder_1, folder_2, ... up to the first that does not exist.
-  /// @throws FileError, ConfigError as T2IAdapter::from_pretrained
+  /// @param folder folder of the first adapter
+  /// @param options variant, dtype and device
+  /// @return the adapters, each in eval mode
+  /// @throws FileError, ConfigError as `T2IAdapter::from_pretrained`
   static MultiAdapter from_pretrained(const std::filesystem::path& folder,
                                       const ModelLoadOptions& options = {});
 };

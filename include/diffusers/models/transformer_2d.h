@@ -15,9 +15,17 @@
 
 namespace diffusers {
 
-/// The activation between the two linear layers of a `FeedForward`. A gated one ("geglu", "swiglu")
-/// multiplies one half of the features by the activation of the other.
-enum class FeedForwardActivation { kGelu, kGeluApproximate, kGeglu, kGegluApproximate, kSwiglu, kLinearSilu };
+/// Activation between the two linear layers of a `FeedForward`. A gated one multiplies one half of the
+/// features by the activation of the other half (Shazeer 2020).
+enum class FeedForwardActivation {
+  kGelu,              ///< GELU
+  kGeluApproximate,   ///< GELU by its tanh approximation
+  kGeglu,             ///< gated GELU
+  kGegluApproximate,  ///< x sigmoid(1.702 x) (diffusers `ApproximateGELU`)
+  kSwiglu,            ///< gated SiLU
+  kLinearSilu         ///< SiLU
+};
+/// Python's strings.
 template <>
 struct EnumNames<FeedForwardActivation> {
   static constexpr std::string_view kKey = "activation_fn";
@@ -30,17 +38,23 @@ struct EnumNames<FeedForwardActivation> {
        {FeedForwardActivation::kLinearSilu, "linear-silu"}}};
 };
 
+/// The optional arguments of Python's `FeedForward(...)`.
 struct FeedForwardOptions {
-  std::optional<int64_t> dim_out = std::nullopt;  ///< `dim` by default
-  int64_t mult = 4;                               ///< width of the hidden layer, in units of `dim`
-  double dropout = 0.0;
-  EnumChoice<FeedForwardActivation> activation_fn = FeedForwardActivation::kGeglu;
+  std::optional<int64_t> dim_out = std::nullopt;  ///< width of the result; default: `dim`
+  int64_t mult = 4;                               ///< width of the hidden layer divided by `dim`
+  double dropout = 0.0;                           ///< probability, after the activation
+  EnumChoice<FeedForwardActivation> activation_fn = FeedForwardActivation::kGeglu;  ///< activation
 };
 
-/// linear, activation, dropout, linear (Vaswani et al. 2017, Shazeer 2020; diffusers `FeedForward`).
+/// Linear layer, activation, dropout, linear layer (Vaswani et al. 2017, Shazeer 2020; diffusers
+/// `FeedForward`).
 class FeedForwardImpl : public torch::nn::Module {
  public:
+  /// Makes the layers.
+  /// @param dim width of the input
+  /// @param options the other arguments
   explicit FeedForwardImpl(int64_t dim, const FeedForwardOptions& options = {});
+  /// Applies the layers.
   /// @param hidden_states `[..., dim]`
   /// @return `[..., dim_out]`
   Tensor forward(const Tensor& hidden_states) const;
@@ -50,32 +64,40 @@ class FeedForwardImpl : public torch::nn::Module {
   layers::Linear proj_in_{nullptr};
   layers::Linear proj_out_{nullptr};
 };
+/// A handle of a `FeedForwardImpl`.
 TORCH_MODULE(FeedForward);
 
+/// The arguments of Python's `BasicTransformerBlock(...)`.
 struct BasicTransformerBlockOptions {
-  int64_t dim = 0;
-  int64_t num_attention_heads = 1;
-  int64_t attention_head_dim = 64;
-  double dropout = 0.0;
-  std::optional<int64_t> cross_attention_dim = std::nullopt;  ///< nullopt: only attention to itself
-  EnumChoice<FeedForwardActivation> activation_fn = FeedForwardActivation::kGeglu;
-  bool attention_bias = false;
-  bool only_cross_attention = false;   ///< the first attention, too, is to the encoder
-  bool double_self_attention = false;  ///< the second attention, too, is to itself
-  double norm_eps = 1e-5;
+  int64_t dim = 0;                  ///< width of the tokens
+  int64_t num_attention_heads = 1;  ///< number of heads
+  int64_t attention_head_dim = 64;  ///< channels of a head
+  double dropout = 0.0;             ///< probability, in attention and feed forward
+  std::optional<int64_t> cross_attention_dim =
+      std::nullopt;  ///< width of the encoder's tokens; nullopt: none
+  EnumChoice<FeedForwardActivation> activation_fn = FeedForwardActivation::kGeglu;  ///< of the feed forward
+  bool attention_bias = false;         ///< bias of queries, keys and values
+  bool only_cross_attention = false;   ///< the first attention is to the encoder, too
+  bool double_self_attention = false;  ///< the second attention is self-attention, too
+  double norm_eps = 1e-5;              ///< epsilon of the layer norms
 };
 
-/// Attention to itself, attention to the encoder, feed forward; each behind a layer norm and added to its
-/// input (diffusers `BasicTransformerBlock` with "layer_norm").
+/// Self-attention, attention to the encoder, feed forward; each after a layer norm and added to its input
+/// (Vaswani et al. 2017; diffusers `BasicTransformerBlock` with "layer_norm").
 class BasicTransformerBlockImpl : public torch::nn::Module {
  public:
+  /// Makes the layers.
+  /// @param options the arguments of the block
   explicit BasicTransformerBlockImpl(const BasicTransformerBlockOptions& options);
+  /// Applies the block.
   /// @param hidden_states `[B, L, dim]`
-  /// @param encoder_hidden_states `[B, S, cross_attention_dim]`; undefined: attention to itself
-  /// @param attention_mask of the first attention, as `Attention` takes it
-  /// @param encoder_attention_mask of the second
+  /// @param encoder_hidden_states `[B, S, cross_attention_dim]`; undefined for self-attention
+  /// @param attention_mask mask of the first attention, as `Attention` takes it
+  /// @param encoder_attention_mask mask of the second attention
+  /// @return shape of hidden_states
   Tensor forward(const Tensor& hidden_states, const Tensor& encoder_hidden_states = {},
                  const Tensor& attention_mask = {}, const Tensor& encoder_attention_mask = {}) const;
+  /// @return dropout probability of the block
   double dropout() const { return options_.dropout; }
 
  private:
@@ -87,42 +109,52 @@ class BasicTransformerBlockImpl : public torch::nn::Module {
   layers::LayerNorm norm3_{nullptr};
   FeedForward ff_{nullptr};
 };
+/// A handle of a `BasicTransformerBlockImpl`.
 TORCH_MODULE(BasicTransformerBlock);
 
-/// A module that changes an image by transformer blocks over its pixels.
+/// Base of the modules that apply transformer blocks to the positions of an image.
 class ImageTransformer : public torch::nn::Module {
  public:
+  /// Applies the transformer.
   /// @param hidden_states `[B, in_channels, H, W]`
   /// @param encoder_hidden_states `[B, S, cross_attention_dim]`
-  /// @param attention_mask, encoder_attention_mask as `BasicTransformerBlock` takes them
+  /// @param attention_mask mask of self-attention, as `Attention` takes it
+  /// @param encoder_attention_mask mask of the attention to the encoder
   /// @return shape of hidden_states
   virtual Tensor forward(const Tensor& hidden_states, const Tensor& encoder_hidden_states,
                          const Tensor& attention_mask, const Tensor& encoder_attention_mask) const = 0;
-  /// Runs each block again in the backward instead of keeping its intermediate results.
+  /// Sets gradient checkpointing of the blocks.
+  /// @param enabled recomputes each block in the backward pass instead of keeping its intermediate results
   virtual void set_gradient_checkpointing(bool enabled) = 0;
 };
+/// A shared pointer to an image transformer.
 using ImageTransformerPointer = std::shared_ptr<ImageTransformer>;
 
+/// The arguments of Python's `Transformer2DModel(...)`.
 struct Transformer2DModelOptions {
-  int64_t num_attention_heads = 16;
-  int64_t attention_head_dim = 88;
-  int64_t in_channels = 0;
-  int64_t num_layers = 1;
-  double dropout = 0.0;
-  int64_t norm_num_groups = 32;
-  std::optional<int64_t> cross_attention_dim = std::nullopt;
-  bool attention_bias = false;
-  EnumChoice<FeedForwardActivation> activation_fn = FeedForwardActivation::kGeglu;
+  int64_t num_attention_heads = 16;  ///< number of heads
+  int64_t attention_head_dim = 88;   ///< channels of a head
+  int64_t in_channels = 0;           ///< channels of the input
+  int64_t num_layers = 1;            ///< number of blocks
+  double dropout = 0.0;              ///< probability, in the blocks
+  int64_t norm_num_groups = 32;      ///< groups of the group norm
+  std::optional<int64_t> cross_attention_dim =
+      std::nullopt;             ///< width of the encoder's tokens; nullopt: none
+  bool attention_bias = false;  ///< bias of queries, keys and values
+  EnumChoice<FeedForwardActivation> activation_fn = FeedForwardActivation::kGeglu;  ///< of the feed forward
   bool use_linear_projection = false;  ///< linear layers at both ends instead of 1x1 convolutions
-  bool only_cross_attention = false;
-  bool double_self_attention = false;
-  double norm_eps = 1e-5;  ///< of the blocks; the group norm in front has 1e-6
+  bool only_cross_attention = false;   ///< the first attention of a block is to the encoder, too
+  bool double_self_attention = false;  ///< the second attention of a block is self-attention, too
+  double norm_eps = 1e-5;              ///< epsilon of the blocks; that of the group norm is 1e-6
 };
 
-/// The transformer of a latent diffusion UNet (Rombach et al. 2022; diffusers `Transformer2DModel` over
-/// continuous images): group norm, projection, blocks, projection; added to the input.
+/// The transformer of a latent diffusion UNet: group norm, projection, blocks, projection; added to the input
+/// (Rombach et al. 2022; diffusers `Transformer2DModel` over continuous images).
 class Transformer2DModelImpl : public ImageTransformer {
  public:
+  /// Makes the layers.
+  /// @param options the arguments of the module
+  /// @throws ConfigError unless the groups divide the channels
   explicit Transformer2DModelImpl(const Transformer2DModelOptions& options);
   Tensor forward(const Tensor& hidden_states, const Tensor& encoder_hidden_states,
                  const Tensor& attention_mask, const Tensor& encoder_attention_mask) const override;
@@ -141,13 +173,17 @@ class Transformer2DModelImpl : public ImageTransformer {
   layers::Conv2d conv_out_{nullptr};
   layers::Linear linear_out_{nullptr};
 };
+/// A handle of a `Transformer2DModelImpl`.
 TORCH_MODULE(Transformer2DModel);
 
-/// Two transformers, each for a part of the encoder's hidden states, whose changes are averaged (Xu et al.
-/// 2022, Versatile Diffusion; diffusers `DualTransformer2DModel`). The second one attends to the first 77
-/// tokens, the first one to the 257 behind them. Takes no masks.
+/// Two transformers, each for a part of the encoder's hidden states. Their changes of the input are averaged
+/// (Xu et al. 2022, Versatile Diffusion; diffusers `DualTransformer2DModel`). The second one attends to the
+/// first 77 tokens, the first one to the 257 tokens after them. Masks are not supported.
 class DualTransformer2DModelImpl : public ImageTransformer {
  public:
+  /// Makes both transformers.
+  /// @param options the arguments of each
+  /// @throws ConfigError unless the groups divide the channels
   explicit DualTransformer2DModelImpl(const Transformer2DModelOptions& options);
   Tensor forward(const Tensor& hidden_states, const Tensor& encoder_hidden_states,
                  const Tensor& attention_mask, const Tensor& encoder_attention_mask) const override;
@@ -156,6 +192,7 @@ class DualTransformer2DModelImpl : public ImageTransformer {
  private:
   layers::ModuleVector<Transformer2DModel> transformers_;
 };
+/// A handle of a `DualTransformer2DModelImpl`.
 TORCH_MODULE(DualTransformer2DModel);
 
 }  // namespace diffusers

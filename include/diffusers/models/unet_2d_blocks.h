@@ -19,8 +19,12 @@
 
 namespace diffusers {
 
-/// How the attention blocks of a UNet halve the resolution.
-enum class DownsampleType { kConv, kResnet };
+/// Downsampling of a UNet's attention blocks.
+enum class DownsampleType {
+  kConv,   ///< strided convolution
+  kResnet  ///< residual block
+};
+/// Python's strings.
 template <>
 struct EnumNames<DownsampleType> {
   static constexpr std::string_view kKey = "downsample_type";
@@ -28,8 +32,12 @@ struct EnumNames<DownsampleType> {
       {{DownsampleType::kConv, "conv"}, {DownsampleType::kResnet, "resnet"}}};
 };
 
-/// How the attention blocks of a UNet double the resolution.
-enum class UpsampleType { kConv, kResnet };
+/// Upsampling of a UNet's attention blocks.
+enum class UpsampleType {
+  kConv,   ///< interpolation and convolution
+  kResnet  ///< residual block
+};
+/// Python's strings.
 template <>
 struct EnumNames<UpsampleType> {
   static constexpr std::string_view kKey = "upsample_type";
@@ -37,128 +45,168 @@ struct EnumNames<UpsampleType> {
       {{UpsampleType::kConv, "conv"}, {UpsampleType::kResnet, "resnet"}}};
 };
 
-/// Factors of FreeU (Si et al. 2023): of the hidden states, b1 and b2, and of the low frequencies of the
-/// residuals, s1 and s2, in the first and the second up block.
+/// Factors of FreeU (Si et al. 2023) in the first and the second up block.
 struct FreeU {
-  double s1 = 1;
-  double s2 = 1;
-  double b1 = 1;
-  double b2 = 1;
+  double s1 = 1;  ///< factor of the residuals' low frequencies in the first up block
+  double s2 = 1;  ///< factor of the residuals' low frequencies in the second up block
+  double b1 = 1;  ///< factor of the hidden states in the first up block
+  double b2 = 1;  ///< factor of the hidden states in the second up block
 };
 
-/// What flows through a UNet: each block reads and changes it.
+/// The tensors that pass through the blocks of a UNet. Each block reads and changes them.
 struct UNetState {
-  Tensor hidden_states;           ///< `[B, C, H, W]`
-  Tensor temb;                    ///< `[B, temb_channels]`
-  std::vector<Tensor> residuals;  ///< left by the down blocks, taken from the end by the up blocks
-  Tensor skip_sample;  ///< the image that the Skip blocks carry along, undefined where there is none
-  Tensor encoder_hidden_states = {};   ///< `[B, S, D]`, what the CrossAttn blocks attend to
-  Tensor attention_mask = {};          ///< `[B, 1, 1, L]`, added to the scores of attention to the image
+  Tensor hidden_states;  ///< `[B, C, H, W]`
+  Tensor temb;           ///< time embedding `[B, temb_channels]`
+  std::vector<Tensor>
+      residuals;       ///< added at the end by the down blocks, removed from the end by the up blocks
+  Tensor skip_sample;  ///< image of the Skip blocks; undefined without them
+  Tensor encoder_hidden_states = {};   ///< `[B, S, D]`, for the CrossAttn blocks
+  Tensor attention_mask = {};          ///< `[B, 1, 1, L]`, added to the scores of self-attention
   Tensor encoder_attention_mask = {};  ///< `[B, 1, 1, S]`, added to the scores of attention to the encoder
-  Tensor additional_residual = {};     ///< of an adapter, for the down block that runs next
-  std::optional<FreeU> freeu = std::nullopt;  ///< for UpBlock2D and CrossAttnUpBlock2D
-  std::size_t up_block_index = 0;
-  bool forward_upsample_size = false;  ///< sizes do not halve evenly: upsample to that of the next residual
+  Tensor additional_residual = {};     ///< residual of a T2I-Adapter for the next down block
+  std::optional<FreeU> freeu = std::nullopt;  ///< for UpBlock2D and CrossAttnUpBlock2D; nullopt: off
+  std::size_t up_block_index = 0;             ///< number of up blocks that have run
+  bool forward_upsample_size =
+      false;  ///< upsamples to the size of the next residual: sizes do not halve evenly
 };
 
-/// Where a down block adds the residual of a T2I-Adapter: to its output, before its downsampling, or nowhere.
-enum class AdapterPlace { kAfter, kInside, kNone };
+/// Place in a down block where the residual of a T2I-Adapter is added.
+enum class AdapterPlace {
+  kAfter,   ///< after the block
+  kInside,  ///< before the block's downsampling
+  kNone     ///< nowhere
+};
 
-/// A stage of a UNet. Parameters are named as in the Python class that `type` of the factories below names.
+/// A down, mid or up block of a UNet. Parameters have the names of the Python class that `type` of the
+/// functions below names.
 class UNetBlock : public torch::nn::Module {
  public:
+  /// Applies the block.
+  /// @param state read and changed
   virtual void run(UNetState& state) const = 0;
-  /// Runs each residual and transformer block again in the backward instead of keeping its intermediate
-  /// results.
+  /// Sets gradient checkpointing.
+  /// @param enabled recomputes each residual and transformer block in the backward pass instead of keeping
+  ///   its intermediate results
   virtual void set_gradient_checkpointing(bool enabled) { gradient_checkpointing_ = enabled; }
+  /// @return the place of a T2I-Adapter's residual
   virtual AdapterPlace adapter_place() const { return AdapterPlace::kAfter; }
 
  protected:
+  /// Applies a residual block, with gradient checkpointing if it is set.
+  /// @param resnet the residual block
+  /// @param hidden_states `[B, C, H, W]`
+  /// @param temb time embedding
+  /// @return the block's result
   Tensor run_resnet(const ResnetPointer& resnet, const Tensor& hidden_states, const Tensor& temb) const;
+  /// @copydoc run_resnet(const ResnetPointer&, const Tensor&, const Tensor&) const
   Tensor run_resnet(const ResnetBlock2D& resnet, const Tensor& hidden_states, const Tensor& temb) const;
+  /// @copydoc run_resnet(const ResnetPointer&, const Tensor&, const Tensor&) const
   Tensor run_resnet(const ResnetBlockCondNorm2D& resnet, const Tensor& hidden_states,
                     const Tensor& temb) const;
-  bool gradient_checkpointing_ = false;
+  bool gradient_checkpointing_ = false;  ///< state of `set_gradient_checkpointing`
 };
+/// A shared pointer to a block.
 using UNetBlockPointer = std::shared_ptr<UNetBlock>;
 
-/// The arguments of `get_down_block` and `get_up_block`.
+/// The arguments of `get_down_block`, `get_up_block` and `get_mid_block`.
 struct UNetBlockOptions {
-  int64_t num_layers = 1;
-  int64_t in_channels = 0;
-  int64_t out_channels = 0;
-  int64_t prev_output_channel = 0;  ///< of up blocks: channels that come from the block below
-  int64_t temb_channels = 0;
-  bool add_resample = true;  ///< false in the block of the lowest (down) or full (up) resolution
-  double resnet_eps = 1e-6;
-  layers::Activation resnet_act_fn = layers::Activation::kSilu;
-  std::optional<int64_t> resnet_groups = 32;
-  int64_t attention_head_dim = 8;
-  int64_t downsample_padding = 1;
-  DownsampleType downsample_type = DownsampleType::kConv;
-  UpsampleType upsample_type = UpsampleType::kConv;
-  ResnetTimeScaleShift resnet_time_scale_shift = ResnetTimeScaleShift::kDefault;
-  bool resnet_skip_time_act = false;
-  double resnet_out_scale_factor = 1.0;
-  double dropout = 0.0;
-  std::optional<int64_t> cross_attention_dim = std::nullopt;  ///< of a UNet with an encoder
-  int64_t num_attention_heads = 1;                            ///< of the transformers in CrossAttn blocks
-  OneOrMany<int64_t> transformer_layers_per_block = 1;        ///< one for each layer, or one for all
-  bool dual_cross_attention = false;
-  bool use_linear_projection = false;
-  bool only_cross_attention = false;
-  CrossAttentionNorm cross_attention_norm = CrossAttentionNorm::kNone;
+  int64_t num_layers = 1;           ///< residual blocks
+  int64_t in_channels = 0;          ///< channels of the input
+  int64_t out_channels = 0;         ///< channels of the result
+  int64_t prev_output_channel = 0;  ///< up blocks: channels of the block before
+  int64_t temb_channels = 0;        ///< width of the time embedding
+  bool add_resample = true;         ///< false in the block of the lowest (down) or full (up) resolution
+  double resnet_eps = 1e-6;         ///< epsilon of the norms
+  layers::Activation resnet_act_fn = layers::Activation::kSilu;  ///< activation of the residual blocks
+  std::optional<int64_t> resnet_groups = 32;               ///< groups of the norms; nullopt: K blocks only
+  int64_t attention_head_dim = 8;                          ///< channels of a head
+  int64_t downsample_padding = 1;                          ///< 0 pads below and to the right only
+  DownsampleType downsample_type = DownsampleType::kConv;  ///< in AttnDownBlock2D
+  UpsampleType upsample_type = UpsampleType::kConv;        ///< in AttnUpBlock2D
+  ResnetTimeScaleShift resnet_time_scale_shift =
+      ResnetTimeScaleShift::kDefault;    ///< use of the time embedding
+  bool resnet_skip_time_act = false;     ///< no activation on the time embedding
+  double resnet_out_scale_factor = 1.0;  ///< divisor of the outputs
+  double dropout = 0.0;                  ///< probability, in residual blocks
+  std::optional<int64_t> cross_attention_dim =
+      std::nullopt;                 ///< width of the encoder's tokens; nullopt: none
+  int64_t num_attention_heads = 1;  ///< heads of the transformers in CrossAttn blocks
+  OneOrMany<int64_t> transformer_layers_per_block =
+      1;                               ///< transformer blocks: one for all layers or one each
+  bool dual_cross_attention = false;   ///< DualTransformer2DModel in CrossAttn blocks
+  bool use_linear_projection = false;  ///< of Transformer2DModel
+  bool only_cross_attention = false;   ///< leaves out self-attention
+  CrossAttentionNorm cross_attention_norm = CrossAttentionNorm::kNone;  ///< in SimpleCrossAttn blocks
 };
 
-/// DownBlock2D, ResnetDownsampleBlock2D, AttnDownBlock2D, SkipDownBlock2D, AttnSkipDownBlock2D or
-/// KDownBlock2D; with a cross_attention_dim also CrossAttnDownBlock2D, SimpleCrossAttnDownBlock2D and
-/// KCrossAttnDownBlock2D. A prefix "UNetRes" is dropped, as in Python.
-/// @throws ConfigError for a type that does not exist, or cannot work without an encoder's hidden states,
-/// naming those
-///   that can; and for channels, groups or head sizes that do not fit
+/// Makes a down block.
+/// @param type DownBlock2D, ResnetDownsampleBlock2D, AttnDownBlock2D, SkipDownBlock2D, AttnSkipDownBlock2D or
+///   KDownBlock2D; with a cross_attention_dim also CrossAttnDownBlock2D, SimpleCrossAttnDownBlock2D and
+///   KCrossAttnDownBlock2D. A prefix "UNetRes" is dropped, as in Python.
+/// @param options the arguments of the block
+/// @return the block
+/// @throws ConfigError for another type, listing those that exist; and for channels, groups or head sizes
+///   that do not fit
 UNetBlockPointer get_down_block(std::string_view type, const UNetBlockOptions& options);
 
-/// UpBlock2D, ResnetUpsampleBlock2D, AttnUpBlock2D, SkipUpBlock2D, AttnSkipUpBlock2D or KUpBlock2D; with a
-/// cross_attention_dim also CrossAttnUpBlock2D, SimpleCrossAttnUpBlock2D and KCrossAttnUpBlock2D.
-/// @throws ConfigError as get_down_block
+/// Makes an up block.
+/// @param type UpBlock2D, ResnetUpsampleBlock2D, AttnUpBlock2D, SkipUpBlock2D, AttnSkipUpBlock2D or
+///   KUpBlock2D; with a cross_attention_dim also CrossAttnUpBlock2D, SimpleCrossAttnUpBlock2D and
+///   KCrossAttnUpBlock2D
+/// @param options the arguments of the block
+/// @return the block
+/// @throws ConfigError as `get_down_block`
 UNetBlockPointer get_up_block(std::string_view type, const UNetBlockOptions& options);
 
-/// UNetMidBlock2D (here one residual block), UNetMidBlock2DCrossAttn or UNetMidBlock2DSimpleCrossAttn,
-/// between `in_channels` and as many; resnet_out_scale_factor is that of the mid block.
-/// @throws ConfigError as get_down_block
+/// Makes a mid block with `in_channels` at both ends.
+/// @param type UNetMidBlock2D (with one residual block), UNetMidBlock2DCrossAttn or
+///   UNetMidBlock2DSimpleCrossAttn
+/// @param options the arguments of the block; resnet_out_scale_factor is the mid block's
+/// @return the block
+/// @throws ConfigError as `get_down_block`
 UNetBlockPointer get_mid_block(std::string_view type, const UNetBlockOptions& options);
 
+/// The arguments of Python's `UNetMidBlock2D(...)`.
 struct UNetMidBlock2DOptions {
-  int64_t in_channels = 0;
-  std::optional<int64_t> temb_channels = std::nullopt;
-  double dropout = 0.0;
-  int64_t num_layers = 1;
-  double resnet_eps = 1e-6;
-  ResnetTimeScaleShift resnet_time_scale_shift = ResnetTimeScaleShift::kDefault;
-  layers::Activation resnet_act_fn = layers::Activation::kSilu;
-  std::optional<int64_t> resnet_groups = 32;  ///< nullopt: min(in_channels / 4, 32)
-  std::optional<int64_t> attn_groups = std::nullopt;
-  bool add_attention = true;
-  int64_t attention_head_dim = 1;
-  double output_scale_factor = 1.0;
-  /// All norms are spatial norms, and take latents of so many channels as temb (Python:
-  /// resnet_time_scale_shift = "spatial").
+  int64_t in_channels = 0;                              ///< channels at both ends
+  std::optional<int64_t> temb_channels = std::nullopt;  ///< width of the time embedding; nullopt: none
+  double dropout = 0.0;                                 ///< probability, in residual blocks
+  int64_t num_layers = 1;                               ///< pairs of attention and residual block
+  double resnet_eps = 1e-6;                             ///< epsilon of the norms
+  ResnetTimeScaleShift resnet_time_scale_shift =
+      ResnetTimeScaleShift::kDefault;                            ///< use of the time embedding
+  layers::Activation resnet_act_fn = layers::Activation::kSilu;  ///< activation of the residual blocks
+  std::optional<int64_t> resnet_groups = 32;                     ///< nullopt: min(in_channels / 4, 32)
+  std::optional<int64_t> attn_groups =
+      std::nullopt;                  ///< groups of the attention's norm; default: resnet_groups
+  bool add_attention = true;         ///< false leaves out the attention
+  int64_t attention_head_dim = 1;    ///< channels of a head
+  double output_scale_factor = 1.0;  ///< divisor of the outputs
+  /// Channels of the latents of spatial norms, which replace all norms; the latents are passed as temb
+  /// (Python: resnet_time_scale_shift = "spatial"). nullopt: group norms.
   std::optional<int64_t> spatial_norm_dim = std::nullopt;
 };
 
-/// The block between the down and the up blocks: a residual block, then attention and a residual block
-/// num_layers times.
+/// The block between the down and the up blocks: a residual block, then num_layers times attention and a
+/// residual block (diffusers `UNetMidBlock2D`).
 class UNetMidBlock2DImpl : public UNetBlock {
  public:
+  /// Makes the layers.
+  /// @param options the arguments of the block
+  /// @throws ConfigError for channels, groups or head sizes that do not fit
   explicit UNetMidBlock2DImpl(const UNetMidBlock2DOptions& options);
   void run(UNetState& state) const override;
+  /// Applies the block.
+  /// @param hidden_states `[B, in_channels, H, W]`
   /// @param temb `[B, temb_channels]`, or `[B, spatial_norm_dim, h, w]`
+  /// @return shape of hidden_states
   Tensor forward(const Tensor& hidden_states, const Tensor& temb = {}) const;
 
  private:
   layers::ModuleVector<Attention> attentions_;
   layers::ModuleVector<ResnetPointer> resnets_;
 };
+/// A handle of a `UNetMidBlock2DImpl`.
 TORCH_MODULE(UNetMidBlock2D);
 
 }  // namespace diffusers

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -16,173 +15,183 @@
 #include <diffusers/models/conditioning.h>
 #include <diffusers/models/layers.h>
 #include <diffusers/models/model.h>
-#include <diffusers/models/unet_2d.h>
 #include <diffusers/models/unet_2d_blocks.h>
+#include <diffusers/models/unet_enums.h>
 
 namespace diffusers {
 
-/// What a model makes of the encoder's hidden states, and of `image_embeds`, before its blocks attend to
-/// them.
-enum class EncoderHidDimType { kTextProj, kTextImageProj, kImageProj };
-template <>
-struct EnumNames<EncoderHidDimType> {
-  static constexpr std::string_view kKey = "encoder_hid_dim_type";
-  static constexpr std::array<std::pair<EncoderHidDimType, std::string_view>, 3> kTable{
-      {{EncoderHidDimType::kTextProj, "text_proj"},
-       {EncoderHidDimType::kTextImageProj, "text_image_proj"},
-       {EncoderHidDimType::kImageProj, "image_proj"}}};
-};
-
-/// What is added to the time embedding, made of the encoder's hidden states ("text") or of
-/// `added_cond_kwargs`.
-enum class AdditionEmbedType { kText, kTextImage, kTextTime, kImage, kImageHint };
-template <>
-struct EnumNames<AdditionEmbedType> {
-  static constexpr std::string_view kKey = "addition_embed_type";
-  static constexpr std::array<std::pair<AdditionEmbedType, std::string_view>, 5> kTable{
-      {{AdditionEmbedType::kText, "text"},
-       {AdditionEmbedType::kTextImage, "text_image"},
-       {AdditionEmbedType::kTextTime, "text_time"},
-       {AdditionEmbedType::kImage, "image"},
-       {AdditionEmbedType::kImageHint, "image_hint"}}};
-};
-
-/// The kinds of transformer blocks. The gated ones (GLIGEN) are refused with a ConfigError.
-enum class TransformerAttentionType { kDefault, kGated, kGatedTextImage };
-template <>
-struct EnumNames<TransformerAttentionType> {
-  static constexpr std::string_view kKey = "attention_type";
-  static constexpr std::array<std::pair<TransformerAttentionType, std::string_view>, 3> kTable{
-      {{TransformerAttentionType::kDefault, "default"},
-       {TransformerAttentionType::kGated, "gated"},
-       {TransformerAttentionType::kGatedTextImage, "gated-text-image"}}};
-};
-
 /// The arguments of Python's `UNet2DConditionModel(...)`, with its defaults.
 struct UNet2DConditionModelConfig {
-  OneOrMany<int64_t> sample_size = {};  ///< height and width, one number or two; only pipelines use it
-  int64_t in_channels = 4;
-  int64_t out_channels = 4;
-  bool center_input_sample = false;  ///< the input is in [0, 1] and becomes 2 x - 1
-  bool flip_sin_to_cos = true;
-  int64_t freq_shift = 0;
-  /// From the full resolution to the lowest: DownBlock2D, ResnetDownsampleBlock2D, AttnDownBlock2D,
-  /// CrossAttnDownBlock2D, SimpleCrossAttnDownBlock2D, KDownBlock2D, KCrossAttnDownBlock2D.
+  OneOrMany<int64_t> sample_size = {};  ///< height and width of samples, one number or two; for pipelines
+  int64_t in_channels = 4;              ///< channels of the sample
+  int64_t out_channels = 4;             ///< channels of the prediction
+  bool center_input_sample = false;     ///< maps the sample from [0, 1] to [-1, 1]
+  bool flip_sin_to_cos = true;          ///< cosines stand before sines in the time embedding
+  int64_t freq_shift = 0;               ///< downscale_freq_shift of the time embedding
+  /// Types of the down blocks, from the full resolution to the lowest: DownBlock2D, ResnetDownsampleBlock2D,
+  /// AttnDownBlock2D, CrossAttnDownBlock2D, SimpleCrossAttnDownBlock2D, KDownBlock2D, KCrossAttnDownBlock2D.
   std::vector<std::string> down_block_types = {"CrossAttnDownBlock2D", "CrossAttnDownBlock2D",
                                                "CrossAttnDownBlock2D", "DownBlock2D"};
   /// UNetMidBlock2DCrossAttn, UNetMidBlock2DSimpleCrossAttn, UNetMidBlock2D, or nullopt for none.
   std::optional<std::string> mid_block_type = "UNetMidBlock2DCrossAttn";
-  /// From the lowest resolution to the full: UpBlock2D, ResnetUpsampleBlock2D, AttnUpBlock2D,
-  /// CrossAttnUpBlock2D, SimpleCrossAttnUpBlock2D, KUpBlock2D, KCrossAttnUpBlock2D.
+  /// Types of the up blocks, from the lowest resolution to the full: UpBlock2D, ResnetUpsampleBlock2D,
+  /// AttnUpBlock2D, CrossAttnUpBlock2D, SimpleCrossAttnUpBlock2D, KUpBlock2D, KCrossAttnUpBlock2D.
   std::vector<std::string> up_block_types = {"UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D",
                                              "CrossAttnUpBlock2D"};
-  OneOrMany<bool> only_cross_attention = false;  ///< no attention of the image to itself
-  std::vector<int64_t> block_out_channels = {320, 640, 1280, 1280};
-  OneOrMany<int64_t> layers_per_block = 2;
-  int64_t downsample_padding = 1;  ///< 0 pads below and to the right only
-  double mid_block_scale_factor = 1;
-  double dropout = 0.0;                         ///< of the residual blocks
-  std::string act_fn = "silu";                  ///< "silu" ("swish"), "mish", "gelu", "relu"
-  std::optional<int64_t> norm_num_groups = 32;  ///< nullopt: K blocks only, and no norm before conv_out
-  double norm_eps = 1e-5;
-  OneOrMany<int64_t> cross_attention_dim = 1280;
-  NestedOneOrMany transformer_layers_per_block = 1;  ///< of each block, or of each layer of each block
-  NestedOneOrMany reverse_transformer_layers_per_block = {};  ///< of the up blocks, where they differ
-  std::optional<int64_t> encoder_hid_dim =
-      std::nullopt;  ///< width of encoder_hidden_states (or image_embeds)
+  OneOrMany<bool> only_cross_attention =
+      false;  ///< leaves out self-attention; one for all blocks or one each
+  std::vector<int64_t> block_out_channels = {320, 640, 1280, 1280};  ///< output channels of each down block
+  OneOrMany<int64_t> layers_per_block = 2;  ///< residual blocks of each down block; one for all or one each
+  int64_t downsample_padding = 1;           ///< 0 pads below and to the right only
+  double mid_block_scale_factor = 1;        ///< divisor of the mid block's outputs
+  double dropout = 0.0;                     ///< probability, in residual blocks
+  std::string act_fn = "silu";              ///< "silu" ("swish"), "mish", "gelu", "relu"
+  /// Groups of the group norms. nullopt works with K blocks only and leaves out the norm before conv_out.
+  std::optional<int64_t> norm_num_groups = 32;
+  double norm_eps = 1e-5;  ///< epsilon of the group norms
+  OneOrMany<int64_t> cross_attention_dim =
+      1280;  ///< width of encoder_hidden_states; one for all blocks or one each
+  /// Transformer blocks: one number for all, one for each block, or one for each layer of each block.
+  NestedOneOrMany transformer_layers_per_block = 1;
+  /// The same for the up blocks, from the lowest resolution to the full. None: the reverse of the above.
+  NestedOneOrMany reverse_transformer_layers_per_block = {};
+  std::optional<int64_t> encoder_hid_dim = std::nullopt;  ///< width of the input of the encoder projection
+  /// Projection of encoder_hidden_states. "text_proj" if encoder_hid_dim is given, none otherwise.
   std::optional<EnumChoice<EncoderHidDimType>> encoder_hid_dim_type = std::nullopt;
-  /// The number of heads in CrossAttn blocks, the channels of a head in the others.
+  /// Number of heads in CrossAttn blocks, channels of a head in all others (a name that Python keeps).
   OneOrMany<int64_t> attention_head_dim = 8;
-  OneOrMany<int64_t> num_attention_heads = {};  ///< refused, as in Python: attention_head_dim stands for it
-  bool dual_cross_attention = false;
-  bool use_linear_projection = false;
-  std::optional<EnumChoice<ClassEmbedType>> class_embed_type = std::nullopt;
-  std::optional<EnumChoice<AdditionEmbedType>> addition_embed_type = std::nullopt;
-  std::optional<int64_t> addition_time_embed_dim = std::nullopt;
-  std::optional<int64_t> num_class_embeds = std::nullopt;
-  /// Without effect, as in Python since its attention is fused: scores are always accumulated in float32.
+  OneOrMany<int64_t> num_attention_heads = {};  ///< refused unless None, as in Python; use attention_head_dim
+  bool dual_cross_attention = false;            ///< two transformers in each place (Versatile Diffusion)
+  bool use_linear_projection =
+      false;  ///< linear layers instead of 1x1 convolutions around transformer blocks
+  std::optional<EnumChoice<ClassEmbedType>> class_embed_type = std::nullopt;  ///< use of class_labels
+  std::optional<EnumChoice<AdditionEmbedType>> addition_embed_type =
+      std::nullopt;  ///< embedding that is added to the time embedding
+  std::optional<int64_t> addition_time_embed_dim = std::nullopt;  ///< width of the embedding of each time id
+  std::optional<int64_t> num_class_embeds = std::nullopt;  ///< number of classes; nullopt: no class table
+  /// Has no effect, as in Python since its attention is fused: scores are accumulated in float32.
   bool upcast_attention = false;
+  /// Use of the time embedding in residual blocks.
   EnumChoice<ResnetTimeScaleShift> resnet_time_scale_shift = ResnetTimeScaleShift::kDefault;
-  bool resnet_skip_time_act = false;     ///< of the Resnet and SimpleCrossAttn blocks
-  double resnet_out_scale_factor = 1.0;  ///< of the Resnet and SimpleCrossAttn blocks
-  EnumChoice<TimeEmbeddingType> time_embedding_type = TimeEmbeddingType::kPositional;  ///< not "learned"
-  std::optional<int64_t> time_embedding_dim = std::nullopt;
-  std::optional<std::string> time_embedding_act_fn = std::nullopt;
-  std::optional<std::string> timestep_post_act = std::nullopt;
-  std::optional<int64_t> time_cond_proj_dim = std::nullopt;  ///< width of timestep_cond
-  int64_t conv_in_kernel = 3;
-  int64_t conv_out_kernel = 3;
+  bool resnet_skip_time_act =
+      false;  ///< no activation on the time embedding in Resnet and SimpleCrossAttn blocks
+  double resnet_out_scale_factor = 1.0;  ///< divisor of outputs in Resnet and SimpleCrossAttn blocks
+  /// Features of the timestep before the linear layers; "learned" is refused.
+  EnumChoice<TimeEmbeddingType> time_embedding_type = TimeEmbeddingType::kPositional;
+  std::optional<int64_t> time_embedding_dim = std::nullopt;         ///< default: 4 * block_out_channels[0]
+  std::optional<std::string> time_embedding_act_fn = std::nullopt;  ///< activation after the time embedding
+  std::optional<std::string> timestep_post_act = std::nullopt;  ///< activation after its second linear layer
+  std::optional<int64_t> time_cond_proj_dim = std::nullopt;     ///< width of timestep_cond
+  int64_t conv_in_kernel = 3;                                   ///< kernel size of the first convolution
+  int64_t conv_out_kernel = 3;                                  ///< kernel size of the last convolution
+  /// Width of class_labels for the projections, and of the concatenated input of "text_time".
   std::optional<int64_t> projection_class_embeddings_input_dim = std::nullopt;
+  /// Kind of transformer blocks; only "default" is supported.
   EnumChoice<TransformerAttentionType> attention_type = TransformerAttentionType::kDefault;
-  bool class_embeddings_concat = false;  ///< behind the time embedding instead of added to it
+  bool class_embeddings_concat = false;  ///< concatenates class and time embedding instead of adding them
+  /// Leaves out self-attention in the mid block. nullopt: only_cross_attention if that is one value, else
+  /// false.
   std::optional<bool> mid_block_only_cross_attention = std::nullopt;
   std::optional<EnumChoice<CrossAttentionNorm>> cross_attention_norm =
-      std::nullopt;  ///< of SimpleCrossAttn blocks
-  int64_t addition_embed_type_num_heads = 64;
+      std::nullopt;                            ///< norm of encoder_hidden_states in SimpleCrossAttn blocks
+  int64_t addition_embed_type_num_heads = 64;  ///< heads of the pooling of addition_embed_type "text"
 };
 
+/// Reads a config from the text of a config.json, with Python's semantics.
+/// @param json the text
+/// @param where path of the file, for messages
+/// @param config receives the fields
+/// @param source receives the JSON that was read
+/// @param report receives the unknown keys
+/// @throws ConfigError naming the key and the value that does not fit
+/// @throws FileError if the text is no JSON
 void read_model_config(std::string_view json, std::string_view where, UNet2DConditionModelConfig& config,
                        std::string& source, LoadReport& report);
+/// Writes the text of a config.json as Python does.
+/// @param config the fields
+/// @param source the JSON that was read; its unknown keys are kept. Empty: none
+/// @return the text
 std::string write_model_config(const UNet2DConditionModelConfig& config, std::string_view source);
 
-/// The optional arguments of Python's `UNet2DConditionModel.forward`.
-struct UNet2DConditionModelOptions {
-  /// `[B]` integral for `num_class_embeds`; `[B]` for "timestep"; `[B, time_embedding_dim]` for "identity";
-  /// `[B, projection_class_embeddings_input_dim]` for the projections.
+/// The optional arguments of `UNet2DConditionModel::forward`.
+struct UNet2DConditionModelForwardOptions {
+  /// Classes: `[B]` integral for `num_class_embeds`, `[B]` for "timestep", `[B, time_embedding_dim]` for
+  /// "identity", `[B, projection_class_embeddings_input_dim]` for the projections.
   Tensor class_labels = {};
-  Tensor timestep_cond = {};  ///< `[B, time_cond_proj_dim]`
-  /// `[B, L]`, 1 (or true) where a token of the image takes part in the attention of the image to itself. The
-  /// SimpleCrossAttn blocks take it for the encoder's tokens.
+  Tensor timestep_cond = {};  ///< `[B, time_cond_proj_dim]`, added to the features of the timestep
+  /// `[B, L]`, 1 (or true) for the positions that take part in self-attention. The SimpleCrossAttn blocks use
+  /// it for the encoder's tokens.
   Tensor attention_mask = {};
-  AddedCondKwargs added_cond_kwargs = {};
-  /// Added to what the down blocks leave for the up blocks (ControlNet); goes with
-  /// mid_block_additional_residual. By itself it is taken for down_intrablock_additional_residuals, with a
-  /// warning, as in Python.
+  AddedCondKwargs added_cond_kwargs = {};  ///< inputs of addition_embed_type and of the image projections
+  /// Residuals of a ControlNet, added to those of the down blocks; with mid_block_additional_residual.
+  /// Without it they count as down_intrablock_additional_residuals, with a warning, as in Python.
   std::vector<Tensor> down_block_additional_residuals = {};
-  Tensor mid_block_additional_residual = {};
-  std::vector<Tensor> down_intrablock_additional_residuals = {};  ///< one for each down block (T2I-Adapter)
-  Tensor encoder_attention_mask = {};  ///< `[B, S]`, 1 (or true) where a token of the encoder takes part
+  Tensor mid_block_additional_residual = {};  ///< residual of a ControlNet, added to the mid block's output
+  std::vector<Tensor> down_intrablock_additional_residuals =
+      {};                              ///< of a T2I-Adapter, one for each down block
+  Tensor encoder_attention_mask = {};  ///< `[B, S]`, 1 (or true) for the encoder's tokens that take part
 };
 
+/// The result of `UNet2DConditionModel::forward`.
 struct UNet2DConditionOutput {
-  Tensor sample;  ///< `[B, out_channels, H, W]`
+  Tensor sample;  ///< prediction `[B, out_channels, H, W]`
 };
 
 class ConditionEmbedder;
 
 /// The UNet of text-conditional diffusion (Rombach et al. 2022, Podell et al. 2023, and others; diffusers
-/// `UNet2DConditionModel`). Parameters have Python's state-dict names, and are drawn in Python's order.
+/// `UNet2DConditionModel`). Parameters have Python's state-dict names and are drawn in Python's order.
 class UNet2DConditionModelImpl : public ModelImpl<UNet2DConditionModelImpl, UNet2DConditionModelConfig> {
  public:
-  static constexpr std::string_view kClassName = "UNet2DConditionModel";
+  static constexpr std::string_view kClassName = "UNet2DConditionModel";  ///< class name in config.json
+  using ForwardOptions = UNet2DConditionModelForwardOptions;              ///< optional arguments of `forward`
 
-  /// @throws ConfigError naming the key and the value that cannot work
+  /// Makes a model with new weights.
+  /// @param config the arguments of the model
+  /// @throws ConfigError naming the key and the value that is not supported
   explicit UNet2DConditionModelImpl(UNet2DConditionModelConfig config = {});
+  /// Makes the layers anew, with new weights.
   void reset() override;
 
-  /// @param sample `[B, in_channels, H, W]`, dtype and device of the model (for "image_hint", four channels
-  ///   fewer)
+  /// Predicts from noisy samples.
+  /// @param sample `[B, in_channels, H, W]`, dtype and device of the model; for "image_hint" four channels
+  ///   fewer
   /// @param timesteps `[B]`, `[1]` or 0-dim; integral or floating
-  /// @param encoder_hidden_states `[B, S, cross_attention_dim]`, or `[B, S, encoder_hid_dim]` where the model
-  ///   projects them; undefined for a model that does not attend to them
+  /// @param encoder_hidden_states `[B, S, cross_attention_dim]`, or `[B, S, encoder_hid_dim]` if the model
+  ///   projects them; undefined for a model without cross-attention
+  /// @param options the other inputs
+  /// @return the prediction
   /// @throws TensorError naming both sides if a shape, dtype, device or range does not fit, or if an input is
   ///   missing or not expected
   UNet2DConditionOutput forward(const Tensor& sample, const Tensor& timesteps,
                                 const Tensor& encoder_hidden_states,
-                                const UNet2DConditionModelOptions& options = {}) const;
-  /// One timestep for all samples.
+                                const UNet2DConditionModelForwardOptions& options = {}) const;
+  /// Predicts with one timestep for all samples.
+  /// @param sample as above
+  /// @param timestep the timestep
+  /// @param encoder_hidden_states as above
+  /// @param options the other inputs
+  /// @return the prediction
+  /// @throws TensorError as above
   UNet2DConditionOutput forward(const Tensor& sample, const at::Scalar& timestep,
                                 const Tensor& encoder_hidden_states,
-                                const UNet2DConditionModelOptions& options = {}) const;
+                                const UNet2DConditionModelForwardOptions& options = {}) const;
 
-  /// Trades time for memory: residual and transformer blocks run again in the backward instead of keeping
-  /// their intermediate results. Values and gradients stay the same.
+  /// Recomputes residual and transformer blocks in the backward pass instead of keeping their intermediate
+  /// results. Saves memory and costs time. Values and gradients stay the same.
   void enable_gradient_checkpointing() { set_gradient_checkpointing(true); }
+  /// Keeps the intermediate results again.
   void disable_gradient_checkpointing() { set_gradient_checkpointing(false); }
+  /// @return true if gradient checkpointing is enabled
   bool is_gradient_checkpointing() const { return gradient_checkpointing_; }
 
-  /// Changes the shares of hidden states and residuals in the first two up blocks, as Python's method does.
+  /// Scales hidden states and residuals in the first two up blocks (Si et al. 2023, "FreeU").
+  /// @param s1 factor of the residuals' low frequencies in the first up block
+  /// @param s2 factor of the residuals' low frequencies in the second up block
+  /// @param b1 factor of the hidden states in the first up block
+  /// @param b2 factor of the hidden states in the second up block
   void enable_freeu(double s1, double s2, double b1, double b2);
+  /// Ends the scaling.
   void disable_freeu() { freeu_.reset(); }
 
  private:
@@ -194,8 +203,8 @@ class UNet2DConditionModelImpl : public ModelImpl<UNet2DConditionModelImpl, UNet
   void set_gradient_checkpointing(bool enabled);
   void build_blocks();
   UNetState start(const Tensor& sample, const Tensor& times, const Tensor& encoder_hidden_states,
-                  const UNet2DConditionModelOptions& options) const;
-  void run_blocks(UNetState& state, const UNet2DConditionModelOptions& options) const;
+                  const UNet2DConditionModelForwardOptions& options) const;
+  void run_blocks(UNetState& state, const UNet2DConditionModelForwardOptions& options) const;
 
   bool gradient_checkpointing_ = false;
   layers::Activation act_fn_ = layers::Activation::kSilu;
@@ -210,7 +219,8 @@ class UNet2DConditionModelImpl : public ModelImpl<UNet2DConditionModelImpl, UNet
   layers::Conv2d conv_out_{nullptr};
 };
 
-/// `UNet2DConditionModel unet({.sample_size = 64, .cross_attention_dim = 768});`
+/// A handle of a `UNet2DConditionModelImpl`: `UNet2DConditionModel unet({.sample_size = 64,
+/// .cross_attention_dim = 768});`
 using UNet2DConditionModel = ModelHolder<UNet2DConditionModelImpl, UNet2DConditionModelConfig>;
 
 }  // namespace diffusers

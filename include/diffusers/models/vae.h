@@ -16,8 +16,12 @@
 
 namespace diffusers {
 
-/// The norms of a decoder: group norms, or norms that the latents scale and shift.
-enum class VaeNormType { kGroup, kSpatial };
+/// Kind of the norms of a decoder.
+enum class VaeNormType {
+  kGroup,   ///< group norms
+  kSpatial  ///< `SpatialNorm` of the latents
+};
+/// Python's strings.
 template <>
 struct EnumNames<VaeNormType> {
   static constexpr std::string_view kKey = "norm_type";
@@ -25,37 +29,43 @@ struct EnumNames<VaeNormType> {
       {{VaeNormType::kGroup, "group"}, {VaeNormType::kSpatial, "spatial"}}};
 };
 
+/// The result of an autoencoder's `decode` and `forward`.
 struct DecoderOutput {
-  Tensor sample;            ///< `[B, out_channels, H, W]`
-  Tensor commit_loss = {};  ///< of a VQModel, undefined elsewhere
+  Tensor sample;            ///< images `[B, out_channels, H, W]`
+  Tensor commit_loss = {};  ///< loss of a VQModel's quantizer; undefined for other models
 };
 
 /// The arguments of Python's `Encoder(...)`.
 struct VaeEncoderOptions {
-  int64_t in_channels = 3;
-  int64_t out_channels = 3;
-  std::vector<std::string> down_block_types = {"DownEncoderBlock2D"};
-  std::vector<int64_t> block_out_channels = {64};
-  int64_t layers_per_block = 2;
-  int64_t norm_num_groups = 32;
-  std::string act_fn = "silu";
-  bool double_z = true;  ///< 2 * out_channels come out: mean and logarithm of the variance
-  bool mid_block_add_attention = true;
+  int64_t in_channels = 3;   ///< channels of the images
+  int64_t out_channels = 3;  ///< channels of the latents
+  std::vector<std::string> down_block_types = {
+      "DownEncoderBlock2D"};                       ///< from the full resolution to the lowest
+  std::vector<int64_t> block_out_channels = {64};  ///< output channels of each block
+  int64_t layers_per_block = 2;                    ///< residual blocks of each block
+  int64_t norm_num_groups = 32;                    ///< groups of the norms
+  std::string act_fn = "silu";                     ///< "silu" ("swish"), "mish", "gelu", "relu"
+  bool double_z = true;  ///< the result has 2 * out_channels: mean and logarithm of the variance
+  bool mid_block_add_attention = true;  ///< attention in the mid block
 };
 
-/// The part of an autoencoder that makes latents of images (diffusers `Encoder`).
+/// The part of an autoencoder that computes latents from images (diffusers `Encoder`).
 class VaeEncoderImpl : public torch::nn::Module {
  public:
-  /// @throws ConfigError naming the key and the value that cannot work
+  /// Makes the layers.
+  /// @param options the arguments of the encoder
+  /// @throws ConfigError naming the key and the value that is not supported
   explicit VaeEncoderImpl(const VaeEncoderOptions& options = {});
+  /// Computes latents.
   /// @param sample `[B, in_channels, H, W]`, H and W at least `2^(blocks - 1)`
   /// @return `[B, out_channels (twice with double_z), H / 2^(blocks - 1), W / 2^(blocks - 1)]`
   /// @throws TensorError if the image is too small to be halved in each block
   Tensor forward(const Tensor& sample) const;
-  /// Runs each block again in the backward instead of keeping its intermediate results.
+  /// Sets gradient checkpointing.
+  /// @param enabled recomputes each block in the backward pass instead of keeping its intermediate results
   void set_gradient_checkpointing(bool enabled) { gradient_checkpointing_ = enabled; }
 
-  layers::Conv2d conv_in{nullptr};
+  layers::Conv2d conv_in{nullptr};  ///< the first convolution
 
  private:
   bool gradient_checkpointing_ = false;
@@ -64,34 +74,40 @@ class VaeEncoderImpl : public torch::nn::Module {
   layers::GroupNorm conv_norm_out_{nullptr};
   layers::Conv2d conv_out_{nullptr};
 };
+/// A handle of a `VaeEncoderImpl`.
 TORCH_MODULE(VaeEncoder);
 
 /// The arguments of Python's `Decoder(...)`.
 struct VaeDecoderOptions {
-  int64_t in_channels = 3;
-  int64_t out_channels = 3;
-  std::vector<std::string> up_block_types = {"UpDecoderBlock2D"};
-  std::vector<int64_t> block_out_channels = {64};
-  int64_t layers_per_block = 2;
-  int64_t norm_num_groups = 32;
-  std::string act_fn = "silu";
-  VaeNormType norm_type = VaeNormType::kGroup;
-  bool mid_block_add_attention = true;
+  int64_t in_channels = 3;                                         ///< channels of the latents
+  int64_t out_channels = 3;                                        ///< channels of the images
+  std::vector<std::string> up_block_types = {"UpDecoderBlock2D"};  ///< from the lowest resolution to the full
+  std::vector<int64_t> block_out_channels = {
+      64};                       ///< channels of each block, from the full resolution to the lowest
+  int64_t layers_per_block = 2;  ///< residual blocks of each block, less one
+  int64_t norm_num_groups = 32;  ///< groups of the norms
+  std::string act_fn = "silu";   ///< "silu" ("swish"), "mish", "gelu", "relu"
+  VaeNormType norm_type = VaeNormType::kGroup;  ///< kind of the norms
+  bool mid_block_add_attention = true;          ///< attention in the mid block
 };
 
-/// The part of an autoencoder that makes images of latents (diffusers `Decoder`).
+/// The part of an autoencoder that computes images from latents (diffusers `Decoder`).
 class VaeDecoderImpl : public torch::nn::Module {
  public:
-  /// @throws ConfigError naming the key and the value that cannot work
+  /// Makes the layers.
+  /// @param options the arguments of the decoder
+  /// @throws ConfigError naming the key and the value that is not supported
   explicit VaeDecoderImpl(const VaeDecoderOptions& options = {});
+  /// Computes images.
   /// @param sample `[B, in_channels, h, w]`
   /// @param latent_embeds `[B, in_channels, h', w']` for `kSpatial`, undefined for `kGroup`
   /// @return `[B, out_channels, h * 2^(blocks - 1), w * 2^(blocks - 1)]`
   Tensor forward(const Tensor& sample, const Tensor& latent_embeds = {}) const;
-  /// Runs each block again in the backward instead of keeping its intermediate results.
+  /// Sets gradient checkpointing.
+  /// @param enabled recomputes each block in the backward pass instead of keeping its intermediate results
   void set_gradient_checkpointing(bool enabled) { gradient_checkpointing_ = enabled; }
 
-  layers::Conv2d conv_in{nullptr};
+  layers::Conv2d conv_in{nullptr};  ///< the first convolution
 
  private:
   bool gradient_checkpointing_ = false;
@@ -101,6 +117,7 @@ class VaeDecoderImpl : public torch::nn::Module {
   SpatialNorm spatial_norm_out_{nullptr};
   layers::Conv2d conv_out_{nullptr};
 };
+/// A handle of a `VaeDecoderImpl`.
 TORCH_MODULE(VaeDecoder);
 
 }  // namespace diffusers

@@ -10,36 +10,46 @@
 
 namespace diffusers {
 
-/// A stage of an autoencoder. Parameters are named as in the Python class that `type` of the factories below
-/// names.
+/// A block of an autoencoder. Parameters have the names of the Python class that `type` of the functions
+/// below names.
 class VaeBlock : public torch::nn::Module {
  public:
+  /// Applies the block.
   /// @param hidden_states `[B, in_channels, H, W]`
-  /// @param latent_embeds `[B, spatial_norm_dim, h, w]` for a block made with spatial_norm_dim, else
-  /// undefined
+  /// @param latent_embeds `[B, spatial_norm_dim, h, w]` for a block with spatial_norm_dim, else undefined
+  /// @return `[B, out_channels, H, W]`, or half (encoder) or twice (decoder) the height and width
   virtual Tensor forward(const Tensor& hidden_states, const Tensor& latent_embeds = {}) const = 0;
 };
+/// A shared pointer to a block.
 using VaeBlockPointer = std::shared_ptr<VaeBlock>;
 
+/// The arguments of `get_encoder_block` and `get_decoder_block`.
 struct VaeBlockOptions {
-  int64_t num_layers = 1;
-  int64_t in_channels = 0;
-  int64_t out_channels = 0;
+  int64_t num_layers = 1;    ///< residual blocks
+  int64_t in_channels = 0;   ///< channels of the input
+  int64_t out_channels = 0;  ///< channels of the result
   bool add_resample = true;  ///< false in the block of the lowest (encoder) or full (decoder) resolution
-  double resnet_eps = 1e-6;
-  layers::Activation resnet_act_fn = layers::Activation::kSilu;
-  int64_t resnet_groups = 32;
-  int64_t attention_head_dim = 1;
-  /// Decoder blocks: channels of the latents that the norms take; nullopt for group norms.
+  double resnet_eps = 1e-6;  ///< epsilon of the norms
+  layers::Activation resnet_act_fn = layers::Activation::kSilu;  ///< activation of the residual blocks
+  int64_t resnet_groups = 32;                                    ///< groups of the norms
+  int64_t attention_head_dim = 1;                                ///< channels of a head
+  /// Decoder blocks: channels of the latents of spatial norms. nullopt: group norms.
   std::optional<int64_t> spatial_norm_dim = std::nullopt;
 };
 
-/// DownEncoderBlock2D or AttnDownEncoderBlock2D. A prefix "UNetRes" is dropped, as in Python.
-/// @throws ConfigError for another type, and for channels, groups or head sizes that do not fit
+/// Makes a block of an encoder.
+/// @param type DownEncoderBlock2D or AttnDownEncoderBlock2D. A prefix "UNetRes" is dropped, as in Python.
+/// @param options the arguments of the block
+/// @return the block
+/// @throws ConfigError for another type, listing those that exist; and for channels, groups or head sizes
+///   that do not fit
 VaeBlockPointer get_encoder_block(std::string_view type, const VaeBlockOptions& options);
 
-/// UpDecoderBlock2D or AttnUpDecoderBlock2D.
-/// @throws ConfigError as get_encoder_block
+/// Makes a block of a decoder.
+/// @param type UpDecoderBlock2D or AttnUpDecoderBlock2D
+/// @param options the arguments of the block
+/// @return the block
+/// @throws ConfigError as `get_encoder_block`
 VaeBlockPointer get_decoder_block(std::string_view type, const VaeBlockOptions& options);
 
 }  // namespace diffusers

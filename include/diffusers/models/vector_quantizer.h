@@ -8,34 +8,39 @@
 
 namespace diffusers {
 
+/// The optional arguments of Python's `VectorQuantizer(...)`.
 struct VectorQuantizerOptions {
-  bool sane_index_shape = false;  ///< indices as `[B, H, W]`
-  bool legacy = true;             ///< beta weighs the codebook's term of the loss, else the encoder's
+  bool sane_index_shape = false;  ///< gives indices as `[B, H, W]`
+  bool legacy = true;             ///< beta weighs the codebook term of the loss; false: the commitment term
 };
 
+/// The result of `VectorQuantizer::forward`.
 struct VectorQuantizerOutput {
-  Tensor quantized;  ///< `[B, vq_embed_dim, H, W]`; its gradient goes to z as if it were z
-  Tensor loss;       ///< 0-dim: codebook and commitment loss
+  Tensor quantized;  ///< `[B, vq_embed_dim, H, W]`; passes its gradient on to z (straight-through)
+  Tensor loss;       ///< 0-dim, codebook and commitment loss
   Tensor indices;    ///< int64 `[B * H * W]`, or `[B, H, W]` with sane_index_shape
 };
 
-/// Replaces each vector by the nearest one of a codebook (van den Oord et al. 2017; diffusers
-/// `VectorQuantizer`). Python's `remap`, which no model sets, does not exist here.
+/// Replaces each vector by the nearest vector of a codebook (van den Oord et al. 2017; diffusers
+/// `VectorQuantizer`). Python's `remap`, which no model sets, is not supported.
 class VectorQuantizerImpl : public torch::nn::Module {
  public:
-  /// @param n_e vectors of the codebook
+  /// Draws the codebook.
+  /// @param n_e number of vectors
   /// @param vq_embed_dim their length
-  /// @param beta weight of the commitment in the loss
+  /// @param beta weight of one term of the loss, see `VectorQuantizerOptions::legacy`
+  /// @param options the other arguments
   VectorQuantizerImpl(int64_t n_e, int64_t vq_embed_dim, double beta,
                       const VectorQuantizerOptions& options = {});
+  /// Quantizes latents.
   /// @param z `[B, vq_embed_dim, H, W]`
+  /// @return quantized latents, loss and indices
   /// @throws TensorError if the shape does not fit
   VectorQuantizerOutput forward(const Tensor& z) const;
-  /// The vectors of the codebook at `indices`.
-  /// @param indices integral
-  /// @param shape `{B, H, W, vq_embed_dim}`, and the result is `[B, vq_embed_dim, H, W]`; empty for the shape
-  /// of
-  ///   indices with vq_embed_dim at the end
+  /// Looks up vectors of the codebook.
+  /// @param indices integral, each in [0, n_e)
+  /// @param shape `{B, H, W, vq_embed_dim}`, or empty
+  /// @return `[B, vq_embed_dim, H, W]`; for an empty shape that of indices with vq_embed_dim at the end
   /// @throws TensorError if an index or the shape does not fit
   Tensor get_codebook_entry(const Tensor& indices, const std::vector<int64_t>& shape = {}) const;
 
@@ -47,6 +52,7 @@ class VectorQuantizerImpl : public torch::nn::Module {
   double beta_;
   VectorQuantizerOptions options_;
 };
+/// A handle of a `VectorQuantizerImpl`.
 TORCH_MODULE(VectorQuantizer);
 
 }  // namespace diffusers

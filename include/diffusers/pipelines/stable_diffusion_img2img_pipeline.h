@@ -1,86 +1,65 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
-#include <memory>
 #include <optional>
 #include <vector>
 
+#include <diffusers/core/enum_choice.h>
 #include <diffusers/models/fwd.h>
+#include <diffusers/pipelines/diffusion_pipeline.h>
 #include <diffusers/pipelines/pipeline.h>
+#include <diffusers/pipelines/stable_diffusion_base.h>
 #include <diffusers/schedulers/scheduler.h>
 #include <diffusers/text/clip_tokenizer.h>
 #include <diffusers/text/fwd.h>
 
 namespace diffusers {
 
-struct StableDiffusionParts;
-
 /// The arguments of a `StableDiffusionImg2ImgPipeline` call, in Python's order and with Python's defaults.
 struct StableDiffusionImg2ImgPipelineOptions {
-  Texts prompt = {};  ///< one text or several; or prompt_embeds
-  /// `[B, C, H, W]` or `[C, H, W]` in [0, 1], shrunk to multiples of the autoencoder's scale; with values
-  /// below 0 it is taken to be in [-1, 1]. With 4 channels it is taken for latents. One is used for all
-  /// prompts.
+  Texts prompt = {};  ///< one text or several; not together with prompt_embeds
+  /// Images to start from, `[B, C, H, W]` or `[C, H, W]` floating in [0, 1]. The sides are reduced to
+  /// multiples of the autoencoder's scale. Values below 0 warn and mean [-1, 1]. 4 channels mean latents. B
+  /// divides the number of images to draw.
   Tensor image = {};
-  double strength = 0.8;  ///< the part of the steps that is run, 0 (excluded) to 1
-  int64_t num_inference_steps = 50;
-  std::vector<double> timesteps = {};  ///< instead of num_inference_steps, where the scheduler takes them
-  std::vector<double> sigmas = {};     ///< likewise
-  double guidance_scale = 7.5;         ///< above 1 the UNet runs with and without the prompt
-  Texts negative_prompt = {};          ///< as many as prompts; empty texts where there are none
-  int64_t num_images_per_prompt = 1;
-  double eta = 0.0;  ///< of DDIM and TCD; other schedulers do without
-  std::optional<Generator> generator = std::nullopt;
-  Tensor prompt_embeds = {};           ///< `[prompts, L, D]`, instead of prompt
-  Tensor negative_prompt_embeds = {};  ///< of the shape of the prompt's embeddings
-  OutputType output_type = OutputType::kPt;
-  std::optional<int64_t> clip_skip =
-      std::nullopt;                           ///< how many of the text encoder's last layers are left out
-  StepEndCallback callback_on_step_end = {};  ///< sees the latents
+  double strength = 0.8;               ///< part of the steps that is run, above 0 and at most 1
+  int64_t num_inference_steps = 50;    ///< number of steps for strength 1, at least 1
+  std::vector<double> timesteps = {};  ///< replaces num_inference_steps; only if the scheduler takes them
+  std::vector<double> sigmas = {};     ///< replaces num_inference_steps; only if the scheduler takes them
+  double guidance_scale = 7.5;         ///< strength of the prompt; above 1 the UNet also runs without it
+  Texts negative_prompt = {};          ///< as many as prompts; none: empty texts
+  int64_t num_images_per_prompt = 1;   ///< at least 1
+  double eta = 0.0;                    ///< for DDIM and TCD; other schedulers do not use it
+  std::optional<Generator> generator = std::nullopt;     ///< none: the global generator of the device
+  Tensor prompt_embeds = {};                             ///< `[prompts, L, D]` floating, replaces prompt
+  Tensor negative_prompt_embeds = {};                    ///< shape of the prompt's, replaces negative_prompt
+  EnumChoice<OutputType> output_type = OutputType::kPt;  ///< "pt": images, "latent": latents
+  /// Number of the text encoder's last layers that are left out; none: 0, with the final layer norm.
+  std::optional<int64_t> clip_skip = std::nullopt;
+  StepEndCallback callback_on_step_end = {};  ///< called after each step with the latents
 };
 
-/// Images from texts and images (Meng et al. 2022; Python: `StableDiffusionImg2ImgPipeline`): the image's
-/// latents get noise, and are denoised with the prompt. Otherwise as `StableDiffusionPipeline`, whose folders
-/// it reads.
-class StableDiffusionImg2ImgPipeline {
+/// Images from texts and images (Meng et al. 2022; Python: `StableDiffusionImg2ImgPipeline`): noise is added
+/// to the latents of the image, and they are denoised with the prompt. Otherwise as
+/// `StableDiffusionPipeline`, whose folders it loads.
+class StableDiffusionImg2ImgPipeline
+    : public TypedPipeline<StableDiffusionImg2ImgPipeline, StableDiffusionBase> {
  public:
+  /// The components: vae, text_encoder, tokenizer, unet, scheduler.
+  static const PipelineSpec& spec();
   /// @throws ConfigError if a model is empty
   StableDiffusionImg2ImgPipeline(const AutoencoderKL& vae, const CLIPTextModel& text_encoder,
                                  const CLIPTokenizer& tokenizer, const UNet2DConditionModel& unet,
                                  const Scheduler& scheduler);
-  StableDiffusionImg2ImgPipeline(StableDiffusionImg2ImgPipeline&&) noexcept;
-  StableDiffusionImg2ImgPipeline& operator=(StableDiffusionImg2ImgPipeline&&) noexcept;
-  ~StableDiffusionImg2ImgPipeline();
+  /// @param components "vae", "text_encoder", "tokenizer", "unet" and "scheduler"
+  /// @throws ConfigError naming the component that is missing, empty or of another class
+  explicit StableDiffusionImg2ImgPipeline(PipelineComponents components);
 
-  /// @return images `[prompts * num_images_per_prompt, C, H, W]` in [0, 1], those of a prompt next to each
-  /// other; or their latents
+  /// Draws images.
+  /// @return images `[prompts * num_images_per_prompt, C, H, W]` in [0, 1], the images of one prompt next to
+  ///   each other; or their latents
   /// @throws ConfigError or TensorError naming the option that does not fit the others or the models
   ImagePipelineOutput operator()(const StableDiffusionImg2ImgPipelineOptions& options);
-
-  /// Reads a folder that Python or `save_pretrained` wrote: model_index.json, vae/, text_encoder/,
-  /// tokenizer/, unet/, scheduler/. safety_checker, feature_extractor and image_encoder may be there: they
-  /// are not run, and a safety checker brings a warning that says so.
-  /// @throws FileError if the folder, its index or a component is missing or of another class, naming it
-  static StableDiffusionImg2ImgPipeline from_pretrained(const std::filesystem::path& folder,
-                                                        const PipelineLoadOptions& options = {});
-  /// Writes all of that as Python does; the folder is made if need be.
-  void save_pretrained(const std::filesystem::path& folder) const;
-
-  AutoencoderKL& vae();
-  CLIPTextModel& text_encoder();
-  CLIPTokenizer& tokenizer();
-  UNet2DConditionModel& unet();
-  /// The pipeline's own scheduler. `set_scheduler` replaces it by one of another class or config.
-  Scheduler& scheduler();
-  /// Replaces the scheduler by a copy of the given one (Python: `pipeline.scheduler = ...`), with
-  /// `steps_offset` 1 and without `clip_sample`, as the constructor does.
-  void set_scheduler(const Scheduler& scheduler);
-  void set_progress_bar_config(const ProgressBarConfig& config);
-
- private:
-  explicit StableDiffusionImg2ImgPipeline(std::unique_ptr<StableDiffusionParts> parts);
-  std::unique_ptr<StableDiffusionParts> parts_;
 };
 
 }  // namespace diffusers

@@ -10,10 +10,17 @@
 namespace diffusers {
 
 /// The shape of abar(t) over t in [0, 1] that `betas_for_alpha_bar` discretizes.
-enum class AlphaTransformType { kCosine, kExp, kLaplace };
+enum class AlphaTransformType {
+  kCosine,  ///< cos^2((t + 0.008) / 1.008 pi / 2) (Nichol and Dhariwal 2021, eq. 17)
+  kExp,     ///< exp(-12 t)
+  kLaplace  ///< SNR of a Laplace distribution, whose logarithm has the scale 0.5
+};
 
 /// beta_i = min(1 - abar((i + 1) / T) / abar(i / T), max_beta), computed in double and rounded to float32
 /// once (Nichol and Dhariwal 2021, arXiv 2102.09672, eq. 17).
+/// @param num_diffusion_timesteps T, 1 or more
+/// @param max_beta largest beta, which keeps abar above 0
+/// @param alpha_transform_type the shape of abar
 /// @return float32 `[num_diffusion_timesteps]`
 at::Tensor betas_for_alpha_bar(int64_t num_diffusion_timesteps, double max_beta = 0.999,
                                AlphaTransformType alpha_transform_type = AlphaTransformType::kCosine);
@@ -26,16 +33,24 @@ at::Tensor rescale_zero_terminal_snr(const at::Tensor& betas);
 
 /// What the betas of a scheduler are made from; the fields of its config.
 struct BetaOptions {
+  /// Number of training timesteps T, 1 to 10^7.
   int64_t num_train_timesteps = 1000;
+  /// beta of the first training timestep, 0 to 1.
   double beta_start = 0.0001;
+  /// beta of the last training timestep, 0 to 1.
   double beta_end = 0.02;
-  BetaSchedule beta_schedule = BetaSchedule::kLinear;
+  /// Course of the betas.
+  EnumChoice<BetaSchedule> beta_schedule = BetaSchedule::kLinear;
+  /// Betas in place of a schedule, at least T. Empty: the schedule gives them.
   std::vector<double> trained_betas = {};
+  /// Rescales the betas so that the last training timestep holds no signal.
   bool rescale_betas_zero_snr = false;
 };
 
 /// The betas of the forward process: float32 `[num_train_timesteps]` on the CPU, bit for bit those of Python.
 /// `beta_start` above `beta_end` is allowed.
+/// @param options the fields of the config
+/// @return float32 `[num_train_timesteps]`
 /// @throws ConfigError unless 1 <= num_train_timesteps <= 10^7 and every beta is a number in [0, 1], or if
 ///         `trained_betas` holds fewer than num_train_timesteps values
 at::Tensor make_betas(const BetaOptions& options);

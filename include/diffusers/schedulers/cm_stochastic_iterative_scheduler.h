@@ -7,14 +7,22 @@
 
 namespace diffusers {
 
-/// The arguments of Python's `CMStochasticIterativeScheduler`.
+/// The arguments of Python's `CMStochasticIterativeScheduler` (schedulers/scheduling_consistency_models.py),
+/// in its order and with its defaults. Fields of a closed set take an enumerator or Python's string.
 struct CMStochasticIterativeSchedulerConfig {
+  /// Number of noise levels of the training, 1 or more.
   int64_t num_train_timesteps = 40;
+  /// Smallest noise level, above 0.
   double sigma_min = 0.002;
+  /// Largest noise level.
   double sigma_max = 80.0;
+  /// Standard deviation of the training data, above 0 (Karras et al. 2022, table 1).
   double sigma_data = 0.5;
+  /// Factor of the noise that a step adds.
   double s_noise = 1.0;
+  /// Exponent of the Karras spacing: larger values put more steps at low noise (Karras et al. 2022, eq. 5).
   double rho = 7.0;
+  /// Clips the predicted x_0 to [-1, 1].
   bool clip_denoised = true;
 };
 
@@ -24,17 +32,21 @@ struct CMStochasticIterativeSchedulerConfig {
 class CMStochasticIterativeScheduler
     : public SigmaScheduler<CMStochasticIterativeScheduler, CMStochasticIterativeSchedulerConfig> {
  public:
+  /// Python's class name.
   static constexpr std::string_view kClassName = "CMStochasticIterativeScheduler";
 
+  /// @param config the fields of Python's constructor
   /// @throws ConfigError naming the field that cannot work
   explicit CMStochasticIterativeScheduler(CMStochasticIterativeSchedulerConfig config = {});
 
-  static constexpr std::string_view kPredictionTypeName = "sample";
+  PredictionType prediction_type() const override { return PredictionType::kSample; }
+  ForwardProcessType forward_process() const override { return ForwardProcessType::kConsistency; }
 
   double init_noise_sigma() const override { return config_.sigma_max; }
 
   Tensor add_noise(const Tensor& original_samples, const Tensor& noise,
                    const Tensor& timesteps) const override;
+  using Scheduler::set_timesteps;
   /// Takes num_inference_steps, or `.timesteps`: positions on the training schedule, descending.
   void set_timesteps(std::optional<int64_t> num_inference_steps,
                      const SetTimestepsOptions& options = {}) override;
@@ -49,5 +61,8 @@ class CMStochasticIterativeScheduler
  private:
   SigmaRun run_at(const std::vector<double>& positions, bool closed, at::Device device) const;
 };
+
+extern template class ConfiguredScheduler<CMStochasticIterativeScheduler,
+                                          CMStochasticIterativeSchedulerConfig>;
 
 }  // namespace diffusers

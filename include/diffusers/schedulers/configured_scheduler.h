@@ -1,44 +1,67 @@
 #pragma once
 
+#include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include <diffusers/core/config_overrides.h>
+#include <diffusers/core/config_visitor.h>
 #include <diffusers/schedulers/scheduler.h>
+#include <diffusers/schedulers/scheduler_config.h>
 
 namespace diffusers {
 
-/// What every scheduler class has because it has a config: reading it, writing it, copying itself.
+/// The part of a scheduler class that follows from its config: reading it, writing it, copying itself, and
+/// the typed access of the base.
 ///
 /// Python's semantics (`configuration_utils.ConfigMixin`): a missing key takes the default; an unknown key is
 /// reported once, ignored, kept and saved again; a key of a compatible scheduler is kept without a word;
 /// `_class_name` is not enforced; keys listed in `_use_default_values` count as missing. Python lists there
 /// what the caller did not pass; a scheduler made from a struct lists the fields that hold their defaults.
+///
+/// @tparam Derived the class itself, with `static constexpr std::string_view kClassName` and a constructor
+/// from its config
+/// @tparam ConfigType an aggregate whose default is Python's, with `void visit_fields(ConfigType&,
+/// ConfigVisitor&)` in its namespace
 template <class Derived, class ConfigType>
 class ConfiguredScheduler : public Scheduler {
  public:
   using Config = ConfigType;
 
+  /// The config that the scheduler was made from. Values that make no sense were refused.
   const Config& config() const { return config_; }
 
   /// @param json JSON text: a config file, or `config_json()` of any scheduler
-  /// @param overrides a JSON object of keys that win over those of `json`
-  /// @throws ConfigError naming the key, if a value does not fit
-  static Derived from_config(std::string_view json, std::string_view overrides = {});
-  /// Reads `scheduler_config.json` from a folder (or from its subfolder, or a file).
+  /// @param overrides values that win over those of `json`: `{{"timestep_spacing", "trailing"}}` or JSON text
+  /// @throws ConfigError naming the key, if a value does not fit, or if an override is neither a field of the
+  /// class nor a key of `json`
+  static Derived from_config(std::string_view json, const ConfigOverrides& overrides = {});
+  /// Reads `scheduler_config.json`.
+  /// @param folder the folder, or the file itself
+  /// @param options a subfolder
+  /// @throws FileError if there is no such file; ConfigError naming the key, if a value does not fit
   static Derived from_pretrained(const std::filesystem::path& folder,
                                  const SchedulerLoadOptions& options = {});
-  /// The names of the config fields.
+  /// The names of the config fields, in order.
   static std::vector<std::string> config_keys();
 
-  std::string class_name() const override;
+  std::string class_name() const override { return std::string(Derived::kClassName); }
   std::string config_json() const override;
   std::unique_ptr<Scheduler> clone() const override;
   int64_t num_train_timesteps() const override;
-  std::string prediction_type_name() const override;
+  PredictionType prediction_type() const override;
+  std::optional<VarianceType> variance_type() const override;
+  std::optional<double> flow_shift() const override;
+  bool uses_flow_sigmas() const override;
+  bool has_inverted_sigmas() const override;
+  std::optional<int64_t> steps_offset() const override;
+  std::optional<bool> clip_sample() const override;
 
  protected:
+  /// @param config the config, which the derived class checks
   explicit ConfiguredScheduler(Config config) : config_(std::move(config)) {}
   // Copying through the base would slice.
   ConfiguredScheduler(const ConfiguredScheduler&) = default;
@@ -48,12 +71,126 @@ class ConfiguredScheduler : public Scheduler {
   ~ConfiguredScheduler() override = default;
 
   /// A number that came with the config although it is no field of this class (Python's hidden config).
-  std::optional<double> hidden_number(std::string_view key) const;
+  /// @param key the key
+  /// @return nullopt if there is no such number
+  std::optional<double> hidden_number(std::string_view key) const { return loaded_.number(key); }
 
   Config config_;
 
  private:
-  std::string loaded_;  // the JSON object that from_config was given, as text
+  static void visit(void* config, ConfigVisitor& visitor) {
+    visit_fields(*static_cast<Config*>(config), visitor);
+  }
+
+  LoadedSchedulerConfig loaded_;
 };
+
+template <class Derived, class Config>
+Derived ConfiguredScheduler<Derived, Config>::from_config(std::string_view json,
+                                                          const ConfigOverrides& overrides) {
+  Config config;
+  LoadedSchedulerConfig loaded =
+      LoadedSchedulerConfig::read(Derived::kClassName, json, overrides, {&config, &visit});
+  Derived scheduler(std::move(config));
+  static_cast<ConfiguredScheduler&>(scheduler).loaded_ = std::move(loaded);
+  return scheduler;
+}
+
+template <class Derived, class Config>
+Derived ConfiguredScheduler<Derived, Config>::from_pretrained(const std::filesystem::path& folder,
+                                                              const SchedulerLoadOptions& options) {
+  return from_config(read_scheduler_config(folder, options));
+}
+
+template <class Derived, class Config>
+std::vector<std::string> ConfiguredScheduler<Derived, Config>::config_keys() {
+  Config config;
+  return scheduler_config_keys({&config, &visit});
+}
+
+template <class Derived, class Config>
+std::string ConfiguredScheduler<Derived, Config>::config_json() const {
+  // The visitor serves reading as well, so it takes mutable fields.
+  Config fields = config_;
+  Config defaults;
+  return loaded_.compose(Derived::kClassName, {&fields, &visit}, {&defaults, &visit});
+}
+
+template <class Derived, class Config>
+std::unique_ptr<Scheduler> ConfiguredScheduler<Derived, Config>::clone() const {
+  return std::make_unique<Derived>(static_cast<const Derived&>(*this));
+}
+
+template <class Derived, class Config>
+int64_t ConfiguredScheduler<Derived, Config>::num_train_timesteps() const {
+  return config_.num_train_timesteps;
+}
+
+template <class Derived, class Config>
+PredictionType ConfiguredScheduler<Derived, Config>::prediction_type() const {
+  if constexpr (requires { config_.prediction_type; }) {
+    return config_.prediction_type;
+  } else {
+    return Scheduler::prediction_type();
+  }
+}
+
+template <class Derived, class Config>
+std::optional<VarianceType> ConfiguredScheduler<Derived, Config>::variance_type() const {
+  if constexpr (requires { std::optional<VarianceType>(config_.variance_type); }) {
+    return std::optional<VarianceType>(config_.variance_type);
+  } else {
+    const std::optional<std::string> hidden = loaded_.text("variance_type");
+    return hidden ? std::optional(enum_from_name<VarianceType>(*hidden, "variance_type")) : std::nullopt;
+  }
+}
+
+template <class Derived, class Config>
+std::optional<double> ConfiguredScheduler<Derived, Config>::flow_shift() const {
+  if constexpr (requires { config_.use_dynamic_shifting&& config_.shift > 0; })
+    if (config_.use_dynamic_shifting) return 1.0;
+  if constexpr (requires { config_.shift; }) {
+    return config_.shift;
+  } else {
+    return std::nullopt;
+  }
+}
+
+template <class Derived, class Config>
+bool ConfiguredScheduler<Derived, Config>::uses_flow_sigmas() const {
+  if constexpr (requires { config_.use_flow_sigmas; }) {
+    return config_.use_flow_sigmas;
+  } else {
+    return loaded_.flag("use_flow_sigmas").value_or(false);
+  }
+}
+
+template <class Derived, class Config>
+bool ConfiguredScheduler<Derived, Config>::has_inverted_sigmas() const {
+  if constexpr (requires { config_.invert_sigmas; }) {
+    return config_.invert_sigmas;
+  } else {
+    return false;
+  }
+}
+
+template <class Derived, class Config>
+std::optional<int64_t> ConfiguredScheduler<Derived, Config>::steps_offset() const {
+  if constexpr (requires { config_.steps_offset; }) {
+    return config_.steps_offset;
+  } else {
+    const std::optional<double> hidden = loaded_.number("steps_offset");
+    return hidden ? std::optional(static_cast<int64_t>(*hidden)) : std::nullopt;
+  }
+}
+
+template <class Derived, class Config>
+std::optional<bool> ConfiguredScheduler<Derived, Config>::clip_sample() const {
+  if constexpr (requires { config_.clip_sample; }) {
+    return config_.clip_sample;
+  } else {
+    return loaded_.flag("clip_sample");
+  }
+}
 
 }  // namespace diffusers

@@ -9,19 +9,35 @@
 
 namespace diffusers {
 
-/// The arguments of Python's `DDIMInverseScheduler`.
+/// The arguments of Python's `DDIMInverseScheduler` (schedulers/scheduling_ddim_inverse.py), in its order and
+/// with its defaults. Fields of a closed set take an enumerator or Python's string.
 struct DDIMInverseSchedulerConfig {
+  /// Number of training timesteps T, 1 to 10^7.
   int64_t num_train_timesteps = 1000;
+  /// beta of the first training timestep, 0 to 1.
   double beta_start = 0.0001;
+  /// beta of the last training timestep, 0 to 1.
   double beta_end = 0.02;
-  BetaSchedule beta_schedule = BetaSchedule::kLinear;
+  /// Course of the betas: "linear", "scaled_linear" (linear in sqrt(beta)), "squaredcos_cap_v2" (cosine),
+  /// "sigmoid" or "laplace".
+  EnumChoice<BetaSchedule> beta_schedule = BetaSchedule::kLinear;
+  /// Betas in place of a schedule, at least T numbers from 0 to 1. Empty: beta_start, beta_end and
+  /// beta_schedule give them.
   std::vector<double> trained_betas = {};
+  /// Clips the predicted x_0 to [-clip_sample_range, clip_sample_range].
   bool clip_sample = true;
+  /// abar behind the last step of a run: 1 if true, abar_0 if false.
   bool set_alpha_to_one = true;
+  /// Added to every timestep of "leading" spacing. Stable Diffusion uses 1.
   int64_t steps_offset = 0;
-  PredictionType prediction_type = PredictionType::kEpsilon;
+  /// What the model predicts: "epsilon", "sample" or "v_prediction".
+  EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
+  /// Largest magnitude of a clipped x_0, 0 or more. Read with `clip_sample` only.
   double clip_sample_range = 1.0;
-  TimestepSpacing timestep_spacing = TimestepSpacing::kLeading;
+  /// How the steps are spread over the training timesteps: "linspace", "leading" or "trailing" (Lin et al.
+  /// 2023, table 2).
+  EnumChoice<TimestepSpacing> timestep_spacing = TimestepSpacing::kLeading;
+  /// Rescales the betas so that the last training timestep holds no signal (Lin et al. 2023, algorithm 1).
   bool rescale_betas_zero_snr = false;
 };
 
@@ -30,15 +46,18 @@ struct DDIMInverseSchedulerConfig {
 /// trailing.
 class DDIMInverseScheduler : public ConfiguredScheduler<DDIMInverseScheduler, DDIMInverseSchedulerConfig> {
  public:
+  /// Python's class name.
   static constexpr std::string_view kClassName = "DDIMInverseScheduler";
 
+  /// @param config the fields of Python's constructor
   /// @throws ConfigError naming the field that cannot work
   explicit DDIMInverseScheduler(DDIMInverseSchedulerConfig config = {});
 
-  Tensor betas() const override { return schedule_.betas(); }
-  Tensor alphas_cumprod() const override { return schedule_.alphas_cumprod(); }
+  ForwardProcessType forward_process() const override { return ForwardProcessType::kInversion; }
+  const NoiseSchedule* noise_schedule() const override { return &schedule_; }
   Timesteps timesteps() const override { return timesteps_.tensor(); }
 
+  using Scheduler::set_timesteps;
   void set_timesteps(std::optional<int64_t> num_inference_steps,
                      const SetTimestepsOptions& options = {}) override;
 
@@ -51,5 +70,7 @@ class DDIMInverseScheduler : public ConfiguredScheduler<DDIMInverseScheduler, DD
   TimestepSchedule timesteps_;
   int64_t num_inference_steps_ = 0;
 };
+
+extern template class ConfiguredScheduler<DDIMInverseScheduler, DDIMInverseSchedulerConfig>;
 
 }  // namespace diffusers

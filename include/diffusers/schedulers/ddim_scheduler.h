@@ -9,22 +9,41 @@
 
 namespace diffusers {
 
-/// The arguments of Python's `DDIMScheduler`.
+/// The arguments of Python's `DDIMScheduler` (schedulers/scheduling_ddim.py), in its order and with its
+/// defaults. Fields of a closed set take an enumerator or Python's string.
 struct DDIMSchedulerConfig {
+  /// Number of training timesteps T, 1 to 10^7.
   int64_t num_train_timesteps = 1000;
+  /// beta of the first training timestep, 0 to 1.
   double beta_start = 0.0001;
+  /// beta of the last training timestep, 0 to 1.
   double beta_end = 0.02;
-  BetaSchedule beta_schedule = BetaSchedule::kLinear;
+  /// Course of the betas: "linear", "scaled_linear" (linear in sqrt(beta)), "squaredcos_cap_v2" (cosine),
+  /// "sigmoid" or "laplace".
+  EnumChoice<BetaSchedule> beta_schedule = BetaSchedule::kLinear;
+  /// Betas in place of a schedule, at least T numbers from 0 to 1. Empty: beta_start, beta_end and
+  /// beta_schedule give them.
   std::vector<double> trained_betas = {};
+  /// Clips the predicted x_0 to [-clip_sample_range, clip_sample_range].
   bool clip_sample = true;
+  /// abar behind the last step of a run: 1 if true, abar_0 if false.
   bool set_alpha_to_one = true;
+  /// Added to every timestep of "leading" spacing. Stable Diffusion uses 1.
   int64_t steps_offset = 0;
-  PredictionType prediction_type = PredictionType::kEpsilon;
+  /// What the model predicts: "epsilon", "sample" or "v_prediction".
+  EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
+  /// Dynamic thresholding of the predicted x_0 (Saharia et al. 2022, section 2.3). Not for latents.
   bool thresholding = false;
+  /// Quantile of the magnitudes to which `thresholding` clips, 0 to 1.
   double dynamic_thresholding_ratio = 0.995;
+  /// Largest magnitude of a clipped x_0, 0 or more. Read with `clip_sample` only.
   double clip_sample_range = 1.0;
+  /// Largest threshold of `thresholding`, above 0.
   double sample_max_value = 1.0;
-  TimestepSpacing timestep_spacing = TimestepSpacing::kLeading;
+  /// How the steps are spread over the training timesteps: "linspace", "leading" or "trailing" (Lin et al.
+  /// 2023, table 2).
+  EnumChoice<TimestepSpacing> timestep_spacing = TimestepSpacing::kLeading;
+  /// Rescales the betas so that the last training timestep holds no signal (Lin et al. 2023, algorithm 1).
   bool rescale_betas_zero_snr = false;
 };
 
@@ -35,40 +54,48 @@ struct DDIMSchedulerConfig {
 /// lacks (sigmoid, laplace) work too, so that every DDPM config can be sampled.
 class DDIMScheduler : public ConfiguredScheduler<DDIMScheduler, DDIMSchedulerConfig> {
  public:
+  /// Python's class name.
   static constexpr std::string_view kClassName = "DDIMScheduler";
 
+  /// @param config the fields of Python's constructor
   /// @throws ConfigError naming the field that cannot work
   explicit DDIMScheduler(DDIMSchedulerConfig config = {});
 
-  Tensor betas() const override { return schedule_.betas(); }
-  Tensor alphas_cumprod() const override { return schedule_.alphas_cumprod(); }
+  ForwardProcessType forward_process() const override { return ForwardProcessType::kVariancePreserving; }
+  bool takes_eta() const override { return true; }
+  const NoiseSchedule* noise_schedule() const override { return &schedule_; }
   Tensor final_alpha_cumprod() const override;
   Timesteps timesteps() const override { return timesteps_.tensor(); }
 
   Tensor add_noise(const Tensor& original_samples, const Tensor& noise,
                    const Tensor& timesteps) const override;
   Tensor get_velocity(const Tensor& sample, const Tensor& noise, const Tensor& timesteps) const override;
+  using Scheduler::set_timesteps;
   /// Takes `num_inference_steps`, or `.timesteps` in descending order, not both. Python's class has no custom
   /// timesteps; with them the next one in the list follows in `step`.
   void set_timesteps(std::optional<int64_t> num_inference_steps,
                      const SetTimestepsOptions& options = {}) override;
+  /// t - T / n, or the next one of custom timesteps. Python's class computes it inside `step`.
+  /// @param timestep one of `timesteps()`
+  /// @return the next timestep; below 0 after the last one
+  /// @throws Error before `set_timesteps`; TensorError if a custom run does not have the timestep
+  int64_t previous_timestep(int64_t timestep) const override;
 
   using Scheduler::step;
   /// x_{t - T / n} from x_t. Options: eta, use_clipped_model_output, generator or variance_noise.
   /// @return prev_sample and pred_original_sample
   /// @throws Error before `set_timesteps`; TensorError on a wrong shape or timestep; ConfigError where the
-  /// config makes
-  ///         x_0 or epsilon undefined, as an epsilon model does at zero terminal SNR without clipping
+  /// config makes x_0 or epsilon undefined, as an epsilon model does at zero terminal SNR without clipping
   SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                        const StepOptions& options = {}) override;
 
  private:
-  int64_t previous_timestep(int64_t t) const;
-
   NoiseSchedule schedule_;
   TimestepSchedule timesteps_;
   int64_t num_inference_steps_ = 0;  // 0: set_timesteps has not been called
   bool custom_timesteps_ = false;
 };
+
+extern template class ConfiguredScheduler<DDIMScheduler, DDIMSchedulerConfig>;
 
 }  // namespace diffusers

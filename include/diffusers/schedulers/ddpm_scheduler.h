@@ -9,22 +9,42 @@
 
 namespace diffusers {
 
-/// The arguments of Python's `DDPMScheduler`.
+/// The arguments of Python's `DDPMScheduler` (schedulers/scheduling_ddpm.py), in its order and with its
+/// defaults. Fields of a closed set take an enumerator or Python's string.
 struct DDPMSchedulerConfig {
+  /// Number of training timesteps T, 1 to 10^7.
   int64_t num_train_timesteps = 1000;
+  /// beta of the first training timestep, 0 to 1.
   double beta_start = 0.0001;
+  /// beta of the last training timestep, 0 to 1.
   double beta_end = 0.02;
-  BetaSchedule beta_schedule = BetaSchedule::kLinear;
+  /// Course of the betas: "linear", "scaled_linear" (linear in sqrt(beta)), "squaredcos_cap_v2" (cosine),
+  /// "sigmoid" or "laplace".
+  EnumChoice<BetaSchedule> beta_schedule = BetaSchedule::kLinear;
+  /// Betas in place of a schedule, at least T numbers from 0 to 1. Empty: beta_start, beta_end and
+  /// beta_schedule give them.
   std::vector<double> trained_betas = {};
-  VarianceType variance_type = VarianceType::kFixedSmall;
+  /// Variance of the reverse process: "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log",
+  /// "learned" or "learned_range". The learned ones double the channels of the model.
+  EnumChoice<VarianceType> variance_type = VarianceType::kFixedSmall;
+  /// Clips the predicted x_0 to [-clip_sample_range, clip_sample_range].
   bool clip_sample = true;
-  PredictionType prediction_type = PredictionType::kEpsilon;
+  /// What the model predicts: "epsilon", "sample" or "v_prediction".
+  EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
+  /// Dynamic thresholding of the predicted x_0 (Saharia et al. 2022, section 2.3). Not for latents.
   bool thresholding = false;
+  /// Quantile of the magnitudes to which `thresholding` clips, 0 to 1.
   double dynamic_thresholding_ratio = 0.995;
+  /// Largest magnitude of a clipped x_0, 0 or more. Read with `clip_sample` only.
   double clip_sample_range = 1.0;
+  /// Largest threshold of `thresholding`, above 0.
   double sample_max_value = 1.0;
-  TimestepSpacing timestep_spacing = TimestepSpacing::kLeading;
+  /// How the steps are spread over the training timesteps: "linspace", "leading" or "trailing" (Lin et al.
+  /// 2023, table 2).
+  EnumChoice<TimestepSpacing> timestep_spacing = TimestepSpacing::kLeading;
+  /// Added to every timestep of "leading" spacing. Stable Diffusion uses 1.
   int64_t steps_offset = 0;
+  /// Rescales the betas so that the last training timestep holds no signal (Lin et al. 2023, algorithm 1).
   bool rescale_betas_zero_snr = false;
 };
 
@@ -37,28 +57,34 @@ struct DDPMSchedulerConfig {
 /// NaN.
 class DDPMScheduler : public ConfiguredScheduler<DDPMScheduler, DDPMSchedulerConfig> {
  public:
+  /// Python's class name.
   static constexpr std::string_view kClassName = "DDPMScheduler";
 
+  /// @param config the fields of Python's constructor
   /// @throws ConfigError naming the field that cannot work
   explicit DDPMScheduler(DDPMSchedulerConfig config = {});
 
-  Tensor betas() const override { return schedule_.betas(); }
-  Tensor alphas_cumprod() const override { return schedule_.alphas_cumprod(); }
+  ForwardProcessType forward_process() const override { return ForwardProcessType::kVariancePreserving; }
+  const NoiseSchedule* noise_schedule() const override { return &schedule_; }
   Timesteps timesteps() const override { return timesteps_.tensor(); }
 
   Tensor add_noise(const Tensor& original_samples, const Tensor& noise,
                    const Tensor& timesteps) const override;
   Tensor get_velocity(const Tensor& sample, const Tensor& noise, const Tensor& timesteps) const override;
 
+  using Scheduler::set_timesteps;
   /// Takes `num_inference_steps`, or `.timesteps` in descending order, not both.
   void set_timesteps(std::optional<int64_t> num_inference_steps,
                      const SetTimestepsOptions& options = {}) override;
+  int64_t previous_timestep(int64_t timestep) const override;
 
   using Scheduler::step;
   /// x_{t-1} from x_t. Before `set_timesteps`, t - 1 follows t.
   /// @param model_output what `prediction_type` says, shape of the sample (twice the channels for a learned
   /// variance)
   /// @param timestep one of `timesteps()`
+  /// @param sample x_t `[B, C, ...]`
+  /// @param options generator
   /// @return prev_sample and pred_original_sample
   /// @throws TensorError on a wrong shape or an unknown timestep; ConfigError where the config makes x_0
   /// undefined
@@ -66,11 +92,11 @@ class DDPMScheduler : public ConfiguredScheduler<DDPMScheduler, DDPMSchedulerCon
                        const StepOptions& options = {}) override;
 
  private:
-  int64_t previous_timestep(int64_t t) const;
-
   NoiseSchedule schedule_;
   TimestepSchedule timesteps_;
   bool timesteps_set_ = false;
 };
+
+extern template class ConfiguredScheduler<DDPMScheduler, DDPMSchedulerConfig>;
 
 }  // namespace diffusers

@@ -10,10 +10,17 @@ namespace diffusers {
 /// object share them. Thread-safe.
 class DeviceTable {
  public:
+  /// An undefined table.
   DeviceTable() = default;
+  /// @param host the table, on the CPU
   explicit DeviceTable(at::Tensor host);
 
+  /// The table on the CPU.
   const at::Tensor& host() const { return host_; }
+  /// The table on a device, uploaded by the first call.
+  /// @param device the device
+  /// @param dtype the dtype
+  /// @return shape of the table; not to be written to
   at::Tensor on(at::Device device, at::ScalarType dtype) const;
 
  private:

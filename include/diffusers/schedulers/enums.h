@@ -4,96 +4,153 @@
 #include <string_view>
 #include <utility>
 
+#include <diffusers/core/enum_choice.h>
 #include <diffusers/core/enum_names.h>
 
 namespace diffusers {
 
-/// How the betas of the forward process run from t = 0 to T - 1. `kExp` is known to the Heun scheduler of
-/// Python only.
-enum class BetaSchedule { kLinear, kScaledLinear, kSquaredcosCapV2, kSigmoid, kLaplace, kExp };
+/// How the betas of the forward process run from t = 0 to T - 1.
+enum class BetaSchedule {
+  kLinear,           ///< Linear in beta (Ho et al. 2020).
+  kScaledLinear,     ///< Linear in sqrt(beta) (Rombach et al. 2022).
+  kSquaredcosCapV2,  ///< Cosine abar (Nichol and Dhariwal 2021, eq. 17).
+  kSigmoid,          ///< Sigmoid of a line from -6 to 6.
+  kLaplace,          ///< SNR of a Laplace distribution.
+  kExp               ///< Exponential abar; HeunDiscreteScheduler only, as in Python.
+};
 
 /// What the model predicts.
-enum class PredictionType { kEpsilon, kSample, kVPrediction, kFlowPrediction, kOriginalSample };
+enum class PredictionType {
+  kEpsilon,         ///< The noise.
+  kSample,          ///< The clean sample x_0.
+  kVPrediction,     ///< v = sqrt(abar) eps - sqrt(1 - abar) x_0 (Salimans and Ho 2022).
+  kFlowPrediction,  ///< The velocity eps - x_0 of flow matching.
+  kOriginalSample   ///< EulerDiscreteScheduler: the same as kSample.
+};
 
 /// The variance of the reverse process of DDPM.
-enum class VarianceType { kFixedSmall, kFixedSmallLog, kFixedLarge, kFixedLargeLog, kLearned, kLearnedRange };
+enum class VarianceType {
+  kFixedSmall,     ///< beta~_t, the posterior's (Ho et al. 2020, eq. 7).
+  kFixedSmallLog,  ///< beta~_t through its logarithm.
+  kFixedLarge,     ///< beta_t.
+  kFixedLargeLog,  ///< beta_t through its logarithm.
+  kLearned,        ///< The model's second half of channels.
+  kLearnedRange    ///< Between beta~_t and beta_t (Nichol and Dhariwal 2021, eq. 15).
+};
 
 /// How the steps of a run are spread over the training timesteps (Lin et al. 2023, arXiv 2305.08891, table
 /// 2).
-enum class TimestepSpacing { kLinspace, kLeading, kTrailing };
+enum class TimestepSpacing {
+  kLinspace,  ///< Evenly from T - 1 to 0.
+  kLeading,   ///< Multiples of T / n, from 0 on; the last training timestep is not visited.
+  kTrailing   ///< Multiples of T / n, back from T - 1.
+};
 
-/// The last sigma of a run: 0, or that of the first training timestep.
-enum class FinalSigmasType { kZero, kSigmaMin };
+/// The last sigma of a run.
+enum class FinalSigmasType {
+  kZero,     ///< 0.
+  kSigmaMin  ///< The sigma of the first training timestep.
+};
 
-/// Euler: sigmas between training timesteps, linear in t or evenly spread in log sigma.
-enum class InterpolationType { kLinear, kLogLinear };
+/// Euler: sigmas between training timesteps.
+enum class InterpolationType {
+  kLinear,    ///< Linear in t.
+  kLogLinear  ///< Evenly spread in log(sigma).
+};
 
-/// Euler: timesteps are training timesteps, or log(sigma) / 4 as the preconditioned networks of EDM take it.
-enum class TimestepType { kDiscrete, kContinuous };
+/// Euler: the timesteps that the model takes.
+enum class TimestepType {
+  kDiscrete,   ///< Training timesteps.
+  kContinuous  ///< log(sigma) / 4, for the preconditioned networks of EDM.
+};
 
 /// EDM: how sigmas run from sigma_max to sigma_min.
-enum class SigmaScheduleType { kKarras, kExponential };
+enum class SigmaScheduleType {
+  kKarras,      ///< Evenly in sigma^(1 / rho) (Karras et al. 2022, eq. 5).
+  kExponential  ///< Evenly in log(sigma).
+};
 
 /// Flow matching: how `mu` shifts the sigmas.
-enum class TimeShiftType { kExponential, kLinear };
+enum class TimeShiftType {
+  kExponential,  ///< The weight of the shift is exp(mu).
+  kLinear        ///< The weight of the shift is mu.
+};
 
 /// The integrator of the DPM-Solver family. A class that lacks one of another class takes its own, as in
 /// Python.
 enum class AlgorithmType {
-  kDpmsolver,
-  kDpmsolverPlusPlus,
-  kSdeDpmsolver,
-  kSdeDpmsolverPlusPlus,
-  kDeis,
-  kDataPrediction,
-  kNoisePrediction
+  kDpmsolver,             ///< DPM-Solver: epsilon.
+  kDpmsolverPlusPlus,     ///< DPM-Solver++: x_0.
+  kSdeDpmsolver,          ///< The stochastic form of DPM-Solver.
+  kSdeDpmsolverPlusPlus,  ///< The stochastic form of DPM-Solver++.
+  kDeis,                  ///< DEISMultistepScheduler.
+  kDataPrediction,        ///< SASolverScheduler: x_0.
+  kNoisePrediction        ///< SASolverScheduler: epsilon.
 };
 
 /// How the DPM-Solver family forms its second-order terms; converted like AlgorithmType.
-enum class SolverType { kMidpoint, kHeun, kLogrho, kBh1, kBh2 };
+enum class SolverType {
+  kMidpoint,  ///< DPM-Solver: midpoint.
+  kHeun,      ///< DPM-Solver: Heun.
+  kLogrho,    ///< DEISMultistepScheduler.
+  kBh1,       ///< UniPCMultistepScheduler: B(h) = h.
+  kBh2        ///< UniPCMultistepScheduler: B(h) = exp(h) - 1.
+};
 
+/// Python's strings of FinalSigmasType.
 template <>
 struct EnumNames<FinalSigmasType> {
+  static constexpr std::string_view kKey = "final_sigmas_type";
   static constexpr std::array<std::pair<FinalSigmasType, std::string_view>, 2> kTable{{
       {FinalSigmasType::kZero, "zero"},
       {FinalSigmasType::kSigmaMin, "sigma_min"},
   }};
 };
 
+/// Python's strings of InterpolationType.
 template <>
 struct EnumNames<InterpolationType> {
+  static constexpr std::string_view kKey = "interpolation_type";
   static constexpr std::array<std::pair<InterpolationType, std::string_view>, 2> kTable{{
       {InterpolationType::kLinear, "linear"},
       {InterpolationType::kLogLinear, "log_linear"},
   }};
 };
 
+/// Python's strings of TimestepType.
 template <>
 struct EnumNames<TimestepType> {
+  static constexpr std::string_view kKey = "timestep_type";
   static constexpr std::array<std::pair<TimestepType, std::string_view>, 2> kTable{{
       {TimestepType::kDiscrete, "discrete"},
       {TimestepType::kContinuous, "continuous"},
   }};
 };
 
+/// Python's strings of SigmaScheduleType.
 template <>
 struct EnumNames<SigmaScheduleType> {
+  static constexpr std::string_view kKey = "sigma_schedule";
   static constexpr std::array<std::pair<SigmaScheduleType, std::string_view>, 2> kTable{{
       {SigmaScheduleType::kKarras, "karras"},
       {SigmaScheduleType::kExponential, "exponential"},
   }};
 };
 
+/// Python's strings of TimeShiftType.
 template <>
 struct EnumNames<TimeShiftType> {
+  static constexpr std::string_view kKey = "time_shift_type";
   static constexpr std::array<std::pair<TimeShiftType, std::string_view>, 2> kTable{{
       {TimeShiftType::kExponential, "exponential"},
       {TimeShiftType::kLinear, "linear"},
   }};
 };
 
+/// Python's strings of AlgorithmType.
 template <>
 struct EnumNames<AlgorithmType> {
+  static constexpr std::string_view kKey = "algorithm_type";
   static constexpr std::array<std::pair<AlgorithmType, std::string_view>, 7> kTable{{
       {AlgorithmType::kDpmsolver, "dpmsolver"},
       {AlgorithmType::kDpmsolverPlusPlus, "dpmsolver++"},
@@ -105,8 +162,10 @@ struct EnumNames<AlgorithmType> {
   }};
 };
 
+/// Python's strings of SolverType.
 template <>
 struct EnumNames<SolverType> {
+  static constexpr std::string_view kKey = "solver_type";
   static constexpr std::array<std::pair<SolverType, std::string_view>, 5> kTable{{
       {SolverType::kMidpoint, "midpoint"},
       {SolverType::kHeun, "heun"},
@@ -116,8 +175,10 @@ struct EnumNames<SolverType> {
   }};
 };
 
+/// Python's strings of BetaSchedule.
 template <>
 struct EnumNames<BetaSchedule> {
+  static constexpr std::string_view kKey = "beta_schedule";
   static constexpr std::array<std::pair<BetaSchedule, std::string_view>, 6> kTable{{
       {BetaSchedule::kLinear, "linear"},
       {BetaSchedule::kScaledLinear, "scaled_linear"},
@@ -128,8 +189,10 @@ struct EnumNames<BetaSchedule> {
   }};
 };
 
+/// Python's strings of PredictionType.
 template <>
 struct EnumNames<PredictionType> {
+  static constexpr std::string_view kKey = "prediction_type";
   static constexpr std::array<std::pair<PredictionType, std::string_view>, 5> kTable{{
       {PredictionType::kEpsilon, "epsilon"},
       {PredictionType::kSample, "sample"},
@@ -139,8 +202,10 @@ struct EnumNames<PredictionType> {
   }};
 };
 
+/// Python's strings of VarianceType.
 template <>
 struct EnumNames<VarianceType> {
+  static constexpr std::string_view kKey = "variance_type";
   static constexpr std::array<std::pair<VarianceType, std::string_view>, 6> kTable{{
       {VarianceType::kFixedSmall, "fixed_small"},
       {VarianceType::kFixedSmallLog, "fixed_small_log"},
@@ -151,8 +216,10 @@ struct EnumNames<VarianceType> {
   }};
 };
 
+/// Python's strings of TimestepSpacing.
 template <>
 struct EnumNames<TimestepSpacing> {
+  static constexpr std::string_view kKey = "timestep_spacing";
   static constexpr std::array<std::pair<TimestepSpacing, std::string_view>, 3> kTable{{
       {TimestepSpacing::kLinspace, "linspace"},
       {TimestepSpacing::kLeading, "leading"},

@@ -8,25 +8,49 @@
 
 namespace diffusers {
 
-/// The arguments of Python's `EulerDiscreteScheduler`.
+/// The arguments of Python's `EulerDiscreteScheduler` (schedulers/scheduling_euler_discrete.py), in its order
+/// and with its defaults. Fields of a closed set take an enumerator or Python's string.
 struct EulerDiscreteSchedulerConfig {
+  /// Number of training timesteps T, 1 to 10^7.
   int64_t num_train_timesteps = 1000;
+  /// beta of the first training timestep, 0 to 1.
   double beta_start = 0.0001;
+  /// beta of the last training timestep, 0 to 1.
   double beta_end = 0.02;
-  BetaSchedule beta_schedule = BetaSchedule::kLinear;
+  /// Course of the betas: "linear", "scaled_linear" (linear in sqrt(beta)), "squaredcos_cap_v2" (cosine),
+  /// "sigmoid" or "laplace".
+  EnumChoice<BetaSchedule> beta_schedule = BetaSchedule::kLinear;
+  /// Betas in place of a schedule, at least T numbers from 0 to 1. Empty: beta_start, beta_end and
+  /// beta_schedule give them.
   std::vector<double> trained_betas = {};
-  PredictionType prediction_type = PredictionType::kEpsilon;
-  InterpolationType interpolation_type = InterpolationType::kLinear;
+  /// What the model predicts: "epsilon", "sample", "original_sample" or "v_prediction".
+  EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
+  /// How sigmas between training timesteps are found: "linear" in t, or "log_linear", evenly spread in
+  /// log(sigma).
+  EnumChoice<InterpolationType> interpolation_type = InterpolationType::kLinear;
+  /// Spaces the sigmas as Karras et al. 2022, eq. 5, with rho = 7. At most one of the use_..._sigmas may be
+  /// set.
   bool use_karras_sigmas = false;
+  /// Spaces the sigmas evenly in log(sigma).
   bool use_exponential_sigmas = false;
+  /// Spaces the sigmas by quantiles of a beta distribution (Lee et al. 2024, arXiv 2407.12173).
   bool use_beta_sigmas = false;
+  /// Smallest sigma of a continuous or respaced run, above 0. None: that of the run.
   std::optional<double> sigma_min = std::nullopt;
+  /// Largest sigma of a continuous or respaced run. None: that of the run.
   std::optional<double> sigma_max = std::nullopt;
-  TimestepSpacing timestep_spacing = TimestepSpacing::kLinspace;
-  TimestepType timestep_type = TimestepType::kDiscrete;
+  /// How the steps are spread over the training timesteps: "linspace", "leading" or "trailing" (Lin et al.
+  /// 2023, table 2).
+  EnumChoice<TimestepSpacing> timestep_spacing = TimestepSpacing::kLinspace;
+  /// Timestep of the model: "discrete" for training timesteps, "continuous" for log(sigma) / 4. The latter
+  /// needs "v_prediction".
+  EnumChoice<TimestepType> timestep_type = TimestepType::kDiscrete;
+  /// Added to every timestep of "leading" spacing. Stable Diffusion uses 1.
   int64_t steps_offset = 0;
+  /// Rescales the betas so that the last training timestep holds no signal (Lin et al. 2023, algorithm 1).
   bool rescale_betas_zero_snr = false;
-  FinalSigmasType final_sigmas_type = FinalSigmasType::kZero;
+  /// Last sigma of a run: "zero", or "sigma_min" for that of the first training timestep.
+  EnumChoice<FinalSigmasType> final_sigmas_type = FinalSigmasType::kZero;
 };
 
 /// Euler's method on the probability-flow ODE in the coordinates of Karras et al. 2022 (arXiv 2206.00364,
@@ -35,21 +59,27 @@ struct EulerDiscreteSchedulerConfig {
 /// `interpolation_type` log_linear gives n + 2 sigmas, as in Python; the last is not visited.
 class EulerDiscreteScheduler : public SigmaScheduler<EulerDiscreteScheduler, EulerDiscreteSchedulerConfig> {
  public:
+  /// Python's class name.
   static constexpr std::string_view kClassName = "EulerDiscreteScheduler";
 
+  /// @param config the fields of Python's constructor
   /// @throws ConfigError naming the field that cannot work
   explicit EulerDiscreteScheduler(EulerDiscreteSchedulerConfig config = {});
 
-  Tensor betas() const override { return schedule_.betas(); }
-  Tensor alphas_cumprod() const override { return schedule_.alphas_cumprod(); }
+  ForwardProcessType forward_process() const override { return ForwardProcessType::kVariancePreserving; }
+  const NoiseSchedule* noise_schedule() const override { return &schedule_; }
+  bool has_continuous_timesteps() const override;
   double init_noise_sigma() const override;
 
   Tensor add_noise(const Tensor& original_samples, const Tensor& noise,
                    const Tensor& timesteps) const override;
   /// v = sqrt(abar) eps - sqrt(1 - abar) x_0
+  /// @param sample x_0 `[B, ...]`, floating
+  /// @param noise eps, shape, dtype and device of x_0
   /// @param timesteps `[B]`. Integral: training timesteps. Floating, as Python requires: each one of
   /// `timesteps()`; as in Python, abar is that of its position in the run, not of the timestep.
   Tensor get_velocity(const Tensor& sample, const Tensor& noise, const Tensor& timesteps) const override;
+  using Scheduler::set_timesteps;
   /// Takes one of num_inference_steps, `.timesteps` and `.sigmas` (one more than steps, ending with the last
   /// level).
   void set_timesteps(std::optional<int64_t> num_inference_steps,
@@ -63,9 +93,9 @@ class EulerDiscreteScheduler : public SigmaScheduler<EulerDiscreteScheduler, Eul
                        const StepOptions& options = {}) override;
 
  private:
-  bool continuous() const;
-
   NoiseSchedule schedule_;
 };
+
+extern template class ConfiguredScheduler<EulerDiscreteScheduler, EulerDiscreteSchedulerConfig>;
 
 }  // namespace diffusers

@@ -7,21 +7,39 @@
 
 namespace diffusers {
 
-/// The arguments of Python's `FlowMatchEulerDiscreteScheduler`.
+/// The arguments of Python's `FlowMatchEulerDiscreteScheduler`
+/// (schedulers/scheduling_flow_match_euler_discrete.py), in its order and with its defaults. Fields of a
+/// closed set take an enumerator or Python's string.
 struct FlowMatchEulerDiscreteSchedulerConfig {
+  /// Number of training timesteps T, 1 to 10^7.
   int64_t num_train_timesteps = 1000;
+  /// Shift s of the sigmas: s sigma / (1 + (s - 1) sigma), above 0. 1 shifts nothing; Stable Diffusion 3 uses
+  /// 3.
   double shift = 1.0;
+  /// Shifts the sigmas by `SetTimestepsOptions::mu`, which depends on the image size, in place of `shift`.
   bool use_dynamic_shifting = false;
+  /// `mu` of an image of `base_image_seq_len` tokens. The program computes `mu` from it.
   std::optional<double> base_shift = 0.5;
+  /// `mu` of an image of `max_image_seq_len` tokens. The program computes `mu` from it.
   std::optional<double> max_shift = 1.15;
+  /// Number of tokens at which `mu` is `base_shift`.
   int64_t base_image_seq_len = 256;
+  /// Number of tokens at which `mu` is `max_shift`.
   int64_t max_image_seq_len = 4096;
+  /// Sigmas ascend from 0 to 1, for models that count time from noise to data.
   bool invert_sigmas = false;
+  /// Last sigma before the end to which the shifted sigmas are stretched, below 1. None stretches nothing.
   std::optional<double> shift_terminal = std::nullopt;
+  /// Spaces the sigmas as Karras et al. 2022, eq. 5, with rho = 7. At most one of the use_..._sigmas may be
+  /// set.
   bool use_karras_sigmas = false;
+  /// Spaces the sigmas evenly in log(sigma).
   bool use_exponential_sigmas = false;
+  /// Spaces the sigmas by quantiles of a beta distribution (Lee et al. 2024, arXiv 2407.12173).
   bool use_beta_sigmas = false;
-  TimeShiftType time_shift_type = TimeShiftType::kExponential;
+  /// How `mu` shifts the sigmas: "exponential" or "linear".
+  EnumChoice<TimeShiftType> time_shift_type = TimeShiftType::kExponential;
+  /// Noises the predicted x_0 anew in every step instead of following the ODE.
   bool stochastic_sampling = false;
 };
 
@@ -31,18 +49,26 @@ struct FlowMatchEulerDiscreteSchedulerConfig {
 class FlowMatchEulerDiscreteScheduler
     : public SigmaScheduler<FlowMatchEulerDiscreteScheduler, FlowMatchEulerDiscreteSchedulerConfig> {
  public:
+  /// Python's class name.
   static constexpr std::string_view kClassName = "FlowMatchEulerDiscreteScheduler";
 
+  /// @param config the fields of Python's constructor
   /// @throws ConfigError naming the field that cannot work
   explicit FlowMatchEulerDiscreteScheduler(FlowMatchEulerDiscreteSchedulerConfig config = {});
 
-  static constexpr std::string_view kPredictionTypeName = "flow_prediction";
+  PredictionType prediction_type() const override { return PredictionType::kFlowPrediction; }
+  ForwardProcessType forward_process() const override { return ForwardProcessType::kFlowMatching; }
+  bool has_scale_noise() const override { return true; }
 
+  /// Shift of the next `set_timesteps`.
   double shift() const { return shift_; }
+  /// Sets the shift of the next `set_timesteps`. The config keeps its own.
+  /// @param shift above 0
   void set_shift(double shift) { shift_ = shift; }
 
   /// sigma eps + (1 - sigma) x_0, one timestep for each sample
   Tensor scale_noise(const Tensor& sample, const Tensor& timestep, const Tensor& noise) const override;
+  using Scheduler::set_timesteps;
   /// Takes num_inference_steps, `.sigmas`, `.timesteps` (of equal length if several), and `.mu` for dynamic
   /// shifting.
   void set_timesteps(std::optional<int64_t> num_inference_steps,
@@ -52,7 +78,12 @@ class FlowMatchEulerDiscreteScheduler
   SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                        const StepOptions& options = {}) override;
   /// The step with a timestep of its own for each token of a sample `[B, N, C]`.
+  /// @param model_output prediction of the model, `[B, N, C]`
+  /// @param timestep one of `timesteps()`
+  /// @param sample x_t `[B, N, C]`
   /// @param per_token_timesteps `[B, N]`
+  /// @param options generator
+  /// @throws TensorError on a shape mismatch or an unknown timestep
   SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                        const Tensor& per_token_timesteps, const StepOptions& options = {});
 
@@ -64,5 +95,8 @@ class FlowMatchEulerDiscreteScheduler
   double sigma_min_ = 0.0;
   double sigma_max_ = 1.0;
 };
+
+extern template class ConfiguredScheduler<FlowMatchEulerDiscreteScheduler,
+                                          FlowMatchEulerDiscreteSchedulerConfig>;
 
 }  // namespace diffusers

@@ -6,9 +6,14 @@
 
 namespace diffusers {
 
-/// The arguments of Python's `FlowMatchHeunDiscreteScheduler`.
+/// The arguments of Python's `FlowMatchHeunDiscreteScheduler`
+/// (schedulers/scheduling_flow_match_heun_discrete.py), in its order and with its defaults. Fields of a
+/// closed set take an enumerator or Python's string.
 struct FlowMatchHeunDiscreteSchedulerConfig {
+  /// Number of training timesteps T, 1 to 10^7.
   int64_t num_train_timesteps = 1000;
+  /// Shift s of the sigmas: s sigma / (1 + (s - 1) sigma), above 0. 1 shifts nothing; Stable Diffusion 3 uses
+  /// 3.
   double shift = 1.0;
 };
 
@@ -18,17 +23,22 @@ struct FlowMatchHeunDiscreteSchedulerConfig {
 class FlowMatchHeunDiscreteScheduler
     : public SigmaScheduler<FlowMatchHeunDiscreteScheduler, FlowMatchHeunDiscreteSchedulerConfig> {
  public:
+  /// Python's class name.
   static constexpr std::string_view kClassName = "FlowMatchHeunDiscreteScheduler";
 
+  /// @param config the fields of Python's constructor
   /// @throws ConfigError naming the field that cannot work
   explicit FlowMatchHeunDiscreteScheduler(FlowMatchHeunDiscreteSchedulerConfig config = {});
 
-  static constexpr std::string_view kPredictionTypeName = "flow_prediction";
+  PredictionType prediction_type() const override { return PredictionType::kFlowPrediction; }
+  ForwardProcessType forward_process() const override { return ForwardProcessType::kFlowMatching; }
+  bool has_scale_noise() const override { return true; }
 
   int64_t order() const override { return 2; }
 
   /// sigma eps + (1 - sigma) x_0 at the current step or the one of the timestep
   Tensor scale_noise(const Tensor& sample, const Tensor& timestep, const Tensor& noise) const override;
+  using Scheduler::set_timesteps;
   void set_timesteps(std::optional<int64_t> num_inference_steps,
                      const SetTimestepsOptions& options = {}) override;
 
@@ -43,5 +53,8 @@ class FlowMatchHeunDiscreteScheduler
   Tensor sample_;
   float dt_ = 0;
 };
+
+extern template class ConfiguredScheduler<FlowMatchHeunDiscreteScheduler,
+                                          FlowMatchHeunDiscreteSchedulerConfig>;
 
 }  // namespace diffusers

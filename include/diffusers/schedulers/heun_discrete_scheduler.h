@@ -7,20 +7,37 @@
 
 namespace diffusers {
 
-/// The arguments of Python's `HeunDiscreteScheduler`.
+/// The arguments of Python's `HeunDiscreteScheduler` (schedulers/scheduling_heun_discrete.py), in its order
+/// and with its defaults. Fields of a closed set take an enumerator or Python's string.
 struct HeunDiscreteSchedulerConfig {
+  /// Number of training timesteps T, 1 to 10^7.
   int64_t num_train_timesteps = 1000;
+  /// beta of the first training timestep, 0 to 1.
   double beta_start = 0.00085;
+  /// beta of the last training timestep, 0 to 1.
   double beta_end = 0.012;
-  BetaSchedule beta_schedule = BetaSchedule::kLinear;
+  /// Course of the betas: "linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace" or "exp".
+  EnumChoice<BetaSchedule> beta_schedule = BetaSchedule::kLinear;
+  /// Betas in place of a schedule, at least T numbers from 0 to 1. Empty: beta_start, beta_end and
+  /// beta_schedule give them.
   std::vector<double> trained_betas = {};
-  PredictionType prediction_type = PredictionType::kEpsilon;
+  /// What the model predicts: "epsilon", "sample" or "v_prediction".
+  EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
+  /// Spaces the sigmas as Karras et al. 2022, eq. 5, with rho = 7. At most one of the use_..._sigmas may be
+  /// set.
   bool use_karras_sigmas = false;
+  /// Spaces the sigmas evenly in log(sigma).
   bool use_exponential_sigmas = false;
+  /// Spaces the sigmas by quantiles of a beta distribution (Lee et al. 2024, arXiv 2407.12173).
   bool use_beta_sigmas = false;
+  /// Clips the predicted x_0 to [-clip_sample_range, clip_sample_range].
   bool clip_sample = false;
+  /// Largest magnitude of a clipped x_0, 0 or more. Read with `clip_sample` only.
   double clip_sample_range = 1.0;
-  TimestepSpacing timestep_spacing = TimestepSpacing::kLinspace;
+  /// How the steps are spread over the training timesteps: "linspace", "leading" or "trailing" (Lin et al.
+  /// 2023, table 2).
+  EnumChoice<TimestepSpacing> timestep_spacing = TimestepSpacing::kLinspace;
+  /// Added to every timestep of "leading" spacing. Stable Diffusion uses 1.
   int64_t steps_offset = 0;
 };
 
@@ -29,18 +46,21 @@ struct HeunDiscreteSchedulerConfig {
 /// step, so `timesteps()` holds 2 n - 1. Feed the model `scale_model_input(x, t)`.
 class HeunDiscreteScheduler : public SigmaScheduler<HeunDiscreteScheduler, HeunDiscreteSchedulerConfig> {
  public:
+  /// Python's class name.
   static constexpr std::string_view kClassName = "HeunDiscreteScheduler";
 
+  /// @param config the fields of Python's constructor
   /// @throws ConfigError naming the field that cannot work
   explicit HeunDiscreteScheduler(HeunDiscreteSchedulerConfig config = {});
 
-  Tensor betas() const override { return schedule_.betas(); }
-  Tensor alphas_cumprod() const override { return schedule_.alphas_cumprod(); }
+  ForwardProcessType forward_process() const override { return ForwardProcessType::kVariancePreserving; }
+  const NoiseSchedule* noise_schedule() const override { return &schedule_; }
   double init_noise_sigma() const override;
   int64_t order() const override { return 2; }
 
   Tensor add_noise(const Tensor& original_samples, const Tensor& noise,
                    const Tensor& timesteps) const override;
+  using Scheduler::set_timesteps;
   /// Takes num_inference_steps or `.timesteps`.
   void set_timesteps(std::optional<int64_t> num_inference_steps,
                      const SetTimestepsOptions& options = {}) override;
@@ -57,5 +77,7 @@ class HeunDiscreteScheduler : public SigmaScheduler<HeunDiscreteScheduler, HeunD
   Tensor prev_derivative_;  // defined between the two evaluations of a step
   Tensor sample_;
 };
+
+extern template class ConfiguredScheduler<HeunDiscreteScheduler, HeunDiscreteSchedulerConfig>;
 
 }  // namespace diffusers

@@ -7,9 +7,12 @@
 
 namespace diffusers {
 
-/// The arguments of Python's `IPNDMScheduler`.
+/// The arguments of Python's `IPNDMScheduler` (schedulers/scheduling_ipndm.py), in its order and with its
+/// defaults. Fields of a closed set take an enumerator or Python's string.
 struct IPNDMSchedulerConfig {
+  /// Number of training timesteps T, 1 to 10^7.
   int64_t num_train_timesteps = 1000;
+  /// sin^2 of the angles, one more than the steps of a run. Empty: sin^2(pi t / 2) for t evenly from 1 down.
   std::vector<double> trained_betas = {};
 };
 
@@ -17,16 +20,20 @@ struct IPNDMSchedulerConfig {
 /// linear multistep method of order 4 for models that predict v over t in [0, 1].
 class IPNDMScheduler : public SigmaScheduler<IPNDMScheduler, IPNDMSchedulerConfig> {
  public:
+  /// Python's class name.
   static constexpr std::string_view kClassName = "IPNDMScheduler";
 
+  /// @param config the fields of Python's constructor
   /// @throws ConfigError naming the field that cannot work
   explicit IPNDMScheduler(IPNDMSchedulerConfig config = {});
 
-  static constexpr std::string_view kPredictionTypeName = "v_prediction";
+  PredictionType prediction_type() const override { return PredictionType::kVPrediction; }
+  ForwardProcessType forward_process() const override { return ForwardProcessType::kUnscheduled; }
 
   Tensor betas() const override;
   Tensor sigmas() const override { return Scheduler::sigmas(); }
 
+  using Scheduler::set_timesteps;
   void set_timesteps(std::optional<int64_t> num_inference_steps,
                      const SetTimestepsOptions& options = {}) override;
 
@@ -39,5 +46,7 @@ class IPNDMScheduler : public SigmaScheduler<IPNDMScheduler, IPNDMSchedulerConfi
   std::vector<float> alphas_;
   std::vector<Tensor> ets_;  // the last four, oldest first
 };
+
+extern template class ConfiguredScheduler<IPNDMScheduler, IPNDMSchedulerConfig>;
 
 }  // namespace diffusers

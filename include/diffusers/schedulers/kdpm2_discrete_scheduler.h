@@ -7,18 +7,34 @@
 
 namespace diffusers {
 
-/// The arguments of Python's `KDPM2DiscreteScheduler`.
+/// The arguments of Python's `KDPM2DiscreteScheduler` (schedulers/scheduling_k_dpm_2_discrete.py), in its
+/// order and with its defaults. Fields of a closed set take an enumerator or Python's string.
 struct KDPM2DiscreteSchedulerConfig {
+  /// Number of training timesteps T, 1 to 10^7.
   int64_t num_train_timesteps = 1000;
+  /// beta of the first training timestep, 0 to 1.
   double beta_start = 0.00085;
+  /// beta of the last training timestep, 0 to 1.
   double beta_end = 0.012;
-  BetaSchedule beta_schedule = BetaSchedule::kLinear;
+  /// Course of the betas: "linear", "scaled_linear" (linear in sqrt(beta)), "squaredcos_cap_v2" (cosine),
+  /// "sigmoid" or "laplace".
+  EnumChoice<BetaSchedule> beta_schedule = BetaSchedule::kLinear;
+  /// Betas in place of a schedule, at least T numbers from 0 to 1. Empty: beta_start, beta_end and
+  /// beta_schedule give them.
   std::vector<double> trained_betas = {};
+  /// Spaces the sigmas as Karras et al. 2022, eq. 5, with rho = 7. At most one of the use_..._sigmas may be
+  /// set.
   bool use_karras_sigmas = false;
+  /// Spaces the sigmas evenly in log(sigma).
   bool use_exponential_sigmas = false;
+  /// Spaces the sigmas by quantiles of a beta distribution (Lee et al. 2024, arXiv 2407.12173).
   bool use_beta_sigmas = false;
-  PredictionType prediction_type = PredictionType::kEpsilon;
-  TimestepSpacing timestep_spacing = TimestepSpacing::kLinspace;
+  /// What the model predicts: "epsilon" or "v_prediction".
+  EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
+  /// How the steps are spread over the training timesteps: "linspace", "leading" or "trailing" (Lin et al.
+  /// 2023, table 2).
+  EnumChoice<TimestepSpacing> timestep_spacing = TimestepSpacing::kLinspace;
+  /// Added to every timestep of "leading" spacing. Stable Diffusion uses 1.
   int64_t steps_offset = 0;
 };
 
@@ -27,18 +43,21 @@ struct KDPM2DiscreteSchedulerConfig {
 /// the model `scale_model_input(x, t)`.
 class KDPM2DiscreteScheduler : public SigmaScheduler<KDPM2DiscreteScheduler, KDPM2DiscreteSchedulerConfig> {
  public:
+  /// Python's class name.
   static constexpr std::string_view kClassName = "KDPM2DiscreteScheduler";
 
+  /// @param config the fields of Python's constructor
   /// @throws ConfigError naming the field that cannot work
   explicit KDPM2DiscreteScheduler(KDPM2DiscreteSchedulerConfig config = {});
 
-  Tensor betas() const override { return schedule_.betas(); }
-  Tensor alphas_cumprod() const override { return schedule_.alphas_cumprod(); }
+  ForwardProcessType forward_process() const override { return ForwardProcessType::kVariancePreserving; }
+  const NoiseSchedule* noise_schedule() const override { return &schedule_; }
   double init_noise_sigma() const override;
   int64_t order() const override { return 2; }
 
   Tensor add_noise(const Tensor& original_samples, const Tensor& noise,
                    const Tensor& timesteps) const override;
+  using Scheduler::set_timesteps;
   void set_timesteps(std::optional<int64_t> num_inference_steps,
                      const SetTimestepsOptions& options = {}) override;
 
@@ -55,5 +74,7 @@ class KDPM2DiscreteScheduler : public SigmaScheduler<KDPM2DiscreteScheduler, KDP
       sigmas_interpol_;  // the middle of the step that leads to sigma_i, doubled like the sigmas
   Tensor sample_;        // defined between the two evaluations of a step
 };
+
+extern template class ConfiguredScheduler<KDPM2DiscreteScheduler, KDPM2DiscreteSchedulerConfig>;
 
 }  // namespace diffusers

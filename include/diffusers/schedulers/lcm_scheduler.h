@@ -7,24 +7,46 @@
 
 namespace diffusers {
 
-/// The arguments of Python's `LCMScheduler`.
+/// The arguments of Python's `LCMScheduler` (schedulers/scheduling_lcm.py), in its order and with its
+/// defaults. Fields of a closed set take an enumerator or Python's string.
 struct LCMSchedulerConfig {
+  /// Number of training timesteps T, 1 to 10^7.
   int64_t num_train_timesteps = 1000;
+  /// beta of the first training timestep, 0 to 1.
   double beta_start = 0.00085;
+  /// beta of the last training timestep, 0 to 1.
   double beta_end = 0.012;
-  BetaSchedule beta_schedule = BetaSchedule::kScaledLinear;
+  /// Course of the betas: "linear", "scaled_linear" (linear in sqrt(beta)), "squaredcos_cap_v2" (cosine),
+  /// "sigmoid" or "laplace".
+  EnumChoice<BetaSchedule> beta_schedule = BetaSchedule::kScaledLinear;
+  /// Betas in place of a schedule, at least T numbers from 0 to 1. Empty: beta_start, beta_end and
+  /// beta_schedule give them.
   std::vector<double> trained_betas = {};
+  /// Steps of the teacher's schedule, from which the run takes its timesteps, 1 to T.
   int64_t original_inference_steps = 50;
+  /// Clips the predicted x_0 to [-clip_sample_range, clip_sample_range].
   bool clip_sample = false;
+  /// Largest magnitude of a clipped x_0, 0 or more. Read with `clip_sample` only.
   double clip_sample_range = 1.0;
+  /// abar behind the last step of a run: 1 if true, abar_0 if false.
   bool set_alpha_to_one = true;
+  /// Added to every timestep of "leading" spacing. Stable Diffusion uses 1.
   int64_t steps_offset = 0;
-  PredictionType prediction_type = PredictionType::kEpsilon;
+  /// What the model predicts: "epsilon", "sample" or "v_prediction".
+  EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
+  /// Dynamic thresholding of the predicted x_0 (Saharia et al. 2022, section 2.3). Not for latents.
   bool thresholding = false;
+  /// Quantile of the magnitudes to which `thresholding` clips, 0 to 1.
   double dynamic_thresholding_ratio = 0.995;
+  /// Largest threshold of `thresholding`, above 0.
   double sample_max_value = 1.0;
-  TimestepSpacing timestep_spacing = TimestepSpacing::kLeading;
+  /// How the steps are spread over the training timesteps: "linspace", "leading" or "trailing" (Lin et al.
+  /// 2023, table 2).
+  EnumChoice<TimestepSpacing> timestep_spacing = TimestepSpacing::kLeading;
+  /// Factor of the timesteps in the boundary conditions c_skip and c_out. Larger values reduce the
+  /// approximation error.
   double timestep_scaling = 10.0;
+  /// Rescales the betas so that the last training timestep holds no signal (Lin et al. 2023, algorithm 1).
   bool rescale_betas_zero_snr = false;
 };
 
@@ -32,22 +54,26 @@ struct LCMSchedulerConfig {
 /// step predicts the clean sample and adds noise for the next level. `step` gives it as `denoised` too.
 class LCMScheduler : public SigmaScheduler<LCMScheduler, LCMSchedulerConfig> {
  public:
+  /// Python's class name.
   static constexpr std::string_view kClassName = "LCMScheduler";
 
+  /// @param config the fields of Python's constructor
   /// @throws ConfigError naming the field that cannot work
   explicit LCMScheduler(LCMSchedulerConfig config = {});
 
-  Tensor betas() const override { return schedule_.betas(); }
-  Tensor alphas_cumprod() const override { return schedule_.alphas_cumprod(); }
+  ForwardProcessType forward_process() const override { return ForwardProcessType::kVariancePreserving; }
+  const NoiseSchedule* noise_schedule() const override { return &schedule_; }
   Tensor final_alpha_cumprod() const override;
   Tensor sigmas() const override { return Scheduler::sigmas(); }
 
   Tensor add_noise(const Tensor& original_samples, const Tensor& noise,
                    const Tensor& timesteps) const override;
   Tensor get_velocity(const Tensor& sample, const Tensor& noise, const Tensor& timesteps) const override;
+  using Scheduler::set_timesteps;
   /// Takes num_inference_steps or `.timesteps`; `.original_inference_steps` and `.strength` as in Python.
   void set_timesteps(std::optional<int64_t> num_inference_steps,
                      const SetTimestepsOptions& options = {}) override;
+  int64_t previous_timestep(int64_t timestep) const override;
 
   using Scheduler::step;
   SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
@@ -57,5 +83,7 @@ class LCMScheduler : public SigmaScheduler<LCMScheduler, LCMSchedulerConfig> {
   NoiseSchedule schedule_;
   int64_t num_inference_steps_ = 0;
 };
+
+extern template class ConfiguredScheduler<LCMScheduler, LCMSchedulerConfig>;
 
 }  // namespace diffusers

@@ -13,23 +13,45 @@ namespace diffusers {
 /// sample of a batch. Immutable; copies share their tables.
 class NoiseSchedule {
  public:
+  /// The schedule of a default config: 1000 linear betas.
   NoiseSchedule() : NoiseSchedule(BetaOptions{}) {}
+  /// @param options the fields of a scheduler's config that give its betas
+  /// @throws ConfigError as `make_betas`
   explicit NoiseSchedule(const BetaOptions& options);
+  /// @param betas float32 `[T]` on the CPU
+  /// @param alphas_cumprod float32 `[T]` on the CPU; undefined: the cumulative product of 1 - betas
   NoiseSchedule(at::Tensor betas, at::Tensor alphas_cumprod);
 
-  /// float32 `[T]` on the CPU
+  /// beta_t, float32 `[T]` on the CPU.
   const at::Tensor& betas() const { return betas_; }
   /// abar_t = prod_{s <= t} (1 - beta_s), float32 `[T]` on the CPU
   const at::Tensor& alphas_cumprod() const { return alphas_cumprod_; }
+  /// Number of training timesteps T.
   int64_t size() const { return alphas_cumprod_.size(0); }
-  /// abar_t on the host. @throws TensorError unless 0 <= t < T
+  /// abar_t as a number.
+  /// @param t timestep, 0 to T - 1
+  /// @throws TensorError on another timestep
   float alpha_bar(int64_t t) const;
+  /// beta_t as a number.
+  /// @param t timestep, 0 to T - 1
+  /// @throws TensorError on another timestep
   float beta(int64_t t) const;
 
-  /// sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps, one t for each sample (Ho et al. 2020, eq. 4)
+  /// Noises samples: sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps (Ho et al. 2020, eq. 4).
+  /// @param original_samples x_0 `[B, ...]`, floating
+  /// @param noise eps, shape, dtype and device of x_0
+  /// @param timesteps t `[B]`, or `[1]` for all, integral, each in [0, T)
+  /// @return x_t, shape and dtype of x_0
+  /// @throws TensorError on a shape, dtype or range mismatch, naming both sides
   at::Tensor add_noise(const at::Tensor& original_samples, const at::Tensor& noise,
                        const at::Tensor& timesteps) const;
-  /// v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0 (Salimans and Ho 2022, section 4 and appendix D)
+  /// The target of v-prediction: v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0 (Salimans and Ho 2022, appendix
+  /// D).
+  /// @param sample x_0 `[B, ...]`, floating
+  /// @param noise eps, shape, dtype and device of x_0
+  /// @param timesteps t `[B]`, or `[1]` for all, integral, each in [0, T)
+  /// @return v, shape and dtype of x_0
+  /// @throws TensorError on a shape, dtype or range mismatch, naming both sides
   at::Tensor get_velocity(const at::Tensor& sample, const at::Tensor& noise,
                           const at::Tensor& timesteps) const;
 

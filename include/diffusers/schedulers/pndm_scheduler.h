@@ -9,17 +9,31 @@
 
 namespace diffusers {
 
-/// The arguments of Python's `PNDMScheduler`.
+/// The arguments of Python's `PNDMScheduler` (schedulers/scheduling_pndm.py), in its order and with its
+/// defaults. Fields of a closed set take an enumerator or Python's string.
 struct PNDMSchedulerConfig {
+  /// Number of training timesteps T, 1 to 10^7.
   int64_t num_train_timesteps = 1000;
+  /// beta of the first training timestep, 0 to 1.
   double beta_start = 0.0001;
+  /// beta of the last training timestep, 0 to 1.
   double beta_end = 0.02;
-  BetaSchedule beta_schedule = BetaSchedule::kLinear;
+  /// Course of the betas: "linear", "scaled_linear" (linear in sqrt(beta)), "squaredcos_cap_v2" (cosine),
+  /// "sigmoid" or "laplace".
+  EnumChoice<BetaSchedule> beta_schedule = BetaSchedule::kLinear;
+  /// Betas in place of a schedule, at least T numbers from 0 to 1. Empty: beta_start, beta_end and
+  /// beta_schedule give them.
   std::vector<double> trained_betas = {};
+  /// Leaves out the Runge-Kutta steps of the warm-up. Stable Diffusion sets it.
   bool skip_prk_steps = false;
+  /// abar behind the last step of a run: 1 if true, abar_0 if false.
   bool set_alpha_to_one = false;
-  PredictionType prediction_type = PredictionType::kEpsilon;
-  TimestepSpacing timestep_spacing = TimestepSpacing::kLeading;
+  /// What the model predicts: "epsilon" or "v_prediction".
+  EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
+  /// How the steps are spread over the training timesteps: "linspace", "leading" or "trailing" (Lin et al.
+  /// 2023, table 2).
+  EnumChoice<TimestepSpacing> timestep_spacing = TimestepSpacing::kLeading;
+  /// Added to every timestep of "leading" spacing. Stable Diffusion uses 1.
   int64_t steps_offset = 0;
 };
 
@@ -28,19 +42,22 @@ struct PNDMSchedulerConfig {
 /// by itself, as Stable Diffusion uses it. Every step must be one of `timesteps()`, in order.
 class PNDMScheduler : public ConfiguredScheduler<PNDMScheduler, PNDMSchedulerConfig> {
  public:
+  /// Python's class name.
   static constexpr std::string_view kClassName = "PNDMScheduler";
 
+  /// @param config the fields of Python's constructor
   /// @throws ConfigError naming the field that cannot work
   explicit PNDMScheduler(PNDMSchedulerConfig config = {});
 
-  Tensor betas() const override { return schedule_.betas(); }
-  Tensor alphas_cumprod() const override { return schedule_.alphas_cumprod(); }
+  ForwardProcessType forward_process() const override { return ForwardProcessType::kVariancePreserving; }
+  const NoiseSchedule* noise_schedule() const override { return &schedule_; }
   Tensor final_alpha_cumprod() const override;
   /// Undefined before `set_timesteps`.
   Timesteps timesteps() const override { return timesteps_.tensor(); }
 
   Tensor add_noise(const Tensor& original_samples, const Tensor& noise,
                    const Tensor& timesteps) const override;
+  using Scheduler::set_timesteps;
   void set_timesteps(std::optional<int64_t> num_inference_steps,
                      const SetTimestepsOptions& options = {}) override;
 
@@ -63,5 +80,7 @@ class PNDMScheduler : public ConfiguredScheduler<PNDMScheduler, PNDMSchedulerCon
   Tensor cur_model_output_;  // the Runge-Kutta sum so far
   Tensor cur_sample_;
 };
+
+extern template class ConfiguredScheduler<PNDMScheduler, PNDMSchedulerConfig>;
 
 }  // namespace diffusers

@@ -15,30 +15,61 @@ struct TauFunction : std::function<double(double)> {
   using std::function<double(double)>::function;
 };
 
-/// The arguments of Python's `SASolverScheduler`.
+/// The arguments of Python's `SASolverScheduler` (schedulers/scheduling_sasolver.py), in its order and with
+/// its defaults. Fields of a closed set take an enumerator or Python's string.
 struct SASolverSchedulerConfig {
+  /// Number of training timesteps T, 1 to 10^7.
   int64_t num_train_timesteps = 1000;
+  /// beta of the first training timestep, 0 to 1.
   double beta_start = 0.0001;
+  /// beta of the last training timestep, 0 to 1.
   double beta_end = 0.02;
-  BetaSchedule beta_schedule = BetaSchedule::kLinear;
+  /// Course of the betas: "linear", "scaled_linear" (linear in sqrt(beta)), "squaredcos_cap_v2" (cosine),
+  /// "sigmoid" or "laplace".
+  EnumChoice<BetaSchedule> beta_schedule = BetaSchedule::kLinear;
+  /// Betas in place of a schedule, at least T numbers from 0 to 1. Empty: beta_start, beta_end and
+  /// beta_schedule give them.
   std::vector<double> trained_betas = {};
+  /// Order of the predictor, 1 to 4. Use 2 for guided sampling, 3 for unconditional sampling.
   int64_t predictor_order = 2;
+  /// Order of the corrector, 0 (no corrector) to 4.
   int64_t corrector_order = 2;
-  PredictionType prediction_type = PredictionType::kEpsilon;
+  /// What the model predicts: "epsilon", "sample", "v_prediction" or "flow_prediction".
+  EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
+  /// Strength of the noise at a timestep: 0 solves the ODE, 1 the SDE. Empty: 1 from timestep 200 to 800, 0
+  /// elsewhere. Files cannot hold it.
   TauFunction tau_func = {};
+  /// Dynamic thresholding of the predicted x_0 (Saharia et al. 2022, section 2.3). Not for latents.
   bool thresholding = false;
+  /// Quantile of the magnitudes to which `thresholding` clips, 0 to 1.
   double dynamic_thresholding_ratio = 0.995;
+  /// Largest threshold of `thresholding`, above 0.
   double sample_max_value = 1.0;
-  AlgorithmType algorithm_type = AlgorithmType::kDataPrediction;
+  /// What is integrated: "data_prediction" (x_0) or "noise_prediction" (epsilon).
+  EnumChoice<AlgorithmType> algorithm_type = AlgorithmType::kDataPrediction;
+  /// Lowers the order in the last steps, which stabilises short runs.
   bool lower_order_final = true;
+  /// Spaces the sigmas as Karras et al. 2022, eq. 5, with rho = 7. At most one of the use_..._sigmas may be
+  /// set.
   bool use_karras_sigmas = false;
+  /// Spaces the sigmas evenly in log(sigma).
   bool use_exponential_sigmas = false;
+  /// Spaces the sigmas by quantiles of a beta distribution (Lee et al. 2024, arXiv 2407.12173).
   bool use_beta_sigmas = false;
+  /// Takes the sigmas of flow matching in place of those of the betas.
   bool use_flow_sigmas = false;
+  /// Shift s of the flow sigmas: s sigma / (1 + (s - 1) sigma), above 0. Read with `use_flow_sigmas` only; 1
+  /// shifts nothing.
   double flow_shift = 1.0;
+  /// Training timesteps with a half log-SNR below this are left out. Cosine betas need about -5.1; the
+  /// default leaves out none.
   double lambda_min_clipped = -std::numeric_limits<double>::infinity();
-  std::optional<VarianceType> variance_type = std::nullopt;
-  TimestepSpacing timestep_spacing = TimestepSpacing::kLinspace;
+  /// Not used by the solver; kept because Python has it. None: unset.
+  std::optional<EnumChoice<VarianceType>> variance_type = std::nullopt;
+  /// How the steps are spread over the training timesteps: "linspace", "leading" or "trailing" (Lin et al.
+  /// 2023, table 2).
+  EnumChoice<TimestepSpacing> timestep_spacing = TimestepSpacing::kLinspace;
+  /// Added to every timestep of "leading" spacing. Stable Diffusion uses 1.
   int64_t steps_offset = 0;
 };
 
@@ -47,16 +78,19 @@ struct SASolverSchedulerConfig {
 /// solves the ODE, 1 the SDE; by default 1 from timestep 200 to 800 and 0 elsewhere. It cannot be saved.
 class SASolverScheduler : public SigmaScheduler<SASolverScheduler, SASolverSchedulerConfig> {
  public:
+  /// Python's class name.
   static constexpr std::string_view kClassName = "SASolverScheduler";
 
+  /// @param config the fields of Python's constructor
   /// @throws ConfigError naming the field that cannot work
   explicit SASolverScheduler(SASolverSchedulerConfig config = {});
 
-  Tensor betas() const override { return schedule_.betas(); }
-  Tensor alphas_cumprod() const override { return schedule_.alphas_cumprod(); }
+  ForwardProcessType forward_process() const override { return ForwardProcessType::kVariancePreserving; }
+  const NoiseSchedule* noise_schedule() const override { return &schedule_; }
 
   Tensor add_noise(const Tensor& original_samples, const Tensor& noise,
                    const Tensor& timesteps) const override;
+  using Scheduler::set_timesteps;
   void set_timesteps(std::optional<int64_t> num_inference_steps,
                      const SetTimestepsOptions& options = {}) override;
 
@@ -77,5 +111,7 @@ class SASolverScheduler : public SigmaScheduler<SASolverScheduler, SASolverSched
   int64_t corrector_order_ = 0;
   bool timesteps_set_ = false;
 };
+
+extern template class ConfiguredScheduler<SASolverScheduler, SASolverSchedulerConfig>;
 
 }  // namespace diffusers

@@ -9,13 +9,21 @@
 
 namespace diffusers {
 
-/// The arguments of Python's `ScoreSdeVeScheduler`.
+/// The arguments of Python's `ScoreSdeVeScheduler` (schedulers/scheduling_sde_ve.py), in its order and with
+/// its defaults. Fields of a closed set take an enumerator or Python's string.
 struct ScoreSdeVeSchedulerConfig {
+  /// Number of noise levels, 1 or more.
   int64_t num_train_timesteps = 2000;
+  /// Signal-to-noise ratio of a corrector step; larger values make larger steps (Song et al. 2021, algorithm
+  /// 4).
   double snr = 0.15;
+  /// Smallest noise level, above 0. Use that of the training data.
   double sigma_min = 0.01;
+  /// Largest noise level.
   double sigma_max = 1348.0;
+  /// Time of the last step; times run from 1 down to it.
   double sampling_eps = 1e-5;
+  /// Corrector steps after each predictor step. The program runs them.
   int64_t correct_steps = 1;
 };
 
@@ -24,45 +32,68 @@ struct ScoreSdeVeSchedulerConfig {
 /// (`step_pred`) and Langevin corrector steps (`step_correct`); Python's class has no plain `step` either.
 class ScoreSdeVeScheduler : public ConfiguredScheduler<ScoreSdeVeScheduler, ScoreSdeVeSchedulerConfig> {
  public:
+  /// Python's class name.
   static constexpr std::string_view kClassName = "ScoreSdeVeScheduler";
 
+  /// @param config the fields of Python's constructor
   /// @throws ConfigError naming the field that cannot work
   explicit ScoreSdeVeScheduler(ScoreSdeVeSchedulerConfig config = {});
 
-  static constexpr std::string_view kPredictionTypeName = "score";
+  PredictionType prediction_type() const override;
+  ForwardProcessType forward_process() const override { return ForwardProcessType::kVarianceExploding; }
 
   /// What step_pred and step_correct return.
   struct Output {
-    Tensor prev_sample;
+    Tensor prev_sample;       ///< the sample after the step
     Tensor prev_sample_mean;  ///< without the noise of this step
   };
 
   double init_noise_sigma() const override { return config_.sigma_max; }
   Timesteps timesteps() const override { return timesteps_.tensor(); }
   Tensor sigmas() const override { return sigmas_; }
+  /// The noise levels of the training, ascending, float32 on the CPU.
   Tensor discrete_sigmas() const { return discrete_sigmas_.host(); }
 
   /// x_0 + sigma eps at positions on `discrete_sigmas()`
   Tensor add_noise(const Tensor& original_samples, const Tensor& noise,
                    const Tensor& timesteps) const override;
+  using Scheduler::set_timesteps;
   /// n times from 1 down to sampling_eps.
   void set_timesteps(std::optional<int64_t> num_inference_steps,
                      const SetTimestepsOptions& options = {}) override;
   /// The same with another end than the config's.
+  /// @param num_inference_steps number of times, 1 or more
+  /// @param sampling_eps the last time
+  /// @param device device of `timesteps()`
+  /// @throws ConfigError on a number out of range
   void set_timesteps(int64_t num_inference_steps, double sampling_eps, at::Device device = at::kCPU);
-  /// The noise levels; `set_timesteps` alone leaves those of the training schedule, as in Python.
+  /// Chooses the noise levels; `set_timesteps` alone leaves those of the training schedule, as in Python.
+  /// @param num_inference_steps number of levels, 1 or more
+  /// @param sigma_min smallest level; none: the config's
+  /// @param sigma_max largest level; none: the config's
+  /// @param sampling_eps the last time; none: the config's
+  /// @throws ConfigError on a number out of range
   void set_sigmas(int64_t num_inference_steps, std::optional<double> sigma_min = std::nullopt,
                   std::optional<double> sigma_max = std::nullopt,
                   std::optional<double> sampling_eps = std::nullopt);
 
-  /// Throws: see step_pred and step_correct.
   using Scheduler::step;
+  /// Throws Error: a run takes `step_correct` and `step_pred`.
   SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                        const StepOptions& options = {}) override;
   /// One step of the reverse diffusion (Song et al., eq. 6 and algorithm 2).
+  /// @param model_output the score, shape of the sample
+  /// @param timestep 0-dim or `[1]`, one of `timesteps()`
+  /// @param sample x_t `[B, ...]`
+  /// @param options generator
+  /// @throws TensorError on a mismatch, or if there are fewer sigmas than timesteps
   Output step_pred(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                    const StepOptions& options = {});
   /// One step of annealed Langevin dynamics (Song et al., algorithm 4).
+  /// @param model_output the score, shape of the sample
+  /// @param sample x_t `[B, ...]`
+  /// @param options generator
+  /// @throws TensorError on a mismatch
   Output step_correct(const Tensor& model_output, const Tensor& sample, const StepOptions& options = {});
 
  private:
@@ -70,5 +101,7 @@ class ScoreSdeVeScheduler : public ConfiguredScheduler<ScoreSdeVeScheduler, Scor
   Tensor sigmas_;
   DeviceTable discrete_sigmas_;
 };
+
+extern template class ConfiguredScheduler<ScoreSdeVeScheduler, ScoreSdeVeSchedulerConfig>;
 
 }  // namespace diffusers

@@ -9,7 +9,9 @@
 
 namespace diffusers {
 
-/// What the schedulers share that walk along a list of noise levels.
+/// The part that schedulers along a list of noise levels share.
+/// @tparam Derived the class itself
+/// @tparam ConfigType its config; see ConfiguredScheduler
 template <class Derived, class ConfigType>
 class SigmaScheduler : public ConfiguredScheduler<Derived, ConfigType> {
  public:
@@ -19,6 +21,7 @@ class SigmaScheduler : public ConfiguredScheduler<Derived, ConfigType> {
   bool has_begin_index() const override { return true; }
   /// The step that comes next; none before the first.
   std::optional<int64_t> step_index() const { return run_.step_index(); }
+  /// The step at which the run begins; none if none was set.
   std::optional<int64_t> begin_index() const { return run_.begin_index(); }
 
  protected:

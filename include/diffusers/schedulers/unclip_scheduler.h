@@ -8,39 +8,65 @@
 
 namespace diffusers {
 
-/// The arguments of Python's `UnCLIPScheduler`.
+/// The arguments of Python's `UnCLIPScheduler` (schedulers/scheduling_unclip.py), in its order and with its
+/// defaults. Fields of a closed set take an enumerator or Python's string.
 struct UnCLIPSchedulerConfig {
+  /// Number of training timesteps T, 1 to 10^7.
   int64_t num_train_timesteps = 1000;
-  VarianceType variance_type = VarianceType::kFixedSmallLog;
+  /// Variance of the reverse process: "fixed_small_log" or "learned_range". The latter doubles the channels
+  /// of the model.
+  EnumChoice<VarianceType> variance_type = VarianceType::kFixedSmallLog;
+  /// Clips the predicted x_0 to [-clip_sample_range, clip_sample_range].
   bool clip_sample = true;
+  /// Largest magnitude of a clipped x_0, 0 or more. Read with `clip_sample` only.
   double clip_sample_range = 1.0;
-  PredictionType prediction_type = PredictionType::kEpsilon;
-  BetaSchedule beta_schedule = BetaSchedule::kSquaredcosCapV2;
+  /// What the model predicts: "epsilon" or "sample".
+  EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
+  /// Course of the betas; only "squaredcos_cap_v2" (cosine).
+  EnumChoice<BetaSchedule> beta_schedule = BetaSchedule::kSquaredcosCapV2;
 };
 
 /// The modified DDPM scheduler of unCLIP (Ramesh et al. 2022, arXiv 2204.06125): cosine betas, and steps that
 /// may skip timesteps.
 class UnCLIPScheduler : public ConfiguredScheduler<UnCLIPScheduler, UnCLIPSchedulerConfig> {
  public:
+  /// Python's class name.
   static constexpr std::string_view kClassName = "UnCLIPScheduler";
 
+  /// @param config the fields of Python's constructor
   /// @throws ConfigError naming the field that cannot work
   explicit UnCLIPScheduler(UnCLIPSchedulerConfig config = {});
 
-  Tensor betas() const override { return schedule_.betas(); }
-  Tensor alphas_cumprod() const override { return schedule_.alphas_cumprod(); }
+  ForwardProcessType forward_process() const override { return ForwardProcessType::kVariancePreserving; }
+  const NoiseSchedule* noise_schedule() const override { return &schedule_; }
   Timesteps timesteps() const override { return timesteps_.tensor(); }
 
   Tensor add_noise(const Tensor& original_samples, const Tensor& noise,
                    const Tensor& timesteps) const override;
+  using Scheduler::set_timesteps;
   void set_timesteps(std::optional<int64_t> num_inference_steps,
                      const SetTimestepsOptions& options = {}) override;
 
-  /// The step to t - 1.
   using Scheduler::step;
+  /// The step to t - 1.
+  /// @param model_output what `prediction_type` says, shape of the sample (twice the channels for a learned
+  /// variance)
+  /// @param timestep one of `timesteps()`
+  /// @param sample x_t
+  /// @param options generator
+  /// @return prev_sample and pred_original_sample
+  /// @throws TensorError on a mismatch
   SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                        const StepOptions& options = {}) override;
   /// The step to an earlier timestep, such as the next one of `timesteps()`.
+  /// @param model_output what `prediction_type` says, shape of the sample (twice the channels for a learned
+  /// variance)
+  /// @param timestep one of `timesteps()`
+  /// @param sample x_t
+  /// @param prev_timestep the timestep that is stepped to, below `timestep`
+  /// @param options generator
+  /// @return prev_sample and pred_original_sample
+  /// @throws TensorError on a mismatch, or if the timesteps do not descend
   SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                        int64_t prev_timestep, const StepOptions& options = {});
 
@@ -51,5 +77,7 @@ class UnCLIPScheduler : public ConfiguredScheduler<UnCLIPScheduler, UnCLIPSchedu
   NoiseSchedule schedule_;
   TimestepSchedule timesteps_;
 };
+
+extern template class ConfiguredScheduler<UnCLIPScheduler, UnCLIPSchedulerConfig>;
 
 }  // namespace diffusers

@@ -37,7 +37,8 @@ struct CLIPTextConfig {
 void read_model_config(std::string_view json, std::string_view where, CLIPTextConfig& config,
                        std::string& source, LoadReport& report);
 
-struct CLIPTextModelOptions {
+/// The optional arguments of `CLIPTextModel::forward`.
+struct CLIPTextModelForwardOptions {
   /// `[B, L]`, 0 where a token is not to be attended to; or `[B or 1, heads or 1, L, L]`, boolean or added to
   /// the scores, which then takes the place of the causal mask.
   Tensor attention_mask = {};
@@ -70,7 +71,8 @@ class EncoderImpl;
 /// the names, and written with it, which all versions read.
 class CLIPTextModelImpl : public ModelImpl<CLIPTextModelImpl, CLIPTextConfig> {
  public:
-  static constexpr std::string_view kClassName = "CLIPTextModel";
+  static constexpr std::string_view kClassName = "CLIPTextModel";  ///< class name in config.json
+  using ForwardOptions = CLIPTextModelForwardOptions;              ///< optional arguments of `forward`
 
   /// @throws ConfigError naming the key and the value that cannot work
   explicit CLIPTextModelImpl(CLIPTextConfig config = {});
@@ -78,7 +80,8 @@ class CLIPTextModelImpl : public ModelImpl<CLIPTextModelImpl, CLIPTextConfig> {
 
   /// @param input_ids integral `[B, L]`, each in [0, vocab_size), L at most max_position_embeddings
   /// @throws TensorError naming both sides if a shape, dtype, device or range does not fit
-  BaseModelOutputWithPooling forward(const Tensor& input_ids, const CLIPTextModelOptions& options = {}) const;
+  BaseModelOutputWithPooling forward(const Tensor& input_ids,
+                                     const CLIPTextModelForwardOptions& options = {}) const;
   /// The layer norm at the end, for hidden states that are taken from an earlier layer.
   /// @param hidden_states `[B, L, hidden_size]`
   Tensor final_layer_norm(const Tensor& hidden_states) const;
@@ -95,6 +98,11 @@ class CLIPTextModelImpl : public ModelImpl<CLIPTextModelImpl, CLIPTextConfig> {
   void enable_gradient_checkpointing() { gradient_checkpointing_ = true; }
   void disable_gradient_checkpointing() { gradient_checkpointing_ = false; }
   bool is_gradient_checkpointing() const { return gradient_checkpointing_; }
+
+  /// The key `use_attention_mask` of the config file that the model was made from: whether a pipeline passes
+  /// the attention mask of the tokens. False without the key. It is no key of CLIP's, but some text encoders
+  /// of Stable Diffusion have it.
+  bool use_attention_mask() const;
 
   /// The configuration as transformers writes config.json, with what came from a file.
   std::string config_json() const;
@@ -119,14 +127,16 @@ using CLIPTextModel = ModelHolder<CLIPTextModelImpl, CLIPTextConfig>;
 /// `CLIPTextModelWithProjection`).
 class CLIPTextModelWithProjectionImpl : public ModelImpl<CLIPTextModelWithProjectionImpl, CLIPTextConfig> {
  public:
-  static constexpr std::string_view kClassName = "CLIPTextModelWithProjection";
+  static constexpr std::string_view kClassName =
+      "CLIPTextModelWithProjection";                   ///< class name in config.json
+  using ForwardOptions = CLIPTextModelForwardOptions;  ///< optional arguments of `forward`
 
   /// @throws ConfigError naming the key and the value that cannot work
   explicit CLIPTextModelWithProjectionImpl(CLIPTextConfig config = {});
   void reset() override;
 
   /// As CLIPTextModel's.
-  CLIPTextModelOutput forward(const Tensor& input_ids, const CLIPTextModelOptions& options = {}) const;
+  CLIPTextModelOutput forward(const Tensor& input_ids, const CLIPTextModelForwardOptions& options = {}) const;
   /// The encoder without the projection.
   const CLIPTextModel& text_model() const { return text_model_; }
   Tensor final_layer_norm(const Tensor& hidden_states) const {

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include <diffusers/core/enum_choice.h>
 #include <diffusers/core/enum_names.h>
 #include <diffusers/core/tensor.h>
 
@@ -65,8 +66,8 @@ struct CLIPTokenizerConfig {
   std::vector<AddedToken> extra_special_tokens = {};
   /// CLIP has 77 positions; nullopt: no limit. A folder without `tokenizer_config.json` gets 77, too.
   std::optional<int64_t> model_max_length = 77;
-  TokenizerSide padding_side = TokenizerSide::kRight;
-  TokenizerSide truncation_side = TokenizerSide::kRight;
+  EnumChoice<TokenizerSide> padding_side = TokenizerSide::kRight;
+  EnumChoice<TokenizerSide> truncation_side = TokenizerSide::kRight;
 };
 
 /// One text or several, in UTF-8.
@@ -87,12 +88,12 @@ class Texts {
 /// How a tokenizer is called.
 struct TokenizeOptions {
   bool add_special_tokens = true;  ///< the begin and the end token
-  Padding padding = Padding::kDoNotPad;
+  EnumChoice<Padding> padding = Padding::kDoNotPad;
   /// Cuts to `max_length`; nullopt: where `max_length` is given and nothing is padded.
   std::optional<bool> truncation = std::nullopt;
   std::optional<int64_t> max_length = std::nullopt;  ///< the tokenizer's `model_max_length` by default
   std::optional<int64_t> pad_to_multiple_of = std::nullopt;
-  std::optional<TokenizerSide> padding_side = std::nullopt;
+  std::optional<EnumChoice<TokenizerSide>> padding_side = std::nullopt;
 };
 
 /// What a tokenizer makes of texts (Python: `BatchEncoding`).
@@ -115,6 +116,9 @@ struct TokenizerLoadOptions {
 /// copies are cheap and independent; const calls may come from several threads.
 class CLIPTokenizer {
  public:
+  /// Python's class name.
+  static std::string class_name() { return "CLIPTokenizer"; }
+
   /// @throws ConfigError if a merge names a token that the vocabulary lacks, or an id stands twice
   explicit CLIPTokenizer(const CLIPTokenizerConfig& config = {});
 

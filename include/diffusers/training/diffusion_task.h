@@ -2,15 +2,16 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include <diffusers/schedulers/scheduler.h>
+#include <diffusers/training/diffusion_task_options.h>
 #include <diffusers/training/learned_log_variance.h>
 #include <diffusers/training/objective.h>
-#include <diffusers/training/pyramid_noise.h>
 #include <diffusers/training/step_rows.h>
 #include <diffusers/training/task.h>
 #include <diffusers/training/timestep_sampler.h>
@@ -18,30 +19,51 @@
 
 namespace diffusers {
 
+class ClassLabels;
 class ForwardProcess;
-class LabelChecks;
 
-/// Trains a denoiser: images -> noise and a timestep for each sample -> `add_noise` -> model -> objective.
+/// Trains a denoiser: images, noise and a timestep for each sample, the noisy sample, the model's prediction,
+/// the loss against the scheduler's target.
+///
+/// The model receives the input that sampling with the scheduler gives it at the same timestep; for the
+/// schedulers that scale their input (Euler, LMS, Heun, KDPM2, DPMSolverSDE, ...) this is the scaled one.
+/// Only the scheduler's config matters; `set_timesteps` changes nothing.
+///
+/// To customise it, set `DiffusionTaskOptions::conditioning`, or override `encode`, `conditioning` or `draw`.
+/// @code
+/// DiffusionTask task(unet, DDPMScheduler(), {.conditioning = [=](const Batch& batch) {
+///                      return Conditioning{.encoder_hidden_states = embeddings.index({batch.class_labels})};
+///                    }});
+/// @endcode
 class DiffusionTask : public Task {
  public:
-  /// What the noise and the timesteps of a batch came out as.
+  /// Random numbers of a batch.
   struct Draw {
-    Tensor noise;        ///< what the target is made of, shape of x_0
-    Tensor input_noise;  ///< what is added to x_0: the noise, perturbed if `input_perturbation` asks for it
-    /// `[B]`: int64 training timesteps; for flow matching those of the scheduler, sigma times T, floating.
+    Tensor noise;        ///< shape of x_0; the target is made of it
+    Tensor input_noise;  ///< shape of x_0; added to x_0: the noise, perturbed with `input_perturbation`
+    /// `[B]`: int64 training timesteps; for flow matching sigma times T, floating; for EDM sigma, floating.
     Tensor timesteps;
-    Tensor weights = {};           ///< `[B]` of importance sampling; undefined: all 1
-    Tensor is_unconditional = {};  ///< `[B]` bool, whose label is dropped; undefined: nobody's
+    Tensor weights = {};           ///< `[B]`, factors of the losses; undefined: all are 1
+    Tensor is_unconditional = {};  ///< `[B]` bool, true where the label is dropped; undefined: nowhere
   };
 
-  /// The model gets the input that sampling with the scheduler gives it at the same timestep: for the
-  /// schedulers that scale it (Euler, LMS, Heun, KDPM2, DPMSolverSDE, ...) the scaled one. Only the
-  /// scheduler's config matters; `set_timesteps` changes nothing.
-  /// @param name the folder of the model in output_dir
-  /// @throws ConfigError naming the scheduler's class and the reason, if it cannot be trained with
-  DiffusionTask(TrainableDenoiser model, const Scheduler& scheduler, std::string name = "unet");
+  /// @param model is shared, not copied
+  /// @param scheduler is copied
+  /// @param options what is no flag of a training script
+  /// @param name folder of the model in `output_dir`
+  /// @throws ConfigError naming the option and its value, or the scheduler's class and the reason why a model
+  /// cannot be trained for it
+  DiffusionTask(TrainableDenoiser model, const Scheduler& scheduler, DiffusionTaskOptions options = {},
+                std::string name = "unet");
 
+  /// @return the options as given
+  const DiffusionTaskOptions& options() const { return options_; }
+
+  /// @return the model and, if there is one, the learned log variance as "log_variance"
   const std::vector<NamedModule>& trained() const override { return trained_; }
+  /// Takes the flags of the training.
+  /// @param config the flags
+  /// @throws ConfigError naming a flag that cannot work or has no effect
   void configure(const TrainingConfig& config) override;
   void check_dataset(const Dataset& dataset) override;
   void check_batch(const Batch& batch) override;
@@ -50,42 +72,59 @@ class DiffusionTask : public Task {
   Tensor validation_loss(const Batch& batch, const Tensor& positions, const Generator& generator) override;
   TensorMap state() const override;
   void load_state(const TensorMap& state) override;
-  void save_extras(const std::string& output_dir) const override;
-  /// The config of the scheduler.
+  /// Writes `scheduler/`, `noise_schedule.svg` and, for a model that a pipeline of Python samples from
+  /// without other models, `model_index.json`.
+  void save_extras(const std::filesystem::path& output_dir) const override;
+  /// @return the config of the scheduler and the options
   std::string config_json() const override;
 
  protected:
-  /// x_0 of a batch.
+  /// Makes a task of another forward process of the library.
+  DiffusionTask(TrainableDenoiser model, std::shared_ptr<const ForwardProcess> process,
+                DiffusionTaskOptions options, std::string name);
+
+  /// @return the current step: its samples and the source of its random numbers
+  const StepContext& step_context() const { return context_; }
+  /// Computes x_0 of a batch. The default returns the images. It is called before `draw`, so random numbers
+  /// that it draws, such as the posterior noise of a VAE, come before the noise.
+  /// @param batch on the device of the model
+  /// @return `[B, ...]`, floating
   virtual Tensor encode(const Batch& batch);
+  /// Computes the inputs of the model besides the noisy sample and its timestep. The default calls
+  /// `DiffusionTaskOptions::conditioning`, or returns the class labels.
+  /// @param batch on the device of the model
+  /// @return one row for each sample
   virtual Conditioning conditioning(const Batch& batch);
-  /// Noise, noise offset, input perturbation and timesteps, drawn in the order of train_text_to_image.py.
+  /// Draws the random numbers of a batch, for all samples of the step at once, in this order: noise, noise
+  /// offset, multi-resolution noise, input perturbation, timesteps, dropped labels.
+  /// @param x0 x_0 of the batch
+  /// @return the rows of this batch
   virtual Draw draw(const Tensor& x0);
 
  private:
-  bool is_flow() const { return objective_->prediction_type() == PredictionType::kFlowPrediction; }
-  void configure_timesteps(const TrainingConfig& config);
-  void configure_log_variance(const TrainingConfig& config);
+  DiffusionTask(TrainableDenoiser model, std::shared_ptr<const Scheduler> scheduler,
+                std::shared_ptr<const ForwardProcess> process, DiffusionTaskOptions options,
+                std::string name);
+
+  void add_log_variance();
   Tensor log_variance(const Tensor& timesteps) const;
-  void configure_labels(const TrainingConfig& config);
+  Tensor predict(const Tensor& noisy, const Tensor& timesteps, const Conditioning& conditioning,
+                 int64_t parts) const;
   Draw draw_samples(at::IntArrayRef shape, const at::TensorOptions& options);
-  Tensor flow_timesteps_at(const Tensor& drawn);
+  const Scheduler& sampling_scheduler() const;
+  void require_configured(const char* method) const;
 
   TrainableDenoiser model_;
   std::vector<NamedModule> trained_;
-  std::shared_ptr<const Scheduler> scheduler_;
-  std::shared_ptr<const ForwardProcess> process_;
+  std::shared_ptr<const Scheduler> scheduler_;     // null: the process is given
+  std::shared_ptr<const ForwardProcess> process_;  // null until `configure`, if it is made of the scheduler
+  DiffusionTaskOptions options_;
   std::optional<DiffusionObjective> objective_;
   std::optional<TimestepSampler> sampler_;
   LearnedLogVariance log_variance_{nullptr};  // empty: none
-  bool takes_fractions_ = false;              // of T instead of timesteps
-  Tensor flow_timesteps_;                     // of flow matching: where the last draw was
+  std::shared_ptr<ClassLabels> labels_;
   std::optional<int64_t> resolution_;
-  std::optional<bool> class_conditional_;
   int64_t cpu_data_parallel_ = 1;
-  double class_dropout_prob_ = 0.0;
-  int64_t null_label_ = 0;  // what a dropped label becomes
-  std::shared_ptr<LabelChecks> label_checks_;
-  PyramidNoiseOptions pyramid_noise_;
   double noise_offset_ = 0.0;
   double input_perturbation_ = 0.0;
 

@@ -1,8 +1,9 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <optional>
-#include <string>
 #include <vector>
 
 #include <diffusers/core/tensor.h>
@@ -12,65 +13,98 @@
 
 namespace diffusers {
 
+/// Arguments of `diffusers.training_utils.EMAModel`.
 struct EMAModelConfig {
-  double decay = 0.9999;
-  double min_decay = 0.0;
-  int64_t update_after_step = 0;
-  bool use_ema_warmup = false;
-  double inv_gamma = 1.0;
-  double power = 2.0 / 3.0;
+  double decay = 0.9999;          ///< upper bound of the decay, in [0, 1]
+  double min_decay = 0.0;         ///< lower bound of the decay, in [0, 1]
+  int64_t update_after_step = 0;  ///< steps at the start in which the average is a copy of the parameters
+  bool use_ema_warmup = false;    ///< the decay follows `inv_gamma` and `power`
+  double inv_gamma = 1.0;         ///< with warm-up: inverse multiplicative factor of the decay, above 0
+  double power = 2.0 / 3.0;       ///< with warm-up: exponent of the decay
 };
 
-/// What a saved average needs besides its tensors (Python: `EMAModel.state_dict()` without `shadow_params`).
+/// State of a saved average besides its tensors (Python: `EMAModel.state_dict()` without `shadow_params`).
 struct EMAModelState {
-  EMAModelConfig config;
-  int64_t optimization_step = 0;
+  EMAModelConfig config;          ///< options of the average
+  int64_t optimization_step = 0;  ///< number of calls of `EMAModel::step`
 };
 
-/// Exponential moving average of a model's parameters (diffusers.training_utils.EMAModel).
+/// Exponential moving average (EMA) of parameters (`diffusers.training_utils.EMAModel`).
 ///
-/// The average lies where the parameters lie. Every call takes the parameters in the same order.
+/// The average is on the device of the parameters, in their dtype. All calls take the same parameters in the
+/// same order. The average of a parameter that does not require a gradient is the parameter itself: it shares
+/// its memory. If such a parameter is trained later, its average starts from its value at the next `step`.
 class EMAModel {
  public:
-  /// @throws ConfigError naming the field and its value
+  /// Starts an average at the current values.
+  /// @param parameters such as `unet->parameters()`
+  /// @param config decay and warm-up
+  /// @throws ConfigError naming the option and its value; TensorError for an undefined parameter
   explicit EMAModel(const std::vector<Tensor>& parameters, const EMAModelConfig& config = {});
 
-  /// The average that lies in a model folder with its state in `config.json`, as `save_ema_state` and
-  /// Python's `EMAModel.save_pretrained` leave it. What `config.json` does not say is as in a new average.
-  /// @param named_parameters the model's, in the order in which `step` will get them
-  /// @throws FileError, ConfigError or TensorError
-  static EMAModel from_pretrained(const std::string& folder, const TensorMap& named_parameters);
+  /// Loads an average that `save_ema_state` or Python's `EMAModel.save_pretrained` wrote: the weights of the
+  /// folder are the average, and its `config.json` holds the state. A key that `config.json` lacks has its
+  /// default.
+  /// @param folder model folder
+  /// @param named_parameters of the model, in the order of the parameters of `step`
+  /// @return the average, on the devices and in the dtypes of `named_parameters`
+  /// @throws FileError for an unreadable file or a missing tensor
+  /// @throws ConfigError for an invalid state; TensorError for a tensor of another shape
+  static EMAModel from_pretrained(const std::filesystem::path& folder, const TensorMap& named_parameters);
 
-  /// Moves the average towards the parameters; those that do not require a gradient are copied.
+  /// Moves the average towards the parameters: average = decay * average + (1 - decay) * parameter.
+  /// Parameters that do not require a gradient and integral ones are copied.
+  /// @param parameters the current values
+  /// @throws TensorError for another number of parameters or other shapes
   void step(const std::vector<Tensor>& parameters);
-  /// 0 up to update_after_step + 1; then 1 - (1 + step / inv_gamma)^-power with warm-up, else (1 + step) /
-  /// (10 + step); limited to [min_decay, decay].
+  /// Returns the decay of a step.
+  ///
+  /// With n = `optimization_step` - `update_after_step` - 1, the decay is 0 for n <= 0; with warm-up
+  /// 1 - (1 + n / inv_gamma)^-power; else (1 + n) / (10 + n). It is limited to [min_decay, decay].
+  /// @param optimization_step number of the step, from 1
+  /// @return the decay, in [0, 1]
   double get_decay(int64_t optimization_step) const;
-  /// The decay of the last `step`; 0 before the first.
+  /// Returns the decay of the last `step`; 0 before the first.
   double cur_decay_value() const { return cur_decay_value_; }
+  /// Returns the number of calls of `step`.
   int64_t optimization_step() const { return optimization_step_; }
+  /// Returns the average, one tensor for each parameter.
   const std::vector<Tensor>& shadow_params() const { return shadow_params_; }
+  /// Returns the options.
   const EMAModelConfig& config() const { return config_; }
 
   /// Writes the average into the parameters.
+  /// @param parameters receive the average
+  /// @throws TensorError for another number of parameters or other shapes
   void copy_to(const std::vector<Tensor>& parameters) const;
-  /// Keeps a copy of the parameters until `restore`.
+  /// Keeps a copy of the parameters, on the CPU, until `restore`.
+  /// @param parameters the values to keep
+  /// @throws TensorError for another number of parameters or other shapes
   void store(const std::vector<Tensor>& parameters);
-  /// Puts back what `store` kept. @throws Error if nothing is stored
+  /// Writes the values that `store` kept into the parameters and drops them.
+  /// @param parameters receive the values
+  /// @throws Error if nothing is stored; TensorError for another number of parameters or other shapes
   void restore(const std::vector<Tensor>& parameters);
-  /// Moves the average, or converts it; integral tensors keep their dtype. An average on the CPU of
-  /// parameters on another device costs that device no memory, and a copy each step.
+  /// Moves the average to another device, or converts it. An average on the CPU of parameters on another
+  /// device needs no memory there, and a copy in each step.
+  /// @param device None: stays
+  /// @param dtype of the floating tensors; None: stays. Integral tensors keep theirs
+  /// @param non_blocking do not wait for the copies
   void to(std::optional<at::Device> device, std::optional<at::ScalarType> dtype = std::nullopt,
           bool non_blocking = false);
-  /// Moves an average that lies on the CPU into pinned memory, for faster transfers.
-  /// @throws Error without a CUDA device, or if the average lies elsewhere
+  /// Moves an average on the CPU into pinned memory, for faster transfers.
+  /// @throws Error without a CUDA device, or if the average is not on the CPU
   void pin_memory();
 
+  /// Returns the state that is saved besides the tensors.
   EMAModelState state() const { return {config_, optimization_step_}; }
-  /// @throws ConfigError for a state that no average can have
+  /// Takes over options and step count.
+  /// @param state as `state` gives it
+  /// @throws ConfigError naming the option and its value
   void load_state(const EMAModelState& state);
-  /// Replaces the average. @throws TensorError unless there is one tensor of the same shape for each
-  /// parameter
+  /// Replaces the average.
+  /// @param shadow_params one tensor for each parameter, on any device
+  /// @throws TensorError for another number of tensors or other shapes
   void load_shadow_params(const std::vector<Tensor>& shadow_params);
 
  private:
@@ -78,16 +112,23 @@ class EMAModel {
 
   EMAModelConfig config_;
   std::vector<Tensor> shadow_params_;
+  std::vector<bool> is_shared_;  // of each: it has the memory of the parameter
   std::vector<Tensor> stored_params_;
   int64_t optimization_step_ = 0;
   double cur_decay_value_ = 0.0;
 };
 
-/// Writes the state into `config.json` of a folder in which a model with averaged weights was saved, under
-/// the keys by which Python's `EMAModel.from_pretrained` finds it.
-void save_ema_state(const EMAModelState& state, const std::string& folder);
+/// Writes the state of an average into `config.json` of a model folder that holds the averaged weights, under
+/// the keys that Python's `EMAModel.from_pretrained` reads. The other keys stay.
+/// @param state options and step count
+/// @param folder model folder with a `config.json`
+/// @throws FileError if `config.json` cannot be read or written
+void save_ema_state(const EMAModelState& state, const std::filesystem::path& folder);
 
-/// What `config.json` of a folder says of an average; the defaults where it says nothing.
-EMAModelState load_ema_state(const std::string& folder);
+/// Reads the state of an average from `config.json` of a model folder.
+/// @param folder model folder
+/// @return the state; a key that is missing has its default
+/// @throws FileError if `config.json` cannot be read; ConfigError for a value of another type
+EMAModelState load_ema_state(const std::filesystem::path& folder);
 
 }  // namespace diffusers

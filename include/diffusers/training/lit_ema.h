@@ -12,45 +12,68 @@
 
 namespace diffusers {
 
+/// Arguments of latent-diffusion's `LitEma`.
 struct LitEmaConfig {
-  double decay = 0.9999;
-  /// Ramps the decay up over the first updates; false: it is `decay` from the first one.
+  double decay = 0.9999;  ///< upper bound of the decay, in [0, 1]
+  /// true: the decay of update n is min(decay, (1 + n) / (10 + n)); false: it is `decay` from the first one.
   bool use_num_updates = true;
 };
 
-/// The moving average of CompVis' latent-diffusion (`LitEma` of ldm/modules/ema.py), for checkpoints of that
-/// family to be read, continued and written.
+/// Exponential moving average (EMA) of CompVis' latent-diffusion (`LitEma` of ldm/modules/ema.py), which
+/// reads, continues and writes the averages in checkpoints of that family.
 ///
-/// Update n, counted from 1, has the decay min(decay, (1 + n) / (10 + n)), in float32. Parameters that do not
-/// require a gradient when the average is made are not averaged.
+/// The decay is computed in float32, as in Python. Parameters that do not require a gradient when the object
+/// is created are not averaged. The average is on the device of the parameters, in their dtype.
 class LitEma {
  public:
-  /// @param named_parameters such as `module->named_parameters()`; every call takes the same
-  /// @throws ConfigError for a decay outside 0 to 1, and for two names that are one without their dots
+  /// Starts an average at the current values.
+  /// @param named_parameters such as `unet->named_parameters()`; every call takes the same
+  /// @param config decay
+  /// @throws ConfigError for a decay outside [0, 1], and for two names that are equal without their dots
   explicit LitEma(const TensorMap& named_parameters, const LitEmaConfig& config = {});
 
-  /// Python's `forward`. @throws TensorError unless the same parameters are trained as before
+  /// Moves the average towards the parameters (Python's `forward`).
+  /// @param named_parameters the current values
+  /// @throws TensorError if a parameter is missing, has another shape, or is trained now and was not before,
+  ///         or the reverse
   void step(const TensorMap& named_parameters);
-  /// Writes the average into the parameters; those that are not averaged stay.
+  /// Writes the average into the parameters. Those that are not averaged do not change.
+  /// @param named_parameters receive the average
+  /// @throws TensorError if an averaged parameter is missing or has another shape
   void copy_to(const TensorMap& named_parameters) const;
-  /// Keeps a copy of the parameters until `restore`.
+  /// Keeps a copy of the parameters, on the CPU, until `restore`.
+  /// @param named_parameters the values to keep
   void store(const TensorMap& named_parameters);
-  /// Puts back what `store` kept. @throws Error if nothing is stored
+  /// Writes the values that `store` kept into the parameters and drops them.
+  /// @param named_parameters receive the values
+  /// @throws Error if nothing is stored; TensorError if a parameter is missing or has another shape
   void restore(const TensorMap& named_parameters);
 
-  /// The decay of update number `num_updates`.
+  /// Returns the decay of an update.
+  /// @param num_updates number of the update, from 1; -1: without `use_num_updates`
+  /// @return the decay, in [0, 1], rounded to float32
   double get_decay(int64_t num_updates) const;
-  /// Updates so far; -1 without `use_num_updates`.
+  /// Returns the number of updates; -1 without `use_num_updates`.
   int64_t num_updates() const { return num_updates_; }
+  /// Sets the number of updates, to continue an average; no effect without `use_num_updates`.
+  /// @param num_updates 0 or more
+  /// @throws ConfigError for a negative number
+  void set_num_updates(int64_t num_updates);
+  /// Returns the upper bound of the decay.
   double decay() const { return decay_; }
-  /// By the names of the parameters.
+  /// Returns the averages, by the names of the parameters.
   const TensorMap& shadow_params() const { return shadow_params_; }
 
-  /// `<prefix>decay`, `<prefix>num_updates` and the averages under `lit_ema_name`s, as in a checkpoint of
-  /// latent-diffusion. The averages are the object's own tensors.
+  /// Returns the state as in a checkpoint of latent-diffusion: `<prefix>decay` (float32),
+  /// `<prefix>num_updates` (int32) and the averages under `<prefix>` and their `lit_ema_name`.
+  /// @param prefix begins each key
+  /// @return the averages are the object's own tensors, not copies
   TensorMap state_dict(std::string_view prefix = "model_ema.") const;
-  /// Takes decay, count and averages out of a checkpoint, which may hold other tensors too.
-  /// @throws TensorError naming what is missing or of another shape
+  /// Takes decay, number of updates and averages from a checkpoint.
+  /// @param checkpoint may hold other tensors too
+  /// @param prefix begins each key
+  /// @throws TensorError naming the entry that is missing or of another shape; ConfigError for a decay
+  ///         outside [0, 1]
   void load_state_dict(const TensorMap& checkpoint, std::string_view prefix = "model_ema.");
 
  private:
@@ -60,14 +83,18 @@ class LitEma {
   TensorMap stored_params_;
 };
 
-/// The name of a parameter without its dots, as latent-diffusion names its average:
+/// Removes the dots of a parameter's name, as latent-diffusion names its average:
 /// "diffusion_model.out.2.weight" becomes "diffusion_modelout2weight".
+/// @param parameter_name name with dots
+/// @return name without dots
 std::string lit_ema_name(std::string_view parameter_name);
 
-/// Takes the averages out of a checkpoint of latent-diffusion.
-/// @param parameter_names as in the averaged module: the names of the checkpoint's own weights without
-///        "model.", say
-/// @return the averages by those names; names without an average (parameters that were frozen) are left out
+/// Takes the averages from a checkpoint of latent-diffusion.
+/// @param checkpoint tensors of the checkpoint
+/// @param parameter_names names of the averaged module's parameters, such as those of the checkpoint's own
+///        weights without "model."
+/// @param prefix begins the key of each average
+/// @return the averages by those names, without the names that have no average (frozen parameters)
 /// @throws TensorError if there is no average at all
 TensorMap averages_from_lit_ema(const TensorMap& checkpoint, const std::vector<std::string>& parameter_names,
                                 std::string_view prefix = "model_ema.");

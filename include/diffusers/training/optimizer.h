@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -9,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include <diffusers/core/enum_choice.h>
 #include <diffusers/core/enum_names.h>
 #include <diffusers/core/tensor.h>
 #include <diffusers/core/tensor_map.h>
@@ -19,13 +21,21 @@
 
 namespace diffusers {
 
-/// The update rule of an `Optimizer`. `kAdam` adds the weight decay to the gradient, as `kSGD` does;
-/// `kAdamW`, `kLion` (Chen et al. 2023, arXiv 2302.06675) and `kAdafactor` (Shazeer and Stern 2018, arXiv
-/// 1804.04235) shrink the weights.
+/// The update rule of an `Optimizer`.
+///
+/// | name        | source                                                    | weight decay           |
+/// |-------------|-----------------------------------------------------------|------------------------|
+/// | `adamw`     | `torch.optim.AdamW`                                       | shrinks the weights    |
+/// | `adam`      | `torch.optim.Adam`                                        | added to the gradients |
+/// | `sgd`       | `torch.optim.SGD`                                         | added to the gradients |
+/// | `lion`      | Chen et al. 2023, arXiv 2302.06675                        | shrinks the weights    |
+/// | `adafactor` | `torch.optim.Adafactor`; Shazeer and Stern 2018, arXiv 1804.04235 | shrinks the weights |
 enum class OptimizerType { kAdamW, kAdam, kSGD, kLion, kAdafactor };
 
+/// The Python strings of `OptimizerType`.
 template <>
 struct EnumNames<OptimizerType> {
+  static constexpr std::string_view kKey = "optimizer";
   static constexpr std::array<std::pair<OptimizerType, std::string_view>, 5> kTable{{
       {OptimizerType::kAdamW, "adamw"},
       {OptimizerType::kAdam, "adam"},
@@ -35,76 +45,121 @@ struct EnumNames<OptimizerType> {
   }};
 };
 
-/// Options of `torch.optim.AdamW`, `Adam`, `SGD` and `Adafactor` under their names, and Lion's. The defaults
-/// are AdamW's; those of another type: `default_optimizer_config`. An option that the type does not know is
-/// an error if it was changed; a beta1 of 0.95 passes everywhere, since the flags of the training scripts
-/// always have it.
+/// Options of `torch.optim.AdamW`, `Adam`, `SGD` and `Adafactor` under their names, and of Lion.
+///
+/// The defaults are those of AdamW; `default_optimizer_config` gives those of another type. An option that
+/// the type does not have is an error if it was changed.
 struct OptimizerConfig {
-  OptimizerType type = OptimizerType::kAdamW;
-  /// Adafactor: the largest relative step size; a step t moves a parameter by about min(lr, 1 / sqrt(t))
-  /// times its root mean square.
+  EnumChoice<OptimizerType> type = OptimizerType::kAdamW;  ///< update rule
+  /// Learning rate, 0 or more. Adafactor: the largest relative step size; step t moves a parameter by about
+  /// min(lr, 1 / sqrt(t)) times its root mean square.
   double lr = 1e-3;
-  double beta1 = 0.9;    ///< AdamW, Adam, Lion
-  double beta2 = 0.999;  ///< AdamW, Adam, Lion
-  double eps = 1e-8;     ///< AdamW, Adam
-  double weight_decay = 1e-2;
-  bool amsgrad = false;                       ///< AdamW, Adam
-  double momentum = 0.0;                      ///< SGD
-  double dampening = 0.0;                     ///< SGD
-  bool nesterov = false;                      ///< SGD
-  double beta2_decay = -0.8;                  ///< Adafactor: step t averages with beta2 = 1 - t^beta2_decay
-  std::optional<double> eps1 = std::nullopt;  ///< Adafactor, eps[0]: the least root mean square of a
-                                              ///< gradient. None: the machine epsilon of the dtype
-  double eps2 = 1e-3;  ///< Adafactor, eps[1]: the least root mean square of a parameter
-  double d = 1.0;      ///< Adafactor: the largest root mean square of an update
+  double beta1 = 0.9;          ///< AdamW, Adam, Lion: decay of the first moment, in [0, 1)
+  double beta2 = 0.999;        ///< AdamW, Adam: decay of the second moment, in [0, 1). Lion: of the momentum
+  double eps = 1e-8;           ///< AdamW, Adam: added to the root of the second moment, 0 or more
+  double weight_decay = 1e-2;  ///< all types: weight decay, 0 or more. 0 disables it
+  bool amsgrad = false;        ///< AdamW, Adam: divide by the largest second moment so far
+  double momentum = 0.0;       ///< SGD: momentum, 0 or more. 0 disables it
+  double dampening = 0.0;      ///< SGD: the momentum buffer takes (1 - dampening) times the gradient
+  bool nesterov = false;       ///< SGD: Nesterov momentum; needs momentum above 0 and no dampening
+  double beta2_decay = -0.8;   ///< Adafactor: step t averages with beta2 = 1 - t^beta2_decay; 0 or less
+  /// Adafactor, `eps[0]`: lower bound of the root mean square of a gradient. None: the machine epsilon of
+  /// the dtype.
+  std::optional<double> eps1 = std::nullopt;
+  double eps2 = 1e-3;  ///< Adafactor, `eps[1]`: lower bound of the root mean square of a parameter
+  double d = 1.0;      ///< Adafactor: upper bound of the root mean square of an update, 1 or more
 };
 
-/// The defaults of the class: of `torch.optim`, or of the paper for Lion (lr 1e-4, betas 0.9 and 0.99).
+/// Returns the defaults of an optimizer: those of `torch.optim`, or of the paper for Lion.
+/// @param type the optimizer
+/// @return weight decay 1e-2 for AdamW, 0 for the others; lr 1e-3, but 1e-4 for Lion and 1e-2 for Adafactor;
+///         beta2 0.999, but 0.99 for Lion
 OptimizerConfig default_optimizer_config(OptimizerType type);
 
-/// Parameters that share a learning rate and a weight decay; what is not given is the optimizer's.
+/// Parameters that share a learning rate and a weight decay.
 struct ParameterGroup {
-  std::vector<Tensor> params;
-  std::optional<double> lr = std::nullopt;
-  std::optional<double> weight_decay = std::nullopt;
-  /// What the learning rate, the group's or the optimizer's, is multiplied with.
-  double lr_factor = 1.0;
-  /// Empty, or one name for each parameter: the keys of the optimizer's state then begin with it, and the
-  /// state can be loaded into other groups of the same parameters.
+  std::vector<Tensor> params;                         ///< floating leaf tensors
+  std::optional<double> lr = std::nullopt;            ///< learning rate. None: the optimizer's
+  std::optional<double> weight_decay = std::nullopt;  ///< weight decay. None: the optimizer's
+  double lr_factor = 1.0;                             ///< factor on the learning rate, 0 or more
+  /// One name for each parameter, or empty. The keys of the optimizer's state begin with the name, so the
+  /// state can be loaded into an optimizer that groups the same parameters differently.
   std::vector<std::string> names = {};
 };
 
 class UpdateRule;
 
-/// torch.optim.AdamW, Adam and SGD through LibTorch's fused kernels, one call a step for each group, device
-/// and dtype; Lion and torch.optim.Adafactor by tensor operations. No rule makes the host wait for the
-/// device. Parameters without a gradient are left alone, as in Python.
+/// Optimizer of a training loop: `torch.optim.AdamW`, `Adam`, `SGD`, `Adafactor`, or Lion.
+///
+/// AdamW, Adam and SGD use LibTorch's fused kernels, one call for each group, device and dtype. No optimizer
+/// makes the host wait for the device. As in Python, parameters without a gradient do not change.
+///
+/// @code
+/// Optimizer optimizer(unet->parameters(), {.lr = 1e-4});
+/// auto lr_scheduler = get_scheduler("linear", optimizer, {.num_warmup_steps = 9, .num_training_steps = 99});
+/// loss.backward();
+/// clip_grad_norm_(unet->parameters(), 1.0);
+/// optimizer.step();
+/// lr_scheduler.step();
+/// optimizer.zero_grad();
+/// @endcode
 class Optimizer {
  public:
-  /// @throws ConfigError naming the option and its value; TensorError for a parameter that cannot be trained
+  /// Creates an optimizer of one parameter group.
+  /// @param parameters floating leaf tensors, each given once
+  /// @param config type and options
+  /// @throws ConfigError naming an invalid option and its value, and for no parameters
+  /// @throws TensorError for a parameter that cannot be trained or that is given twice
   explicit Optimizer(std::vector<Tensor> parameters, const OptimizerConfig& config = {});
+  /// Creates an optimizer of several parameter groups.
+  /// @param groups parameters, learning rates and weight decays (see `make_parameter_groups`)
+  /// @param config type and options; defaults of what a group leaves open
+  /// @throws ConfigError naming an invalid option and its value, for no parameters, and for equal names
+  /// @throws TensorError for a parameter that cannot be trained or that is given twice
   explicit Optimizer(std::vector<ParameterGroup> groups, const OptimizerConfig& config = {});
 
-  /// @param lr_factor what the learning rate of every group is multiplied with (see get_scheduler)
-  /// @param found_inf float32, one element, on the parameters' device: where it is 1, the step is skipped
-  ///        there, without the host ever reading it
+  /// Updates the parameters that have a gradient.
+  /// @param lr_factor factor on the learning rate of every group, as `get_scheduler(name, options)` gives it
+  /// @param found_inf float32, one element, on the parameters' device: 1 skips the step. The host does not
+  ///        read it. Undefined: the step is not skipped
+  /// @throws TensorError if `found_inf` is not one float32 number
   void step(double lr_factor = 1.0, const Tensor& found_inf = {});
-  /// The same with a learning rate factor that the host has not read.
+  /// Updates the parameters with a learning rate factor that the host has not read.
   /// @param lr_factor float64, one element, on the parameters' device
+  /// @param found_inf as in `step`
+  /// @throws TensorError if `lr_factor` is not one float64 number or `found_inf` not one float32 number
   void step_with_device_factor(const Tensor& lr_factor, const Tensor& found_inf = {});
-  /// Drops the gradients (Python: `zero_grad(set_to_none=True)`).
-  void zero_grad();
+  /// Removes the gradients, or sets them to zero.
+  /// @param set_to_none true: remove them, which saves memory; false: fill them with zeros
+  void zero_grad(bool set_to_none = true);
 
+  /// Returns the parameter groups.
   const std::vector<ParameterGroup>& param_groups() const { return groups_; }
-  /// The learning rate of a group, its own factor included, before the factor of `step`.
+  /// Returns the learning rate of a group, its `lr_factor` included, without the factor of `step`.
+  /// @param group number of the group
+  /// @throws Error if there is no such group
   double lr(std::size_t group = 0) const;
+  /// Sets the learning rate of all groups.
+  /// @param lr learning rate, 0 or more. Replaces `lr` and `lr_factor` of the groups
+  /// @throws ConfigError for a learning rate that is negative or not finite
+  void set_lr(double lr);
+  /// Sets the learning rate of one group (Python: `optimizer.param_groups[group]["lr"] = lr`).
+  /// @param lr learning rate, 0 or more. Replaces `lr` and `lr_factor` of the group
+  /// @param group number of the group
+  /// @throws ConfigError for a learning rate that is negative or not finite; Error if there is no such group
+  void set_lr(double lr, std::size_t group);
+  /// Returns the type and the options.
   const OptimizerConfig& config() const { return config_; }
 
-  /// The moments and step counts of the parameters that were stepped, under torch.optim's names:
-  /// "<parameter>.step", ".exp_avg", ".exp_avg_sq", ".max_exp_avg_sq", ".momentum_buffer", ".row_var",
-  /// ".col_var", ".variance", where <parameter> is the name that its group gives it, or its number over all
-  /// groups. The tensors are the optimizer's own.
+  /// Returns the moments and step counts of the parameters that were stepped.
+  ///
+  /// The keys are "PARAMETER.NAME". PARAMETER is the name that the group gives the parameter, or its number
+  /// over all groups. NAME is that of `torch.optim`: step, exp_avg, exp_avg_sq, max_exp_avg_sq,
+  /// momentum_buffer, row_var, col_var or variance. Learning rates are not part of the state.
+  /// @return the optimizer's own tensors, not copies
   TensorMap state_dict() const;
+  /// Copies a state into the optimizer.
+  /// @param state of an optimizer of the same type and parameters, on any device
   /// @throws TensorError naming the entry that is missing, unknown or of another shape
   void load_state_dict(const TensorMap& state);
 

@@ -13,45 +13,61 @@
 
 namespace diffusers {
 
-/// True if the whole name fits the pattern: `*` stands for any characters, dots included, or none, `?` for
-/// one character, everything else for itself. "down_blocks.*.attentions.*" fits
-/// "down_blocks.1.attentions.0.proj_in.weight"; "*.bias" fits every bias but one that is named "bias".
+/// Compares a name with a pattern. `*` stands for any number of characters, dots included; `?` stands for one
+/// character.
+///
+/// "down_blocks.*.attentions.*" matches "down_blocks.1.attentions.0.proj_in.weight". "*.bias" matches every
+/// bias that has a module's name before it.
+/// @param name name of a parameter
+/// @param pattern text with `*` and `?`
+/// @return true if the whole name matches the pattern
 bool matches_pattern(std::string_view name, std::string_view pattern);
 
-/// What holds for the parameters whose names fit one of the patterns; what is not given is left to earlier
-/// rules and the optimizer.
+/// Options of the parameters whose names match a pattern. An option that is not given is that of an earlier
+/// rule, or the optimizer's.
 struct ParameterRule {
-  std::vector<std::string> patterns;
-  std::optional<double> lr = std::nullopt;
-  /// What the learning rate is multiplied with.
-  std::optional<double> lr_factor = std::nullopt;
-  std::optional<double> weight_decay = std::nullopt;
+  std::vector<std::string> patterns;                  ///< see `matches_pattern`
+  std::optional<double> lr = std::nullopt;            ///< learning rate, 0 or more
+  std::optional<double> lr_factor = std::nullopt;     ///< factor on the learning rate, 0 or more
+  std::optional<double> weight_decay = std::nullopt;  ///< weight decay, 0 or more
 };
 
-/// Sorts the parameters into groups of one learning rate and weight decay. Where several rules fit a name,
-/// each option is the one that the last of them gives. Parameters that do not require a gradient are left
-/// out. The groups carry the names, so that the optimizer's state does not depend on the rules.
-/// @param named_parameters such as `module.named_parameters()`
-/// @throws ConfigError naming a pattern that fits no name, and for no parameter that can be trained
+/// Sorts parameters into groups of equal learning rate and weight decay.
+///
+/// If several rules match a name, each option is that of the last rule that gives it. Parameters that do not
+/// require a gradient are left out. The groups carry the names, so that the keys of the optimizer's state do
+/// not depend on the rules.
+/// @param named_parameters such as `unet->named_parameters()`
+/// @param rules in the order in which they apply
+/// @return the groups, for `Optimizer`
+/// @throws ConfigError naming a pattern that matches no name, and if no parameter requires a gradient
 std::vector<ParameterGroup> make_parameter_groups(const TensorMap& named_parameters,
                                                   const std::vector<ParameterRule>& rules);
 
-/// The names of what weight decay should leave alone: parameters of one dimension or none (biases, scales and
-/// shifts of norms), names that end in ".bias", the tables of embeddings (class labels, tokens, positions,
-/// codebooks; `torch::nn::Embedding` and this library's) and parameters named "positional_embedding".
+/// Lists the parameters that are usually trained without weight decay: parameters with at most one dimension
+/// (biases, scales and shifts of norms), names that end in ".bias", tables of embeddings (class labels,
+/// tokens, positions, codebooks) and parameters named "positional_embedding".
+/// @param module model
+/// @return their names
 std::vector<std::string> no_decay_names(const torch::nn::Module& module);
 
-/// `no_decay_names` with a weight decay of 0; without patterns, and without effect, if there are none.
+/// Makes the rule that sets the weight decay of `no_decay_names` to 0.
+/// @param module model
+/// @return the rule; without patterns, and without effect, if there are no such parameters
 ParameterRule no_decay_rule(const torch::nn::Module& module);
 
-/// Stops the gradients of the parameters whose names fit one of the patterns.
-/// @return how many parameters that are
-/// @throws ConfigError naming a pattern that fits no name
+/// Freezes the parameters whose names match a pattern: they no longer require a gradient.
+/// @param module model
+/// @param patterns see `matches_pattern`
+/// @return number of parameters that match
+/// @throws ConfigError naming a pattern that matches no name; nothing is changed then
 int64_t freeze_parameters(torch::nn::Module& module, const std::vector<std::string>& patterns);
 
-/// Lets those parameters alone be trained whose names fit one of the patterns, and freezes all others.
-/// @return how many parameters are trained
-/// @throws ConfigError naming a pattern that fits no name, and for no patterns at all
+/// Freezes all parameters but those whose names match a pattern; these require a gradient.
+/// @param module model
+/// @param patterns see `matches_pattern`
+/// @return number of parameters that match
+/// @throws ConfigError naming a pattern that matches no name, and for no patterns; nothing is changed then
 int64_t train_only(torch::nn::Module& module, const std::vector<std::string>& patterns);
 
 }  // namespace diffusers

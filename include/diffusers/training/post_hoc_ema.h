@@ -1,14 +1,16 @@
 #pragma once
 
-// Averages of the weights whose length is chosen after the training (Karras et al. 2024, "Analyzing and
-// Improving the Training Dynamics of Diffusion Models", arXiv 2312.02696, section 3 and appendix C).
-//
-// The average of relative width sigma_rel at step t weighs the weights of step s with s^gamma, where the
-// standard deviation of that profile is sigma_rel * t. A training keeps two such averages, writes them to
-// disk now and then, and afterwards the average of any other width is a linear combination of these
-// snapshots.
+/// @file
+/// Averages of the weights whose width is chosen after the training (Karras et al. 2024, "Analyzing and
+/// Improving the Training Dynamics of Diffusion Models", arXiv 2312.02696, section 3 and appendix C).
+///
+/// The average of relative width sigma_rel at step t weights the parameters of step s with s^gamma, where the
+/// standard deviation of that profile is sigma_rel * t. A training keeps two such averages and writes
+/// snapshots of them. The average of any other width is a linear combination of the snapshots.
 
+#include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
@@ -20,50 +22,72 @@
 
 namespace diffusers {
 
-/// The exponent of the profile of a relative width: the largest root of
+/// Computes the exponent of the profile of a relative width: the largest root of
 /// gamma^3 + 7 gamma^2 + (16 - sigma_rel^-2) gamma + 12 - sigma_rel^-2 (algorithm 2).
-/// @param sigma_rel above 0, up to 1 / sqrt(12), which is the plain mean of all steps (gamma = 0)
-/// @throws ConfigError
+/// @param sigma_rel relative width, in (1e-6, 1 / sqrt(12)]; the largest is the plain mean of all steps
+/// @return gamma, 0 or more
+/// @throws ConfigError for a width out of range
 double sigma_rel_to_gamma(double sigma_rel);
 
-/// (gamma + 1)^(1/2) (gamma + 2)^-1 (gamma + 3)^(-1/2). @param gamma 0 or more
+/// Computes the relative width of a profile: (gamma + 1)^(1/2) (gamma + 2)^-1 (gamma + 3)^(-1/2).
+/// @param gamma exponent, 0 or more
+/// @return sigma_rel
 double gamma_to_sigma_rel(double gamma);
 
+/// Options of a `PostHocEma`.
 struct PostHocEmaConfig {
-  std::vector<double> sigma_rels = {0.05, 0.10};
+  std::vector<double> sigma_rels = {0.05, 0.10};  ///< different relative widths, in (1e-6, 1 / sqrt(12)]
 };
 
-/// Keeps the power-function averages of a training.
+/// Keeps power-function averages of a model during a training.
 ///
-/// They lie where the parameters lie, in their dtype; parameters that do not require a gradient when the
-/// object is made are not averaged.
+/// The averages are on the device of the parameters, in their dtype. Parameters that do not require a
+/// gradient when the object is created are not averaged.
 class PostHocEma {
  public:
-  /// @param named_parameters such as `module->named_parameters()`; every call takes the same
-  /// @throws ConfigError for widths outside (0, 1 / sqrt(12)], equal ones, or none
+  /// Starts the averages.
+  /// @param named_parameters such as `unet->named_parameters()`; every call takes the same
+  /// @param config relative widths
+  /// @throws ConfigError for no widths, a width out of range, equal widths, and no trained parameters
   explicit PostHocEma(const TensorMap& named_parameters, const PostHocEmaConfig& config = {});
 
-  /// Step t, counted from 1: average = beta average + (1 - beta) parameters, beta = (1 - 1 / t)^(gamma + 1).
+  /// Moves the averages towards the parameters. Step t, counted from 1: average = beta * average +
+  /// (1 - beta) * parameter with beta = (1 - 1 / t)^(gamma + 1).
+  /// @param named_parameters the current values
+  /// @throws TensorError if an averaged parameter is missing or has another shape
   void step(const TensorMap& named_parameters);
-  /// Writes the average number `index` into the parameters.
+  /// Writes an average into the parameters.
+  /// @param named_parameters receive the average
+  /// @param index number of the width in `sigma_rels`
+  /// @throws Error if there is no such average; TensorError if a parameter is missing or has another shape
   void copy_to(const TensorMap& named_parameters, std::size_t index = 0) const;
 
+  /// Returns the number of calls of `step`.
   int64_t optimization_step() const { return step_; }
+  /// Returns the options.
   const PostHocEmaConfig& config() const { return config_; }
-  /// The average of `sigma_rels[index]`, by the names of the parameters.
+  /// Returns an average, by the names of the parameters.
+  /// @param index number of the width in `sigma_rels`
+  /// @throws Error if there is no such average
   const TensorMap& average(std::size_t index) const;
 
-  /// Writes each average to `<folder>/power_ema-<step>-<sigma_rel>.safetensors`, with both in the metadata.
-  /// @param dtype float16 halves the files, and costs the reconstruction three digits
+  /// Writes each average to `FOLDER/power_ema-STEP-SIGMA_REL.safetensors`, with step and width in the
+  /// metadata.
+  /// @param folder is created if it does not exist
+  /// @param dtype float16, float32 or float64. float16 halves the files; the reconstruction loses three
+  /// digits
   /// @return the paths
-  /// @throws ConfigError for another dtype than float16, float32 and float64; TensorError for an average that
-  ///         the dtype cannot hold; Error before the first step
-  std::vector<std::string> save_snapshots(const std::string& folder, at::ScalarType dtype = at::kFloat) const;
+  /// @throws ConfigError for another dtype; TensorError for an average that is not finite in the dtype; Error
+  ///         before the first step; FileError if a file cannot be written
+  std::vector<std::string> save_snapshots(const std::filesystem::path& folder,
+                                          at::ScalarType dtype = at::kFloat) const;
 
-  /// All that is needed to go on exactly: "step", "sigma_rels" and "<index>.<name>". The averages are the
-  /// object's own tensors.
+  /// Returns the state: "step" (int64, 0-dim), "sigma_rels" (float64) and the averages under "INDEX.NAME".
+  /// @return the averages are the object's own tensors, not copies
   TensorMap state_dict() const;
-  /// @throws ConfigError for other widths; TensorError naming what is missing or of another shape
+  /// Copies a state into the object.
+  /// @param state as `state_dict` gives it
+  /// @throws ConfigError for other widths; TensorError naming the entry that is missing or of another shape
   void load_state_dict(const TensorMap& state);
 
  private:
@@ -73,47 +97,57 @@ class PostHocEma {
   int64_t step_ = 0;
 };
 
-/// An average that exists, or one that is wanted.
+/// The profile of an average.
 struct PowerEmaProfile {
-  int64_t step = 0;
-  double sigma_rel = 0.0;
+  int64_t step = 0;        ///< last step of the average, from 1
+  double sigma_rel = 0.0;  ///< relative width, in (1e-6, 1 / sqrt(12)]
 };
 
+/// A snapshot file.
 struct PowerEmaSnapshot {
-  std::string path;
-  PowerEmaProfile profile;
+  std::string path;         ///< the file
+  PowerEmaProfile profile;  ///< of the average in it
 };
 
-/// The snapshots in a folder, by step and width; other files are passed over.
-/// @throws FileError for a snapshot whose metadata do not say what it is
-std::vector<PowerEmaSnapshot> list_power_ema_snapshots(const std::string& folder);
+/// Lists the snapshots of a folder.
+/// @param folder other files in it are ignored
+/// @return the snapshots by step, then by width
+/// @throws FileError for a snapshot without step or width in its metadata
+std::vector<PowerEmaSnapshot> list_power_ema_snapshots(const std::filesystem::path& folder);
 
+/// A linear combination of profiles.
 struct PowerEmaSolution {
-  /// One for each profile. They add up to 1 only as far as the combined profile fits: with two snapshots of
-  /// each width the sum may be off by some percent, with sixteen by 1e-4.
+  /// One coefficient for each profile. Their sum differs from 1 as far as the combined profile differs from
+  /// the wanted one: by some percent with two snapshots of each width, by 1e-4 with sixteen.
   std::vector<double> coefficients;
-  /// Distance of the combined profile from the wanted one, relative to the length of that (both in L2).
+  /// L2 distance of the combined profile from the wanted one, divided by the L2 norm of the wanted one.
   double relative_error = 0.0;
 };
 
-/// The combination of profiles that comes nearest to the wanted one in least squares, solved in float64
-/// (algorithm 3). A profile that is wanted and given is taken as it is.
+/// Computes the linear combination of profiles that is nearest to another profile in least squares, in
+/// float64 (algorithm 3). A profile that is wanted and given gets the coefficient 1.
+/// @param profiles of the snapshots
+/// @param wanted profile of the combination
+/// @return the coefficients and the error
 /// @throws ConfigError for no or equal profiles, and for values out of range
 PowerEmaSolution solve_power_ema(const std::vector<PowerEmaProfile>& profiles, const PowerEmaProfile& wanted);
 
+/// An average that was computed from snapshots.
 struct PowerEmaReconstruction {
-  /// By the names of the parameters, on the CPU: float32, or float64 if the snapshots are.
+  /// The averages by the names of the parameters, on the CPU: float64 if the snapshots are, else float32.
   TensorMap tensors;
-  PowerEmaProfile profile;
-  double relative_error = 0.0;  ///< see PowerEmaSolution
+  PowerEmaProfile profile;      ///< of the average
+  double relative_error = 0.0;  ///< see `PowerEmaSolution`
 };
 
-/// The average of another width, from all snapshots up to its step. Reads one snapshot after the other and
+/// Computes an average of another width from all snapshots up to a step. It reads one snapshot at a time and
 /// needs eight bytes of memory for each averaged number.
-/// @param sigma_rel best between the widths of the snapshots, or not far outside
-/// @param step that of a snapshot; None: the last one. A profile that ends between two snapshots cannot be
+/// @param snapshots of one training
+/// @param sigma_rel relative width, best between the widths of the snapshots or close to them
+/// @param step the step of a snapshot; None: the last one. Averages that end between two snapshots cannot be
 ///        combined from them
-/// @throws ConfigError naming the steps that exist; FileError for snapshots that do not fit together
+/// @return the average and its error
+/// @throws ConfigError naming the steps that exist; FileError for snapshots of different trainings
 PowerEmaReconstruction reconstruct_power_ema(const std::vector<PowerEmaSnapshot>& snapshots, double sigma_rel,
                                              std::optional<int64_t> step = std::nullopt);
 

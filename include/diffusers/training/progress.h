@@ -2,11 +2,15 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 namespace diffusers {
+
+class TerminalLine;
 
 /// Where a training stands, at a logging step.
 struct TrainingProgress {
@@ -75,13 +79,10 @@ class ProgressDisplay {
 
  private:
   void draw_bar(int64_t step);
-  void end_bar();
 
   bool enabled_;
-  bool is_terminal_;
-  bool bar_is_drawn_ = false;
+  std::unique_ptr<TerminalLine> line_;  // on standard output
   int64_t total_steps_;
-  double last_drawn_ = 0.0;  // seconds of the steady clock
   TrainingProgress latest_;
 };
 
@@ -98,7 +99,7 @@ class MetricsLog {
   /// @param folder exists
   /// @param resumed_step rows of later steps are dropped; 0 starts new files
   /// @throws FileError if a file cannot be read or written
-  MetricsLog(const std::string& folder, int64_t resumed_step);
+  MetricsLog(const std::filesystem::path& folder, int64_t resumed_step);
   /// @throws FileError
   void append(const TrainingProgress& progress);
   /// @throws FileError
@@ -112,7 +113,7 @@ class MetricsLog {
   std::vector<double> steps() const;
   std::vector<double> losses() const;
   /// Draws the loss over the steps. Does nothing before the second row.
-  void save_loss_chart(const std::string& path) const;
+  void save_loss_chart(const std::filesystem::path& path) const;
 
  private:
   void keep(const std::string& line, int64_t resumed_step, std::string& kept);

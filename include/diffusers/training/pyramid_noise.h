@@ -8,20 +8,24 @@
 
 namespace diffusers {
 
+/// Options of `pyramid_noise`.
 struct PyramidNoiseOptions {
-  int64_t iterations = 6;
-  double discount = 0.4;
+  int64_t iterations = 6;  ///< largest number of levels, at least 1
+  double discount = 0.4;   ///< factor of each level against the one before, 0 to 1
 };
 
-/// Noise with more of the low frequencies (Whitaker 2023, "Multi-resolution noise for diffusion model
-/// training"): to `noise`, noise of ever smaller sizes is added, stretched over it and weaker by `discount`
-/// each time, until a side is 1 or after `iterations`. A level i is smaller by r^i, r drawn from [2, 4). The
-/// result, over the whole tensor, has a standard deviation of 1.
+/// Multi-resolution noise, which has more of the low frequencies (Whitaker 2023, "Multi-resolution noise for
+/// diffusion model training"). Level i adds noise of sides smaller by r^i, stretched to the size of `noise`
+/// and multiplied by discount^i, with r drawn from [2, 4). It ends after `iterations` levels, or after the
+/// first level that has a side of 1.
 /// @param noise `[B, C, H, W]`, floating
-/// @param generator on the noise's device. On a device, r follows from the seed and the offset of the
-/// generator, which
-///   the host keeps: nothing is read from the device
-/// @throws ConfigError for options out of range, TensorError for noise of another shape
+/// @param options number and strength of the levels
+/// @param generator source of the random numbers, on the device of `noise`; none: the global one. On a CUDA
+/// device r is computed from the seed and the offset of the generator, which the host knows, so that nothing
+/// is read from the device.
+/// @return the sum, scaled so that the whole tensor has a standard deviation of 1; shape and dtype of `noise`
+/// @throws ConfigError naming an option that is out of range; TensorError if `noise` is not a floating
+/// `[B, C, H, W]`
 Tensor pyramid_noise(const Tensor& noise, const PyramidNoiseOptions& options = {},
                      const std::optional<Generator>& generator = std::nullopt);
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -45,11 +46,11 @@ std::string training_report_html(const TrainingReport& report);
 /// Writes the report, completely or not at all.
 /// @param path ends with ".html"
 /// @throws as `training_report_html`; FileError if the file cannot be written
-void save_training_report(const TrainingReport& report, const std::string& path);
+void save_training_report(const TrainingReport& report, const std::filesystem::path& path);
 
 /// The files `NAME-STEP.png` of a folder, by step and then name, as the Trainer writes them to previews/.
 /// @param last_step files of later steps are left out
 /// @return empty if there is no such folder
-std::vector<ReportGrid> find_report_grids(const std::string& folder, int64_t last_step);
+std::vector<ReportGrid> find_report_grids(const std::filesystem::path& folder, int64_t last_step);
 
 }  // namespace diffusers

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <concepts>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -9,6 +8,7 @@
 
 #include <diffusers/core/error.h>
 #include <diffusers/core/tensor.h>
+#include <diffusers/models/state_dict.h>
 
 #include <torch/nn/module.h>
 
@@ -86,12 +86,6 @@ bool is_empty_holder(const Holder& holder) {
 }
 
 }  // namespace detail
-
-/// A pointer to a torch::nn::Module or a holder of one.
-template <class Holder>
-concept ModuleHandle = requires(Holder holder) {
-  { *holder.operator->() } -> std::convertible_to<torch::nn::Module&>;
-};
 
 /// The SavedModule of a holder. It uses the module's `save_pretrained(folder)`, `config_json()`,
 /// `weights_format()` and `enable_gradient_checkpointing()` where they exist; other modules are saved as

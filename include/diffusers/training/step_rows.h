@@ -9,20 +9,22 @@
 
 namespace diffusers {
 
-/// Where the rows of a batch begin in what is drawn for all batches of a step at once, so that a step of
-/// several small batches draws what one large batch draws.
+/// Finds the rows of a batch in random numbers that are drawn for all samples of a step at once. A step of
+/// several small batches then draws what one large batch draws.
 class StepRows {
  public:
+  /// Starts a step.
+  /// @param context gives the number of samples of the step
   void begin_step(const StepContext& context) {
     samples_ = context.samples;
     shape_.clear();
   }
 
-  /// @param x0 `[B, ...]` of the next batch
-  /// @param draw is called with `[samples of the step, ...]` before the step's first batch, and again for
-  /// batches of
-  ///        another shape or beyond the samples that were announced
-  /// @return the first of the B rows
+  /// Returns where the rows of the next batch begin.
+  /// @param x0 `[B, ...]` of the batch
+  /// @param draw is called with `[samples of the step, ...]` before the first batch of a step, and again for
+  /// a batch of another shape or beyond the announced number of samples
+  /// @return index of the first of the B rows
   template <class F>
   int64_t next(const Tensor& x0, F draw) {
     std::vector<int64_t> shape = x0.sizes().vec();
@@ -39,8 +41,8 @@ class StepRows {
 
  private:
   int64_t samples_ = 0;
-  std::vector<int64_t> shape_;  // of what was drawn last; empty: nothing in this step
-  int64_t used_ = 0;            // rows of it, by the batches before
+  std::vector<int64_t> shape_;  // of the last draw; empty: none in this step
+  int64_t used_ = 0;            // rows that earlier batches have taken
 };
 
 }  // namespace diffusers

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <utility>
@@ -100,7 +101,7 @@ class Task {
     throw ConfigError("a validation dataset is given, but this task has no validation loss");
   }
   /// Writes the files that make the trained modules usable: scheduler/, model_index.json, pictures.
-  virtual void save_extras(const std::string& output_dir) const = 0;
+  virtual void save_extras(const std::filesystem::path& output_dir) const = 0;
   /// Returns the options that the loss depends on besides the TrainingConfig and the modules, such as the
   /// noise schedule, as a JSON object. A training is resumed only with equal values; a key that one side
   /// lacks is not compared.

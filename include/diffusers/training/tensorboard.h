@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -26,7 +27,8 @@ class TensorBoardWriter {
   /// @param folder is created if it is missing
   /// @param purge_step for a training that goes on after an interruption: TensorBoard leaves out what earlier
   ///        files say of this step and later ones. After a resume from step N, N + 1.
-  explicit TensorBoardWriter(const std::string& folder, std::optional<int64_t> purge_step = std::nullopt);
+  explicit TensorBoardWriter(const std::filesystem::path& folder,
+                             std::optional<int64_t> purge_step = std::nullopt);
   TensorBoardWriter(const TensorBoardWriter&) = delete;
   TensorBoardWriter& operator=(const TensorBoardWriter&) = delete;
   ~TensorBoardWriter();

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <utility>
 
+#include <diffusers/core/enum_choice.h>
 #include <diffusers/core/enum_names.h>
 #include <diffusers/core/random.h>
 #include <diffusers/core/tensor.h>
@@ -15,24 +16,34 @@
 
 namespace diffusers {
 
-/// How the timesteps of a step's samples are drawn.
+/// How the timesteps of the samples of a step are drawn. T is the number of training timesteps.
 ///
-/// | name                 | draws                                                                          |
+/// | name                 | timesteps                                                                      |
 /// |----------------------|--------------------------------------------------------------------------------|
-/// | `uniform`            | each for itself: `torch.randint(0, T, (count,))`                               |
+/// | `uniform`            | independent and uniform: `torch.randint(0, T, (count,))`                       |
 /// | `stratified`         | one from each of `count` equal parts of [0, T), in random order                |
-/// | `antithetic`         | t for half of them, T - 1 - t for the others                                   |
-/// | `logit_normal`       | floor(u T) with u the sigmoid of a normal number (Esser et al. 2024)           |
-/// | `mode`               | floor(u T) with more of the middle, by `mode_scale` (Esser et al. 2024)        |
-/// | `loss_second_moment` | in proportion to the root mean square of the last ten losses of a t, each      |
-/// |                      | weighted by 1 / (T p_t) (Nichol and Dhariwal 2021, section 3.3)                |
+/// | `antithetic`         | t for one half of the samples, T - 1 - t for the other half                    |
+/// | `logit_normal`       | floor(u T), u the sigmoid of a normal number (Esser et al. 2024)               |
+/// | `mode`               | floor(u T), u concentrated in the middle by `mode_scale` (Esser et al. 2024)   |
+/// | `loss_second_moment` | with a probability p_t proportional to the RMS of the last ten losses of t     |
+///
+/// `loss_second_moment` multiplies each loss by 1 / (T p_t) (Nichol and Dhariwal 2021, section 3.3).
 enum class TimestepSampling { kUniform, kStratified, kAntithetic, kLogitNormal, kMode, kLossSecondMoment };
 
-/// Which timesteps are drawn more often (diffusers' train_text_to_image_sdxl.py).
+/// Which timesteps are drawn more often (flags of diffusers' `train_text_to_image_sdxl.py`).
+///
+/// | name      | timesteps whose weight is multiplied                  |
+/// |-----------|-------------------------------------------------------|
+/// | `none`    | none                                                  |
+/// | `earlier` | the first `bias_portion` of the timesteps             |
+/// | `later`   | the last `bias_portion` of the timesteps              |
+/// | `range`   | `bias_begin` to `bias_end`, without `bias_end`        |
 enum class TimestepBias { kNone, kEarlier, kLater, kRange };
 
+/// Names of the ways to draw timesteps.
 template <>
 struct EnumNames<TimestepSampling> {
+  static constexpr std::string_view kKey = "timestep_sampling";
   static constexpr std::array<std::pair<TimestepSampling, std::string_view>, 6> kTable{{
       {TimestepSampling::kUniform, "uniform"},
       {TimestepSampling::kStratified, "stratified"},
@@ -43,8 +54,10 @@ struct EnumNames<TimestepSampling> {
   }};
 };
 
+/// Names of the biases.
 template <>
 struct EnumNames<TimestepBias> {
+  static constexpr std::string_view kKey = "timestep_bias_strategy";
   static constexpr std::array<std::pair<TimestepBias, std::string_view>, 4> kTable{{
       {TimestepBias::kNone, "none"},
       {TimestepBias::kEarlier, "earlier"},
@@ -53,46 +66,72 @@ struct EnumNames<TimestepBias> {
   }};
 };
 
+/// Options of a TimestepSampler. Messages name them by the training flags: `strategy` is
+/// `timestep_sampling`, `bias` is `timestep_bias_strategy`, `bias_begin` is `timestep_bias_begin`, and so on.
+/// An option that was changed and has no effect is refused with a ConfigError, such as `mode_scale` without
+/// the strategy `mode`.
 struct TimestepSamplingOptions {
-  TimestepSampling strategy = TimestepSampling::kUniform;
-  double logit_mean = 0.0;   ///< of `logit_normal`
-  double logit_std = 1.0;    ///< of `logit_normal`
-  double mode_scale = 1.29;  ///< of `mode`
-  /// With `uniform`: the weight of a region is multiplied. `earlier` and `later` are the first and the last
-  /// `bias_portion` of the timesteps, `range` those from `bias_begin` up to `bias_end`, not included.
-  TimestepBias bias = TimestepBias::kNone;
+  /// How timesteps are drawn.
+  EnumChoice<TimestepSampling> strategy = TimestepSampling::kUniform;
+  /// Mean of the normal number of `logit_normal`.
+  double logit_mean = 0.0;
+  /// Standard deviation of the normal number of `logit_normal`, above 0.
+  double logit_std = 1.0;
+  /// Concentration of `mode`, -1 to 2 / (pi - 2); 0 is uniform.
+  double mode_scale = 1.29;
+  /// Which timesteps are drawn more often. Only with `uniform` and discrete timesteps.
+  EnumChoice<TimestepBias> bias = TimestepBias::kNone;
+  /// Factor on the weight of the timesteps that `bias` selects, above 0.
   double bias_multiplier = 1.0;
+  /// First timestep of the bias `range`.
   int64_t bias_begin = 0;
+  /// End of the bias `range`, not included; at most T.
   int64_t bias_end = 1000;
+  /// Share of the timesteps that the biases `earlier` and `later` select, 0 to 1.
   double bias_portion = 0.25;
-  /// u T itself instead of floor(u T), for `uniform`, `stratified`, `logit_normal` and `mode`.
+  /// True draws u T instead of floor(u T). Not for `antithetic` and `loss_second_moment`.
   bool continuous = false;
 };
 
-/// Draws training timesteps, and learns from the losses where its strategy does. Nothing is read from a
-/// device.
+/// Draws training timesteps. With `loss_second_moment` it learns from the losses. It never reads a value from
+/// a device.
 class TimestepSampler {
  public:
+  /// Timesteps of some samples.
   struct Draw {
-    Tensor timesteps;  ///< `[count]`, int64 in [0, T), or float32 in [0, T) if continuous
-    Tensor weights;    ///< `[count]` float32, what the losses are multiplied with; undefined: all 1
+    Tensor timesteps = {};  ///< `[count]`, int64 in [0, T), or float32 in [0, T) if continuous
+    Tensor weights = {};    ///< `[count]` float32, factors of the losses; undefined: all are 1
   };
 
+  /// @param num_train_timesteps T, above 0
+  /// @param options how timesteps are drawn
   /// @throws ConfigError naming the option and its value
   explicit TimestepSampler(int64_t num_train_timesteps, const TimestepSamplingOptions& options = {});
 
+  /// Draws timesteps.
+  /// @param count number of samples
+  /// @param generator source of the random numbers, on `device`; none: the global one
+  /// @param device where the timesteps are made
+  /// @return the timesteps and the weights of their losses
   Draw sample(int64_t count, const std::optional<Generator>& generator = std::nullopt,
               at::Device device = at::kCPU);
-  /// Tells `loss_second_moment` what the losses were, without importance weights; the others ignore it.
-  /// @param timesteps `[B]` int64 as drawn; losses `[B]`
+  /// Learns from the losses of drawn timesteps. Only `loss_second_moment` uses them.
+  /// @param timesteps `[B]` int64, as drawn
+  /// @param losses `[B]` floating, without the weights of the draw
+  /// @throws TensorError if the shapes differ
   void update(const Tensor& timesteps, const Tensor& losses);
-  /// The weight of each timestep in a draw, float64 `[T]`, summing up to 1.
+  /// Probability of each timestep in the next draw.
+  /// @return float64 `[T]`, with a sum of 1
+  /// @throws ConfigError for `logit_normal` and `mode`, which have no table of probabilities
   Tensor probabilities() const;
 
+  /// @return the options as given
   const TimestepSamplingOptions& options() const { return options_; }
-  /// What has been learned; empty for strategies that do not.
+  /// @return what has been learned; empty for strategies that do not learn
   TensorMap state_dict() const;
-  /// @throws TensorError naming what is missing or of another shape
+  /// Restores what `state_dict` returned.
+  /// @param state tensors by name
+  /// @throws TensorError naming a tensor that is missing, unknown, or of another shape
   void load_state_dict(const TensorMap& state);
 
  private:
@@ -103,7 +142,7 @@ class TimestepSampler {
   TimestepSamplingOptions options_;
   Tensor bias_weights_;  // float32 [T], undefined without a bias
   Tensor history_;       // float32 [T, 10]: the last losses of each t
-  Tensor seen_;          // int64 [T]: how many there were
+  Tensor seen_;          // int64 [T]: number of losses of each t so far
 };
 
 }  // namespace diffusers

@@ -14,6 +14,7 @@
 #include <diffusers/schedulers/scheduler.h>
 #include <diffusers/training/diffusion_task.h>
 #include <diffusers/training/ema.h>
+#include <diffusers/training/lit_ema.h>
 #include <diffusers/training/optimizer.h>
 #include <diffusers/training/progress.h>
 #include <diffusers/training/task.h>
@@ -21,6 +22,8 @@
 #include <diffusers/training/training_config.h>
 
 namespace diffusers {
+
+class TrainingAverage;
 
 /// What a preview callback is told, and what it may do with what it made.
 struct PreviewContext {
@@ -69,11 +72,17 @@ class Trainer {
   /// @throws ConfigError naming the field and its value, for everything that does not depend on the data set
   Trainer(std::shared_ptr<Task> task, TrainingConfig config);
 
-  /// Trains a denoiser with noise from `scheduler`; shorthand for a DiffusionTask. The model is shared, the
-  /// scheduler copied.
+  /// Trains a denoiser with a DiffusionTask.
+  /// @param model is shared, not copied
+  /// @param scheduler gives the noise schedule and the prediction type; is copied
+  /// @param config the flags of the training
+  /// @param options what is no flag of a training script
+  /// @throws ConfigError as above and as DiffusionTask
   template <DenoisingModel Model>
-  Trainer(Model model, const Scheduler& scheduler, TrainingConfig config = {})
-      : Trainer(std::make_shared<DiffusionTask>(TrainableDenoiser(std::move(model)), scheduler),
+  Trainer(Model model, const Scheduler& scheduler, TrainingConfig config = {},
+          DiffusionTaskOptions options = {})
+      : Trainer(std::make_shared<DiffusionTask>(TrainableDenoiser(std::move(model)), scheduler,
+                                                std::move(options)),
                 std::move(config)) {}
 
   /// Trains until the configured step, or until it is stopped. The models are trained on the device they are
@@ -110,9 +119,11 @@ class Trainer {
 
   const TrainingConfig& config() const { return config_; }
   Task& task() { return *task_; }
-  /// The average of the last `train`; null before and without `use_ema`.
-  const EMAModel* ema() const { return ema_.get(); }
-  /// The optimizer of the last `train`; null before.
+  /// Returns the average of the last `train`; null before, without `use_ema`, and with another `ema_type`.
+  const EMAModel* ema() const;
+  /// Returns the average of the last `train` with `ema_type` "lit_ema"; else null.
+  const LitEma* lit_ema() const;
+  /// Returns the optimizer of the last `train`; null before.
   /// @param update index into the task's updates
   const Optimizer* optimizer(std::size_t update = 0) const {
     return update < optimizers_.size() ? optimizers_[update].get() : nullptr;
@@ -129,7 +140,7 @@ class Trainer {
   std::function<void(const ValidationResult&)> on_validation_;
   std::function<void(const TrainingProgress&)> on_log_;
   std::function<void(int64_t)> on_step_;
-  std::shared_ptr<EMAModel> ema_;
+  std::shared_ptr<TrainingAverage> ema_;
   std::vector<std::shared_ptr<Optimizer>> optimizers_;  // one for each update
   std::atomic<bool> stop_requested_ = false;
 };

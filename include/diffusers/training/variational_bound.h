@@ -5,12 +5,13 @@
 
 #include <diffusers/core/random.h>
 #include <diffusers/core/tensor.h>
+#include <diffusers/schedulers/device_table.h>
 #include <diffusers/schedulers/enums.h>
 #include <diffusers/schedulers/scheduler.h>
 
 namespace diffusers {
 
-/// A bound on -log2 p(x_0) for each sample, divided by the number of its elements.
+/// The variational bound on -log2 p(x_0) of each sample, in bits per dimension (per element of the sample).
 struct BitsPerDimension {
   Tensor total;  ///< `[B]`: the prior and all terms
   Tensor prior;  ///< `[B]`: KL(q(x_T | x_0) || N(0, 1))
@@ -18,32 +19,53 @@ struct BitsPerDimension {
 };
 
 /// The variational bound of a denoising diffusion model (Ho et al. 2020, eq. 5; with learned variances,
-/// Nichol and Dhariwal 2021, arXiv 2102.09672). Data are images of 256 levels in [-1, 1], as the decoder at t
-/// = 0 counts the probability of a level.
+/// Nichol and Dhariwal 2021, arXiv 2102.09672). The data are images of 256 levels in [-1, 1]: the decoder at
+/// t = 0 counts the probability of a level.
 ///
-/// The variance of p is what the scheduler's `variance_type` says: `fixed_small` beta~_t, `fixed_large`
-/// beta_t; where it is learned, the second half of the model's channels gives it, as in `scheduler.step`: the
-/// variance itself (`learned`), or where it lies between log beta~_t and log beta_t (`learned_range`). A
-/// learned variance below beta~_t, which the true one cannot be, counts as beta~_t, with the gradient as if
-/// it did not.
+/// The scheduler's `variance_type` gives the variance of p:
+///
+/// | variance_type                        | variance                                                        |
+/// |--------------------------------------|-----------------------------------------------------------------|
+/// | `fixed_small`, `fixed_small_log`     | beta~_t                                                         |
+/// | `fixed_large`, `fixed_large_log`     | beta_t                                                          |
+/// | `learned`                            | the second half of the model's channels                         |
+/// | `learned_range`                      | between beta~_t and beta_t in the logarithm, by the second half |
+///
+/// For `learned_range`, a channel value of -1 means beta~_t and 1 means beta_t.
+///
+/// A learned variance below beta~_t, the smallest one possible, counts as beta~_t; its gradient is that of
+/// the unclamped value.
 class VariationalBound {
  public:
-  /// @throws ConfigError for a scheduler without alphas_cumprod, a prediction_type without a posterior, and
-  /// for epsilon
-  ///         prediction where the schedule ends at an SNR of zero
+  /// @param scheduler gives the noise schedule, the prediction type and the variance type
+  /// @throws ConfigError for a scheduler without alphas_cumprod, for a prediction type without a posterior,
+  /// and for epsilon prediction where the schedule ends at an SNR of zero
   explicit VariationalBound(const Scheduler& scheduler);
 
+  /// @return true if the model outputs a variance beside its prediction
   bool has_learned_variance() const { return has_learned_variance_; }
-  int64_t num_train_timesteps() const { return tables_.size(1); }
+  /// @return T
+  int64_t num_train_timesteps() const { return tables_.host().size(1); }
 
-  /// The term of each sample's timestep, in bits per dimension, `[B]`.
+  /// Computes the term of the timestep of each sample.
   /// @param model_output `[B, C, ...]`, or `[B, 2 C, ...]` with a learned variance
-  /// @param x0, x_t `[B, C, ...]`; timesteps `[B]` integral
+  /// @param x0 clean samples `[B, C, ...]`, floating
+  /// @param x_t noisy samples `[B, C, ...]`
+  /// @param timesteps `[B]` integral, each in [0, T)
+  /// @return `[B]`, bits per dimension
+  /// @throws TensorError if the shapes do not fit
   Tensor term(const Tensor& model_output, const Tensor& x0, const Tensor& x_t, const Tensor& timesteps) const;
+  /// Computes the prior term.
+  /// @param x0 clean samples `[B, ...]`, floating
+  /// @return `[B]`, bits per dimension
   Tensor prior(const Tensor& x0) const;
 
-  /// The whole bound: one evaluation of the model for each of the T timesteps.
-  /// @param model maps (x_t `[B, C, ...]`, t `[B]` int64) to its output
+  /// Computes the whole bound, with one evaluation of the model for each of the T timesteps and without
+  /// gradients.
+  /// @param model maps (x_t `[B, C, ...]`, t `[B]` int64) to the model's output
+  /// @param x0 clean samples `[B, C, ...]`, floating
+  /// @param generator source of the noise, on the device of x0; none: the global one
+  /// @return the bound and its terms
   BitsPerDimension operator()(const std::function<Tensor(const Tensor&, const Tensor&)>& model,
                               const Tensor& x0, const std::optional<Generator>& generator = {}) const;
 
@@ -66,18 +88,28 @@ class VariationalBound {
   PredictionType prediction_type_ = PredictionType::kEpsilon;
   VarianceType variance_type_ = VarianceType::kFixedSmall;
   bool has_learned_variance_ = false;
-  Tensor tables_;             // float64 [rows, T]
-  mutable Tensor on_device_;  // where the last batch was: a copy a device, not a copy a step
+  DeviceTable tables_;  // float64 [rows, T]
 };
 
-/// The scheduler's `variance_type`; `fixed_small` where its class has none.
+/// The scheduler's `variance_type`.
+/// @param scheduler any scheduler
+/// @return its variance type; `fixed_small` if its class has none
 VarianceType variance_type_of(const Scheduler& scheduler);
 
-/// KL(N(mean_1, exp(logvar_1)) || N(mean_2, exp(logvar_2))) of each element, in nats.
+/// KL(N(mean_1, exp(logvar_1)) || N(mean_2, exp(logvar_2))) of each element.
+/// @param mean_1 floating; all four broadcast against each other
+/// @param logvar_1 logarithm of the variance of the first distribution
+/// @param mean_2 mean of the second distribution
+/// @param logvar_2 logarithm of the variance of the second distribution
+/// @return nats, of the broadcast shape
 Tensor normal_kl(const Tensor& mean_1, const Tensor& logvar_1, const Tensor& mean_2, const Tensor& logvar_2);
 
-/// log of the probability that a Gaussian gives the level of each element, in nats; the levels are 2 / 255
-/// apart in [-1, 1], and the outermost reach to infinity.
+/// log of the probability that a Gaussian gives the level of each element. The levels are 2 / 255 apart in
+/// [-1, 1]; the outermost two reach to infinity.
+/// @param x the elements, in [-1, 1]; all three broadcast against each other
+/// @param means means of the Gaussians
+/// @param log_scales logarithms of their standard deviations
+/// @return nats, of the broadcast shape
 Tensor discretized_gaussian_log_likelihood(const Tensor& x, const Tensor& means, const Tensor& log_scales);
 
 }  // namespace diffusers

@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <map>
 
+#include <diffusers/models/unet_2d_condition.h>
+
 #include <torch/types.h>
 
 #include "core/require.h"
-#include "models/layers/condition_embedder.h"
 #include "models/model_config.h"
 #include "models/unet/condition_config.h"
+#include "models/unet/condition_embedder.h"
 #include "models/unet/unet_2d_blocks.h"
 
 namespace diffusers {
@@ -215,7 +217,7 @@ void ControlNetModelImpl::set_gradient_checkpointing(bool enabled) {
 
 Tensor ControlNetModelImpl::embed(const Tensor& sample, const Tensor& times,
                                   const Tensor& encoder_hidden_states,
-                                  const ControlNetModelOptions& options) const {
+                                  const ControlNetModelForwardOptions& options) const {
   auto temb = embedder_->embed_time(times, options.timestep_cond, sample);
   if (const auto class_embedding = embedder_->embed_class(options.class_labels, sample);
       class_embedding.defined())
@@ -248,14 +250,14 @@ Tensor ControlNetModelImpl::encode_condition(const Tensor& controlnet_cond, cons
 ControlNetOutput ControlNetModelImpl::forward(const Tensor& sample, const at::Scalar& timestep,
                                               const Tensor& encoder_hidden_states,
                                               const Tensor& controlnet_cond,
-                                              const ControlNetModelOptions& options) const {
+                                              const ControlNetModelForwardOptions& options) const {
   return forward(sample, unet_timestep(timestep), encoder_hidden_states, controlnet_cond, options);
 }
 
 ControlNetOutput ControlNetModelImpl::forward(const Tensor& sample, const Tensor& timesteps,
                                               const Tensor& encoder_hidden_states,
                                               const Tensor& controlnet_cond,
-                                              const ControlNetModelOptions& options) const {
+                                              const ControlNetModelForwardOptions& options) const {
   require_image("sample", sample, config().in_channels, conv_in_->weight);
   check_encoder_hidden_states(encoder_hidden_states, sample);
   const auto times = broadcast_unet_timesteps(timesteps, sample);

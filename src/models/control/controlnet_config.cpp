@@ -1,9 +1,9 @@
 #include <algorithm>
 
 #include "models/control/controlnet.h"
-#include "models/layers/condition_embedder.h"
 #include "models/model_config.h"
 #include "models/unet/condition_config.h"
+#include "models/unet/condition_embedder.h"
 
 namespace diffusers {
 

@@ -12,22 +12,12 @@
 
 namespace diffusers {
 
-template <class Visitor>
-void visit_fields(T2IAdapterConfig& config, Visitor&& visit) {
+void visit_fields(T2IAdapterConfig& config, ConfigVisitor& visit) {
   visit("in_channels", config.in_channels);
   visit("channels", config.channels);
   visit("num_res_blocks", config.num_res_blocks);
   visit("downscale_factor", config.downscale_factor);
   visit("adapter_type", config.adapter_type);
-}
-
-void read_model_config(std::string_view json, std::string_view where, T2IAdapterConfig& config,
-                       std::string& source, LoadReport& report) {
-  read_config_fields(json, where, T2IAdapterImpl::kClassName, config, source, report);
-}
-
-std::string write_model_config(const T2IAdapterConfig& config, std::string_view source) {
-  return write_config_fields(config, source, T2IAdapterImpl::kClassName, {});
 }
 
 namespace {

@@ -15,16 +15,23 @@ struct AutocastState {
   }
 };
 
-/// Autocast as it was elsewhere (at the forward, in another thread), put back when the scope ends. Its cache
-/// of converted weights is off: what one graph puts there belongs to that graph alone.
+/// Sets autocast on the calling thread and restores it at the end of the scope.
 class AutocastScope {
  public:
-  explicit AutocastScope(const AutocastState& state)
+  /// @param caching keeps converted weights until the outermost such scope ends (Python: `torch.autocast`).
+  ///   Off for a part of a graph that runs elsewhere, in its backward pass or in another thread: the
+  ///   converted weights of one graph belong to that graph alone.
+  explicit AutocastScope(const AutocastState& state, bool caching = false)
       : before_(AutocastState::current(state.device)),
-        was_caching_(at::autocast::is_autocast_cache_enabled()) {
-    set(state, false);
+        was_caching_(at::autocast::is_autocast_cache_enabled()),
+        nests_(caching) {
+    set(state, caching && was_caching_);
+    if (nests_) at::autocast::increment_nesting();
   }
-  ~AutocastScope() { set(before_, was_caching_); }
+  ~AutocastScope() {
+    if (nests_ && at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
+    set(before_, was_caching_);
+  }
   AutocastScope(const AutocastScope&) = delete;
   AutocastScope& operator=(const AutocastScope&) = delete;
 
@@ -37,6 +44,7 @@ class AutocastScope {
 
   AutocastState before_;
   bool was_caching_;
+  bool nests_;
 };
 
 }  // namespace diffusers

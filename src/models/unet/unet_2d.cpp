@@ -303,7 +303,7 @@ Tensor UNet2DModelImpl::embed_class(const Tensor& class_labels, const Tensor& sa
 }
 
 UNet2DOutput UNet2DModelImpl::forward(const Tensor& sample, const at::Scalar& timestep,
-                                      const UNet2DModelOptions& options) const {
+                                      const UNet2DModelForwardOptions& options) const {
   check_unet_timestep(timestep);
   const int64_t whole =
       timestep.isFloatingPoint() ? static_cast<int64_t>(timestep.toDouble()) : timestep.toLong();
@@ -311,7 +311,7 @@ UNet2DOutput UNet2DModelImpl::forward(const Tensor& sample, const at::Scalar& ti
 }
 
 UNet2DOutput UNet2DModelImpl::forward(const Tensor& sample, const Tensor& timesteps,
-                                      const UNet2DModelOptions& options) const {
+                                      const UNet2DModelForwardOptions& options) const {
   require_image("sample", sample, config().in_channels, conv_in_->weight);
   const auto times = broadcast_timesteps(timesteps, sample);
   const auto input = config().center_input_sample ? 2 * sample - 1.0 : sample;

@@ -7,9 +7,9 @@
 #include <torch/types.h>
 
 #include "core/require.h"
-#include "models/layers/condition_embedder.h"
 #include "models/model_config.h"
 #include "models/unet/condition_config.h"
+#include "models/unet/condition_embedder.h"
 #include "models/unet/unet_2d_blocks.h"
 
 namespace diffusers {
@@ -48,7 +48,7 @@ ConditionEmbedderOptions embedder_options(const UNet2DConditionModelConfig& conf
 /// The residuals of T2I-Adapters, handed out one after the other.
 class AdapterResiduals {
  public:
-  explicit AdapterResiduals(const UNet2DConditionModelOptions& options)
+  explicit AdapterResiduals(const UNet2DConditionModelForwardOptions& options)
       : residuals_(options.down_intrablock_additional_residuals) {
     if (residuals_.empty() && !options.mid_block_additional_residual.defined() &&
         !options.down_block_additional_residuals.empty()) {
@@ -215,7 +215,7 @@ void UNet2DConditionModelImpl::set_gradient_checkpointing(bool enabled) {
 
 UNetState UNet2DConditionModelImpl::start(const Tensor& sample, const Tensor& times,
                                           const Tensor& encoder_hidden_states,
-                                          const UNet2DConditionModelOptions& options) const {
+                                          const UNet2DConditionModelForwardOptions& options) const {
   const auto& c = config();
   auto input = c.center_input_sample ? 2 * sample - 1.0 : sample;
   auto temb = embedder_->embed_time(times, options.timestep_cond, sample);
@@ -248,7 +248,7 @@ UNetState UNet2DConditionModelImpl::start(const Tensor& sample, const Tensor& ti
 }
 
 void UNet2DConditionModelImpl::run_blocks(UNetState& state,
-                                          const UNet2DConditionModelOptions& options) const {
+                                          const UNet2DConditionModelForwardOptions& options) const {
   const bool has_down = !options.down_block_additional_residuals.empty();
   const bool has_mid = options.mid_block_additional_residual.defined();
   require<TensorError>(!has_mid || has_down,
@@ -283,15 +283,15 @@ void UNet2DConditionModelImpl::enable_freeu(double s1, double s2, double b1, dou
   freeu_ = enabled ? std::optional(FreeU{.s1 = s1, .s2 = s2, .b1 = b1, .b2 = b2}) : std::nullopt;
 }
 
-UNet2DConditionOutput UNet2DConditionModelImpl::forward(const Tensor& sample, const at::Scalar& timestep,
-                                                        const Tensor& encoder_hidden_states,
-                                                        const UNet2DConditionModelOptions& options) const {
+UNet2DConditionOutput UNet2DConditionModelImpl::forward(
+    const Tensor& sample, const at::Scalar& timestep, const Tensor& encoder_hidden_states,
+    const UNet2DConditionModelForwardOptions& options) const {
   return forward(sample, unet_timestep(timestep), encoder_hidden_states, options);
 }
 
-UNet2DConditionOutput UNet2DConditionModelImpl::forward(const Tensor& sample, const Tensor& timesteps,
-                                                        const Tensor& encoder_hidden_states,
-                                                        const UNet2DConditionModelOptions& options) const {
+UNet2DConditionOutput UNet2DConditionModelImpl::forward(
+    const Tensor& sample, const Tensor& timesteps, const Tensor& encoder_hidden_states,
+    const UNet2DConditionModelForwardOptions& options) const {
   const auto& c = config();
   const bool hint = c.addition_embed_type == AdditionEmbedType::kImageHint;
   require_image("sample", sample, c.in_channels - (hint ? ImageHintTimeEmbeddingImpl::kSampleChannels : 0),

@@ -1,8 +1,8 @@
 #include <algorithm>
 
-#include "models/layers/condition_embedder.h"
 #include "models/model_config.h"
 #include "models/unet/condition_config.h"
+#include "models/unet/condition_embedder.h"
 #include "models/unet/unet_2d_condition.h"
 
 namespace diffusers {

@@ -3,6 +3,7 @@
 #include <diffusers/models/transformer_2d.h>
 
 #include "core/require.h"
+#include "models/layers/module_list.h"
 #include "models/unet/unet_2d_blocks.h"
 
 namespace diffusers {
@@ -69,9 +70,7 @@ class CrossAttnDownBlock : public UNetBlock {
     if (!options.add_resample) return;
     downsample_ = Downsample2D(options.out_channels,
                                Downsample2DOptions{.use_conv = true, .padding = options.downsample_padding});
-    auto list = std::make_shared<layers::ModuleVectorImpl<Downsample2D>>();
-    list->push_back(downsample_);
-    register_module("downsamplers", list);
+    register_list_of_one(*this, "downsamplers", downsample_);
   }
 
   void run(UNetState& state) const override {
@@ -116,9 +115,7 @@ class CrossAttnUpBlock : public UNetBlock {
     register_module("resnets", resnets_);
     if (!options.add_resample) return;
     upsample_ = Upsample2D(options.out_channels, Upsample2DOptions{.use_conv = true});
-    auto list = std::make_shared<layers::ModuleVectorImpl<Upsample2D>>();
-    list->push_back(upsample_);
-    register_module("upsamplers", list);
+    register_list_of_one(*this, "upsamplers", upsample_);
   }
 
   void run(UNetState& state) const override {

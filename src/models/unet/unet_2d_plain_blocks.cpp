@@ -1,9 +1,22 @@
 #include <memory>
 
+#include "models/layers/module_list.h"
 #include "models/unet/unet_2d_blocks.h"
 
 namespace diffusers {
 namespace {
+
+/// @param is_resnet_block for ResnetDownsampleBlock2D and ResnetUpsampleBlock2D, which alone have these
+/// options
+ResnetBlock2DOptions plain_resnet_options(const UNetBlockOptions& options, int64_t in_channels,
+                                          bool is_resnet_block) {
+  auto resnet = unet_resnet_options(options, in_channels, options.out_channels);
+  if (is_resnet_block) {
+    resnet.skip_time_act = options.resnet_skip_time_act;
+    resnet.output_scale_factor = options.resnet_out_scale_factor;
+  }
+  return resnet;
+}
 
 /// DownBlock2D, ResnetDownsampleBlock2D and AttnDownBlock2D: residual blocks, each followed by attention if
 /// wanted, then a convolution or a residual block that halves the resolution.
@@ -15,12 +28,7 @@ class PlainDownBlock : public UNetBlock {
     const int64_t groups = required_groups(options);
     const bool attention = kind == DownBlockKind::kAttention;
     const auto resnet_options = [&](int64_t in_channels) {
-      auto resnet = unet_resnet_options(options, in_channels, options.out_channels);
-      if (kind == DownBlockKind::kResnet) {
-        resnet.skip_time_act = options.resnet_skip_time_act;
-        resnet.output_scale_factor = options.resnet_out_scale_factor;
-      }
-      return resnet;
+      return plain_resnet_options(options, in_channels, kind == DownBlockKind::kResnet);
     };
     for (int64_t i = 0; i < options.num_layers; ++i) {
       resnets_->push_back(ResnetBlock2D(resnet_options(i == 0 ? options.in_channels : options.out_channels)));
@@ -37,15 +45,11 @@ class PlainDownBlock : public UNetBlock {
       auto resnet = resnet_options(options.out_channels);
       resnet.resample = ResnetResample::kDown;
       resnet_down_ = ResnetBlock2D(resnet);
-      auto list = std::make_shared<layers::ModuleVectorImpl<ResnetBlock2D>>();
-      list->push_back(resnet_down_);
-      register_module("downsamplers", list);
+      register_list_of_one(*this, "downsamplers", resnet_down_);
     } else {
       conv_down_ = Downsample2D(options.out_channels,
                                 Downsample2DOptions{.use_conv = true, .padding = options.downsample_padding});
-      auto list = std::make_shared<layers::ModuleVectorImpl<Downsample2D>>();
-      list->push_back(conv_down_);
-      register_module("downsamplers", list);
+      register_list_of_one(*this, "downsamplers", conv_down_);
     }
   }
 
@@ -79,12 +83,7 @@ class PlainUpBlock : public UNetBlock {
     const int64_t groups = required_groups(options);
     const bool attention = kind == UpBlockKind::kAttention;
     const auto resnet_options = [&](int64_t in_channels) {
-      auto resnet = unet_resnet_options(options, in_channels, options.out_channels);
-      if (kind == UpBlockKind::kResnet) {
-        resnet.skip_time_act = options.resnet_skip_time_act;
-        resnet.output_scale_factor = options.resnet_out_scale_factor;
-      }
-      return resnet;
+      return plain_resnet_options(options, in_channels, kind == UpBlockKind::kResnet);
     };
     for (int64_t i = 0; i < options.num_layers; ++i) {
       resnets_->push_back(ResnetBlock2D(resnet_options(up_resnet_in_channels(options, i))));
@@ -101,14 +100,10 @@ class PlainUpBlock : public UNetBlock {
       auto resnet = resnet_options(options.out_channels);
       resnet.resample = ResnetResample::kUp;
       resnet_up_ = ResnetBlock2D(resnet);
-      auto list = std::make_shared<layers::ModuleVectorImpl<ResnetBlock2D>>();
-      list->push_back(resnet_up_);
-      register_module("upsamplers", list);
+      register_list_of_one(*this, "upsamplers", resnet_up_);
     } else {
       conv_up_ = Upsample2D(options.out_channels, Upsample2DOptions{.use_conv = true});
-      auto list = std::make_shared<layers::ModuleVectorImpl<Upsample2D>>();
-      list->push_back(conv_up_);
-      register_module("upsamplers", list);
+      register_list_of_one(*this, "upsamplers", conv_up_);
     }
   }
 

@@ -1,6 +1,7 @@
 #include <memory>
 
 #include "core/require.h"
+#include "models/layers/module_list.h"
 #include "models/unet/unet_2d_blocks.h"
 
 namespace diffusers {
@@ -60,9 +61,7 @@ class SimpleCrossAttnDownBlock : public UNetBlock {
     register_module("resnets", resnets_);
     if (!options.add_resample) return;
     downsample_ = simple_resampling_resnet(options, ResnetResample::kDown);
-    auto list = std::make_shared<layers::ModuleVectorImpl<ResnetBlock2D>>();
-    list->push_back(downsample_);
-    register_module("downsamplers", list);
+    register_list_of_one(*this, "downsamplers", downsample_);
   }
 
   void run(UNetState& state) const override {
@@ -101,9 +100,7 @@ class SimpleCrossAttnUpBlock : public UNetBlock {
     register_module("resnets", resnets_);
     if (!options.add_resample) return;
     upsample_ = simple_resampling_resnet(options, ResnetResample::kUp);
-    auto list = std::make_shared<layers::ModuleVectorImpl<ResnetBlock2D>>();
-    list->push_back(upsample_);
-    register_module("upsamplers", list);
+    register_list_of_one(*this, "upsamplers", upsample_);
   }
 
   void run(UNetState& state) const override {

@@ -13,8 +13,7 @@
 
 namespace diffusers {
 
-template <class Visitor>
-void visit_fields(AutoencoderKLConfig& config, Visitor&& visit) {
+void visit_fields(AutoencoderKLConfig& config, ConfigVisitor& visit) {
   visit("in_channels", config.in_channels);
   visit("out_channels", config.out_channels);
   visit("down_block_types", config.down_block_types);
@@ -33,15 +32,6 @@ void visit_fields(AutoencoderKLConfig& config, Visitor&& visit) {
   visit("use_quant_conv", config.use_quant_conv);
   visit("use_post_quant_conv", config.use_post_quant_conv);
   visit("mid_block_add_attention", config.mid_block_add_attention);
-}
-
-void read_model_config(std::string_view json, std::string_view where, AutoencoderKLConfig& config,
-                       std::string& source, LoadReport& report) {
-  read_config_fields(json, where, AutoencoderKLImpl::kClassName, config, source, report);
-}
-
-std::string write_model_config(const AutoencoderKLConfig& config, std::string_view source) {
-  return write_config_fields(config, source, AutoencoderKLImpl::kClassName, {});
 }
 
 namespace {
@@ -170,7 +160,8 @@ DecoderOutput AutoencoderKLImpl::decode(const Tensor& z) const {
   })};
 }
 
-DecoderOutput AutoencoderKLImpl::forward(const Tensor& sample, const AutoencoderKLOptions& options) const {
+DecoderOutput AutoencoderKLImpl::forward(const Tensor& sample,
+                                         const AutoencoderKLForwardOptions& options) const {
   const auto posterior = encode(sample).latent_dist;
   return decode(options.sample_posterior ? posterior.sample(options.generator) : posterior.mode());
 }

@@ -6,6 +6,7 @@
 #include <diffusers/models/vae_blocks.h>
 
 #include "core/require.h"
+#include "models/layers/module_list.h"
 #include "models/unet/unet_2d_blocks.h"
 
 namespace diffusers {
@@ -74,9 +75,7 @@ class EncoderBlock : public VaeBlock {
     if (!options.add_resample) return;
     // Padded below and to the right only.
     downsample_ = Downsample2D(options.out_channels, Downsample2DOptions{.use_conv = true, .padding = 0});
-    auto list = std::make_shared<layers::ModuleVectorImpl<Downsample2D>>();
-    list->push_back(downsample_);
-    register_module("downsamplers", list);
+    register_list_of_one(*this, "downsamplers", downsample_);
   }
 
   Tensor forward(const Tensor& hidden_states, const Tensor& latent_embeds) const override {
@@ -102,9 +101,7 @@ class DecoderBlock : public VaeBlock {
     register_module("resnets", layers_.resnets());
     if (!options.add_resample) return;
     upsample_ = Upsample2D(options.out_channels, Upsample2DOptions{.use_conv = true});
-    auto list = std::make_shared<layers::ModuleVectorImpl<Upsample2D>>();
-    list->push_back(upsample_);
-    register_module("upsamplers", list);
+    register_list_of_one(*this, "upsamplers", upsample_);
   }
 
   Tensor forward(const Tensor& hidden_states, const Tensor& latent_embeds) const override {

@@ -11,8 +11,7 @@
 
 namespace diffusers {
 
-template <class Visitor>
-void visit_fields(VQModelConfig& config, Visitor&& visit) {
+void visit_fields(VQModelConfig& config, ConfigVisitor& visit) {
   visit("in_channels", config.in_channels);
   visit("out_channels", config.out_channels);
   visit("down_block_types", config.down_block_types);
@@ -30,15 +29,6 @@ void visit_fields(VQModelConfig& config, Visitor&& visit) {
   visit("mid_block_add_attention", config.mid_block_add_attention);
   visit("lookup_from_codebook", config.lookup_from_codebook);
   visit("force_upcast", config.force_upcast);
-}
-
-void read_model_config(std::string_view json, std::string_view where, VQModelConfig& config,
-                       std::string& source, LoadReport& report) {
-  read_config_fields(json, where, VQModelImpl::kClassName, config, source, report);
-}
-
-std::string write_model_config(const VQModelConfig& config, std::string_view source) {
-  return write_config_fields(config, source, VQModelImpl::kClassName, {});
 }
 
 namespace {

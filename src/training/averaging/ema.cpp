@@ -1,16 +1,46 @@
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
+#include <string>
 #include <vector>
 
+#include <diffusers/io/files.h>
+#include <diffusers/io/model_file.h>
 #include <diffusers/training/ema.h>
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include "core/config_json.h"
 #include "core/require.h"
+#include "io/open_model_file.h"
 
 namespace diffusers {
+
+// Not in the anonymous namespace: config_json finds it by its argument.
+template <class Visitor>
+void visit_fields(EMAModelState& state, Visitor&& visit) {
+  visit("decay", state.config.decay);
+  visit("min_decay", state.config.min_decay);
+  visit("optimization_step", state.optimization_step);
+  visit("update_after_step", state.config.update_after_step);
+  visit("use_ema_warmup", state.config.use_ema_warmup);
+  visit("inv_gamma", state.config.inv_gamma);
+  visit("power", state.config.power);
+}
+
 namespace {
+
+constexpr const char* kEmaConfigFile = "config.json";
+
+/// A frozen or an integral parameter has no history worth averaging.
+bool is_averaged(const Tensor& parameter) {
+  return parameter.requires_grad() && at::isFloatingType(parameter.scalar_type());
+}
+
+bool has_memory_of(const Tensor& shadow, const Tensor& parameter) {
+  return shadow.is_alias_of(parameter) && shadow.storage_offset() == parameter.storage_offset();
+}
 
 void validate(const EMAModelConfig& config) {
   require<ConfigError>(config.decay >= 0 && config.decay <= 1, "decay is {}, expected 0 to 1", config.decay);
@@ -31,7 +61,8 @@ EMAModel::EMAModel(const std::vector<Tensor>& parameters, const EMAModelConfig& 
   for (const Tensor& parameter : parameters) {
     require<TensorError>(parameter.defined(), "EMAModel: parameter {} of {} is undefined",
                          shadow_params_.size(), parameters.size());
-    shadow_params_.push_back(parameter.detach().clone());
+    is_shared_.push_back(!is_averaged(parameter));
+    shadow_params_.push_back(is_shared_.back() ? parameter.detach() : parameter.detach().clone());
   }
 }
 
@@ -63,9 +94,16 @@ void EMAModel::step(const std::vector<Tensor>& parameters) {
   std::vector<Tensor> averages;
   std::vector<Tensor> values;
   for (std::size_t i = 0; i < parameters.size(); ++i) {
-    // A frozen or integral parameter has no history worth averaging.
-    if (!parameters[i].requires_grad() || !at::isFloatingType(parameters[i].scalar_type())) {
-      shadow_params_[i].copy_(parameters[i]);
+    if (!is_averaged(parameters[i])) {
+      if (is_shared_[i]) {
+        shadow_params_[i] = parameters[i].detach();
+      } else {
+        shadow_params_[i].copy_(parameters[i]);
+      }
+    } else if (is_shared_[i]) {
+      // It is trained from now on.
+      shadow_params_[i] = parameters[i].detach().clone();
+      is_shared_[i] = false;
     } else {
       averages.push_back(shadow_params_[i]);
       values.push_back(
@@ -78,7 +116,8 @@ void EMAModel::step(const std::vector<Tensor>& parameters) {
 void EMAModel::copy_to(const std::vector<Tensor>& parameters) const {
   const at::NoGradGuard no_grad;
   require_match(parameters, "copy_to");
-  for (std::size_t i = 0; i < parameters.size(); ++i) parameters[i].detach().copy_(shadow_params_[i]);
+  for (std::size_t i = 0; i < parameters.size(); ++i)
+    if (!has_memory_of(shadow_params_[i], parameters[i])) parameters[i].detach().copy_(shadow_params_[i]);
 }
 
 void EMAModel::store(const std::vector<Tensor>& parameters) {
@@ -100,19 +139,22 @@ void EMAModel::restore(const std::vector<Tensor>& parameters) {
 }
 
 void EMAModel::to(std::optional<at::Device> device, std::optional<at::ScalarType> dtype, bool non_blocking) {
-  for (Tensor& shadow : shadow_params_) {
+  for (std::size_t i = 0; i < shadow_params_.size(); ++i) {
+    const Tensor shadow = shadow_params_[i];
     const bool is_converted = dtype && at::isFloatingType(shadow.scalar_type());
-    shadow = shadow.to(device.value_or(shadow.device()), is_converted ? *dtype : shadow.scalar_type(),
-                       non_blocking);
+    shadow_params_[i] = shadow.to(device.value_or(shadow.device()),
+                                  is_converted ? *dtype : shadow.scalar_type(), non_blocking);
+    is_shared_[i] = is_shared_[i] && shadow_params_[i].is_same(shadow);
   }
 }
 
 void EMAModel::pin_memory() {
   require(at::hasCUDA(), "EMAModel::pin_memory: there is no CUDA device to transfer to");
-  for (Tensor& shadow : shadow_params_) {
-    require(shadow.device().is_cpu(), "EMAModel::pin_memory: the average lies on {}, expected cpu",
-            shadow.device().str());
-    shadow = shadow.pin_memory();
+  for (std::size_t i = 0; i < shadow_params_.size(); ++i) {
+    if (is_shared_[i]) continue;  // never transferred
+    require(shadow_params_[i].device().is_cpu(), "EMAModel::pin_memory: the average is on {}, expected cpu",
+            shadow_params_[i].device().str());
+    shadow_params_[i] = shadow_params_[i].pin_memory();
   }
 }
 
@@ -128,7 +170,51 @@ void EMAModel::load_state(const EMAModelState& state) {
 void EMAModel::load_shadow_params(const std::vector<Tensor>& shadow_params) {
   const at::NoGradGuard no_grad;
   require_match(shadow_params, "load_shadow_params");
-  for (std::size_t i = 0; i < shadow_params.size(); ++i) shadow_params_[i].copy_(shadow_params[i]);
+  for (std::size_t i = 0; i < shadow_params.size(); ++i) {
+    Tensor& shadow = shadow_params_[i];
+    if (is_shared_[i]) {
+      const Tensor loaded = shadow_params[i].detach().to(shadow.options());
+      if (at::equal(loaded, shadow)) continue;
+      // Loading an average does not change the parameters.
+      shadow = loaded.clone();
+      is_shared_[i] = false;
+    } else {
+      shadow.copy_(shadow_params[i]);
+    }
+  }
+}
+
+void save_ema_state(const EMAModelState& state, const std::filesystem::path& folder) {
+  const std::string path = join_path(folder.string(), kEmaConfigFile);
+  Json config = parse_json(read_model_file(folder.string(), kEmaConfigFile), path);
+  require<FileError>(config.is_object(), "{} is no JSON object", escaped(path));
+  config.update(config_json::fields_to_json(state));
+  write_file(dump_json(config), path);
+}
+
+EMAModelState load_ema_state(const std::filesystem::path& folder) {
+  const std::string path = join_path(folder.string(), kEmaConfigFile);
+  EMAModelState state;
+  config_json::fields_from_json(parse_json(read_model_file(folder.string(), kEmaConfigFile), path), state,
+                                path);
+  return state;
+}
+
+EMAModel EMAModel::from_pretrained(const std::filesystem::path& folder, const TensorMap& named_parameters) {
+  const EMAModelState state = load_ema_state(folder);
+  const WeightsReader weights(folder.string());
+  std::vector<Tensor> parameters;
+  std::vector<Tensor> averages;
+  for (const auto& [name, parameter] : named_parameters) {
+    require<FileError>(weights.contains(name), "{} lacks the average of \"{}\"", escaped(weights.path()),
+                       name);
+    parameters.push_back(parameter);
+    averages.push_back(weights.get(name));
+  }
+  EMAModel ema(parameters, state.config);
+  ema.load_state(state);
+  ema.load_shadow_params(averages);
+  return ema;
 }
 
 }  // namespace diffusers

@@ -66,6 +66,11 @@ double LitEma::get_decay(int64_t num_updates) const {
   return std::min(decay, static_cast<float>(1 + num_updates) / static_cast<float>(10 + num_updates));
 }
 
+void LitEma::set_num_updates(int64_t num_updates) {
+  require<ConfigError>(num_updates >= 0, "num_updates is {}, expected 0 or more", num_updates);
+  if (num_updates_ >= 0) num_updates_ = num_updates;
+}
+
 void LitEma::step(const TensorMap& named_parameters) {
   const at::NoGradGuard no_grad;
   std::vector<Tensor> averages;

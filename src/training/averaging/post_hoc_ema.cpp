@@ -1,6 +1,7 @@
-// The averages that a training keeps; what is made of their snapshots stands in power_ema_solve.cpp.
+// The averages that a training keeps. power_ema_solve.cpp combines their snapshots.
 
 #include <cmath>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -68,12 +69,13 @@ const TensorMap& PostHocEma::average(std::size_t index) const {
   return averages_[index];
 }
 
-std::vector<std::string> PostHocEma::save_snapshots(const std::string& folder, at::ScalarType dtype) const {
+std::vector<std::string> PostHocEma::save_snapshots(const std::filesystem::path& folder,
+                                                    at::ScalarType dtype) const {
   require<ConfigError>(dtype == at::kHalf || dtype == at::kFloat || dtype == at::kDouble,
                        "the dtype of a snapshot is {}, expected float16, float32 or float64",
                        dtype_name(dtype));
   require(step_ > 0, "PostHocEma::save_snapshots: nothing was averaged yet");
-  create_folders(folder);
+  create_folders(folder.string());
   std::vector<std::string> paths;
   for (std::size_t i = 0; i < averages_.size(); ++i) {
     TensorMap converted;
@@ -85,7 +87,7 @@ std::vector<std::string> PostHocEma::save_snapshots(const std::string& folder, a
       converted.insert(name, value);
     }
     const double sigma_rel = config_.sigma_rels[i];
-    paths.push_back(join_path(folder, fmt::format("power_ema-{}-{}.safetensors", step_, sigma_rel)));
+    paths.push_back(join_path(folder.string(), fmt::format("power_ema-{}-{}.safetensors", step_, sigma_rel)));
     save_safetensors(
         converted, paths.back(),
         {{"format", "pt"}, {"step", fmt::format("{}", step_)}, {"sigma_rel", fmt::format("{}", sigma_rel)}});

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <filesystem>
 #include <map>
 #include <numeric>
 #include <set>
@@ -127,7 +128,8 @@ double gamma_to_sigma_rel(double gamma) {
   return std::sqrt((gamma + 1) / (gamma + 3)) / (gamma + 2);
 }
 
-std::vector<PowerEmaSnapshot> list_power_ema_snapshots(const std::string& folder) {
+std::vector<PowerEmaSnapshot> list_power_ema_snapshots(const std::filesystem::path& folder_path) {
+  const std::string folder = folder_path.string();
   std::vector<PowerEmaSnapshot> snapshots;
   for (const std::string& name : list_folder(folder)) {
     if (!std::string_view(name).starts_with(kSnapshotPrefix) ||

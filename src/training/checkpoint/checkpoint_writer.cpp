@@ -3,54 +3,17 @@
 #include <chrono>
 #include <exception>
 #include <system_error>
-#include <unordered_set>
 
 #include <diffusers/core/logging.h>
 #include <diffusers/io/files.h>
 #include <diffusers/io/safetensors.h>
 
-#include <ATen/ATen.h>
-#include <c10/core/Stream.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
-
 #include "core/parallel.h"
+#include "io/staged_folder.h"
 #include "io/system_calls.h"
 #include "training/checkpoint/checkpoint.h"
 
 namespace diffusers {
-namespace {
-
-/// Host memory for a copy of `tensor`. It is page-locked for a device, whose copies then need no second copy
-/// by the driver and do not wait for each other.
-Tensor host_memory_for(const Tensor& tensor) {
-  const at::TensorOptions on_host = tensor.options().device(at::kCPU);
-  if (tensor.is_cuda()) {
-    try {
-      return at::empty(tensor.sizes(), on_host.pinned_memory(true));
-    } catch (const c10::Error&) {
-      // The system grants no more page-locked memory: ordinary memory is slower, and enough.
-    }
-  }
-  return at::empty_like(tensor, on_host);
-}
-
-}  // namespace
-
-TensorMap host_copy(const TensorMap& tensors) {
-  TensorMap copies;
-  std::unordered_set<at::Device> devices;
-  for (const auto& [name, tensor] : tensors) {
-    const Tensor source = tensor.detach();
-    const Tensor copy = host_memory_for(source);
-    copy.copy_(source, /*non_blocking=*/true);
-    copies.insert(name, copy);
-    if (!source.is_cpu()) devices.insert(source.device());
-  }
-  for (const at::Device device : devices)
-    c10::impl::VirtualGuardImpl(device.type()).getStream(device).synchronize();
-  return copies;
-}
-
 void write_checkpoint(const CheckpointContent& content) {
   try {
     for (const std::string& path : content.logs)
@@ -59,8 +22,7 @@ void write_checkpoint(const CheckpointContent& content) {
     for (const auto& [name, write] : content.models) write(join_path(folder.stage(), name));
     for (const auto& [name, tensors] : content.tensors)
       save_safetensors(tensors, join_path(folder.stage(), name));
-    for (const auto& [name, text] : content.texts)
-      write_file_atomically(join_path(folder.stage(), name), text);
+    for (const auto& [name, text] : content.texts) write_file(text, join_path(folder.stage(), name));
     folder.publish_with_manifest();
     if (content.total_limit) keep_newest_checkpoints(content.output_dir, *content.total_limit, content.step);
   } catch (...) {

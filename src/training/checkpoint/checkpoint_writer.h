@@ -15,9 +15,6 @@
 
 namespace diffusers {
 
-/// Copies on the CPU that share no memory with the originals.
-TensorMap host_copy(const TensorMap& tensors);
-
 /// One checkpoint, as it is to be written.
 struct CheckpointContent {
   std::string output_dir;

@@ -14,6 +14,7 @@
 
 #include "core/json.h"
 #include "core/require.h"
+#include "io/folders.h"
 #include "io/posix_file.h"
 #include "io/system_calls.h"
 #include "training/checkpoint/checkpoint.h"
@@ -154,7 +155,7 @@ void remove_earlier_training(const std::string& output_dir, const std::vector<st
                              const std::string& logging_dir, bool keep_abandoned) {
   // A process that is killed meanwhile must not leave some of the old checkpoints for a later start.
   const std::string marker = join_path(output_dir, kOverwritingMarker);
-  write_file_atomically(marker, dump_json({{"version", 1}, {"keep_abandoned", keep_abandoned}}));
+  write_file(dump_json({{"version", 1}, {"keep_abandoned", keep_abandoned}}), marker);
   // First what a later start could go on from.
   remove_file(join_path(output_dir, kAsideMarker));
   std::vector<int64_t> steps = list_checkpoints(output_dir);
@@ -213,8 +214,8 @@ void set_aside_after(const std::string& output_dir, int64_t step) {
   const int64_t number =
       earlier.empty() ? 1 : step_number(earlier.back().substr(kAbandonedPrefix.size())) + 1;
   const std::string folder = fmt::format("{}{}", kAbandonedPrefix, number);
-  write_file_atomically(join_path(output_dir, kAsideMarker),
-                        dump_json({{"version", 1}, {"after_step", step}, {"folder", folder}}));
+  write_file(dump_json({{"version", 1}, {"after_step", step}, {"folder", folder}}),
+             join_path(output_dir, kAsideMarker));
   finish_setting_aside(output_dir);
 }
 
@@ -236,8 +237,7 @@ void finish_setting_aside(const std::string& output_dir) {
   for (const char* log : {"metrics.csv", "metrics.jsonl"}) {
     const std::string from = join_path(output_dir, log);
     const std::string to = join_path(folder, log);
-    if (file_exists(from) && !file_exists(to))
-      write_file_atomically(to, read_text_file(from, kMaxMetricsCopy));
+    if (file_exists(from) && !file_exists(to)) write_file(read_text_file(from, kMaxMetricsCopy), to);
   }
   const std::vector<int64_t> steps = checkpoints_after(output_dir, after);
   for (std::size_t i = steps.size(); i-- > 0;)

@@ -77,6 +77,8 @@ const std::vector<ResumeRule>& resume_rules() {
       {"mixed_precision", kCompared},
       {"max_grad_norm", kCompared},
       {"use_ema", kCompared},
+      {"ema_type", kCompared},
+      {"use_ema_warmup", kCompared},
       {"ema_inv_gamma", kCompared},
       {"ema_power", kCompared},
       {"ema_max_decay", kCompared},
@@ -99,16 +101,6 @@ const std::vector<ResumeRule>& resume_rules() {
       {"loss_type", kCompared},
       {"huber_schedule", kCompared},
       {"huber_c", kCompared},
-      {"class_conditional", kCompared},
-      {"class_dropout_prob", kCompared},
-      {"weighting", kCompared},
-      {"p2_gamma", kCompared},
-      {"p2_k", kCompared},
-      {"sigma_data", kCompared},
-      {"l_simple_weight", kCompared},
-      {"original_elbo_weight", kCompared},
-      {"vlb_weight", kCompared},
-      {"timestep_sampling", kCompared},
       {"logit_mean", kCompared},
       {"logit_std", kCompared},
       {"mode_scale", kCompared},
@@ -117,16 +109,19 @@ const std::vector<ResumeRule>& resume_rules() {
       {"timestep_bias_begin", kCompared},
       {"timestep_bias_end", kCompared},
       {"timestep_bias_portion", kCompared},
-      {"continuous_timesteps", kCompared},
-      {"pyramid_noise_iterations", kCompared},
-      {"pyramid_noise_discount", kCompared},
-      {"learned_log_variance", kCompared},
-      {"logvar_init", kCompared},
       {"train_only", kCompared},
       {"freeze", kCompared},
       {"no_decay", kCompared},
       {"no_weight_decay_on_bias_and_norm", kCompared},
+      {"lr_factors", kCompared},
+      {"adam_amsgrad", kCompared},
       {"sgd_momentum", kCompared},
+      {"sgd_dampening", kCompared},
+      {"sgd_nesterov", kCompared},
+      {"adafactor_beta2_decay", kCompared},
+      {"adafactor_eps1", kCompared},
+      {"adafactor_eps2", kCompared},
+      {"adafactor_d", kCompared},
       {"post_hoc_ema_sigma_rels", kCompared, "an average cannot begin in the middle of a training"},
       {"post_hoc_ema_steps", kNoInfluence},
       {"tensorboard", kNoInfluence},
@@ -154,6 +149,14 @@ void require_same_options(const Json& saved, const Json& ours, std::string_view 
                          "start a new training from the weights",
                          key, json_excerpt(ours[key]), json_excerpt(saved[key]), escaped(where));
   }
+}
+
+Json with_moved_options(Json saved_task, const Json& saved_fields, const Json& our_task) {
+  if (!saved_task.is_object() || saved_task.contains("options") || !our_task.contains("options"))
+    return saved_task;
+  for (const auto& option : our_task["options"].items())
+    if (saved_fields.contains(option.key())) saved_task["options"][option.key()] = saved_fields[option.key()];
+  return saved_task;
 }
 
 void require_same_config(const Json& saved, const Json& ours, std::string_view owner,

@@ -37,4 +37,11 @@ void require_same_options(const Json& saved, const Json& ours, std::string_view 
 /// @throws ConfigError naming the key and both values
 void require_same_config(const Json& saved, const Json& ours, std::string_view owner, std::string_view where);
 
+/// Fills in the options of a task that an older checkpoint has among the fields of the TrainingConfig.
+/// @param saved_task config of the task in the checkpoint
+/// @param saved_fields TrainingConfig of the checkpoint
+/// @param our_task config of the task that resumes
+/// @return saved_task, with an object "options" if only our_task has one
+Json with_moved_options(Json saved_task, const Json& saved_fields, const Json& our_task);
+
 }  // namespace diffusers

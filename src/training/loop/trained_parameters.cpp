@@ -45,6 +45,15 @@ bool is_frozen_by(const TrainingConfig& config, const std::string& name) {
   return (!config.train_only.empty() && !fits_any(name, config.train_only)) || fits_any(name, config.freeze);
 }
 
+/// @param trained the names of the parameters that are trained
+void require_lr_factors_fit(const std::vector<std::string>& trained, const TrainingConfig& config) {
+  for (const LearningRateFactor& one : config.lr_factors)
+    require<ConfigError>(std::any_of(trained.begin(), trained.end(),
+                                     [&](const auto& name) { return matches_pattern(name, one.pattern); }),
+                         "lr_factors has the pattern \"{}\", which fits none of {} trained parameters",
+                         one.pattern, trained.size());
+}
+
 }  // namespace
 
 TensorMap named_parameters(const Task& task, const std::vector<std::string>& modules) {
@@ -85,9 +94,14 @@ void check_trained_parameters(const Task& task, const TrainingConfig& config) {
   const TensorMap parameters = named_parameters(task);
   require_patterns_fit(parameters, config);
   std::vector<Tensor> trainable;
-  for (const auto& [name, parameter] : parameters)
-    if (parameter.requires_grad() && !is_frozen_by(config, name)) trainable.push_back(parameter);
+  std::vector<std::string> names;
+  for (const auto& [name, parameter] : parameters) {
+    if (!parameter.requires_grad() || is_frozen_by(config, name)) continue;
+    trainable.push_back(parameter);
+    names.push_back(name);
+  }
   require_trainable(trainable, parameters.size());
+  require_lr_factors_fit(names, config);
   for (const Update& update : checked_updates(task, config)) {
     const TensorMap own = named_parameters(task, update.modules);
     require<ConfigError>(
@@ -121,6 +135,9 @@ std::vector<ParameterGroup> parameter_groups(const Task& task, const TrainingCon
     }
     if (!rule.patterns.empty()) rules.push_back(rule);
   }
+  for (const LearningRateFactor& one : config.lr_factors)
+    if (fits_one_of(parameters, one.pattern))
+      rules.push_back({.patterns = {one.pattern}, .lr_factor = one.factor});
   return make_parameter_groups(parameters, rules);
 }
 
@@ -133,11 +150,21 @@ OptimizerConfig optimizer_config(const TrainingConfig& config) {
     optimizer.beta1 = config.adam_beta1;
     optimizer.beta2 = config.adam_beta2;
   }
-  if (config.optimizer == kAdamW || config.optimizer == kAdam) optimizer.eps = config.adam_epsilon;
-  require<ConfigError>(config.sgd_momentum == 0 || config.optimizer == kSGD,
-                       "sgd_momentum is {}, but optimizer is \"{}\"", config.sgd_momentum,
-                       enum_name(config.optimizer));
-  if (config.optimizer == kSGD) optimizer.momentum = config.sgd_momentum;
+  if (config.optimizer == kAdamW || config.optimizer == kAdam) {
+    optimizer.eps = config.adam_epsilon;
+    optimizer.amsgrad = config.adam_amsgrad;
+  }
+  if (config.optimizer == kSGD) {
+    optimizer.momentum = config.sgd_momentum;
+    optimizer.dampening = config.sgd_dampening;
+    optimizer.nesterov = config.sgd_nesterov;
+  }
+  if (config.optimizer == kAdafactor) {
+    optimizer.beta2_decay = config.adafactor_beta2_decay;
+    optimizer.eps1 = config.adafactor_eps1;
+    optimizer.eps2 = config.adafactor_eps2;
+    optimizer.d = config.adafactor_d;
+  }
   return optimizer;
 }
 

@@ -30,12 +30,12 @@ void check_trained_parameters(const Task& task, const TrainingConfig& config);
 /// @throws ConfigError if there are none, or of a dtype that cannot be trained, or on several devices
 void require_trainable(const std::vector<Tensor>& trainable, std::size_t parameters);
 
-/// The trained parameters of some modules in groups of one weight decay, as `no_decay` and
-/// `no_weight_decay_on_bias_and_norm` say.
+/// The trained parameters of some modules in groups of one learning rate and weight decay, as `lr_factors`,
+/// `no_decay` and `no_weight_decay_on_bias_and_norm` say.
 std::vector<ParameterGroup> parameter_groups(const Task& task, const TrainingConfig& config,
                                              const std::vector<std::string>& modules);
 
-/// The optimizer's options among the flags. @throws ConfigError for a flag that it does not know
+/// The optimizer's options among the flags.
 OptimizerConfig optimizer_config(const TrainingConfig& config);
 
 }  // namespace diffusers

@@ -16,6 +16,7 @@
 #include <c10/util/Exception.h>
 
 #include "core/require.h"
+#include "io/staged_folder.h"
 #include "training/checkpoint/output_folder.h"
 #include "training/loop/autocast.h"
 #include "training/loop/deterministic_scope.h"
@@ -34,12 +35,19 @@ std::vector<Tensor> all_parameters(const Task& task, const TrainingConfig& confi
   return parameters;
 }
 
-std::vector<Tensor> averaged_parameters(const Task& task) {
-  std::vector<Tensor> parameters;
+TensorMap averaged_parameters(const Task& task) {
+  TensorMap averaged;
   for (const NamedModule& named : task.trained())
     if (named.is_averaged)
-      for (const Tensor& parameter : named.module->module().parameters()) parameters.push_back(parameter);
-  return parameters;
+      for (const auto& [name, parameter] : named_parameters(task, {named.name}))
+        averaged.insert(name, parameter);
+  return averaged;
+}
+
+std::vector<Tensor> tensors_of(const TensorMap& map) {
+  std::vector<Tensor> tensors;
+  for (const auto& entry : map) tensors.push_back(entry.second);
+  return tensors;
 }
 
 std::vector<Tensor> requiring_gradient(const std::vector<Tensor>& parameters) {
@@ -76,23 +84,15 @@ void add_values(const std::vector<NamedValue>& batch_values, F over_step,
   }
 }
 
-EMAModelConfig ema_config(const TrainingConfig& config) {
-  return {.decay = config.ema_max_decay,
-          .min_decay = config.ema_min_decay,
-          .update_after_step = config.ema_update_after_step,
-          .use_ema_warmup = true,
-          .inv_gamma = config.ema_inv_gamma,
-          .power = config.ema_power};
-}
-
 }  // namespace
 
-AveragedWeights::AveragedWeights(const std::vector<Tensor>& parameters, const EMAModel* ema) {
+AveragedWeights::AveragedWeights(const std::vector<Tensor>& parameters, const TrainingAverage* ema) {
   if (ema == nullptr) return;
   parameters_ = parameters;
+  const std::vector<Tensor> averages = ema->tensors();
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     weights_.push_back(parameters_[i].detach());
-    parameters_[i].set_data(ema->shadow_params()[i]);
+    parameters_[i].set_data(averages[i]);
   }
 }
 
@@ -108,6 +108,10 @@ Trainer::Trainer(std::shared_ptr<Task> task, TrainingConfig config)
   check_trained_parameters(*task_, config_);
 }
 
+const EMAModel* Trainer::ema() const { return ema_ ? ema_->ema_model() : nullptr; }
+
+const LitEma* Trainer::lit_ema() const { return ema_ ? ema_->lit_ema() : nullptr; }
+
 TrainingResult Trainer::train_and_validate(const Dataset& dataset, const Dataset* validation) {
   stop_requested_ = false;
   try {
@@ -122,7 +126,7 @@ TrainingRun::TrainingRun(Trainer& trainer, const Dataset& dataset, const Dataset
       config_(trainer.config_),
       task_(*trainer.task_),
       parameters_(all_parameters(task_, config_)),
-      averaged_(averaged_parameters(task_)),
+      averaged_(tensors_of(averaged_parameters(task_))),
       trainable_(requiring_gradient(parameters_)),
       device_(trainable_.front().device()),
       dtype_(trainable_.front().scalar_type() == at::kDouble ? at::kDouble : at::kFloat),
@@ -136,7 +140,7 @@ TrainingRun::TrainingRun(Trainer& trainer, const Dataset& dataset, const Dataset
                        device_.str());
   task_.check_dataset(dataset);
   if (validation_ != nullptr) task_.check_dataset(*validation_);
-  const int64_t batches = (dataset_size_ + config_.train_batch_size - 1) / config_.train_batch_size;
+  const int64_t batches = DataLoader(dataset_, {.batch_size = config_.train_batch_size}).size();
   steps_per_epoch_ =
       (batches + config_.gradient_accumulation_steps - 1) / config_.gradient_accumulation_steps;
   total_steps_ = config_.max_train_steps.value_or(config_.num_epochs * steps_per_epoch_);
@@ -144,7 +148,8 @@ TrainingRun::TrainingRun(Trainer& trainer, const Dataset& dataset, const Dataset
     updates_.emplace_back(task_, config_, std::move(update), total_steps_, device_, dtype_);
   trainer_.optimizers_.clear();
   for (const UpdateRun& update : updates_) trainer_.optimizers_.push_back(update.optimizer());
-  trainer_.ema_ = config_.use_ema ? std::make_shared<EMAModel>(averaged_, ema_config(config_)) : nullptr;
+  trainer_.ema_ =
+      config_.use_ema ? std::make_shared<TrainingAverage>(averaged_parameters(task_), config_) : nullptr;
 
   if (!config_.post_hoc_ema_sigma_rels.empty())
     for (const NamedModule& named : task_.trained()) {
@@ -161,7 +166,7 @@ TrainingRun::TrainingRun(Trainer& trainer, const Dataset& dataset, const Dataset
 
 TrainingResult TrainingRun::run() {
   create_folders(config_.output_dir);
-  lock_.emplace(config_.output_dir);
+  lock_.emplace(config_.output_dir, "output_dir", "training");
   remove_unfinished_folders(config_.output_dir);
   remove_temporary_files(config_.output_dir);
   if (!resume()) start_fresh();
@@ -226,11 +231,12 @@ void TrainingRun::start_fresh() {
   manual_seed(seed_);
   generator_ = make_device_generator(device_, seed_);
   open_loader();
-  write_file_atomically(join_path(config_.output_dir, "training_config.json"), config_.to_json());
+  write_file(config_.to_json(), join_path(config_.output_dir, "training_config.json"));
 }
 
 void TrainingRun::open_loader() {
   loader_.emplace(dataset_, DataLoaderOptions{.batch_size = config_.train_batch_size,
+                                              .shuffle = true,
                                               .seed = seed_,
                                               .num_workers = config_.dataloader_num_workers,
                                               .pin_memory = device_.is_cuda()});
@@ -267,7 +273,7 @@ TrainingRun::Group TrainingRun::next_group() {
     require_floating_images(batch->images);
     task_.check_batch(*batch);
     check_values(*batch);
-    group.samples += batch->images.size(0);
+    group.samples += batch->size();
     group.batches.push_back(std::move(*batch));
     epoch_ = loader_->epoch();
   }
@@ -286,11 +292,7 @@ void TrainingRun::check_values(const Batch& batch) {
 
 Batch TrainingRun::to_device(const Batch& batch) const {
   require_floating_images(batch.images);
-  Batch moved = batch;
-  moved.images = batch.images.to(device_, dtype_, /*non_blocking=*/true);
-  if (batch.class_labels.defined())
-    moved.class_labels = batch.class_labels.to(device_, /*non_blocking=*/true);
-  return moved;
+  return batch.to(device_, dtype_);
 }
 
 /// Moves the modules that are not trained to the trained ones.
@@ -330,7 +332,7 @@ TrainingRun::Backward TrainingRun::backward(const Group& group, std::size_t upda
   Backward result{at::zeros({}, options), {}};
   for (const Batch& host_batch : group.batches) {
     const Batch batch = to_device(host_batch);
-    const int64_t batch_size = batch.images.size(0);
+    const int64_t batch_size = batch.size();
     StepLoss step_loss = [&] {
       const Autocast autocast(device_.type(), config_.mixed_precision);
       return task_.loss(batch, update);
@@ -358,7 +360,7 @@ TrainingRun::Backward TrainingRun::backward(const Group& group, std::size_t upda
 
 void TrainingRun::average() {
   const at::NoGradGuard no_grad;
-  if (trainer_.ema_) trainer_.ema_->step(averaged_);
+  if (trainer_.ema_) trainer_.ema_->step();
   for (PowerAverage& average : power_averages_) average.ema.step(average.parameters);
 }
 

@@ -15,7 +15,9 @@
 #include <ATen/ATen.h>
 #include <c10/core/CachingDeviceAllocator.h>
 
+#include "core/host_copy.h"
 #include "core/require.h"
+#include "data/batch_fields.h"
 #include "io/posix_file.h"
 #include "training/loop/autocast.h"
 #include "training/loop/nonfinite_probe.h"
@@ -79,7 +81,7 @@ bool warn_of_cpu_training(at::Device device, int64_t cpu_data_parallel, bool has
 }
 
 EvaluationScope::EvaluationScope(const Task& task, at::Device device, const std::vector<Tensor>& parameters,
-                                 const EMAModel* ema)
+                                 const TrainingAverage* ema)
     : random_state_(device), averaged_(parameters, ema) {
   for (const NamedModule& named : task.trained()) modes_.emplace_back(named.module->module());
   set_eval_mode(task);
@@ -187,8 +189,13 @@ std::string TrainingRun::nonfinite_origin(std::size_t update) {
       gradients.emplace_back(parameter.key(), parameter.value().grad());
     }
   }
-  for (const Batch& batch : group_.batches)
-    if (find_nonfinite({{"images", batch.images}})) return "the images of the batch";
+  for (const Batch& batch : group_.batches) {
+    NamedTensors fields;
+    for_each_tensor(batch, [&](const BatchField& about, const Tensor& field) {
+      if (field.is_floating_point()) fields.emplace_back(about.name, field);
+    });
+    if (const auto name = find_nonfinite(fields)) return "the " + *name + " of the batch";
+  }
   if (const auto name = find_nonfinite(parameters)) return "the parameter " + *name;
 
   const RandomStateGuard random_state(device_);

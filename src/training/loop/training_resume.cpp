@@ -17,6 +17,7 @@
 #include <c10/util/Exception.h>
 
 #include "core/require.h"
+#include "io/manifest.h"
 #include "io/posix_file.h"
 #include "training/checkpoint/checkpoint_files.h"
 #include "training/checkpoint/output_folder.h"
@@ -238,8 +239,7 @@ void TrainingRun::load_state_json(const Json& state, const std::string& where) {
                        escaped(where), json_excerpt(state.at("last_loss")));
     last_loss_ = state.at("last_loss").get<double>();
     if (trainer_.ema_)
-      trainer_.ema_->load_state(
-          {trainer_.ema_->config(), state_integer(state, "ema_optimization_step", where)});
+      trainer_.ema_->set_optimization_step(state_integer(state, "ema_optimization_step", where));
     warn_about_length(state_integer(state, "total_steps", where));
   } catch (const Json::exception& error) {
     fail<FileError>("{} is not a trainer state: {}", escaped(where), json_reason(error));
@@ -257,9 +257,9 @@ void TrainingRun::compare_options(const Json& state, const std::string& where) c
   Json ours = parse_json(config_.to_json(), "the training config");
   if (!config_.seed) ours.erase("seed");
   require_same_options(saved, ours, where);
+  const Json our_task = parse_json(task_.config_json(), "config_json() of the task");
+  require_same_task(with_moved_options(state.value("task", Json()), saved, our_task), our_task, where);
   compare_updates(state.value("updates", Json()), where);
-  require_same_task(state.value("task", Json()), parse_json(task_.config_json(), "config_json() of the task"),
-                    where);
 }
 
 void TrainingRun::compare_updates(const Json& saved, const std::string& where) const {

@@ -16,12 +16,14 @@
 #include <diffusers/training/trainer.h>
 
 #include "core/json.h"
+#include "io/folder_lock.h"
+#include "models/module_modes.h"
 #include "training/checkpoint/checkpoint.h"
 #include "training/checkpoint/checkpoint_writer.h"
 #include "training/loop/image_checks.h"
-#include "training/loop/module_modes.h"
 #include "training/loop/random_state.h"
 #include "training/loop/stop_signals.h"
+#include "training/loop/training_average.h"
 #include "training/loop/update_run.h"
 
 namespace diffusers {
@@ -116,7 +118,7 @@ class TrainingRun {
   at::Device device_;
   at::ScalarType dtype_;
 
-  std::optional<OutputLock> lock_;
+  std::optional<FolderLock> lock_;
   std::optional<StopSignals> signals_;
   CheckpointWriter checkpoint_writer_;  // is done before the lock ends
   int64_t dataset_size_;
@@ -163,7 +165,7 @@ class TrainingRun {
 /// The average in place of the weights, without a copy, until the scope ends.
 class AveragedWeights {
  public:
-  AveragedWeights(const std::vector<Tensor>& parameters, const EMAModel* ema);
+  AveragedWeights(const std::vector<Tensor>& parameters, const TrainingAverage* ema);
   AveragedWeights(const AveragedWeights&) = delete;
   AveragedWeights& operator=(const AveragedWeights&) = delete;
   ~AveragedWeights();
@@ -179,7 +181,7 @@ class AveragedWeights {
 class EvaluationScope {
  public:
   EvaluationScope(const Task& task, at::Device device, const std::vector<Tensor>& parameters,
-                  const EMAModel* ema);
+                  const TrainingAverage* ema);
   EvaluationScope(const EvaluationScope&) = delete;
   EvaluationScope& operator=(const EvaluationScope&) = delete;
   ~EvaluationScope();

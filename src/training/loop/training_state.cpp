@@ -11,8 +11,10 @@
 
 #include <ATen/ATen.h>
 
+#include "core/host_copy.h"
 #include "core/require.h"
 #include "io/posix_file.h"
+#include "io/staged_folder.h"
 #include "training/checkpoint/checkpoint_files.h"
 #include "training/checkpoint/checkpoint_writer.h"
 #include "training/loop/random_state.h"
@@ -44,7 +46,7 @@ Json TrainingRun::state_json() const {
       {"dataset_size", dataset_size_},
       {"train_batch_size", config_.train_batch_size},
       {"gradient_accumulation_steps", config_.gradient_accumulation_steps},
-      {"optimizer", std::string(enum_name(config_.optimizer))},
+      {"optimizer", std::string(config_.optimizer.name())},
       {"mixed_precision", std::string(enum_name(config_.mixed_precision))},
       {"device", device_.str()},
       {"last_loss", last_loss_},
@@ -77,7 +79,7 @@ void TrainingRun::require_finite_state() const {
   const char* advice = "nothing was saved; the checkpoints before are whole";
   require(all_finite(parameters_), "the weights are not finite at step {}: {}", global_step_, advice);
   if (trainer_.ema_)
-    require(all_finite(trainer_.ema_->shadow_params()), "the averaged weights are not finite at step {}: {}",
+    require(all_finite(trainer_.ema_->tensors()), "the averaged weights are not finite at step {}: {}",
             global_step_, advice);
   std::vector<Tensor> moments;
   for (const UpdateRun& update : updates_)
@@ -86,7 +88,7 @@ void TrainingRun::require_finite_state() const {
 }
 
 SnapshotWriter TrainingRun::model_writer(const NamedModule& named, bool is_average, bool is_copied) const {
-  const EMAModel* ema = is_average ? trainer_.ema_.get() : nullptr;
+  const TrainingAverage* ema = is_average ? trainer_.ema_.get() : nullptr;
   SnapshotWriter write;
   if (is_copied) {
     const AveragedWeights averaged(averaged_, ema);
@@ -98,8 +100,9 @@ SnapshotWriter TrainingRun::model_writer(const NamedModule& named, bool is_avera
       named.module->save(folder);
     };
   }
-  if (!is_average) return write;
-  return [write, state = ema->state()](const std::filesystem::path& folder) {
+  // Python's EMAModel reads its state from config.json. A LitEma has none there.
+  if (ema == nullptr || ema->ema_model() == nullptr) return write;
+  return [write, state = ema->ema_model()->state()](const std::filesystem::path& folder) {
     write(folder);
     if (file_exists((folder / "config.json").string())) save_ema_state(state, folder.string());
   };
@@ -159,7 +162,7 @@ void TrainingRun::save_final() {
   checkpoint_writer_.wait();
   require_finite_state();
   // As train_text_to_image.py does: who samples from the model now gets the average.
-  if (trainer_.ema_) trainer_.ema_->copy_to(averaged_);
+  if (trainer_.ema_) trainer_.ema_->copy_to_parameters();
   for (const NamedModule& named : task_.trained()) {
     StagedFolder folder(join_path(config_.output_dir, named.name));
     named.module->save(folder.stage());

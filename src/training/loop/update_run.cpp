@@ -45,7 +45,7 @@ OptimizerConfig config_of_optimizer(const Update& update, const TrainingConfig& 
 }
 
 Json optimizer_json(const OptimizerConfig& config) {
-  return {{"type", std::string(enum_name(config.type))},
+  return {{"type", std::string(config.type.name())},
           {"lr", config.lr},
           {"beta1", config.beta1},
           {"beta2", config.beta2},

@@ -4,7 +4,7 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
-#include "data/batch_checks.h"
+#include "data/read_batch.h"
 #include "training/loop/autocast.h"
 #include "training/loop/training_run.h"
 
@@ -38,8 +38,7 @@ void TrainingRun::validate() {
     const int64_t end = std::min(count, first + config_.train_batch_size);
     indices.clear();
     for (int64_t i = first; i < end; ++i) indices.push_back(i);
-    const Batch on_host = validation_->get_batch(indices);
-    require_sample_count(on_host, end - first);
+    const Batch on_host = read_batch(*validation_, indices);
     task_.check_batch(on_host);
     const Batch batch = to_device(on_host);
     const Autocast autocast(device_.type(), config_.mixed_precision);

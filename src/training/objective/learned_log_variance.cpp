@@ -62,7 +62,7 @@ Tensor LearnedLogVarianceImpl::forward(const Tensor& timesteps_or_c_noise) const
     require<TensorError>(at::isIntegralType(x.scalar_type(), /*includeBool=*/false),
                          "LearnedLogVariance: the timesteps are {}, expected integers for a table",
                          describe(x));
-    // Indices that count from the end would be taken without a word. A check on a CUDA tensor would stall it.
+    // LibTorch would read negative indices from the end. A check on a CUDA tensor would stall the device.
     require<TensorError>(
         !x.is_cpu() || x.numel() == 0 ||
             (x.min().item<int64_t>() >= 0 && x.max().item<int64_t>() < config().num_train_timesteps),

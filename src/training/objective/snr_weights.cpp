@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
+#include "training/objective/option_fields.h"
 
 namespace diffusers {
 namespace {
@@ -94,17 +95,19 @@ double snr_gamma_of(const DiffusionLossOptions& options) {
 }
 
 LossWeighting weighting_of(const DiffusionLossOptions& options) {
-  return options.weighting == LossWeighting::kNone && options.snr_gamma ? LossWeighting::kMinSnr
-                                                                        : options.weighting;
+  const bool is_given_by_gamma = options.weighting == LossWeighting::kNone && options.snr_gamma;
+  return is_given_by_gamma ? LossWeighting::kMinSnr : options.weighting.value();
 }
 
-void validate_weighting(const DiffusionLossOptions& options) {
+void validate_loss_options(const DiffusionLossOptions& options) {
+  require_options_with_effect(options, kLossOptionEffects);
   const LossWeighting weighting = weighting_of(options);
   const bool takes_gamma = weighting == LossWeighting::kMinSnr || weighting == LossWeighting::kSoftMinSnr;
   if (options.snr_gamma) require_above_zero(*options.snr_gamma, "snr_gamma");
   require<ConfigError>(!options.snr_gamma || takes_gamma,
-                       "snr_gamma is {}, but weighting is \"{}\"; min_snr and soft_min_snr take it",
+                       "snr_gamma is {}, but weighting is \"{}\"; only min_snr and soft_min_snr use it",
                        options.snr_gamma.value_or(0), enum_name(weighting));
+  require_above_zero(options.huber_c, "huber_c");
   require_not_negative(options.p2_gamma, "p2_gamma");
   require_above_zero(options.p2_k, "p2_k");
   require_above_zero(options.sigma_data, "sigma_data");

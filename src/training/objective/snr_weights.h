@@ -6,8 +6,9 @@
 
 namespace diffusers {
 
-/// x_t = sqrt(signal) x_0 + sqrt(noise) eps, one value for each timestep, float64. Variance preserving
-/// schedules have signal = abar_t, noise = 1 - abar_t; flow matching (1 - sigma)^2 and sigma^2.
+/// Squared factors of x_0 and of the noise in x_t = sqrt(signal) x_0 + sqrt(noise) eps, one of each for each
+/// timestep, float64. Variance preserving processes have abar_t and 1 - abar_t; flow matching has
+/// (1 - sigma)^2 and sigma^2.
 struct SignalAndNoise {
   Tensor signal, noise;
 };
@@ -15,22 +16,22 @@ struct SignalAndNoise {
 /// abar_t and 1 - abar_t of the float32 table that `add_noise` uses.
 SignalAndNoise signal_and_noise(const Tensor& alphas_cumprod);
 
-/// What an error of the prediction, squared, is in x_0: (d x_0 / d prediction)^2.
+/// Factor between the squared error of the prediction and that of x_0: (d x_0 / d prediction)^2.
 Tensor squared_error_factor(const SignalAndNoise& levels, PredictionType prediction_type);
 
-/// The weight that `options.weighting` gives the squared error of the prediction, float64.
+/// Weight of the squared error of the prediction with `options.weighting`, float64.
 Tensor snr_weights(const SignalAndNoise& levels, PredictionType prediction_type,
                    const DiffusionLossOptions& options);
 
-/// The weight that the variational bound gives it. Its term at t = 0 is not a squared error; as in LDM, the
-/// weight of an error of epsilon at t = 1 stands there.
+/// Weight of the squared error of the prediction in the variational bound. The term at t = 0 is not a squared
+/// error; as in latent diffusion, it gets the weight of an error of epsilon at t = 1.
 Tensor elbo_weights(const SignalAndNoise& levels, PredictionType prediction_type);
 
 /// gamma of `min_snr` and `soft_min_snr`.
 double snr_gamma_of(const DiffusionLossOptions& options);
-/// `weighting`, or `min_snr` where `snr_gamma` is given alone.
+/// `weighting`; `min_snr` if `snr_gamma` is given alone.
 LossWeighting weighting_of(const DiffusionLossOptions& options);
-/// @throws ConfigError naming an option that no weighting can have, or that the chosen one does not know
-void validate_weighting(const DiffusionLossOptions& options);
+/// @throws ConfigError naming an option that is out of range or has no effect
+void validate_loss_options(const DiffusionLossOptions& options);
 
 }  // namespace diffusers

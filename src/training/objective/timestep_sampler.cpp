@@ -7,11 +7,12 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
+#include "training/objective/option_fields.h"
 
 namespace diffusers {
 namespace {
 
-// Nichol and Dhariwal's figures: losses remembered of each t, and the share drawn uniformly.
+// Values of Nichol and Dhariwal: the number of losses kept for each t, and the share drawn uniformly.
 constexpr int64_t kHistory = 10;
 constexpr double kUniformShare = 0.001;
 
@@ -29,6 +30,7 @@ Tensor weights_with_bias(int64_t steps, const TimestepSamplingOptions& options) 
 
 void validate(int64_t steps, const TimestepSamplingOptions& options) {
   require<ConfigError>(steps > 0, "num_train_timesteps is {}, expected 1 or more", steps);
+  require_options_with_effect(options, kSamplingOptionEffects);
   require<ConfigError>(std::isfinite(options.logit_mean), "logit_mean is {}, expected a finite number",
                        options.logit_mean);
   require<ConfigError>(std::isfinite(options.logit_std) && options.logit_std > 0,
@@ -39,9 +41,9 @@ void validate(int64_t steps, const TimestepSamplingOptions& options) {
   const bool is_uniform = options.strategy == TimestepSampling::kUniform;
   if (options.bias != TimestepBias::kNone) {
     require<ConfigError>(is_uniform && !options.continuous,
-                         "timestep_bias_strategy is \"{}\", which goes with discrete timesteps drawn "
-                         "uniformly, but timestep_sampling is \"{}\"{}",
-                         enum_name(options.bias), enum_name(options.strategy),
+                         "timestep_bias_strategy is \"{}\", which needs discrete timesteps drawn uniformly, "
+                         "but timestep_sampling is \"{}\"{}",
+                         options.bias.name(), options.strategy.name(),
                          options.continuous ? " and continuous" : "");
     require<ConfigError>(std::isfinite(options.bias_multiplier) && options.bias_multiplier > 0,
                          "timestep_bias_multiplier is {}, expected a finite number above 0",
@@ -56,9 +58,9 @@ void validate(int64_t steps, const TimestepSamplingOptions& options) {
                        "timestep_bias_portion is {}, expected 0 to 1", options.bias_portion);
   require<ConfigError>(!options.continuous || (options.strategy != TimestepSampling::kAntithetic &&
                                                options.strategy != TimestepSampling::kLossSecondMoment),
-                       "timestep_sampling is \"{}\", which draws discrete timesteps, but they are to be "
-                       "continuous",
-                       enum_name(options.strategy));
+                       "timestep_sampling is \"{}\", which draws discrete timesteps, but "
+                       "continuous_timesteps is true",
+                       options.strategy.name());
 }
 
 }  // namespace
@@ -77,7 +79,7 @@ TimestepSampler::TimestepSampler(int64_t num_train_timesteps, const TimestepSamp
 Tensor TimestepSampler::uniform_numbers(int64_t count, const std::optional<Generator>& generator,
                                         at::Device device) const {
   const at::TensorOptions floats = at::TensorOptions().dtype(at::kFloat).device(device);
-  switch (options_.strategy) {
+  switch (options_.strategy.value()) {
     case TimestepSampling::kStratified: {
       const Tensor parts = at::randperm(count, generator, floats.dtype(at::kLong));
       return (parts + at::rand({count}, generator, floats)) / static_cast<double>(count);
@@ -131,10 +133,10 @@ Tensor TimestepSampler::probabilities() const {
                            options_.strategy == TimestepSampling::kStratified ||
                            options_.strategy == TimestepSampling::kAntithetic,
                        "timestep_sampling is \"{}\", whose probabilities have no table",
-                       enum_name(options_.strategy));
+                       options_.strategy.name());
   Tensor uniform = at::full({num_train_timesteps_}, 1 / steps, at::kDouble);
   if (!is_adaptive()) return uniform;
-  // Uniform until every timestep has its ten losses; decided where they lie.
+  // Uniform until every timestep has its ten losses. The device decides.
   const Tensor is_ready = (seen_ >= kHistory).all();
   const Tensor root_mean_square = history_.to(at::kDouble).square().mean(1).sqrt();
   const Tensor learned = root_mean_square / root_mean_square.sum().clamp_min(1e-30) * (1 - kUniformShare) +
@@ -151,7 +153,7 @@ void TimestepSampler::update(const Tensor& drawn, const Tensor& losses) {
   const Tensor timesteps = drawn.to(losses.device(), at::kLong);
   history_ = history_.to(losses.device());
   seen_ = seen_.to(losses.device());
-  // Each loss takes the place of the oldest; those of one t in this batch take places in turn.
+  // Each loss replaces the oldest of its t; several losses of one t in this batch take consecutive slots.
   const Tensor same = timesteps.unsqueeze(1) == timesteps.unsqueeze(0);
   const Tensor turn = same.tril(-1).sum(1);
   const Tensor slot = (seen_.index({timesteps}) + turn).remainder(kHistory);
@@ -173,7 +175,7 @@ void TimestepSampler::load_state_dict(const TensorMap& state) {
     require<TensorError>(
         mine.contains(entry.first),
         "TimestepSampler: the state has \"{}\", which timestep_sampling \"{}\" does not keep", entry.first,
-        enum_name(options_.strategy));
+        options_.strategy.name());
   for (const auto& [name, tensor] : mine) {
     require<TensorError>(state.contains(name), "TimestepSampler: the state lacks \"{}\"", name);
     const Tensor& saved = state.at(name);

@@ -7,15 +7,12 @@
 
 #include <ATen/ATen.h>
 
-#include "core/json.h"
+#include "core/per_sample.h"
 #include "core/require.h"
+#include "training/objective/per_sample.h"
 
 namespace diffusers {
 namespace {
-
-Tensor mean_over_elements(const Tensor& values) {
-  return values.dim() > 1 ? values.flatten(1).mean(1) : values;
-}
 
 /// The distribution function of the standard normal distribution.
 Tensor normal_cdf(const Tensor& x) { return 0.5 * at::special_erfc(x * -std::numbers::sqrt2 / 2); }
@@ -23,10 +20,7 @@ Tensor normal_cdf(const Tensor& x) { return 0.5 * at::special_erfc(x * -std::num
 }  // namespace
 
 VarianceType variance_type_of(const Scheduler& scheduler) {
-  const Json config = parse_json(scheduler.config_json(), "config_json() of the scheduler");
-  if (!config.contains("variance_type") || !config.at("variance_type").is_string())
-    return VarianceType::kFixedSmall;
-  return enum_from_name<VarianceType>(config.at("variance_type").get<std::string>(), "variance_type");
+  return scheduler.variance_type().value_or(VarianceType::kFixedSmall);
 }
 
 Tensor normal_kl(const Tensor& mean_1, const Tensor& logvar_1, const Tensor& mean_2, const Tensor& logvar_2) {
@@ -48,12 +42,11 @@ Tensor discretized_gaussian_log_likelihood(const Tensor& x, const Tensor& means,
 }
 
 VariationalBound::VariationalBound(const Scheduler& scheduler) : variance_type_(variance_type_of(scheduler)) {
-  const std::string name = scheduler.prediction_type_name();
-  prediction_type_ = enum_from_name<PredictionType>(name, "prediction_type");
-  require<ConfigError>(prediction_type_ == PredictionType::kEpsilon ||
-                           prediction_type_ == PredictionType::kSample ||
-                           prediction_type_ == PredictionType::kVPrediction,
-                       "prediction_type is \"{}\": there is no variational bound for it", name);
+  prediction_type_ = scheduler.prediction_type();
+  require<ConfigError>(
+      prediction_type_ == PredictionType::kEpsilon || prediction_type_ == PredictionType::kSample ||
+          prediction_type_ == PredictionType::kVPrediction,
+      "prediction_type is \"{}\": there is no variational bound for it", enum_name(prediction_type_));
   has_learned_variance_ =
       variance_type_ == VarianceType::kLearned || variance_type_ == VarianceType::kLearnedRange;
 
@@ -77,20 +70,18 @@ VariationalBound::VariationalBound(const Scheduler& scheduler) : variance_type_(
   posterior_variance[0].copy_(posterior_variance[1]);
   const Tensor large_variance = betas.clone();
   large_variance[0].copy_(posterior_variance[1]);
-  tables_ = at::stack({abar.sqrt(), (1 - abar).sqrt(), posterior_x0, posterior_xt, posterior_variance,
-                       posterior_variance.log(), betas.log(), large_variance.log()});
-  require<ConfigError>(tables_.isfinite().all().item<bool>(),
+  tables_ =
+      DeviceTable(at::stack({abar.sqrt(), (1 - abar).sqrt(), posterior_x0, posterior_xt, posterior_variance,
+                             posterior_variance.log(), betas.log(), large_variance.log()}));
+  require<ConfigError>(tables_.host().isfinite().all().item<bool>(),
                        "VariationalBound: the posterior of this noise schedule is not defined at every "
                        "timestep; alphas_cumprod runs from {} to {}",
                        abar.max().item<double>(), abar.min().item<double>());
 }
 
 Tensor VariationalBound::gather(Row row, const Tensor& timesteps, const Tensor& like) const {
-  if (!on_device_.defined() || on_device_.device() != timesteps.device())
-    on_device_ = tables_.to(timesteps.device());
-  std::vector<int64_t> shape(static_cast<std::size_t>(like.dim()), 1);
-  shape[0] = timesteps.size(0);
-  return on_device_.select(0, row).index({timesteps}).to(like.scalar_type()).view(shape);
+  const Tensor values = tables_.on(timesteps.device(), at::kDouble).select(0, row).index({timesteps});
+  return over_samples(values, like);
 }
 
 Tensor VariationalBound::predicted_x0(const Tensor& prediction, const Tensor& x_t,
@@ -122,7 +113,8 @@ Tensor VariationalBound::log_variance(const Tensor& variance_output, const Tenso
              (1 - fraction) * gather(kLogPosteriorVariance, timesteps, like);
     }
   }
-  fail<ConfigError>("variance_type has the value {}, which is none", static_cast<int>(variance_type_));
+  fail<ConfigError>("variance_type has the value {}, which is no VarianceType",
+                    static_cast<int>(variance_type_));
 }
 
 Tensor VariationalBound::term(const Tensor& model_output, const Tensor& x0, const Tensor& x_t,
@@ -150,15 +142,15 @@ Tensor VariationalBound::term(const Tensor& model_output, const Tensor& x0, cons
 
   const Tensor kl = normal_kl(true_mean, gather(kLogPosteriorVariance, timesteps, x0), mean, log_var);
   const Tensor decoder = -discretized_gaussian_log_likelihood(x0, mean, 0.5 * log_var);
-  const Tensor nats = at::where(timesteps == 0, mean_over_elements(decoder.expand_as(x0)),
-                                mean_over_elements(kl.expand_as(x0)));
+  const Tensor nats = at::where(timesteps == 0, mean_of_each_sample(decoder.expand_as(x0)),
+                                mean_of_each_sample(kl.expand_as(x0)));
   return nats / std::numbers::ln2;
 }
 
 Tensor VariationalBound::prior(const Tensor& x0) const {
-  const double abar = std::pow(tables_[kSignal][-1].item<double>(), 2);
+  const double abar = std::pow(tables_.host()[kSignal][-1].item<double>(), 2);
   const Tensor zero = at::zeros_like(x0);
-  return mean_over_elements(
+  return mean_of_each_sample(
              normal_kl(std::sqrt(abar) * x0, at::full_like(x0, std::log1p(-abar)), zero, zero)) /
          std::numbers::ln2;
 }

@@ -133,7 +133,7 @@ int64_t integer_of(const Json& line, const char* key) {
 
 }  // namespace
 
-MetricsLog::MetricsLog(const std::string& folder, int64_t resumed_step)
+MetricsLog::MetricsLog(const std::filesystem::path& folder, int64_t resumed_step)
     : csv_path_(join_path(folder, "metrics.csv")), json_path_(join_path(folder, "metrics.jsonl")) {
   std::string kept;
   if (resumed_step > 0 && file_exists(json_path_)) {
@@ -149,13 +149,13 @@ MetricsLog::MetricsLog(const std::string& folder, int64_t resumed_step)
   }
   for (const TrainingProgress& row : rows_) add_value_names(row);
   write_csv();
-  write_file_atomically(json_path_, kept);
+  write_file(kept, json_path_);
 }
 
 void MetricsLog::write_csv() const {
   std::string csv = csv_header(value_names_);
   for (const TrainingProgress& row : rows_) csv += csv_row(row, value_names_);
-  write_file_atomically(csv_path_, csv);
+  write_file(csv, csv_path_);
 }
 
 bool MetricsLog::add_value_names(const TrainingProgress& progress) {
@@ -238,7 +238,7 @@ std::vector<double> MetricsLog::losses() const {
   return values;
 }
 
-void MetricsLog::save_loss_chart(const std::string& path) const {
+void MetricsLog::save_loss_chart(const std::filesystem::path& path) const {
   if (rows_.size() < 2) return;
   ChartSeries loss;
   loss.name = "loss";
@@ -249,7 +249,7 @@ void MetricsLog::save_loss_chart(const std::string& path) const {
   options.x_label = "step";
   options.y_label = "loss";
   options.log_y = std::all_of(loss.y.begin(), loss.y.end(), [](double value) { return value > 0; });
-  save_line_chart(path, {loss}, options);
+  save_line_chart({loss}, path, options);
 }
 
 }  // namespace diffusers

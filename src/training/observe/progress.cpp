@@ -1,35 +1,24 @@
 #include <algorithm>
 #include <charconv>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <fstream>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include <diffusers/training/progress.h>
 
-#include <sys/ioctl.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include "core/require.h"
+#include "io/terminal_line.h"
 
 namespace diffusers {
 namespace {
 
-constexpr double kRedrawSeconds = 0.1;
 constexpr std::size_t kShortestBar = 8;
 constexpr std::size_t kLongestBar = 40;
-
-double steady_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
-std::size_t terminal_columns() {
-  struct winsize size {};
-  return ::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
-}
 
 /// From what matters most to what matters least.
 std::vector<std::string> figures(const TrainingProgress& progress) {
@@ -95,44 +84,31 @@ std::string progress_bar(const TrainingProgress& latest, int64_t step, int64_t t
   const std::size_t text = head.size() + tail.size() + 2;
   const std::size_t width =
       columns > text ? std::clamp(columns - text, kShortestBar, kLongestBar) : kShortestBar;
-  const auto filled = static_cast<std::size_t>(share * static_cast<double>(width));
-  std::string line = head + "[" + std::string(filled, '#') + std::string(width - filled, '.') + "]" + tail;
+  std::string line = head + bar_text(share, width) + tail;
   if (line.size() > columns) line.resize(columns);
   return line;
 }
 
 ProgressDisplay::ProgressDisplay(bool enabled, int64_t total_steps)
     : enabled_(enabled),
-      is_terminal_(::isatty(STDOUT_FILENO) == 1),
+      line_(std::make_unique<TerminalLine>(stdout)),
       total_steps_(std::max<int64_t>(1, total_steps)) {}
 
-ProgressDisplay::~ProgressDisplay() { end_bar(); }
-
-void ProgressDisplay::end_bar() {
-  if (!bar_is_drawn_) return;
-  std::fputs("\n", stdout);
-  std::fflush(stdout);
-  bar_is_drawn_ = false;
-}
+ProgressDisplay::~ProgressDisplay() = default;
 
 void ProgressDisplay::draw_bar(int64_t step) {
   // The last column stays free: some terminals begin a line once it is written.
-  const std::string line = progress_bar(latest_, step, total_steps_, terminal_columns() - 1);
-  std::fputs(("\r" + line + "\x1b[K").c_str(), stdout);
-  std::fflush(stdout);
-  bar_is_drawn_ = true;
-  last_drawn_ = steady_seconds();
+  line_->draw(progress_bar(latest_, step, total_steps_, line_->columns() - 1));
 }
 
 void ProgressDisplay::step_done(int64_t step) {
-  if (enabled_ && is_terminal_ && (step >= total_steps_ || steady_seconds() - last_drawn_ > kRedrawSeconds))
-    draw_bar(step);
+  if (enabled_ && line_->is_terminal() && (step >= total_steps_ || line_->is_due())) draw_bar(step);
 }
 
 void ProgressDisplay::show(const TrainingProgress& progress) {
   latest_ = progress;
   if (!enabled_) return;
-  if (is_terminal_) {
+  if (line_->is_terminal()) {
     draw_bar(progress.step);
   } else {
     message(progress_line(progress));
@@ -141,8 +117,7 @@ void ProgressDisplay::show(const TrainingProgress& progress) {
 
 void ProgressDisplay::message(const std::string& text) {
   if (!enabled_) return;
-  if (bar_is_drawn_) std::fputs("\r\x1b[K", stdout);
-  bar_is_drawn_ = false;
+  line_->clear();
   std::fputs((text + "\n").c_str(), stdout);
   std::fflush(stdout);
 }

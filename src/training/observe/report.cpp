@@ -296,13 +296,14 @@ std::string training_report_html(const TrainingReport& report) {
          "</main>\n</body>\n</html>\n";
 }
 
-void save_training_report(const TrainingReport& report, const std::string& path) {
-  require<FileError>(path.ends_with(".html"),
-                     "{}: reports are written as HTML, expected a name that ends with .html", escaped(path));
-  write_file_atomically(path, training_report_html(report));
+void save_training_report(const TrainingReport& report, const std::filesystem::path& path) {
+  require<FileError>(path.native().ends_with(".html"),
+                     "{}: reports are written as HTML, expected a name that ends with .html",
+                     escaped(path.native()));
+  write_file(training_report_html(report), path);
 }
 
-std::vector<ReportGrid> find_report_grids(const std::string& folder, int64_t last_step) {
+std::vector<ReportGrid> find_report_grids(const std::filesystem::path& folder, int64_t last_step) {
   std::vector<ReportGrid> found;
   if (!folder_exists(folder)) return found;
   for (const std::string& name : list_folder(folder)) {

@@ -14,8 +14,8 @@
 #include <unistd.h>
 
 #include "core/require.h"
+#include "core/utf8.h"
 #include "io/posix_file.h"
-#include "text/unicode.h"
 #include "training/observe/protobuf.h"
 #include "training/observe/record_file.h"
 
@@ -39,7 +39,7 @@ std::string host_name() {
 }
 
 /// The seconds in the names of the event files that are there, at most.
-int64_t newest_event_file(const std::string& folder) {
+int64_t newest_event_file(const std::filesystem::path& folder) {
   int64_t newest = 0;
   for (const std::string& name : list_folder(folder)) {
     if (!name.starts_with(kEventFilePrefix)) continue;
@@ -53,7 +53,7 @@ int64_t newest_event_file(const std::string& folder) {
 }
 
 /// TensorBoard reads the files of a folder in the order of their names, and stays with the last.
-std::string new_event_file(const std::string& folder) {
+std::string new_event_file(const std::filesystem::path& folder) {
   create_folders(folder);
   const int64_t seconds = std::max(static_cast<int64_t>(wall_seconds()), newest_event_file(folder) + 1);
   return join_path(folder, fmt::format("{}{:010}.{}.{}", kEventFilePrefix, seconds, host_name(), ::getpid()));
@@ -71,7 +71,7 @@ ProtoMessage event_at(int64_t step) {
 ProtoMessage summary_value(const std::string& tag) {
   require<ConfigError>(!tag.empty(), "the tag of a TensorBoard entry is empty");
   // A reader in Python refuses the whole file for one string that is not UTF-8.
-  require<ConfigError>(text::is_utf8(tag), "the tag {} is not UTF-8", escaped(tag));
+  require<ConfigError>(is_utf8(tag), "the tag {} is not UTF-8", escaped(tag));
   ProtoMessage value;
   value.text(1, tag);
   return value;
@@ -113,7 +113,7 @@ ProtoMessage histogram_of(const double* values, int64_t count) {
 
 }  // namespace
 
-TensorBoardWriter::TensorBoardWriter(const std::string& folder, std::optional<int64_t> purge_step)
+TensorBoardWriter::TensorBoardWriter(const std::filesystem::path& folder, std::optional<int64_t> purge_step)
     : file_(std::make_unique<RecordFile>(new_event_file(folder))) {
   file_->append(event_at(0).text(3, "brain.Event:2").bytes());
   if (!purge_step) return;
@@ -157,8 +157,7 @@ void TensorBoardWriter::add_histogram(const std::string& tag, const Tensor& valu
 
 void TensorBoardWriter::add_text(const std::string& tag, const std::string& markdown, int64_t step) {
   ProtoMessage value = summary_value(tag);
-  require<ConfigError>(text::is_utf8(markdown), "the text {} is not UTF-8: {}", escaped(tag),
-                       escaped(markdown));
+  require<ConfigError>(is_utf8(markdown), "the text {} is not UTF-8: {}", escaped(tag), escaped(markdown));
   constexpr int64_t kStringType = 7;
   constexpr int64_t kTensorData = 2;
   ProtoMessage plugin;

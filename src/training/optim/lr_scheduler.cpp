@@ -10,6 +10,9 @@
 #include <vector>
 
 #include <diffusers/training/lr_scheduler.h>
+#include <diffusers/training/optimizer.h>
+
+#include <ATen/ATen.h>
 
 #include "core/require.h"
 
@@ -23,8 +26,10 @@ constexpr std::array<std::string_view, 7> kScheduleNames{"linear",
                                                          "constant",
                                                          "constant_with_warmup",
                                                          "piecewise_constant"};
-/// What polynomial decays to; `get_scheduler` of Python has no argument for it either.
+/// The learning rate that polynomial decays to. Python's `get_scheduler` has no argument for it either.
 constexpr double kPolynomialEnd = 1e-7;
+/// The learning rate that polynomial assumes without an optimizer.
+constexpr double kPolynomialStart = 1e-3;
 
 std::vector<std::string_view> split(std::string_view text, char separator) {
   std::vector<std::string_view> parts;
@@ -114,7 +119,7 @@ LRSchedule get_scheduler(std::string_view name, const LRSchedulerOptions& option
     });
 
   // polynomial
-  const double lr_init = options.lr_init;
+  const double lr_init = options.lr_init.value_or(kPolynomialStart);
   require<ConfigError>(lr_init > kPolynomialEnd,
                        "learning_rate is {}, expected more than {}, where lr_scheduler "
                        "\"polynomial\" ends",
@@ -128,6 +133,65 @@ LRSchedule get_scheduler(std::string_view name, const LRSchedulerOptions& option
     const double remaining = 1 - static_cast<double>(step - warmup) / static_cast<double>(total - warmup);
     return ((lr_init - kPolynomialEnd) * std::pow(remaining, power) + kPolynomialEnd) / lr_init;
   });
+}
+
+LRScheduler::LRScheduler(Optimizer& optimizer, LRSchedule schedule)
+    : optimizer_(&optimizer), schedule_(std::move(schedule)) {
+  require<ConfigError>(schedule_ != nullptr, "LRScheduler: the schedule is empty");
+  for (std::size_t group = 0; group < optimizer.param_groups().size(); ++group)
+    base_lrs_.push_back(optimizer.lr(group));
+  set_learning_rates();
+}
+
+void LRScheduler::step() {
+  ++last_epoch_;
+  set_learning_rates();
+}
+
+void LRScheduler::set_learning_rates() {
+  const double factor = schedule_(last_epoch_);
+  last_lr_.clear();
+  for (std::size_t group = 0; group < base_lrs_.size(); ++group) {
+    last_lr_.push_back(base_lrs_[group] * factor);
+    optimizer_->set_lr(last_lr_.back(), group);
+  }
+}
+
+TensorMap LRScheduler::state_dict() const {
+  return {{"last_epoch", at::full({}, last_epoch_, at::kLong)},
+          {"base_lrs", at::tensor(base_lrs_, at::kDouble)}};
+}
+
+void LRScheduler::load_state_dict(const TensorMap& state) {
+  for (const auto& [name, own] : state_dict()) {
+    require<TensorError>(state.contains(name), "LRScheduler: the state lacks \"{}\"", name);
+    const Tensor& saved = state.at(name);
+    require<TensorError>(
+        saved.defined() && saved.sizes() == own.sizes() && saved.scalar_type() == own.scalar_type(),
+        "LRScheduler: \"{}\" is {}, expected {}", name, describe(saved), describe(own));
+  }
+  const auto last_epoch = state.at("last_epoch").item<int64_t>();
+  require<TensorError>(last_epoch >= 0, "LRScheduler: \"last_epoch\" is {}, expected 0 or more", last_epoch);
+  const Tensor base_lrs = state.at("base_lrs").to(at::kCPU).contiguous();
+  const double* values = base_lrs.const_data_ptr<double>();
+  const std::vector<double> loaded(values, values + base_lrs.numel());
+  for (const double lr : loaded)
+    require<TensorError>(std::isfinite(lr) && lr >= 0,
+                         "LRScheduler: \"base_lrs\" holds {}, expected finite numbers of at least 0", lr);
+  base_lrs_ = loaded;
+  last_epoch_ = last_epoch;
+  set_learning_rates();
+}
+
+LRScheduler get_scheduler(std::string_view name, Optimizer& optimizer, const LRSchedulerOptions& options) {
+  const double lr = optimizer.config().lr;
+  require<ConfigError>(
+      !options.lr_init || *options.lr_init == lr,
+      "lr_init is {}, but the learning rate of the optimizer is {}; leave lr_init out to use the optimizer's",
+      options.lr_init.value_or(0), lr);
+  LRSchedulerOptions of_optimizer = options;
+  of_optimizer.lr_init = lr;
+  return {optimizer, get_scheduler(name, of_optimizer)};
 }
 
 }  // namespace diffusers

@@ -11,7 +11,6 @@
 #include <ATen/core/grad_mode.h>
 
 #include "core/require.h"
-#include "training/optim/tensor_lists.h"
 #include "training/optim/update_rule.h"
 
 namespace diffusers {
@@ -37,14 +36,15 @@ std::shared_ptr<const UpdateRule> make_update_rule(const OptimizerConfig& config
   }
 }
 
+void require_group_option(double value, const char* key) {
+  require<ConfigError>(std::isfinite(value) && value >= 0,
+                       "{} of a parameter group is {}, expected a finite number of at least 0", key, value);
+}
+
 void validate(const ParameterGroup& group) {
-  const auto require_fitting = [](double value, const char* key) {
-    require<ConfigError>(std::isfinite(value) && value >= 0,
-                         "{} of a parameter group is {}, expected a finite number of at least 0", key, value);
-  };
-  require_fitting(group.lr.value_or(0), "lr");
-  require_fitting(group.lr_factor, "lr_factor");
-  require_fitting(group.weight_decay.value_or(0), "weight_decay");
+  require_group_option(group.lr.value_or(0), "lr");
+  require_group_option(group.lr_factor, "lr_factor");
+  require_group_option(group.weight_decay.value_or(0), "weight_decay");
   require<ConfigError>(group.names.empty() || group.names.size() == group.params.size(),
                        "a parameter group has {} names for {} parameters", group.names.size(),
                        group.params.size());
@@ -81,6 +81,17 @@ Optimizer::Optimizer(std::vector<ParameterGroup> groups, const OptimizerConfig& 
 double Optimizer::lr(std::size_t group) const {
   require(group < groups_.size(), "Optimizer: there is no group {}, only {}", group, groups_.size());
   return groups_[group].lr.value_or(config_.lr) * groups_[group].lr_factor;
+}
+
+void Optimizer::set_lr(double lr) {
+  for (std::size_t group = 0; group < groups_.size(); ++group) set_lr(lr, group);
+}
+
+void Optimizer::set_lr(double lr, std::size_t group) {
+  require(group < groups_.size(), "Optimizer: there is no group {}, only {}", group, groups_.size());
+  require_group_option(lr, "lr");
+  groups_[group].lr = lr;
+  groups_[group].lr_factor = 1.0;
 }
 
 void Optimizer::step(double lr_factor, const Tensor& found_inf) { step_all(lr_factor, {}, found_inf); }
@@ -127,9 +138,18 @@ void Optimizer::step_all(double lr_factor, const Tensor& device_factor, const Te
   }
 }
 
-void Optimizer::zero_grad() {
+void Optimizer::zero_grad(bool set_to_none) {
+  const at::NoGradGuard no_grad;
   for (const ParameterGroup& group : groups_)
-    for (const Tensor& parameter : group.params) parameter.mutable_grad() = Tensor();
+    for (const Tensor& parameter : group.params) {
+      Tensor& grad = parameter.mutable_grad();
+      if (!grad.defined()) continue;
+      if (set_to_none) {
+        grad = Tensor();
+      } else {
+        grad.detach_().zero_();
+      }
+    }
 }
 
 TensorMap Optimizer::state_dict() const {

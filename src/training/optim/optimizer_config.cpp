@@ -1,4 +1,4 @@
-// The options of each type of optimizer: which it has, what they may be, and their defaults.
+// Which options each type of optimizer has, their ranges and their defaults.
 
 #include <algorithm>
 #include <cmath>
@@ -25,10 +25,10 @@ void refuse_unknown_options(const OptimizerConfig& config) {
   const OptimizerConfig defaults;
   const auto belongs_to = [&](std::initializer_list<OptimizerType> types, auto OptimizerConfig::*option,
                               const char* key) {
-    const bool is_known = std::find(types.begin(), types.end(), config.type) != types.end();
+    const bool is_known = std::find(types.begin(), types.end(), config.type.value()) != types.end();
     require<ConfigError>(is_known || config.*option == defaults.*option,
                          "{} is {}, but the optimizer \"{}\" has no such option", key, shown(config.*option),
-                         enum_name(config.type));
+                         config.type.name());
   };
   belongs_to({kAdamW, kAdam, kLion}, &OptimizerConfig::beta1, "beta1");
   belongs_to({kAdamW, kAdam, kLion}, &OptimizerConfig::beta2, "beta2");

@@ -1,9 +1,10 @@
 #pragma once
 
-// What an Optimizer does with parameters that have gradients, one class for each OptimizerType.
+// What an Optimizer does with parameters that have gradients: one class for each OptimizerType.
 
 #include <memory>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -12,16 +13,23 @@
 
 namespace diffusers {
 
-/// What is remembered of a parameter between steps, under torch.optim's names.
+/// LibTorch's fused and foreach kernels take lists of one device and dtype.
+using DeviceAndDtype = std::pair<std::string, at::ScalarType>;
+
+inline DeviceAndDtype device_and_dtype(const Tensor& tensor) {
+  return {tensor.device().str(), tensor.scalar_type()};
+}
+
+/// The optimizer's state of one parameter, under torch.optim's names.
 using ParameterState = std::vector<std::pair<std::string_view, Tensor>>;
 
-/// Parameters of one device and dtype, their gradients and what is remembered of them.
+/// Parameters of one device and dtype, with their gradients and their states.
 struct UpdateBatch {
   std::vector<Tensor> params, grads;
   std::vector<const ParameterState*> states;
   bool is_first_step = false;
 
-  /// The tensor number `index` of each state.
+  /// Returns the tensor number `index` of each state.
   std::vector<Tensor> column(std::size_t index) const;
 };
 
@@ -30,7 +38,7 @@ struct LearningRate {
   double value = 0.0;
   Tensor tensor = {};  // float64, 0-dim; undefined: `value`
 
-  /// `f` of it, on the host or on the device.
+  /// Applies `f` to it, on the host or on the device.
   template <class F>
   LearningRate map(F f) const {
     return tensor.defined() ? LearningRate{0.0, f(tensor)} : LearningRate{f(value), {}};
@@ -44,18 +52,18 @@ class UpdateRule {
   UpdateRule& operator=(const UpdateRule&) = delete;
   virtual ~UpdateRule() = default;
 
-  /// The state of a parameter before its first step; empty if the rule remembers nothing.
+  /// Returns the state of a parameter before its first step; empty if the rule has no state.
   virtual ParameterState new_state(const Tensor& parameter) const = 0;
-  /// One step of all parameters of the batch, states included.
-  /// @param skip float32, one element, on the device of the batch: where it is 1, nothing changes, whatever
-  ///        the gradients are
+  /// Steps all parameters of the batch and updates their states.
+  /// @param skip float32, one element, on the device of the batch. If it is 1, nothing changes, even if the
+  ///        gradients are not finite.
   virtual void update(const UpdateBatch& batch, const LearningRate& lr, double weight_decay,
                       const std::optional<Tensor>& skip) const = 0;
 };
 
-/// A count of steps: float32, 0-dim, on the parameter's device.
+/// Returns a step count of 0: float32, 0-dim, on the parameter's device.
 Tensor new_step_count(const Tensor& parameter);
-/// Takes back the step that was counted, where it was skipped.
+/// Subtracts `skip` from the step counts, which the skipped step has raised.
 void uncount_skipped(const std::vector<Tensor>& steps, const std::optional<Tensor>& skip);
 
 std::shared_ptr<const UpdateRule> make_adam_rule(const OptimizerConfig& config);
@@ -63,7 +71,8 @@ std::shared_ptr<const UpdateRule> make_sgd_rule(const OptimizerConfig& config);
 std::shared_ptr<const UpdateRule> make_lion_rule(const OptimizerConfig& config);
 std::shared_ptr<const UpdateRule> make_adafactor_rule(const OptimizerConfig& config);
 
-/// @throws ConfigError naming an option without sense for the type, and its value
+/// Checks the options of an optimizer.
+/// @throws ConfigError naming the option and its value, if it is out of range or the type does not have it
 void validate_optimizer_config(const OptimizerConfig& config);
 
 }  // namespace diffusers

@@ -12,6 +12,7 @@
 
 #include "core/parallel.h"
 #include "core/require.h"
+#include "models/conditioning_fields.h"
 #include "models/layers/autocast_scope.h"
 
 namespace diffusers {
@@ -20,9 +21,9 @@ namespace {
 /// The graphs of the parts, from the forward to the backward.
 struct Parts : torch::CustomClassHolder {
   Denoiser denoise;
-  std::vector<Tensor> samples, timesteps;  // of each part
-  std::vector<Conditioning> conditionings;
-  std::vector<Tensor> outputs;  // each with its own graph
+  std::vector<Tensor> samples, timesteps;   // of each part
+  std::vector<Conditioning> conditionings;  // of each part
+  std::vector<Tensor> outputs;              // each with its own graph
   AutocastState autocast;
 };
 
@@ -34,8 +35,8 @@ void compute_part(Parts& parts, std::size_t i) {
 
 template <class F>
 void for_each_part(std::size_t count, F f) {
-  // LibTorch's threads do not take over the state of the thread that starts them: what is observed here is
-  // observed there as well.
+  // LibTorch's threads do not inherit the state of the thread that starts them, such as observers of
+  // operations.
   const at::ThreadLocalState caller;
   // Inside, LibTorch's own operations stay on the thread that they are called from.
   parallel_for(0, static_cast<int64_t>(count), 1, [&](int64_t begin, int64_t end) {
@@ -44,8 +45,17 @@ void for_each_part(std::size_t count, F f) {
   });
 }
 
+/// True if a gradient must reach the inputs, as for a text encoder that is trained too.
+bool needs_gradient(const Tensor& sample, const Conditioning& conditioning) {
+  bool found = sample.requires_grad();
+  for_each_tensor(conditioning, [&](const char*, const Tensor& tensor) {
+    found = found || (tensor.defined() && tensor.requires_grad());
+  });
+  return found;
+}
+
 struct PartsFunction : torch::autograd::Function<PartsFunction> {
-  /// @param parameters what the graph must lead to; the parts' graphs find them by themselves
+  /// @param parameters the leaves of the graph; the graphs of the parts refer to them by themselves
   static Tensor forward(torch::autograd::AutogradContext* context, const c10::intrusive_ptr<Parts>& parts,
                         at::TensorList parameters) {
     context->saved_data["parts"] = c10::IValue::make_capsule(parts);
@@ -59,7 +69,7 @@ struct PartsFunction : torch::autograd::Function<PartsFunction> {
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  const torch::autograd::variable_list& grad_outputs) {
     require<Error>(!at::GradMode::is_enabled(),
-                   "a gradient of a gradient was asked for, which cpu_data_parallel cannot give");
+                   "cpu_data_parallel does not support a gradient of a gradient; set it to 1");
     const auto capsule = context->saved_data["parts"].toCapsule();
     auto& parts = static_cast<Parts&>(*capsule);
     const auto parameters = context->get_saved_variables();
@@ -77,7 +87,7 @@ struct PartsFunction : torch::autograd::Function<PartsFunction> {
       parts.outputs[i].reset();
     });
 
-    // One place for each argument of forward: the parts themselves have no gradient.
+    // One gradient for each argument of forward; the parts themselves have none.
     torch::autograd::variable_list sums(parameters.size() + 1);
     for (std::size_t p = 0; p < parameters.size(); ++p) {
       for (const auto& part : found) {
@@ -96,7 +106,7 @@ Tensor predict_in_parts(const TrainableDenoiser& model, const Tensor& sample, co
   require<ConfigError>(parts > 0, "cpu_data_parallel is {}, expected a positive number", parts);
   const int64_t batch_size = sample.defined() && sample.dim() > 0 ? sample.size(0) : 0;
   std::vector<Tensor> parameters;
-  if (at::GradMode::is_enabled() && parts > 1 && batch_size > 1 && !sample.requires_grad())
+  if (at::GradMode::is_enabled() && parts > 1 && batch_size > 1 && !needs_gradient(sample, conditioning))
     for (const Tensor& parameter : model.saved->module().parameters())
       if (parameter.requires_grad()) parameters.push_back(parameter);
   if (parameters.empty()) return model.denoise(sample, timesteps, conditioning);

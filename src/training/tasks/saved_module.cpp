@@ -7,11 +7,11 @@
 
 #include <ATen/ATen.h>
 
+#include "core/host_copy.h"
 #include "core/json.h"
 #include "core/require.h"
 #include "io/posix_file.h"
 #include "io/save_model_files.h"
-#include "training/checkpoint/checkpoint_writer.h"
 
 namespace diffusers {
 

@@ -1,41 +1,37 @@
 #pragma once
 
-// What tasks that train a denoiser of images share: what they take from a batch and from the flags.
+// Checks of batches, models and flags that several tasks share.
 
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <string_view>
 
 #include <diffusers/core/tensor.h>
 #include <diffusers/data/dataset.h>
-#include <diffusers/training/trainable_denoiser.h>
+#include <diffusers/models/denoiser.h>
 #include <diffusers/training/training_config.h>
+
+#include "training/objective/forward_process.h"
 
 namespace diffusers {
 
-/// @throws ConfigError if the model draws random numbers, which threads draw in another order each time
-void require_no_dropout(const TrainableDenoiser& model, int64_t cpu_data_parallel);
+/// @throws ConfigError if the model draws random numbers, whose order depends on the threads that compute the
+/// parts of a batch
+void require_no_dropout(const DenoiserInfo& model, int64_t cpu_data_parallel);
 
-/// @param timesteps whose they are, for the message. They are log(sigma) / 4: other embeddings than the
-/// sinusoidal one take positive or whole numbers only
-/// @throws ConfigError unless the model's time_embedding_type is "positional", or it does not tell
-void require_positional_embedding(const TrainableDenoiser& model, std::string_view timesteps);
+/// @throws ConfigError if the process gives the model timesteps that its time embedding does not accept.
+/// Other embeddings than the sinusoidal one accept positive or whole numbers only
+void require_embeddable_times(const DenoiserInfo& model, const ForwardProcess& process);
 
 /// @return the images of a batch, `[B, C, H, W]`
 /// @throws TensorError if they are anything else, ConfigError if they are not of `resolution`
 const Tensor& images_of(const Batch& batch, const std::optional<int64_t>& resolution);
 
-/// Checks `class_conditional` and `class_dropout_prob` against the model.
-/// @return what a dropped label becomes; 0 where none is dropped
-/// @throws ConfigError if the model cannot serve them
-int64_t null_label(const TrainingConfig& config, const TrainableDenoiser& model);
-
-/// The labels of a batch, if the model is given labels.
-/// @param class_conditional of the TrainingConfig. @throws ConfigError if true and the batch has none
-Conditioning label_conditioning(const Batch& batch, const TrainableDenoiser& model,
-                                const std::optional<bool>& class_conditional);
-
-/// @param is_unconditional `[B]` bool, whose label becomes `null_label`; undefined: nobody's
-Conditioning drop_labels(Conditioning conditioning, const Tensor& is_unconditional, int64_t null_label);
+/// @param names fields of TrainingConfig that a task does not use
+/// @param task name of the task, for the message
+/// @throws ConfigError naming the first of them that was changed
+void refuse_flags(const TrainingConfig& config, std::initializer_list<const char*> names,
+                  std::string_view task);
 
 }  // namespace diffusers

@@ -109,6 +109,21 @@ CONFLICTS = [
     ("--snr_gamma", [1], "--weighting", ["p2", "edm", "debiased", "truncated_snr"]),
     ("--timestep_bias_strategy", ["earlier", "later", "range"], "--timestep_sampling",
      ["stratified", "antithetic", "logit_normal", "mode", "loss_second_moment"]),
+    # Without effect.
+    ("--p2_gamma", [1], "--weighting", [0, "none", "min_snr", "soft_min_snr", "edm", "debiased", "truncated_snr"]),
+    ("--p2_k", [1], "--weighting", [0, "none", "min_snr", "soft_min_snr", "edm", "debiased", "truncated_snr"]),
+    ("--timestep_bias_multiplier", [1], "--timestep_bias_strategy", [0, "none"]),
+    ("--timestep_bias_begin", [1], "--timestep_bias_strategy", [0, "none", "earlier", "later"]),
+    ("--timestep_bias_end", [1], "--timestep_bias_strategy", [0, "none", "earlier", "later"]),
+    ("--timestep_bias_portion", [1], "--timestep_bias_strategy", [0, "none", "range"]),
+    ("--pyramid_noise_discount", [1], "--pyramid_noise_iterations", [0]),
+    ("--post_hoc_ema_steps", [1], "--post_hoc_ema_sigma_rels", [0]),
+    ("--ema_inv_gamma", [1], "--no_use_ema", [1]),
+    ("--ema_power", [1], "--no_use_ema", [1]),
+    ("--ema_max_decay", [1], "--no_use_ema", [1]),
+    ("--adam_beta1", [1], "--optimizer", ["sgd", "adafactor"]),
+    ("--adam_beta2", [1], "--optimizer", ["sgd", "adafactor"]),
+    ("--adam_epsilon", [1], "--optimizer", ["sgd", "lion", "adafactor"]),
 ]  # fmt: skip
 # Refused by themselves.
 MISTAKES = [

@@ -38,11 +38,11 @@ ControlNetModel make_controlnet(const std::string& name) {
 
 ControlNetOutput run_controlnet(const ControlNetModel& model, const Json& run,
                                 const ConditionInputs& inputs) {
-  const ControlNetModelOptions options{.conditioning_scale = run.value("conditioning_scale", 1.0),
-                                       .class_labels = inputs["class_labels"],
-                                       .attention_mask = inputs["attention_mask"],
-                                       .added_cond_kwargs = inputs.added_cond_kwargs(),
-                                       .guess_mode = run.value("guess_mode", false)};
+  const ControlNetModelForwardOptions options{.conditioning_scale = run.value("conditioning_scale", 1.0),
+                                              .class_labels = inputs["class_labels"],
+                                              .attention_mask = inputs["attention_mask"],
+                                              .added_cond_kwargs = inputs.added_cond_kwargs(),
+                                              .guess_mode = run.value("guess_mode", false)};
   const auto sample = inputs["sample"];
   const auto encoder = inputs["encoder_hidden_states"];
   const auto condition = inputs["controlnet_cond"];
@@ -184,7 +184,7 @@ TEST(ControlNetModel, WrongInputsAndConfigsAreRefused) {
   const auto encoder = torch::randn({2, 5, 6});
   const auto image = torch::randn({2, 3, 32, 32});
   const auto refuse = [&](const Tensor& x, const Tensor& states, const Tensor& condition,
-                          const ControlNetModelOptions& options, const std::string& part) {
+                          const ControlNetModelForwardOptions& options, const std::string& part) {
     expect_throws_with<TensorError>([&] { model->forward(x, 3, states, condition, options); }, part);
   };
   refuse(torch::randn({2, 3, 8, 8}), encoder, image, {}, "sample: expected [B, 2, H, W]");

@@ -67,7 +67,7 @@ class ConditionInputs {
             .image_embeds = (*this)["image_embeds"],
             .hint = (*this)["hint"]};
   }
-  UNet2DConditionModelOptions unet_options() const {
+  UNet2DConditionModelForwardOptions unet_options() const {
     return {.class_labels = (*this)["class_labels"],
             .timestep_cond = (*this)["timestep_cond"],
             .attention_mask = (*this)["attention_mask"],

@@ -289,7 +289,7 @@ TEST(UNet2DConditionModel, WrongInputsAreRefusedWithBothSides) {
   const auto times = torch::tensor({1, 2});
   const auto encoder = torch::randn({2, 5, 6});
   const auto refuse = [&](const Tensor& x, const Tensor& t, const Tensor& states,
-                          const UNet2DConditionModelOptions& options, const std::string& part) {
+                          const UNet2DConditionModelForwardOptions& options, const std::string& part) {
     expect_throws_with<TensorError>([&] { model->forward(x, t, states, options); }, part);
   };
   refuse({}, times, encoder, {}, "expected [B, 2, H, W], got an undefined tensor");

@@ -228,7 +228,7 @@ TEST(UNet2DModel, WrongInputsAreRefusedWithBothSides) {
   UNet2DModel model(small_config());
   const auto sample = torch::randn({2, 3, 8, 8});
   const auto times = torch::tensor({1, 2});
-  const auto refuse = [&](const Tensor& x, const Tensor& t, const UNet2DModelOptions& options,
+  const auto refuse = [&](const Tensor& x, const Tensor& t, const UNet2DModelForwardOptions& options,
                           const std::string& part) {
     expect_throws_with<TensorError>([&] { model->forward(x, t, options); }, part);
   };

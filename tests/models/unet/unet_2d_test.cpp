@@ -31,7 +31,7 @@ void compare_with_python(const std::string& name, at::ScalarType dtype) {
     if (golden.contains(key + input))
       inputs[input] = golden[key + input].clone().requires_grad_(golden[key + input].is_floating_point());
   const Tensor sample = inputs.at("sample");
-  const UNet2DModelOptions options{.class_labels = inputs["class_labels"]};
+  const UNet2DModelForwardOptions options{.class_labels = inputs["class_labels"]};
   torch::manual_seed(5);
   Tensor output;
   if (run.contains("scalar")) {

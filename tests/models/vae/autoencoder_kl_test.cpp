@@ -111,7 +111,7 @@ AutoencoderKLConfig small_autoencoder_config() {
 }
 
 TEST(AutoencoderKL, TheDefaultConfigIsWrittenAsInDiffusers) {
-  EXPECT_EQ(write_model_config(AutoencoderKLConfig{}, ""),
+  EXPECT_EQ(AutoencoderKL()->config_json(),
             autoencoder_cases()["defaults"]["AutoencoderKL"].get<std::string>());
 }
 

@@ -124,8 +124,7 @@ TEST(VectorQuantizer, WrongArgumentsAreRefused) {
 }
 
 TEST(VQModel, TheDefaultConfigIsWrittenAsInDiffusers) {
-  EXPECT_EQ(write_model_config(VQModelConfig{}, ""),
-            autoencoder_cases()["defaults"]["VQModel"].get<std::string>());
+  EXPECT_EQ(VQModel()->config_json(), autoencoder_cases()["defaults"]["VQModel"].get<std::string>());
 }
 
 TEST(VQModel, LoadsAndSavesFoldersOfDiffusers) {

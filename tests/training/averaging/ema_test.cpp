@@ -22,20 +22,81 @@ using test::expect_throws_with;
 
 Tensor variable(const Tensor& value) { return value.clone().requires_grad_(); }
 
+EMAModelConfig ema_config_from(const Json& json) {
+  const EMAModelConfig defaults;
+  return {.decay = json.value("decay", defaults.decay),
+          .min_decay = json.value("min_decay", defaults.min_decay),
+          .update_after_step = json.value("update_after_step", defaults.update_after_step),
+          .use_ema_warmup = json.value("use_ema_warmup", defaults.use_ema_warmup),
+          .inv_gamma = json.value("inv_gamma", defaults.inv_gamma),
+          .power = json.value("power", defaults.power)};
+}
+
+TEST(EMAModel, FollowsPythonOverFiftyUpdates) {
+  const test::Golden golden = test::load_golden("training_ema.safetensors");
+  const Json configs = parse_json(golden.metadata.at("configs"), "configs");
+  for (std::size_t number = 0; number < configs.size(); ++number) {
+    const std::string prefix = std::to_string(number) + ".";
+    const Tensor a = variable(golden["values.a"][0]);
+    const Tensor b = golden["values.b"][0].clone().requires_grad_(number != 1);
+    EMAModel ema({a, b}, ema_config_from(configs.at(number)));
+    for (int64_t step = 1; step <= 50; ++step) {
+      a.detach().copy_(golden["values.a"][step]);
+      b.detach().copy_(golden["values.b"][step]);
+      ema.step({a, b});
+      EXPECT_DOUBLE_EQ(ema.cur_decay_value(), golden[prefix + "decay"][step - 1].item<double>());
+      EXPECT_DOUBLE_EQ(ema.get_decay(step), ema.cur_decay_value());
+      expect_close(ema.shadow_params()[0], golden[prefix + "a"][step - 1], 1e-6, 1e-6);
+      expect_close(ema.shadow_params()[1], golden[prefix + "b"][step - 1], 1e-6, 1e-6);
+    }
+    EXPECT_EQ(ema.optimization_step(), 50);
+  }
+}
+
+TEST(EMAModel, StoresCopiesAndRestores) {
+  const Tensor a = variable(at::ones({3}));
+  EMAModel ema({a}, {.decay = 0.5});
+  a.detach().fill_(2);
+  ema.store({a});
+  ema.copy_to({a});
+  expect_equal(a.detach(), at::ones({3}));
+  ema.restore({a});
+  expect_equal(a.detach(), at::full({3}, 2.0));
+  expect_throws_with<Error>([&] { ema.restore({a}); }, "store()");
+}
+
+TEST(EMAModel, ContinuesFromASavedState) {
+  const Tensor a = variable(at::randn({4}));
+  EMAModel first({a}, {.use_ema_warmup = true});
+  for (int i = 0; i < 5; ++i) {
+    a.detach().add_(1);
+    first.step({a});
+  }
+  EMAModel second({a});
+  second.load_state(first.state());
+  second.load_shadow_params(first.shadow_params());
+  a.detach().mul_(3);
+  first.step({a});
+  second.step({a});
+  expect_equal(second.shadow_params()[0], first.shadow_params()[0]);
+  EXPECT_EQ(second.cur_decay_value(), first.cur_decay_value());
+}
+
+TEST(EMAModel, RefusesOtherParameters) {
+  EMAModel ema({at::ones({2})});
+  expect_throws_with<TensorError>([&] { ema.step({at::ones({3})}); }, "[3]");
+  expect_throws_with<TensorError>([&] { ema.step({}); }, "0 parameters");
+  expect_throws_with<ConfigError>([] { EMAModel({at::ones({2})}, {.decay = 1.5}); }, "decay is 1.5");
+  expect_throws_with<ConfigError>([] { EMAModel({at::ones({2})}, {.inv_gamma = 0}); }, "inv_gamma is 0");
+}
+
 TEST(EMAModel, FollowsPythonInFloat64) {
   const test::Golden golden = test::load_golden("training_averages.safetensors");
   const Json configs = parse_json(golden.metadata.at("cases"), "cases").at("ema");
   for (std::size_t number = 0; number < configs.size(); ++number) {
     const Json& one = configs.at(number);
     const Tensor parameter = variable(golden["values"][0]);
-    const EMAModelConfig defaults;
-    EMAModel ema({parameter},
-                 {.decay = one.value("decay", defaults.decay),
-                  .min_decay = one.value("min_decay", defaults.min_decay),
-                  .update_after_step = one.value("update_after_step", defaults.update_after_step),
-                  .use_ema_warmup = one.value("use_ema_warmup", false),
-                  .inv_gamma = one.value("inv_gamma", defaults.inv_gamma),
-                  .power = one.value("power", defaults.power)});
+    EMAModel ema({parameter}, ema_config_from(one));
     const std::string name = "ema." + std::to_string(number);
     for (int64_t step = 1; step <= 50; ++step) {
       parameter.detach().copy_(golden["values"][step]);
@@ -84,7 +145,7 @@ TEST(EMAModel, SurvivesSavingAndLoading) {
   ema.copy_to(list);
   save_weights(parameters, folder.path());
   ema.restore(list);
-  write_file_atomically(folder / "config.json", "{\"_class_name\": \"Net\", \"channels\": 4}");
+  write_file("{\"_class_name\": \"Net\", \"channels\": 4}", folder / "config.json");
   save_ema_state(ema.state(), folder.path());
 
   EMAModel loaded = EMAModel::from_pretrained(folder.path(), parameters);
@@ -116,6 +177,59 @@ TEST(EMAModel, ConvertsFloatingTensorsOnly) {
   EXPECT_EQ(ema.shadow_params()[0].scalar_type(), at::kDouble);
   EXPECT_EQ(ema.shadow_params()[1].scalar_type(), at::kLong);
   if (!at::hasCUDA()) expect_throws_with<Error>([&] { ema.pin_memory(); }, "CUDA");
+}
+
+TEST(EMAModel, SharesTheMemoryOfFrozenParameters) {
+  const Tensor trained = variable(at::ones({2}));
+  const Tensor frozen = at::ones({3});
+  EMAModel ema({trained, frozen}, {.decay = 0.5});
+  const auto shares = [&](std::size_t i, const Tensor& parameter) {
+    return ema.shadow_params()[i].is_alias_of(parameter);
+  };
+  for (int step = 0; step < 3; ++step) {
+    EXPECT_FALSE(shares(0, trained));
+    EXPECT_TRUE(shares(1, frozen));
+    ema.step({trained, frozen});
+  }
+  // The parameters of another model receive it all the same.
+  const Tensor other = at::zeros({3});
+  ema.copy_to({at::zeros({2}), other});
+  expect_equal(other, at::ones({3}));
+  // A loaded average does not change the parameter.
+  ema.load_shadow_params({at::ones({2}), at::ones({3})});
+  EXPECT_TRUE(shares(1, frozen));
+  ema.load_shadow_params({at::ones({2}), at::full({3}, 7.0)});
+  expect_equal(frozen, at::ones({3}));
+  expect_equal(ema.shadow_params()[1], at::full({3}, 7.0));
+  ema.step({trained, frozen});
+  expect_equal(ema.shadow_params()[1], at::ones({3}));
+}
+
+TEST(EMAModel, AveragesAParameterFromWhenItIsTrained) {
+  const Tensor parameter = at::ones({2});
+  EMAModel ema({parameter}, {.decay = 0.5});
+  for (int step = 0; step < 20; ++step) ema.step({parameter});
+  Tensor thawed = parameter;
+  thawed.requires_grad_();
+  parameter.detach().fill_(2);
+  ema.step({parameter});
+  EXPECT_FALSE(ema.shadow_params()[0].is_alias_of(parameter));
+  expect_equal(ema.shadow_params()[0], at::full({2}, 2.0));
+  parameter.detach().fill_(4);
+  ema.step({parameter});
+  expect_equal(ema.shadow_params()[0], at::full({2}, 3.0));
+}
+
+TEST(EMAModel, ConvertsFrozenParametersIntoCopies) {
+  const Tensor frozen = at::ones({2});
+  EMAModel ema({frozen});
+  ema.to(at::kCPU);
+  EXPECT_TRUE(ema.shadow_params()[0].is_alias_of(frozen));
+  ema.to(std::nullopt, at::kDouble);
+  EXPECT_FALSE(ema.shadow_params()[0].is_alias_of(frozen));
+  frozen.fill_(3);
+  ema.step({frozen});
+  expect_equal(ema.shadow_params()[0], at::full({2}, 3.0, at::kDouble));
 }
 
 TEST(LitEma, CountsAsLatentDiffusion) {
@@ -188,6 +302,7 @@ TEST(LitEma, RefusesWhatItCannotTellApart) {
   LitEma ema(one);
   const TensorMap other{{"a", a}, {"b", variable(at::ones({1}))}};
   expect_throws_with<TensorError>([&] { ema.step(other); }, "\"b\"");
+  expect_throws_with<ConfigError>([&] { ema.set_num_updates(-1); }, "num_updates is -1");
 }
 
 }  // namespace

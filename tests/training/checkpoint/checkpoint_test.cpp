@@ -1,17 +1,12 @@
-// Folders that take the place of others.
-
 #include "training/checkpoint/checkpoint.h"
 
-#include <cerrno>
-#include <memory>
 #include <string>
 #include <vector>
 
-#include <diffusers/core/logging.h>
-
 #include <gtest/gtest.h>
 
-#include "support/killed_process.h"
+#include "io/manifest.h"
+#include "io/staged_folder.h"
 #include "training/quick_training.h"
 #include "training/resumable_training.h"
 
@@ -24,74 +19,27 @@ using test::TemporaryFolder;
 using test::train_until;
 using test::write_bytes;
 
-void publish_over(const std::string& path, const std::string& text) {
-  StagedFolder folder(path);
-  write_file_atomically(join_path(folder.stage(), "file"), text);
-  folder.publish();
+TEST(Checkpoints, AreNamedByTheirStep) {
+  EXPECT_EQ(checkpoint_path("out", 12), "out/checkpoint-12");
+  EXPECT_EQ(checkpoint_step("checkpoint-12"), 12);
+  for (const char* name : {"checkpoint-", "checkpoint-012", "checkpoint--1", "checkpoint-1.partial",
+                           "checkpoint-99999999999999999999", "checkpoint", "unet"})
+    EXPECT_EQ(checkpoint_step(name), -1) << name;
 }
 
-TEST(StagedFolder, IsTheOldOrTheNewFolderAfterAKillAtAnySystemCall) {
-  const test::MemoryScope memory;
-  // 0: the file system can exchange two folders.
-  for (const int error : {0, EINVAL, ENOSYS}) {
-    SCOPED_TRACE(error);
-    std::unique_ptr<TemporaryFolder> folder;
-    int64_t old_ones = 0;
-    int64_t new_ones = 0;
-    int64_t restored = 0;
-    const int64_t kills = test::kill_at_each_system_call(
-        [&] {
-          folder = std::make_unique<TemporaryFolder>();
-          publish_over(*folder / "unet", "old");
-        },
-        [&] {
-          if (error != 0) test::deny_rename_exchange(error);
-          publish_over(*folder / "unet", "new");
-        },
-        [&](int64_t call) {
-          SCOPED_TRACE(call);
-          const CapturedLog log;
-          restored += folder_exists(*folder / "unet") ? 0 : 1;
-          remove_unfinished_folders(folder->path());
-          EXPECT_EQ(list_folder(folder->path()), std::vector<std::string>{"unet"});
-          const std::string text = read_text_file(*folder / "unet/file");
-          ++(text == "new" ? new_ones : old_ones);
-          EXPECT_TRUE(text == "new" || text == "old") << text;
-        });
-    if (kills == 0) GTEST_SKIP() << "a child process may not be traced here";
-    EXPECT_GT(old_ones, 10);
-    EXPECT_GT(new_ones, 2);
-    EXPECT_EQ(restored > 0, error != 0);
-  }
-}
-
-TEST(StagedFolder, IsTheOldOrTheNewFolderWhenAnySystemCallFails) {
-  const test::MemoryScope memory;
-  for (const bool can_exchange : {true, false}) {
-    int64_t failures = 0;
-    for (int64_t call = 1;; ++call) {
-      SCOPED_TRACE(call);
-      const TemporaryFolder folder;
-      publish_over(folder / "unet", "old");
-      bool is_injected = false;
-      const test::ChildEnd end = test::failing_system_call(call, EIO, is_injected, [&] {
-        set_log_sink([](LogLevel, std::string_view) {});
-        if (!can_exchange) test::deny_rename_exchange(EINVAL);
-        try {
-          publish_over(folder / "unet", "new");
-        } catch (const FileError&) {
-        }
-      });
-      if (end == test::ChildEnd::kNotTraced) GTEST_SKIP() << "a child process may not be traced here";
-      ASSERT_EQ(end, test::ChildEnd::kEnded);
-      if (!is_injected) break;
-      ++failures;
-      // Without another start: one failing call can be undone.
-      const std::string text = read_text_file(folder / "unet/file");
-      EXPECT_TRUE(text == "new" || text == "old") << text;
-    }
-    EXPECT_GT(failures, 15);
-  }
+TEST(Checkpoints, AreListedByNumberAndTheOldestAreRemoved) {
+  const TemporaryFolder folder;
+  EXPECT_TRUE(list_checkpoints(folder / "missing").empty());
+  for (const char* name : {"checkpoint-2", "checkpoint-10", "checkpoint-9", "checkpoint-30", "unet"})
+    create_folders(folder / name);
+  write_bytes(folder / "checkpoint-5", "a file");
+  EXPECT_EQ(list_checkpoints(folder.path()), (std::vector<int64_t>{2, 9, 10, 30}));
+  // checkpoint-30 is beyond the current step: it belongs to another training.
+  keep_newest_checkpoints(folder.path(), 2, 10);
+  EXPECT_EQ(list_checkpoints(folder.path()), (std::vector<int64_t>{9, 10, 30}));
+  remove_checkpoint(folder.path(), 30);
+  EXPECT_EQ(list_folder(folder.path()),
+            (std::vector<std::string>{"checkpoint-10", "checkpoint-5", "checkpoint-9", "unet"}));
 }
 
 TEST(UnfinishedFolders, GiveBackWhatWasAboutToBeReplaced) {
@@ -124,15 +72,6 @@ TEST(UnfinishedFolders, GiveBackWhatWasAboutToBeReplaced) {
     for (const std::string& name : list_folder(folder.path()))
       EXPECT_EQ(name.find('.' + std::string("partial")), std::string::npos) << name;
   }
-}
-
-TEST(UnfinishedFolders, AreRemovedWhereTheNameIsTaken) {
-  const TemporaryFolder folder;
-  for (const char* name : {"a", "a.replaced", "b", "b.removed", "c.removed", "d.partial", "e", "e.partial"})
-    create_folders(folder / name);
-  write_bytes(folder / "f.replaced", "a file");
-  remove_unfinished_folders(folder.path());
-  EXPECT_EQ(list_folder(folder.path()), (std::vector<std::string>{"a", "b", "e", "f.replaced"}));
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include "io/manifest.h"
 #include "support/killed_process.h"
 #include "training/checkpoint/checkpoint.h"
 #include "training/quick_training.h"
@@ -312,9 +313,9 @@ void train_with_everything(const std::string& output_dir) {
   config.post_hoc_ema_sigma_rels = {0.1};
   config.post_hoc_ema_steps = 3;
   config.validation_steps = 3;
-  config.learned_log_variance = LogVarianceType::kTable;
   config.logging_dir = "events/first";
-  Trainer trainer(test::seeded_net(), DDPMScheduler(), config);
+  Trainer trainer(test::seeded_net(), DDPMScheduler(), config,
+                  DiffusionTaskOptions{.learned_log_variance = LogVarianceType::kTable});
   trainer.on_preview([](const PreviewContext& at) { at.log_images("p", at::zeros({1, 1, 4, 4}), {}); });
   trainer.train(resumable_images());
 }

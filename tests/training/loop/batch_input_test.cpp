@@ -70,16 +70,14 @@ class AnyImages : public Dataset {
 Tensor signed_images(int64_t count) { return TinyImages(count).images(); }
 
 template <class Model>
-TrainingResult train_on(const Dataset& data, Model model, const TrainingConfig& settings = {},
+TrainingResult train_on(const Dataset& data, Model model, const DiffusionTaskOptions& options = {},
                         const Dataset* validation = nullptr) {
   const test::TemporaryFolder folder;
   TrainingConfig config = quiet_config(folder.path());
   config.num_epochs = 2;
   config.logging_steps = 2;
-  config.class_conditional = settings.class_conditional;
-  config.class_dropout_prob = settings.class_dropout_prob;
   config.validation_steps = validation != nullptr ? 1 : 0;
-  Trainer trainer(model, DDPMScheduler(), config);
+  Trainer trainer(model, DDPMScheduler(), config, options);
   return validation != nullptr ? trainer.train(data, *validation) : trainer.train(data);
 }
 
@@ -141,6 +139,77 @@ TEST(BatchInput, LaterImagesOfTheFirstEpochAreLookedAtWhereItIsLogged) {
   EXPECT_EQ(warnings.with("the data set gives images from").size(), 1U);
 }
 
+/// Images of two sizes: 5 of 6 x 6 pixels, then 6 of 8 x 8.
+class ImagesOfTwoSizes : public MapDataset {
+ public:
+  int64_t size() const override { return 11; }
+  Batch get(int64_t index) const override {
+    const int64_t side = index < 5 ? 6 : 8;
+    return {.images =
+                at::linspace(-1, 1, side * side).mul(static_cast<double>(index)).sin().view({1, side, side})};
+  }
+  std::vector<int64_t> buckets() const override { return {6, 6, 6, 6, 6, 8, 8, 8, 8, 8, 8}; }
+};
+
+TEST(BatchInput, ImagesOfSeveralSizesAreTrainedByBucket) {
+  const test::TemporaryFolder folder;
+  TrainingConfig config = quiet_config(folder / "whole");
+  config.num_epochs = 2;
+  test::TinyNet whole = seeded_net();
+  Trainer trainer(whole, DDPMScheduler(), config);
+  // Batches of 4: 2 of each size in an epoch.
+  EXPECT_EQ(trainer.train(ImagesOfTwoSizes()).global_step, 8);
+
+  config.output_dir = folder / "parts";
+  config.checkpointing_steps = 3;
+  test::TinyNet first = seeded_net();
+  Trainer stopped(first, DDPMScheduler(), config);
+  stopped.on_step([&](int64_t step) {
+    if (step == 3) stopped.request_stop();
+  });
+  EXPECT_EQ(stopped.train(ImagesOfTwoSizes()).global_step, 3);
+  config.resume_from_checkpoint = "latest";
+  test::TinyNet second = seeded_net();
+  Trainer resumed(second, DDPMScheduler(), config);
+  EXPECT_EQ(resumed.train(ImagesOfTwoSizes()).global_step, 8);
+  const auto expected = whole->named_parameters();
+  for (const auto& parameter : second->named_parameters())
+    expect_equal(parameter.value(), expected[parameter.key()], parameter.key());
+}
+
+TEST(BatchInput, EveryFieldReachesTheTaskAndTheValidation) {
+  class WithCaptions : public TinyImages {
+   public:
+    using TinyImages::TinyImages;
+    Batch get_batch(std::span<const int64_t> indices, uint64_t seed) const override {
+      Batch batch = TinyImages::get_batch(indices, seed);
+      for (const int64_t index : indices) batch.captions.push_back(std::to_string(index));
+      return batch;
+    }
+  };
+  class ReadingTask : public DiffusionTask {
+   public:
+    using DiffusionTask::DiffusionTask;
+    int64_t samples = 0;
+
+   protected:
+    Tensor encode(const Batch& batch) override {
+      EXPECT_EQ(static_cast<int64_t>(batch.captions.size()), batch.size());
+      for (int64_t i = 0; i < batch.size(); ++i, ++samples)
+        EXPECT_EQ(batch.captions.at(static_cast<std::size_t>(i)),
+                  std::to_string(batch.indices[i].item<int64_t>()));
+      return DiffusionTask::encode(batch);
+    }
+  };
+  const test::TemporaryFolder folder;
+  TrainingConfig config = quiet_config(folder.path());
+  config.validation_steps = 4;
+  const auto task = std::make_shared<ReadingTask>(make_trainable(seeded_net()), DDPMScheduler());
+  Trainer trainer(task, config);
+  trainer.train(WithCaptions(16), WithCaptions(6));
+  EXPECT_EQ(task->samples, 16 + 6);
+}
+
 TEST(BatchInput, LabelsAreCheckedBeforeTheyReachTheModel) {
   LabelledNet model;
   model->facts.num_class_embeds = 11;
@@ -172,7 +241,7 @@ TEST(BatchInput, TheLabelForNoClassIsNoClassOfTheData) {
   model->facts.num_class_embeds = 10;
   // Without dropout ten classes need ten rows.
   EXPECT_TRUE(train_on(AnyImages(images, labels, 10), model).is_complete);
-  const TrainingConfig guided{.class_dropout_prob = 0.1};
+  const DiffusionTaskOptions guided{.class_dropout_prob = 0.1};
   // The data set says how many classes there are, before any batch; or a label shows it.
   expect_throws_with<ConfigError>(
       [&] { train_on(AnyImages(images, labels, 10), model, guided); },
@@ -184,8 +253,8 @@ TEST(BatchInput, TheLabelForNoClassIsNoClassOfTheData) {
       [&] {
         const test::TemporaryFolder folder;
         TrainingConfig config = quiet_config(folder.path());
-        config.class_dropout_prob = 0.1;
-        Trainer(std::make_shared<EDMTask>(make_trainable(model)), config).train(AnyImages(images, labels));
+        Trainer(std::make_shared<EDMTask>(model, EDMConfig{.class_dropout_prob = 0.1}), config)
+            .train(AnyImages(images, labels));
       },
       "set num_class_embeds to 11");
   model->facts.num_class_embeds = 11;

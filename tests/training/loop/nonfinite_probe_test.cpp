@@ -123,15 +123,15 @@ TEST(Trainer, LearnsOfABadStepOnce) {
   TinyImages images(20);
   images.images()[7].fill_(std::nan(""));
   TrainingConfig config = quiet_config(folder.path());
-  config.timestep_sampling = TimestepSampling::kLossSecondMoment;
-  Trainer trainer(seeded_net(), DDPMScheduler({.num_train_timesteps = 5}), config);
+  const DiffusionTaskOptions adaptive{.timestep_sampling = TimestepSampling::kLossSecondMoment};
+  Trainer trainer(seeded_net(), DDPMScheduler({.num_train_timesteps = 5}), config, adaptive);
   trainer.train(images);
   EXPECT_EQ(trainer.task().state().at("losses_seen").sum().item<int64_t>(), 20);
   config.overwrite_output_dir = true;
   TinyNet model = seeded_net();
   model->conv_in->bias.detach().fill_(std::numeric_limits<float>::max());
   config.max_nonfinite_steps = 100;
-  Trainer overflowing(model, DDPMScheduler({.num_train_timesteps = 5}), config);
+  Trainer overflowing(model, DDPMScheduler({.num_train_timesteps = 5}), config, adaptive);
   expect_throws_with<Error>([&] { overflowing.train(TinyImages(20)); }, "all 5 steps were skipped");
   EXPECT_EQ(overflowing.task().state().at("losses_seen").sum().item<int64_t>(), 20);
 }

@@ -13,10 +13,10 @@
 #include <gtest/gtest.h>
 
 #include "core/json.h"
+#include "io/sha256.h"
 #include "support/killed_process.h"
 #include "training/quick_training.h"
 #include "training/resumable_training.h"
-#include "training/sha256.h"
 
 namespace diffusers {
 namespace {
@@ -59,15 +59,19 @@ void change_tensors(const std::string& checkpoint, const std::string& name,
 struct Stopped {
   TemporaryFolder folder;
   TrainingConfig config;
+  DiffusionTaskOptions options;
 
-  explicit Stopped(const std::function<void(TrainingConfig&)>& change = [](TrainingConfig&) {}) {
+  explicit Stopped(
+      const std::function<void(TrainingConfig&)>& change = [](TrainingConfig&) {},
+      DiffusionTaskOptions task_options = {})
+      : options(std::move(task_options)) {
     config = resumable_config(folder.path());
     change(config);
-    train_until(config, 3);
+    train_until(config, 3, options);
     config.resume_from_checkpoint = "latest";
   }
   std::string checkpoint() const { return folder / "checkpoint-3"; }
-  TrainingResult resume() const { return train_until(config, -1); }
+  TrainingResult resume() const { return train_until(config, -1, options); }
 };
 
 TEST(Resume, GoesOnOnTheCpuAfterACudaDevice) {
@@ -173,12 +177,13 @@ int expect_named_errors(const Stopped& stopped, const std::string& file) {
 TEST(Resume, NamesTheTensorThatDoesNotFit) {
   const test::MemoryScope memory;
   const CapturedLog log;
-  const Stopped plain([](TrainingConfig& config) {
-    config.post_hoc_ema_sigma_rels = {0.1};
-    config.timestep_sampling = TimestepSampling::kLossSecondMoment;
-    config.max_train_steps = 4;
-    config.report = config.tensorboard = false;
-  });
+  const Stopped plain(
+      [](TrainingConfig& config) {
+        config.post_hoc_ema_sigma_rels = {0.1};
+        config.max_train_steps = 4;
+        config.report = config.tensorboard = false;
+      },
+      {.timestep_sampling = TimestepSampling::kLossSecondMoment});
   EXPECT_GT(expect_named_errors(plain, "trainer_state.safetensors"), 80);
   EXPECT_GT(expect_named_errors(plain, "optimizer.safetensors"), 60);
   const Stopped half([](TrainingConfig& config) {

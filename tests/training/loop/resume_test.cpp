@@ -21,6 +21,8 @@
 #include <unistd.h>
 
 #include "core/json.h"
+#include "io/folder_lock.h"
+#include "io/manifest.h"
 #include "support/golden.h"
 #include "training/checkpoint/checkpoint.h"
 #include "training/killed_training.h"
@@ -77,17 +79,18 @@ TEST(Resume, IsBitExactOnADeviceWithDeterministicAlgorithms) {
       TrainingConfig config = resumable_config(path);
       config.deterministic = true;
       config.mixed_precision = precision;
-      config.learned_log_variance = LogVarianceType::kTable;  // which must follow the model to its device
       return config;
     };
+    // The log variance must follow the model to its device.
+    const DiffusionTaskOptions options{.learned_log_variance = LogVarianceType::kTable};
     const TemporaryFolder whole;
-    EXPECT_TRUE(train_until(config_of(whole.path()), -1, false, at::kCUDA).is_complete);
+    EXPECT_TRUE(train_until(config_of(whole.path()), -1, false, at::kCUDA, 0, options).is_complete);
     for (const int64_t stop : {1, 3, 5}) {
       const TemporaryFolder folder;
       TrainingConfig config = config_of(folder.path());
-      train_until(config, stop, /*previews=*/true, at::kCUDA);
+      train_until(config, stop, /*previews=*/true, at::kCUDA, 0, options);
       config.resume_from_checkpoint = "latest";
-      EXPECT_TRUE(train_until(config, -1, true, at::kCUDA).is_complete);
+      EXPECT_TRUE(train_until(config, -1, true, at::kCUDA, 0, options).is_complete);
       expect_same_checkpoint(folder / "checkpoint-9", whole / "checkpoint-9");
     }
   }
@@ -98,16 +101,16 @@ TEST(Resume, ContinuesPowerAveragesAndALearnedLogVariance) {
     TrainingConfig config = resumable_config(path);
     config.post_hoc_ema_sigma_rels = {0.1};
     config.post_hoc_ema_steps = kSteps;
-    config.learned_log_variance = LogVarianceType::kTable;
     return config;
   };
+  const DiffusionTaskOptions options{.learned_log_variance = LogVarianceType::kTable};
   const TemporaryFolder whole;
-  train_until(config_of(whole.path()), -1);
+  train_until(config_of(whole.path()), -1, options);
   const TemporaryFolder folder;
   TrainingConfig config = config_of(folder.path());
-  train_until(config, 5);
+  train_until(config, 5, options);
   config.resume_from_checkpoint = "latest";
-  train_until(config, -1);
+  train_until(config, -1, options);
   expect_same_checkpoint(folder / "checkpoint-9", whole / "checkpoint-9");
   for (const char* name : {"power_ema/unet/power_ema-9-0.1.safetensors",
                            "checkpoint-9/log_variance_ema/diffusion_pytorch_model.safetensors"})
@@ -115,18 +118,14 @@ TEST(Resume, ContinuesPowerAveragesAndALearnedLogVariance) {
 }
 
 TEST(Resume, RemembersTheLossesThatTimestepsAreDrawnBy) {
-  const auto config_of = [](const std::string& path) {
-    TrainingConfig config = resumable_config(path);
-    config.timestep_sampling = TimestepSampling::kLossSecondMoment;
-    return config;
-  };
+  const DiffusionTaskOptions options{.timestep_sampling = TimestepSampling::kLossSecondMoment};
   const TemporaryFolder whole;
-  train_until(config_of(whole.path()), -1);
+  train_until(resumable_config(whole.path()), -1, options);
   const TemporaryFolder folder;
-  TrainingConfig config = config_of(folder.path());
-  train_until(config, 4);
+  TrainingConfig config = resumable_config(folder.path());
+  train_until(config, 4, options);
   config.resume_from_checkpoint = "latest";
-  train_until(config, -1);
+  train_until(config, -1, options);
   expect_same_checkpoint(folder / "checkpoint-9", whole / "checkpoint-9");
   const TensorMap state = load_safetensors(folder / "checkpoint-9/trainer_state.safetensors");
   EXPECT_EQ(state.at("task.losses_seen").sum().item<int64_t>(), 54);  // 9 steps of 6
@@ -329,7 +328,7 @@ TEST(Checkpoints, MissNotEvenTheLastByteOfTheirManifest) {
 
 TEST(Checkpoints, HaveOneWriterAFolder) {
   const TemporaryFolder folder;
-  const OutputLock lock(folder.path());
+  const FolderLock lock(folder.path(), "output_dir", "training");
   expect_throws_with<FileError>([&] { train_until(resumable_config(folder.path()), -1); },
                                 "another training");
 }

@@ -133,7 +133,7 @@ TEST(Signals, OfTheFinalValidationAreReported) {
 class SignallingTask : public DiffusionTask {
  public:
   using DiffusionTask::DiffusionTask;
-  void save_extras(const std::string& output_dir) const override {
+  void save_extras(const std::filesystem::path& output_dir) const override {
     std::raise(SIGINT);
     DiffusionTask::save_extras(output_dir);
   }

@@ -35,8 +35,9 @@ using test::TinyNet;
 /// Feeds given images, noise and timesteps instead of drawing them: step after step, batch after batch.
 class GivenTask : public DiffusionTask {
  public:
-  GivenTask(TrainableDenoiser model, const Scheduler& scheduler, Tensor x0, Tensor noise, Tensor timesteps)
-      : DiffusionTask(std::move(model), scheduler),
+  GivenTask(TrainableDenoiser model, const Scheduler& scheduler, const DiffusionTaskOptions& options,
+            Tensor x0, Tensor noise, Tensor timesteps)
+      : DiffusionTask(std::move(model), scheduler, options),
         x0_(std::move(x0)),
         noise_(std::move(noise)),
         timesteps_(std::move(timesteps)) {}
@@ -86,7 +87,8 @@ TEST(Trainer, FollowsPythonOverTwentySteps) {
     config.gradient_accumulation_steps = mode == "accumulated" ? 2 : 1;
     config.lr_scheduler = "cosine";
     config.lr_warmup_steps = 5;
-    config.weighting = enum_from_name<LossWeighting>(one.at("weighting").get<std::string>(), "");
+    const DiffusionTaskOptions options{
+        .weighting = enum_from_name<LossWeighting>(one.at("weighting").get<std::string>(), "weighting")};
     config.max_grad_norm = mode == "clipped" ? 0.1 : 0.0;
     config.use_ema = true;
     config.adam_weight_decay = 1e-2;
@@ -96,8 +98,8 @@ TEST(Trainer, FollowsPythonOverTwentySteps) {
       scheduler = std::make_unique<DDPMScheduler>(DDPMSchedulerConfig{.prediction_type = type});
       timesteps = golden["timesteps"];
     }
-    Trainer trainer(std::make_shared<GivenTask>(make_trainable(model), *scheduler, golden["x0"].to(dtype),
-                                                golden["noise"].to(dtype), timesteps),
+    Trainer trainer(std::make_shared<GivenTask>(make_trainable(model), *scheduler, options,
+                                                golden["x0"].to(dtype), golden["noise"].to(dtype), timesteps),
                     config);
     std::vector<double> losses;
     trainer.on_log([&](const TrainingProgress& progress) { losses.push_back(progress.loss); });
@@ -277,10 +279,10 @@ TEST(Trainer, LearnsALogVarianceBesideTheModel) {
   for (const LogVarianceType type : {LogVarianceType::kTable, LogVarianceType::kFourier}) {
     const test::TemporaryFolder folder;
     TrainingConfig config = quiet_config(folder.path());
-    config.learned_log_variance = type;
     config.checkpointing_steps = 5;
     config.use_ema = true;
-    Trainer trainer(seeded_net(), DDPMScheduler({.num_train_timesteps = 4}), config);
+    Trainer trainer(seeded_net(), DDPMScheduler({.num_train_timesteps = 4}), config,
+                    DiffusionTaskOptions{.learned_log_variance = type});
     trainer.train(TinyImages(20));
     const LearnedLogVariance learned = LearnedLogVariance::from_pretrained(folder / "log_variance");
     double moved = 0;
@@ -290,9 +292,10 @@ TEST(Trainer, LearnsALogVarianceBesideTheModel) {
   }
   const test::TemporaryFolder folder;
   TrainingConfig config = quiet_config(folder.path());
-  config.learned_log_variance = LogVarianceType::kTable;
-  expect_throws_with<ConfigError>([&] { Trainer(seeded_net(), FlowMatchEulerDiscreteScheduler(), config); },
-                                  "learned_log_variance is \"table\"");
+  const DiffusionTaskOptions table{.learned_log_variance = LogVarianceType::kTable};
+  expect_throws_with<ConfigError>(
+      [&] { Trainer(seeded_net(), FlowMatchEulerDiscreteScheduler(), config, table); },
+      "learned_log_variance is \"table\"");
 }
 
 TEST(Trainer, KeepsPowerAveragesForLater) {
@@ -346,14 +349,14 @@ TEST(Trainer, GivesLabelsToModelsThatTakeThem) {
     trainer.train(TinyImages(8));
     EXPECT_FALSE(model->last_labels.defined());
   }
-  config.class_conditional = false;
-  Trainer(model, DDPMScheduler(), config).train(TinyImages(8, true));
+  Trainer(model, DDPMScheduler(), config, {.class_conditional = false}).train(TinyImages(8, true));
   EXPECT_FALSE(model->last_labels.defined());
 
-  config.class_conditional = true;
-  expect_throws_with<ConfigError>([&] { Trainer(model, DDPMScheduler(), config).train(TinyImages(8)); },
-                                  "class_conditional is true");
-  expect_throws_with<ConfigError>([&] { Trainer(TinyNet(), DDPMScheduler(), config); },
+  const DiffusionTaskOptions required{.class_conditional = true};
+  expect_throws_with<ConfigError>(
+      [&] { Trainer(model, DDPMScheduler(), config, required).train(TinyImages(8)); },
+      "class_conditional is true");
+  expect_throws_with<ConfigError>([&] { Trainer(TinyNet(), DDPMScheduler(), config, required); },
                                   "class_conditional is true");
 }
 

@@ -2,14 +2,17 @@
 
 #include <cstdlib>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include <diffusers/data/loader.h>
 #include <diffusers/io/files.h>
 #include <diffusers/io/safetensors.h>
 #include <diffusers/text/clip_text_model.h>
 #include <diffusers/training/gradient_clipping.h>
+#include <diffusers/training/lr_scheduler.h>
 #include <diffusers/training/trainer.h>
 
 #include <ATen/ATen.h>

@@ -299,7 +299,6 @@ class ForeignScheduler : public Scheduler {
   std::unique_ptr<Scheduler> clone() const override { return std::make_unique<ForeignScheduler>(*this); }
   Timesteps timesteps() const override { return ddpm_.timesteps(); }
   int64_t num_train_timesteps() const override { return 1000; }
-  std::string prediction_type_name() const override { return "epsilon"; }
   Tensor alphas_cumprod() const override { return ddpm_.alphas_cumprod(); }
   Tensor scale_model_input(const Tensor& sample, const Tensor&) const override { return sample * scale_; }
   Tensor add_noise(const Tensor& x0, const Tensor& noise, const Tensor& timesteps) const override {

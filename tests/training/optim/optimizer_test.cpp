@@ -29,7 +29,9 @@ OptimizerConfig config_of(const Json& json) {
   config.beta1 = json.value("beta1", config.beta1);
   config.beta2 = json.value("beta2", config.beta2);
   config.amsgrad = json.value("amsgrad", false);
+  config.eps = json.value("eps", config.eps);
   config.momentum = json.value("momentum", 0.0);
+  config.dampening = json.value("dampening", 0.0);
   config.nesterov = json.value("nesterov", false);
   config.beta2_decay = json.value("beta2_decay", config.beta2_decay);
   if (json.contains("eps1")) config.eps1 = json.at("eps1").get<double>();
@@ -75,6 +77,71 @@ void expect_like_python(const Tensor& actual, const Tensor& expected, at::Scalar
                         const std::string& label) {
   const double rtol = dtype == at::kDouble ? 1e-10 : 1e-5;
   expect_close(actual, expected, rtol, 0.1 * rtol * expected.abs().max().item<double>(), label);
+}
+
+// Every case over 20 steps, in one piece and saved and loaded at step 11.
+TEST(Optimizer, MatchesTorchOptim) {
+  const test::Golden golden = test::load_golden("training_optimizer.safetensors");
+  const Json cases = parse_json(golden.metadata.at("cases"), "cases").at("optimizers");
+  for (const bool reload : {false, true}) {
+    for (std::size_t number = 0; number < cases.size(); ++number) {
+      const OptimizerConfig config = config_of(cases.at(number));
+      const std::string prefix = std::to_string(number) + ".";
+      Tensor a = trained(golden["start.a"]);
+      Tensor b = trained(golden["start.b"]);
+      const std::vector<ParameterGroup> groups{{.params = {a}},
+                                               {.params = {b}, .lr = 5e-3, .weight_decay = 0.1}};
+      Optimizer optimizer(groups, config);
+      for (int64_t step = 0; step < 20; ++step) {
+        if (reload && step == 11) {
+          Optimizer loaded(groups, config);
+          loaded.load_state_dict(optimizer.state_dict());
+          optimizer = std::move(loaded);
+        }
+        a.mutable_grad() = golden["grads.a"][step].clone();
+        if (step >= 3) b.mutable_grad() = golden["grads.b"][step].clone();
+        optimizer.step(1.0 / static_cast<double>(1 + step));
+        optimizer.zero_grad();
+        EXPECT_FALSE(a.grad().defined());
+        const std::string label = cases.at(number).dump() + " step " + std::to_string(step);
+        expect_close(a.detach(), golden[prefix + "a"][step], 1e-6, 1e-6, label);
+        expect_close(b.detach(), golden[prefix + "b"][step], 1e-6, 1e-6, label);
+      }
+    }
+  }
+}
+
+TEST(Optimizer, SkipsAStepWhereFoundInfSaysSo) {
+  Tensor a = trained(at::ones({3}));
+  Optimizer optimizer(std::vector<Tensor>{a});
+  a.mutable_grad() = at::ones({3});
+  optimizer.step();
+  const Tensor before = a.detach().clone();
+  const Tensor moment = optimizer.state_dict().at("0.exp_avg").clone();
+  a.mutable_grad() = at::full({3}, std::nan(""));
+  optimizer.step(1.0, at::ones({1}));
+  expect_equal(a.detach(), before);
+  expect_equal(optimizer.state_dict().at("0.exp_avg"), moment);
+  EXPECT_EQ(optimizer.state_dict().at("0.step").item<float>(), 1.0F);
+  a.mutable_grad() = at::ones({3});
+  optimizer.step(1.0, at::zeros({1}));
+  EXPECT_EQ(optimizer.state_dict().at("0.step").item<float>(), 2.0F);
+  EXPECT_FALSE(at::equal(a.detach(), before));
+}
+
+TEST(Optimizer, RefusesForeignStatesAndSenselessOptions) {
+  Optimizer optimizer(std::vector<Tensor>{trained(at::ones({3}))});
+  expect_throws_with<TensorError>([&] { optimizer.load_state_dict({{"7.step", at::zeros({})}}); }, "1 of 1");
+  expect_throws_with<TensorError>(
+      [&] {
+        optimizer.load_state_dict({{"0.step", at::zeros({})}});
+      },
+      "0.exp_avg");
+  expect_throws_with<ConfigError>([] { Optimizer(std::vector<Tensor>{at::ones({3})}, {.lr = -1}); },
+                                  "lr is -1");
+  expect_throws_with<ConfigError>([] { Optimizer(std::vector<Tensor>{at::ones({3})}, {.beta1 = 1}); },
+                                  "beta1 is 1");
+  expect_throws_with<ConfigError>([] { Optimizer(std::vector<Tensor>{}); }, "no parameters");
 }
 
 TEST(Optimizer, MatchesTorchOptimInBothPrecisions) {
@@ -205,6 +272,47 @@ TEST(Optimizer, RefusesAParameterGivenTwice) {
         Optimizer(std::vector<ParameterGroup>{{.params = {a}, .names = {"a", "b"}}});
       },
       "2 names for 1 parameters");
+}
+
+TEST(Optimizer, SetsLearningRates) {
+  const auto groups = [] {
+    return std::vector<ParameterGroup>{{.params = {trained(at::ones({2}))}},
+                                       {.params = {trained(at::ones({2}))}, .lr = 0.2, .lr_factor = 0.5}};
+  };
+  Optimizer optimizer(groups(), {.type = "sgd", .lr = 0.1, .weight_decay = 0.0});
+  EXPECT_EQ(optimizer.lr(1), 0.1);
+  optimizer.set_lr(0.3, 1);
+  EXPECT_EQ(optimizer.lr(0), 0.1);
+  EXPECT_EQ(optimizer.lr(1), 0.3);
+  for (const ParameterGroup& group : optimizer.param_groups()) group.params[0].mutable_grad() = at::ones({2});
+  optimizer.step();
+  expect_close(optimizer.param_groups()[1].params[0].detach(), at::full({2}, 0.7), 1e-6, 0);
+  optimizer.set_lr(0.05);
+  EXPECT_EQ(optimizer.lr(0), 0.05);
+  EXPECT_EQ(optimizer.lr(1), 0.05);
+  expect_throws_with<Error>([&] { optimizer.set_lr(0.1, 2); }, "there is no group 2, only 2");
+  expect_throws_with<ConfigError>([&] { optimizer.set_lr(-0.1); }, "lr of a parameter group is -0.1");
+  expect_throws_with<ConfigError>([&] { optimizer.set_lr(std::nan(""), 0); }, "is nan");
+}
+
+TEST(Optimizer, RemovesOrZeroesGradients) {
+  const Tensor a = trained(at::ones({2}));
+  const Tensor without = trained(at::ones({2}));
+  Optimizer optimizer(std::vector<Tensor>{a, without});
+  a.mutable_grad() = at::ones({2});
+  const Tensor grad = a.grad();
+  optimizer.zero_grad(/*set_to_none=*/false);
+  EXPECT_TRUE(a.grad().is_same(grad));
+  expect_equal(grad, at::zeros({2}));
+  EXPECT_FALSE(without.grad().defined());
+  optimizer.zero_grad();
+  EXPECT_FALSE(a.grad().defined());
+}
+
+TEST(Optimizer, TakesTheNameOfItsType) {
+  EXPECT_EQ(OptimizerConfig{.type = "lion"}.type, OptimizerType::kLion);
+  expect_throws_with<ConfigError>([] { OptimizerConfig{.type = "adamax"}; },
+                                  "optimizer is \"adamax\", expected one of: \"adamw\"");
 }
 
 }  // namespace

@@ -73,6 +73,39 @@ TEST(PredictInParts, RepeatsBitForBit) {
   }
 }
 
+TEST(PredictInParts, GivesEachPartItsRowsOfTheConditioning) {
+  const Conditioning given{.class_labels = at::arange(5),
+                           .encoder_hidden_states = at::arange(5).view({5, 1, 1}),
+                           .added_cond_kwargs = {.text_embeds = at::arange(5).view({5, 1})},
+                           .down_block_additional_residuals = {at::arange(5).view({5, 1, 1, 1})}};
+  const auto model = TrainableDenoiser(
+      make_saved_module(test::TinyNet()),
+      [](const Tensor& sample, const Tensor& timesteps, const Conditioning& rows) {
+        EXPECT_TRUE(at::equal(rows.class_labels, timesteps));
+        EXPECT_TRUE(at::equal(rows.encoder_hidden_states.flatten(), timesteps));
+        EXPECT_TRUE(at::equal(rows.added_cond_kwargs.text_embeds.flatten(), timesteps));
+        EXPECT_TRUE(at::equal(rows.down_block_additional_residuals[0].flatten(), timesteps));
+        return sample;
+      });
+  const Tensor sample = at::randn({5, 1, 2, 2});
+  test::expect_equal(predict_in_parts(model, sample, at::arange(5), given, 2), sample);
+}
+
+TEST(PredictInParts, AGradientReachesTheConditioning) {
+  const Tensor text = at::ones({4, 1, 1, 1}).requires_grad_();
+  test::TinyNet net;
+  const auto model =
+      TrainableDenoiser(make_saved_module(net),
+                        [=](const Tensor& sample, const Tensor& timesteps, const Conditioning& rows) mutable {
+                          return net->forward(sample, timesteps) * rows.encoder_hidden_states;
+                        });
+  predict_in_parts(model, at::randn({4, 1, 2, 2}), at::arange(4), {.encoder_hidden_states = text}, 2)
+      .sum()
+      .backward();
+  EXPECT_TRUE(text.grad().defined());
+  EXPECT_TRUE(net->conv_in->weight.grad().defined());
+}
+
 TEST(PredictInParts, KeepsAutocast) {
   const Result whole = run(1, 4, at::kFloat, /*autocast=*/true);
   const Result cut = run(2, 4, at::kFloat, /*autocast=*/true);

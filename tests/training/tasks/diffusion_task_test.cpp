@@ -26,22 +26,25 @@ using test::TinyNet;
 TEST(DiffusionTask, DropsLabelsForGuidance) {
   const test::TemporaryFolder folder;
   TrainingConfig config = quiet_config(folder.path());
-  config.class_dropout_prob = 0.3;
-  expect_throws_with<ConfigError>([&] { Trainer(LabelledNet(), DDPMScheduler(), config); },
+  const DiffusionTaskOptions options{.class_dropout_prob = 0.3};
+  expect_throws_with<ConfigError>([&] { Trainer(LabelledNet(), DDPMScheduler(), config, options); },
                                   "num_class_embeds");
-  expect_throws_with<ConfigError>([&] { Trainer(TinyNet(), DDPMScheduler(), config); },
+  expect_throws_with<ConfigError>([&] { Trainer(TinyNet(), DDPMScheduler(), config, options); },
                                   "class_dropout_prob is 0.3");
-  config.class_dropout_prob = 1.0;
-  expect_throws_with<ConfigError>([&] { Trainer(LabelledNet(), DDPMScheduler(), config); },
-                                  "class_dropout_prob is 1");
-  config.class_dropout_prob = 0.3;
+  expect_throws_with<ConfigError>(
+      [&] { Trainer(LabelledNet(), DDPMScheduler(), config, {.class_dropout_prob = 1.0}); },
+      "class_dropout_prob is 1");
   config.train_batch_size = 1000;
   LabelledNet model;
   model->facts.num_class_embeds = 11;
-  Trainer(model, DDPMScheduler(), config).train(TinyImages(1000, /*has_labels=*/true, /*side=*/1));
+  Trainer(model, DDPMScheduler(), config, options).train(TinyImages(1000, /*has_labels=*/true, /*side=*/1));
   const Tensor is_null = model->last_labels == 10;
   const auto dropped = is_null.sum().item<int64_t>();
   EXPECT_NEAR(static_cast<double>(dropped), 300.0, 60.0);  // four standard deviations
+  config.overwrite_output_dir = true;
+  expect_throws_with<ConfigError>(
+      [&] { Trainer(model, DDPMScheduler(), config, options).train(TinyImages(8)); },
+      "class_dropout_prob is 0.3, but the data set has no class labels");
 }
 
 TEST(DiffusionTask, TrainsWithEveryWayToDrawTimesteps) {
@@ -54,10 +57,10 @@ TEST(DiffusionTask, TrainsWithEveryWayToDrawTimesteps) {
       TrainingConfig config = quiet_config(folder.path());
       config.train_batch_size = batch_size;
       config.gradient_accumulation_steps = accumulation;
-      config.timestep_sampling = strategy;
-      config.pyramid_noise_iterations = 2;
       config.num_epochs = 2;
-      Trainer(model, DDPMScheduler({.num_train_timesteps = 5}), config).train(TinyImages(24));
+      Trainer(model, DDPMScheduler({.num_train_timesteps = 5}), config,
+              {.timestep_sampling = strategy, .pyramid_noise_iterations = 2})
+          .train(TinyImages(24));
       return copies(model->parameters());
     };
     const std::vector<Tensor> large = train(12, 1);
@@ -74,10 +77,8 @@ TEST(DiffusionTask, DrawsTheSigmasOfFlowMatching) {
     using DiffusionTask::draw;
   };
   const auto timesteps = [](const FlowMatchEulerDiscreteScheduler& scheduler, bool continuous) {
-    Exposed task(make_trainable(TinyNet()), scheduler);
-    TrainingConfig config;
-    config.continuous_timesteps = continuous;
-    task.configure(config);
+    Exposed task(make_trainable(TinyNet()), scheduler, {.continuous_timesteps = continuous});
+    task.configure({});
     task.begin_step({.step = 0, .samples = 2000, .generator = make_generator(1)});
     return task.draw(at::zeros({2000, 1, 2, 2})).timesteps;
   };
@@ -91,10 +92,10 @@ TEST(DiffusionTask, DrawsTheSigmasOfFlowMatching) {
     const Tensor sigma = t / 1000;
     EXPECT_NEAR((sigma / (3 - 2 * sigma)).mean().item<double>(), 0.5, 0.03);
   }
-  TrainingConfig config;
-  config.continuous_timesteps = true;
   expect_throws_with<ConfigError>(
-      [&] { Exposed(make_trainable(TinyNet()), DDPMScheduler()).configure(config); },
+      [&] {
+        Exposed(make_trainable(TinyNet()), DDPMScheduler(), {.continuous_timesteps = true}).configure({});
+      },
       "continuous_timesteps is true");
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <diffusers/core/random.h>
+#include <diffusers/models/unet_2d.h>
 #include <diffusers/schedulers/edm_euler_scheduler.h>
 #include <diffusers/training/edm.h>
 #include <diffusers/training/trainer.h>
@@ -15,82 +16,24 @@
 
 #include "core/json.h"
 #include "support/golden.h"
-#include "training/tiny_model.h"
+#include "training/formula_model.h"
+#include "training/quick_training.h"
 
 namespace diffusers {
 namespace {
 
+using test::batch_of;
 using test::expect_close;
 using test::expect_equal;
 using test::expect_throws_with;
+using test::formula_model;
+using test::GivenEDMTask;
 using test::LabelledNet;
+using test::quiet_config;
+using test::reference_network;
+using test::seeded_net;
 using test::TinyImages;
 using test::TinyNet;
-
-/// F as a formula of the scaled sample and c_noise.
-using Formula = std::function<Tensor(const Tensor& sample, const Tensor& timesteps)>;
-
-TrainableDenoiser formula_model(Formula formula) {
-  return {make_saved_module(std::make_shared<torch::nn::Module>("Formula")),
-          [formula = std::move(formula)](const Tensor& sample, const Tensor& timesteps, const Conditioning&) {
-            return formula(sample, timesteps);
-          }};
-}
-
-/// Noise levels and noise that are given instead of drawn.
-class GivenEDMTask : public EDMTask {
- public:
-  GivenEDMTask(Formula formula, const EDMConfig& config, Tensor sigma, Tensor noise)
-      : EDMTask(formula_model(std::move(formula)), config),
-        sigma_(std::move(sigma)),
-        noise_(std::move(noise)) {
-    configure({});
-  }
-
- protected:
-  Draw draw(const Tensor&) override { return {sigma_, noise_}; }
-
- private:
-  Tensor sigma_, noise_;
-};
-
-Batch batch_of(const Tensor& images) {
-  Batch batch;
-  batch.images = images;
-  return batch;
-}
-
-/// The network of tests/reference/edm.py.
-Tensor reference_network(const Tensor& x, const Tensor& timesteps) {
-  const Tensor c_noise = timesteps.view({-1, 1, 1, 1});
-  return (3 * x + c_noise).sin() + 0.25 * x * c_noise;
-}
-
-TEST(EDMPreconditioner, MatchesPython) {
-  const test::Golden golden = test::load_golden("edm.safetensors");
-  const Json cases = parse_json(golden.metadata.at("cases"), "cases");
-  ASSERT_EQ(cases.size(), 2U);
-  for (const Json& one : cases) {
-    const EDMPreconditioner edm(one.get<double>());
-    const std::string name = one.dump() + ".";
-    const auto expect = [&](const Tensor& actual, const std::string& key) {
-      expect_close(actual, golden[name + key], 1e-10, 1e-12, name + key);
-    };
-    const Tensor& sigma = golden["sigma"];
-    expect(edm.c_in(sigma), "c_in");
-    expect(edm.c_skip(sigma), "c_skip");
-    expect(edm.c_out(sigma), "c_out");
-    expect(edm.c_noise(sigma), "c_noise");
-    expect(edm.loss_weight(sigma), "weight");
-    const Tensor& noisy = golden[name + "noisy"];
-    expect(edm.precondition_inputs(noisy, sigma), "inputs");
-    const Denoiser model = formula_model(reference_network).denoise;
-    expect(edm.denoise(model, noisy, sigma), "denoised");
-    // One noise level for all samples.
-    expect_close(edm.denoise(model, noisy, sigma[3]).select(0, 3), golden[name + "denoised"][3], 1e-10,
-                 1e-12);
-  }
-}
 
 TEST(EDMTask, LossMatchesPython) {
   const test::Golden golden = test::load_golden("edm.safetensors");
@@ -142,118 +85,6 @@ TEST(EDMTask, ValidatesAtQuantilesOfTheNoiseLevels) {
   EXPECT_TRUE(first.isfinite().all().item<bool>());
 }
 
-TEST(EDMPreconditioner, IsTheIdentityWithoutNoise) {
-  const EDMPreconditioner edm;
-  const Denoiser model = formula_model(reference_network).denoise;
-  const Tensor x = at::linspace(-3, 3, 24, at::kDouble).view({2, 1, 3, 4});
-  expect_close(edm.denoise(model, x, at::full({}, 1e-10, at::kDouble)), x, 1e-8, 1e-8);
-}
-
-TEST(EDMPreconditioner, GivesTheModelInputsAndTargetsOfUnitVariance) {
-  const Generator generator = make_generator(6);
-  for (const double sigma_data : {0.5, 2.0}) {
-    const EDMPreconditioner edm(sigma_data);
-    for (const double level : {0.01, 0.5, 40.0}) {
-      const Tensor x0 = sigma_data * at::randn({1, 200'000}, generator);
-      const Tensor noise = at::randn({1, 200'000}, generator);
-      const Tensor sigma = at::full({1}, level);
-      // Four standard deviations of the estimate, sqrt(2 / n).
-      EXPECT_NEAR(edm.target(x0, noise, sigma).var().item<double>(), 1, 0.013) << level;
-      EXPECT_NEAR(edm.precondition_inputs(x0 + level * noise, sigma).var().item<double>(), 1, 0.013) << level;
-    }
-  }
-}
-
-TEST(EDMTask, HasNoLossWhereThePredictionIsPerfect) {
-  const EDMPreconditioner edm;
-  const Tensor x0 = at::linspace(-1, 1, 24, at::kDouble).view({2, 1, 3, 4});
-  const Tensor noise = (17 * x0).sin();
-  const Tensor sigma = at::tensor({0.01, 7.0}, at::kDouble);
-  Tensor target = edm.target(x0, noise, sigma);
-  const auto perfect = [&](const Tensor&, const Tensor&) { return target; };
-  GivenEDMTask task(perfect, {}, sigma, noise);
-  expect_equal(task.loss(batch_of(x0), 0).loss, at::zeros({2}, at::kDouble));
-  const Denoiser model = formula_model(perfect).denoise;
-  expect_close(edm.denoise(model, x0 + sigma.view({2, 1, 1, 1}) * noise, sigma), x0, 1e-12, 1e-12);
-}
-
-/// Data x_0 ~ N(mean, deviation^2), whose best denoiser is known, and F solved from it.
-struct GaussianData {
-  double mean = 0.3;
-  double deviation = 0.8;  // not sigma_data, with which F would be 0 everywhere
-
-  Tensor denoised(const Tensor& x, const Tensor& sigma) const {
-    const Tensor variance = sigma * sigma;
-    return (deviation * deviation * x + variance * mean) / (deviation * deviation + variance);
-  }
-  Formula best_model(const EDMPreconditioner& edm) const {
-    return [*this, edm](const Tensor& input, const Tensor& c_noise) {
-      const Tensor sigma = (4 * c_noise.to(at::kDouble)).exp().view({-1, 1, 1, 1});
-      const Tensor x = input / edm.c_in(sigma);
-      return (denoised(x, sigma) - edm.c_skip(sigma) * x) / edm.c_out(sigma);
-    };
-  }
-};
-
-TEST(EDMTask, HasTheLossOfTheBestDenoiserOnGaussianData) {
-  const GaussianData data;
-  const Generator generator = make_generator(5);
-  const Tensor sigma = at::tensor({0.05, 0.5, 10.0}, at::kDouble);
-  const Tensor x0 = data.mean + data.deviation * at::randn({3, 1, 200, 200}, generator, at::kDouble);
-  const Tensor noise = at::randn(x0.sizes(), generator, at::kDouble);
-  const EDMPreconditioner edm;
-  GivenEDMTask task(data.best_model(edm), {}, sigma, noise);
-  // The variance of x_0 given x, times lambda; the mean of 40000 squares is as close as that.
-  const double s2 = data.deviation * data.deviation;
-  const Tensor variance = s2 * sigma * sigma / (s2 + sigma * sigma);
-  expect_close(task.loss(batch_of(x0), 0).loss, edm.loss_weight(sigma) * variance, 0.03, 0);
-}
-
-TEST(EDMTask, TheBestModelSamplesTheDataWithItsScheduler) {
-  const GaussianData data;
-  const EDMTask task(formula_model(data.best_model(EDMPreconditioner())));
-  EDMEulerScheduler scheduler = task.scheduler();
-  const Denoiser model = formula_model(data.best_model(task.preconditioner())).denoise;
-  scheduler.set_timesteps(200);
-  const Tensor start = scheduler.init_noise_sigma() * at::randn({64, 1, 16, 16}, make_generator(1));
-  Tensor x = start;
-  for (const Tensor& t : scheduler.timesteps()) {
-    const Tensor output = model(scheduler.scale_model_input(x, t), t.expand({64}), {});
-    x = scheduler.step(output.to(at::kFloat), t, x).prev_sample;
-  }
-  // Euler's steps of the flow dx/dsigma = (x - D) / sigma, which is linear here: what they do to x - mean.
-  const Tensor sigmas = scheduler.sigmas().to(at::kDouble);
-  const double* sigma = sigmas.const_data_ptr<double>();
-  double factor = 1;
-  for (int64_t i = 0; i + 1 < sigmas.numel(); ++i)
-    factor *=
-        1 + (sigma[i + 1] - sigma[i]) * sigma[i] / (data.deviation * data.deviation + sigma[i] * sigma[i]);
-  expect_close(x, data.mean + factor * (start - data.mean), 1e-4, 1e-4);
-  // And that is the data, up to the error of the steps and of 16384 draws.
-  EXPECT_NEAR(x.std().item<double>(), data.deviation, 0.03);
-  EXPECT_NEAR(x.mean().item<double>(), data.mean, 0.03);
-}
-
-TrainingConfig short_training(const std::string& output_dir) {
-  TrainingConfig config;
-  config.output_dir = output_dir;
-  config.seed = 3;
-  config.train_batch_size = 4;
-  config.num_epochs = 1;
-  config.learning_rate = 1e-2;
-  config.lr_scheduler = "constant";
-  config.lr_warmup_steps = 0;
-  config.checkpointing_steps = 0;
-  config.logging_steps = 1;
-  config.progress_bar = false;
-  return config;
-}
-
-TinyNet edm_net(double dropout = 0.0) {
-  manual_seed(11);
-  return TinyNet(dropout);
-}
-
 std::vector<Tensor> parameters_of(const Task& task) {
   std::vector<Tensor> result;
   for (const NamedModule& trained : task.trained())
@@ -264,12 +95,12 @@ std::vector<Tensor> parameters_of(const Task& task) {
 
 TEST(EDMTask, LearnsAndLeavesAFolderToSampleFrom) {
   const test::TemporaryFolder folder;
-  TrainingConfig config = short_training(folder.path());
+  TrainingConfig config = quiet_config(folder.path());
   config.num_epochs = 40;
   config.use_ema = true;
   const EDMConfig edm{
       .sigma_data = 0.7, .sigma_min = 0.01, .sigma_max = 50.0, .log_variance = LogVarianceType::kFourier};
-  const auto task = std::make_shared<EDMTask>(make_trainable(edm_net()), edm);
+  const auto task = std::make_shared<EDMTask>(make_trainable(seeded_net()), edm);
   Trainer trainer(task, config);
   const Batch held_out = batch_of(TinyImages(30).images());
   const auto validate = [&] {
@@ -296,15 +127,34 @@ TEST(EDMTask, LearnsAndLeavesAFolderToSampleFrom) {
                log_variance->forward(c_noise));
 }
 
+TEST(EDMTask, NamesAPipelineOfPythonThatSamplesWithItsScheduler) {
+  const test::TemporaryFolder folder;
+  EDMTask task(UNet2DModel({.sample_size = 8,
+                            .in_channels = 1,
+                            .out_channels = 1,
+                            .down_block_types = {"DownBlock2D"},
+                            .up_block_types = {"UpBlock2D"},
+                            .block_out_channels = {8},
+                            .layers_per_block = 1,
+                            .norm_num_groups = 4}));
+  task.configure({});
+  task.save_extras(folder.path());
+  const Json index = parse_json(read_text_file(folder / "model_index.json"), "model_index.json");
+  EXPECT_EQ(index.at("_class_name"), "ConsistencyModelPipeline");
+  EXPECT_EQ(index.at("scheduler"), Json({"diffusers", "EDMEulerScheduler"}));
+  EXPECT_EQ(index.at("unet"), Json({"diffusers", "UNet2DModel"}));
+  EXPECT_FALSE(file_exists(folder / "noise_schedule.svg"));  // no table of timesteps
+}
+
 TEST(EDMTask, AccumulationEqualsTheLargeBatch) {
   const TinyImages images(22);
   const auto train = [&](int64_t batch_size, int64_t accumulation) {
     const test::TemporaryFolder folder;
-    TrainingConfig config = short_training(folder.path());
+    TrainingConfig config = quiet_config(folder.path());
     config.train_batch_size = batch_size;
     config.gradient_accumulation_steps = accumulation;
     config.num_epochs = 2;
-    const auto task = std::make_shared<EDMTask>(make_trainable(edm_net()),
+    const auto task = std::make_shared<EDMTask>(make_trainable(seeded_net()),
                                                 EDMConfig{.log_variance = LogVarianceType::kFourier});
     EXPECT_EQ(Trainer(task, config).train(images).global_step, 4);
     return parameters_of(*task);
@@ -317,7 +167,7 @@ TEST(EDMTask, AccumulationEqualsTheLargeBatch) {
 TEST(EDMTask, ResumesBitForBit) {
   const TinyImages images(18);
   const auto train_until = [&](const std::string& folder, int64_t stop, bool resumes) {
-    TrainingConfig config = short_training(folder);
+    TrainingConfig config = quiet_config(folder);
     config.train_batch_size = 3;
     config.gradient_accumulation_steps = 2;
     config.max_train_steps = 6;
@@ -365,41 +215,45 @@ TEST(EDMTask, DrawsLogNormalNoiseLevels) {
   const Generator generator = make_generator(1);
   const Tensor sigma = (-0.4 + 1.5 * at::randn({6}, generator)).exp();
   const Tensor noise = at::randn({6, 2, 3, 3}, generator);
-  expect_equal(at::cat({first.sigma, last.sigma}), sigma);
+  expect_equal(at::cat({first.timesteps, last.timesteps}), sigma);
   expect_equal(at::cat({first.noise, last.noise}), noise);
   EXPECT_FALSE(first.is_unconditional.defined());
 }
 
 TEST(EDMTask, GivesAndDropsLabels) {
   const test::TemporaryFolder folder;
-  TrainingConfig config = short_training(folder.path());
+  TrainingConfig config = quiet_config(folder.path());
   config.overwrite_output_dir = true;
   config.train_batch_size = 1000;
   const TinyImages images(1000, /*has_labels=*/true, /*side=*/1);
   LabelledNet model;
   model->facts.num_class_embeds = 11;
-  const auto train = [&] { Trainer(std::make_shared<EDMTask>(make_trainable(model)), config).train(images); };
-  train();
+  const auto train = [&](const EDMConfig& edm) {
+    Trainer(std::make_shared<EDMTask>(model, edm), config).train(images);
+  };
+  train({});
   EXPECT_EQ((model->last_labels == 10).sum().item<int64_t>(), 0);
-  config.class_dropout_prob = 0.3;
-  train();
+  train({.class_dropout_prob = 0.3});
   // Four standard deviations.
   EXPECT_NEAR((model->last_labels == 10).sum().item<double>(), 300.0, 60.0);
-  config.class_conditional = false;
-  expect_throws_with<ConfigError>(train, "class_dropout_prob is 0.3");
-  config.class_dropout_prob = 0;
-  train();
+  expect_throws_with<ConfigError>([&] { train({.class_conditional = false, .class_dropout_prob = 0.3}); },
+                                  "class_dropout_prob is 0.3");
+  train({.class_conditional = false});
   EXPECT_FALSE(model->last_labels.defined());
+  // A function that computes the conditioning takes the place of the labels.
+  train({.conditioning = [](const Batch& batch) {
+    return Conditioning{.class_labels = at::full_like(batch.class_labels, 7)};
+  }});
+  EXPECT_TRUE((model->last_labels == 7).all().item<bool>());
 }
 
 TEST(EDMTask, ServesTheOptionsOfTheLoop) {
   const auto train = [](const std::function<void(TrainingConfig&)>& change, double dropout = 0.0) {
     const test::TemporaryFolder folder;
-    TrainingConfig config = short_training(folder.path());
+    TrainingConfig config = quiet_config(folder.path());
     config.max_train_steps = 3;
-    config.weighting = LossWeighting::kEdm;  // what it is anyway
     change(config);
-    const auto task = std::make_shared<EDMTask>(make_trainable(edm_net(dropout)),
+    const auto task = std::make_shared<EDMTask>(make_trainable(seeded_net(dropout)),
                                                 EDMConfig{.log_variance = LogVarianceType::kFourier});
     Trainer(task, config).train(TinyImages(12));
     return parameters_of(*task);
@@ -421,7 +275,7 @@ TEST(EDMTask, ServesTheOptionsOfTheLoop) {
                                   "resolution is 8");
 }
 
-TEST(EDMTask, NamesTheFlagThatItHasNoPlaceFor) {
+TEST(EDMTask, NamesTheFlagThatItDoesNotUse) {
   const auto with = [](const std::function<void(TrainingConfig&)>& change) {
     return [=] {
       TrainingConfig config;
@@ -437,13 +291,6 @@ TEST(EDMTask, NamesTheFlagThatItHasNoPlaceFor) {
       {[](C& c) { c.loss_type = LossType::kHuber; }, "loss_type is \"huber\""},
       {[](C& c) { c.huber_schedule = HuberSchedule::kSnr; }, "huber_schedule is \"snr\""},
       {[](C& c) { c.huber_c = 0.2; }, "huber_c is 0.2"},
-      {[](C& c) { c.p2_gamma = 0.5; }, "p2_gamma is 0.5"},
-      {[](C& c) { c.p2_k = 2; }, "p2_k is 2"},
-      {[](C& c) { c.l_simple_weight = 0.5; }, "l_simple_weight is 0.5"},
-      {[](C& c) { c.original_elbo_weight = 0.5; }, "original_elbo_weight is 0.5"},
-      {[](C& c) { c.vlb_weight = 0.5; }, "vlb_weight is 0.5"},
-      {[](C& c) { c.timestep_sampling = TimestepSampling::kStratified; },
-       "timestep_sampling is \"stratified\""},
       {[](C& c) { c.logit_mean = 0.5; }, "logit_mean is 0.5"},
       {[](C& c) { c.logit_std = 0.5; }, "logit_std is 0.5"},
       {[](C& c) { c.mode_scale = 0.5; }, "mode_scale is 0.5"},
@@ -452,17 +299,9 @@ TEST(EDMTask, NamesTheFlagThatItHasNoPlaceFor) {
       {[](C& c) { c.timestep_bias_begin = 5; }, "timestep_bias_begin is 5"},
       {[](C& c) { c.timestep_bias_end = 5; }, "timestep_bias_end is 5"},
       {[](C& c) { c.timestep_bias_portion = 0.5; }, "timestep_bias_portion is 0.5"},
-      {[](C& c) { c.continuous_timesteps = true; }, "continuous_timesteps is true"},
-      {[](C& c) { c.pyramid_noise_iterations = 2; }, "pyramid_noise_iterations is 2"},
-      {[](C& c) { c.pyramid_noise_discount = 0.5; }, "pyramid_noise_discount is 0.5"},
-      {[](C& c) { c.learned_log_variance = LogVarianceType::kFourier; },
-       "learned_log_variance is \"fourier\""},
-      {[](C& c) { c.logvar_init = 0.5; }, "logvar_init is 0.5"},
-      {[](C& c) { c.weighting = LossWeighting::kMinSnr; }, "weighting is \"min_snr\""},
-      {[](C& c) { c.sigma_data = 0.6; }, "sigma_data is 0.6"},
   };
   for (const auto& [change, part] : changes) expect_throws_with<ConfigError>(with(change), part);
-  EXPECT_NO_THROW(with([](C& c) { c.sigma_data = 0.7; })());
+  EXPECT_NO_THROW(with([](C&) {})());
 }
 
 TEST(EDMTask, RefusesWhatItCannotTrain) {
@@ -483,18 +322,11 @@ TEST(EDMTask, RefusesWhatItCannotTrain) {
   expect_throws_with<ConfigError>([&] { task.configure({}); },
                                   "time_embedding_type of the model is \"fourier\"");
 
-  // A model with twice the channels, and noise levels for other samples than there are.
-  const EDMPreconditioner edm;
-  const Denoiser twice = formula_model([](const Tensor& x, const Tensor&) {
-                           return at::cat({x, x}, 1);
-                         }).denoise;
-  const Tensor x = at::zeros({2, 1, 3, 3});
-  expect_throws_with<TensorError>([&] { edm.denoise(twice, x, at::ones({2})); }, "float32 [2, 2, 3, 3]");
-  expect_throws_with<TensorError>([&] { edm.denoise(twice, x, at::ones({3})); }, "sigma is float32 [3]");
-  expect_throws_with<TensorError>([&] { edm.precondition_inputs(at::zeros({2}, at::kLong), at::ones({2})); },
-                                  "int64 [2]");
-  expect_throws_with<Error>([&] { EDMTask(make_trainable(TinyNet())).loss(batch_of(x), 0).loss; },
-                            "configure() was not called");
+  expect_throws_with<Error>(
+      [] {
+        EDMTask(TinyNet()).loss(batch_of(at::zeros({2, 1, 3, 3})), 0);
+      },
+      "configure() was not called");
 }
 
 }  // namespace

@@ -1,0 +1,82 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include <diffusers/pipelines/diffusion_pipeline.h>
+#include <diffusers/pipelines/pipeline.h>
+#include <diffusers/pipelines/pipeline_component.h>
+
+/// @file
+/// Pipelines and components of a program. A pipeline class with a model of the library and a scheduler:
+///
+///     class ColdPipeline : public diffusers::TypedPipeline<ColdPipeline> {
+///      public:
+///       static const diffusers::PipelineSpec& spec() {
+///         static const diffusers::PipelineSpec spec{
+///             .class_name = "ColdPipeline", .components = {{"unet", {"UNet2DModel"}}, {"scheduler"}}};
+///         return spec;
+///       }
+///       explicit ColdPipeline(diffusers::PipelineComponents components)
+///           : TypedPipeline(std::move(components)) {}
+///       diffusers::ImagePipelineOutput operator()(const diffusers::Tensor& noise, int64_t steps) {
+///         const diffusers::InferenceGuard guard(*this);
+///         scheduler().set_timesteps(steps, {.device = device()});
+///         const auto unet = diffusers::make_denoiser(component<diffusers::UNet2DModel>("unet"));
+///         return {diffusers::denoise(*this, unet, {}, noise, steps)};
+///       }
+///     };
+///     diffusers::register_pipeline<ColdPipeline>();
+///     auto pipeline = diffusers::DiffusionPipeline::from_pretrained("folder of a ColdPipeline");
+
+namespace diffusers {
+namespace detail {
+/// Loads a pipeline of one class.
+using LoadPipeline = std::unique_ptr<DiffusionPipeline> (*)(const std::filesystem::path& folder,
+                                                            const PipelineLoadOptions& options);
+/// Loads the component in the subfolder `name` of a pipeline's folder.
+using LoadComponent = PipelineComponent (*)(const std::filesystem::path& folder, const std::string& name,
+                                            const PipelineLoadOptions& options);
+
+/// The function that loads a class by `P::from_pretrained`.
+template <class Pipeline>
+std::unique_ptr<DiffusionPipeline> load_pipeline(const std::filesystem::path& folder,
+                                                 const PipelineLoadOptions& options) {
+  return std::make_unique<Pipeline>(Pipeline::from_pretrained(folder, options));
+}
+/// The function that loads a class by `Model::from_pretrained`.
+template <class Model>
+PipelineComponent load_model_component(const std::filesystem::path& folder, const std::string& name,
+                                       const PipelineLoadOptions& options) {
+  return Model::from_pretrained(
+      folder,
+      {.subfolder = name, .variant = options.variant, .dtype = options.dtype, .device = options.device});
+}
+
+/// @throws ConfigError if another class of that name is known
+void add_pipeline_class(const std::string& class_name, LoadPipeline load);
+/// @throws ConfigError if another class of that name is known
+void add_component_class(const std::string& class_name, LoadComponent load);
+}  // namespace detail
+
+/// Makes `DiffusionPipeline::from_pretrained` load folders whose `_class_name` is `Pipeline`'s. Registering a
+/// class again has no effect. Thread-safe.
+/// @tparam Pipeline a class that derives from TypedPipeline
+/// @throws ConfigError if the library or the program has another class of that name
+template <class Pipeline>
+void register_pipeline() {
+  detail::add_pipeline_class(Pipeline::spec().class_name, &detail::load_pipeline<Pipeline>);
+}
+
+/// Makes pipelines load components whose class in model_index.json is `class_name`. The models of the library
+/// are known already. Registering a class again has no effect. Thread-safe.
+/// @tparam Model a handle with `static Model from_pretrained(folder, const ModelLoadOptions&)`
+/// @throws ConfigError if the library or the program has another class of that name
+template <class Model>
+void register_pipeline_component(const std::string& class_name) {
+  detail::add_component_class(class_name, &detail::load_model_component<Model>);
+}
+
+}  // namespace diffusers

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <diffusers/schedulers/configured_scheduler.h>
+
+namespace diffusers {
+
+/// A scheduler class as `Scheduler::from_config` knows it.
+struct SchedulerClass {
+  /// `_class_name` in config files.
+  std::string class_name;
+  /// Makes a scheduler from the text of a config.
+  std::function<std::unique_ptr<Scheduler>(std::string_view json)> create;
+  /// Names of the config fields. Only they and the keys of the config itself can be overridden.
+  std::vector<std::string> config_keys;
+};
+
+/// Adds a class to those that `Scheduler::from_config` and `Scheduler::from_pretrained` make. Thread-safe.
+/// @param scheduler_class the class
+/// @throws ConfigError if the name or `create` is empty, or if there is a class of that name
+void register_scheduler(SchedulerClass scheduler_class);
+
+/// Adds a class of a program that derives from `ConfiguredScheduler`. Its config struct and its
+/// `visit_fields` are the only two places that name a field:
+/// @code
+/// struct MySchedulerConfig {
+///   int64_t num_train_timesteps = 1000;
+///   EnumChoice<PredictionType> prediction_type = "epsilon";
+/// };
+/// inline void visit_fields(MySchedulerConfig& config, ConfigVisitor& visit) {
+///   visit("num_train_timesteps", config.num_train_timesteps);
+///   visit("prediction_type", config.prediction_type);
+/// }
+/// class MyScheduler : public ConfiguredScheduler<MyScheduler, MySchedulerConfig> {
+///  public:
+///   static constexpr std::string_view kClassName = "MyScheduler";
+///   explicit MyScheduler(MySchedulerConfig config = {}) : ConfiguredScheduler(std::move(config)) {}
+///   // overrides: timesteps, set_timesteps, step; add_noise and alphas_cumprod for training
+/// };
+/// register_scheduler<MyScheduler>();
+/// auto scheduler = Scheduler::from_pretrained("folder");  // scheduler_config.json names MyScheduler
+/// @endcode
+/// @tparam SchedulerType the class
+/// @throws ConfigError if there is a class of that name
+template <class SchedulerType>
+void register_scheduler() {
+  register_scheduler({std::string(SchedulerType::kClassName),
+                      [](std::string_view json) -> std::unique_ptr<Scheduler> {
+                        return std::make_unique<SchedulerType>(SchedulerType::from_config(json));
+                      },
+                      SchedulerType::config_keys()});
+}
+
+/// The names of all classes that `Scheduler::from_config` makes, those of the library first.
+std::vector<std::string> registered_schedulers();
+
+}  // namespace diffusers

@@ -1,0 +1,11 @@
+#pragma once
+
+#include <diffusers/core/tensor_map.h>
+
+namespace diffusers {
+
+/// Copies tensors to the CPU. The copies share no memory with the originals, and none of them requires a
+/// gradient. The device is waited for once, after all copies have been queued.
+TensorMap host_copy(const TensorMap& tensors);
+
+}  // namespace diffusers

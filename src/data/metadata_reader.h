@@ -1,0 +1,56 @@
+#pragma once
+
+// The rows of a metadata.jsonl or metadata.csv. Knows nothing of LibTorch, so that it can be fuzzed alone.
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/json.h"
+
+namespace diffusers {
+
+/// One row: the values of its columns. In a CSV file every value is a string.
+class MetadataRow {
+ public:
+  /// @param where the file, for messages
+  /// @param line number of the line at which the row begins, from 1
+  /// @param values a JSON object
+  MetadataRow(std::string_view where, int64_t line, Json values, bool is_csv)
+      : where_(where), line_(line), values_(std::move(values)), is_csv_(is_csv) {}
+
+  /// Names a cell for messages: `a/metadata.csv: line 3: column "text"`.
+  std::string place(std::string_view column) const;
+  int64_t line() const { return line_; }
+  bool is_csv() const { return is_csv_; }
+  /// Returns whether the row has a value there; JSON's null is none.
+  bool has(std::string_view column) const;
+  /// @throws FileError naming the cell if there is no value
+  const Json& value(std::string_view column) const;
+  /// @throws FileError naming the cell unless its value is a string
+  std::string text(std::string_view column) const;
+  /// Returns a string as a list of one, or a list of strings.
+  /// @throws FileError naming the cell unless its value is a string or a list of one or more strings
+  std::vector<std::string> texts(std::string_view column) const;
+
+ private:
+  std::string_view where_;
+  int64_t line_;
+  Json values_;
+  bool is_csv_;
+};
+
+using VisitRow = std::function<void(const MetadataRow&)>;
+
+/// Reads JSON objects, one on each line. Empty lines and a byte-order mark are passed over.
+/// @throws FileError naming `where` and the line
+void read_metadata_jsonl(std::string_view text, std::string_view where, const VisitRow& visit);
+
+/// Reads CSV (RFC 4180) in UTF-8 whose first row names the columns. Line ends are LF, CRLF or CR. Empty lines
+/// and a byte-order mark are passed over.
+/// @throws FileError naming `where` and the line
+void read_metadata_csv(std::string_view text, std::string_view where, const VisitRow& visit);
+
+}  // namespace diffusers

@@ -1,0 +1,19 @@
+#pragma once
+
+#include <cstdint>
+
+#include <diffusers/data/batch.h>
+
+namespace diffusers {
+
+/// What gave a sample, for messages: `get(5)`.
+struct SampleName {
+  const char* function;
+  int64_t index;
+};
+
+/// Gives each field of one sample a first dimension of 1, unless it has it already.
+/// @throws TensorError naming the sample and the field if it holds no single sample
+Batch as_batch_of_one(Batch sample, const SampleName& name);
+
+}  // namespace diffusers

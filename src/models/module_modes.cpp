@@ -1,0 +1,16 @@
+#include "models/module_modes.h"
+
+namespace diffusers {
+
+void ModuleModes::add(torch::nn::Module& module, const std::shared_ptr<torch::nn::Module>& owner) {
+  modes_.push_back({&module, owner, module.is_training()});
+  for (const auto& child : module.children()) add(*child, child);
+}
+
+void ModuleModes::restore() const {
+  // `train` changes the submodules as well, which come later.
+  for (const Mode& mode : modes_)
+    if (mode.module->is_training() != mode.is_training) mode.module->train(mode.is_training);
+}
+
+}  // namespace diffusers

@@ -1,0 +1,25 @@
+#pragma once
+
+// Scheduler configs as Python reads and writes them. The table of classes is in registry.cpp.
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <diffusers/schedulers/scheduler_config.h>
+
+namespace diffusers::scheduler_config {
+
+inline constexpr std::string_view kFileName = "scheduler_config.json";
+
+/// `_class_name` of a config; empty if it has none.
+/// @throws ConfigError if the text is no JSON object
+std::string class_name_of(std::string_view json);
+
+/// The config with the overrides on top.
+/// @param config_keys the fields of the class
+/// @throws ConfigError naming an override that is neither a field of the class nor a key of the config
+std::string with_overrides(std::string_view json, const ConfigOverrides& overrides,
+                           std::string_view class_name, const std::vector<std::string>& config_keys);
+
+}  // namespace diffusers::scheduler_config

@@ -1,0 +1,62 @@
+#include "training/loop/training_average.h"
+
+#include <algorithm>
+#include <string>
+
+namespace diffusers {
+
+TrainingAverage::TrainingAverage(const TensorMap& named_parameters, const TrainingConfig& config)
+    : named_parameters_(named_parameters) {
+  for (const auto& entry : named_parameters_) parameters_.push_back(entry.second);
+  if (config.ema_type == EMAType::kLitEma) {
+    lit_ema_.emplace(named_parameters_,
+                     LitEmaConfig{.decay = config.ema_max_decay, .use_num_updates = config.use_ema_warmup});
+  } else {
+    ema_model_.emplace(parameters_, EMAModelConfig{.decay = config.ema_max_decay,
+                                                   .min_decay = config.ema_min_decay,
+                                                   .update_after_step = config.ema_update_after_step,
+                                                   .use_ema_warmup = config.use_ema_warmup,
+                                                   .inv_gamma = config.ema_inv_gamma,
+                                                   .power = config.ema_power});
+  }
+}
+
+void TrainingAverage::step() {
+  if (lit_ema_) {
+    lit_ema_->step(named_parameters_);
+  } else {
+    ema_model_->step(parameters_);
+  }
+}
+
+void TrainingAverage::copy_to_parameters() const {
+  if (lit_ema_) {
+    lit_ema_->copy_to(named_parameters_);
+  } else {
+    ema_model_->copy_to(parameters_);
+  }
+}
+
+std::vector<Tensor> TrainingAverage::tensors() const {
+  if (ema_model_) return ema_model_->shadow_params();
+  std::vector<Tensor> averages;
+  for (const auto& [name, parameter] : named_parameters_) {
+    const auto average = lit_ema_->shadow_params().find(name);
+    averages.push_back(average == lit_ema_->shadow_params().end() ? parameter.detach() : average->second);
+  }
+  return averages;
+}
+
+int64_t TrainingAverage::optimization_step() const {
+  return lit_ema_ ? std::max<int64_t>(0, lit_ema_->num_updates()) : ema_model_->optimization_step();
+}
+
+void TrainingAverage::set_optimization_step(int64_t step) {
+  if (lit_ema_) {
+    lit_ema_->set_num_updates(step);
+  } else {
+    ema_model_->load_state({ema_model_->config(), step});
+  }
+}
+
+}  // namespace diffusers

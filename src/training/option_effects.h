@@ -1,0 +1,16 @@
+#pragma once
+
+// Which options of a TrainingConfig have an effect, given the others.
+
+#include <vector>
+
+#include <diffusers/training/training_config.h>
+
+#include "core/option_effects.h"
+
+namespace diffusers {
+
+/// Returns one entry for each field of TrainingConfig, in its order.
+const std::vector<OptionEffect<TrainingConfig>>& option_effects();
+
+}  // namespace diffusers

@@ -1,0 +1,56 @@
+#include "training/tasks/task_extras.h"
+
+#include <string_view>
+
+#include <diffusers/io/chart.h>
+
+#include <ATen/ATen.h>
+
+#include "core/json.h"
+#include "io/model_index.h"
+
+namespace diffusers {
+namespace {
+
+/// The pipeline of Python that samples with a UNet2DModel and a scheduler of this class.
+std::string_view pipeline_for(std::string_view scheduler_class) {
+  if (scheduler_class == "DDIMScheduler") return "DDIMPipeline";
+  // Its loop scales the model's input and starts from init_noise_sigma, as EDM's schedulers need.
+  if (scheduler_class == "EDMEulerScheduler") return "ConsistencyModelPipeline";
+  return "DDPMPipeline";
+}
+
+ChartSeries share_series(const char* name, const Tensor& values) {
+  const Tensor row = values.to(at::kCPU, at::kDouble).contiguous();
+  const double* data = row.const_data_ptr<double>();
+  ChartSeries line;
+  line.name = name;
+  line.y.assign(data, data + row.numel());
+  return line;
+}
+
+}  // namespace
+
+void save_noise_schedule_picture(const ForwardProcess::Shares& shares, const std::filesystem::path& path) {
+  ChartOptions options;
+  options.title = "Noise schedule";
+  options.x_label = "timestep";
+  options.y_label = "share in the noisy sample";
+  save_line_chart({share_series("signal", shares.signal), share_series("noise", shares.noise)}, path,
+                  options);
+}
+
+void save_model_index(const NamedModule& model, const Scheduler& scheduler,
+                      const std::filesystem::path& folder) {
+  const std::string config = model.module->config_json();
+  if (config.empty()) return;  // a model that Python does not know
+  const std::string model_class =
+      parse_json(config, "config_json() of the model").value("_class_name", std::string());
+  if (model_class != "UNet2DModel") return;
+  const std::string scheduler_class = scheduler.class_name();
+  write_model_index(folder.string(),
+                    {.class_name = std::string(pipeline_for(scheduler_class)),
+                     .components = {{"scheduler", scheduler_class}, {model.name, model_class}}});
+}
+
+}  // namespace diffusers

@@ -1,0 +1,126 @@
+// A pipeline and a model of a program, loaded by the names of their classes.
+
+#include <string>
+#include <utility>
+
+#include <diffusers/core/error.h>
+#include <diffusers/core/random.h>
+#include <diffusers/io/files.h>
+#include <diffusers/models/denoiser.h>
+#include <diffusers/models/unet_2d.h>
+#include <diffusers/pipelines/ddpm_pipeline.h>
+#include <diffusers/pipelines/denoise.h>
+#include <diffusers/pipelines/inference_guard.h>
+#include <diffusers/pipelines/pipeline_registry.h>
+#include <diffusers/schedulers/ddim_scheduler.h>
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+#include <torch/nn/module.h>
+#include <torch/nn/pimpl.h>
+
+#include "support/golden.h"
+
+namespace diffusers {
+namespace {
+
+/// A model that is no model of the library: it predicts a share of the sample.
+class ShareImpl : public torch::nn::Module {
+ public:
+  explicit ShareImpl(double share = 0.0) : share_(register_parameter("share", at::full({1}, share))) {}
+  Tensor forward(const Tensor& sample, const Tensor& /*timestep*/) const { return share_ * sample; }
+  static std::string class_name() { return "ShareModel"; }
+  void save_pretrained(const std::filesystem::path& folder) const {
+    create_folders(folder.string());
+    write_file(std::to_string(share_.item<float>()), (folder / "share.txt").string());
+  }
+
+ private:
+  Tensor share_;
+};
+
+class Share : public torch::nn::ModuleHolder<ShareImpl> {
+ public:
+  using torch::nn::ModuleHolder<ShareImpl>::ModuleHolder;
+  static Share from_pretrained(const std::filesystem::path& folder, const ModelLoadOptions& options = {}) {
+    const std::string text = read_text_file((folder / options.subfolder / "share.txt").string());
+    Share model(std::stod(text));
+    model->to(options.device, options.dtype);
+    return model;
+  }
+};
+
+class SharePipeline : public TypedPipeline<SharePipeline> {
+ public:
+  static const PipelineSpec& spec() {
+    static const PipelineSpec spec{
+        .class_name = "SharePipeline",
+        .components = {{"model", {"ShareModel"}},
+                       {"scheduler"},
+                       {.name = "second", .class_names = {"ShareModel"}, .is_optional = true}},
+        .settings = {{"is_shared", true}}};
+    return spec;
+  }
+  explicit SharePipeline(PipelineComponents components) : TypedPipeline(std::move(components)) {}
+  ImagePipelineOutput operator()(const Tensor& noise, int64_t steps) {
+    const InferenceGuard guard(*this);
+    scheduler().set_timesteps(steps, {.device = device()});
+    return {denoise(*this, make_denoiser(component<Share>("model")), {}, noise, steps)};
+  }
+};
+
+/// A class with the name of a class of the library.
+class ImpostorPipeline : public TypedPipeline<ImpostorPipeline> {
+ public:
+  static const PipelineSpec& spec() { return DDPMPipeline::spec(); }
+  explicit ImpostorPipeline(PipelineComponents components) : TypedPipeline(std::move(components)) {}
+};
+
+TEST(PipelineRegistry, LoadsThePipelineAndTheModelOfAProgram) {
+  const test::TemporaryFolder folder;
+  const Tensor noise = randn_tensor({1, 2, 3, 3}, make_generator(1));
+  SharePipeline made({{"model", Share(0.25)}, {"scheduler", DDIMScheduler()}});
+  made.save_pretrained(folder / "share");
+  EXPECT_TRUE(file_exists(folder / "share/model/share.txt"));
+  EXPECT_FALSE(folder_exists(folder / "share/second"));
+  const std::string index = read_text_file(folder / "share/model_index.json");
+  EXPECT_NE(index.find("\"second\": [\n    null,\n    null\n  ]"), std::string::npos) << index;
+  EXPECT_NE(index.find("\"is_shared\": true"), std::string::npos) << index;
+
+  test::expect_throws_with<FileError>([&] { DiffusionPipeline::from_pretrained(folder / "share"); },
+                                      "_class_name is \"SharePipeline\", expected one of: DDIMPipeline");
+  register_pipeline<SharePipeline>();
+  test::expect_throws_with<FileError>(
+      [&] { DiffusionPipeline::from_pretrained(folder / "share"); },
+      "component \"model\" is a ShareModel, expected a scheduler or one of: ");
+  register_pipeline_component<Share>("ShareModel");
+  // Again has no effect.
+  register_pipeline<SharePipeline>();
+  register_pipeline_component<Share>("ShareModel");
+
+  auto loaded = DiffusionPipeline::from_pretrained(folder / "share", {.dtype = at::kDouble});
+  EXPECT_EQ(loaded->dtype(), at::kDouble);
+  loaded->to(at::kFloat);
+  EXPECT_TRUE(loaded->as<SharePipeline>()(noise, 4).images.equal(made(noise, 4).images));
+}
+
+TEST(PipelineRegistry, RefusesASecondClassOfAName) {
+  register_pipeline<SharePipeline>();
+  test::expect_throws_with<ConfigError>(
+      [] { register_pipeline<ImpostorPipeline>(); },
+      "the class name \"DDPMPipeline\" cannot be registered: another class has it");
+  test::expect_throws_with<ConfigError>([] { register_pipeline_component<Share>("UNet2DModel"); },
+                                        "the class name \"UNet2DModel\" cannot be registered");
+}
+
+TEST(PipelineRegistry, AnOptionalComponentIsSharedByFromPipe) {
+  const Share second(0.5);
+  const SharePipeline both({{"model", Share(0.25)}, {"scheduler", DDIMScheduler()}, {"second", second}});
+  EXPECT_EQ(SharePipeline::from_pipe(both).component<Share>("second").ptr(), second.ptr());
+  const SharePipeline one({{"model", Share(0.25)}, {"scheduler", DDIMScheduler()}});
+  EXPECT_FALSE(one.components().at("second").has_value());
+  EXPECT_FALSE(SharePipeline::from_pipe(one).components().at("second").has_value());
+}
+
+}  // namespace
+}  // namespace diffusers

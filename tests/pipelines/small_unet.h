@@ -1,0 +1,19 @@
+#pragma once
+
+#include <diffusers/models/unet_2d.h>
+
+namespace diffusers::test {
+
+/// The config of a model for images `[1, 8, 8]` that is as small as it can be.
+inline UNet2DModelConfig small_unet_config() {
+  return {.sample_size = 8,
+          .in_channels = 1,
+          .out_channels = 1,
+          .down_block_types = {"DownBlock2D"},
+          .up_block_types = {"UpBlock2D"},
+          .block_out_channels = {8},
+          .layers_per_block = 1,
+          .norm_num_groups = 2};
+}
+
+}  // namespace diffusers::test
