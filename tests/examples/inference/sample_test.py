@@ -78,7 +78,7 @@ class Sample(unittest.TestCase):
         (self.folder / "other/model_index.json").write_text('{"_class_name": "KandinskyPipeline"}')
         for model, words, part in (
             (STABLE_DIFFUSION, [], "--prompt is missing"),
-            (UNCONDITIONAL, ["--prompt", "x"], "--prompt needs Stable Diffusion"),
+            (UNCONDITIONAL, ["--prompt", "x"], "--prompt needs Stable Diffusion, found a DDPMPipeline"),
             (UNCONDITIONAL, ["--guidance_scale", 2], "--guidance_scale needs"),
             (UNCONDITIONAL, ["--negative_prompt", "x"], "--negative_prompt needs --prompt"),
             (UNCONDITIONAL, ["--image", "x.png"], "--image needs --prompt"),
@@ -88,7 +88,7 @@ class Sample(unittest.TestCase):
             (STABLE_DIFFUSION, ["--prompt", "x", "--image", "none.png"], "none.png"),
             (STABLE_DIFFUSION, ["--prompt", "x", "--eta", 1], "--eta needs"),
             (self.folder / "other", [], "KandinskyPipeline"),
-            (self.folder / "nowhere", [], "no model_index.json"),
+            (self.folder / "nowhere", [], "nowhere"),
         ):
             self.assertIn(part, self.run_program(model, *words, code=1))
             self.assertFalse((self.folder / "samples.png").exists())
