@@ -74,7 +74,7 @@ TEST(ResumeRules, DecideWhichFieldMayChange) {
     older.erase(key);
     EXPECT_NO_THROW(require_same_options(older, ours, "")) << key;
   }
-  EXPECT_EQ(compared, 43);
+  EXPECT_EQ(compared, 53);
 }
 
 using Change = std::function<void(TrainingConfig&)>;
