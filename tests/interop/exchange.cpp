@@ -25,21 +25,28 @@ using namespace diffusers;
 
 namespace {
 
+/// Pictures of a gray gradient.
 class Gradients : public Dataset {
  public:
+  explicit Gradients(int64_t channels = 1) : channels_(channels) {}
   int64_t size() const override { return 8; }
   Batch get_batch(std::span<const int64_t> indices, uint64_t /*augmentation_seed*/) const override {
     std::vector<Tensor> images;
     for (const int64_t index : indices)
-      images.push_back(torch::linspace(-1.0, 1.0 - 0.1 * static_cast<double>(index), 256).view({1, 16, 16}));
+      images.push_back(torch::linspace(-1.0, 1.0 - 0.1 * static_cast<double>(index), 256)
+                           .view({1, 16, 16})
+                           .expand({channels_, 16, 16}));
     return {.images = torch::stack(images)};
   }
+
+ private:
+  int64_t channels_;
 };
 
-UNet2DModel small_unet() {
+UNet2DModel small_unet(int64_t channels = 1) {
   return UNet2DModel({.sample_size = 16,
-                      .in_channels = 1,
-                      .out_channels = 1,
+                      .in_channels = channels,
+                      .out_channels = channels,
                       .down_block_types = {"DownBlock2D", "AttnDownBlock2D"},
                       .up_block_types = {"AttnUpBlock2D", "UpBlock2D"},
                       .block_out_channels = {8, 16},
@@ -56,16 +63,17 @@ TrainingConfig two_steps(const std::filesystem::path& folder) {
           .progress_bar = false};
 }
 
-/// Trains with EDMTask, and samples from the folder that the training leaves.
+/// Trains with EDMTask, and samples from the folder that the training leaves. Python's pipeline takes given
+/// noise for three channels only.
 TensorMap save_edm(const std::filesystem::path& folder) {
-  UNet2DModel unet = small_unet();
+  UNet2DModel unet = small_unet(3);
   const auto task =
       std::make_shared<EDMTask>(unet, EDMConfig{.sigma_data = 0.7, .sigma_min = 0.01, .sigma_max = 50.0});
-  Trainer(task, two_steps(folder)).train(Gradients());
+  Trainer(task, two_steps(folder)).train(Gradients(3));
   const torch::NoGradGuard no_grad;
   EDMEulerScheduler scheduler = EDMEulerScheduler::from_pretrained(folder / "scheduler");
   scheduler.set_timesteps(4);
-  const Tensor noise = torch::randn({2, 1, 16, 16});
+  const Tensor noise = torch::randn({2, 3, 16, 16});
   Tensor x = noise * scheduler.init_noise_sigma();
   for (const Tensor& t : scheduler.timesteps())
     x = scheduler.step(unet->forward(scheduler.scale_model_input(x, t), t).sample, t, x).prev_sample;
