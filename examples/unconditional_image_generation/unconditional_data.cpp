@@ -43,7 +43,7 @@ TrainingData open_data(const UnconditionalSettings& settings) {
                                                                 .center_crop = settings.center_crop,
                                                                 .random_flip = settings.random_flip,
                                                                 .channels = data.channels});
-  data.num_classes = static_cast<int64_t>(train->classes().size());
+  data.num_classes = train->class_count();
   data.train = std::move(train);
   return data;
 }

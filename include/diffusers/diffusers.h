@@ -64,8 +64,8 @@
 #include <diffusers/pipelines/inference_guard.h>
 #include <diffusers/pipelines/pipeline.h>
 #include <diffusers/pipelines/pipeline_component.h>
-#include <diffusers/pipelines/pipeline_registry.h>
 #include <diffusers/pipelines/pipeline_spec.h>
+#include <diffusers/pipelines/register_pipeline.h>
 #include <diffusers/pipelines/sampling_loop.h>
 #include <diffusers/pipelines/stable_diffusion_base.h>
 #include <diffusers/pipelines/stable_diffusion_img2img_pipeline.h>

@@ -88,6 +88,7 @@ Batch Batch::to(at::Device device, std::optional<at::ScalarType> dtype) const {
 }
 
 Batch Batch::pin_memory() const {
+  require(at::hasCUDA(), "pin_memory: there is no CUDA device, expected one");
   Batch pinned = *this;
   for_each_tensor(pinned, [](const BatchField& about, Tensor& field) {
     if (about.use != FieldUse::kHost && field.is_cpu()) field = field.pin_memory();

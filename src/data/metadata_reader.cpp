@@ -5,6 +5,7 @@
 
 #include "core/foreign_content.h"
 #include "core/require.h"
+#include "core/utf8.h"
 
 namespace diffusers {
 namespace {
@@ -13,21 +14,6 @@ std::string_view without_mark(std::string_view text) {
   constexpr std::string_view kMark = "\xef\xbb\xbf";
   if (text.starts_with(kMark)) text.remove_prefix(kMark.size());
   return text;
-}
-
-/// Number of bytes of the UTF-8 sequence at the front of `text`; 0 if there is none.
-std::size_t utf8_sequence(std::string_view text) {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char lead = byte(0);
-  if (lead < 0x80) return 1;
-  const std::size_t size = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
-  if (lead < 0xc2 || lead > 0xf4 || text.size() < size) return 0;
-  for (std::size_t i = 1; i < size; ++i)
-    if (byte(i) < 0x80 || byte(i) > 0xbf) return 0;
-  // Overlong forms, surrogates, and values above U+10FFFF.
-  if ((lead == 0xe0 && byte(1) < 0xa0) || (lead == 0xed && byte(1) > 0x9f)) return 0;
-  if ((lead == 0xf0 && byte(1) < 0x90) || (lead == 0xf4 && byte(1) > 0x8f)) return 0;
-  return size;
 }
 
 /// Reads the records of a CSV text.
@@ -95,8 +81,8 @@ class CsvReader {
   }
 
   void read_character(std::string& field) {
-    const std::size_t size = utf8_sequence(text_.substr(position_));
-    require<FileError>(size > 0 && text_[position_] != '\0',
+    const auto [size, is_complete] = utf8_prefix(text_.substr(position_));
+    require<FileError>(is_complete && text_[position_] != '\0',
                        "{}: line {}: the text is not UTF-8 (byte {:#04x})", where_, line_,
                        static_cast<unsigned char>(text_[position_]));
     field += text_.substr(position_, size);

@@ -2,11 +2,11 @@
 
 #include <diffusers/core/error.h>
 #include <diffusers/io/files.h>
+#include <diffusers/io/model_file.h>
 
 #include "core/diffusers_version.h"
 #include "core/json.h"
 #include "core/require.h"
-#include "io/open_model_file.h"
 
 namespace diffusers {
 namespace {
@@ -15,11 +15,12 @@ constexpr const char* kModelIndexFile = "model_index.json";
 
 }  // namespace
 
-ModelIndex read_model_index(const std::string& folder, std::string_view reader) {
-  require<FileError>(folder_exists(folder), "{} cannot be loaded: there is no folder {}", reader, folder);
+ModelIndex read_model_index(const std::filesystem::path& folder, std::string_view reader) {
+  require<FileError>(folder_exists(folder), "{} cannot be loaded: there is no folder {}", reader,
+                     folder.string());
   const std::string path = join_path(folder, kModelIndexFile);
   require<FileError>(file_exists(path), "{} cannot be loaded: {} has no {}, which names its components",
-                     reader, folder, kModelIndexFile);
+                     reader, folder.string(), kModelIndexFile);
   const Json json = parse_json(read_model_file(folder, kModelIndexFile), path);
   require<FileError>(json.is_object(), "{}: expected a JSON object", path);
 
@@ -43,14 +44,14 @@ ModelIndex read_model_index(const std::string& folder, std::string_view reader) 
   return index;
 }
 
-void write_model_index(const std::string& folder, const ModelIndex& index) {
+void write_model_index(const ModelIndex& index, const std::filesystem::path& folder) {
   Json json = {{"_class_name", index.class_name}, {"_diffusers_version", kDiffusersVersion}};
   for (const auto& [name, class_name] : index.components) {
     const char* library = class_name.starts_with("CLIP") ? "transformers" : "diffusers";
     json[name] = class_name.empty() ? Json::array({nullptr, nullptr}) : Json::array({library, class_name});
   }
   for (const auto& [name, value] : index.settings) json[name] = value;
-  write_file(dump_json(json), join_path(folder, kModelIndexFile));
+  write_file(dump_json(json), folder / kModelIndexFile);
 }
 
 }  // namespace diffusers

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <filesystem>
 #include <map>
 #include <string>
 #include <string_view>
@@ -21,11 +22,11 @@ struct ModelIndex {
 /// @param reader the class that wants to load the folder, for messages
 /// @throws FileError naming the folder and what was expected if the folder or the file is missing or
 /// malformed
-ModelIndex read_model_index(const std::string& folder, std::string_view reader);
+ModelIndex read_model_index(const std::filesystem::path& folder, std::string_view reader);
 
 /// Writes FOLDER/model_index.json as Python writes it. The library of a component is "transformers" for the
 /// classes that begin with CLIP and "diffusers" for all others.
 /// @throws FileError if it cannot be written
-void write_model_index(const std::string& folder, const ModelIndex& index);
+void write_model_index(const ModelIndex& index, const std::filesystem::path& folder);
 
 }  // namespace diffusers

@@ -15,7 +15,7 @@ namespace diffusers {
 
 Conditioning Conditioning::slice(int64_t begin, int64_t end) const {
   Conditioning rows = *this;
-  for_each_tensor(rows, [&](const char* name, Tensor& tensor) {
+  for_each_conditioning_tensor(rows, [&](const char* name, Tensor& tensor) {
     if (!tensor.defined()) return;
     require<TensorError>(tensor.dim() > 0 && 0 <= begin && begin <= end && end <= tensor.size(0),
                          "Conditioning: rows {} to {} of {} were asked for, which is {}", begin, end, name,
@@ -27,7 +27,7 @@ Conditioning Conditioning::slice(int64_t begin, int64_t end) const {
 
 Conditioning Conditioning::to(at::Device device) const {
   Conditioning moved = *this;
-  for_each_tensor(moved, [&](const char*, Tensor& tensor) {
+  for_each_conditioning_tensor(moved, [&](const char*, Tensor& tensor) {
     if (tensor.defined()) tensor = tensor.to(device, /*non_blocking=*/true);
   });
   return moved;
@@ -49,7 +49,7 @@ Tensor with_extra_channels(const Tensor& sample, const Conditioning& conditionin
 
 void refuse_inputs(const Conditioning& conditioning, std::initializer_list<std::string_view> accepted,
                    const torch::nn::Module& model) {
-  for_each_tensor(conditioning, [&](const char* name, const Tensor& tensor) {
+  for_each_conditioning_tensor(conditioning, [&](const char* name, const Tensor& tensor) {
     require<ConfigError>(
         !tensor.defined() || std::find(accepted.begin(), accepted.end(), name) != accepted.end(),
         "the conditioning has {} {}, but the forward of {} does not take it", name, describe(tensor),

@@ -8,7 +8,7 @@ namespace diffusers {
 
 /// Calls `visit(name, tensor)` for every tensor, undefined ones included, and for each tensor of the vectors.
 template <class C, class Visitor>
-void for_each_tensor(C& conditioning, Visitor&& visit) {
+void for_each_conditioning_tensor(C& conditioning, Visitor&& visit) {
   visit("class_labels", conditioning.class_labels);
   visit("encoder_hidden_states", conditioning.encoder_hidden_states);
   visit("encoder_attention_mask", conditioning.encoder_attention_mask);

@@ -12,7 +12,6 @@
 #include <diffusers/models/model.h>
 
 #include "core/config_json.h"
-#include "core/diffusers_version.h"
 #include "core/json.h"
 #include "core/require.h"
 

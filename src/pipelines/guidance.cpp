@@ -15,7 +15,7 @@ namespace {
 
 /// Checks that every field of a guided batch has its unconditional and its conditional rows.
 void check_rows(const Conditioning& conditioning, int64_t batch_size) {
-  for_each_tensor(conditioning, [&](const char* name, const Tensor& tensor) {
+  for_each_conditioning_tensor(conditioning, [&](const char* name, const Tensor& tensor) {
     require<TensorError>(!tensor.defined() || (tensor.dim() > 0 && tensor.size(0) == 2 * batch_size),
                          "classifier_free_guidance: {} is {}, expected {} rows for a batch of {}: the "
                          "unconditional ones, then the conditional ones",

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include <diffusers/pipelines/pipeline_registry.h>
+#include <diffusers/pipelines/register_pipeline.h>
 
 namespace diffusers {
 

@@ -50,7 +50,7 @@ void check_folder(const PipelineSpec& spec, const std::filesystem::path& folder,
 
 std::unique_ptr<DiffusionPipeline> DiffusionPipeline::from_pretrained(const std::filesystem::path& folder,
                                                                       const PipelineLoadOptions& options) {
-  const std::string class_name = read_model_index(folder.string(), "DiffusionPipeline").class_name;
+  const std::string class_name = read_model_index(folder, "DiffusionPipeline").class_name;
   const detail::LoadPipeline load = find_pipeline_class(class_name);
   require<FileError>(load != nullptr, "{}: _class_name is \"{}\", expected one of: {}",
                      (folder / "model_index.json").string(), class_name,
@@ -61,7 +61,7 @@ std::unique_ptr<DiffusionPipeline> DiffusionPipeline::from_pretrained(const std:
 DiffusionPipeline::Folder DiffusionPipeline::load_folder(const PipelineSpec& spec,
                                                          const std::filesystem::path& folder,
                                                          const PipelineLoadOptions& options) {
-  const ModelIndex index = read_model_index(folder.string(), spec.class_name);
+  const ModelIndex index = read_model_index(folder, spec.class_name);
   check_folder(spec, folder, index);
   Folder loaded{.components = {}, .settings = spec.settings, .ignored_components = {}, .path = folder};
   for (const auto& [name, class_name] : index.components) {
@@ -78,7 +78,7 @@ DiffusionPipeline::Folder DiffusionPipeline::load_folder(const PipelineSpec& spe
 }
 
 void DiffusionPipeline::save_pretrained(const std::filesystem::path& folder) const {
-  create_folders(folder.string());
+  create_folders(folder);
   ModelIndex index{.class_name = class_name(), .components = {}, .settings = settings_};
   for (const std::string& name : spec_->ignored_components) index.components[name] = "";
   for (const auto& [name, component] : components_) {
@@ -86,7 +86,7 @@ void DiffusionPipeline::save_pretrained(const std::filesystem::path& folder) con
     if (component.has_value()) component.save_pretrained(folder / name);
   }
   // Last, so that a folder with an index is complete.
-  write_model_index(folder.string(), index);
+  write_model_index(index, folder);
 }
 
 }  // namespace diffusers

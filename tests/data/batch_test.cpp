@@ -164,8 +164,11 @@ TEST(Batch, ToMovesAllThatAModelReads) {
 }
 
 TEST(Batch, PinMemoryPinsAllThatAModelReads) {
-  if (!at::hasCUDA()) GTEST_SKIP() << "there is no CUDA device";
   const Batch batch = full_batch(2);
+  if (!at::hasCUDA()) {
+    expect_throws_with<Error>([&] { batch.pin_memory(); }, "there is no CUDA device");
+    GTEST_SKIP() << "no CUDA device";
+  }
   const Batch pinned = batch.pin_memory();
   expect_same_batch(pinned, batch);
   for_each_tensor(pinned, [](const BatchField& about, const Tensor& field) {

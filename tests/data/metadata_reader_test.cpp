@@ -42,7 +42,7 @@ TEST(MetadataReader, CsvHasTheRowsOfPythons) {
   EXPECT_EQ(csv("\n\na,b\n\n1,2\n\n"), Cells{"5: 1 2"});
   EXPECT_EQ(csv("\"a\",\"b\"\n\"1, one\",\"say \"\"two\"\"\"\n"), Cells{"2: 1, one say \"two\""});
   EXPECT_EQ(csv("a,b\n\"1\nand\r\nmore\",2\n3,4\n"), (Cells{"2: 1\nand\r\nmore 2", "5: 3 4"}));
-  EXPECT_EQ(csv("a,b\n,\n \"1,\"\"\"\n"), (Cells{"2:  ", "3:  \"1 \""}));
+  EXPECT_EQ(csv("a,b\n,\n \"1,\"\"\"\"\n"), (Cells{"2:  ", "3:  \"1 \""}));
   EXPECT_EQ(csv("a,b\n\xc3\xa4,\xf0\x9f\x98\x80\n"), Cells{"2: \xc3\xa4 \xf0\x9f\x98\x80"});
   EXPECT_EQ(rows_of_text(read_metadata_csv, "a\n\"\"\n\n1\n", {"a"}), (Cells{"2: ", "4: 1"}));
   EXPECT_TRUE(csv("a,b\n").empty());

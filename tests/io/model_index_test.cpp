@@ -32,7 +32,7 @@ TEST(ModelIndex, ReadsWhatPythonWrote) {
 TEST(ModelIndex, WritesPythonsBytes) {
   for (const char* name : {"tiny_ddpm_pipeline", "tiny_stable_diffusion"}) {
     const test::TemporaryFolder folder;
-    write_model_index(folder.path(), read_index(test::golden_path(name)));
+    write_model_index(read_index(test::golden_path(name)), folder.path());
     EXPECT_EQ(read_text_file(folder / "model_index.json"),
               read_text_file(test::golden_path(std::string(name) + "/model_index.json")));
   }

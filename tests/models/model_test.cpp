@@ -204,6 +204,7 @@ TEST(Model, ACallTakesOptionsInBraces) {
                        .up_block_types = {"UpBlock2D"},
                        .block_out_channels = {4},
                        .layers_per_block = 1,
+                       .attention_head_dim = 2,
                        .norm_num_groups = 2,
                        .num_class_embeds = 3});
   const auto sample = torch::randn({2, 1, 8, 8});

@@ -129,6 +129,10 @@ TEST(StableDiffusionPipeline, SetSchedulerCorrectsTheConfigAsTheConstructorDoes)
   ASSERT_NE(ddim, nullptr);
   EXPECT_EQ(ddim->config().steps_offset, 1);
   EXPECT_FALSE(ddim->config().clip_sample);
+  // A config that needs no correction stays as it is.
+  const std::string config = pipeline.scheduler().config_json();
+  pipeline.set_scheduler(pipeline.scheduler());
+  EXPECT_EQ(pipeline.scheduler().config_json(), config);
 }
 
 TEST(StableDiffusionImg2ImgPipeline, SetSchedulerDrawsAsAPipelineMadeWithIt) {

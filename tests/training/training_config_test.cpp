@@ -2,6 +2,7 @@
 #include <vector>
 
 #include <diffusers/schedulers/ddpm_scheduler.h>
+#include <diffusers/training/diffusion_task_options.h>
 #include <diffusers/training/trainer.h>
 
 #include <ATen/ATen.h>
@@ -23,18 +24,17 @@ TEST(TrainingConfig, TakesStringsForEnumerators) {
                               .optimizer = "lion",
                               .loss_type = "huber",
                               .huber_schedule = "snr",
-                              .weighting = "p2",
-                              .timestep_sampling = "logit_normal",
-                              .timestep_bias_strategy = "later",
-                              .learned_log_variance = "table"};
+                              .timestep_bias_strategy = "later"};
+  const DiffusionTaskOptions options{
+      .weighting = "p2", .timestep_sampling = "logit_normal", .learned_log_variance = "table"};
   EXPECT_EQ(config.mixed_precision, MixedPrecision::kBf16);
   EXPECT_EQ(config.optimizer, OptimizerType::kLion);
   EXPECT_EQ(config.loss_type, LossType::kHuber);
   EXPECT_EQ(config.huber_schedule, HuberSchedule::kSnr);
-  EXPECT_EQ(config.weighting, LossWeighting::kP2);
-  EXPECT_EQ(config.timestep_sampling, TimestepSampling::kLogitNormal);
+  EXPECT_EQ(options.weighting, LossWeighting::kP2);
+  EXPECT_EQ(options.timestep_sampling, TimestepSampling::kLogitNormal);
   EXPECT_EQ(config.timestep_bias_strategy, TimestepBias::kLater);
-  EXPECT_EQ(config.learned_log_variance, LogVarianceType::kTable);
+  EXPECT_EQ(options.learned_log_variance, LogVarianceType::kTable);
   EXPECT_EQ(DiffusionLossOptions{.reduction = "none"}.reduction, LossReduction::kNone);
   EXPECT_EQ(TimestepSamplingOptions{.strategy = "antithetic"}.strategy, TimestepSampling::kAntithetic);
   EXPECT_EQ(OptimizerConfig{.type = "sgd"}.type, OptimizerType::kSGD);

@@ -55,7 +55,7 @@ struct Batch {
   /// Returns the batch with the fields that `to` copies in page-locked memory, from which a CUDA device
   /// copies without blocking the host. Tensors that are on a device are shared.
   /// @return a batch of the same size
-  /// @throws c10::Error if there is no CUDA device
+  /// @throws Error if there is no CUDA device
   Batch pin_memory() const;
 
   /// Returns the samples [begin, end). The tensors are views of this batch's tensors.

@@ -87,8 +87,7 @@ struct LoadImageOptions {
 /// and `convert`, except for 16-bit gray: Pillow clips it at 255, here the high byte counts, as in color.
 /// Transparency is dropped.
 /// @code
-/// Tensor x = load_image("cat.png", {.size = 512, .range = "signed"}).unsqueeze(0);   // [1, 3, 512, 512] in
-/// [-1, 1]
+/// Tensor image = load_image("cat.png", {.size = 512, .range = "signed"});  // [3, 512, 512] in [-1, 1]
 /// @endcode
 /// @param path the file
 /// @param options see LoadImageOptions

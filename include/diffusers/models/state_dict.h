@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include <diffusers/core/tensor.h>
 #include <diffusers/core/tensor_map.h>
 
 #include <torch/nn/module.h>

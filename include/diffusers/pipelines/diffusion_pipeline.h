@@ -142,7 +142,7 @@ class DiffusionPipeline {
 ///  - a constructor from `PipelineComponents`;
 ///  - `operator()`, the call.
 ///
-/// pipeline_registry.h shows a whole class.
+/// register_pipeline.h shows a whole class.
 /// @tparam Derived the class
 /// @tparam Base DiffusionPipeline, or a class derived from it that several pipelines share
 template <class Derived, class Base = DiffusionPipeline>

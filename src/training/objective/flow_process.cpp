@@ -21,7 +21,7 @@ SignalAndNoise flow_levels(const Tensor& t, double steps) {
 FlowProcess::FlowProcess(const Scheduler& scheduler, const DiffusionLossOptions& options)
     : ScheduledProcess(scheduler, PredictionType::kFlowPrediction),
       options_(options),
-      shift_(flow_shift(scheduler)) {
+      shift_(scheduler.flow_shift().value_or(1.0)) {
   require<ConfigError>(options.original_elbo_weight == 0,
                        "original_elbo_weight is {}, but prediction_type \"flow_prediction\" has no "
                        "variational bound over timesteps",

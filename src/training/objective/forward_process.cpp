@@ -27,8 +27,7 @@ Tensor ScheduledProcess::log_variance_time(const Tensor& t) const {
 std::shared_ptr<const ForwardProcess> make_forward_process(const Scheduler& scheduler,
                                                            const DiffusionLossOptions& options) {
   validate_loss_options(options);
-  const auto prediction_type =
-      enum_from_name<PredictionType>(scheduler.prediction_type_name(), "prediction_type");
+  const PredictionType prediction_type = scheduler.prediction_type();
   require<ConfigError>(prediction_type != PredictionType::kOriginalSample,
                        "prediction_type is \"{}\": there is no training objective for it",
                        enum_name(prediction_type));

@@ -8,7 +8,6 @@
 
 #include <ATen/ATen.h>
 
-#include "core/per_sample.h"
 #include "core/require.h"
 #include "training/objective/forward_process.h"
 #include "training/objective/option_fields.h"

@@ -2,13 +2,11 @@
 
 // One number for each sample of a batch.
 
-#include <cstddef>
-#include <cstdint>
-#include <vector>
-
 #include <diffusers/core/tensor.h>
 
 #include <ATen/ATen.h>
+
+#include "core/per_sample.h"
 
 namespace diffusers {
 
@@ -18,9 +16,7 @@ namespace diffusers {
 /// @return `[B, 1, ...]` (or 0-dim), of the dtype of `samples`
 inline Tensor over_samples(const Tensor& values, const Tensor& samples) {
   if (values.dim() == 0) return values.to(samples.scalar_type());
-  std::vector<int64_t> shape(static_cast<std::size_t>(samples.dim()), 1);
-  shape[0] = values.size(0);
-  return values.to(samples.scalar_type()).view(shape);
+  return broadcast_per_sample(values.to(samples.scalar_type()), samples.dim());
 }
 
 /// The mean over the elements of each sample.

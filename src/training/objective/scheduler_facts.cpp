@@ -113,11 +113,11 @@ Tensor log_sigma_times(const Scheduler& scheduler) {
   return training_run(*schedule, at::kFloat, /*continuous=*/true).timesteps().tensor().flip(0);
 }
 
-double flow_shift(const Scheduler& scheduler) { return scheduler.flow_shift().value_or(1.0); }
-
 Tensor flow_timesteps(const Scheduler& scheduler) {
   if (scheduler.forward_process() == ForwardProcessType::kFlowMatching)
-    return flow_training_run(scheduler.num_train_timesteps(), flow_shift(scheduler)).timesteps().tensor();
+    return flow_training_run(scheduler.num_train_timesteps(), scheduler.flow_shift().value_or(1.0))
+        .timesteps()
+        .tensor();
   const Timesteps timesteps = scheduler.timesteps();
   return timesteps.defined() ? timesteps.to(at::kCPU, at::kFloat) : Tensor();
 }

@@ -18,9 +18,6 @@ std::optional<NoiseSchedule> variance_preserving_schedule(const Scheduler& sched
 /// model receives (`timestep_type` "continuous"); undefined if it receives training timesteps.
 Tensor log_sigma_times(const Scheduler& scheduler);
 
-/// `shift` of the sigmas of flow matching; 1 with dynamic shifting and for classes without it.
-double flow_shift(const Scheduler& scheduler);
-
 /// The training timesteps of flow matching, sigma T, from T down, float32 `[T]` on the CPU. Undefined if a
 /// class of another library has none.
 Tensor flow_timesteps(const Scheduler& scheduler);

@@ -1,13 +1,11 @@
 #include <cmath>
 #include <numbers>
-#include <string>
 #include <vector>
 
 #include <diffusers/training/variational_bound.h>
 
 #include <ATen/ATen.h>
 
-#include "core/per_sample.h"
 #include "core/require.h"
 #include "training/objective/per_sample.h"
 

@@ -48,7 +48,7 @@ void for_each_part(std::size_t count, F f) {
 /// True if a gradient must reach the inputs, as for a text encoder that is trained too.
 bool needs_gradient(const Tensor& sample, const Conditioning& conditioning) {
   bool found = sample.requires_grad();
-  for_each_tensor(conditioning, [&](const char*, const Tensor& tensor) {
+  for_each_conditioning_tensor(conditioning, [&](const char*, const Tensor& tensor) {
     found = found || (tensor.defined() && tensor.requires_grad());
   });
   return found;

@@ -4,7 +4,6 @@
 #include <vector>
 
 #include <diffusers/io/files.h>
-#include <diffusers/schedulers/ddim_scheduler.h>
 #include <diffusers/training/batch_split.h>
 #include <diffusers/training/diffusion_task.h>
 #include <diffusers/training/pyramid_noise.h>

@@ -5,7 +5,6 @@
 #include <diffusers/training/edm.h>
 
 #include "core/json.h"
-#include "core/per_sample.h"
 #include "core/require.h"
 #include "training/objective/edm_process.h"
 #include "training/tasks/task_inputs.h"

@@ -1,8 +1,10 @@
 #include "training/tasks/task_extras.h"
 
-#include <string_view>
+#include <string>
 
 #include <diffusers/io/chart.h>
+#include <diffusers/schedulers/ddim_scheduler.h>
+#include <diffusers/schedulers/edm_euler_scheduler.h>
 
 #include <ATen/ATen.h>
 
@@ -12,11 +14,11 @@
 namespace diffusers {
 namespace {
 
-/// The pipeline of Python that samples with a UNet2DModel and a scheduler of this class.
-std::string_view pipeline_for(std::string_view scheduler_class) {
-  if (scheduler_class == "DDIMScheduler") return "DDIMPipeline";
+/// The pipeline of Python that samples with a UNet2DModel and a scheduler.
+const char* pipeline_for(const Scheduler& scheduler) {
+  if (dynamic_cast<const DDIMScheduler*>(&scheduler) != nullptr) return "DDIMPipeline";
   // Its loop scales the model's input and starts from init_noise_sigma, as EDM's schedulers need.
-  if (scheduler_class == "EDMEulerScheduler") return "ConsistencyModelPipeline";
+  if (dynamic_cast<const EDMEulerScheduler*>(&scheduler) != nullptr) return "ConsistencyModelPipeline";
   return "DDPMPipeline";
 }
 
@@ -48,9 +50,9 @@ void save_model_index(const NamedModule& model, const Scheduler& scheduler,
       parse_json(config, "config_json() of the model").value("_class_name", std::string());
   if (model_class != "UNet2DModel") return;
   const std::string scheduler_class = scheduler.class_name();
-  write_model_index(folder.string(),
-                    {.class_name = std::string(pipeline_for(scheduler_class)),
-                     .components = {{"scheduler", scheduler_class}, {model.name, model_class}}});
+  write_model_index({.class_name = pipeline_for(scheduler),
+                     .components = {{"scheduler", scheduler_class}, {model.name, model_class}}},
+                    folder);
 }
 
 }  // namespace diffusers

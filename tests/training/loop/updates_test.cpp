@@ -108,7 +108,7 @@ class TinyGan : public Task {
                                  at::relu(1 + critic->forward(fake.detach())).mean());
     return {d_loss, {{"d_loss", d_loss}}};
   }
-  void save_extras(const std::string&) const override {}
+  void save_extras(const std::filesystem::path&) const override {}
 
   GeneratorNet generator{nullptr};
   CriticNet critic{nullptr};
@@ -325,9 +325,9 @@ TEST(Updates, OfACheckpointAreCompared) {
 }
 
 /// Trains a text encoder: its files have other names than those of a UNet.
-class TextTask : public Task {
+class TextEncoderTask : public Task {
  public:
-  TextTask() {
+  TextEncoderTask() {
     manual_seed(2);
     text = CLIPTextModel({.vocab_size = 20,
                           .hidden_size = 8,
@@ -345,7 +345,7 @@ class TextTask : public Task {
                                    batch.images.options().dtype(at::kLong));
     return text->forward(ids).last_hidden_state.square().flatten(1).mean(1);
   }
-  void save_extras(const std::string&) const override {}
+  void save_extras(const std::filesystem::path&) const override {}
 
   CLIPTextModel text{nullptr};
 
@@ -357,17 +357,17 @@ class TextTask : public Task {
 TEST(Resume, GoesOnWithATextEncoder) {
   const TemporaryFolder whole;
   TrainingConfig config = gan_config(whole.path());
-  Trainer(std::make_shared<TextTask>(), config).train(gan_images());
+  Trainer(std::make_shared<TextEncoderTask>(), config).train(gan_images());
   const TemporaryFolder folder;
   config.output_dir = folder.path();
-  Trainer first(std::make_shared<TextTask>(), config);
+  Trainer first(std::make_shared<TextEncoderTask>(), config);
   first.on_step([&](int64_t step) {
     if (step == 3) first.request_stop();
   });
   first.train(gan_images());
   EXPECT_TRUE(file_exists(folder / "checkpoint-3/text_encoder/model.safetensors"));
   config.resume_from_checkpoint = "latest";
-  EXPECT_TRUE(Trainer(std::make_shared<TextTask>(), config).train(gan_images()).is_complete);
+  EXPECT_TRUE(Trainer(std::make_shared<TextEncoderTask>(), config).train(gan_images()).is_complete);
   for (const char* name : {"text_encoder/model.safetensors", "text_encoder_ema/model.safetensors",
                            "optimizer.safetensors", "trainer_state.safetensors"})
     EXPECT_EQ(read_text_file(join_path(folder / "checkpoint-8", name)),

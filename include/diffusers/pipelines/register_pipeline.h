@@ -73,9 +73,11 @@ void register_pipeline() {
 /// Makes pipelines load components whose class in model_index.json is `class_name`. The models of the library
 /// are known already. Registering a class again has no effect. Thread-safe.
 /// @tparam Model a handle with `static Model from_pretrained(folder, const ModelLoadOptions&)`
+/// @param class_name as model_index.json has it; for a `ModelHolder`, its `kClassName`
 /// @throws ConfigError if the library or the program has another class of that name
 template <class Model>
-void register_pipeline_component(const std::string& class_name) {
+void register_pipeline_component(
+    const std::string& class_name = std::string(Model::ContainedType::kClassName)) {
   detail::add_component_class(class_name, &detail::load_model_component<Model>);
 }
 

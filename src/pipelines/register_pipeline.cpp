@@ -12,7 +12,7 @@
 #include <diffusers/models/vq_model.h>
 #include <diffusers/pipelines/ddim_pipeline.h>
 #include <diffusers/pipelines/ddpm_pipeline.h>
-#include <diffusers/pipelines/pipeline_registry.h>
+#include <diffusers/pipelines/register_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_img2img_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_pipeline.h>
 #include <diffusers/text/clip_text_model.h>

@@ -11,7 +11,7 @@
 #include <diffusers/pipelines/ddpm_pipeline.h>
 #include <diffusers/pipelines/denoise.h>
 #include <diffusers/pipelines/inference_guard.h>
-#include <diffusers/pipelines/pipeline_registry.h>
+#include <diffusers/pipelines/register_pipeline.h>
 #include <diffusers/schedulers/ddim_scheduler.h>
 
 #include <ATen/ATen.h>
@@ -29,10 +29,11 @@ class ShareImpl : public torch::nn::Module {
  public:
   explicit ShareImpl(double share = 0.0) : share_(register_parameter("share", at::full({1}, share))) {}
   Tensor forward(const Tensor& sample, const Tensor& /*timestep*/) const { return share_ * sample; }
-  static std::string class_name() { return "ShareModel"; }
+  static constexpr std::string_view kClassName = "ShareModel";
+  static std::string class_name() { return std::string(kClassName); }
   void save_pretrained(const std::filesystem::path& folder) const {
-    create_folders(folder.string());
-    write_file(std::to_string(share_.item<float>()), (folder / "share.txt").string());
+    create_folders(folder);
+    write_file(std::to_string(share_.item<float>()), folder / "share.txt");
   }
 
  private:
@@ -43,7 +44,7 @@ class Share : public torch::nn::ModuleHolder<ShareImpl> {
  public:
   using torch::nn::ModuleHolder<ShareImpl>::ModuleHolder;
   static Share from_pretrained(const std::filesystem::path& folder, const ModelLoadOptions& options = {}) {
-    const std::string text = read_text_file((folder / options.subfolder / "share.txt").string());
+    const std::string text = read_text_file(folder / options.subfolder / "share.txt");
     Share model(std::stod(text));
     model->to(options.device, options.dtype);
     return model;
@@ -76,7 +77,7 @@ class ImpostorPipeline : public TypedPipeline<ImpostorPipeline> {
   explicit ImpostorPipeline(PipelineComponents components) : TypedPipeline(std::move(components)) {}
 };
 
-TEST(PipelineRegistry, LoadsThePipelineAndTheModelOfAProgram) {
+TEST(RegisterPipeline, LoadsThePipelineAndTheModelOfAProgram) {
   const test::TemporaryFolder folder;
   const Tensor noise = randn_tensor({1, 2, 3, 3}, make_generator(1));
   SharePipeline made({{"model", Share(0.25)}, {"scheduler", DDIMScheduler()}});
@@ -96,7 +97,7 @@ TEST(PipelineRegistry, LoadsThePipelineAndTheModelOfAProgram) {
   register_pipeline_component<Share>("ShareModel");
   // Again has no effect.
   register_pipeline<SharePipeline>();
-  register_pipeline_component<Share>("ShareModel");
+  register_pipeline_component<Share>();
 
   auto loaded = DiffusionPipeline::from_pretrained(folder / "share", {.dtype = at::kDouble});
   EXPECT_EQ(loaded->dtype(), at::kDouble);
@@ -104,7 +105,7 @@ TEST(PipelineRegistry, LoadsThePipelineAndTheModelOfAProgram) {
   EXPECT_TRUE(loaded->as<SharePipeline>()(noise, 4).images.equal(made(noise, 4).images));
 }
 
-TEST(PipelineRegistry, RefusesASecondClassOfAName) {
+TEST(RegisterPipeline, RefusesASecondClassOfAName) {
   register_pipeline<SharePipeline>();
   test::expect_throws_with<ConfigError>(
       [] { register_pipeline<ImpostorPipeline>(); },
@@ -113,7 +114,7 @@ TEST(PipelineRegistry, RefusesASecondClassOfAName) {
                                         "the class name \"UNet2DModel\" cannot be registered");
 }
 
-TEST(PipelineRegistry, AnOptionalComponentIsSharedByFromPipe) {
+TEST(RegisterPipeline, AnOptionalComponentIsSharedByFromPipe) {
   const Share second(0.5);
   const SharePipeline both({{"model", Share(0.25)}, {"scheduler", DDIMScheduler()}, {"second", second}});
   EXPECT_EQ(SharePipeline::from_pipe(both).component<Share>("second").ptr(), second.ptr());
