@@ -91,6 +91,8 @@ CLI::Option* add_flag(CLI::App& app, const std::string& name, Field& value, cons
   } else {
     const std::string text = default_of(value);
     option = app.add_option(name, value, help);
+    // The conversion would turn -1 into the largest number.
+    if constexpr (std::is_unsigned_v<Field>) option->check(at_least(0));
     if (!options.required) option->default_str(text.empty() ? options.default_text : text);
   }
   if (options.check) option->check(*options.check);

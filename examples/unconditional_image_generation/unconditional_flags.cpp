@@ -70,10 +70,8 @@ const FlagTable<UnconditionalSettings>& unconditional_flags() {
          "Number of epochs after which the pipeline is saved, at the next preview. It is always saved at the "
          "end.",
          {.check = between(1, kMostEpochs), .default_text = "at the end"}},
-        {"--logger,--report_to",
-         &Settings::logger,
-         "Experiment tracker: tensorboard.",
-         {.check = available_logger()}}}},
+        {"--logger", &Settings::logger, "Experiment tracker: tensorboard.", {.check = available_logger()}},
+        {"--report_to", &Settings::logger, "Another name of --logger.", {.check = available_logger()}}}},
   };
   return table;
 }

@@ -88,6 +88,7 @@ def values(folder):
         "--logging_steps": [[], [1]],
         "--logging_dir": [[], ["tensorboard"]],
         "--logger": [[], ["tensorboard"]],
+        "--report_to": [[], ["tensorboard"]],
         "--tensorboard": [[], ["false"]],
         "--report": [[], ["false"]],
         "--eval_batch_size": [[], [2]],
@@ -148,8 +149,6 @@ def read_help(text):
     for line in text.splitlines():
         if match := re.match(r"  (-\S+(?:,-\S+)*)(?: (\S+))?", line):
             names = [name.split("{")[0] for name in match[1].split(",") if name.startswith("--")]
-            if match[2]:
-                del names[1:]  # other names of the same flag
             kind = match[2] or ""
             choices = re.search(r":\{(.*)\}", kind)
             for name in names:

@@ -51,11 +51,12 @@ class TrainUnconditional(unittest.TestCase):
 
     def test_idx_files_with_classes(self):
         text = self.run_program("--dataset", "mnist", "--data_dir", "idx", "--class_conditional", "--max_train_steps", 2,
-                                "--model_config_name_or_path", "gray", "--prediction_type", "sample")
+                                "--model_config_name_or_path", "gray", "--prediction_type", "sample",
+                                "--checkpointing_steps", 2)
         self.assertIn("12 images", text)
         self.assertEqual(self.config()["num_class_embeds"], 11)
-        config = self.config("training_config.json")
-        self.assertEqual(config["class_dropout_prob"], 0.1)
+        state = (self.out / "checkpoint-2/trainer_state.json").read_text()
+        self.assertIn('"class_dropout_prob": 0.1', state)
         self.assertEqual(self.previews(), ["test_samples-2.png"])
 
     def test_previews_and_saves_have_their_own_intervals(self):
