@@ -14,6 +14,7 @@
 #include <diffusers/models/unet_2d.h>
 #include <diffusers/pipelines/ddim_pipeline.h>
 #include <diffusers/pipelines/ddpm_pipeline.h>
+#include <diffusers/pipelines/diffusion_pipeline.h>
 #include <diffusers/pipelines/sampling_loop.h>
 #include <diffusers/pipelines/stable_diffusion_img2img_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_pipeline.h>
@@ -21,7 +22,6 @@
 #include <ATen/ATen.h>
 
 #include "../flags.h"
-#include "../json_config.h"
 #include "../program.h"
 #include "schedulers_by_name.h"
 
@@ -96,52 +96,48 @@ void refuse(bool is_wrong, const std::string& message) {
   if (is_wrong) throw ConfigError(message);
 }
 
-/// Replaces the scheduler of a pipeline where a flag asks for another one.
-template <class Pipeline>
-void choose_scheduler(Pipeline& pipeline, const Settings& settings) {
-  if (settings.scheduler)
-    pipeline.set_scheduler(*scheduler_by_name(*settings.scheduler, pipeline.scheduler()));
-  const std::string name = pipeline.scheduler().class_name();
+/// The scheduler that the flags ask for: that of the pipeline, or another one made from its config.
+std::unique_ptr<Scheduler> choose_scheduler(const Scheduler& own, const Settings& settings) {
+  auto scheduler = settings.scheduler ? scheduler_by_name(*settings.scheduler, own) : own.clone();
+  const std::string name = scheduler->class_name();
   refuse(settings.eta && name != "DDIMScheduler" && name != "TCDScheduler",
          "--eta needs --scheduler ddim or tcd, found " + name);
+  return scheduler;
 }
 
-PipelineLoadOptions load_options(const Settings& settings) { return {.device = at::Device(settings.device)}; }
-
-Tensor sample_unconditional(const Settings& settings) {
-  const auto none_of = [&](bool is_given, const char* flag) {
-    refuse(is_given, std::string(flag) + " needs Stable Diffusion, found an unconditional pipeline in " +
-                         settings.model);
+Tensor sample_unconditional(DiffusionPipeline& loaded, const Settings& settings) {
+  const auto refuse_flag = [&](bool is_given, const char* flag) {
+    refuse(is_given, std::string(flag) + " needs Stable Diffusion, found a " + loaded.class_name());
   };
-  none_of(settings.prompt.has_value(), "--prompt");
-  none_of(settings.guidance_scale.has_value(), "--guidance_scale");
+  refuse_flag(settings.prompt.has_value(), "--prompt");
+  refuse_flag(settings.guidance_scale.has_value(), "--guidance_scale");
+  UNet2DModel& unet = loaded.component<UNet2DModel>("unet");
+  const auto scheduler = choose_scheduler(loaded.scheduler(), settings);
+  const std::string name = scheduler->class_name();
   const int64_t count = settings.num_images.value_or(64);
-  auto pipeline = DDPMPipeline::from_pretrained(settings.model, load_options(settings));
-  choose_scheduler(pipeline, settings);
-  const std::string scheduler = pipeline.scheduler().class_name();
+  const int64_t steps = settings.num_inference_steps.value_or(name == "DDPMScheduler" ? 1000 : 50);
   const Generator generator = make_generator(settings.seed);
-  if (scheduler == "DDIMScheduler")
-    return DDIMPipeline(pipeline.unet(), pipeline.scheduler())(
-               {.batch_size = count,
-                .generator = generator,
-                .eta = settings.eta.value_or(0),
-                .num_inference_steps = settings.num_inference_steps.value_or(50)})
+  if (name == "DDIMScheduler")
+    return DDIMPipeline(unet, *scheduler)({.batch_size = count,
+                                           .generator = generator,
+                                           .eta = settings.eta.value_or(0),
+                                           .num_inference_steps = steps})
         .images;
-  refuse(settings.eta.has_value(), "--eta needs --scheduler ddim, found " + scheduler);
-  const int64_t default_steps = scheduler == "DDPMScheduler" ? 1000 : 50;
-  const int64_t steps = settings.num_inference_steps.value_or(default_steps);
-  if (scheduler == "DDPMScheduler")
-    return pipeline({.batch_size = count, .generator = generator, .num_inference_steps = steps}).images;
+  if (name == "DDPMScheduler")
+    return DDPMPipeline(
+               unet, *scheduler)({.batch_size = count, .generator = generator, .num_inference_steps = steps})
+        .images;
 
   // DDPMPipeline does not scale the input, which other schedulers demand.
-  UNet2DModel& unet = pipeline.unet();
-  pipeline.scheduler().set_timesteps(steps, {.device = at::Device(settings.device)});
+  const at::Device device(settings.device);
+  scheduler->set_timesteps(steps, {.device = device});
   const std::vector<int64_t> size = unet->config().sample_size.expand(2);
-  const Tensor noise = randn_tensor({count, unet->config().in_channels, size[0], size[1]}, generator,
-                                    at::Device(settings.device));
+  const Tensor noise = randn_tensor({count, unet->config().in_channels, size[0], size[1]}, generator, device);
+  SamplingLoopOptions options{.step = {.generator = generator}};
+  if (settings.eta) options.step.eta = *settings.eta;
   const Tensor images = sampling_loop(
-      pipeline.scheduler(), [&](const Tensor& x, const Tensor& t) { return unet->forward(x, t).sample; },
-      noise * pipeline.scheduler().init_noise_sigma(), {.step = {.generator = generator}});
+      *scheduler, [&](const Tensor& x, const Tensor& t) { return unet->forward(x, t).sample; },
+      noise * scheduler->init_noise_sigma(), options);
   return (images / 2 + 0.5).clamp(0, 1);
 }
 
@@ -159,19 +155,20 @@ Options prompt_options(const Settings& settings) {
   return options;
 }
 
-Tensor sample_with_prompt(const Settings& settings) {
-  refuse(!settings.prompt, "--prompt is missing; " + settings.model + " is a Stable Diffusion pipeline");
+Tensor sample_with_prompt(DiffusionPipeline& loaded, const Settings& settings) {
+  refuse(!settings.prompt, "--prompt is missing; " + settings.model + " is a " + loaded.class_name());
+  const auto scheduler = choose_scheduler(loaded.scheduler(), settings);
   if (!settings.image) {
-    auto pipeline = StableDiffusionPipeline::from_pretrained(settings.model, load_options(settings));
-    choose_scheduler(pipeline, settings);
+    StableDiffusionPipeline pipeline(loaded.components());
+    pipeline.set_scheduler(*scheduler);
     return pipeline(prompt_options<StableDiffusionPipelineOptions>(settings)).images;
   }
   auto options = prompt_options<StableDiffusionImg2ImgPipelineOptions>(settings);
-  const Tensor image = load_image(*settings.image, {.channels = 3, .exif_transpose = true});
-  options.image = image.to(at::Device(settings.device), at::kFloat).div(255);
+  options.image = load_image(*settings.image, {.range = "unit", .channels = 3, .exif_transpose = true})
+                      .to(at::Device(settings.device));
   options.strength = settings.strength.value_or(0.8);
-  auto pipeline = StableDiffusionImg2ImgPipeline::from_pretrained(settings.model, load_options(settings));
-  choose_scheduler(pipeline, settings);
+  StableDiffusionImg2ImgPipeline pipeline(loaded.components());
+  pipeline.set_scheduler(*scheduler);
   return pipeline(options).images;
 }
 
@@ -197,14 +194,16 @@ int run(int argc, char** argv) {
   refuse(settings.strength && !settings.image, "--strength needs --image");
   refuse(settings.strength && *settings.strength == 0, "--strength is 0, expected more than 0 and at most 1");
 
-  const std::string pipeline = pipeline_class(settings.model);
-  const bool is_unconditional = pipeline == "DDPMPipeline" || pipeline == "DDIMPipeline";
-  refuse(!is_unconditional && pipeline != "StableDiffusionPipeline" &&
-             pipeline != "StableDiffusionImg2ImgPipeline",
-         settings.model + ": the pipeline is \"" + pipeline +
-             "\", expected DDPMPipeline, DDIMPipeline, StableDiffusionPipeline or "
+  const auto loaded =
+      DiffusionPipeline::from_pretrained(settings.model, {.device = at::Device(settings.device)});
+  const std::string& name = loaded->class_name();
+  const bool is_unconditional = name == "DDPMPipeline" || name == "DDIMPipeline";
+  refuse(!is_unconditional && name != "StableDiffusionPipeline" && name != "StableDiffusionImg2ImgPipeline",
+         settings.model + ": the pipeline is a " + name +
+             ", expected a DDPMPipeline, DDIMPipeline, StableDiffusionPipeline or "
              "StableDiffusionImg2ImgPipeline");
-  const Tensor images = is_unconditional ? sample_unconditional(settings) : sample_with_prompt(settings);
+  const Tensor images =
+      is_unconditional ? sample_unconditional(*loaded, settings) : sample_with_prompt(*loaded, settings);
   save_pictures(images, settings.output);
   std::printf("%s\n", settings.output.c_str());
   return 0;

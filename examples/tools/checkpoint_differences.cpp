@@ -12,9 +12,9 @@
 
 #include <ATen/ATen.h>
 
-#include "../json_config.h"
 #include "checkpoint_report.h"
 #include "concat.h"
+#include "json_config.h"
 
 using namespace diffusers;
 

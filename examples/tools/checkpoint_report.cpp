@@ -17,8 +17,8 @@
 
 #include <ATen/ATen.h>
 
-#include "../json_config.h"
 #include "concat.h"
+#include "json_config.h"
 #include "known_models.h"
 
 using namespace diffusers;

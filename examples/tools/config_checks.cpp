@@ -5,9 +5,9 @@
 #include <diffusers/core/error.h>
 #include <diffusers/schedulers/scheduler.h>
 
-#include "../json_config.h"
 #include "checkpoint_report.h"
 #include "concat.h"
+#include "json_config.h"
 
 using namespace diffusers;
 

@@ -68,8 +68,7 @@ int run(int argc, char** argv) {
       reconstruct_power_ema(list_power_ema_snapshots(settings.snapshots), settings.sigma_rel, settings.step);
   const TensorMap weights = with_average(load_weights(settings.model), result.tensors);
   create_folders(settings.output);
-  write_file_atomically(join_path(settings.output, "config.json"),
-                        read_model_file(settings.model, "config.json"));
+  write_file(read_model_file(settings.model, "config.json"), join_path(settings.output, "config.json"));
   save_weights(weights, settings.output);
   std::printf("%s: sigma_rel %g at step %lld, relative error of the profile %.2g\n", settings.output.c_str(),
               result.profile.sigma_rel, static_cast<long long>(result.profile.step), result.relative_error);

@@ -60,7 +60,10 @@ class Writer final : public AnyFieldVisitor<Writer> {
   }
   void list(const char* key, std::vector<int64_t>& field) override { json[key] = config_json::to(field); }
   void program_only(const char* key, bool is_set) override {
-    require<ConfigError>(!is_set, "{} is set, but a file can hold only null there; unset it before saving",
+    require<ConfigError>(!is_set,
+                         "{} is set to an object such as a scheduler, but a config file can hold only null "
+                         "there; unset it before "
+                         "saving",
                          key);
     json[key] = nullptr;
   }

@@ -128,7 +128,8 @@ TEST(ConfigFields, ThatDoNotFitAreNamed) {
 }
 
 TEST(ConfigFields, ThatOnlyAProgramSetsCannotBeWritten) {
-  VisitedConfig config{.has_function = true};
+  VisitedConfig config;
+  config.has_function = true;
   expect_throws_with<ConfigError>([&] { config_fields::to_json(visitor_of(config)); }, "function is set");
 }
 

@@ -13,12 +13,12 @@
 
 namespace {
 
-int failures = 0;
+int g_failures = 0;
 
 void expect(bool is_right, const char* claim) {
   if (is_right) return;
   std::printf("wrong: %s\n", claim);
-  ++failures;
+  ++g_failures;
 }
 
 /// Whether the library throws an exception of type `Expected` that is caught here by its type.
@@ -63,6 +63,6 @@ int main() {
   set_log_sink({});
   expect(is_caught, "an exception of a callback passes through the library");
 
-  std::printf("%d claims are wrong\n", failures);
-  return failures == 0 ? 0 : 1;
+  std::printf("%d claims are wrong\n", g_failures);
+  return g_failures == 0 ? 0 : 1;
 }

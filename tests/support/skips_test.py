@@ -1,4 +1,4 @@
-#!/ usr / bin / env python3
+#!/usr/bin/env python3
 """Skipped tests are seen: skips_test.py TEST_SKIPPING CTEST BUILD"""
 import os
 import pathlib
@@ -42,7 +42,7 @@ class Skips(unittest.TestCase):
     def test_ctest_lists_them_after_its_summary(self):
         build = self.folder / "build"
         build.mkdir()
-#The file of this build, for another one; BUILD may be a link.
+        # The file of this build, for another one; BUILD may be a link.
         custom = (pathlib.Path(BUILD) / "CTestCustom.cmake").read_text().replace(BUILD, str(build))
         self.assertIn(str(build), custom)
         (build / "CTestCustom.cmake").write_text(custom)
@@ -91,7 +91,7 @@ class Skips(unittest.TestCase):
         self.assertFalse((self.folder / "cmake_ran").exists(), text)
 
     def test_the_gate_fails_where_a_step_is_skipped(self):
-#A copy, whose steps find a cmake and a python3 that skip everything.
+        # A copy, whose steps find a cmake and a python3 that skip everything.
         (self.folder / ".ci").mkdir()
         shutil.copy(ROOT / ".ci/run", self.folder / ".ci/run")
         self.stub("id", "echo 1000\n")

@@ -2,11 +2,10 @@
 #include <vector>
 
 #include <diffusers/schedulers/ddpm_scheduler.h>
+#include <diffusers/training/diffusion_task_options.h>
 #include <diffusers/training/trainer.h>
 
 #include <ATen/ATen.h>
-#include <diffusers/training/diffusion_task_options.h>
-
 #include <gtest/gtest.h>
 
 #include "support/golden.h"

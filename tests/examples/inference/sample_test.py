@@ -43,7 +43,9 @@ class Sample(unittest.TestCase):
             # Six images of 12 x 8 pixels with a padding of 2.
             self.assertEqual(size_of(self.folder / "new/grid.png"), (6 * 14 + 2, 12))
             drawn[str(words)] = (self.folder / "new/grid.png").read_bytes()
+        # DDIM with eta = 1 draws and adds the noise of DDPM.
         self.assertEqual(drawn.pop("[]"), drawn["['--scheduler', 'ddpm']"])
+        self.assertEqual(drawn.pop("['--scheduler', 'DDIMScheduler', '--eta', 1]"), drawn["['--scheduler', 'ddpm']"])
         self.assertEqual(len(set(drawn.values())), len(drawn))
 
     def test_one_picture_has_no_border_and_a_folder_takes_many(self):
@@ -76,7 +78,7 @@ class Sample(unittest.TestCase):
         (self.folder / "other/model_index.json").write_text('{"_class_name": "KandinskyPipeline"}')
         for model, words, part in (
             (STABLE_DIFFUSION, [], "--prompt is missing"),
-            (UNCONDITIONAL, ["--prompt", "x"], "--prompt needs Stable Diffusion"),
+            (UNCONDITIONAL, ["--prompt", "x"], "--prompt needs Stable Diffusion, found a DDPMPipeline"),
             (UNCONDITIONAL, ["--guidance_scale", 2], "--guidance_scale needs"),
             (UNCONDITIONAL, ["--negative_prompt", "x"], "--negative_prompt needs --prompt"),
             (UNCONDITIONAL, ["--image", "x.png"], "--image needs --prompt"),
@@ -86,7 +88,7 @@ class Sample(unittest.TestCase):
             (STABLE_DIFFUSION, ["--prompt", "x", "--image", "none.png"], "none.png"),
             (STABLE_DIFFUSION, ["--prompt", "x", "--eta", 1], "--eta needs"),
             (self.folder / "other", [], "KandinskyPipeline"),
-            (self.folder / "nowhere", [], "no model_index.json"),
+            (self.folder / "nowhere", [], "nowhere"),
         ):
             self.assertIn(part, self.run_program(model, *words, code=1))
             self.assertFalse((self.folder / "samples.png").exists())

@@ -22,7 +22,3 @@ std::string json_excerpt(const Json& value);
 
 /// The number that a key has, NaN and infinite ones included; none without the key, or for another type.
 std::optional<double> json_number(const Json& value);
-
-/// `_class_name` in the model_index.json of a pipeline folder; empty if the file does not say it.
-/// @throws diffusers::FileError if there is no such file, or if it is not JSON
-std::string pipeline_class(const std::string& folder);

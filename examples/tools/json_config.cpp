@@ -8,8 +8,6 @@
 #include <vector>
 
 #include <diffusers/core/error.h>
-#include <diffusers/io/files.h>
-#include <diffusers/io/model_file.h>
 
 using namespace diffusers;
 
@@ -91,13 +89,4 @@ std::optional<double> json_number(const Json& value) {
   const auto text = value.get<std::string>();
   if (!text.starts_with(kNumberMark)) return std::nullopt;
   return std::strtod(text.c_str() + kNumberMark.size(), nullptr);
-}
-
-std::string pipeline_class(const std::string& folder) {
-  const std::string path = join_path(folder, "model_index.json");
-  if (!file_exists(path))
-    throw FileError(folder + ": there is no model_index.json; expected a pipeline folder");
-  const Json index = parse_json(read_model_file(folder, "model_index.json"), path);
-  const auto name = index.find("_class_name");
-  return name != index.end() && name->is_string() ? name->get<std::string>() : "";
 }
