@@ -91,6 +91,8 @@ DiffusionPipeline::DiffusionPipeline(const PipelineSpec& spec, PipelineComponent
     scheduler->second = adapted(spec, scheduler->second.get<Scheduler>());
 }
 
+DiffusionPipeline::~DiffusionPipeline() = default;
+
 PipelineComponent& DiffusionPipeline::named_component(const std::string& name) {
   const auto found = components_.find(name);
   require<ConfigError>(found != components_.end(), "{} has no component \"{}\", it has: {}", class_name(),

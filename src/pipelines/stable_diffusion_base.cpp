@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include <diffusers/core/config_overrides.h>
@@ -32,6 +33,9 @@ std::unique_ptr<Scheduler> scheduler_for_latents(const Scheduler& scheduler) {
 }
 
 }  // namespace
+
+StableDiffusionBase::StableDiffusionBase(const PipelineSpec& spec, PipelineComponents components)
+    : DiffusionPipeline(spec, std::move(components)) {}
 
 PipelineSpec StableDiffusionBase::spec_of(const char* class_name) {
   return {.class_name = class_name,

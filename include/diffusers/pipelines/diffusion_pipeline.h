@@ -26,7 +26,7 @@ class DiffusionPipeline {
  public:
   DiffusionPipeline(const DiffusionPipeline&) = delete;
   DiffusionPipeline& operator=(const DiffusionPipeline&) = delete;
-  virtual ~DiffusionPipeline() = default;
+  virtual ~DiffusionPipeline();
 
   /// Loads the pipeline of the class that `_class_name` of model_index.json names. `as<P>()` gives the
   /// pipeline as an object of its class:

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <utility>
-
 #include <diffusers/models/fwd.h>
 #include <diffusers/pipelines/diffusion_pipeline.h>
 #include <diffusers/text/clip_tokenizer.h>
@@ -19,8 +17,7 @@ class StableDiffusionBase : public DiffusionPipeline {
 
  protected:
   /// As DiffusionPipeline's constructor.
-  StableDiffusionBase(const PipelineSpec& spec, PipelineComponents components)
-      : DiffusionPipeline(spec, std::move(components)) {}
+  StableDiffusionBase(const PipelineSpec& spec, PipelineComponents components);
   /// Warns if the folder has a safety checker, and keeps `requires_safety_checker` only without one.
   void take_settings(const Folder& folder) override;
 
