@@ -249,6 +249,9 @@ void TrainingRun::train_step() {
   generator_state_ = generator_.get_state();
   step_context_ = {.step = global_step_, .samples = group_.samples, .generator = generator_};
   task_.begin_step(step_context_);
+  // One copy to the device for all updates.
+  if (updates_.size() > 1)
+    for (Batch& batch : group_.batches) batch = to_device(batch);
   for (std::size_t i = 0; i < updates_.size(); ++i)
     if (updates_[i].runs_at(global_step_)) run_update(i);
   average();
