@@ -73,7 +73,7 @@ void move_model(torch::nn::Module& model, std::optional<at::Device> device,
   };
   const auto move = [&](Tensor& tensor) {
     if (!tensor.defined()) return;
-    const Tensor grad = tensor.grad();
+    const Tensor& grad = tensor.grad();
     tensor.set_data(moved(tensor));
     if (grad.defined()) tensor.mutable_grad() = moved(grad);
   };

@@ -268,9 +268,9 @@ Json UpdateRun::config_json() const {
 OnlyUpdate::OnlyUpdate(const std::vector<UpdateRun>& updates, std::size_t index) {
   for (std::size_t i = 0; i < updates.size(); ++i) {
     if (i == index) continue;
-    for (Tensor parameter : updates[i].parameters()) {
-      parameter.requires_grad_(false);
+    for (const Tensor& parameter : updates[i].parameters()) {
       stopped_.push_back(parameter);
+      stopped_.back().requires_grad_(false);
     }
   }
 }
