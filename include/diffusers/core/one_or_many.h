@@ -88,7 +88,9 @@ class NestedOneOrMany : public OneOrMany<OneOrMany<int64_t>> {
       : OneOrMany<OneOrMany<int64_t>>(OneOrMany<int64_t>(static_cast<int64_t>(value))) {}
   /// Takes over a field of one level.
   /// @param field a number, a list or None
-  NestedOneOrMany(const OneOrMany<int64_t>& field)  // NOLINT(google-explicit-constructor)
+  // By value: a reference would be as good a match as the inherited constructor.
+  // NOLINTNEXTLINE(google-explicit-constructor,performance-unnecessary-value-param)
+  NestedOneOrMany(OneOrMany<int64_t> field)
       : OneOrMany<OneOrMany<int64_t>>(field.is_list()
                                           ? OneOrMany<OneOrMany<int64_t>>(std::vector<OneOrMany<int64_t>>(
                                                 field.values().begin(), field.values().end()))
