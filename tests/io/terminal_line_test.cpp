@@ -36,12 +36,20 @@ class PseudoTerminal {
     size.ws_col = columns;
     EXPECT_EQ(::ioctl(controller_, TIOCSWINSZ, &size), 0);
   }
-  /// The output since the last call; the terminal makes "\r\n" of "\n".
+  /// The output since the last call; the terminal makes "\r\n" of "\n". It arrives in pieces, so a last
+  /// character of the test's own marks its end.
   std::string output() const {
+    constexpr char kEnd = '\x1d';
+    std::fputc(kEnd, stream_);
     std::fflush(stream_);
-    char bytes[4096];
-    const ssize_t count = ::read(controller_, bytes, sizeof(bytes));
-    return count > 0 ? std::string(bytes, static_cast<std::size_t>(count)) : std::string();
+    std::string text;
+    while (text.find(kEnd) == std::string::npos) {
+      char bytes[4096];
+      const ssize_t count = ::read(controller_, bytes, sizeof(bytes));
+      if (count <= 0) break;
+      text.append(bytes, static_cast<std::size_t>(count));
+    }
+    return text.substr(0, text.find(kEnd));
   }
 
  private:
