@@ -28,10 +28,12 @@ bool is_accepted(const PipelineComponentSpec& spec, const PipelineComponent& com
 
 /// Checks the components that a pipeline is made of, and adds the optional ones as absent.
 void check_components(const PipelineSpec& spec, PipelineComponents& components) {
-  for (const auto& [name, component] : components)
+  for (const auto& entry : components) {
+    const std::string& name = entry.first;
     require<ConfigError>(
         std::ranges::any_of(spec.components, [&](const auto& expected) { return expected.name == name; }),
         "{} has no component \"{}\"", spec.class_name, name);
+  }
   for (const PipelineComponentSpec& expected : spec.components) {
     const auto found = components.find(expected.name);
     const bool is_given = found != components.end() && found->second.has_value();
