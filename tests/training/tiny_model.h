@@ -3,6 +3,7 @@
 // A small denoiser and small data sets, for tests of training.
 
 #include <cstdint>
+#include <mutex>
 #include <span>
 #include <string>
 #include <utility>
@@ -54,13 +55,18 @@ struct LabelledNetImpl : torch::nn::Module {
   }
   DenoiserInfo denoiser_info() const { return facts; }
   LabelOutput forward(const Tensor& sample, const Tensor&, const LabelOptions& options = {}) {
-    last_labels = options.class_labels;
+    const Tensor& labels = options.class_labels;
+    {
+      const std::lock_guard lock(mutex);  // the parts of a batch are computed by several threads
+      last_labels = labels;
+    }
     Tensor out = conv(sample);
-    if (last_labels.defined()) out = out + table(last_labels).view({-1, 1, 1, 1});
+    if (labels.defined()) out = out + table(labels).view({-1, 1, 1, 1});
     return {out};
   }
   torch::nn::Conv2d conv{nullptr};
   torch::nn::Embedding table{nullptr};
+  std::mutex mutex;
   Tensor last_labels;
   DenoiserInfo facts{.takes_class_labels = true};
 };
