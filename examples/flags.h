@@ -21,7 +21,7 @@ CLI::Validator at_least(double least);
 CLI::Validator greater_than(double limit);
 CLI::Validator between(double least, double most);
 
-/// What a flag has besides its name, its field and its help text.
+/// Options of a flag besides its name, its field and its help text.
 struct FlagOptions {
   std::optional<CLI::Validator> check = {};  ///< refuses values; the message names the flag
   std::vector<std::string> choices = {};     ///< the enumerators that are offered; empty: all

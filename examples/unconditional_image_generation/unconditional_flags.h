@@ -13,7 +13,7 @@
 
 #include "../flags.h"
 
-/// What the flags say. The defaults are those of diffusers' `train_unconditional.py`.
+/// Values of the flags. The defaults are those of diffusers' `train_unconditional.py`.
 struct UnconditionalSettings {
   std::string train_data_dir = {};  ///< folder of pictures; its sub-folders are the classes
   std::string dataset = {};         ///< mnist or fashion-mnist: four IDX files; instead of `train_data_dir`

@@ -91,7 +91,7 @@ class DiffusionPipeline {
   const ProgressBarConfig& progress_bar_config() const { return progress_bar_; }
 
  protected:
-  /// What a folder holds for a pipeline class.
+  /// Contents of a folder for a pipeline class.
   struct Folder {
     PipelineComponents components;                ///< for the constructor
     std::map<std::string, bool> settings;         ///< the class's, as the folder has them

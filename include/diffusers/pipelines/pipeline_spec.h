@@ -17,7 +17,7 @@ struct PipelineComponentSpec {
   bool is_optional = false;  ///< the pipeline also works without it (Python's `_optional_components`)
 };
 
-/// What a pipeline class is made of. Loading, saving and `from_pipe` follow it.
+/// Components of a pipeline class. Loading, saving and `from_pipe` follow it.
 struct PipelineSpec {
   std::string class_name;                         ///< `_class_name` in model_index.json
   std::vector<PipelineComponentSpec> components;  ///< in the order of the constructor's parameters

@@ -30,7 +30,7 @@ struct DDIMInverseSchedulerConfig {
   bool set_alpha_to_one = true;
   /// Added to every timestep of "leading" spacing. Stable Diffusion uses 1.
   int64_t steps_offset = 0;
-  /// What the model predicts: "epsilon", "sample" or "v_prediction".
+  /// Prediction of the model: "epsilon", "sample" or "v_prediction".
   EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
   /// Largest magnitude of a clipped x_0, 0 or more. Read with `clip_sample` only.
   double clip_sample_range = 1.0;

@@ -29,7 +29,7 @@ struct DDPMSchedulerConfig {
   EnumChoice<VarianceType> variance_type = VarianceType::kFixedSmall;
   /// Clips the predicted x_0 to [-clip_sample_range, clip_sample_range].
   bool clip_sample = true;
-  /// What the model predicts: "epsilon", "sample" or "v_prediction".
+  /// Prediction of the model: "epsilon", "sample" or "v_prediction".
   EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
   /// Dynamic thresholding of the predicted x_0 (Saharia et al. 2022, section 2.3). Not for latents.
   bool thresholding = false;

@@ -24,7 +24,7 @@ struct DPMSolverSDESchedulerConfig {
   /// Betas in place of a schedule, at least T numbers from 0 to 1. Empty: beta_start, beta_end and
   /// beta_schedule give them.
   std::vector<double> trained_betas = {};
-  /// What the model predicts: "epsilon" or "v_prediction".
+  /// Prediction of the model: "epsilon" or "v_prediction".
   EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
   /// Spaces the sigmas as Karras et al. 2022, eq. 5, with rho = 7. At most one of the use_..._sigmas may be
   /// set.

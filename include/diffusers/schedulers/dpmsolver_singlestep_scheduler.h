@@ -26,7 +26,7 @@ struct DPMSolverSinglestepSchedulerConfig {
   std::vector<double> trained_betas = {};
   /// Order of the solver, 1 to 3. Use 2 for guided sampling, 3 for unconditional sampling.
   int64_t solver_order = 2;
-  /// What the model predicts: "epsilon", "sample", "v_prediction" or "flow_prediction".
+  /// Prediction of the model: "epsilon", "sample", "v_prediction" or "flow_prediction".
   EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
   /// Dynamic thresholding of the predicted x_0 (Saharia et al. 2022, section 2.3). Not for latents.
   bool thresholding = false;

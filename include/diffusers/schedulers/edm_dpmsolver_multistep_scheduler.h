@@ -21,7 +21,7 @@ struct EDMDPMSolverMultistepSchedulerConfig {
   EnumChoice<SigmaScheduleType> sigma_schedule = SigmaScheduleType::kKarras;
   /// Number of noise levels before `set_timesteps`, 1 or more.
   int64_t num_train_timesteps = 1000;
-  /// What the model predicts: "epsilon" or "v_prediction".
+  /// Prediction of the model: "epsilon" or "v_prediction".
   EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
   /// Exponent of the Karras spacing: larger values put more steps at low noise (Karras et al. 2022, eq. 5).
   double rho = 7.0;

@@ -19,7 +19,7 @@ enum class BetaSchedule {
   kExp               ///< Exponential abar; HeunDiscreteScheduler only, as in Python.
 };
 
-/// What the model predicts.
+/// Prediction of the model.
 enum class PredictionType {
   kEpsilon,         ///< The noise.
   kSample,          ///< The clean sample x_0.

@@ -23,7 +23,7 @@ struct EulerAncestralDiscreteSchedulerConfig {
   /// Betas in place of a schedule, at least T numbers from 0 to 1. Empty: beta_start, beta_end and
   /// beta_schedule give them.
   std::vector<double> trained_betas = {};
-  /// What the model predicts: "epsilon" or "v_prediction".
+  /// Prediction of the model: "epsilon" or "v_prediction".
   EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
   /// How the steps are spread over the training timesteps: "linspace", "leading" or "trailing" (Lin et al.
   /// 2023, table 2).

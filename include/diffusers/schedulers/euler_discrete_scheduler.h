@@ -23,7 +23,7 @@ struct EulerDiscreteSchedulerConfig {
   /// Betas in place of a schedule, at least T numbers from 0 to 1. Empty: beta_start, beta_end and
   /// beta_schedule give them.
   std::vector<double> trained_betas = {};
-  /// What the model predicts: "epsilon", "sample", "original_sample" or "v_prediction".
+  /// Prediction of the model: "epsilon", "sample", "original_sample" or "v_prediction".
   EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
   /// How sigmas between training timesteps are found: "linear" in t, or "log_linear", evenly spread in
   /// log(sigma).

@@ -30,7 +30,7 @@ struct KDPM2AncestralDiscreteSchedulerConfig {
   bool use_exponential_sigmas = false;
   /// Spaces the sigmas by quantiles of a beta distribution (Lee et al. 2024, arXiv 2407.12173).
   bool use_beta_sigmas = false;
-  /// What the model predicts: "epsilon" or "v_prediction".
+  /// Prediction of the model: "epsilon" or "v_prediction".
   EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
   /// How the steps are spread over the training timesteps: "linspace", "leading" or "trailing" (Lin et al.
   /// 2023, table 2).

@@ -28,7 +28,7 @@ struct PNDMSchedulerConfig {
   bool skip_prk_steps = false;
   /// abar behind the last step of a run: 1 if true, abar_0 if false.
   bool set_alpha_to_one = false;
-  /// What the model predicts: "epsilon" or "v_prediction".
+  /// Prediction of the model: "epsilon" or "v_prediction".
   EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
   /// How the steps are spread over the training timesteps: "linspace", "leading" or "trailing" (Lin et al.
   /// 2023, table 2).

@@ -34,7 +34,7 @@ struct SASolverSchedulerConfig {
   int64_t predictor_order = 2;
   /// Order of the corrector, 0 (no corrector) to 4.
   int64_t corrector_order = 2;
-  /// What the model predicts: "epsilon", "sample", "v_prediction" or "flow_prediction".
+  /// Prediction of the model: "epsilon", "sample", "v_prediction" or "flow_prediction".
   EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
   /// Strength of the noise at a timestep: 0 solves the ODE, 1 the SDE. Empty: 1 from timestep 200 to 800, 0
   /// elsewhere. Files cannot hold it.

@@ -169,7 +169,7 @@ class Scheduler {
   /// Number of training timesteps T.
   virtual int64_t num_train_timesteps() const = 0;
 
-  /// What the model predicts.
+  /// Prediction of the model.
   /// @throws ConfigError if the model predicts none of these (ScoreSdeVeScheduler: the score)
   virtual PredictionType prediction_type() const { return PredictionType::kEpsilon; }
   /// Python's string of `prediction_type()`, e.g. "v_prediction".

@@ -32,7 +32,7 @@ struct TCDSchedulerConfig {
   bool set_alpha_to_one = true;
   /// Added to every timestep of "leading" spacing. Stable Diffusion uses 1.
   int64_t steps_offset = 0;
-  /// What the model predicts: "epsilon", "sample" or "v_prediction".
+  /// Prediction of the model: "epsilon", "sample" or "v_prediction".
   EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
   /// Dynamic thresholding of the predicted x_0 (Saharia et al. 2022, section 2.3). Not for latents.
   bool thresholding = false;

@@ -20,7 +20,7 @@ struct UnCLIPSchedulerConfig {
   bool clip_sample = true;
   /// Largest magnitude of a clipped x_0, 0 or more. Read with `clip_sample` only.
   double clip_sample_range = 1.0;
-  /// What the model predicts: "epsilon" or "sample".
+  /// Prediction of the model: "epsilon" or "sample".
   EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
   /// Course of the betas; only "squaredcos_cap_v2" (cosine).
   EnumChoice<BetaSchedule> beta_schedule = BetaSchedule::kSquaredcosCapV2;
