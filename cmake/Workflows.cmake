@@ -36,3 +36,22 @@ if(DIFFUSERS_PYTHON)
     WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}"
     USES_TERMINAL VERBATIM)
 endif()
+
+# docs: the API reference as HTML, in docs/html of the build folder. A symbol without documentation is an error.
+find_program(DIFFUSERS_DOXYGEN doxygen)
+mark_as_advanced(DIFFUSERS_DOXYGEN)
+configure_file("${CMAKE_CURRENT_LIST_DIR}/Doxyfile.in" "${PROJECT_BINARY_DIR}/Doxyfile" @ONLY)
+if(DIFFUSERS_DOXYGEN)
+  add_custom_target(
+    docs
+    COMMAND "${CMAKE_COMMAND}" -E make_directory "${PROJECT_BINARY_DIR}/docs"
+    COMMAND "${DIFFUSERS_DOXYGEN}" "${PROJECT_BINARY_DIR}/Doxyfile"
+    COMMAND "${CMAKE_COMMAND}" -E echo "The API reference: ${PROJECT_BINARY_DIR}/docs/html/index.html"
+    VERBATIM)
+else()
+  add_custom_target(
+    docs
+    COMMAND "${CMAKE_COMMAND}" -E echo "Doxygen is missing (Debian: apt-get install doxygen)"
+    COMMAND "${CMAKE_COMMAND}" -E false
+    VERBATIM)
+endif()
