@@ -84,21 +84,13 @@ function(diffusers_add_folder name)
   diffusers_configure_target(diffusers_${name} ${name})
 endfunction()
 
-# diffusers_hide_private_symbols(TARGET): a shared library exports only what public headers declare (private_symbols.cmake).
+# diffusers_hide_private_symbols(TARGET): a shared library exports no private code.
 function(diffusers_hide_private_symbols target)
   get_target_property(type ${target} TYPE)
   if(NOT type STREQUAL "SHARED_LIBRARY" OR NOT CMAKE_SYSTEM_NAME STREQUAL "Linux")
     return()
   endif()
-  file(GLOB_RECURSE headers CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/include/diffusers/*.h" "${PROJECT_SOURCE_DIR}/src/*.h")
-  set(maker "${PROJECT_SOURCE_DIR}/cmake/private_symbols.cmake")
-  set(script "${CMAKE_CURRENT_BINARY_DIR}/${target}.map")
-  add_custom_command(
-    OUTPUT "${script}"
-    COMMAND "${CMAKE_COMMAND}" "-DROOT=${PROJECT_SOURCE_DIR}" "-DOUTPUT=${script}" -P "${maker}"
-    DEPENDS "${maker}" ${headers}
-    COMMENT "Listing the private symbols")
-  target_sources(${target} PRIVATE "${script}")
+  set(script "${PROJECT_SOURCE_DIR}/cmake/private_symbols.map")
   target_link_options(${target} PRIVATE "LINKER:--version-script=${script}")
   set_property(TARGET ${target} APPEND PROPERTY LINK_DEPENDS "${script}")
 endfunction()

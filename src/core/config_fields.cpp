@@ -5,7 +5,9 @@
 #include "core/config_json.h"
 #include "core/require.h"
 
-namespace diffusers::config_fields {
+namespace diffusers {
+inline namespace internal {
+namespace config_fields {
 namespace {
 
 /// A visitor that does one thing to a field of any type.
@@ -150,4 +152,6 @@ Json from_json(const Json& json, const VisitConfig& visit, std::string_view wher
   return std::move(reader.rest);
 }
 
-}  // namespace diffusers::config_fields
+}  // namespace config_fields
+}  // namespace internal
+}  // namespace diffusers

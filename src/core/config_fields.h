@@ -12,7 +12,9 @@
 
 #include "core/json.h"
 
-namespace diffusers::config_fields {
+namespace diffusers {
+inline namespace internal {
+namespace config_fields {
 
 /// Calls the `visit_fields` of a config with a visitor.
 using VisitConfig = std::function<void(ConfigVisitor& visitor)>;
@@ -35,4 +37,6 @@ enum class NullBool { kRefused, kFalse };
 Json from_json(const Json& json, const VisitConfig& visit, std::string_view where,
                NullBool null_bool = NullBool::kRefused);
 
-}  // namespace diffusers::config_fields
+}  // namespace config_fields
+}  // namespace internal
+}  // namespace diffusers

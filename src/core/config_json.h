@@ -27,7 +27,9 @@
 #include "core/json.h"
 #include "core/require.h"
 
-namespace diffusers::config_json {
+namespace diffusers {
+inline namespace internal {
+namespace config_json {
 
 inline void from(const Json& json, bool& value, std::string_view key) {
   require<ConfigError>(json.is_boolean(), "{} is {}, expected true or false", key, json_excerpt(json));
@@ -187,4 +189,6 @@ Json fields_from_json(const Json& json, Config& config, std::string_view where) 
   return rest;
 }
 
-}  // namespace diffusers::config_json
+}  // namespace config_json
+}  // namespace internal
+}  // namespace diffusers

@@ -6,6 +6,7 @@
 #include "core/require.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 struct KnownStart {
@@ -81,4 +82,5 @@ std::optional<std::string> describe_foreign_content(std::string_view bytes) {
   return std::nullopt;
 }
 
+}  // namespace internal
 }  // namespace diffusers

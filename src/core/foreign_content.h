@@ -8,6 +8,7 @@
 #include <string_view>
 
 namespace diffusers {
+inline namespace internal {
 
 /// How to turn a pickle into a file that is read.
 inline constexpr std::string_view kPickleAdvice =
@@ -20,4 +21,5 @@ inline constexpr std::string_view kPickleAdvice =
 /// @return such as "this is a Git LFS pointer, not the file itself; run `git lfs pull`"; nullopt if unknown
 std::optional<std::string> describe_foreign_content(std::string_view bytes);
 
+}  // namespace internal
 }  // namespace diffusers

@@ -10,6 +10,7 @@
 #include <c10/util/Exception.h>
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 /// Host memory for a copy of `tensor`. It is page-locked for a device, whose copies then need no second copy
@@ -43,4 +44,5 @@ TensorMap host_copy(const TensorMap& tensors) {
   return copies;
 }
 
+}  // namespace internal
 }  // namespace diffusers

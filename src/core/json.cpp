@@ -10,6 +10,7 @@
 #include "core/require.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 constexpr std::size_t kLongestExcerpt = 160;
@@ -206,4 +207,5 @@ std::string dump_json(const Json& value) {
   return text + "\n";
 }
 
+}  // namespace internal
 }  // namespace diffusers

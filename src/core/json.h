@@ -6,6 +6,7 @@
 #include <string_view>
 
 namespace diffusers {
+inline namespace internal {
 
 using Json = nlohmann::json;
 
@@ -31,4 +32,5 @@ std::string json_excerpt(const Json& value);
 /// What the JSON library says of a text that it refuses, in ASCII, shortened.
 std::string json_reason(const Json::exception& error);
 
+}  // namespace internal
 }  // namespace diffusers

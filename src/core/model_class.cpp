@@ -11,6 +11,7 @@
 #include "core/require.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 // clang-format off
@@ -140,4 +141,5 @@ void check_config_class(const Json& config, std::string_view where, std::string_
   warn_once(fmt::format("{}: written for {}, loaded as {}", where, json_excerpt(Json(found)), expected));
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -9,6 +9,7 @@
 #include "core/json.h"
 
 namespace diffusers {
+inline namespace internal {
 
 /// Whether Python diffusers, the parts of transformers that its pipelines use, this library or the program
 /// (add_model_class) has a model class of that name.
@@ -31,4 +32,5 @@ std::string config_class(const Json& config, std::string_view where, std::string
 void check_config_class(const Json& config, std::string_view where, std::string_view expected,
                         std::initializer_list<std::string_view> compatible = {});
 
+}  // namespace internal
 }  // namespace diffusers

@@ -13,6 +13,7 @@
 #include "core/require.h"
 
 namespace diffusers {
+inline namespace internal {
 
 /// When a field of a config has an effect. A changed field without an effect is refused.
 template <class Config>
@@ -49,4 +50,5 @@ void require_options_with_effect(const Config& config,
                               config_json::fields_to_json(Config{}));
 }
 
+}  // namespace internal
 }  // namespace diffusers

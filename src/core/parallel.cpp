@@ -8,6 +8,7 @@
 #include <omp.h>
 
 namespace diffusers {
+inline namespace internal {
 
 void parallel_for(int64_t begin, int64_t end, int64_t grain,
                   const std::function<void(int64_t, int64_t)>& body) {
@@ -25,4 +26,5 @@ void use_one_intraop_thread() {
   if (at::get_num_threads() > 1) omp_set_num_threads(1);
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -4,6 +4,7 @@
 #include <functional>
 
 namespace diffusers {
+inline namespace internal {
 
 /// Calls `body(first, last)` for parts of [begin, end) of at least `grain` items, on LibTorch's threads.
 /// Inside a body LibTorch's operations and this function stay on their thread. The first exception of a body
@@ -19,4 +20,5 @@ void parallel_for(int64_t begin, int64_t end, int64_t grain,
 /// `at::set_num_threads` would also limit threads that start later.
 void use_one_intraop_thread();
 
+}  // namespace internal
 }  // namespace diffusers

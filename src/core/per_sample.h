@@ -7,6 +7,7 @@
 #include <diffusers/core/tensor.h>
 
 namespace diffusers {
+inline namespace internal {
 
 /// Views one value for each sample so that it broadcasts over the samples.
 /// @param values `[B]`, or `[1]` for all samples
@@ -18,4 +19,5 @@ inline Tensor broadcast_per_sample(const Tensor& values, int64_t dim) {
   return values.view(shape);
 }
 
+}  // namespace internal
 }  // namespace diffusers

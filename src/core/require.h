@@ -10,6 +10,7 @@
 #include <fmt/ranges.h>
 
 namespace diffusers {
+inline namespace internal {
 
 /// Throws `Exception` with a formatted message.
 template <class Exception = Error, class... Args>
@@ -23,4 +24,5 @@ void require(bool condition, fmt::format_string<Args...> format, Args&&... args)
   if (!condition) throw Exception(fmt::format(format, std::forward<Args>(args)...));
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -1,6 +1,7 @@
 #include "core/utf8.h"
 
 namespace diffusers {
+inline namespace internal {
 
 Utf8Prefix utf8_prefix(std::string_view bytes) {
   const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(bytes[i]); };
@@ -38,4 +39,5 @@ bool is_utf8(std::string_view text) {
   return true;
 }
 
+}  // namespace internal
 }  // namespace diffusers

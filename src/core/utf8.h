@@ -4,6 +4,7 @@
 #include <string_view>
 
 namespace diffusers {
+inline namespace internal {
 
 /// The front of some bytes, read as UTF-8.
 struct Utf8Prefix {
@@ -18,4 +19,5 @@ Utf8Prefix utf8_prefix(std::string_view bytes);
 /// Returns true if the whole text is UTF-8.
 bool is_utf8(std::string_view text);
 
+}  // namespace internal
 }  // namespace diffusers

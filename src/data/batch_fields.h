@@ -11,6 +11,7 @@
 #include <diffusers/data/batch.h>
 
 namespace diffusers {
+inline namespace internal {
 
 /// Where a field of a batch is read, and in which dtype.
 enum class FieldUse {
@@ -64,4 +65,5 @@ inline int64_t field_rows(const std::vector<std::string>& field) {
 inline bool is_set(const Tensor& field) { return field.defined(); }
 inline bool is_set(const std::vector<std::string>& field) { return !field.empty(); }
 
+}  // namespace internal
 }  // namespace diffusers

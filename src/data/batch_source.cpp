@@ -8,6 +8,7 @@
 #include "data/single_sample.h"
 
 namespace diffusers {
+inline namespace internal {
 
 PlannedBatches::PlannedBatches(std::shared_ptr<const Dataset> dataset, EpochPlan plan,
                                uint64_t augmentation_seed, const DataLoaderOptions& options)
@@ -80,4 +81,5 @@ std::optional<LoadedBatch> StreamedBatches::read(int64_t number) {
   return loaded;
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -14,6 +14,7 @@
 #include "data/epoch_plan.h"
 
 namespace diffusers {
+inline namespace internal {
 
 /// A batch and its place in the global batch.
 struct LoadedBatch {
@@ -63,4 +64,5 @@ class StreamedBatches : public BatchSource {
   bool is_at_end_ = false;
 };
 
+}  // namespace internal
 }  // namespace diffusers

@@ -14,7 +14,7 @@
 
 namespace diffusers {
 
-Batch as_batch_of_one(Batch sample, const SampleName& name) {
+Batch internal::as_batch_of_one(Batch sample, const SampleName& name) {
   for_each_tensor(sample, [&](const BatchField& about, Tensor& field) {
     if (field.dim() == about.sample_dim) field = field.unsqueeze(0);
     if (field.dim() != about.sample_dim + 1 || field.size(0) != 1)

@@ -7,6 +7,7 @@
 #include "data/transforms.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 /// Fisher and Yates: our own, so that no version of LibTorch changes the order under a resumed training.
@@ -56,4 +57,5 @@ EpochPlan plan_epoch(const EpochSamples& samples, std::optional<uint64_t> order_
   return plan;
 }
 
+}  // namespace internal
 }  // namespace diffusers

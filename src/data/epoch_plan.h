@@ -8,6 +8,7 @@
 #include <vector>
 
 namespace diffusers {
+inline namespace internal {
 
 /// Which samples an epoch consists of.
 struct EpochSamples {
@@ -39,4 +40,5 @@ int64_t planned_batches(const EpochSamples& samples);
 /// @param order_seed seed of the random order; nullopt keeps the order of the dataset
 EpochPlan plan_epoch(const EpochSamples& samples, std::optional<uint64_t> order_seed);
 
+}  // namespace internal
 }  // namespace diffusers

@@ -12,6 +12,7 @@
 #include "core/require.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 /// deflate cannot shrink data further than 1032 to 1.
@@ -182,4 +183,5 @@ IdxData parse_idx(std::string_view file, std::string_view where) {
   return data;
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -8,6 +8,7 @@
 #include <vector>
 
 namespace diffusers {
+inline namespace internal {
 
 /// Third byte of the magic number.
 enum class IdxType : uint8_t {
@@ -28,4 +29,5 @@ struct IdxData {
 /// @throws FileError naming `where`
 IdxData parse_idx(std::string_view file, std::string_view where);
 
+}  // namespace internal
 }  // namespace diffusers

@@ -16,6 +16,7 @@
 #include "io/posix_file.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 constexpr std::size_t kLargestMetadata = std::size_t{1} << 31;
@@ -194,4 +195,5 @@ ImageSamples read_image_metadata(const std::string& root, const std::vector<std:
   return samples.finish();
 }
 
+}  // namespace internal
 }  // namespace diffusers

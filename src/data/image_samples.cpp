@@ -12,6 +12,7 @@
 #include "io/posix_file.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 /// Links may form a circle.
@@ -144,4 +145,5 @@ ImageSamples find_image_samples(const std::string& path, const ImageFolderOption
   return samples;
 }
 
+}  // namespace internal
 }  // namespace diffusers

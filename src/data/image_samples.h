@@ -9,6 +9,7 @@
 #include <diffusers/data/image_folder.h>
 
 namespace diffusers {
+inline namespace internal {
 
 /// The samples of an ImageFolder. A list that is not empty has an entry for each sample. Metadata give the
 /// three lists of further images; their paths, too, start with `root`.
@@ -41,4 +42,5 @@ ImageSamples read_image_metadata(const std::string& root, const std::vector<std:
 /// Returns whether Pillow would read a file of this name, and this library does not.
 bool is_other_image_name(const std::string& name);
 
+}  // namespace internal
 }  // namespace diffusers

@@ -8,6 +8,7 @@
 #include "core/utf8.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 std::string_view without_mark(std::string_view text) {
@@ -170,4 +171,5 @@ void read_metadata_csv(std::string_view text, std::string_view where, const Visi
   }
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -11,6 +11,7 @@
 #include "core/json.h"
 
 namespace diffusers {
+inline namespace internal {
 
 /// One row: the values of its columns. In a CSV file every value is a string.
 class MetadataRow {
@@ -53,4 +54,5 @@ void read_metadata_jsonl(std::string_view text, std::string_view where, const Vi
 /// @throws FileError naming `where` and the line
 void read_metadata_csv(std::string_view text, std::string_view where, const VisitRow& visit);
 
+}  // namespace internal
 }  // namespace diffusers

@@ -8,6 +8,7 @@
 #include "data/transforms.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 void require_rows(const Tensor& field, const char* name, int64_t count) {
@@ -37,4 +38,5 @@ Batch read_batch(const Dataset& dataset, std::span<const int64_t> indices, uint6
   return batch;
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -6,6 +6,7 @@
 #include <diffusers/data/dataset.h>
 
 namespace diffusers {
+inline namespace internal {
 
 /// Checks that every field of a batch that is set has one row for each sample.
 /// @param count number of samples that the dataset was asked for
@@ -18,4 +19,5 @@ void require_sample_count(const Batch& batch, int64_t count);
 /// @throws TensorError if the dataset gives another number of samples
 Batch read_batch(const Dataset& dataset, std::span<const int64_t> indices, uint64_t augmentation_seed = 0);
 
+}  // namespace internal
 }  // namespace diffusers

@@ -5,6 +5,7 @@
 #include <diffusers/data/batch.h>
 
 namespace diffusers {
+inline namespace internal {
 
 /// What gave a sample, for messages: `get(5)`.
 struct SampleName {
@@ -16,4 +17,5 @@ struct SampleName {
 /// @throws TensorError naming the sample and the field if it holds no single sample
 Batch as_batch_of_one(Batch sample, const SampleName& name);
 
+}  // namespace internal
 }  // namespace diffusers

@@ -7,6 +7,7 @@
 #include "core/require.h"
 
 namespace diffusers {
+inline namespace internal {
 
 Tensor resize_shorter_side(const Tensor& images, int64_t resolution) {
   const int64_t height = images.size(2);
@@ -25,4 +26,5 @@ Tensor checked_indices(std::span<const int64_t> indices, int64_t size) {
   return tensor;
 }
 
+}  // namespace internal
 }  // namespace diffusers

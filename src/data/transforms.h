@@ -10,6 +10,7 @@
 #include "io/image_tensor.h"
 
 namespace diffusers {
+inline namespace internal {
 
 /// A few random numbers of an example that depend on (seed, index) alone, whoever reads it and in whatever
 /// order.
@@ -43,4 +44,5 @@ Tensor resize_shorter_side(const Tensor& images, int64_t resolution);
 /// @throws TensorError if one is outside [0, size)
 Tensor checked_indices(std::span<const int64_t> indices, int64_t size);
 
+}  // namespace internal
 }  // namespace diffusers

@@ -9,6 +9,7 @@
 #include <string_view>
 
 namespace diffusers {
+inline namespace internal {
 
 /// Reads a little- or big-endian number from `text`; nullopt if it ends outside.
 inline std::optional<uint32_t> exif_number(std::string_view text, std::size_t at, std::size_t bytes,
@@ -38,4 +39,5 @@ inline int exif_orientation(std::string_view tiff) {
   return 1;
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -93,7 +93,7 @@ int open_temporary(const std::string& path, std::string& temporary) {
 
 }  // namespace
 
-std::string format_as(const Escaped& name) {
+std::string internal::format_as(const Escaped& name) {
   const std::string_view text = name.text;
   constexpr std::size_t kLongest = 160;
   const bool is_long = text.size() > kLongest;
@@ -102,16 +102,16 @@ std::string format_as(const Escaped& name) {
   return is_long ? out + "..." : out;
 }
 
-const char* c_path(const std::string& path) {
+const char* internal::c_path(const std::string& path) {
   require<FileError>(!path.empty(), "a path is empty, expected the name of a file or folder");
   require<FileError>(path.find('\0') == std::string::npos, "the path {} contains a NUL byte", escaped(path));
   require<FileError>(is_utf8(path), "the path {} is not UTF-8", escaped(path));
   return path.c_str();
 }
 
-std::string errno_text(int error) { return std::generic_category().message(error); }
+std::string internal::errno_text(int error) { return std::generic_category().message(error); }
 
-int open_retrying(const std::string& path, int flags, unsigned mode) {
+int internal::open_retrying(const std::string& path, int flags, unsigned mode) {
   int fd = -1;
   do {
     fd = ::open(c_path(path), flags | O_CLOEXEC, static_cast<mode_t>(mode));
@@ -119,7 +119,7 @@ int open_retrying(const std::string& path, int flags, unsigned mode) {
   return fd;
 }
 
-void append_to_file(const std::string& path, std::string_view bytes) {
+void internal::append_to_file(const std::string& path, std::string_view bytes) {
   FileDescriptor file(open_retrying(path, O_WRONLY | O_CREAT | O_APPEND, 0666));
   require<FileError>(file.get() >= 0, "{}: cannot open: {}", path, errno_text(errno));
   const int error = write_all(file.get(), bytes.data(), bytes.size());
@@ -128,14 +128,14 @@ void append_to_file(const std::string& path, std::string_view bytes) {
   require<FileError>(is_closed, "{}: cannot close: {}", path, errno_text(errno));
 }
 
-void sync_file(const std::string& path) {
+void internal::sync_file(const std::string& path) {
   const FileDescriptor file(open_retrying(path, O_RDONLY | O_NOFOLLOW));
   require<FileError>(file.get() >= 0, "cannot open {}: {}", escaped(path), errno_text(errno));
   const int error = error_of([&] { return ::fsync(file.get()); });
   require<FileError>(error == 0, "cannot sync {} to disk: {}", escaped(path), errno_text(error));
 }
 
-std::string temporary_path(const std::string& path) {
+std::string internal::temporary_path(const std::string& path) {
   static std::atomic<uint64_t> counter{0};
   // A name may have at most 255 bytes: the original one is cut, behind a whole code point.
   std::string stem = base_name(path).substr(0, 200);
@@ -143,7 +143,7 @@ std::string temporary_path(const std::string& path) {
   return join_path(parent_folder(path), fmt::format(".{}.{}-{}.tmp", stem, ::getpid(), counter++));
 }
 
-bool is_temporary_name(std::string_view name) {
+bool internal::is_temporary_name(std::string_view name) {
   // ".STEM.PROCESS-NUMBER.tmp", as temporary_path() makes them
   constexpr std::string_view kEnd = ".tmp";
   if (!name.starts_with('.') || !name.ends_with(kEnd)) return false;
@@ -258,7 +258,7 @@ void AtomicFile::commit() {
   sync_folder(parent_folder(path_));
 }
 
-std::string read_whole_file(const InputFile& file, std::size_t max_bytes) {
+std::string internal::read_whole_file(const InputFile& file, std::size_t max_bytes) {
   require<FileError>(file.size() <= max_bytes, "{}: {} bytes, at most {} are accepted", file.path(),
                      file.size(), max_bytes);
   std::string text(file.size(), '\0');

@@ -11,6 +11,7 @@
 #include "io/system_calls.h"
 
 namespace diffusers {
+inline namespace internal {
 
 FolderLock::FolderLock(const std::string& folder, std::string_view name, std::string_view writer)
     : folder_(open_retrying(folder, O_RDONLY | O_DIRECTORY)) {
@@ -24,4 +25,5 @@ FolderLock::FolderLock(const std::string& folder, std::string_view name, std::st
                         errno_text(error), writer));
 }
 
+}  // namespace internal
 }  // namespace diffusers

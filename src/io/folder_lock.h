@@ -6,6 +6,7 @@
 #include "io/posix_file.h"
 
 namespace diffusers {
+inline namespace internal {
 
 /// An exclusive lock on a folder, for its only writer. It ends with the object and with the process.
 class FolderLock {
@@ -20,4 +21,5 @@ class FolderLock {
   FileDescriptor folder_;
 };
 
+}  // namespace internal
 }  // namespace diffusers

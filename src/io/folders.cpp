@@ -19,6 +19,7 @@
 #include "io/system_calls.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 int exchange_error(const std::string& a, const std::string& b) {
@@ -114,4 +115,5 @@ bool change_folder_at_once(const std::string& folder, const std::function<void(c
   }
 }
 
+}  // namespace internal
 }  // namespace diffusers

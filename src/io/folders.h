@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 namespace diffusers {
+inline namespace internal {
 
 /// Returns the mode of the file, folder or link at a path; 0 if there is nothing.
 mode_t mode_of(const std::string& path, bool follow_link = false);
@@ -26,4 +27,5 @@ int exchange_paths(const std::string& a, const std::string& b);
 /// program works in the folder (`write` was called or not then)
 bool change_folder_at_once(const std::string& folder, const std::function<void(const std::string&)>& write);
 
+}  // namespace internal
 }  // namespace diffusers

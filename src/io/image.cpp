@@ -148,17 +148,17 @@ void save_image_grid(const at::Tensor& images, const std::filesystem::path& path
   save_image(make_grid(images, options), path);
 }
 
-at::Tensor resize_pixels(const at::Tensor& images, int64_t height, int64_t width) {
+at::Tensor internal::resize_pixels(const at::Tensor& images, int64_t height, int64_t width) {
   if (images.size(2) == height && images.size(3) == width) return images;
   return at::_upsample_bilinear2d_aa(images, {height, width}, /*align_corners=*/false);
 }
 
-at::Tensor to_unit(const at::Tensor& images) { return images.to(at::kFloat).div_(255); }
+at::Tensor internal::to_unit(const at::Tensor& images) { return images.to(at::kFloat).div_(255); }
 
-at::Tensor to_signed_unit(const at::Tensor& images) { return to_unit(images).sub_(0.5).div_(0.5); }
+at::Tensor internal::to_signed_unit(const at::Tensor& images) { return to_unit(images).sub_(0.5).div_(0.5); }
 
-at::Tensor image_from_bytes(std::string_view bytes, const std::string& where,
-                            const LoadImageOptions& options) {
+at::Tensor internal::image_from_bytes(std::string_view bytes, const std::string& where,
+                                      const LoadImageOptions& options) {
   const std::vector<int64_t>& size = options.size.values();
   require<ConfigError>(options.channels == 0 || options.channels == 1 || options.channels == 3,
                        "channels is {}, expected 0 (as in the file), 1 or 3", options.channels);

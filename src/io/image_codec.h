@@ -8,6 +8,7 @@
 #include <vector>
 
 namespace diffusers {
+inline namespace internal {
 
 /// Rows from top to bottom, pixels from left to right, channels interleaved.
 struct RawImage {
@@ -31,4 +32,5 @@ RawImage decode_jpeg(std::string_view bytes, std::string_view where);
 
 std::string encode_png(const RawImage& image, std::string_view where);
 
+}  // namespace internal
 }  // namespace diffusers

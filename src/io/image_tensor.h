@@ -11,6 +11,7 @@
 #include <ATen/core/Tensor.h>
 
 namespace diffusers {
+inline namespace internal {
 
 /// `load_image` for a file that was read already.
 /// @param where the file, for messages
@@ -27,4 +28,5 @@ at::Tensor to_unit(const at::Tensor& images);
 /// uint8 to float32 in [-1, 1], with the roundings of ToTensor and Normalize([0.5], [0.5]).
 at::Tensor to_signed_unit(const at::Tensor& images);
 
+}  // namespace internal
 }  // namespace diffusers

@@ -13,6 +13,7 @@
 #include "io/image_codec.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 /// A progressive file may repeat its scans without end; ten are usual.
@@ -171,4 +172,5 @@ RawImage decode_jpeg(std::string_view bytes, std::string_view where) {
   return std::move(out.image);
 }
 
+}  // namespace internal
 }  // namespace diffusers

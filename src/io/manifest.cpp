@@ -18,6 +18,7 @@
 #include "io/sha256.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 constexpr const char* kManifestFile = "manifest.json";
@@ -91,4 +92,5 @@ void verify_manifest(const std::string& folder) {
   }
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -5,6 +5,7 @@
 #include <string>
 
 namespace diffusers {
+inline namespace internal {
 
 /// Syncs all files and folders below `folder`, then writes `manifest.json` into it.
 /// @throws FileError if a file cannot be read or written, or if an entry is neither a file nor a folder
@@ -15,4 +16,5 @@ void write_manifest(const std::string& folder);
 ///   of the folder; also if the manifest itself is missing or damaged
 void verify_manifest(const std::string& folder);
 
+}  // namespace internal
 }  // namespace diffusers

@@ -4,6 +4,7 @@
 #include <string_view>
 
 namespace diffusers {
+inline namespace internal {
 
 /// Text as it stands in XML and HTML, in attributes too. Control characters, which neither may hold, become
 /// spaces.
@@ -33,4 +34,5 @@ inline std::string xml_text(std::string_view text) {
   return out;
 }
 
+}  // namespace internal
 }  // namespace diffusers

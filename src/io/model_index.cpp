@@ -9,6 +9,7 @@
 #include "core/require.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 constexpr const char* kModelIndexFile = "model_index.json";
@@ -54,4 +55,5 @@ void write_model_index(const ModelIndex& index, const std::filesystem::path& fol
   write_file(dump_json(json), folder / kModelIndexFile);
 }
 
+}  // namespace internal
 }  // namespace diffusers

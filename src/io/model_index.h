@@ -6,6 +6,7 @@
 #include <string_view>
 
 namespace diffusers {
+inline namespace internal {
 
 /// model_index.json, the file that makes a folder the folder of a pipeline.
 struct ModelIndex {
@@ -29,4 +30,5 @@ ModelIndex read_model_index(const std::filesystem::path& folder, std::string_vie
 /// @throws FileError if it cannot be written
 void write_model_index(const ModelIndex& index, const std::filesystem::path& folder);
 
+}  // namespace internal
 }  // namespace diffusers

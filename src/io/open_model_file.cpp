@@ -118,7 +118,7 @@ FileDescriptor open_below(const std::string& path, const std::string& base, cons
 
 }  // namespace
 
-std::string folder_inside(const std::string& folder, std::string_view subfolder) {
+std::string internal::folder_inside(const std::string& folder, std::string_view subfolder) {
   std::string path = join_plain_names(folder, subfolder, "subfolder");
   if (path == folder || !folder_exists(path)) return path;
   const std::string root = resolve_folder(folder);
@@ -127,22 +127,23 @@ std::string folder_inside(const std::string& folder, std::string_view subfolder)
   return path;
 }
 
-InputFile open_model_file(const std::string& folder, std::string_view name) {
+InputFile internal::open_model_file(const std::string& folder, std::string_view name) {
   require_plain_basename(name, fmt::format("{}: the file name", folder));
   return open_file_inside(folder, name);
 }
 
-InputFile open_file_inside(const std::string& folder, std::string_view path) {
+InputFile internal::open_file_inside(const std::string& folder, std::string_view path) {
   const std::string whole = join_plain_names(folder, path, "file");
   const ResolvedFile file = resolve_file(folder, whole);
   return {open_below(file.path, file.base, whole), whole};
 }
 
-std::string read_file_inside(const std::string& folder, std::string_view path, std::size_t max_bytes) {
+std::string internal::read_file_inside(const std::string& folder, std::string_view path,
+                                       std::size_t max_bytes) {
   return read_whole_file(open_file_inside(folder, path), max_bytes);
 }
 
-void require_file_inside(const std::string& folder, std::string_view path) {
+void internal::require_file_inside(const std::string& folder, std::string_view path) {
   const ResolvedFile file = resolve_file(folder, join_plain_names(folder, path, "file"));
   require<FileError>(file_exists(file.path), "{}: not a regular file", join_path(folder, path));
 }

@@ -15,6 +15,7 @@
 #include "io/posix_file.h"
 
 namespace diffusers {
+inline namespace internal {
 
 /// The path of `subfolder` below `folder`, for opening files in it.
 /// @param subfolder one or more plain names with slashes between them; empty for `folder` itself
@@ -43,4 +44,5 @@ std::string read_file_inside(const std::string& folder, std::string_view path, s
 /// @throws FileError as open_file_inside
 void require_file_inside(const std::string& folder, std::string_view path);
 
+}  // namespace internal
 }  // namespace diffusers

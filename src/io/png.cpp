@@ -158,7 +158,7 @@ __attribute__((noinline)) bool run_png(png_structp png, png_infop info, Work& wo
 
 }  // namespace
 
-RawImage decode_png(std::string_view bytes, std::string_view where) {
+RawImage internal::decode_png(std::string_view bytes, std::string_view where) {
   check_chunk_lengths(bytes, where);
   PngError error;
   PngReading reading{{bytes}, {}, {}};
@@ -176,7 +176,7 @@ RawImage decode_png(std::string_view bytes, std::string_view where) {
   return std::move(reading.image);
 }
 
-std::string encode_png(const RawImage& image, std::string_view where) {
+std::string internal::encode_png(const RawImage& image, std::string_view where) {
   PngError error;
   PngWriting writing{image, {}};
   png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &error, on_png_error, on_png_warning);
@@ -187,7 +187,7 @@ std::string encode_png(const RawImage& image, std::string_view where) {
   return std::move(writing.out);
 }
 
-RawImage decode_image(std::string_view bytes, std::string_view where) {
+RawImage internal::decode_image(std::string_view bytes, std::string_view where) {
   if (bytes.starts_with("\x89PNG\r\n\x1a\n")) return decode_png(bytes, where);
   if (bytes.starts_with("\xff\xd8\xff")) return decode_jpeg(bytes, where);
   if (const auto meaning = describe_foreign_content(bytes))

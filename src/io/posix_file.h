@@ -10,6 +10,7 @@
 #include <utility>
 
 namespace diffusers {
+inline namespace internal {
 
 /// A name or path as error messages show it: in quotes, control and non-ASCII characters escaped, shortened.
 /// Costs nothing until it is formatted.
@@ -99,4 +100,5 @@ class AtomicFile {
   std::string buffer_;
 };
 
+}  // namespace internal
 }  // namespace diffusers

@@ -247,8 +247,8 @@ void save_safetensors(const TensorMap& tensors, const std::filesystem::path& pat
   file.commit();
 }
 
-void write_safetensors(const TensorMap& tensors, AtomicFile& file,
-                       const std::map<std::string, std::string>& metadata) {
+void internal::write_safetensors(const TensorMap& tensors, AtomicFile& file,
+                                 const std::map<std::string, std::string>& metadata) {
   std::vector<const TensorMap::value_type*> items;
   for (const auto& item : tensors) {
     check_writable(item.first, item.second);

@@ -12,6 +12,7 @@
 #include "io/posix_file.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 /// The reference's JSON reader gives up at 128 levels.
@@ -356,4 +357,5 @@ SafetensorsHeader parse_safetensors_header(std::string_view text, uint64_t data_
   return header;
 }
 
+}  // namespace internal
 }  // namespace diffusers

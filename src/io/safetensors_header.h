@@ -12,6 +12,7 @@
 #include <vector>
 
 namespace diffusers {
+inline namespace internal {
 
 struct SafetensorsDtype {
   std::string_view name;
@@ -55,4 +56,5 @@ uint64_t safetensors_header_size(const unsigned char (&prefix)[kSafetensorsPrefi
 /// @throws FileError naming `where` and the tensor
 SafetensorsHeader parse_safetensors_header(std::string_view text, uint64_t data_size, std::string_view where);
 
+}  // namespace internal
 }  // namespace diffusers

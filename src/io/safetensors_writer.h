@@ -8,10 +8,12 @@
 #include "io/posix_file.h"
 
 namespace diffusers {
+inline namespace internal {
 
 /// Writes what save_safetensors() writes to a file that is not committed yet.
 /// @throws TensorError, FileError
 void write_safetensors(const TensorMap& tensors, AtomicFile& file,
                        const std::map<std::string, std::string>& metadata);
 
+}  // namespace internal
 }  // namespace diffusers

@@ -5,6 +5,7 @@
 #include "io/folders.h"
 
 namespace diffusers {
+inline namespace internal {
 
 void save_model_files(const TensorMap& tensors, const std::string& folder, const std::string& config_json,
                       const std::string& basename, const SaveWeightsOptions& options) {
@@ -18,4 +19,5 @@ void save_model_files(const TensorMap& tensors, const std::string& folder, const
   if (!has_other_config || !change_folder_at_once(folder, write)) write(folder);
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -7,6 +7,7 @@
 #include <diffusers/io/model_file.h>
 
 namespace diffusers {
+inline namespace internal {
 
 /// Writes the weights and `config.json` of a model. Over an older save with another config both change at
 /// once, where the file system can exchange two folders; files that are not of a save stay.
@@ -14,4 +15,5 @@ void save_model_files(const TensorMap& tensors, const std::string& folder, const
                       const std::string& basename = "diffusion_pytorch_model",
                       const SaveWeightsOptions& options = {});
 
+}  // namespace internal
 }  // namespace diffusers

@@ -5,6 +5,7 @@
 #include <cstring>
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 constexpr std::array<uint32_t, 64> kRoundConstants{
@@ -72,4 +73,5 @@ std::string Sha256::hex_digest() {
   return hex;
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -7,6 +7,7 @@
 #include <string_view>
 
 namespace diffusers {
+inline namespace internal {
 
 /// SHA-256 (FIPS 180-4). The library has its own 70 lines, so that a program that links it needs no
 /// cryptographic library.
@@ -27,4 +28,5 @@ class Sha256 {
   uint64_t length_ = 0;
 };
 
+}  // namespace internal
 }  // namespace diffusers

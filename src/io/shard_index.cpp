@@ -7,6 +7,7 @@
 #include "io/posix_file.h"
 
 namespace diffusers {
+inline namespace internal {
 
 ShardIndex parse_shard_index(std::string_view text, std::string_view where) {
   const Json index = parse_json(text, where);
@@ -28,4 +29,5 @@ ShardIndex parse_shard_index(std::string_view text, std::string_view where) {
   return shards;
 }
 
+}  // namespace internal
 }  // namespace diffusers

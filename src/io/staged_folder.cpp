@@ -16,6 +16,7 @@
 #include "io/system_calls.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 constexpr std::string_view kPartialSuffix = ".partial";
@@ -152,4 +153,5 @@ void remove_temporary_files(const std::string& folder) {
   });
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -9,6 +9,7 @@
 #include <string>
 
 namespace diffusers {
+inline namespace internal {
 
 /// A folder under construction at `path + ".partial"`. The destructor removes it unless it was published.
 class StagedFolder {
@@ -50,4 +51,5 @@ void remove_unfinished_folders(const std::string& folder);
 /// file that cannot be removed is logged.
 void remove_temporary_files(const std::string& folder);
 
+}  // namespace internal
 }  // namespace diffusers

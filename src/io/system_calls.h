@@ -7,6 +7,7 @@
 #include <string_view>
 
 namespace diffusers {
+inline namespace internal {
 
 /// Makes a system call, again as long as a signal interrupts it.
 /// @return 0, or the errno that it failed with
@@ -38,4 +39,5 @@ std::string temporary_path(const std::string& path);
 /// True for the names that temporary_path() gives: a process that was killed leaves such files.
 bool is_temporary_name(std::string_view name);
 
+}  // namespace internal
 }  // namespace diffusers

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 constexpr double kRedrawSeconds = 0.1;
@@ -52,4 +53,5 @@ void TerminalLine::end() {
   is_drawn_ = false;
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -6,6 +6,7 @@
 #include <string_view>
 
 namespace diffusers {
+inline namespace internal {
 
 /// A bar such as "[####......]".
 /// @param share the filled part, 0 to 1
@@ -42,4 +43,5 @@ class TerminalLine {
   double last_drawn_ = 0.0;  // seconds of the steady clock
 };
 
+}  // namespace internal
 }  // namespace diffusers

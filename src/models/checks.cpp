@@ -6,6 +6,7 @@
 #include "core/require.h"
 
 namespace diffusers {
+inline namespace internal {
 
 void require_positive(const char* key, int64_t value, int64_t most) {
   require<ConfigError>(value > 0 && value <= most, "{} is {}, expected a number from 1 to {}", key, value,
@@ -29,4 +30,5 @@ void require_image(const char* name, const Tensor& image, int64_t channels, cons
                        dtype_name(weight.scalar_type()));
 }
 
+}  // namespace internal
 }  // namespace diffusers

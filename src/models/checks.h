@@ -8,6 +8,7 @@
 #include <diffusers/core/tensor.h>
 
 namespace diffusers {
+inline namespace internal {
 
 /// More than any model has; beyond, the making would take memory and time without end.
 inline constexpr int64_t kMostLayers = 1000;
@@ -23,4 +24,5 @@ void require_positive(const char* key, const std::optional<int64_t>& value, int6
 /// @throws TensorError unless `image` is `[B, channels, H, W]`, not empty in H and W, and fits the weight
 void require_image(const char* name, const Tensor& image, int64_t channels, const Tensor& weight);
 
+}  // namespace internal
 }  // namespace diffusers

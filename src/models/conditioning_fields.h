@@ -5,6 +5,7 @@
 #include <diffusers/models/conditioning.h>
 
 namespace diffusers {
+inline namespace internal {
 
 /// Calls `visit(name, tensor)` for every tensor, undefined ones included, and for each tensor of the vectors.
 template <class C, class Visitor>
@@ -26,4 +27,5 @@ void for_each_conditioning_tensor(C& conditioning, Visitor&& visit) {
     visit("down_intrablock_additional_residuals", residual);
 }
 
+}  // namespace internal
 }  // namespace diffusers

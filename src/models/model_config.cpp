@@ -18,9 +18,9 @@ bool is_private_config_key(std::string_view key) { return key.starts_with('_'); 
 
 }  // namespace
 
-void read_config_json(std::string_view text, std::string_view where, std::string_view class_name,
-                      const SetConfigFields& set_fields, std::string& source, LoadReport& report,
-                      const std::vector<std::string>& null_is_default) {
+void internal::read_config_json(std::string_view text, std::string_view where, std::string_view class_name,
+                                const SetConfigFields& set_fields, std::string& source, LoadReport& report,
+                                const std::vector<std::string>& null_is_default) {
   Json json = parse_json(text, where);
   require<ConfigError>(json.is_object(), "{}: expected a JSON object", where);
   check_config_class(json, where, class_name);
@@ -44,8 +44,8 @@ void read_config_json(std::string_view text, std::string_view where, std::string
   source = dump_json(json);
 }
 
-std::string write_config_json(Json fields, std::string_view source, std::string_view class_name,
-                              const std::vector<std::string>& integral) {
+std::string internal::write_config_json(Json fields, std::string_view source, std::string_view class_name,
+                                        const std::vector<std::string>& integral) {
   Json json = std::move(fields);
   for (const auto& key : integral) {
     const double value = json[key].get<double>();

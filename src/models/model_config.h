@@ -16,6 +16,7 @@
 #include "core/require.h"
 
 namespace diffusers {
+inline namespace internal {
 
 /// Sets the fields that a JSON object names, and returns its other members.
 using SetConfigFields = std::function<Json(const Json& fields)>;
@@ -56,4 +57,5 @@ void build_model(std::string_view class_name, Build&& build) {
   }
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -1,6 +1,7 @@
 #include "models/module_modes.h"
 
 namespace diffusers {
+inline namespace internal {
 
 void ModuleModes::add(torch::nn::Module& module, const std::shared_ptr<torch::nn::Module>& owner) {
   modes_.push_back({&module, owner, module.is_training()});
@@ -13,4 +14,5 @@ void ModuleModes::restore() const {
     if (mode.module->is_training() != mode.is_training) mode.module->train(mode.is_training);
 }
 
+}  // namespace internal
 }  // namespace diffusers

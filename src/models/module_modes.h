@@ -6,6 +6,7 @@
 #include <torch/nn/module.h>
 
 namespace diffusers {
+inline namespace internal {
 
 /// The training flags of a module and of each of its submodules at one moment.
 class ModuleModes {
@@ -38,4 +39,5 @@ class EvalGuard {
   ModuleModes modes_;
 };
 
+}  // namespace internal
 }  // namespace diffusers

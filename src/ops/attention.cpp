@@ -190,6 +190,7 @@ bool fits_fused_attention(const at::Tensor& query, const at::Tensor& key, const 
 
 }  // namespace
 
+inline namespace internal {
 namespace reference {
 
 at::Tensor attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
@@ -200,6 +201,7 @@ at::Tensor attention(const at::Tensor& query, const at::Tensor& key, const at::T
 }
 
 }  // namespace reference
+}  // namespace internal
 
 at::Tensor attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
                      const AttentionOptions& options) {

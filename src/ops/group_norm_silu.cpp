@@ -130,6 +130,7 @@ bool fits_fused(const at::Tensor& x, const at::Tensor& weight, const at::Tensor&
 
 }  // namespace
 
+inline namespace internal {
 namespace reference {
 
 at::Tensor group_norm_silu(const at::Tensor& x, int64_t num_groups, const at::Tensor& weight,
@@ -144,6 +145,7 @@ at::Tensor group_norm_silu(const at::Tensor& x, int64_t num_groups, const at::Te
 }
 
 }  // namespace reference
+}  // namespace internal
 
 at::Tensor group_norm_silu(const at::Tensor& x, int64_t num_groups, const at::Tensor& weight,
                            const at::Tensor& bias, double eps) {

@@ -8,6 +8,7 @@
 #include <ATen/core/Tensor.h>
 
 namespace diffusers {
+inline namespace internal {
 
 struct NormalizedActivation {
   at::Tensor y;
@@ -42,4 +43,5 @@ GroupNormSiluGradients fused_backward(const at::Tensor& grad_y, const at::Tensor
                                       const at::Tensor& mean, const at::Tensor& rstd);
 
 }  // namespace cuda
+}  // namespace internal
 }  // namespace diffusers

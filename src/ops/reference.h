@@ -6,7 +6,9 @@
 #include <diffusers/ops/attention.h>
 #include <diffusers/ops/group_norm_silu.h>
 
-namespace diffusers::reference {
+namespace diffusers {
+inline namespace internal {
+namespace reference {
 
 at::Tensor group_norm_silu(const at::Tensor& x, int64_t num_groups, const at::Tensor& weight,
                            const at::Tensor& bias, double eps);
@@ -14,4 +16,6 @@ at::Tensor group_norm_silu(const at::Tensor& x, int64_t num_groups, const at::Te
 at::Tensor attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
                      const AttentionOptions& options);
 
-}  // namespace diffusers::reference
+}  // namespace reference
+}  // namespace internal
+}  // namespace diffusers

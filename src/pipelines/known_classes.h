@@ -9,6 +9,7 @@
 #include <diffusers/pipelines/register_pipeline.h>
 
 namespace diffusers {
+inline namespace internal {
 
 /// The function that loads pipelines of a class; null if the class is not known.
 detail::LoadPipeline find_pipeline_class(const std::string& class_name);
@@ -22,4 +23,5 @@ std::vector<std::string> pipeline_class_names();
 PipelineComponent load_component(const std::filesystem::path& folder, const std::string& name,
                                  const std::string& class_name, const PipelineLoadOptions& options);
 
+}  // namespace internal
 }  // namespace diffusers

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 namespace diffusers {
+inline namespace internal {
 
 ProgressBar::ProgressBar(const ProgressBarConfig& config, int64_t total)
     : line_(stderr),
@@ -23,4 +24,5 @@ void ProgressBar::update(int64_t done) {
                          total_, rate, left));
 }
 
+}  // namespace internal
 }  // namespace diffusers

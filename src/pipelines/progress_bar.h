@@ -9,6 +9,7 @@
 #include "io/terminal_line.h"
 
 namespace diffusers {
+inline namespace internal {
 
 /// The progress of a pipeline's call on standard error: bar, count, steps per second, seconds left. Draws
 /// nothing if standard error is not a terminal.
@@ -29,4 +30,5 @@ class ProgressBar {
   Clock::time_point start_ = Clock::now();
 };
 
+}  // namespace internal
 }  // namespace diffusers

@@ -104,14 +104,15 @@ void detail::add_component_class(const std::string& class_name, LoadComponent lo
   add_class(known_classes().components, class_name, load);
 }
 
-detail::LoadPipeline find_pipeline_class(const std::string& class_name) {
+detail::LoadPipeline internal::find_pipeline_class(const std::string& class_name) {
   return find_class(known_classes().pipelines, class_name);
 }
 
-std::vector<std::string> pipeline_class_names() { return names_of(known_classes().pipelines); }
+std::vector<std::string> internal::pipeline_class_names() { return names_of(known_classes().pipelines); }
 
-PipelineComponent load_component(const std::filesystem::path& folder, const std::string& name,
-                                 const std::string& class_name, const PipelineLoadOptions& options) {
+PipelineComponent internal::load_component(const std::filesystem::path& folder, const std::string& name,
+                                           const std::string& class_name,
+                                           const PipelineLoadOptions& options) {
   if (const auto load = find_class(known_classes().components, class_name))
     return load(folder, name, options);
   // Scheduler::from_config knows the schedulers, and names them if this is none.

@@ -11,6 +11,7 @@
 #include "core/require.h"
 
 namespace diffusers {
+inline namespace internal {
 
 StableDiffusionCall::StableDiffusionCall(StableDiffusionBase& pipeline)
     : pipeline_(pipeline),
@@ -62,4 +63,5 @@ ImagePipelineOutput StableDiffusionCall::decode(const Tensor& latents, OutputTyp
   return {(images * 0.5 + 0.5).clamp(0, 1)};
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -16,6 +16,7 @@
 #include <diffusers/text/clip_tokenizer.h>
 
 namespace diffusers {
+inline namespace internal {
 
 /// The options of a call that say what to draw.
 struct GuidedPrompt {
@@ -98,4 +99,5 @@ class StableDiffusionCall {
   UNet2DConditionModel unet_;
 };
 
+}  // namespace internal
 }  // namespace diffusers

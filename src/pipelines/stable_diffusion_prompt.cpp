@@ -12,6 +12,7 @@
 #include "pipelines/stable_diffusion.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 void check_embeds(std::string_view name, const Tensor& embeds) {
@@ -122,4 +123,5 @@ EncodedPrompt StableDiffusionCall::encode_prompt(const GuidedPrompt& prompt) con
   return encoded;
 }
 
+}  // namespace internal
 }  // namespace diffusers

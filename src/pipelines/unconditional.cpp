@@ -12,6 +12,7 @@
 #include "core/require.h"
 
 namespace diffusers {
+inline namespace internal {
 
 PipelineSpec unconditional_spec(const char* class_name,
                                 std::unique_ptr<Scheduler> (*adapt_scheduler)(const Scheduler&)) {
@@ -49,4 +50,5 @@ ImagePipelineOutput sample_unconditional(DiffusionPipeline& pipeline, const Unco
   return {(image / 2 + 0.5).clamp(0, 1)};
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -11,6 +11,7 @@
 #include <diffusers/pipelines/pipeline.h>
 
 namespace diffusers {
+inline namespace internal {
 
 /// The spec of a class with the components "unet" and "scheduler".
 PipelineSpec unconditional_spec(const char* class_name,
@@ -34,4 +35,5 @@ struct UnconditionalCall {
 ImagePipelineOutput sample_unconditional(DiffusionPipeline& pipeline, const UnconditionalCall& call,
                                          StepOptions step_options = {});
 
+}  // namespace internal
 }  // namespace diffusers

@@ -13,6 +13,7 @@
 #include "schedulers/step_math.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 constexpr std::size_t kPoolSize = 24;
@@ -115,4 +116,5 @@ void BrownianInterval::collect(const Node& node, const Tensor& w, double ta, dou
     collect({middle, node.end, 2 * node.path + 1, node.depth + 1}, w - w_left, std::max(ta, middle), tb, sum);
 }
 
+}  // namespace internal
 }  // namespace diffusers

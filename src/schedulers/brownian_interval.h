@@ -10,6 +10,7 @@
 #include <diffusers/core/tensor.h>
 
 namespace diffusers {
+inline namespace internal {
 
 /// numpy.random.SeedSequence(entropy, spawn_key = spawn_key, pool_size = pool_size).generate_state(count)
 std::vector<uint32_t> seed_sequence_state(uint64_t entropy, const std::vector<uint64_t>& spawn_key,
@@ -43,4 +44,5 @@ class BrownianInterval {
   Tensor w_;
 };
 
+}  // namespace internal
 }  // namespace diffusers

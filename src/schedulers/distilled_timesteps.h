@@ -14,6 +14,7 @@
 #include "schedulers/step_math.h"
 
 namespace diffusers {
+inline namespace internal {
 
 /// The run and the number of steps that it counts, which is larger where `strength` cuts custom timesteps
 /// short.
@@ -75,4 +76,5 @@ inline DistilledTimesteps distilled_timesteps(std::string_view who,
   return result;
 }
 
+}  // namespace internal
 }  // namespace diffusers

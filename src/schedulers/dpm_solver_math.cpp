@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 
 namespace diffusers {
+inline namespace internal {
 
 Tensor dpm_solver_update(AlgorithmType algorithm, SolverType solver, const NoiseLevel& t, const NoiseLevel& s,
                          const Tensor& sample, const Tensor& d0, const Tensor& d1, const Tensor& d2,
@@ -131,4 +132,5 @@ int64_t clipped_timestep_count(std::string_view who, const NoiseSchedule& schedu
   return num_train_timesteps - clipped;
 }
 
+}  // namespace internal
 }  // namespace diffusers

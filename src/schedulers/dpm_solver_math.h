@@ -12,6 +12,7 @@
 #include "schedulers/sigma_math.h"
 
 namespace diffusers {
+inline namespace internal {
 
 /// True for the integrators that take x_0, false for those that take epsilon.
 constexpr bool predicts_data(AlgorithmType algorithm) {
@@ -169,4 +170,5 @@ double run_flow_shift(std::string_view who, const Config& config, const std::opt
   return std::exp(*mu);
 }
 
+}  // namespace internal
 }  // namespace diffusers

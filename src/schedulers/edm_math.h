@@ -10,6 +10,7 @@
 #include "schedulers/sigma_math.h"
 
 namespace diffusers {
+inline namespace internal {
 
 template <class Config>
 void check_edm_config(std::string_view who, const Config& config) {
@@ -67,4 +68,5 @@ Tensor edm_denoised(const Config& config, const Tensor& model_output, const Tens
   return weighted_sum(c_skip, sample, sign * c_out, model_output);
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -5,6 +5,7 @@
 #include "schedulers/step_math.h"
 
 namespace diffusers {
+inline namespace internal {
 
 float NoiseLevel::lambda() const { return torch_log(alpha) - torch_log(sigma); }
 
@@ -68,4 +69,5 @@ Tensor karras_data_prediction(PredictionType type, const Tensor& model_output, c
   }
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -6,6 +6,7 @@
 #include <diffusers/schedulers/enums.h>
 
 namespace diffusers {
+inline namespace internal {
 
 /// alpha_t and sigma_t of the sample x_t = alpha_t x_0 + sigma_t eps at a noise level: variance preserving
 /// with sigma = sigma_t / alpha_t, or the straight path of flow matching.
@@ -37,4 +38,5 @@ Tensor noise_prediction(PredictionType type, const Tensor& model_output, const T
 Tensor karras_data_prediction(PredictionType type, const Tensor& model_output, const Tensor& sample,
                               float sigma);
 
+}  // namespace internal
 }  // namespace diffusers

@@ -112,6 +112,7 @@ std::optional<SchedulerClass> find_class(std::string_view class_name) {
 
 }  // namespace
 
+inline namespace internal {
 namespace scheduler_registry {
 
 bool is_karras_compatible(std::string_view class_name) {
@@ -126,6 +127,7 @@ std::optional<std::vector<std::string>> config_keys(std::string_view class_name)
 }
 
 }  // namespace scheduler_registry
+}  // namespace internal
 
 std::vector<std::string> registered_schedulers() {
   std::vector<std::string> names;

@@ -7,7 +7,9 @@
 #include <string_view>
 #include <vector>
 
-namespace diffusers::scheduler_registry {
+namespace diffusers {
+inline namespace internal {
+namespace scheduler_registry {
 
 /// Whether Python's `_compatibles` of the class is KarrasDiffusionSchedulers.
 bool is_karras_compatible(std::string_view class_name);
@@ -15,4 +17,6 @@ bool is_karras_compatible(std::string_view class_name);
 /// The config keys of a class; nullopt if there is no such class.
 std::optional<std::vector<std::string>> config_keys(std::string_view class_name);
 
-}  // namespace diffusers::scheduler_registry
+}  // namespace scheduler_registry
+}  // namespace internal
+}  // namespace diffusers

@@ -233,6 +233,7 @@ std::unique_ptr<Scheduler> Scheduler::from_pretrained(const std::filesystem::pat
   return from_config(read_scheduler_config(folder, options));
 }
 
+inline namespace internal {
 namespace scheduler_config {
 
 std::string class_name_of(std::string_view json) {
@@ -249,4 +250,5 @@ std::string with_overrides(std::string_view json, const ConfigOverrides& overrid
 }
 
 }  // namespace scheduler_config
+}  // namespace internal
 }  // namespace diffusers

@@ -8,7 +8,9 @@
 
 #include <diffusers/schedulers/scheduler_config.h>
 
-namespace diffusers::scheduler_config {
+namespace diffusers {
+inline namespace internal {
+namespace scheduler_config {
 
 inline constexpr std::string_view kFileName = "scheduler_config.json";
 
@@ -22,4 +24,6 @@ std::string class_name_of(std::string_view json);
 std::string with_overrides(std::string_view json, const ConfigOverrides& overrides,
                            std::string_view class_name, const std::vector<std::string>& config_keys);
 
-}  // namespace diffusers::scheduler_config
+}  // namespace scheduler_config
+}  // namespace internal
+}  // namespace diffusers

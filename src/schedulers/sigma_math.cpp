@@ -72,16 +72,16 @@ int64_t SigmaRun::enter(const Tensor& timestep, std::string_view where) {
   return i;
 }
 
-Tensor training_sigma_tensor(const Tensor& alphas_cumprod) {
+Tensor internal::training_sigma_tensor(const Tensor& alphas_cumprod) {
   return ((1 - alphas_cumprod) / alphas_cumprod).sqrt();
 }
 
-std::vector<double> training_sigmas(const Tensor& alphas_cumprod) {
+std::vector<double> internal::training_sigmas(const Tensor& alphas_cumprod) {
   const Tensor sigmas = training_sigma_tensor(alphas_cumprod).contiguous();
   return {sigmas.const_data_ptr<float>(), sigmas.const_data_ptr<float>() + sigmas.numel()};
 }
 
-NoiseSchedule finite_noise_schedule(const BetaOptions& options) {
+NoiseSchedule internal::finite_noise_schedule(const BetaOptions& options) {
   NoiseSchedule schedule(options);
   if (options.rescale_betas_zero_snr) {
     const Tensor alphas_cumprod = schedule.alphas_cumprod().clone();
@@ -94,7 +94,8 @@ NoiseSchedule finite_noise_schedule(const BetaOptions& options) {
   return schedule;
 }
 
-void warn_where_leading_stands_still(int64_t stride, int64_t num_inference_steps, int64_t steps_offset) {
+void internal::warn_where_leading_stands_still(int64_t stride, int64_t num_inference_steps,
+                                               int64_t steps_offset) {
   if (stride == 0)
     warn_once(
         fmt::format("timestep_spacing \"leading\" puts all {} steps at timestep {}, as there are too few "
@@ -102,9 +103,9 @@ void warn_where_leading_stands_still(int64_t stride, int64_t num_inference_steps
                     num_inference_steps, steps_offset));
 }
 
-std::vector<double> solver_timesteps(TimestepSpacing spacing, int64_t num_train_timesteps,
-                                     int64_t last_timestep, int64_t num_inference_steps,
-                                     int64_t steps_offset) {
+std::vector<double> internal::solver_timesteps(TimestepSpacing spacing, int64_t num_train_timesteps,
+                                               int64_t last_timestep, int64_t num_inference_steps,
+                                               int64_t steps_offset) {
   const auto n = static_cast<std::size_t>(num_inference_steps);
   std::vector<double> timesteps(n);
   switch (spacing) {
@@ -139,14 +140,15 @@ std::vector<double> solver_timesteps(TimestepSpacing spacing, int64_t num_train_
   return timesteps;
 }
 
-Tensor karras_model_input(const Tensor& sample, float sigma) {
+Tensor internal::karras_model_input(const Tensor& sample, float sigma) {
   return sample / torch_sqrt(sigma * sigma + 1);
 }
 
-KarrasSchedule karras_schedule(TimestepSpacing spacing, int64_t num_train_timesteps,
-                               int64_t num_inference_steps, int64_t steps_offset, SigmaSpread spread,
-                               const std::vector<double>& training, std::optional<double> sigma_min,
-                               std::optional<double> sigma_max, const std::vector<double>& custom_timesteps) {
+KarrasSchedule internal::karras_schedule(TimestepSpacing spacing, int64_t num_train_timesteps,
+                                         int64_t num_inference_steps, int64_t steps_offset,
+                                         SigmaSpread spread, const std::vector<double>& training,
+                                         std::optional<double> sigma_min, std::optional<double> sigma_max,
+                                         const std::vector<double>& custom_timesteps) {
   KarrasSchedule schedule;
   schedule.timesteps = custom_timesteps.empty()
                            ? spaced_timesteps(spacing, num_train_timesteps, num_inference_steps, steps_offset,
@@ -161,7 +163,7 @@ KarrasSchedule karras_schedule(TimestepSpacing spacing, int64_t num_train_timest
   return schedule;
 }
 
-std::vector<double> doubled(const std::vector<double>& values, bool last_too) {
+std::vector<double> internal::doubled(const std::vector<double>& values, bool last_too) {
   std::vector<double> result;
   for (std::size_t i = 0; i < values.size(); ++i) {
     result.push_back(values[i]);
@@ -170,13 +172,14 @@ std::vector<double> doubled(const std::vector<double>& values, bool last_too) {
   return result;
 }
 
-std::vector<double> doubled_and_closed(const std::vector<double>& values) {
+std::vector<double> internal::doubled_and_closed(const std::vector<double>& values) {
   std::vector<double> result = doubled(values, /*last_too=*/true);
   result.push_back(values.back());
   return result;
 }
 
-SigmaRun training_run(const NoiseSchedule& schedule, at::ScalarType timestep_dtype, bool continuous) {
+SigmaRun internal::training_run(const NoiseSchedule& schedule, at::ScalarType timestep_dtype,
+                                bool continuous) {
   std::vector<double> sigmas = training_sigmas(schedule.alphas_cumprod());
   std::reverse(sigmas.begin(), sigmas.end());
   std::vector<double> timesteps = training_timesteps(schedule.size());
@@ -187,17 +190,18 @@ SigmaRun training_run(const NoiseSchedule& schedule, at::ScalarType timestep_dty
   return SigmaRun(sigmas, TimestepSchedule(std::move(timesteps), timestep_dtype));
 }
 
-Tensor karras_add_noise(const SigmaRun& run, const NoiseSchedule& schedule, const Tensor& original_samples,
-                        const Tensor& noise, const Tensor& timesteps, std::string_view who) {
+Tensor internal::karras_add_noise(const SigmaRun& run, const NoiseSchedule& schedule,
+                                  const Tensor& original_samples, const Tensor& noise,
+                                  const Tensor& timesteps, std::string_view who) {
   require_noisable(original_samples, noise);
   const SigmaRun::TrainingSigmas training{
       schedule.size(), [&schedule] { return training_sigma_tensor(schedule.alphas_cumprod()); }};
   return (noise * run.per_sample_sigmas(timesteps, original_samples, training, who)).add_(original_samples);
 }
 
-Tensor solver_add_noise(const SigmaRun& run, const NoiseSchedule& schedule, bool flow,
-                        const Tensor& original_samples, const Tensor& noise, const Tensor& timesteps,
-                        std::string_view who) {
+Tensor internal::solver_add_noise(const SigmaRun& run, const NoiseSchedule& schedule, bool flow,
+                                  const Tensor& original_samples, const Tensor& noise,
+                                  const Tensor& timesteps, std::string_view who) {
   require_noisable(original_samples, noise);
   // The training timesteps of a flow are its own, t = 1000 sigma.
   const SigmaRun::TrainingSigmas training{schedule.size(), [&schedule, flow]() -> Tensor {
@@ -212,15 +216,15 @@ Tensor solver_add_noise(const SigmaRun& run, const NoiseSchedule& schedule, bool
   return alpha * original_samples + sigma * alpha * noise;
 }
 
-float churned_sigma(const StepOptions& options, float sigma, int64_t num_steps) {
+float internal::churned_sigma(const StepOptions& options, float sigma, int64_t num_steps) {
   const bool within = options.s_tmin <= sigma && sigma <= options.s_tmax;
   const double gamma =
       within ? std::min(options.s_churn / static_cast<double>(num_steps), std::sqrt(2.0) - 1) : 0.0;
   return sigma * static_cast<float>(gamma + 1);
 }
 
-Tensor churned_sample(const Tensor& sample, const StepOptions& options, const Tensor& model_output,
-                      float sigma, float sigma_hat) {
+Tensor internal::churned_sample(const Tensor& sample, const StepOptions& options, const Tensor& model_output,
+                                float sigma, float sigma_hat) {
   Tensor x = sample.to(at::kFloat);
   if (sigma_hat <= sigma) return x;
   const Tensor noise = step_noise(options, model_output);
@@ -228,7 +232,7 @@ Tensor churned_sample(const Tensor& sample, const StepOptions& options, const Te
                      options.s_noise == 1 ? noise : at::mul(noise, options.s_noise));
 }
 
-AncestralLevels ancestral_levels(float sigma, float sigma_next) {
+AncestralLevels internal::ancestral_levels(float sigma, float sigma_next) {
   const float from = sigma * sigma;
   const float to = sigma_next * sigma_next;
   if (to > from) return {0, sigma_next};  // upwards, after the level that stands for zero terminal SNR
@@ -238,30 +242,30 @@ AncestralLevels ancestral_levels(float sigma, float sigma_next) {
   return {up, down >= 0 ? torch_sqrt(down) : to / sigma};
 }
 
-float log_midpoint(double a, double b) {
+float internal::log_midpoint(double a, double b) {
   if (a == 0 || b == 0) return 0;
   const float log_a = torch_log(static_cast<float>(a));
   const float log_b = torch_log(static_cast<float>(b));
   return torch_exp(log_b - (log_b - log_a) * 0.5f);
 }
 
-at::ScalarType kdpm2_timestep_dtype(SigmaSpread spread) {
+at::ScalarType internal::kdpm2_timestep_dtype(SigmaSpread spread) {
   return spread == SigmaSpread::kPlain ? at::kFloat : at::kDouble;
 }
 
-double dynamically_shifted_sigma(double sigma, double mu, TimeShiftType type) {
+double internal::dynamically_shifted_sigma(double sigma, double mu, TimeShiftType type) {
   const double weight = type == TimeShiftType::kExponential ? std::exp(mu) : mu;
   return weight / (weight + (1 / sigma - 1));
 }
 
-void stretch_to_terminal(std::vector<double>& sigmas, double terminal) {
+void internal::stretch_to_terminal(std::vector<double>& sigmas, double terminal) {
   require<ConfigError>(terminal < 1, "shift_terminal is {}, expected less than 1", terminal);
   if (sigmas.back() == 1) return;  // a run of one step is its start, pure noise, which stays
   const double scale = (1 - sigmas.back()) / (1 - terminal);
   for (double& sigma : sigmas) sigma = 1 - (1 - sigma) / scale;
 }
 
-SigmaRun flow_training_run(int64_t num_train_timesteps, double shift) {
+SigmaRun internal::flow_training_run(int64_t num_train_timesteps, double shift) {
   const auto total = static_cast<float>(num_train_timesteps);
   std::vector<double> sigmas;
   std::vector<double> timesteps;
@@ -274,7 +278,7 @@ SigmaRun flow_training_run(int64_t num_train_timesteps, double shift) {
   return SigmaRun(sigmas, TimestepSchedule(std::move(timesteps), at::kFloat));
 }
 
-void check_flow_config(std::string_view who, int64_t num_train_timesteps, double shift) {
+void internal::check_flow_config(std::string_view who, int64_t num_train_timesteps, double shift) {
   require<ConfigError>(num_train_timesteps >= 1 && num_train_timesteps <= 10'000'000,
                        "{}: num_train_timesteps is {}, expected 1 to 10000000", who, num_train_timesteps);
   require<ConfigError>(shift > 0, "{}: shift is {}, expected a positive number", who, shift);

@@ -16,6 +16,7 @@
 #include "schedulers/step_math.h"
 
 namespace diffusers {
+inline namespace internal {
 
 /// sigma_t = sqrt((1 - abar_t) / abar_t) of every training timestep, float32 `[T]`.
 Tensor training_sigma_tensor(const Tensor& alphas_cumprod);
@@ -166,4 +167,5 @@ SigmaRun flow_training_run(int64_t num_train_timesteps, double shift);
 /// @throws ConfigError unless there are timesteps and the shift is positive
 void check_flow_config(std::string_view who, int64_t num_train_timesteps, double shift);
 
+}  // namespace internal
 }  // namespace diffusers

@@ -9,6 +9,7 @@
 #include "schedulers/sigma_math.h"
 
 namespace diffusers {
+inline namespace internal {
 
 std::vector<double> linspace(double start, double stop, int64_t count) {
   std::vector<double> values(static_cast<std::size_t>(std::max<int64_t>(count, 0)));
@@ -185,4 +186,5 @@ std::vector<double> spread_sigmas(SigmaSpread spread, const std::vector<double>&
   return range;
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -23,7 +23,8 @@ void refuse_option(bool given, bool known, std::string_view who, std::string_vie
 
 }  // namespace
 
-void check_step_options(std::string_view who, const StepOptions& options, const StepFeatures& known) {
+void internal::check_step_options(std::string_view who, const StepOptions& options,
+                                  const StepFeatures& known) {
   refuse_option(options.eta.value_or(0.0) != 0.0, known.eta, who, "eta", "step");
   refuse_option(options.use_clipped_model_output, known.use_clipped_model_output, who,
                 "use_clipped_model_output", "step");
@@ -36,8 +37,8 @@ void check_step_options(std::string_view who, const StepOptions& options, const 
   refuse_option(options.order.has_value(), known.order, who, "order", "step");
 }
 
-void check_set_timesteps_options(std::string_view who, const SetTimestepsOptions& options,
-                                 const SetTimestepsFeatures& known) {
+void internal::check_set_timesteps_options(std::string_view who, const SetTimestepsOptions& options,
+                                           const SetTimestepsFeatures& known) {
   refuse_option(options.original_inference_steps.has_value(), known.original_inference_steps, who,
                 "original_inference_steps", "set_timesteps");
   refuse_option(!options.sigmas.empty(), known.sigmas, who, "sigmas", "set_timesteps");
@@ -48,8 +49,8 @@ void check_set_timesteps_options(std::string_view who, const SetTimestepsOptions
                 "num_train_timesteps", "set_timesteps");
 }
 
-void check_step_tensors(std::string_view who, const Tensor& model_output, const Tensor& sample,
-                        bool wide_output) {
+void internal::check_step_tensors(std::string_view who, const Tensor& model_output, const Tensor& sample,
+                                  bool wide_output) {
   require<TensorError>(sample.defined() && sample.is_floating_point() && sample.dim() >= 1,
                        "{}: step: sample is {}, expected a floating tensor [B, ...]", who, describe(sample));
   require<TensorError>(model_output.defined() && model_output.is_floating_point(),
@@ -62,7 +63,7 @@ void check_step_tensors(std::string_view who, const Tensor& model_output, const 
                        describe(model_output), shape_string(expected), describe(sample));
 }
 
-int64_t checked_num_inference_steps(std::string_view who, std::optional<int64_t> n, int64_t limit) {
+int64_t internal::checked_num_inference_steps(std::string_view who, std::optional<int64_t> n, int64_t limit) {
   require<ConfigError>(n.has_value(), "{}: set_timesteps needs num_inference_steps", who);
   require<ConfigError>(*n >= 1, "{}: num_inference_steps is {}, expected at least 1", who, *n);
   require<ConfigError>(limit < 1 || *n <= limit,
@@ -71,7 +72,7 @@ int64_t checked_num_inference_steps(std::string_view who, std::optional<int64_t>
   return *n;
 }
 
-void require_noisable(const Tensor& original_samples, const Tensor& noise) {
+void internal::require_noisable(const Tensor& original_samples, const Tensor& noise) {
   require<TensorError>(
       original_samples.defined() && original_samples.is_floating_point() && original_samples.dim() >= 1,
       "samples are {}, expected a floating tensor [B, ...]", describe(original_samples));
@@ -82,7 +83,7 @@ void require_noisable(const Tensor& original_samples, const Tensor& noise) {
                        describe(original_samples));
 }
 
-Tensor per_sample_timesteps(const Tensor& timesteps, const Tensor& sample, int64_t count) {
+Tensor internal::per_sample_timesteps(const Tensor& timesteps, const Tensor& sample, int64_t count) {
   require<TensorError>(
       timesteps.defined() && at::isIntegralType(timesteps.scalar_type(), /*includeBool=*/false),
       "timesteps are {}, expected an integral tensor [B]", describe(timesteps));
@@ -99,12 +100,12 @@ Tensor per_sample_timesteps(const Tensor& timesteps, const Tensor& sample, int64
   return timesteps.flatten().to(at::TensorOptions(sample.device()).dtype(at::kLong), /*non_blocking=*/true);
 }
 
-Tensor per_sample(const Tensor& table, const Tensor& indices, int64_t dim) {
+Tensor internal::per_sample(const Tensor& table, const Tensor& indices, int64_t dim) {
   return broadcast_per_sample(table.gather(0, indices), dim);
 }
 
-Tensor step_noise(const StepOptions& options, const Tensor& model_output,
-                  std::optional<at::ScalarType> dtype) {
+Tensor internal::step_noise(const StepOptions& options, const Tensor& model_output,
+                            std::optional<at::ScalarType> dtype) {
   if (!options.variance_noise.defined())
     return randn_tensor(model_output.sizes(), options.generator, model_output.device(),
                         dtype.value_or(model_output.scalar_type()));
@@ -116,18 +117,26 @@ Tensor step_noise(const StepOptions& options, const Tensor& model_output,
   return dtype ? options.variance_noise.to(*dtype) : options.variance_noise;
 }
 
-float torch_sqrt(float x) { return at::scalar_tensor(x, at::kFloat).sqrt().const_data_ptr<float>()[0]; }
-float torch_log(float x) { return at::scalar_tensor(x, at::kFloat).log().const_data_ptr<float>()[0]; }
-float torch_exp(float x) { return at::scalar_tensor(x, at::kFloat).exp().const_data_ptr<float>()[0]; }
-float torch_expm1(float x) { return at::scalar_tensor(x, at::kFloat).expm1().const_data_ptr<float>()[0]; }
+float internal::torch_sqrt(float x) {
+  return at::scalar_tensor(x, at::kFloat).sqrt().const_data_ptr<float>()[0];
+}
+float internal::torch_log(float x) {
+  return at::scalar_tensor(x, at::kFloat).log().const_data_ptr<float>()[0];
+}
+float internal::torch_exp(float x) {
+  return at::scalar_tensor(x, at::kFloat).exp().const_data_ptr<float>()[0];
+}
+float internal::torch_expm1(float x) {
+  return at::scalar_tensor(x, at::kFloat).expm1().const_data_ptr<float>()[0];
+}
 
-Tensor scaled_noise(double scale, const StepOptions& options, const Tensor& model_output,
-                    std::optional<at::ScalarType> dtype) {
+Tensor internal::scaled_noise(double scale, const StepOptions& options, const Tensor& model_output,
+                              std::optional<at::ScalarType> dtype) {
   const Tensor noise = step_noise(options, model_output, dtype);
   return options.variance_noise.defined() ? at::mul(noise, scale) : scaled_in_place(noise, scale);
 }
 
-Tensor add_scaled(const Tensor& sum, double b, const Tensor& y) {
+Tensor internal::add_scaled(const Tensor& sum, double b, const Tensor& y) {
   // `Tensor::add_` with a factor rounds once where Python's expressions round the product and the sum; a
   // factor of 1 or -1 rounds nothing.
   const bool exact = b == 1 || b == -1;
@@ -136,7 +145,7 @@ Tensor add_scaled(const Tensor& sum, double b, const Tensor& y) {
   return at::result_type(sum, term) == sum.scalar_type() ? sum.add_(term, sign) : at::add(sum, term, sign);
 }
 
-Tensor scaled_sum(const std::vector<ScaledTerm>& terms) {
+Tensor internal::scaled_sum(const std::vector<ScaledTerm>& terms) {
   Tensor sum = at::mul(terms.front().x, terms.front().a);
   Tensor product;
   for (std::size_t i = 1; i < terms.size(); ++i) {
@@ -155,19 +164,23 @@ Tensor scaled_sum(const std::vector<ScaledTerm>& terms) {
   return sum;
 }
 
-Tensor weighted_sum(double a, const Tensor& x, double b, const Tensor& y) {
+Tensor internal::weighted_sum(double a, const Tensor& x, double b, const Tensor& y) {
   return add_scaled(at::mul(x, a), b, y);
 }
 
-Tensor plus_scaled(const Tensor& x, double b, const Tensor& y) { return add_scaled(at::mul(y, b), 1, x); }
+Tensor internal::plus_scaled(const Tensor& x, double b, const Tensor& y) {
+  return add_scaled(at::mul(y, b), 1, x);
+}
 
-Tensor scaled_in_place(const Tensor& x, double a) { return x.mul_(at::scalar_tensor(a, at::kDouble)); }
+Tensor internal::scaled_in_place(const Tensor& x, double a) {
+  return x.mul_(at::scalar_tensor(a, at::kDouble));
+}
 
-Tensor euler_step(const Tensor& from, const Tensor& x, const Tensor& x0, double sigma, double dt) {
+Tensor internal::euler_step(const Tensor& from, const Tensor& x, const Tensor& x0, double sigma, double dt) {
   return add_scaled(scaled_in_place(at::sub(x, x0).div_(sigma), dt), 1, from);
 }
 
-Tensor threshold_sample(const Tensor& sample, double ratio, double max_value) {
+Tensor internal::threshold_sample(const Tensor& sample, double ratio, double max_value) {
   const auto dtype = sample.scalar_type();
   const bool wide = dtype == at::kFloat || dtype == at::kDouble;
   const Tensor flat = (wide ? sample : sample.to(at::kFloat)).reshape({sample.size(0), -1});
@@ -176,22 +189,22 @@ Tensor threshold_sample(const Tensor& sample, double ratio, double max_value) {
   return (at::clamp(flat, -s, s) / s).reshape(sample.sizes()).to(dtype);
 }
 
-void check_thresholding(std::string_view who, double ratio, double max_value) {
+void internal::check_thresholding(std::string_view who, double ratio, double max_value) {
   require<ConfigError>(ratio >= 0 && ratio <= 1, "{}: dynamic_thresholding_ratio is {}, expected 0 to 1", who,
                        ratio);
   require<ConfigError>(max_value > 0, "{}: sample_max_value is {}, expected a positive number", who,
                        max_value);
 }
 
-std::vector<double> training_timesteps(int64_t num_train_timesteps) {
+std::vector<double> internal::training_timesteps(int64_t num_train_timesteps) {
   std::vector<double> timesteps(static_cast<std::size_t>(std::max<int64_t>(num_train_timesteps, 0)));
   for (std::size_t i = 0; i < timesteps.size(); ++i)
     timesteps[i] = static_cast<double>(timesteps.size() - 1 - i);
   return timesteps;
 }
 
-void check_custom_timesteps(std::string_view who, const std::vector<double>& timesteps,
-                            int64_t num_train_timesteps) {
+void internal::check_custom_timesteps(std::string_view who, const std::vector<double>& timesteps,
+                                      int64_t num_train_timesteps) {
   for (std::size_t i = 0; i < timesteps.size(); ++i) {
     require<ConfigError>(
         timesteps[i] >= 0 && timesteps[i] < static_cast<double>(num_train_timesteps) &&
@@ -204,8 +217,8 @@ void check_custom_timesteps(std::string_view who, const std::vector<double>& tim
   }
 }
 
-void check_prediction_type(std::string_view who, PredictionType type,
-                           std::initializer_list<PredictionType> known) {
+void internal::check_prediction_type(std::string_view who, PredictionType type,
+                                     std::initializer_list<PredictionType> known) {
   if (std::find(known.begin(), known.end(), type) != known.end()) return;
   std::vector<std::string_view> names;
   for (const auto each : known) names.push_back(enum_name(each));
@@ -213,7 +226,7 @@ void check_prediction_type(std::string_view who, PredictionType type,
                     fmt::join(names, ", "));
 }
 
-float ddim_direction(std::string_view who, float alpha_bar_prev, float sigma, double eta) {
+float internal::ddim_direction(std::string_view who, float alpha_bar_prev, float sigma, double eta) {
   const float squared = 1 - alpha_bar_prev - sigma * sigma;
   require<ConfigError>(
       squared >= 0 || eta <= 1,
@@ -222,14 +235,14 @@ float ddim_direction(std::string_view who, float alpha_bar_prev, float sigma, do
   return torch_sqrt(std::max(squared, 0.0f));
 }
 
-void require_signal(std::string_view who, float alpha_bar, int64_t t, bool clipped) {
+void internal::require_signal(std::string_view who, float alpha_bar, int64_t t, bool clipped) {
   require<ConfigError>(alpha_bar > 0 || clipped,
                        "{}: step: prediction_type \"epsilon\" cannot start at timestep {}, where abar is 0 "
                        "(rescale_betas_zero_snr): x_0 would be infinite; train with \"v_prediction\"",
                        who, t);
 }
 
-float signal_scale(float alpha_bar) {
+float internal::signal_scale(float alpha_bar) {
   return std::max(torch_sqrt(alpha_bar), std::numeric_limits<float>::min());
 }
 

@@ -15,6 +15,7 @@
 #include "core/require.h"
 
 namespace diffusers {
+inline namespace internal {
 
 /// The members of StepOptions that a scheduler knows; every scheduler takes a generator.
 struct StepFeatures {
@@ -168,4 +169,5 @@ Tensor clip_or_threshold(Tensor sample, const Config& config, const Tensor& mode
   return sample;
 }
 
+}  // namespace internal
 }  // namespace diffusers

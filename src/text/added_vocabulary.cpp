@@ -9,7 +9,9 @@
 #include "text/clip_words.h"
 #include "text/unicode.h"
 
-namespace diffusers::text {
+namespace diffusers {
+inline namespace internal {
+namespace text {
 namespace {
 
 /// The code point that begins at or, reading backwards, ends at a place of a UTF-8 text.
@@ -146,4 +148,6 @@ std::optional<std::string> AddedVocabulary::id_to_token(int64_t id) const {
   return found == tokens_.end() ? std::nullopt : std::optional(found->second.content);
 }
 
-}  // namespace diffusers::text
+}  // namespace text
+}  // namespace internal
+}  // namespace diffusers

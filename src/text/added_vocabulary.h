@@ -15,7 +15,9 @@
 #include "text/byte_pair_encoding.h"
 #include "text/vocabulary.h"
 
-namespace diffusers::text {
+namespace diffusers {
+inline namespace internal {
+namespace text {
 
 /// Added tokens, as Python's `tokenizers` keeps them. Special ones, such as begin and end of a text, are
 /// added tokens, too.
@@ -65,4 +67,6 @@ class AddedVocabulary {
   Patterns in_normalized_;  ///< looked for in the normalised text
 };
 
-}  // namespace diffusers::text
+}  // namespace text
+}  // namespace internal
+}  // namespace diffusers

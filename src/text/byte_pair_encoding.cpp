@@ -8,7 +8,9 @@
 #include "io/posix_file.h"
 #include "text/unicode.h"
 
-namespace diffusers::text {
+namespace diffusers {
+inline namespace internal {
+namespace text {
 namespace {
 
 constexpr std::string_view kEndOfWord = "</w>";
@@ -157,4 +159,6 @@ void BytePairEncoding::merge_all(std::vector<int64_t>& symbols) const {
   std::erase(symbols, kGone);
 }
 
-}  // namespace diffusers::text
+}  // namespace text
+}  // namespace internal
+}  // namespace diffusers

@@ -12,7 +12,9 @@
 
 #include "text/vocabulary.h"
 
-namespace diffusers::text {
+namespace diffusers {
+inline namespace internal {
+namespace text {
 
 /// How the vocabulary spells bytes: printable ones of Latin-1 as themselves, the others as code points from
 /// U+0100 on.
@@ -65,4 +67,6 @@ class BytePairEncoding {
   std::array<std::optional<int64_t>, 256> last_byte_ids_;  ///< at its end
 };
 
-}  // namespace diffusers::text
+}  // namespace text
+}  // namespace internal
+}  // namespace diffusers

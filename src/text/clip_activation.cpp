@@ -10,7 +10,9 @@
 
 #include "core/require.h"
 
-namespace diffusers::clip {
+namespace diffusers {
+inline namespace internal {
+namespace clip {
 namespace {
 
 const double kSqrtTwoOverPi = std::sqrt(2.0 / M_PI);
@@ -65,4 +67,6 @@ ActivationFunction activation_function(std::string_view hidden_act) {
   fail<ConfigError>("hidden_act is \"{}\", expected one of:{} \"swish\"", hidden_act, names);
 }
 
-}  // namespace diffusers::clip
+}  // namespace clip
+}  // namespace internal
+}  // namespace diffusers

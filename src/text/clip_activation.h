@@ -4,7 +4,9 @@
 
 #include <diffusers/core/tensor.h>
 
-namespace diffusers::clip {
+namespace diffusers {
+inline namespace internal {
+namespace clip {
 
 using ActivationFunction = Tensor (*)(const Tensor&);
 
@@ -13,4 +15,6 @@ using ActivationFunction = Tensor (*)(const Tensor&);
 /// @throws ConfigError naming the value and the values that exist
 ActivationFunction activation_function(std::string_view hidden_act);
 
-}  // namespace diffusers::clip
+}  // namespace clip
+}  // namespace internal
+}  // namespace diffusers

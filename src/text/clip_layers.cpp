@@ -12,7 +12,9 @@
 
 #include "core/require.h"
 
-namespace diffusers::clip {
+namespace diffusers {
+inline namespace internal {
+namespace clip {
 namespace {
 
 /// Linear layers as the base class of transformers' models draws them.
@@ -168,4 +170,6 @@ Tensor EncoderImpl::forward(Tensor hidden_states, const Tensor& mask, bool check
   return hidden_states;
 }
 
-}  // namespace diffusers::clip
+}  // namespace clip
+}  // namespace internal
+}  // namespace diffusers

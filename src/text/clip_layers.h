@@ -13,7 +13,9 @@
 
 #include "text/clip_activation.h"
 
-namespace diffusers::clip {
+namespace diffusers {
+inline namespace internal {
+namespace clip {
 
 /// transformers draws each weight anew, twice, after the layers have drawn theirs. `init_weights` of a module
 /// draws what its pass over the module draws, in its order.
@@ -91,4 +93,6 @@ class EncoderImpl : public torch::nn::Module {
 double common_std(const CLIPTextConfig& config);
 void draw_normal(const Tensor& weight, double std);
 
-}  // namespace diffusers::clip
+}  // namespace clip
+}  // namespace internal
+}  // namespace diffusers

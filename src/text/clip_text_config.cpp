@@ -87,6 +87,7 @@ void read_model_config(std::string_view json, std::string_view where, CLIPTextCo
   source = object.dump();
 }
 
+inline namespace internal {
 namespace clip {
 namespace {
 
@@ -156,4 +157,5 @@ std::string write_config(const CLIPTextConfig& config, std::string_view source, 
 }
 
 }  // namespace clip
+}  // namespace internal
 }  // namespace diffusers

@@ -6,7 +6,9 @@
 #include <diffusers/core/tensor.h>
 #include <diffusers/text/clip_text_model.h>
 
-namespace diffusers::clip {
+namespace diffusers {
+inline namespace internal {
+namespace clip {
 
 /// @throws ConfigError naming the key and the value that cannot work
 void check_config(const CLIPTextConfig& config, bool with_projection);
@@ -20,4 +22,6 @@ std::string write_config(const CLIPTextConfig& config, std::string_view source, 
 /// @param source JSON; empty if there was no file
 bool has_flag(std::string_view source, std::string_view key);
 
-}  // namespace diffusers::clip
+}  // namespace clip
+}  // namespace internal
+}  // namespace diffusers

@@ -15,6 +15,7 @@
 #include "text/unicode.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace text {
 
 TokenEntry special_token(std::string_view content) {
@@ -90,6 +91,7 @@ int64_t CLIPTokenizerState::size() const {
 }
 
 }  // namespace text
+}  // namespace internal
 
 namespace {
 

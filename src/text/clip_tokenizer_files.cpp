@@ -14,7 +14,9 @@
 #include "io/open_model_file.h"
 #include "text/clip_tokenizer_state.h"
 
-namespace diffusers::text {
+namespace diffusers {
+inline namespace internal {
+namespace text {
 namespace {
 
 constexpr const char* kTokenizerFile = "tokenizer.json";
@@ -331,4 +333,6 @@ void write_clip_tokenizer(const CLIPTokenizerState& state, const std::filesystem
   write(kTokenizerFile, dump_json(tokenizer_to_json(state)));
 }
 
-}  // namespace diffusers::text
+}  // namespace text
+}  // namespace internal
+}  // namespace diffusers

@@ -15,7 +15,9 @@
 #include "text/byte_pair_encoding.h"
 #include "text/vocabulary.h"
 
-namespace diffusers::text {
+namespace diffusers {
+inline namespace internal {
+namespace text {
 
 /// The special tokens of a tokenizer by their role, as they were given.
 struct SpecialTokens {
@@ -59,4 +61,6 @@ struct CLIPTokenizerState {
 CLIPTokenizerState read_clip_tokenizer(const std::filesystem::path& folder);
 void write_clip_tokenizer(const CLIPTokenizerState& state, const std::filesystem::path& folder);
 
-}  // namespace diffusers::text
+}  // namespace text
+}  // namespace internal
+}  // namespace diffusers

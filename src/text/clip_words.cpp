@@ -5,7 +5,9 @@
 
 #include "text/unicode.h"
 
-namespace diffusers::text {
+namespace diffusers {
+inline namespace internal {
+namespace text {
 namespace {
 
 constexpr std::array<std::string_view, 2> kSpecialWords{"<|startoftext|>", "<|endoftext|>"};
@@ -91,4 +93,6 @@ std::vector<std::string_view> split_into_words(std::string_view normalized) {
   return words;
 }
 
-}  // namespace diffusers::text
+}  // namespace text
+}  // namespace internal
+}  // namespace diffusers

@@ -6,7 +6,9 @@
 #include <string_view>
 #include <vector>
 
-namespace diffusers::text {
+namespace diffusers {
+inline namespace internal {
+namespace text {
 
 /// NFC, then each run of white space to one space, then lower case.
 /// @throws TextError if the text is not UTF-8
@@ -17,4 +19,6 @@ std::string normalize_for_clip(std::string_view text);
 /// into `normalized`, which must be UTF-8.
 std::vector<std::string_view> split_into_words(std::string_view normalized);
 
-}  // namespace diffusers::text
+}  // namespace text
+}  // namespace internal
+}  // namespace diffusers

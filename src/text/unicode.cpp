@@ -10,7 +10,9 @@
 #include "core/utf8.h"
 #include "text/unicode_additions.h"
 
-namespace diffusers::text {
+namespace diffusers {
+inline namespace internal {
+namespace text {
 namespace {
 
 constexpr char32_t kReplacement = 0xFFFD;
@@ -155,4 +157,6 @@ bool is_word_character(char32_t code_point) {
   return by_category || is_joiner || is_enclosed;
 }
 
-}  // namespace diffusers::text
+}  // namespace text
+}  // namespace internal
+}  // namespace diffusers

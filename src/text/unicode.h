@@ -7,7 +7,9 @@
 #include <string>
 #include <string_view>
 
-namespace diffusers::text {
+namespace diffusers {
+inline namespace internal {
+namespace text {
 
 /// The code points of a UTF-8 text.
 /// @throws TextError with the position of the first byte that is no UTF-8 (surrogates are none)
@@ -28,4 +30,6 @@ bool is_number(char32_t code_point);
 bool is_space(char32_t code_point);
 bool is_word_character(char32_t code_point);
 
-}  // namespace diffusers::text
+}  // namespace text
+}  // namespace internal
+}  // namespace diffusers

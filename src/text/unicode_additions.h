@@ -9,7 +9,9 @@
 
 #include <utf8proc.h>
 
-namespace diffusers::text {
+namespace diffusers {
+inline namespace internal {
+namespace text {
 
 struct CodePointRange {
   char32_t first, last;
@@ -83,4 +85,6 @@ inline utf8proc_category_t newer_category(char32_t code_point) {
   return UTF8PROC_CATEGORY_CN;
 }
 
-}  // namespace diffusers::text
+}  // namespace text
+}  // namespace internal
+}  // namespace diffusers

@@ -9,7 +9,9 @@
 #include "io/posix_file.h"
 #include "text/unicode.h"
 
-namespace diffusers::text {
+namespace diffusers {
+inline namespace internal {
+namespace text {
 namespace {
 
 /// What a message shows of a value.
@@ -186,4 +188,6 @@ TokenizerFile parse_tokenizer_json(std::string_view json, std::string_view where
   return result;
 }
 
-}  // namespace diffusers::text
+}  // namespace text
+}  // namespace internal
+}  // namespace diffusers

@@ -13,7 +13,9 @@
 
 #include "core/json.h"
 
-namespace diffusers::text {
+namespace diffusers {
+inline namespace internal {
+namespace text {
 
 /// Files larger than this are refused before they are read (that of CLIP has 1 MB, its tokenizer.json 4 MB).
 inline constexpr std::size_t kMaxVocabularyBytes = kMaxJsonBytes;
@@ -68,4 +70,6 @@ TokenizerFile parse_tokenizer_json(std::string_view json, std::string_view where
 int64_t parse_token_id(const Json& json, std::string_view key, std::string_view where);
 int64_t parse_token_id(std::string_view text, std::string_view where);
 
-}  // namespace diffusers::text
+}  // namespace text
+}  // namespace internal
+}  // namespace diffusers

@@ -3,6 +3,7 @@
 #include <string_view>
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 using Config = TrainingConfig;
@@ -138,4 +139,5 @@ const std::vector<OptionEffect<TrainingConfig>>& option_effects() {
   return kEffects;
 }
 
+}  // namespace internal
 }  // namespace diffusers

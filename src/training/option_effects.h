@@ -9,8 +9,10 @@
 #include "core/option_effects.h"
 
 namespace diffusers {
+inline namespace internal {
 
 /// Returns one entry for each field of TrainingConfig, in its order.
 const std::vector<OptionEffect<TrainingConfig>>& option_effects();
 
+}  // namespace internal
 }  // namespace diffusers

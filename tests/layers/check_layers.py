@@ -6,6 +6,7 @@
 - A header that defines a base class does not include the header of a class that is derived from it.
 - Light public headers reach nothing of LibTorch but tensors and generators, directly or through other headers.
 - Public headers reach neither JSON nor fmt, and nothing of src/.
+- Private headers, those of src/, declare nothing outside of the namespace diffusers::internal, which a shared library hides.
 - The files of a model folder are opened by src/io/model_file.cpp, which follows no link out of the folder: whoever opens
   another file by its path stands in a table here, with what it is.
 - include/diffusers/diffusers.h includes every public header; `check_layers.py --write` makes it so.
@@ -244,6 +245,13 @@ def write_umbrella():
         f"/// Kept by `tests/layers/check_layers.py --write`.\n\n{lines}\n#include <torch/torch.h>\n")
 
 
+def check_private_headers(problems):
+    for header in sorted(SRC.rglob("*.h")):
+        if not re.search(r"^namespace diffusers \{\ninline namespace internal \{$", header.read_text(), re.M):
+            problems.append(f"{header.relative_to(ROOT)}: private headers declare in `namespace diffusers` > "
+                            "`inline namespace internal`")
+
+
 def main():
     if sys.argv[1:] == ["--write"]:
         write_umbrella()
@@ -252,6 +260,7 @@ def main():
     check_inner_ranks(problems)
     check_bases(problems)
     check_public_headers(problems)
+    check_private_headers(problems)
     check_opens(problems)
     check_umbrella(problems)
     print("\n".join(problems) if problems else "The layers hold.")

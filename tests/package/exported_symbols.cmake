@@ -14,8 +14,7 @@ foreach(public IN ITEMS "diffusers::load_safetensors(" "diffusers::Scheduler::fr
     message(SEND_ERROR "${public}: is public, but not exported")
   endif()
 endforeach()
-foreach(private IN ITEMS "diffusers::escaped(" "diffusers::StagedFolder" "diffusers::verify_manifest(" "diffusers::Sha256"
-                         "diffusers::parse_json(" "diffusers::fail<" "nlohmann::" "fmt::v")
+foreach(private IN ITEMS "diffusers::internal::" "nlohmann::" "fmt::v")
   string(FIND "${symbols}" "${private}" found)
   if(NOT found EQUAL -1)
     string(SUBSTRING "${symbols}" ${found} 120 symbol)

@@ -37,7 +37,9 @@ struct ImageFolderOptions {
 };
 
 /// The samples of a folder, see src/data/image_samples.h.
+inline namespace internal {
 struct ImageSamples;
+}  // namespace internal
 
 /// A dataset of the PNG and JPEG files in a folder, as the imagefolder builder of Python's `datasets` reads
 /// it.

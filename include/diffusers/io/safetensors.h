@@ -49,7 +49,9 @@ struct SafetensorsInfo {
   uint64_t nbytes = 0;
 };
 
+inline namespace internal {
 class InputFile;
+}  // namespace internal
 
 /// An open safetensors file. Its tensors are read one at a time.
 class SafetensorsFile {

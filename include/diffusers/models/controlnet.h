@@ -143,7 +143,9 @@ class ControlNetConditioningEmbeddingImpl : public torch::nn::Module {
 };
 TORCH_MODULE(ControlNetConditioningEmbedding);
 
+inline namespace internal {
 class ConditionEmbedder;
+}  // namespace internal
 
 /// The encoder half of a UNet2DConditionModel that also sees a conditioning image. Its outputs are added
 /// inside that UNet (Zhang et al. 2023; diffusers `ControlNetModel`). They are zero at the start of training.

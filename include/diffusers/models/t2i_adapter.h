@@ -48,7 +48,9 @@ struct T2IAdapterConfig {
 /// @param visit called once for each field
 void visit_fields(T2IAdapterConfig& config, ConfigVisitor& visit);
 
+inline namespace internal {
 class T2IAdapterBody;
+}  // namespace internal
 
 /// A residual network that computes features of a control image for a UNet2DConditionModel (Mou et al. 2023;
 /// diffusers `T2IAdapter`).

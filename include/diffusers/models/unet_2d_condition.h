@@ -137,7 +137,9 @@ struct UNet2DConditionOutput {
   Tensor sample;  ///< prediction `[B, out_channels, H, W]`
 };
 
+inline namespace internal {
 class ConditionEmbedder;
+}  // namespace internal
 
 /// The UNet of text-conditional diffusion (Rombach et al. 2022, Podell et al. 2023, and others; diffusers
 /// `UNet2DConditionModel`). Parameters have Python's state-dict names and are drawn in Python's order.

@@ -60,10 +60,12 @@ struct CLIPTextModelOutput {
   std::vector<Tensor> hidden_states = {};
 };
 
+inline namespace internal {
 namespace clip {
 class TextEmbeddingsImpl;
 class EncoderImpl;
 }  // namespace clip
+}  // namespace internal
 
 /// The text encoder of CLIP (Radford et al. 2021; transformers `CLIPTextModel`). Parameters have transformers
 /// 5's state-dict names and are drawn in its order: after `torch::manual_seed(0)` a new model has its weights

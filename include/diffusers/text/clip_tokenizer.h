@@ -18,10 +18,12 @@
 
 namespace diffusers {
 
+inline namespace internal {
 namespace text {
 struct CLIPTokenizerState;
 struct TokenEntry;
 }  // namespace text
+}  // namespace internal
 
 /// How far short sequences are filled up with the pad token: to the longest of the call, to `max_length`, or
 /// not at all.

@@ -19,8 +19,10 @@
 
 namespace diffusers {
 
+inline namespace internal {
 class ClassLabels;
 class ForwardProcess;
+}  // namespace internal
 
 /// Trains a denoiser: images, noise and a timestep for each sample, the noisy sample, the model's prediction,
 /// the loss against the scheduler's target.

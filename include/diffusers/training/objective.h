@@ -17,7 +17,9 @@
 
 namespace diffusers {
 
+inline namespace internal {
 class ForwardProcess;
+}  // namespace internal
 
 /// The training objective of a denoiser: the target that the scheduler's `prediction_type` asks for, the loss
 /// of an element, and the weight of a timestep. Its tables are computed once, in float64.

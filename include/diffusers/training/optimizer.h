@@ -87,7 +87,9 @@ struct ParameterGroup {
   std::vector<std::string> names = {};
 };
 
+inline namespace internal {
 class UpdateRule;
+}  // namespace internal
 
 /// Optimizer of a training loop: `torch.optim.AdamW`, `Adam`, `SGD`, `Adafactor`, or Lion.
 ///

@@ -10,7 +10,9 @@
 
 namespace diffusers {
 
+inline namespace internal {
 class TerminalLine;
+}  // namespace internal
 
 /// Where a training stands, at a logging step.
 struct TrainingProgress {

@@ -10,7 +10,9 @@
 
 namespace diffusers {
 
+inline namespace internal {
 class RecordFile;
+}  // namespace internal
 
 /// Writes what TensorBoard shows: `tensorboard --logdir FOLDER`. Corresponds to
 /// `torch.utils.tensorboard.SummaryWriter`.

@@ -23,7 +23,10 @@
 
 namespace diffusers {
 
+inline namespace internal {
 class TrainingAverage;
+class TrainingRun;
+}  // namespace internal
 
 /// What a preview callback is told, and what it may do with what it made.
 struct PreviewContext {
@@ -130,7 +133,7 @@ class Trainer {
   }
 
  private:
-  friend class TrainingRun;
+  friend class internal::TrainingRun;
 
   TrainingResult train_and_validate(const Dataset& dataset, const Dataset* validation);
 

@@ -54,7 +54,7 @@ std::string write_model_config(const ControlNetModelConfig& config, std::string_
   return write_config_fields(config, source, ControlNetModelImpl::kClassName, {"mid_block_scale_factor"});
 }
 
-void check_controlnet_config(const ControlNetModelConfig& config) {
+void internal::check_controlnet_config(const ControlNetModelConfig& config) {
   check_shared_fields(config);
   require_positive("conditioning_channels", config.conditioning_channels);
   require_positive("layers_per_block", config.layers_per_block, kMostLayers);

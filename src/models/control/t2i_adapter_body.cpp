@@ -5,6 +5,7 @@
 #include "core/require.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 layers::Conv2d adapter_conv(int64_t in_channels, int64_t out_channels, int64_t kernel_size) {
@@ -76,4 +77,5 @@ std::vector<Tensor> T2IAdapterBody::forward(const Tensor& x) const {
   return features;
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -10,6 +10,7 @@
 #include <diffusers/models/t2i_adapter.h>
 
 namespace diffusers {
+inline namespace internal {
 
 /// AdapterResnetBlock, or with two 3x3 convolutions LightAdapterResnetBlock.
 class AdapterResnetImpl : public torch::nn::Module {
@@ -59,4 +60,5 @@ class T2IAdapterBody : public torch::nn::Module {
   layers::ModuleVector<AdapterBlock> blocks_;
 };
 
+}  // namespace internal
 }  // namespace diffusers

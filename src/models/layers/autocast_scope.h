@@ -3,6 +3,7 @@
 #include <ATen/autocast_mode.h>
 
 namespace diffusers {
+inline namespace internal {
 
 /// Whether, and to what, autocast lowers the precision of the calling thread.
 struct AutocastState {
@@ -47,4 +48,5 @@ class AutocastScope {
   bool nests_;
 };
 
+}  // namespace internal
 }  // namespace diffusers

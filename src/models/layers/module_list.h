@@ -5,6 +5,7 @@
 #include <diffusers/models/layers.h>
 
 namespace diffusers {
+inline namespace internal {
 
 /// Registers a list of one layer with a block (Python: `self.downsamplers = nn.ModuleList([layer])`).
 template <class Layer>
@@ -14,4 +15,5 @@ void register_list_of_one(torch::nn::Module& block, const char* name, const Laye
   block.register_module(name, list);
 }
 
+}  // namespace internal
 }  // namespace diffusers

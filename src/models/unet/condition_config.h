@@ -14,6 +14,7 @@
 #include "models/unet/unet_inputs.h"
 
 namespace diffusers {
+inline namespace internal {
 
 template <class Enum>
 std::optional<Enum> choice_of(const std::optional<EnumChoice<Enum>>& field) {
@@ -88,4 +89,5 @@ auto build_condition_block(std::string_view model, const std::string& place, con
   }
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -7,6 +7,7 @@
 #include "models/unet/unet_inputs.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 /// A condition `[B, width]`, or with `tokens` `[B, S, width]`, in the dtype of the sample.
@@ -306,4 +307,5 @@ Tensor ConditionEmbedder::project_encoder(const Tensor& encoder_hidden_states, c
                                                         options_.cross_attention_dim, sample));
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -16,6 +16,7 @@
 #include "core/json.h"
 
 namespace diffusers {
+inline namespace internal {
 
 struct ConditionEmbedderOptions {
   int64_t channels = 0;        ///< of the sinusoidal features of a timestep
@@ -104,4 +105,5 @@ void keep_encoder_hid_dim_type(Config& config, std::string& source) {
   source = json.dump();
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -6,6 +6,7 @@
 #include "models/unet/unet_2d_blocks.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 /// Multiplies the lowest frequencies of each image plane; in float32 whatever the dtype, as in Python.
@@ -37,4 +38,5 @@ Tensor apply_freeu(UNetState& state, const Tensor& residual) {
   return scale_low_frequencies(residual, first ? freeu->s1 : freeu->s2);
 }
 
+}  // namespace internal
 }  // namespace diffusers

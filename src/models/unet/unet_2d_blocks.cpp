@@ -61,19 +61,19 @@ Tensor UNetBlock::run_resnet(const ResnetBlockCondNorm2D& resnet, const Tensor& 
   return run_resnet(ResnetPointer(resnet.ptr()), hidden_states, temb);
 }
 
-std::string_view without_unet_res_prefix(std::string_view type) {
+std::string_view internal::without_unet_res_prefix(std::string_view type) {
   constexpr std::string_view kPrefix = "UNetRes";
   return type.starts_with(kPrefix) ? type.substr(kPrefix.size()) : type;
 }
 
-int64_t required_groups(const UNetBlockOptions& options) {
+int64_t internal::required_groups(const UNetBlockOptions& options) {
   require<ConfigError>(options.resnet_groups.has_value(),
                        "norm_num_groups is null, which only blocks of the Skip and K kinds can do with");
   return *options.resnet_groups;
 }
 
-ResnetBlock2DOptions unet_resnet_options(const UNetBlockOptions& options, int64_t in_channels,
-                                         int64_t out_channels) {
+ResnetBlock2DOptions internal::unet_resnet_options(const UNetBlockOptions& options, int64_t in_channels,
+                                                   int64_t out_channels) {
   return {.in_channels = in_channels,
           .out_channels = out_channels,
           .temb_channels = options.temb_channels,
@@ -84,20 +84,21 @@ ResnetBlock2DOptions unet_resnet_options(const UNetBlockOptions& options, int64_
           .time_embedding_norm = options.resnet_time_scale_shift};
 }
 
-ResnetBlock2DOptions mid_resnet_options(const UNetBlockOptions& options) {
+ResnetBlock2DOptions internal::mid_resnet_options(const UNetBlockOptions& options) {
   auto resnet = unet_resnet_options(options, options.in_channels, options.in_channels);
   resnet.groups = options.resnet_groups.value_or(std::min<int64_t>(options.in_channels / 4, 32));
   resnet.output_scale_factor = options.resnet_out_scale_factor;
   return resnet;
 }
 
-int64_t up_resnet_in_channels(const UNetBlockOptions& options, int64_t index) {
+int64_t internal::up_resnet_in_channels(const UNetBlockOptions& options, int64_t index) {
   const int64_t skip_channels = index == options.num_layers - 1 ? options.in_channels : options.out_channels;
   return (index == 0 ? options.prev_output_channel : options.out_channels) + skip_channels;
 }
 
-Attention unet_self_attention(int64_t channels, int64_t head_dim, std::optional<int64_t> groups, double eps,
-                              double output_scale_factor, std::optional<int64_t> spatial_norm_dim) {
+Attention internal::unet_self_attention(int64_t channels, int64_t head_dim, std::optional<int64_t> groups,
+                                        double eps, double output_scale_factor,
+                                        std::optional<int64_t> spatial_norm_dim) {
   require<ConfigError>(head_dim > 0, "attention_head_dim is {}, must be positive", head_dim);
   require<ConfigError>(channels >= head_dim,
                        "attention_head_dim is {}, more than the {} channels to be split into heads", head_dim,
@@ -114,7 +115,7 @@ Attention unet_self_attention(int64_t channels, int64_t head_dim, std::optional<
                                          .from_deprecated_attn_block = true});
 }
 
-Tensor take_residual(UNetState& state) {
+Tensor internal::take_residual(UNetState& state) {
   require<ConfigError>(
       !state.residuals.empty(),
       "up_block_types take more residuals than down_block_types leave; a K block fits only its like");
@@ -123,7 +124,7 @@ Tensor take_residual(UNetState& state) {
   return residual;
 }
 
-void append_residual(UNetState& state, const Tensor& residual) {
+void internal::append_residual(UNetState& state, const Tensor& residual) {
   const auto& hidden = state.hidden_states;
   require<ConfigError>(
       residual.defined(),
@@ -137,7 +138,7 @@ void append_residual(UNetState& state, const Tensor& residual) {
   state.hidden_states = torch::cat({hidden, residual}, 1);
 }
 
-const Tensor& fitting_residual(const Tensor& residual, const Tensor& hidden_states) {
+const Tensor& internal::fitting_residual(const Tensor& residual, const Tensor& hidden_states) {
   require<TensorError>(residual.defined() && residual.device() == hidden_states.device() &&
                            at::is_expandable_to(residual.sizes(), hidden_states.sizes()),
                        "an additional residual {} does not fit the hidden states {}", describe(residual),
@@ -145,7 +146,7 @@ const Tensor& fitting_residual(const Tensor& residual, const Tensor& hidden_stat
   return residual;
 }
 
-std::optional<std::array<int64_t, 2>> forwarded_size(const UNetState& state) {
+std::optional<std::array<int64_t, 2>> internal::forwarded_size(const UNetState& state) {
   if (!state.forward_upsample_size || state.residuals.empty() || !state.residuals.back().defined())
     return std::nullopt;
   const auto& next = state.residuals.back();

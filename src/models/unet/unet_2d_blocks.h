@@ -12,6 +12,7 @@
 #include <torch/types.h>
 
 namespace diffusers {
+inline namespace internal {
 
 enum class DownBlockKind { kPlain, kResnet, kAttention };
 enum class UpBlockKind { kPlain, kResnet, kAttention };
@@ -66,4 +67,5 @@ Tensor apply_freeu(UNetState& state, const Tensor& residual);
 /// What an up block upsamples to, where sizes do not halve evenly.
 std::optional<std::array<int64_t, 2>> forwarded_size(const UNetState& state);
 
+}  // namespace internal
 }  // namespace diffusers

@@ -72,7 +72,7 @@ std::string write_model_config(const UNet2DConditionModelConfig& config, std::st
                              {"mid_block_scale_factor"});
 }
 
-void check_condition_config(const UNet2DConditionModelConfig& config) {
+void internal::check_condition_config(const UNet2DConditionModelConfig& config) {
   check_sample_size(config.sample_size);
   check_shared_fields(config);
   require_positive("out_channels", config.out_channels);

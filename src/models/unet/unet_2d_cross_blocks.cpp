@@ -7,6 +7,7 @@
 #include "models/unet/unet_2d_blocks.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 /// The transformers of a CrossAttn block, one for each of its `count` layers.
@@ -183,4 +184,5 @@ UNetBlockPointer make_cross_mid_block(const UNetBlockOptions& options) {
   return std::make_shared<CrossAttnMidBlock>(options);
 }
 
+}  // namespace internal
 }  // namespace diffusers

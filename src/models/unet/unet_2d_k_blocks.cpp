@@ -4,6 +4,7 @@
 #include "models/unet/unet_2d_blocks.h"
 
 namespace diffusers {
+inline namespace internal {
 
 ResnetBlockCondNorm2D k_resnet(const UNetBlockOptions& options, int64_t in_channels, int64_t out_channels,
                                int64_t norm_channels_out, std::optional<int64_t> conv_2d_out_channels) {
@@ -89,4 +90,5 @@ UNetBlockPointer make_k_up_block(const UNetBlockOptions& options) {
   return std::make_shared<KUpBlock>(options);
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -5,6 +5,7 @@
 #include "models/unet/unet_2d_blocks.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 struct KAttentionOptions {
@@ -149,4 +150,5 @@ UNetBlockPointer make_k_cross_up_block(const UNetBlockOptions& options) {
   return std::make_shared<KCrossAttnUpBlock>(options);
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -4,6 +4,7 @@
 #include "models/unet/unet_2d_blocks.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 /// @param is_resnet_block for ResnetDownsampleBlock2D and ResnetUpsampleBlock2D, which alone have these
@@ -139,4 +140,5 @@ UNetBlockPointer make_up_block(const UNetBlockOptions& options, UpBlockKind kind
   return std::make_shared<PlainUpBlock>(options, kind);
 }
 
+}  // namespace internal
 }  // namespace diffusers

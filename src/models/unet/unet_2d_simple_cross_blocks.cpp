@@ -5,6 +5,7 @@
 #include "models/unet/unet_2d_blocks.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 /// Attention of an image to the encoder's tokens and, unless only_cross_attention, to itself at once.
@@ -158,4 +159,5 @@ UNetBlockPointer make_simple_cross_mid_block(const UNetBlockOptions& options) {
   return std::make_shared<SimpleCrossAttnMidBlock>(options);
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -6,6 +6,7 @@
 #include "models/unet/unet_2d_blocks.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 /// The image that the Skip blocks carry along has three channels, whatever the model's (so in Python).
@@ -150,4 +151,5 @@ UNetBlockPointer make_skip_up_block(const UNetBlockOptions& options, bool attent
   return std::make_shared<SkipUpBlock>(options, attention);
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -7,6 +7,7 @@
 #include "core/require.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 /// Added to the scores of tokens that do not take part, as in Python.
@@ -82,4 +83,5 @@ Tensor attention_bias(const Tensor& mask, const Tensor& sample, std::string_view
   return ((1 - mask.to(sample.scalar_type())) * kMaskedScore).unsqueeze(1).unsqueeze(1);
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -12,6 +12,7 @@
 #include "models/checks.h"
 
 namespace diffusers {
+inline namespace internal {
 
 void check_sample_size(const OneOrMany<int64_t>& sample_size);
 
@@ -30,4 +31,5 @@ Tensor class_indices(const Tensor& labels, int64_t rows, std::string_view key);
 /// Undefined for an undefined mask.
 Tensor attention_bias(const Tensor& mask, const Tensor& sample, std::string_view what);
 
+}  // namespace internal
 }  // namespace diffusers

@@ -3,6 +3,7 @@
 #include <diffusers/models/vae.h>
 
 namespace diffusers {
+inline namespace internal {
 
 /// What the configs of AutoencoderKL and VQModel say of the encoder under the same names.
 template <class Config>
@@ -31,4 +32,5 @@ VaeDecoderOptions vae_decoder_options(const Config& config) {
           .mid_block_add_attention = config.mid_block_add_attention};
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -9,6 +9,7 @@
 #include "core/require.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 /// Fades the first `extent` rows (dim 2) or columns (dim 3) of `tile` in from the last ones of its neighbour.
@@ -63,4 +64,5 @@ Tensor run_in_tiles(const Tensor& input, const TileSizes& sizes,
   return torch::cat(rows, 2);
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -6,6 +6,7 @@
 #include <diffusers/core/tensor.h>
 
 namespace diffusers {
+inline namespace internal {
 
 /// Square tiles of an image on its way through an encoder or decoder.
 struct TileSizes {
@@ -20,4 +21,5 @@ struct TileSizes {
 Tensor run_in_tiles(const Tensor& input, const TileSizes& sizes,
                     const std::function<Tensor(const Tensor&)>& function);
 
+}  // namespace internal
 }  // namespace diffusers

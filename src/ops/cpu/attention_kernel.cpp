@@ -1,7 +1,9 @@
 #include "ops/cpu/kernels.h"
 #include "ops/cpu/simd.h"
 
-namespace diffusers::cpu {
+namespace diffusers {
+inline namespace internal {
+namespace cpu {
 namespace {
 
 // Lanes hold queries: a block is `Width` vectors of queries (16 or 8 of them) against all keys, which lie
@@ -354,4 +356,6 @@ void attention_backward(const AttentionShape& shape, const AttentionInputs& inpu
   run(shape, inputs, output, grad_output, log_sum, gradients, scratch, begin, end);
 }
 
-}  // namespace diffusers::cpu
+}  // namespace cpu
+}  // namespace internal
+}  // namespace diffusers

@@ -7,7 +7,9 @@
 #include "ops/cpu/kernels.h"
 #include "ops/group_norm_silu_backends.h"
 
-namespace diffusers::cpu {
+namespace diffusers {
+inline namespace internal {
+namespace cpu {
 namespace {
 
 GroupNormShape group_norm_shape(const at::Tensor& x, int64_t num_groups) {
@@ -78,4 +80,6 @@ GroupNormSiluGradients fused_backward(const at::Tensor& grad_y, const at::Tensor
   return {grad_x, sum_images(shares[0]), sum_images(shares[1])};
 }
 
-}  // namespace diffusers::cpu
+}  // namespace cpu
+}  // namespace internal
+}  // namespace diffusers

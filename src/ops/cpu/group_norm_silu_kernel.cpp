@@ -1,7 +1,9 @@
 #include "ops/cpu/kernels.h"
 #include "ops/cpu/simd.h"
 
-namespace diffusers::cpu {
+namespace diffusers {
+inline namespace internal {
+namespace cpu {
 namespace {
 
 /// Sums long rows in float lanes, and the sums of short pieces in double.
@@ -164,4 +166,6 @@ void group_norm_silu_backward(const GroupNormShape& shape, const float* grad_y, 
   }
 }
 
-}  // namespace diffusers::cpu
+}  // namespace cpu
+}  // namespace internal
+}  // namespace diffusers

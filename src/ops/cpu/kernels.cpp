@@ -1,6 +1,8 @@
 #include "ops/cpu/kernels.h"
 
-namespace diffusers::cpu {
+namespace diffusers {
+inline namespace internal {
+namespace cpu {
 
 bool kernels_available() {
 #if defined(__x86_64__)
@@ -10,4 +12,6 @@ bool kernels_available() {
 #endif
 }
 
-}  // namespace diffusers::cpu
+}  // namespace cpu
+}  // namespace internal
+}  // namespace diffusers

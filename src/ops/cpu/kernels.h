@@ -7,7 +7,9 @@
 
 #include <cstdint>
 
-namespace diffusers::cpu {
+namespace diffusers {
+inline namespace internal {
+namespace cpu {
 
 /// x is `[batch, groups * group_channels, spatial]`, contiguous. An item is one group of one image.
 struct GroupNormShape {
@@ -73,4 +75,6 @@ void attention_backward(const AttentionShape& shape, const AttentionInputs& inpu
                         const float* log_sum, const AttentionGradients& gradients, float* scratch,
                         int64_t begin, int64_t end);
 
-}  // namespace diffusers::cpu
+}  // namespace cpu
+}  // namespace internal
+}  // namespace diffusers

@@ -7,7 +7,9 @@
 
 #include <cstdint>
 
-namespace diffusers::cpu {
+namespace diffusers {
+inline namespace internal {
+namespace cpu {
 namespace {
 
 using Vec = float __attribute__((vector_size(32)));
@@ -102,4 +104,6 @@ inline int64_t round_up(int64_t value, int64_t multiple) {
 }
 
 }  // namespace
-}  // namespace diffusers::cpu
+}  // namespace cpu
+}  // namespace internal
+}  // namespace diffusers

@@ -9,7 +9,9 @@
 #include "core/require.h"
 #include "ops/group_norm_silu_backends.h"
 
-namespace diffusers::cuda {
+namespace diffusers {
+inline namespace internal {
+namespace cuda {
 namespace {
 
 Element element_of(const at::Tensor& tensor) {
@@ -69,4 +71,6 @@ GroupNormSiluGradients fused_backward(const at::Tensor& grad_y, const at::Tensor
   return {grad_x, grad_weight.sum(0).to(weight.scalar_type()), grad_bias.sum(0).to(bias.scalar_type())};
 }
 
-}  // namespace diffusers::cuda
+}  // namespace cuda
+}  // namespace internal
+}  // namespace diffusers

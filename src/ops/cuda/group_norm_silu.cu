@@ -5,6 +5,7 @@
 #include "ops/cuda/group_norm_silu.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace cuda {
 namespace {
 
@@ -191,4 +192,5 @@ cudaError_t group_norm_silu_backward(Element element, const GroupNormShape& shap
 }
 
 }  // namespace cuda
+}  // namespace internal
 }  // namespace diffusers

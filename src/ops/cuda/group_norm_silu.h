@@ -7,7 +7,9 @@
 
 #include <cuda_runtime_api.h>
 
-namespace diffusers::cuda {
+namespace diffusers {
+inline namespace internal {
+namespace cuda {
 
 /// x is `[batch, groups * group_channels, spatial]`, contiguous.
 struct GroupNormShape {
@@ -32,4 +34,6 @@ cudaError_t group_norm_silu_backward(Element element, const GroupNormShape& shap
                                      const float* rstd, void* grad_x, float* grad_weight, float* grad_bias,
                                      cudaStream_t stream);
 
-}  // namespace diffusers::cuda
+}  // namespace cuda
+}  // namespace internal
+}  // namespace diffusers

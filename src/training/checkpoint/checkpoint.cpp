@@ -13,6 +13,7 @@
 #include "io/staged_folder.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 constexpr std::string_view kCheckpointPrefix = "checkpoint-";
@@ -55,4 +56,5 @@ void keep_newest_checkpoints(const std::string& output_dir, int64_t limit, int64
     remove_checkpoint(output_dir, steps[i]);
 }
 
+}  // namespace internal
 }  // namespace diffusers

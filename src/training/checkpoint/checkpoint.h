@@ -10,6 +10,7 @@
 #include <vector>
 
 namespace diffusers {
+inline namespace internal {
 
 /// The path `output_dir/checkpoint-<step>`.
 std::string checkpoint_path(const std::string& output_dir, int64_t step);
@@ -26,4 +27,5 @@ void remove_checkpoint(const std::string& output_dir, int64_t step);
 /// @throws FileError
 void keep_newest_checkpoints(const std::string& output_dir, int64_t limit, int64_t current_step);
 
+}  // namespace internal
 }  // namespace diffusers

@@ -8,6 +8,7 @@
 #include <diffusers/core/tensor_map.h>
 
 namespace diffusers {
+inline namespace internal {
 
 inline constexpr const char* kStateFile = "trainer_state.json";
 inline constexpr const char* kTensorFile = "trainer_state.safetensors";
@@ -40,4 +41,5 @@ inline TensorMap with_prefix(const TensorMap& tensors, std::string_view prefix) 
   return found;
 }
 
+}  // namespace internal
 }  // namespace diffusers

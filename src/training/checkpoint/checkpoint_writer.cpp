@@ -14,6 +14,7 @@
 #include "training/checkpoint/checkpoint.h"
 
 namespace diffusers {
+inline namespace internal {
 void write_checkpoint(const CheckpointContent& content) {
   try {
     for (const std::string& path : content.logs)
@@ -62,4 +63,5 @@ void CheckpointWriter::check() {
     in_flight_.get();
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -14,6 +14,7 @@
 #include <diffusers/training/saved_module.h>
 
 namespace diffusers {
+inline namespace internal {
 
 /// One checkpoint, as it is to be written.
 struct CheckpointContent {
@@ -51,4 +52,5 @@ class CheckpointWriter {
   std::future<void> in_flight_;
 };
 
+}  // namespace internal
 }  // namespace diffusers

@@ -20,6 +20,7 @@
 #include "training/checkpoint/checkpoint.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 constexpr const char* kAsideMarker = "setting_aside.json";
@@ -278,4 +279,5 @@ bool is_same_folder(const std::string& a, const std::string& b) {
          first.st_dev == second.st_dev && first.st_ino == second.st_ino;
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -8,6 +8,7 @@
 #include <vector>
 
 namespace diffusers {
+inline namespace internal {
 
 /// Names what an earlier training left in output_dir and a new one would overwrite or mix with; empty:
 /// nothing.
@@ -38,4 +39,5 @@ void remove_outputs_after(const std::string& output_dir, int64_t step);
 
 bool is_same_folder(const std::string& a, const std::string& b);
 
+}  // namespace internal
 }  // namespace diffusers

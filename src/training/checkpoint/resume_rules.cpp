@@ -7,6 +7,7 @@
 #include "io/posix_file.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 /// Options of schedulers that `add_noise` and the training targets do not depend on.
@@ -174,4 +175,5 @@ void require_same_config(const Json& saved, const Json& ours, std::string_view o
   }
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -9,6 +9,7 @@
 #include "core/json.h"
 
 namespace diffusers {
+inline namespace internal {
 
 enum class OnResume {
   kCompared,     ///< must be as in the checkpoint
@@ -44,4 +45,5 @@ void require_same_config(const Json& saved, const Json& ours, std::string_view o
 /// @return saved_task, with an object "options" if only our_task has one
 Json with_moved_options(Json saved_task, const Json& saved_fields, const Json& our_task);
 
+}  // namespace internal
 }  // namespace diffusers

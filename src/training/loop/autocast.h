@@ -7,6 +7,7 @@
 #include "models/layers/autocast_scope.h"
 
 namespace diffusers {
+inline namespace internal {
 
 /// Lets the model compute in half precision where that is safe (Python: `torch.autocast`).
 class Autocast {
@@ -22,4 +23,5 @@ class Autocast {
   std::optional<AutocastScope> scope_;
 };
 
+}  // namespace internal
 }  // namespace diffusers

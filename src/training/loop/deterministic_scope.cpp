@@ -5,6 +5,7 @@
 #include <ATen/Context.h>
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 struct DeterminismFlags {
@@ -51,4 +52,5 @@ DeterministicScope::~DeterministicScope() {
   if (--determinism().scopes == 0) set_flags(determinism().before);
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -1,6 +1,7 @@
 #pragma once
 
 namespace diffusers {
+inline namespace internal {
 
 /// LibTorch's deterministic algorithms, until the scope ends. The setting is one for the whole process: while
 /// any enabled scope lives, in any thread, it is on; the last one restores what was set before the first.
@@ -15,4 +16,5 @@ class DeterministicScope {
   bool enabled_;
 };
 
+}  // namespace internal
 }  // namespace diffusers

@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 
 namespace diffusers {
+inline namespace internal {
 
 DeviceLr::DeviceLr(LRSchedule schedule, int64_t window, at::Device device)
     : schedule_(std::move(schedule)), window_(window), device_(device) {}
@@ -28,4 +29,5 @@ Tensor DeviceLr::factor(int64_t steps, const Tensor& skipped) const {
   return table_.index_select(0, index.view({1})).squeeze();
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -8,6 +8,7 @@
 #include <ATen/core/Tensor.h>
 
 namespace diffusers {
+inline namespace internal {
 
 /// The factors of a learning rate schedule on a device, chosen there by a number of skipped steps that the
 /// host has not read. A table of the next factors is uploaded by `settle`.
@@ -34,4 +35,5 @@ class DeviceLr {
   Tensor table_;  // [window + 1] float64; undefined before the first `settle`
 };
 
+}  // namespace internal
 }  // namespace diffusers

@@ -8,6 +8,7 @@
 #include "core/require.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 // Latents that no scaling factor was applied to reach about 30, scaled ones and images stay below.
@@ -44,4 +45,5 @@ std::string ImageRangeCheck::look(const Tensor& images) {
   return fmt::format("the data set gives images from {} to {}, expected [-1, 1]; {}", least, largest, advice);
 }
 
+}  // namespace internal
 }  // namespace diffusers

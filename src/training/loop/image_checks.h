@@ -5,6 +5,7 @@
 #include <diffusers/core/tensor.h>
 
 namespace diffusers {
+inline namespace internal {
 
 /// @throws TensorError with advice, unless the images are floating point
 void require_floating_images(const Tensor& images);
@@ -21,4 +22,5 @@ class ImageRangeCheck {
   bool has_negative_ = false;
 };
 
+}  // namespace internal
 }  // namespace diffusers

@@ -13,6 +13,7 @@
 #include <c10/util/ThreadLocalDebugInfo.h>
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 /// Callbacks are plain functions and find the probe among the debug information of their thread, which owns
@@ -127,4 +128,5 @@ std::optional<std::string> find_nonfinite(const NamedTensors& tensors) {
   return std::nullopt;
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -9,6 +9,7 @@
 #include <diffusers/core/tensor.h>
 
 namespace diffusers {
+inline namespace internal {
 
 using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
 
@@ -28,4 +29,5 @@ std::optional<std::string> find_nonfinite_output(const NamedTensors& parameters,
 /// The name of the first tensor that is not finite everywhere; none if all are.
 std::optional<std::string> find_nonfinite(const NamedTensors& tensors);
 
+}  // namespace internal
 }  // namespace diffusers

@@ -12,6 +12,7 @@
 #include "core/require.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 Tensor state_of(Generator generator) {
@@ -62,4 +63,5 @@ RandomStateGuard::~RandomStateGuard() {
   }
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -9,6 +9,7 @@
 #include <ATen/core/Tensor.h>
 
 namespace diffusers {
+inline namespace internal {
 
 /// A generator of its own on a device, so that nothing but its owner draws from it.
 Generator make_device_generator(at::Device device, uint64_t seed);
@@ -35,4 +36,5 @@ class RandomStateGuard {
   TensorMap state_;
 };
 
+}  // namespace internal
 }  // namespace diffusers

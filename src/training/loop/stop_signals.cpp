@@ -7,6 +7,7 @@
 #include <mutex>
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 constexpr std::array<int, 3> kStopSignals{SIGINT, SIGTERM, SIGUSR1};
@@ -92,4 +93,5 @@ std::optional<int> StopSignals::end() {
   return received();
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -5,6 +5,7 @@
 #include <optional>
 
 namespace diffusers {
+inline namespace internal {
 
 /// While it lives, the first SIGINT, SIGTERM or SIGUSR1 is only noted; the same signal again ends the program
 /// with the signal's default action.
@@ -29,4 +30,5 @@ class StopSignals {
   mutable std::atomic<int> first_ = 0;
 };
 
+}  // namespace internal
 }  // namespace diffusers

@@ -10,6 +10,7 @@
 #include "training/optim/update_rule.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 std::string prefix_of(const Task& task, const NamedModule& named) {
@@ -168,4 +169,5 @@ OptimizerConfig optimizer_config(const TrainingConfig& config) {
   return optimizer;
 }
 
+}  // namespace internal
 }  // namespace diffusers

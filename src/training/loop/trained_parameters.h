@@ -11,6 +11,7 @@
 #include <diffusers/training/training_config.h>
 
 namespace diffusers {
+inline namespace internal {
 
 /// The parameters of a task's trained modules. Those of the first module have their own names, those of the
 /// others the name of their module before them: "conv_in.weight", "log_variance.logvar".
@@ -38,4 +39,5 @@ std::vector<ParameterGroup> parameter_groups(const Task& task, const TrainingCon
 /// The optimizer's options among the flags.
 OptimizerConfig optimizer_config(const TrainingConfig& config);
 
+}  // namespace internal
 }  // namespace diffusers

@@ -4,6 +4,7 @@
 #include <string>
 
 namespace diffusers {
+inline namespace internal {
 
 TrainingAverage::TrainingAverage(const TensorMap& named_parameters, const TrainingConfig& config)
     : named_parameters_(named_parameters) {
@@ -59,4 +60,5 @@ void TrainingAverage::set_optimization_step(int64_t step) {
   }
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -13,6 +13,7 @@
 #include <diffusers/training/training_config.h>
 
 namespace diffusers {
+inline namespace internal {
 
 /// The average over the parameters of all trained models, kept by an EMAModel or by a LitEma, as
 /// `TrainingConfig::ema_type` says.
@@ -45,4 +46,5 @@ class TrainingAverage {
   std::optional<LitEma> lit_ema_;
 };
 
+}  // namespace internal
 }  // namespace diffusers

@@ -24,6 +24,7 @@
 #include "training/loop/training_run.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 int64_t count_elements(const std::vector<Tensor>& tensors) {
@@ -293,4 +294,5 @@ void TrainingRun::log_images(const std::string& name, const Tensor& images, cons
   if (tensorboard_) tensorboard_->add_image("previews/" + name, make_grid(images, options), global_step_);
 }
 
+}  // namespace internal
 }  // namespace diffusers

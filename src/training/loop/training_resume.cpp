@@ -26,6 +26,7 @@
 #include "training/loop/training_run.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 /// Reads a part of a checkpoint: whatever does not fit is an error of that file.
@@ -325,4 +326,5 @@ void TrainingRun::load_random_state(const TensorMap& tensors, const std::string&
   set_generator_state(generator_, tensors, "noise_generator");
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -27,6 +27,7 @@
 #include "training/loop/update_run.h"
 
 namespace diffusers {
+inline namespace internal {
 
 /// One call of `Trainer::train`: everything that lives as long as it.
 class TrainingRun {
@@ -203,4 +204,5 @@ void set_eval_mode(const Task& task);
 /// @return whether it did
 bool warn_of_cpu_training(at::Device device, int64_t cpu_data_parallel, bool has_cuda);
 
+}  // namespace internal
 }  // namespace diffusers

@@ -21,6 +21,7 @@
 #include "training/loop/training_run.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 bool all_finite(const std::vector<Tensor>& tensors) {
@@ -171,4 +172,5 @@ void TrainingRun::save_final() {
   task_.save_extras(config_.output_dir);
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -16,6 +16,7 @@
 #include "training/loop/trained_parameters.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 // Size of the device's learning rate table. After this number of steps without logging the host reads one
@@ -279,4 +280,5 @@ OnlyUpdate::~OnlyUpdate() {
   for (Tensor& parameter : stopped_) parameter.requires_grad_(true);
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -19,6 +19,7 @@
 #include "training/loop/device_lr.h"
 
 namespace diffusers {
+inline namespace internal {
 
 /// A named value of a step, as read from the device.
 using LoggedValue = std::pair<std::string, double>;
@@ -127,4 +128,5 @@ class OnlyUpdate {
 /// belongs to no update or to several, and a start_step below 0
 std::vector<Update> checked_updates(const Task& task, const TrainingConfig& config);
 
+}  // namespace internal
 }  // namespace diffusers

@@ -9,6 +9,7 @@
 #include "training/loop/training_run.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 // Any number: each validation draws the same noise.
@@ -63,4 +64,5 @@ void TrainingRun::validate() {
   log_validation(result);
 }
 
+}  // namespace internal
 }  // namespace diffusers

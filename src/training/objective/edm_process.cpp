@@ -8,6 +8,7 @@
 #include "training/objective/per_sample.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 constexpr double kLeastPosition = 1e-6;
@@ -54,4 +55,5 @@ void EDMProcess::check_times(const Tensor& sigma, const char* where) const {
 
 Tensor EDMProcess::log_variance_time(const Tensor& sigma) const { return preconditioner_.c_noise(sigma); }
 
+}  // namespace internal
 }  // namespace diffusers

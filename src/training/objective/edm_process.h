@@ -6,6 +6,7 @@
 #include "training/objective/forward_process.h"
 
 namespace diffusers {
+inline namespace internal {
 
 /// x_t = x_0 + sigma n, t = sigma, with log(sigma) ~ N(p_mean, p_std^2) (Karras et al. 2022, arXiv
 /// 2206.00364, table 1). The model is the F of an EDMPreconditioner.
@@ -43,4 +44,5 @@ class EDMProcess : public ForwardProcess {
   double p_std_;
 };
 
+}  // namespace internal
 }  // namespace diffusers

@@ -6,6 +6,7 @@
 #include "training/objective/scheduler_facts.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 /// (1 - sigma)^2 and sigma^2 of each time.
@@ -69,4 +70,5 @@ std::optional<ForwardProcess::Shares> FlowProcess::shares() const {
   return Shares{1 - sigma, sigma};
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -7,6 +7,7 @@
 #include "training/objective/snr_weights.h"
 
 namespace diffusers {
+inline namespace internal {
 
 Tensor ForwardProcess::model_input(const Tensor& x_t, const Tensor&) const { return x_t; }
 
@@ -52,4 +53,5 @@ void check_timesteps(const Tensor& timesteps, int64_t num_train_timesteps, bool 
                        where, low, high, end);
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -16,6 +16,7 @@
 #include <diffusers/training/timestep_sampler.h>
 
 namespace diffusers {
+inline namespace internal {
 
 /// Maps clean samples, noise and times to the inputs and the target of a denoiser. In training, the model
 /// receives the input that sampling with `scheduler()` gives it at the same time.
@@ -103,4 +104,5 @@ void require_trainable(const Scheduler& scheduler);
 void check_timesteps(const Tensor& timesteps, int64_t num_train_timesteps, bool is_continuous,
                      const char* where);
 
+}  // namespace internal
 }  // namespace diffusers

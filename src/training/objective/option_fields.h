@@ -11,6 +11,7 @@
 #include "core/option_effects.h"
 
 namespace diffusers {
+inline namespace internal {
 
 template <class Visitor>
 void visit_fields(DiffusionLossOptions& options, Visitor&& visit) {
@@ -76,4 +77,5 @@ inline constexpr std::array<OptionEffect<TimestepSamplingOptions>, 7> kSamplingO
      "timestep_bias_strategy \"earlier\" or \"later\""},
 }};
 
+}  // namespace internal
 }  // namespace diffusers

@@ -9,6 +9,7 @@
 #include "core/per_sample.h"
 
 namespace diffusers {
+inline namespace internal {
 
 /// Shapes one number for each sample so that it broadcasts over `samples`.
 /// @param values `[B]`, or 0-dim for one number for all samples
@@ -26,4 +27,5 @@ inline Tensor mean_of_each_sample(const Tensor& values) {
   return values.dim() > 1 ? values.flatten(1).mean(1) : values;
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -12,6 +12,7 @@
 #include "training/objective/snr_weights.h"
 
 namespace diffusers {
+inline namespace internal {
 
 /// What both have in common: a scheduler, and a weight of each time.
 class ScheduledProcess : public ForwardProcess {
@@ -92,4 +93,5 @@ class FlowProcess : public ScheduledProcess {
   DeviceTable times_;  // the scheduler's timesteps, sigma T, from T down, float32 [T]
 };
 
+}  // namespace internal
 }  // namespace diffusers

@@ -10,6 +10,7 @@
 #include "training/objective/forward_process.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 /// Why a model for such a scheduler cannot be trained here; empty if it can.
@@ -122,4 +123,5 @@ Tensor flow_timesteps(const Scheduler& scheduler) {
   return timesteps.defined() ? timesteps.to(at::kCPU, at::kFloat) : Tensor();
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -9,6 +9,7 @@
 #include <diffusers/schedulers/scheduler.h>
 
 namespace diffusers {
+inline namespace internal {
 
 /// The variance preserving process of a scheduler class of this library that has betas.
 /// @return none for classes of other libraries, and where `use_flow_sigmas` replaces the betas
@@ -22,4 +23,5 @@ Tensor log_sigma_times(const Scheduler& scheduler);
 /// class of another library has none.
 Tensor flow_timesteps(const Scheduler& scheduler);
 
+}  // namespace internal
 }  // namespace diffusers

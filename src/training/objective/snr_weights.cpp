@@ -8,6 +8,7 @@
 #include "training/objective/option_fields.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 constexpr double kDefaultSnrGamma = 5.0;
@@ -118,4 +119,5 @@ void validate_loss_options(const DiffusionLossOptions& options) {
   if (options.vlb_weight) require_not_negative(*options.vlb_weight, "vlb_weight");
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -5,6 +5,7 @@
 #include <diffusers/training/loss_options.h>
 
 namespace diffusers {
+inline namespace internal {
 
 /// Squared factors of x_0 and of the noise in x_t = sqrt(signal) x_0 + sqrt(noise) eps, one of each for each
 /// timestep, float64. Variance preserving processes have abar_t and 1 - abar_t; flow matching has
@@ -34,4 +35,5 @@ LossWeighting weighting_of(const DiffusionLossOptions& options);
 /// @throws ConfigError naming an option that is out of range or has no effect
 void validate_loss_options(const DiffusionLossOptions& options);
 
+}  // namespace internal
 }  // namespace diffusers

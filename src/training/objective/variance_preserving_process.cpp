@@ -10,6 +10,7 @@
 #include "training/objective/scheduler_facts.h"
 
 namespace diffusers {
+inline namespace internal {
 
 VariancePreservingProcess::VariancePreservingProcess(const Scheduler& scheduler,
                                                      PredictionType prediction_type,
@@ -114,4 +115,5 @@ std::optional<ForwardProcess::Shares> VariancePreservingProcess::shares() const 
   return Shares{alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt()};
 }
 
+}  // namespace internal
 }  // namespace diffusers

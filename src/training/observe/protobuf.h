@@ -10,6 +10,7 @@
 #include <vector>
 
 namespace diffusers {
+inline namespace internal {
 
 /// The bytes of one message. A message inside another is written as its bytes.
 class ProtoMessage {
@@ -62,4 +63,5 @@ class ProtoMessage {
   std::string bytes_;
 };
 
+}  // namespace internal
 }  // namespace diffusers

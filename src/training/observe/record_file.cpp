@@ -10,6 +10,7 @@
 #include "core/require.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 constexpr std::array<uint32_t, 256> make_crc_table() {
@@ -90,4 +91,5 @@ void RecordFile::sync() {
   require<FileError>(result == 0, "cannot sync {}: {}", escaped(path_), errno_text(errno));
 }
 
+}  // namespace internal
 }  // namespace diffusers

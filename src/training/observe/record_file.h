@@ -10,6 +10,7 @@
 #include "io/posix_file.h"
 
 namespace diffusers {
+inline namespace internal {
 
 /// CRC-32C (Castagnoli), the checksum of iSCSI (RFC 3720).
 uint32_t crc32c(std::string_view bytes);
@@ -37,4 +38,5 @@ class RecordFile {
   uint64_t size_ = 0;  // of the whole records
 };
 
+}  // namespace internal
 }  // namespace diffusers

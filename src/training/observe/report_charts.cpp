@@ -9,6 +9,7 @@
 #include "text/unicode.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 constexpr int kChartWidth = 560;
@@ -123,4 +124,5 @@ std::string bar_figure(std::string_view id, std::string_view caption, std::strin
   return figure_of(id, caption, svg);
 }
 
+}  // namespace internal
 }  // namespace diffusers

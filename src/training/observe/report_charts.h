@@ -11,6 +11,7 @@
 #include "core/require.h"
 
 namespace diffusers {
+inline namespace internal {
 
 /// Text as HTML shows it, in elements and quoted attributes. What is not UTF-8 becomes U+FFFD, control
 /// characters become spaces.
@@ -35,4 +36,5 @@ std::string bar_figure(std::string_view id, std::string_view caption, std::strin
                        std::string_view y_label, const std::vector<double>& values,
                        const std::vector<std::string>& labels);
 
+}  // namespace internal
 }  // namespace diffusers

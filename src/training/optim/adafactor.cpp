@@ -9,6 +9,7 @@
 #include "training/optim/update_rule.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 double machine_epsilon(at::ScalarType dtype) {
@@ -138,4 +139,5 @@ std::shared_ptr<const UpdateRule> make_adafactor_rule(const OptimizerConfig& con
   return std::make_shared<AdafactorRule>(config);
 }
 
+}  // namespace internal
 }  // namespace diffusers

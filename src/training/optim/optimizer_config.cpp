@@ -45,7 +45,7 @@ void refuse_unknown_options(const OptimizerConfig& config) {
 
 }  // namespace
 
-void validate_optimizer_config(const OptimizerConfig& config) {
+void internal::validate_optimizer_config(const OptimizerConfig& config) {
   refuse_unknown_options(config);
   require_at_least_zero(config.lr, "lr");
   require<ConfigError>(config.beta1 >= 0 && config.beta1 < 1, "beta1 is {}, expected 0 to less than 1",

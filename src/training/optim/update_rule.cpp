@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 /// The kernels take a number, or a float32 tensor on the device.
@@ -155,4 +156,5 @@ std::shared_ptr<const UpdateRule> make_lion_rule(const OptimizerConfig& config) 
   return std::make_shared<LionRule>(config);
 }
 
+}  // namespace internal
 }  // namespace diffusers

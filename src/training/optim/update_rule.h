@@ -12,6 +12,7 @@
 #include <diffusers/training/optimizer.h>
 
 namespace diffusers {
+inline namespace internal {
 
 /// LibTorch's fused and foreach kernels take lists of one device and dtype.
 using DeviceAndDtype = std::pair<std::string, at::ScalarType>;
@@ -75,4 +76,5 @@ std::shared_ptr<const UpdateRule> make_adafactor_rule(const OptimizerConfig& con
 /// @throws ConfigError naming the option and its value, if it is out of range or the type does not have it
 void validate_optimizer_config(const OptimizerConfig& config);
 
+}  // namespace internal
 }  // namespace diffusers

@@ -7,6 +7,7 @@
 #include "core/require.h"
 
 namespace diffusers {
+inline namespace internal {
 
 ClassLabels::ClassLabels(const DiffusionTaskOptions& options, const DenoiserInfo& model)
     : takes_labels_(model.takes_class_labels),
@@ -115,4 +116,5 @@ Conditioning ClassLabels::drop(Conditioning conditioning, const Tensor& is_dropp
   return conditioning;
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -11,6 +11,7 @@
 #include <diffusers/training/diffusion_task_options.h>
 
 namespace diffusers {
+inline namespace internal {
 
 class ClassLabels {
  public:
@@ -45,4 +46,5 @@ class ClassLabels {
   std::optional<int64_t> num_class_embeds_;  // rows of the model's table of classes; none: it has no table
 };
 
+}  // namespace internal
 }  // namespace diffusers

@@ -9,6 +9,7 @@
 #include "core/require.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 /// The options of the objective and of the sampler are in their own tables; those of the labels depend on the
@@ -87,4 +88,5 @@ std::string diffusion_task_json(const Scheduler& scheduler, const DiffusionTaskO
                     {"options", config_json::fields_to_json(options)}});
 }
 
+}  // namespace internal
 }  // namespace diffusers

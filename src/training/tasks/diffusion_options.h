@@ -11,6 +11,7 @@
 #include "training/objective/forward_process.h"
 
 namespace diffusers {
+inline namespace internal {
 
 template <class Visitor>
 void visit_fields(DiffusionTaskOptions& options, Visitor&& visit) {
@@ -48,4 +49,5 @@ TimestepSamplingOptions sampling_options(const DiffusionTaskOptions& options, co
 /// The scheduler's config and the options as a JSON object.
 std::string diffusion_task_json(const Scheduler& scheduler, const DiffusionTaskOptions& options);
 
+}  // namespace internal
 }  // namespace diffusers

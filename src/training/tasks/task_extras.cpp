@@ -12,6 +12,7 @@
 #include "io/model_index.h"
 
 namespace diffusers {
+inline namespace internal {
 namespace {
 
 /// The pipeline of Python that samples with a UNet2DModel and a scheduler.
@@ -55,4 +56,5 @@ void save_model_index(const NamedModule& model, const Scheduler& scheduler,
                     folder);
 }
 
+}  // namespace internal
 }  // namespace diffusers

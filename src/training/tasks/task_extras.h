@@ -10,6 +10,7 @@
 #include "training/objective/forward_process.h"
 
 namespace diffusers {
+inline namespace internal {
 
 /// Draws the shares of signal and noise by timestep.
 /// @param path SVG file
@@ -21,4 +22,5 @@ void save_noise_schedule_picture(const ForwardProcess::Shares& shares, const std
 void save_model_index(const NamedModule& model, const Scheduler& scheduler,
                       const std::filesystem::path& folder);
 
+}  // namespace internal
 }  // namespace diffusers

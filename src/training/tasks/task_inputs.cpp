@@ -6,6 +6,7 @@
 #include "core/require.h"
 
 namespace diffusers {
+inline namespace internal {
 
 void require_no_dropout(const DenoiserInfo& model, int64_t cpu_data_parallel) {
   require<ConfigError>(model.dropout == 0,
@@ -43,4 +44,5 @@ void refuse_flags(const TrainingConfig& config, std::initializer_list<const char
                          json_excerpt(given.at(name)), task, json_excerpt(defaults.at(name)));
 }
 
+}  // namespace internal
 }  // namespace diffusers

@@ -15,6 +15,7 @@
 #include "training/objective/forward_process.h"
 
 namespace diffusers {
+inline namespace internal {
 
 /// @throws ConfigError if the model draws random numbers, whose order depends on the threads that compute the
 /// parts of a batch
@@ -34,4 +35,5 @@ const Tensor& images_of(const Batch& batch, const std::optional<int64_t>& resolu
 void refuse_flags(const TrainingConfig& config, std::initializer_list<const char*> names,
                   std::string_view task);
 
+}  // namespace internal
 }  // namespace diffusers
