@@ -25,7 +25,7 @@ VocabularyMap tokens_from_json(const Json& json, std::string_view where) {
   std::set<int64_t> ids;
   for (const auto& [token, value] : json.items()) {
     const auto id = parse_token_id(value, token, where);
-    require<FileError>(ids.insert(id).second, "{}: the id {} stands twice, the second time for {}", where, id,
+    require<FileError>(ids.insert(id).second, "{}: the id {} occurs twice, the second time for {}", where, id,
                        escaped(token));
     tokens.emplace(token, id);
   }
@@ -181,7 +181,7 @@ TokenizerFile parse_tokenizer_json(std::string_view json, std::string_view where
     const auto id = parse_token_id(member(added[i], "id"), place, where);
     const auto token = parse_token(added[i], place, where);
     require<FileError>(result.added_tokens.emplace(id, token).second,
-                       "{}: the id {} stands twice in added_tokens", where, id);
+                       "{}: the id {} occurs twice in added_tokens", where, id);
   }
   return result;
 }
