@@ -1,5 +1,5 @@
-// Draws pictures from a pipeline folder of Python diffusers or of this library: an unconditional pipeline, or
-// Stable Diffusion with a prompt and, with --image, a picture to start from.
+// Samples images from a pipeline folder of Python diffusers or of this library: an unconditional pipeline, or
+// Stable Diffusion with a prompt and optionally a start image (--image).
 
 #include <cstdio>
 #include <memory>
@@ -96,7 +96,7 @@ void refuse(bool is_wrong, const std::string& message) {
   if (is_wrong) throw ConfigError(message);
 }
 
-/// The scheduler that the flags ask for: that of the pipeline, or another one made from its config.
+/// Returns the scheduler of the flags: that of the pipeline, or another one made from its config.
 std::unique_ptr<Scheduler> choose_scheduler(const Scheduler& own, const Settings& settings) {
   auto scheduler = settings.scheduler ? scheduler_by_name(*settings.scheduler, own) : own.clone();
   const std::string name = scheduler->class_name();
@@ -128,7 +128,7 @@ Tensor sample_unconditional(DiffusionPipeline& loaded, const Settings& settings)
                unet, *scheduler)({.batch_size = count, .generator = generator, .num_inference_steps = steps})
         .images;
 
-  // DDPMPipeline does not scale the input, which other schedulers demand.
+  // DDPMPipeline does not scale the input, which other schedulers require.
   const at::Device device(settings.device);
   scheduler->set_timesteps(steps, {.device = device});
   const std::vector<int64_t> size = unet->config().sample_size.expand(2);
@@ -141,7 +141,7 @@ Tensor sample_unconditional(DiffusionPipeline& loaded, const Settings& settings)
   return (images / 2 + 0.5).clamp(0, 1);
 }
 
-/// The options that text-to-image and image-to-image share.
+/// Sets the options that text-to-image and image-to-image have in common.
 template <class Options>
 Options prompt_options(const Settings& settings) {
   Options options;

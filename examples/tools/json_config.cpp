@@ -14,7 +14,7 @@ using namespace diffusers;
 namespace {
 
 constexpr std::array<std::string_view, 3> kNonFinite{"-Infinity", "Infinity", "NaN"};
-/// Stands before a number in the string that holds it. No config file contains it.
+/// Prefix of the strings that hold a number. No config file contains it.
 constexpr std::string_view kNumberMark = "@number:";
 constexpr std::size_t kLongestExcerpt = 160;
 

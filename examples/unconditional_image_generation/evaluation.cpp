@@ -30,7 +30,8 @@ void train_classifier(Classifier& model, const Dataset& data) {
   }
 }
 
-/// @return false if there is no file, or that of a classifier of other classes
+/// Loads the classifier from a file.
+/// @return false if there is no file, or if it has another number of classes
 bool load_classifier(Classifier& model, const std::string& path) {
   if (!file_exists(path)) return false;
   const torch::NoGradGuard no_grad;
@@ -45,7 +46,7 @@ struct Seen {
   torch::Tensor features, labels;
 };
 
-/// The features and labels of the first `count` images.
+/// Computes the features and labels of the first `count` images.
 Seen look_at(Classifier& model, const Dataset& data, int64_t count) {
   DataLoader loader(data, {.batch_size = std::min<int64_t>(count, 500)});
   std::vector<torch::Tensor> features, labels;
@@ -58,7 +59,7 @@ Seen look_at(Classifier& model, const Dataset& data, int64_t count) {
   return {torch::cat(features), torch::cat(labels)};
 }
 
-/// Square root of a symmetric positive semi-definite matrix.
+/// Returns the square root of a symmetric positive semi-definite matrix.
 torch::Tensor symmetric_root(const torch::Tensor& matrix) {
   const auto [values, vectors] = torch::linalg_eigh(matrix);
   return vectors.mul(values.clamp_min(0).sqrt()).matmul(vectors.t());
@@ -97,7 +98,7 @@ double frechet_distance(const torch::Tensor& a, const torch::Tensor& b) {
 
 Evaluation evaluate_samples(const torch::Tensor& samples, const Dataset& train, const Dataset& test,
                             int64_t num_classes, const std::string& cache_file, const torch::Tensor& asked) {
-  torch::manual_seed(0);  // the same judge whatever was drawn before
+  torch::manual_seed(0);  // the same classifier for any random state
   Classifier model(num_classes);
   if (!load_classifier(model, cache_file)) {
     train_classifier(model, train);

@@ -1,4 +1,4 @@
-// Trains a UNet2DModel on pictures or IDX files, as diffusers' train_unconditional.py does, and writes a
+// Trains a UNet2DModel on image files or IDX files, as diffusers' train_unconditional.py does, and writes a
 // pipeline folder that Python opens with DDPMPipeline.from_pretrained.
 
 #include <cmath>

@@ -1,6 +1,6 @@
 #pragma once
 
-// The table of scheduler classes, for the semantics of their configs in scheduler_config.cpp.
+// Queries on the table of scheduler classes, for scheduler_config.cpp.
 
 #include <optional>
 #include <string>
@@ -9,10 +9,10 @@
 
 namespace diffusers::scheduler_registry {
 
-/// Whether Python's `_compatibles` of the class is KarrasDiffusionSchedulers.
+/// Returns true if Python's `_compatibles` of the class is KarrasDiffusionSchedulers.
 bool is_karras_compatible(std::string_view class_name);
 
-/// The config keys of a class; nullopt if there is no such class.
+/// Returns the config keys of a class; nullopt if there is no such class.
 std::optional<std::vector<std::string>> config_keys(std::string_view class_name);
 
 }  // namespace diffusers::scheduler_registry

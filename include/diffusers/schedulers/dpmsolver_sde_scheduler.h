@@ -92,7 +92,7 @@ class DPMSolverSDEScheduler : public SigmaScheduler<DPMSolverSDEScheduler, DPMSo
 
   NoiseSchedule schedule_;
   std::shared_ptr<const NoiseSampler> noise_sampler_;  // made by the first step of a run
-  Tensor sample_;  // where the step began; undefined unless at its midpoint
+  Tensor sample_;                                      // start of the step; undefined unless at its midpoint
   float middle_sigma_ = 0;
 };
 

@@ -111,7 +111,7 @@ class DPMSolverSinglestepScheduler
   std::vector<Tensor> outputs_;  // the last predictions, newest first
   bool timesteps_set_ = false;
   std::vector<int64_t> order_list_;
-  Tensor sample_;  // where the last step of order 1 started
+  Tensor sample_;  // sample at the start of the last step of order 1
 };
 
 extern template class ConfiguredScheduler<DPMSolverSinglestepScheduler, DPMSolverSinglestepSchedulerConfig>;

@@ -9,7 +9,7 @@
 namespace diffusers {
 namespace {
 
-/// The transformers of a CrossAttn block, one for each of its `count` layers.
+/// The transformers of a CrossAttn block, one for each layer.
 class Transformers {
  public:
   Transformers() : list_(std::make_shared<layers::ModuleVectorImpl<ImageTransformerPointer>>()) {}
