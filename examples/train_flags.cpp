@@ -131,9 +131,8 @@ const FlagTable<DDPMSchedulerConfig>& scheduler_flags() {
       {"Diffusion",
        {{"--prediction_type",
          &Config::prediction_type,
-         "Quantity that the model predicts: the noise, the clean image, or v. With sample the loss is "
-         "weighted "
-         "by the SNR.",
+         "Quantity that the model predicts: the noise, the clean image, or v. The loss of sample is "
+         "weighted by the SNR.",
          {.choices = {"epsilon", "sample", "v_prediction"}}},
         {"--ddpm_num_steps", &Config::num_train_timesteps, "Number of timesteps of the noise schedule."},
         {"--ddpm_beta_schedule", &Config::beta_schedule, "Shape of the noise schedule."}}},
