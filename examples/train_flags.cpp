@@ -144,7 +144,7 @@ const std::vector<RefusedFlag>& refused_flags() {
   static const std::string hub =
       "the program does not upload to the Hugging Face Hub; upload --output_dir with `hf upload`";
   static const std::string datasets =
-      "the program does not download datasets; give a folder of pictures with --train_data_dir";
+      "the program does not download datasets; give a folder of images with --train_data_dir";
   static const std::vector<RefusedFlag> flags{
       {"--push_to_hub", hub},
       {"--hub_token", hub},
@@ -157,7 +157,7 @@ const std::vector<RefusedFlag>& refused_flags() {
       {"--enable_xformers_memory_efficient_attention",
        "it needs the Python package xformers; LibTorch's scaled_dot_product_attention is always used"},
       {"--local_rank", "the program trains in one process"},
-      {"--preserve_input_precision", "pictures are read with 8 bits per channel"},
+      {"--preserve_input_precision", "images are read with 8 bits per channel"},
   };
   return flags;
 }

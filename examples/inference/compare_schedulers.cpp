@@ -223,7 +223,7 @@ const FlagTable<Settings>& flags() {
          &Settings::steps,
          "Numbers of denoising steps. Each makes a group of columns.",
          {.check = at_least(1)}},
-        {"--num_images", &Settings::num_images, "Number of pictures in a group.", {.check = at_least(1)}},
+        {"--num_images", &Settings::num_images, "Number of images in a group.", {.check = at_least(1)}},
         {"--timestep_spacing",
          &Settings::timestep_spacing,
          "Spacing of the timesteps.",

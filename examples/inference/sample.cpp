@@ -58,9 +58,9 @@ const FlagTable<Settings>& flags() {
          "Device of the model: cpu, cuda or cuda:INDEX.",
          {.check = available_device()}}}},
       {"Input",
-       {{"--prompt", &Settings::prompt, "Text that describes the pictures. Stable Diffusion only."},
+       {{"--prompt", &Settings::prompt, "Text that describes the images. Stable Diffusion only."},
         {"--negative_prompt", &Settings::negative_prompt,
-         "Text that describes what the pictures do not show. Needs --prompt."},
+         "Text that describes what the images must not show. Needs --prompt."},
         {"--image", &Settings::image, "PNG or JPEG file to start from. Needs --prompt."},
         {"--strength",
          &Settings::strength,
@@ -83,11 +83,11 @@ const FlagTable<Settings>& flags() {
       {"Output",
        {{"--num_images",
          &Settings::num_images,
-         "Number of pictures.",
+         "Number of images.",
          {.check = at_least(1), .default_text = "64; 1 with --prompt"}},
         {"--output", &Settings::output,
-         "A .png file for the picture, or for a grid of several. Any other name: a folder for 0.png, 1.png, "
-         "..."}}},
+         "A .png file for the image, or for a grid of several images. Any other name: a folder for 0.png, "
+         "1.png, ..."}}},
   };
   return table;
 }
@@ -188,7 +188,7 @@ void save_pictures(const Tensor& images, const std::string& output) {
 }
 
 int run(int argc, char** argv) {
-  const Settings settings = parse_flags(flags(), "Draws pictures from a pipeline folder", argc, argv);
+  const Settings settings = parse_flags(flags(), "Samples images from a pipeline folder", argc, argv);
   refuse(settings.negative_prompt && !settings.prompt, "--negative_prompt needs --prompt");
   refuse(settings.image && !settings.prompt, "--image needs --prompt");
   refuse(settings.strength && !settings.image, "--strength needs --image");

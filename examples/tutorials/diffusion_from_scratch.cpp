@@ -70,7 +70,7 @@ const FlagTable<Options>& flags() {
          "basic: 309,057 parameters; unet2d: UNet2DModel with 1,707,009 parameters.",
          {.check = CLI::IsMember({"basic", "unet2d"})}},
         {"--data_dir", &Options::data_dir, "Folder of the four IDX files of MNIST."},
-        {"--output_dir", &Options::output_dir, "Folder that the pictures are written to."},
+        {"--output_dir", &Options::output_dir, "Folder that the images are written to."},
         {"--train_batch_size",
          &Options::train_batch_size,
          "Number of samples in a batch.",

@@ -37,7 +37,7 @@ TrainingData open_data(const UnconditionalSettings& settings) {
   data.channels = settings.has_model_config() ? settings.model.in_channels : 3;
   if (data.channels != 1 && data.channels != 3)
     throw ConfigError("--model_config_name_or_path: the model has in_channels " + number(data.channels) +
-                      ", expected 1 (gray) or 3 (RGB) for a folder of pictures");
+                      ", expected 1 (gray) or 3 (RGB) for a folder of images");
   auto train = std::make_unique<ImageFolder>(settings.train_data_dir,
                                              ImageFolderOptions{.resolution = *settings.training.resolution,
                                                                 .center_crop = settings.center_crop,

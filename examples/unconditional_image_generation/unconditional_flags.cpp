@@ -35,7 +35,7 @@ const FlagTable<UnconditionalSettings>& unconditional_flags() {
          "Folder of the four IDX files of --dataset. EMNIST and others have the same file names.",
          {.default_text = "examples/data/mnist, or that of Debian's package dataset-fashion-mnist"}},
         {"--center_crop", &Settings::center_crop,
-         "Crop the centre of each picture. Without it the crop is random."},
+         "Crop the center of each image. Without it the crop is random."},
         {"--random_flip", &Settings::random_flip, "Flip half of the images horizontally."},
         {"--class_conditional", &Settings::class_conditional,
          "Train with the class labels of the dataset, and draw samples with classifier-free guidance."}}},
@@ -89,8 +89,9 @@ void check_flags(const CLI::App& app, UnconditionalSettings& settings) {
          "there is no training data; expected --train_data_dir or --dataset");
   refuse(!settings.train_data_dir.empty() && !settings.dataset.empty(),
          "--train_data_dir and --dataset exclude each other; found both");
-  refuse(!settings.is_idx() && is_given("--data_dir"),
-         "--data_dir is the folder of the IDX files of --dataset; pictures are read from --train_data_dir");
+  refuse(
+      !settings.is_idx() && is_given("--data_dir"),
+      "--data_dir is the folder of the IDX files of --dataset; image files are read from --train_data_dir");
   refuse(settings.is_idx() && is_given("--center_crop"),
          "--center_crop needs --train_data_dir; the images of --dataset " + settings.dataset +
              " are not cropped");

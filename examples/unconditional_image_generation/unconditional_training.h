@@ -54,8 +54,8 @@ class UnconditionalTraining {
   diffusers::Tensor sample(const SampleRequest& request);
 
   /// Trains, and writes the pipeline to `--output_dir`.
-  /// @param preview draws and logs pictures; it is called every `--save_images_epochs` or
-  ///        `--validation_steps`, and at the end
+  /// @param preview draws and logs images; it is called every `--save_images_epochs` or `--validation_steps`,
+  ///        and at the end
   diffusers::TrainingResult train(const std::function<void(const diffusers::PreviewContext&)>& preview);
 
  private:

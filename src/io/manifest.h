@@ -11,7 +11,7 @@ namespace diffusers {
 void write_manifest(const std::string& folder);
 
 /// Checks each file that `manifest.json` names. Other files are not checked.
-/// @throws FileError naming the file that is missing, has another size or another content, or lies outside of
+/// @throws FileError naming the file that is missing, has another size or another content, or is outside of
 ///   the folder; also if the manifest itself is missing or damaged
 void verify_manifest(const std::string& folder);
 

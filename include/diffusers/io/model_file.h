@@ -74,7 +74,7 @@ class WeightsReader {
 /// @param name plain file name
 /// @param max_bytes largest size; a larger file is an error before memory is allocated
 /// @return all bytes of the file
-/// @throws FileError if the file is missing, too large, lies outside of the folder or cannot be read
+/// @throws FileError if the file is missing, too large, outside of the folder or cannot be read
 std::string read_model_file(const std::filesystem::path& folder, std::string_view name,
                             std::size_t max_bytes = std::size_t{16} << 20);
 

@@ -55,7 +55,8 @@ class KAttentionImpl : public torch::nn::Module {
 };
 TORCH_MODULE(KAttention);
 
-/// KCrossAttnDownBlock2D. Leaves no residual after its downsampling, and empty ones where there is none.
+/// KCrossAttnDownBlock2D. It leaves no residual after its downsampling. Without downsampling its residuals
+/// are undefined.
 class KCrossAttnDownBlock : public UNetBlock {
  public:
   explicit KCrossAttnDownBlock(const UNetBlockOptions& options)
