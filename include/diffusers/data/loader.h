@@ -77,7 +77,10 @@ class DataLoader {
   /// @throws ConfigError if an option is out of range, if the dataset is empty, or if `drop_last` is true and
   ///         the dataset has no complete batch
   explicit DataLoader(const Dataset& dataset, const DataLoaderOptions& options = {});
-  /// Shares the dataset. @copydetails DataLoader(const Dataset&, const DataLoaderOptions&)
+  /// Reads a dataset with random access and shares its ownership.
+  /// @param dataset the dataset
+  /// @param options see DataLoaderOptions
+  /// @throws ConfigError as for a reference, or if `dataset` is null
   explicit DataLoader(std::shared_ptr<const Dataset> dataset, const DataLoaderOptions& options = {});
   /// Reads an iterable dataset.
   /// @param dataset the dataset, which must outlive the loader
@@ -85,7 +88,10 @@ class DataLoader {
   ///         must be true, because the number of samples is not known before the end.
   /// @throws ConfigError if an option is out of range or not supported for an iterable dataset
   explicit DataLoader(const IterableDataset& dataset, const DataLoaderOptions& options = {});
-  /// Shares the dataset. @copydetails DataLoader(const IterableDataset&, const DataLoaderOptions&)
+  /// Reads an iterable dataset and shares its ownership.
+  /// @param dataset the dataset
+  /// @param options as for a reference
+  /// @throws ConfigError as for a reference, or if `dataset` is null
   explicit DataLoader(std::shared_ptr<const IterableDataset> dataset, const DataLoaderOptions& options = {});
   /// Takes ownership of a temporary dataset.
   /// @param dataset the dataset, which is moved into the loader
@@ -130,7 +136,7 @@ class DataLoader {
   ///         size 0.
   /// @throws TensorError if the dataset returns a wrong number of samples; any exception of the dataset
   std::optional<Batch> next();
-  /// Returns the rows of the global batch that the last batch holds.
+  /// Returns the rows of the global batch that the last batch of `next` holds.
   BatchRows rows() const;
 
   /// Moves to the start of an epoch. If the loader is in that epoch already, its position does not change.
