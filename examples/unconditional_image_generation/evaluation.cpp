@@ -149,8 +149,7 @@ void print_guidance_results(const std::vector<GuidanceResult>& results, int64_t 
                 result.evaluation.frechet_distance);
   std::printf(
       "accuracy of the classifier on the test set: %.1f %%; Frechet distance of the same number of training "
-      "images: "
-      "%.1f\n",
+      "images: %.1f\n",
       100 * results.front().evaluation.classifier_accuracy, results.front().evaluation.frechet_of_real);
 }
 
