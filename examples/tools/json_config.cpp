@@ -63,7 +63,7 @@ Json parse_json(const std::string& text, const std::string& where) {
     if (event == Json::parse_event_t::object_start) keys.emplace_back();
     if (event == Json::parse_event_t::object_end) keys.pop_back();
     if (event == Json::parse_event_t::key && !keys.back().insert(parsed.get<std::string>()).second)
-      throw FileError(where + ": JSON key " + parsed.dump() + " stands twice");
+      throw FileError(where + ": JSON key " + parsed.dump() + " occurs twice");
     return true;
   };
   try {
