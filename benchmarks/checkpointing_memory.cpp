@@ -1,8 +1,8 @@
-// What gradient checkpointing saves on the UNet of Stable Diffusion 1.5: the memory of one forward and
-// backward besides the parameters and their gradients (6.9 GB), counted at the allocator, with and without
-// it.
-//     checkpointing_memory [--size LATENT_SIDE] [--check]
-// 64 is the size of 512 x 512 pictures. With --check it ends with 1 unless checkpointing halves the memory.
+// Measures the memory that gradient checkpointing saves on the UNet of Stable Diffusion 1.5: the allocated
+// memory of one forward and backward pass, without the parameters and their gradients (6.9 GB), with and
+// without gradient checkpointing. checkpointing_memory [--size LATENT_SIDE] [--check] A size of 64
+// corresponds to images of 512 x 512 pixels. With --check the exit code is 1 unless gradient checkpointing
+// halves the memory.
 
 #include <cstdio>
 #include <cstdlib>

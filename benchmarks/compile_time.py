@@ -3,8 +3,8 @@
 
     compile_time.py [--build build/release] [--repeat 3] [--check]
 
-Needs a configured build tree, for the place of LibTorch. With --check it fails where a limit is exceeded; measure on a
-quiet machine.
+Needs a configured build tree, which gives the path of LibTorch. With --check it fails if a limit is exceeded. Measure on an
+idle machine.
 """
 import argparse
 import json
@@ -44,7 +44,7 @@ def torch_folder(build):
     cache = (build / "CMakeCache.txt").read_text()
     found = re.search(r"^Torch_DIR:\w+=(.+)$", cache, re.M)
     if not found:
-        sys.exit(f"{build} is no configured build tree of libdiffusers")
+        sys.exit(f"{build} is not a configured build tree of libdiffusers")
     return pathlib.Path(found.group(1)).parents[2], re.search(r"^CMAKE_CXX_COMPILER:\w+=(.+)$", cache, re.M).group(1)
 
 

@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Loading the weights of a model folder: time and memory of this library beside Python safetensors.
+"""Compares the time and memory of loading a model folder in this library with Python safetensors.
 
     cmake --build build/release --target loading_benchmark
     ~/.cache/libdiffusers/reference-0.42.1/bin/python benchmarks/loading.py [--gigabytes 3.4] [--rounds 5]
 
-Makes a folder of float32 tensors of the sizes of Stable Diffusion's UNet, removes it at the end, and loads it in turn:
+Makes a folder of float32 tensors with the shapes of Stable Diffusion's UNet, loads it in these ways, and removes it:
 
-    C++                load_weights: the tensors are read into memory of their own
-    Python, copied     load_file, and a clone of each tensor: the same, memory that belongs to the program
-    Python, touched    load_file, and a sum over each tensor: every page was read once, and stays the file's
-    Python, lazy       load_file alone: the file is mapped, nothing of it is read yet
+    C++                load_weights: the tensors are read into memory of the process
+    Python, copied     load_file, then a clone of each tensor: memory of the process, as in C++
+    Python, touched    load_file, then a sum over each tensor: every page of the mapped file is read once
+    Python, lazy       load_file alone: the file is mapped but not read
 
-Each load is a process of its own, with the file in the page cache, behind one that is not measured. Time is that of loading alone, memory the largest resident
-size of the process, for Python with the pages of the mapped file.
+Each load runs in a new process, with the file in the page cache, after a load that is not measured. The time is that of
+loading alone. The memory is the peak resident size of the process; for Python it includes the pages of the mapped file.
 """
 import argparse
 import os
@@ -26,7 +26,7 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-# The shapes that most of the weight of a UNet lies in, and the small ones between them.
+# The shapes of the largest tensors of a UNet, and small ones between them.
 SHAPES = [(1280, 1280, 3, 3), (1280,), (1280, 2560, 3, 3), (640, 640, 3, 3), (640,), (320, 320, 3, 3), (320,), (1280, 1280),
           (10240, 1280), (1280, 5120), (1280, 768), (640, 640), (320, 320), (1280, 320)]
 

@@ -1,6 +1,5 @@
-// Loads the weights of a model folder and prints the seconds, the bytes of the tensors and the largest
-// resident memory; loading.py runs it beside Python.
-//     loading_benchmark FOLDER
+// Loads the weights of a model folder and prints the time in seconds, the size of the tensors in bytes and
+// the peak resident memory. loading.py compares it with Python. loading_benchmark FOLDER
 #include <chrono>
 #include <cstdio>
 #include <exception>

@@ -1,5 +1,6 @@
-// The fused CPU operations against the same calls composed of LibTorch's, forward and backward, in
-// interleaved rounds of one run: medians, minima and their ratio. Usage: ops_benchmark [rounds] [threads]
+// Compares the fused CPU operations with compositions of LibTorch operations, forward and backward, in
+// interleaved rounds of one run. It prints medians, minima and their ratio. Usage: ops_benchmark [rounds]
+// [threads]
 
 #include <algorithm>
 #include <chrono>
@@ -46,7 +47,7 @@ void compare(const std::string& name, const std::function<void()>& work, int rou
     const double plain = milliseconds(work);
     diffusers::set_fused_cpu(true);
     const double ours = milliseconds(work);
-    if (round < 0) continue;  // the first warms up
+    if (round < 0) continue;  // the first round is the warm-up
     composed.push_back(plain);
     fused.push_back(ours);
   }

@@ -1,8 +1,8 @@
-// What the Trainer costs beside a loop of one's own: blocks of its steps in turn with blocks of the same
-// steps written by hand with the same pieces, on the same model and data, in one process. Prints medians over
-// the rounds of the time of a step and of the ratio, by the clock and in CPU time. A second block by hand in
-// each round says how far such a ratio strays by itself.
-//     trainer_overhead [rounds] [threads]      from the root of the repository
+// Measures the overhead of the Trainer compared with a hand-written loop. One process alternates blocks of
+// Trainer steps with blocks of the same steps in a hand-written loop, on the same model and data. It prints
+// medians over the rounds of the time of a step and of the ratio, in wall time and in CPU time. Each round
+// has a second hand-written block, which shows the measurement noise of the ratio. trainer_overhead [rounds]
+// [threads] (run in the root of the repository)
 
 #include <algorithm>
 #include <chrono>
@@ -20,7 +20,7 @@ namespace {
 
 constexpr const char* kOutput = "out/trainer_overhead";
 
-/// Seconds by the clock, and of CPU time of all threads, which a busy machine disturbs less.
+/// Wall time, and CPU time of all threads, which depends less on other load of the machine. In seconds.
 struct Times {
   double clock = 0, cpu = 0;
 };
@@ -63,10 +63,10 @@ struct Case {
   std::string name;
   UNet2DModelConfig model;
   TrainingConfig training;
-  int64_t block = 50;  ///< steps that are timed together; the Trainer logs once in each
+  int64_t block = 50;  ///< steps of a timed block; the Trainer logs once in each block
 };
 
-/// What a program without the Trainer does.
+/// The loop of a program without the Trainer.
 class HandWrittenLoop {
  public:
   HandWrittenLoop(const Case& setup, const Dataset& data)

@@ -9,7 +9,7 @@
 
 namespace {
 
-/// Refuses numbers that are not finite, or not in the range.
+/// Makes a validator that rejects numbers that are not finite or not in the range.
 CLI::Validator number_validator(std::function<bool(double)> is_in_range, const std::string& expected) {
   const auto check = [is_in_range = std::move(is_in_range),
                       expected](const std::string& text) -> std::string {
@@ -28,7 +28,7 @@ std::string short_number(double value) {
   return text.str();
 }
 
-/// The index in "cuda:INDEX"; none for any other text.
+/// Returns the index in "cuda:INDEX"; nullopt for any other text.
 std::optional<int64_t> cuda_index(std::string_view text) {
   if (!text.starts_with("cuda:")) return std::nullopt;
   text.remove_prefix(5);
@@ -38,7 +38,7 @@ std::optional<int64_t> cuda_index(std::string_view text) {
   return index;
 }
 
-/// The available devices: "cpu", "cpu, cuda:0, cuda:1".
+/// Returns the available devices, such as "cpu" or "cpu, cuda:0, cuda:1".
 std::string available_devices() {
   std::string devices = "cpu";
   const auto count = static_cast<int64_t>(torch::cuda::device_count());

@@ -1,7 +1,7 @@
 #pragma once
 
-// How a program declares its flags: a table with one row for each flag, which names the field that the flag
-// sets and says what it is for. `--help` shows the table with the defaults.
+// Declares the flags of a program as a table. Each row has the name of a flag, the config field that it sets,
+// and the help text. `--help` prints the table with the defaults.
 
 #include <CLI/CLI.hpp>
 #include <cstdint>
@@ -16,17 +16,17 @@
 #include <diffusers/core/enum_choice.h>
 #include <diffusers/core/enum_names.h>
 
-/// Validators of numbers. Text that is no number passes them: the conversion refuses it.
+/// Validators of numbers. They accept text that is not a number, because the conversion rejects it.
 CLI::Validator at_least(double least);
 CLI::Validator greater_than(double limit);
 CLI::Validator between(double least, double most);
 
 /// Options of a flag besides its name, its field and its help text.
 struct FlagOptions {
-  std::optional<CLI::Validator> check = {};  ///< refuses values; the message names the flag
-  std::vector<std::string> choices = {};     ///< the enumerators that are offered; empty: all
+  std::optional<CLI::Validator> check = {};  ///< check of the value; the error message names the flag
+  std::vector<std::string> choices = {};     ///< the enumerators that the flag accepts; empty means all
   bool required = false;
-  std::string default_text = "none";  ///< what `--help` shows for a field that is empty by default
+  std::string default_text = "none";  ///< default in `--help` for a field that is empty by default
 };
 
 namespace flag_detail {
@@ -47,7 +47,7 @@ struct IsOptional : std::false_type {};
 template <class T>
 struct IsOptional<std::optional<T>> : std::true_type {};
 
-/// The default of a field, as `--help` shows it; empty for a field that has no value.
+/// Formats the default of a field for `--help`; empty for a field without a value.
 template <class Field>
 std::string default_of(const Field& value) {
   std::ostringstream text;
@@ -62,7 +62,7 @@ std::string default_of(const Field& value) {
   return text.str();
 }
 
-/// Takes one of Python's strings for an enumerator.
+/// Adds a flag that takes one of Python's strings for an enumerator.
 template <class Enum, class Field>
 CLI::Option* add_enum_flag(CLI::App& app, const std::string& name, Field& value, const std::string& help,
                            std::vector<std::string> choices) {
@@ -84,14 +84,15 @@ CLI::Option* add_flag(CLI::App& app, const std::string& name, Field& value, cons
   if constexpr (kIsEnum<Field>) {
     option = add_enum_flag<typename EnumOf<Field>::type>(app, name, value, help, options.choices);
   } else if constexpr (std::is_same_v<Field, bool>) {
-    // A flag without a value can only switch on, unless it has a negative name ("--use_ema,!--no_use_ema").
+    // A flag without a value can only be switched on, unless it has a negative name
+    // ("--use_ema,!--no_use_ema").
     const bool has_negative = name.find('!') != std::string::npos;
     if (!value || has_negative) return app.add_flag(name, value, help + (value ? " [on]" : " [off]"));
     option = app.add_option(name, value, help)->default_str("true");
   } else {
     const std::string text = default_of(value);
     option = app.add_option(name, value, help);
-    // The conversion would turn -1 into the largest number.
+    // The conversion would change -1 to the largest number.
     if constexpr (std::is_unsigned_v<Field>) option->check(at_least(0));
     if (!options.required) option->default_str(text.empty() ? options.default_text : text);
   }
@@ -113,15 +114,15 @@ class Flag {
           return flag_detail::add_flag(app, name, config.*field, help, options);
         }) {}
 
-  /// Adds the flag to a command line. The value that `config` has is the default.
-  /// @param config must outlive the parsing
+  /// Adds the flag to a command line. The value in `config` is the default.
+  /// @param config the config, which must outlive the parsing
   CLI::Option* add(CLI::App& app, Config& config) const { return add_(app, config); }
 
  private:
   std::function<CLI::Option*(CLI::App&, Config&)> add_;
 };
 
-/// Flags that `--help` shows under one title.
+/// A group of flags with a title in `--help`.
 template <class Config>
 struct FlagGroup {
   std::string title;
@@ -130,22 +131,22 @@ struct FlagGroup {
 template <class Config>
 using FlagTable = std::vector<FlagGroup<Config>>;
 
-/// Adds all flags of a table to a command line. The values that `config` has are the defaults.
-/// @param config must outlive the parsing
+/// Adds all flags of a table to a command line. The values in `config` are the defaults.
+/// @param config the config, which must outlive the parsing
 template <class Config>
 void add_flags(CLI::App& app, const FlagTable<Config>& table, Config& config) {
   for (const FlagGroup<Config>& group : table)
     for (const Flag<Config>& flag : group.flags) flag.add(app, config)->group(group.title);
 }
 
-/// Validator of `--device`: cpu, cuda or cuda:INDEX. The message lists the devices that there are.
+/// Returns the validator of `--device`: cpu, cuda or cuda:INDEX. Its message lists the available devices.
 CLI::Validator available_device();
 
-/// Parses the command line. Prints the help text or the error and ends the program where that is called for.
+/// Parses the command line. On `--help` or an error it prints the text and ends the program.
 void parse_or_exit(CLI::App& app, int argc, char** argv);
 
-/// Parses the command line of a program whose flags stand in one table.
-/// @param description what the program does, for `--help`
+/// Parses the command line of a program whose flags are in one table.
+/// @param description description of the program in `--help`
 template <class Config>
 Config parse_flags(const FlagTable<Config>& table, const std::string& description, int argc, char** argv) {
   Config config;

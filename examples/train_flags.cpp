@@ -39,7 +39,7 @@ const FlagTable<TrainingConfig>& training_flags() {
          "Number of threads that read batches ahead. 0 reads in the main thread."},
         {"--cpu_data_parallel", &Config::cpu_data_parallel,
          "CPU only: number of parts that a batch is split into, one thread each."},
-        {"--deterministic", &Config::deterministic, "Use only algorithms whose results repeat bit for bit."},
+        {"--deterministic", &Config::deterministic, "Use only deterministic algorithms."},
         {"--freeze", &Config::freeze,
          "Patterns of the names of parameters that are not trained, with * and ?."},
         {"--train_only", &Config::train_only,
@@ -73,11 +73,10 @@ const FlagTable<TrainingConfig>& training_flags() {
         {"--noise_offset", &Config::noise_offset, "Strength of noise that is constant over each channel."},
         {"--input_perturbation", &Config::input_perturbation,
          "Strength of noise added to the model's input, but not to the target."},
-        {"--loss_type", &Config::loss_type, "How the error of an element counts."},
-        {"--timestep_bias_strategy", &Config::timestep_bias_strategy,
-         "Which timesteps are drawn more often."},
+        {"--loss_type", &Config::loss_type, "Error function of the loss."},
+        {"--timestep_bias_strategy", &Config::timestep_bias_strategy, "Timesteps that are drawn more often."},
         {"--timestep_bias_multiplier", &Config::timestep_bias_multiplier,
-         "How much more often they are drawn."},
+         "Factor by which these timesteps are drawn more often."},
         {"--timestep_bias_begin", &Config::timestep_bias_begin,
          "First timestep of --timestep_bias_strategy range."},
         {"--timestep_bias_end", &Config::timestep_bias_end,
@@ -112,7 +111,7 @@ const FlagTable<DiffusionTaskOptions>& task_flags() {
       {"Diffusion task",
        {{"--class_dropout_prob", &Config::class_dropout_prob,
          "Share of the class labels that are replaced by \"no class\", for classifier-free guidance."},
-        {"--weighting", &Config::weighting, "How the loss of a timestep is weighted."},
+        {"--weighting", &Config::weighting, "Weighting of the loss over the timesteps."},
         {"--p2_gamma", &Config::p2_gamma, "Gamma of --weighting p2."},
         {"--p2_k", &Config::p2_k, "K of --weighting p2."},
         {"--timestep_sampling", &Config::timestep_sampling, "Distribution of the timesteps."},
@@ -132,8 +131,8 @@ const FlagTable<DDPMSchedulerConfig>& scheduler_flags() {
       {"Diffusion",
        {{"--prediction_type",
          &Config::prediction_type,
-         "What the model predicts: the noise, the clean image, or v. The loss of sample is weighted by the "
-         "SNR.",
+         "Quantity that the model predicts: the noise, the clean image, or v. The loss of sample is "
+         "weighted by the SNR.",
          {.choices = {"epsilon", "sample", "v_prediction"}}},
         {"--ddpm_num_steps", &Config::num_train_timesteps, "Number of timesteps of the noise schedule."},
         {"--ddpm_beta_schedule", &Config::beta_schedule, "Shape of the noise schedule."}}},
@@ -145,7 +144,7 @@ const std::vector<RefusedFlag>& refused_flags() {
   static const std::string hub =
       "the program does not upload to the Hugging Face Hub; upload --output_dir with `hf upload`";
   static const std::string datasets =
-      "the program does not download datasets; give a folder of pictures with --train_data_dir";
+      "the program does not download datasets; give a folder of images with --train_data_dir";
   static const std::vector<RefusedFlag> flags{
       {"--push_to_hub", hub},
       {"--hub_token", hub},
@@ -158,7 +157,7 @@ const std::vector<RefusedFlag>& refused_flags() {
       {"--enable_xformers_memory_efficient_attention",
        "it needs the Python package xformers; LibTorch's scaled_dot_product_attention is always used"},
       {"--local_rank", "the program trains in one process"},
-      {"--preserve_input_precision", "pictures are read with 8 bits per channel"},
+      {"--preserve_input_precision", "images are read with 8 bits per channel"},
   };
   return flags;
 }

@@ -1,7 +1,8 @@
 #pragma once
 
-// The flags that the training programs share: each names a field of `TrainingConfig` or of the scheduler's
-// config. The names and defaults are those of diffusers' training scripts.
+// The flags that all training programs have. Each flag sets a field of `TrainingConfig`, of
+// `DiffusionTaskOptions` or of the scheduler's config. The names and defaults are those of diffusers'
+// training scripts.
 
 #include <string>
 #include <vector>
@@ -12,27 +13,27 @@
 
 #include "flags.h"
 
-/// Flags of the optimizer, the loop, the loss, checkpoints and logs.
+/// Returns the flags of the optimizer, the loop, the loss, checkpoints and logs.
 const FlagTable<diffusers::TrainingConfig>& training_flags();
 
-/// Flags of the diffusion task that Python's scripts do not have.
+/// Returns the flags of the diffusion task that Python's scripts do not have.
 const FlagTable<diffusers::DiffusionTaskOptions>& task_flags();
 
-/// Flags of the noise schedule.
+/// Returns the flags of the noise schedule.
 const FlagTable<diffusers::DDPMSchedulerConfig>& scheduler_flags();
 
-/// A flag of a Python script that a C++ program cannot have.
+/// A flag of a Python script that the C++ programs do not support.
 struct RefusedFlag {
   std::string name;
   std::string reason;
 };
 
-/// Flags that need a service or a package of Python's.
+/// Returns the flags that need a service or a Python package.
 const std::vector<RefusedFlag>& refused_flags();
 
-/// Ends the parsing where one of `refused_flags` is given, and names them in the help text.
+/// Throws if one of `refused_flags` is given, and lists these flags in the help text.
 /// @throws diffusers::ConfigError with the reason
 void refuse_python_flags(CLI::App& app, int argc, char** argv);
 
-/// Validator of `--report_to` and `--logger`: tensorboard.
+/// Returns the validator of `--report_to` and `--logger`: tensorboard.
 CLI::Validator available_logger();

@@ -1,9 +1,9 @@
-// Samples one model with every scheduler that can, from the same noise, at several numbers of steps, and lays
-// the pictures out in one table: a row for each scheduler, a group of columns for each number of steps.
+// Samples one model with every suitable scheduler, from the same noise, with several numbers of steps. The
+// result is one table of images: a row for each scheduler, a group of columns for each number of steps.
 //
 // The schedulers of DDPM's family are made from the model's own scheduler config. Those of other families
-// (EDM, flow matching, IPNDM) expect models trained in other coordinates; here the model is wrapped so that
-// it looks like one: all that is needed is x_0 at a noise level.
+// (EDM, flow matching, IPNDM) expect models that were trained in other coordinates. For them the program
+// wraps the model, which is possible because x_0 at a noise level is sufficient.
 
 #include <algorithm>
 #include <cmath>
@@ -22,7 +22,7 @@ using namespace diffusers;
 
 namespace {
 
-/// A model of DDPM's family at any noise level sigma = sigma_t / alpha_t, trained for or in between.
+/// A model of DDPM's family at any noise level sigma = sigma_t / alpha_t, also between training timesteps.
 class TrainedModel {
  public:
   TrainedModel(UNet2DModel unet, const Scheduler& training)
@@ -36,7 +36,7 @@ class TrainedModel {
     return unet_->forward(x, timestep).sample;
   }
 
-  /// E[x_0 | x] for x = (x_0 + sigma eps) / sqrt(1 + sigma^2)
+  /// Predicts E[x_0 | x] for x = (x_0 + sigma eps) / sqrt(1 + sigma^2).
   Tensor x0(const Tensor& x, double sigma) const {
     const double log_sigma = std::clamp(std::log(sigma), log_sigmas_.front(), log_sigmas_.back());
     const auto above = std::upper_bound(log_sigmas_.begin() + 1, log_sigmas_.end() - 1, log_sigma);
@@ -49,7 +49,8 @@ class TrainedModel {
     return prediction_ == "v_prediction" ? alpha * x - s * output : output;
   }
 
-  /// As the network inside of an EDM model: sees c_in x and log(sigma) / 4 (Karras et al. 2022, table 1).
+  /// Acts as the network of an EDM model with the inputs c_in x and log(sigma) / 4 (Karras et al. 2022, table
+  /// 1).
   Tensor as_edm(const Tensor& input, const Tensor& timestep) const {
     const double sigma = std::exp(4 * timestep.item<double>());
     const double scale = std::hypot(sigma, 0.5);
@@ -57,14 +58,14 @@ class TrainedModel {
     return (x0(x / std::hypot(1, sigma), sigma) - 0.25 / (scale * scale) * x) / (sigma * 0.5 / scale);
   }
 
-  /// As a model of the straight path x = (1 - s) x_0 + s eps: gives eps - x_0.
+  /// Acts as a model of the straight path x = (1 - s) x_0 + s eps, which predicts eps - x_0.
   Tensor as_flow(const Tensor& x, const Tensor& timestep) const {
     const double s = timestep.item<double>() / 1000;
     const Tensor clean = x0(x / std::hypot(1 - s, s), s / std::max(1 - s, 1e-6));
     return (x - clean) / s;
   }
 
-  /// As a model of v on the circle x = cos(a) x_0 + sin(a) eps.
+  /// Acts as a model of v on the circle x = cos(a) x_0 + sin(a) eps.
   Tensor as_v(const Tensor& x, const Tensor& timestep) const {
     const double angle = timestep.item<double>() * M_PI / 2;
     const Tensor clean = x0(x, std::tan(std::min(angle, M_PI / 2 - 1e-6)));
@@ -88,7 +89,7 @@ struct Row {
   double eta = 0;
 };
 
-/// Made from the model's config, with some keys of its own.
+/// A scheduler that is made from the model's config, with some overrides.
 template <class S>
 Row row(const std::string& label, const std::string& overrides = "{}", double eta = 0) {
   return {.label = label,
@@ -99,7 +100,7 @@ Row row(const std::string& label, const std::string& overrides = "{}", double et
           .eta = eta};
 }
 
-/// Made without the model's config, which knows nothing of these coordinates.
+/// A scheduler that is made without the model's config, because it has other coordinates.
 template <class S>
 Row foreign_row(const std::string& label, Coordinates coordinates) {
   return {.label = label,
@@ -138,7 +139,7 @@ std::vector<Row> rows() {
   };
 }
 
-/// Pictures `[B, C, H, W]` in [0, 1].
+/// Samples images `[B, C, H, W]` in [0, 1].
 Tensor sample(const Row& row, const TrainedModel& trained, const std::string& config, const Tensor& noise,
               int64_t steps, uint64_t seed) {
   const auto scheduler = row.make(config);
@@ -176,7 +177,7 @@ std::string base64(const std::string& bytes) {
   return text;
 }
 
-/// The grid with its labels around it: a drawing that holds the PNG.
+/// Returns an SVG drawing of the PNG grid with labels around it.
 std::string labelled(const std::string& png, int64_t width, int64_t height,
                      const std::vector<std::string>& labels, const std::vector<int64_t>& steps) {
   constexpr int64_t kLeft = 190;
@@ -222,7 +223,7 @@ const FlagTable<Settings>& flags() {
          &Settings::steps,
          "Numbers of denoising steps. Each makes a group of columns.",
          {.check = at_least(1)}},
-        {"--num_images", &Settings::num_images, "Number of pictures in a group.", {.check = at_least(1)}},
+        {"--num_images", &Settings::num_images, "Number of images in a group.", {.check = at_least(1)}},
         {"--timestep_spacing",
          &Settings::timestep_spacing,
          "Spacing of the timesteps.",
@@ -240,7 +241,7 @@ int run(int argc, char** argv) {
   const auto& [folder, steps, num_images, spacing, seed, output] = settings;
 
   const auto training = Scheduler::from_pretrained(folder, {.subfolder = "scheduler"});
-  // Through any class: a config outlives the class that wrote it.
+  // Any class can read the config, which is independent of the class that wrote it.
   const std::string config =
       DDPMScheduler::from_config(training->config_json(), R"({"timestep_spacing": ")" + spacing + "\"}")
           .config_json();

@@ -1,5 +1,5 @@
-// Draws pictures from a pipeline folder of Python diffusers or of this library: an unconditional pipeline, or
-// Stable Diffusion with a prompt and, with --image, a picture to start from.
+// Samples images from a pipeline folder of Python diffusers or of this library: an unconditional pipeline, or
+// Stable Diffusion with a prompt and optionally a start image (--image).
 
 #include <cstdio>
 #include <memory>
@@ -58,9 +58,9 @@ const FlagTable<Settings>& flags() {
          "Device of the model: cpu, cuda or cuda:INDEX.",
          {.check = available_device()}}}},
       {"Input",
-       {{"--prompt", &Settings::prompt, "Text that describes the pictures. Stable Diffusion only."},
+       {{"--prompt", &Settings::prompt, "Text that describes the images. Stable Diffusion only."},
         {"--negative_prompt", &Settings::negative_prompt,
-         "Text that describes what the pictures do not show. Needs --prompt."},
+         "Text that describes what the images must not show. Needs --prompt."},
         {"--image", &Settings::image, "PNG or JPEG file to start from. Needs --prompt."},
         {"--strength",
          &Settings::strength,
@@ -83,11 +83,11 @@ const FlagTable<Settings>& flags() {
       {"Output",
        {{"--num_images",
          &Settings::num_images,
-         "Number of pictures.",
+         "Number of images.",
          {.check = at_least(1), .default_text = "64; 1 with --prompt"}},
         {"--output", &Settings::output,
-         "A .png file for the picture, or for a grid of several. Any other name: a folder for 0.png, 1.png, "
-         "..."}}},
+         "A .png file for the image, or for a grid of several images. Any other name: a folder for 0.png, "
+         "1.png, ..."}}},
   };
   return table;
 }
@@ -96,7 +96,7 @@ void refuse(bool is_wrong, const std::string& message) {
   if (is_wrong) throw ConfigError(message);
 }
 
-/// The scheduler that the flags ask for: that of the pipeline, or another one made from its config.
+/// Returns the scheduler of the flags: that of the pipeline, or another one made from its config.
 std::unique_ptr<Scheduler> choose_scheduler(const Scheduler& own, const Settings& settings) {
   auto scheduler = settings.scheduler ? scheduler_by_name(*settings.scheduler, own) : own.clone();
   const std::string name = scheduler->class_name();
@@ -128,7 +128,7 @@ Tensor sample_unconditional(DiffusionPipeline& loaded, const Settings& settings)
                unet, *scheduler)({.batch_size = count, .generator = generator, .num_inference_steps = steps})
         .images;
 
-  // DDPMPipeline does not scale the input, which other schedulers demand.
+  // DDPMPipeline does not scale the input, which other schedulers require.
   const at::Device device(settings.device);
   scheduler->set_timesteps(steps, {.device = device});
   const std::vector<int64_t> size = unet->config().sample_size.expand(2);
@@ -141,7 +141,7 @@ Tensor sample_unconditional(DiffusionPipeline& loaded, const Settings& settings)
   return (images / 2 + 0.5).clamp(0, 1);
 }
 
-/// The options that text-to-image and image-to-image share.
+/// Sets the options that text-to-image and image-to-image have in common.
 template <class Options>
 Options prompt_options(const Settings& settings) {
   Options options;
@@ -188,7 +188,7 @@ void save_pictures(const Tensor& images, const std::string& output) {
 }
 
 int run(int argc, char** argv) {
-  const Settings settings = parse_flags(flags(), "Draws pictures from a pipeline folder", argc, argv);
+  const Settings settings = parse_flags(flags(), "Samples images from a pipeline folder", argc, argv);
   refuse(settings.negative_prompt && !settings.prompt, "--negative_prompt needs --prompt");
   refuse(settings.image && !settings.prompt, "--image needs --prompt");
   refuse(settings.strength && !settings.image, "--strength needs --image");

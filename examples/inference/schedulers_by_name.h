@@ -1,6 +1,6 @@
 #pragma once
 
-// The schedulers that a flag names.
+// Schedulers by the name in a flag.
 
 #include <memory>
 #include <string>
@@ -10,9 +10,9 @@
 /// Makes the scheduler of a name from the config of another one, as Python's
 /// `NAME.from_config(pipeline.scheduler.config)`.
 /// @param name a short name such as "ddim" or "euler_ancestral", or a class name such as "DDIMScheduler"
-/// @throws diffusers::ConfigError listing the names that exist
+/// @throws diffusers::ConfigError listing the valid names
 std::unique_ptr<diffusers::Scheduler> scheduler_by_name(const std::string& name,
                                                         const diffusers::Scheduler& trained);
 
-/// The short names, with commas between them.
+/// Returns the short names, separated by commas.
 std::string scheduler_names();

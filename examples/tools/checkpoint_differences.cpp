@@ -24,7 +24,7 @@ Json keys_of(const Component& component) {
   try {
     return parse_json(component.config.empty() ? "{}" : component.config, component.name);
   } catch (const Error&) {
-    return Json::object();  // reported where it was opened
+    return Json::object();  // open_checkpoint has reported the error
   }
 }
 
@@ -34,7 +34,7 @@ std::string short_number(double value) {
   return text.data();
 }
 
-/// The largest |a - b|, without large temporaries; a NaN on one side only is infinitely far off.
+/// Returns the largest |a - b|, without large temporaries. A NaN on one side only counts as infinity.
 double largest_difference(const Tensor& left, const Tensor& right) {
   constexpr int64_t kPiece = int64_t{1} << 22;
   const auto a = computable(left);

@@ -37,11 +37,11 @@ Json config_of(const Component& component) {
     Json json = parse_json(component.config, component.name);
     return json.is_object() ? json : Json::object();
   } catch (const Error&) {
-    return Json::object();  // reported where it was opened
+    return Json::object();  // open_checkpoint has reported the error
   }
 }
 
-/// _class_name of diffusers' configs, architectures[0] of transformers'.
+/// Returns _class_name of diffusers' configs, or architectures[0] of transformers' configs.
 std::string class_of(const Json& config) {
   const auto name = config.find("_class_name");
   if (name != config.end() && name->is_string()) return name->get<std::string>();
@@ -52,7 +52,8 @@ std::string class_of(const Json& config) {
   return "";
 }
 
-/// The folder of a component. A pipeline loads none that a link leads out of its folder.
+/// Returns the folder of a component. A link that leads out of the pipeline's folder is an error, because a
+/// pipeline does not load it.
 std::string component_folder(const std::string& folder, const std::string& name) {
   const std::string path = join_path(folder, name);
   if (!folder_exists(path)) return path;
@@ -93,7 +94,7 @@ void open_component(Report& report, Component component, const std::string& fold
                                      : plan_model(component.class_name, component.config)) {
       open_weights(report, component, folder, plan->basename, variant);
     } else {
-      // Nothing is known of the class: what there is, is listed.
+      // The class is unknown, so the existing files are listed.
       const auto names = list_folder(folder);
       for (const std::string basename : {"diffusion_pytorch_model", "model"}) {
         const bool is_there = std::any_of(names.begin(), names.end(), [&](const std::string& name) {
@@ -126,7 +127,7 @@ void open_pipeline(Report& report, const std::string& folder, const std::string&
   report.title = concat("pipeline ", (class_of(index).empty() ? "of no known class" : class_of(index)));
   for (const auto& [name, entry] : index.items()) {
     if (name.starts_with('_') || !entry.is_array()) continue;
-    if (entry.size() == 2 && entry[0].is_null() && entry[1].is_null()) continue;  // absent by intent
+    if (entry.size() == 2 && entry[0].is_null() && entry[1].is_null()) continue;  // intentionally absent
     if (entry.size() != 2 || !entry[0].is_string() || !entry[1].is_string() || !is_plain_basename(name)) {
       report.errors.push_back(concat(path, ": component ", Json(name).dump(), " is ", json_excerpt(entry),
                                      ", expected [library, class]"));
@@ -208,7 +209,7 @@ bool is_scheduler(const Component& component) { return component.class_name.ends
 std::string complete_config(const Component& component) {
   if (!is_scheduler(component)) return component.config.empty() ? "{}" : component.config;
   Json config = config_of(component);
-  // The index of a pipeline says which class reads the config, whatever class wrote it.
+  // The class in the index of a pipeline has priority over the class in the config.
   config["_class_name"] = component.class_name;
   return Scheduler::from_config(write_json(config))->config_json();
 }
@@ -249,7 +250,7 @@ void check_tensors(Report& report) {
       report.errors.push_back(label(component) + error.what());
     }
     if (!plan) continue;
-    std::map<std::string, std::string> sources;  // name in the model -> name in the file
+    std::map<std::string, std::string> sources;  // maps names in the model to names in the file
     std::vector<std::string> extra;
     std::vector<std::string> renamed;
     const std::set<std::string> names(component.tensor_names().begin(), component.tensor_names().end());

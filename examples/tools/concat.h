@@ -1,12 +1,12 @@
 #pragma once
 
-// Small helpers for the text that inspect_checkpoint prints.
+// Text helpers of inspect_checkpoint.
 
 #include <sstream>
 #include <string>
 #include <vector>
 
-/// The parts, printed one after the other.
+/// Concatenates the printed parts.
 template <class... Parts>
 std::string concat(const Parts&... parts) {
   std::ostringstream text;
@@ -15,7 +15,7 @@ std::string concat(const Parts&... parts) {
   return text.str();
 }
 
-/// The first `count` elements with commas between them.
+/// Returns the first `count` elements, separated by commas.
 inline std::string joined(const std::vector<std::string>& elements, std::size_t count) {
   std::string text;
   for (std::size_t i = 0; i < count && i < elements.size(); ++i) text += (i == 0 ? "" : ", ") + elements[i];

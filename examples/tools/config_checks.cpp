@@ -13,7 +13,7 @@ using namespace diffusers;
 
 namespace {
 
-/// The configs of a checkpoint by what they are for; those that there are not are empty objects.
+/// The configs of a checkpoint by component. A missing config is an empty object.
 struct Configs {
   Json scheduler, unet, vae, text_encoder;
   std::string scheduler_class;
@@ -26,7 +26,7 @@ std::optional<double> number(const Json& config, const char* key) {
   return found == config.end() ? std::nullopt : json_number(*found);
 }
 
-/// The first of one or several numbers.
+/// Returns the number of a key, or the first element of a list of numbers.
 std::optional<double> first_number(const Json& config, const char* key) {
   const auto found = config.find(key);
   if (found != config.end() && found->is_array() && !found->empty()) return json_number(found->front());
@@ -43,7 +43,7 @@ std::string text(const Json& config, const char* key) {
   return found != config.end() && found->is_string() ? found->get<std::string>() : "";
 }
 
-/// True if the class itself has the key; a config may carry keys of other classes, which have no effect.
+/// Returns true if the class has the key. A config may have keys of other classes, which have no effect.
 bool has_key(const std::string& scheduler_class, const char* key) {
   Json config = Json::object();
   config["_class_name"] = scheduler_class;
@@ -127,7 +127,7 @@ void check_vae(const Configs& configs, std::vector<std::string>& warnings) {
   const auto latent = number(vae, "latent_channels");
   const auto in_channels = number(configs.unet, "in_channels");
   const auto out_channels = number(configs.unet, "out_channels");
-  // Twice the channels for an image to start from, one more for a mask.
+  // A start image doubles the channels; a mask adds one more.
   if (latent && in_channels && *in_channels != *latent && *in_channels != 2 * *latent &&
       *in_channels != 2 * *latent + 1 && *in_channels != *latent + 3)
     warnings.push_back(
@@ -154,6 +154,6 @@ void check_configs(Report& report) {
     check_unet(configs, report.warnings);
     check_vae(configs, report.warnings);
   } catch (const Error&) {
-    // A config that cannot be read is reported where it was opened.
+    // open_checkpoint has reported a config that cannot be read.
   }
 }

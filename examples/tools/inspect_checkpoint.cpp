@@ -1,5 +1,5 @@
-// Says what is in a checkpoint and whether it would load: a pipeline folder, a model folder or a safetensors
-// file, of Python or of this library. Ends with 1 if a load would fail.
+// Lists the content of a checkpoint and checks whether it can be loaded: a pipeline folder, a model folder or
+// a safetensors file, of Python or of this library. The exit code is 1 if loading would fail.
 
 #include <cstdio>
 #include <string>
@@ -52,7 +52,7 @@ int run(int argc, char** argv) {
       argc, argv);
   const auto& [path, against, variant, skip_values] = settings;
 
-  // What a config warns of is part of the report.
+  // Warnings about a config are part of the report.
   std::vector<std::string> messages;
   set_log_sink([&](LogLevel, std::string_view message) { messages.emplace_back(message); });
   Report report = open_checkpoint(path, variant);

@@ -14,7 +14,7 @@ using namespace diffusers;
 namespace {
 
 constexpr std::array<std::string_view, 3> kNonFinite{"-Infinity", "Infinity", "NaN"};
-/// Stands before a number in the string that holds it. No config file contains it.
+/// Prefix of the strings that hold a number. No config file contains it.
 constexpr std::string_view kNumberMark = "@number:";
 constexpr std::size_t kLongestExcerpt = 160;
 
@@ -63,7 +63,7 @@ Json parse_json(const std::string& text, const std::string& where) {
     if (event == Json::parse_event_t::object_start) keys.emplace_back();
     if (event == Json::parse_event_t::object_end) keys.pop_back();
     if (event == Json::parse_event_t::key && !keys.back().insert(parsed.get<std::string>()).second)
-      throw FileError(where + ": JSON key " + parsed.dump() + " stands twice");
+      throw FileError(where + ": JSON key " + parsed.dump() + " occurs twice");
     return true;
   };
   try {

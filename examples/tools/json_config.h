@@ -1,7 +1,7 @@
 #pragma once
 
-// JSON of config files, for programs that look at any key. Programs that know the class of a config use its
-// struct instead.
+// JSON access to config files, for programs that read arbitrary keys. A program that knows the class of a
+// config uses its struct instead.
 
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
@@ -10,15 +10,16 @@
 using Json = nlohmann::json;
 
 /// Parses JSON as Python writes it. NaN, Infinity and -Infinity become strings that `write_json` turns back.
-/// @param where the path of the file, for messages
-/// @throws diffusers::FileError if the text is not JSON, or if a key stands twice
+/// @param where path of the file, for error messages
+/// @throws diffusers::FileError if the text is not JSON, or if a key occurs twice
 Json parse_json(const std::string& text, const std::string& where);
 
-/// The text of a value; `parse_json` reads it.
+/// Returns the text of a value, which `parse_json` reads.
 std::string write_json(const Json& value);
 
-/// A value on one line, shortened.
+/// Formats a value on one line, shortened.
 std::string json_excerpt(const Json& value);
 
-/// The number that a key has, NaN and infinite ones included; none without the key, or for another type.
+/// Returns the number of a key, including NaN and infinity; nullopt if the key is missing or has another
+/// type.
 std::optional<double> json_number(const Json& value);

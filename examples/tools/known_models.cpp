@@ -15,7 +15,7 @@ namespace {
 
 template <class Model>
 ModelPlan plan_of(const std::string& json) {
-  // The layers allocate, but nothing touches what they got.
+  // The layers allocate memory, but do not write to it.
   const layers::SkipInitGuard skip_init;
   Model model = Model::from_config(json);
   ModelPlan plan;
@@ -25,7 +25,7 @@ ModelPlan plan_of(const std::string& json) {
   }
   for (const auto& item : model->named_buffers()) plan.shapes[item.key()] = item.value().sizes().vec();
   plan.renamed = diffusers::detail::renamed_tensors(*model);
-  // Models of other libraries than diffusers say how their files are named.
+  // Models that are not of diffusers define the names of their files.
   if constexpr (requires { Model::ContainedType::weights_format(); }) {
     const auto format = Model::ContainedType::weights_format();
     plan.basename = format.basename;
@@ -34,7 +34,7 @@ ModelPlan plan_of(const std::string& json) {
   return plan;
 }
 
-/// One line a class.
+/// One line for each class.
 const std::map<std::string, ModelPlan (*)(const std::string&)> kModels{
     {"AutoencoderKL", &plan_of<AutoencoderKL>},
     {"CLIPTextModel", &plan_of<CLIPTextModel>},

@@ -1,5 +1,5 @@
-// Reconstructs an EMA of any width after the training, from the snapshots that PostHocEma wrote (Karras et
-// al. 2024, arXiv 2312.02696), and writes a model folder with it.
+// Reconstructs EMA weights of any width after training, from the snapshots of PostHocEma (Karras et al. 2024,
+// arXiv 2312.02696), and writes them to a model folder.
 
 #include <cstdio>
 #include <optional>
@@ -17,7 +17,7 @@ using namespace diffusers;
 
 namespace {
 
-/// The model's own tensors, with the average in place of those that were averaged.
+/// Returns the model's tensors, in which the averages replace the averaged tensors.
 TensorMap with_average(TensorMap model, const TensorMap& average) {
   for (const auto& [name, tensor] : average) {
     if (!model.contains(name) || model.at(name).sizes() != tensor.sizes())

@@ -1,6 +1,6 @@
-// "Diffusion models from scratch" (unit 1 of the Hugging Face diffusion course), in C++: corrupt digits by
-// mixing them with noise, train a small network to undo it, then start from pure noise and undo it step by
-// step.
+// "Diffusion models from scratch" (unit 1 of the Hugging Face diffusion course), in C++. The program corrupts
+// digits by mixing them with noise and trains a small network to remove the noise. Then it starts from pure
+// noise and denoises step by step.
 
 #include <cstdio>
 #include <functional>
@@ -12,7 +12,7 @@
 
 using namespace diffusers;
 
-// Three 5x5 convolutions down, three up, sums across, no notion of time: 309,057 parameters.
+// Three 5x5 convolutions down, three up, with skip connections and without a timestep: 309,057 parameters.
 struct BasicUNetImpl : torch::nn::Module {
   BasicUNetImpl() {
     const auto conv = [](int64_t in, int64_t out) {
@@ -42,7 +42,7 @@ struct BasicUNetImpl : torch::nn::Module {
 };
 TORCH_MODULE(BasicUNet);
 
-// amount 0 leaves x as it is, amount 1 leaves nothing but noise.
+// amount 0 returns x, amount 1 returns pure noise.
 torch::Tensor corrupt(const torch::Tensor& x, const torch::Tensor& amount) {
   const torch::Tensor a = amount.view({-1, 1, 1, 1});
   return x * (1 - a) + torch::rand_like(x) * a;
@@ -70,7 +70,7 @@ const FlagTable<Options>& flags() {
          "basic: 309,057 parameters; unet2d: UNet2DModel with 1,707,009 parameters.",
          {.check = CLI::IsMember({"basic", "unet2d"})}},
         {"--data_dir", &Options::data_dir, "Folder of the four IDX files of MNIST."},
-        {"--output_dir", &Options::output_dir, "Folder that the pictures are written to."},
+        {"--output_dir", &Options::output_dir, "Folder that the images are written to."},
         {"--train_batch_size",
          &Options::train_batch_size,
          "Number of samples in a batch.",
@@ -106,7 +106,7 @@ int run(int argc, char** argv) {
 
   const MnistDataset data(options.data_dir);
   DataLoader loader(data, {.batch_size = options.train_batch_size, .shuffle = true, .seed = options.seed});
-  // The data set gives [-1, 1]; the lesson works in [0, 1].
+  // The dataset has values in [-1, 1]; the lesson uses [0, 1].
   const auto pictures = [&](const Batch& batch) { return (batch.images.to(device) + 1) / 2; };
 
   std::function<torch::Tensor(const torch::Tensor&)> predict;
@@ -164,13 +164,13 @@ int run(int argc, char** argv) {
   }
 
   const torch::NoGradGuard no_grad;
-  // Three rows: digits, digits with more and more noise, what the network makes of them.
+  // Three rows: digits, digits with increasing noise, and the predictions of the network.
   const torch::Tensor x = pictures(data.get_batch(std::vector<int64_t>{0, 1, 2, 3, 4, 5, 6, 7}));
   const torch::Tensor noised = corrupt(x, torch::linspace(0, 1, 8, device));
   save_image_grid(torch::cat({x, noised, predict(noised).clamp(0, 1)}),
                   options.output_dir + "/prediction.png", {.columns = 8});
 
-  // From noise: at each step move 1/(steps left) of the way to the prediction.
+  // Start from noise. Each step moves 1 / (remaining steps) of the way to the prediction.
   torch::Tensor sample = torch::rand({64, 1, 28, 28}, device);
   for (int64_t i = 0; i < options.num_inference_steps; ++i) {
     const double mix = 1.0 / static_cast<double>(options.num_inference_steps - i);

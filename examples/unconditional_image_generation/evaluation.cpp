@@ -19,7 +19,8 @@ void train_classifier(Classifier& model, const Dataset& data) {
   Optimizer optimizer(model->parameters(), {.lr = 2e-3});
   const LRSchedule lr =
       get_scheduler("cosine", {.num_warmup_steps = steps / 20, .num_training_steps = steps});
-  std::printf("training the classifier that judges the samples: %lld steps\n", static_cast<long long>(steps));
+  std::printf("training the classifier that evaluates the samples: %lld steps\n",
+              static_cast<long long>(steps));
   int64_t step = 0;
   for (int64_t epoch = 0; epoch < kEpochs; ++epoch) {
     for (const Batch& batch : loader) {
@@ -30,7 +31,8 @@ void train_classifier(Classifier& model, const Dataset& data) {
   }
 }
 
-/// @return false if there is no file, or that of a classifier of other classes
+/// Loads the classifier from a file.
+/// @return false if there is no file, or if it has another number of classes
 bool load_classifier(Classifier& model, const std::string& path) {
   if (!file_exists(path)) return false;
   const torch::NoGradGuard no_grad;
@@ -45,7 +47,7 @@ struct Seen {
   torch::Tensor features, labels;
 };
 
-/// The features and labels of the first `count` images.
+/// Computes the features and labels of the first `count` images.
 Seen look_at(Classifier& model, const Dataset& data, int64_t count) {
   DataLoader loader(data, {.batch_size = std::min<int64_t>(count, 500)});
   std::vector<torch::Tensor> features, labels;
@@ -58,7 +60,7 @@ Seen look_at(Classifier& model, const Dataset& data, int64_t count) {
   return {torch::cat(features), torch::cat(labels)};
 }
 
-/// Square root of a symmetric positive semi-definite matrix.
+/// Returns the square root of a symmetric positive semi-definite matrix.
 torch::Tensor symmetric_root(const torch::Tensor& matrix) {
   const auto [values, vectors] = torch::linalg_eigh(matrix);
   return vectors.mul(values.clamp_min(0).sqrt()).matmul(vectors.t());
@@ -97,7 +99,7 @@ double frechet_distance(const torch::Tensor& a, const torch::Tensor& b) {
 
 Evaluation evaluate_samples(const torch::Tensor& samples, const Dataset& train, const Dataset& test,
                             int64_t num_classes, const std::string& cache_file, const torch::Tensor& asked) {
-  torch::manual_seed(0);  // the same judge whatever was drawn before
+  torch::manual_seed(0);  // the same classifier for any random state
   Classifier model(num_classes);
   if (!load_classifier(model, cache_file)) {
     train_classifier(model, train);
@@ -125,27 +127,30 @@ Evaluation evaluate_samples(const torch::Tensor& samples, const Dataset& train, 
 
 void print_evaluation(const Evaluation& result, int64_t num_samples) {
   std::printf(
-      "classifier (%.1f %% right on the test set): sure of %.1f %% of %lld samples, %lld of %zu classes\n",
+      "accuracy of the classifier on the test set: %.1f %%\n"
+      "samples with a confidence over 0.9: %.1f %% of %lld, in %lld of %zu classes\n",
       100 * result.classifier_accuracy, 100 * result.sure_share, static_cast<long long>(num_samples),
       static_cast<long long>(result.distinct_classes), result.per_class.size());
-  std::printf("sure samples of each class:");
+  std::printf("samples with a confidence over 0.9 in each class:");
   for (const int64_t count : result.per_class) std::printf(" %lld", static_cast<long long>(count));
-  std::printf("\nFrechet distance of its features: %.1f (as many training images: %.1f)\n",
-              result.frechet_distance, result.frechet_of_real);
+  std::printf(
+      "\nFrechet distance of the classifier's features: %.1f (the same number of training images: %.1f)\n",
+      result.frechet_distance, result.frechet_of_real);
 }
 
 void print_guidance_results(const std::vector<GuidanceResult>& results, int64_t num_samples) {
-  std::printf("%lld samples at each guidance scale, as the classifier sees them:\n",
+  std::printf("classification of %lld samples at each guidance scale:\n",
               static_cast<long long>(num_samples));
-  std::printf("%8s  %14s  %18s  %16s\n", "guidance", "of their class", "confidence over 0.9",
+  std::printf("%8s  %15s  %19s  %16s\n", "guidance", "requested class", "confidence over 0.9",
               "Frechet distance");
   for (const GuidanceResult& result : results)
-    std::printf("%8.1f  %12.1f %%  %17.1f %%  %16.1f\n", result.guidance_scale,
+    std::printf("%8.1f  %13.1f %%  %17.1f %%  %16.1f\n", result.guidance_scale,
                 100 * result.evaluation.asked_share.value_or(0), 100 * result.evaluation.sure_share,
                 result.evaluation.frechet_distance);
-  std::printf("(classifier: %.1f %% right on the test set; as many training images: Frechet distance %.1f)\n",
-              100 * results.front().evaluation.classifier_accuracy,
-              results.front().evaluation.frechet_of_real);
+  std::printf(
+      "accuracy of the classifier on the test set: %.1f %%; Frechet distance of the same number of training "
+      "images: %.1f\n",
+      100 * results.front().evaluation.classifier_accuracy, results.front().evaluation.frechet_of_real);
 }
 
 void save_guidance_chart(const std::vector<GuidanceResult>& results, const std::string& path) {

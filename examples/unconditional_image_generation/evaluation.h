@@ -1,6 +1,6 @@
 #pragma once
 
-// Judges samples with a small classifier that is trained on the same dataset.
+// Evaluates samples with a small classifier that is trained on the same dataset.
 
 #include <cstdint>
 #include <optional>
@@ -13,7 +13,7 @@
 #include <torch/nn/modules/linear.h>
 #include <torch/nn/pimpl.h>
 
-/// Pictures of one channel to classes: two convolutions, 64 features, a linear layer.
+/// A classifier of images with one channel: two convolutions, 64 features, a linear layer.
 struct ClassifierImpl : torch::nn::Module {
   explicit ClassifierImpl(int64_t num_classes);
   /// @param images `[B, 1, H, W]` in [-1, 1]
@@ -26,36 +26,36 @@ struct ClassifierImpl : torch::nn::Module {
 TORCH_MODULE(Classifier);
 
 struct Evaluation {
-  double sure_share = 0;           ///< share of samples classified with a confidence over 0.9
-  int64_t distinct_classes = 0;    ///< classes among those
-  std::vector<int64_t> per_class;  ///< how many sure samples each class has
+  double sure_share = 0;           ///< fraction of samples that are classified with a confidence over 0.9
+  int64_t distinct_classes = 0;    ///< number of classes among these samples
+  std::vector<int64_t> per_class;  ///< number of these samples in each class
   double frechet_distance = 0;  ///< between the features of the samples and of the test set; lower is better
-  double frechet_of_real = 0;   ///< the same for as many training images: what a perfect generator would get
-  double classifier_accuracy = 0;     ///< on the test set
-  std::optional<double> asked_share;  ///< share of samples classified as what was asked for
+  double frechet_of_real = 0;   ///< the same for as many training images, the value of a perfect generator
+  double classifier_accuracy = 0;     ///< accuracy of the classifier on the test set
+  std::optional<double> asked_share;  ///< fraction of samples that are classified as the requested class
 };
 
-/// The classifier is read from `cache_file`; where there is none, or one of another number of classes, it is
-/// trained (under a minute on two cores) and written.
-/// @param samples `[N, 1, H, W]` in [0, 1], as a pipeline gives them
-/// @param asked int64 `[N]`, the class that each sample was to be of; undefined where none was asked for
+/// Evaluates samples. The classifier is read from `cache_file`. If the file is missing or has another number
+/// of classes, the classifier is trained and written.
+/// @param samples `[N, 1, H, W]` in [0, 1], the output of a pipeline
+/// @param asked int64 `[N]`, the requested class of each sample; undefined without class labels
 Evaluation evaluate_samples(const torch::Tensor& samples, const diffusers::Dataset& train,
                             const diffusers::Dataset& test, int64_t num_classes,
                             const std::string& cache_file, const torch::Tensor& asked = {});
 
-/// Says it in a few lines.
+/// Prints the evaluation.
 void print_evaluation(const Evaluation& result, int64_t num_samples);
 
-/// What guidance does: the evaluation of class-conditional samples at one guidance scale.
+/// The evaluation of class-conditional samples at one guidance scale.
 struct GuidanceResult {
   double guidance_scale = 1;
   Evaluation evaluation;
 };
-/// A table, a row for each guidance scale.
+/// Prints a table with a row for each guidance scale.
 void print_guidance_results(const std::vector<GuidanceResult>& results, int64_t num_samples);
-/// The same as an SVG chart: shares in percent over guidance scales.
+/// Writes the results as an SVG chart: percentages over guidance scales.
 void save_guidance_chart(const std::vector<GuidanceResult>& results, const std::string& path);
 
-/// Squared Frechet distance of two clouds of points `[N, D]`, each taken as a Gaussian:
+/// Computes the squared Frechet distance of two sets of points `[N, D]`, each approximated by a Gaussian:
 /// |mu_1 - mu_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2))
 double frechet_distance(const torch::Tensor& a, const torch::Tensor& b);

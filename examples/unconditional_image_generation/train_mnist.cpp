@@ -1,5 +1,5 @@
-// Trains a diffusion model on MNIST in a few minutes, draws samples and says how good they are:
-// train_unconditional with a small model, defaults that suit it, and a classifier that judges the samples.
+// Trains a diffusion model on MNIST in a few minutes, draws samples and evaluates them with a classifier. It
+// is train_unconditional with a small model and suitable defaults.
 
 #include <algorithm>
 #include <cstdio>
@@ -50,7 +50,8 @@ const FlagTable<MnistSettings>& mnist_flags() {
   return table;
 }
 
-/// For two cores: a small model with attention only at 7x7, small batches, and a high learning rate.
+/// Sets the defaults for two CPU cores: a small model with attention only at 7x7, small batches, and a high
+/// learning rate.
 void set_cpu_preset(UnconditionalSettings& settings) {
   settings.model = {.down_block_types = {"DownBlock2D", "DownBlock2D", "AttnDownBlock2D"},
                     .up_block_types = {"AttnUpBlock2D", "UpBlock2D", "UpBlock2D"},
@@ -68,7 +69,7 @@ void set_cpu_preset(UnconditionalSettings& settings) {
   settings.eval_batch_size = 256;
 }
 
-/// A few minutes on a GPU: 1.7 million parameters, twenty epochs.
+/// Sets the defaults for a GPU: 1.7 million parameters and twenty epochs.
 void set_full_preset(UnconditionalSettings& settings) {
   settings.model = {.down_block_types = {"DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"},
                     .up_block_types = {"AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"},
@@ -105,7 +106,8 @@ UnconditionalSettings preset_settings(const std::string& preset, bool class_cond
   return settings;
 }
 
-/// Reads the flags. The preset decides the defaults of the others, wherever it stands on the command line.
+/// Parses the flags. The preset determines the defaults of the other flags, at any position on the command
+/// line.
 UnconditionalSettings parse_flags(int argc, char** argv, MnistSettings& mnist) {
   bool class_conditional = false;
   CLI::App first;
@@ -129,7 +131,7 @@ UnconditionalSettings parse_flags(int argc, char** argv, MnistSettings& mnist) {
 }
 
 /// Classifies samples at several guidance scales.
-/// @param sample draws a picture for each label, at a guidance scale
+/// @param sample draws an image for each label, at a guidance scale
 void evaluate_guidance(const std::function<Tensor(double)>& sample, const Tensor& labels,
                        const TrainingData& data, const std::string& out) {
   std::vector<GuidanceResult> results;

@@ -1,4 +1,4 @@
-// Trains a UNet2DModel on pictures or IDX files, as diffusers' train_unconditional.py does, and writes a
+// Trains a UNet2DModel on image files or IDX files, as diffusers' train_unconditional.py does, and writes a
 // pipeline folder that Python opens with DDPMPipeline.from_pretrained.
 
 #include <cmath>
@@ -16,7 +16,7 @@ constexpr int64_t kDefaultResolution = 64;
 int run(int argc, char** argv) {
   UnconditionalSettings settings;
   settings.training.handle_signals = true;
-  CLI::App app("Trains a diffusion model on pictures or IDX files, with or without class labels");
+  CLI::App app("Trains a diffusion model on image files or IDX files, with or without class labels");
   add_unconditional_flags(app, settings);
   refuse_python_flags(app, argc, argv);
   parse_or_exit(app, argc, argv);

@@ -33,11 +33,11 @@ TrainingData open_data(const UnconditionalSettings& settings) {
     data.held_out = std::move(held_out);
     return data;
   }
-  // A model that was chosen decides whether the pictures are read as gray or as colour.
+  // The channels of a given model determine whether the images are read as gray or as RGB.
   data.channels = settings.has_model_config() ? settings.model.in_channels : 3;
   if (data.channels != 1 && data.channels != 3)
     throw ConfigError("--model_config_name_or_path: the model has in_channels " + number(data.channels) +
-                      ", expected 1 (gray) or 3 (RGB) for a folder of pictures");
+                      ", expected 1 (gray) or 3 (RGB) for a folder of images");
   auto train = std::make_unique<ImageFolder>(settings.train_data_dir,
                                              ImageFolderOptions{.resolution = *settings.training.resolution,
                                                                 .center_crop = settings.center_crop,

@@ -16,7 +16,7 @@ using namespace diffusers;
 
 namespace {
 
-/// Makes the weight of the x_0 error min(SNR, gamma) the SNR itself, for every SNR that a schedule has.
+/// A gamma above every SNR of a schedule, so that the weight of the x_0 error, min(SNR, gamma), is the SNR.
 constexpr double kUnlimitedSnr = 1e30;
 constexpr double kMostEpochs = 1e9;
 
@@ -35,7 +35,7 @@ const FlagTable<UnconditionalSettings>& unconditional_flags() {
          "Folder of the four IDX files of --dataset. EMNIST and others have the same file names.",
          {.default_text = "examples/data/mnist, or that of Debian's package dataset-fashion-mnist"}},
         {"--center_crop", &Settings::center_crop,
-         "Crop the centre of each picture. Without it the crop is random."},
+         "Crop the center of each image. Without it the crop is random."},
         {"--random_flip", &Settings::random_flip, "Flip half of the images horizontally."},
         {"--class_conditional", &Settings::class_conditional,
          "Train with the class labels of the dataset, and draw samples with classifier-free guidance."}}},
@@ -80,17 +80,18 @@ void refuse(bool is_wrong, const std::string& message) {
   if (is_wrong) throw ConfigError(message);
 }
 
-/// Refuses flags that would have no effect.
+/// Throws for flags that would have no effect.
 void check_flags(const CLI::App& app, UnconditionalSettings& settings) {
   const auto is_given = [&](const char* flag) { return app.count(flag) > 0; };
-  // The default dataset of a program on top gives way to a folder of pictures.
+  // --train_data_dir replaces the default dataset of a program such as train_mnist.
   if (is_given("--train_data_dir") && !is_given("--dataset")) settings.dataset.clear();
   refuse(settings.train_data_dir.empty() && settings.dataset.empty(),
          "there is no training data; expected --train_data_dir or --dataset");
   refuse(!settings.train_data_dir.empty() && !settings.dataset.empty(),
          "--train_data_dir and --dataset exclude each other; found both");
-  refuse(!settings.is_idx() && is_given("--data_dir"),
-         "--data_dir is the folder of the IDX files of --dataset; pictures are read from --train_data_dir");
+  refuse(
+      !settings.is_idx() && is_given("--data_dir"),
+      "--data_dir is the folder of the IDX files of --dataset; image files are read from --train_data_dir");
   refuse(settings.is_idx() && is_given("--center_crop"),
          "--center_crop needs --train_data_dir; the images of --dataset " + settings.dataset +
              " are not cropped");
@@ -115,11 +116,11 @@ void complete_training(const CLI::App& app, UnconditionalSettings& settings) {
              ", expected 1 to " + std::to_string(ddpm_steps) + ", the value of --ddpm_num_steps");
   if (training.timestep_bias_strategy == TimestepBias::kRange && !is_given("--timestep_bias_end"))
     training.timestep_bias_end = std::min(training.timestep_bias_end, ddpm_steps);
-  // The script weights this loss by the SNR.
+  // The Python script weights this loss by the SNR.
   if (settings.scheduler.prediction_type == PredictionType::kSample && !is_given("--snr_gamma") &&
       !is_given("--weighting"))
     training.snr_gamma = kUnlimitedSnr;
-  // Betas that a program chose for AdamW are none of these optimizers'.
+  // These optimizers do not use the betas that a program chose for AdamW.
   if (training.optimizer == OptimizerType::kSGD || training.optimizer == OptimizerType::kAdafactor) {
     if (!is_given("--adam_beta1")) training.adam_beta1 = TrainingConfig().adam_beta1;
     if (!is_given("--adam_beta2")) training.adam_beta2 = TrainingConfig().adam_beta2;
@@ -130,7 +131,7 @@ void complete_training(const CLI::App& app, UnconditionalSettings& settings) {
   if (settings.device != "cpu" && !is_given("--cpu_data_parallel")) training.cpu_data_parallel = 1;
   if (is_given("--num_epochs") && !is_given("--max_train_steps")) training.max_train_steps.reset();
   if (is_given("--validation_steps")) settings.save_images_epochs.reset();
-  // False by name, so that the Trainer does not warn of labels that the model does not take.
+  // An explicit false, so that the Trainer does not warn about unused labels.
   settings.task.class_conditional = settings.class_conditional;
   if (settings.class_conditional && !is_given("--class_dropout_prob")) settings.task.class_dropout_prob = 0.1;
 }
@@ -141,7 +142,7 @@ void read_model(UnconditionalSettings& settings) {
   settings.model = UNet2DModel::from_config(text)->config();
 }
 
-/// The side of the images: that of the flag, else that of the model, else `default_resolution`.
+/// Returns the side of the images: that of the flag, else that of the model, else `default_resolution`.
 int64_t choose_resolution(const UnconditionalSettings& settings, int64_t default_resolution) {
   const int64_t flag = settings.training.resolution.value_or(0);
   const std::vector<int64_t>& of_model = settings.model.sample_size.values();
@@ -156,7 +157,7 @@ int64_t choose_resolution(const UnconditionalSettings& settings, int64_t default
   return flag > 0 ? flag : of_model.front();
 }
 
-/// Each block but the last one halves the resolution, and the way up doubles it again.
+/// Checks that the resolution can be halved by each block except the last one.
 void check_resolution(const UnconditionalSettings& settings, int64_t resolution) {
   const std::size_t halvings = settings.model.block_out_channels.size() - 1;
   const int64_t factor = halvings < 32 ? int64_t{1} << halvings : resolution + 1;

@@ -1,6 +1,6 @@
 #pragma once
 
-// The command line of train_unconditional, and of the programs on top of it.
+// The command line of train_unconditional, which train_mnist extends.
 
 #include <cstdint>
 #include <optional>
@@ -15,44 +15,44 @@
 
 /// Values of the flags. The defaults are those of diffusers' `train_unconditional.py`.
 struct UnconditionalSettings {
-  std::string train_data_dir = {};  ///< folder of pictures; its sub-folders are the classes
+  std::string train_data_dir = {};  ///< folder of images; its sub-folders are the classes
   std::string dataset = {};         ///< mnist or fashion-mnist: four IDX files; instead of `train_data_dir`
-  std::string data_dir = {};        ///< folder of the IDX files; empty: `data_folder()` knows a default
+  std::string data_dir = {};        ///< folder of the IDX files; empty means the default of `data_folder()`
   bool center_crop = false;
   bool random_flip = false;
   bool class_conditional = false;
   std::string model_config_name_or_path = {};
-  std::string device;  ///< CUDA where there is a device
+  std::string device;  ///< CUDA if there is a device
   std::string logger = "tensorboard";
   int64_t eval_batch_size = 16;
   int64_t ddpm_num_inference_steps = 1000;
-  double guidance_scale = 2.0;  ///< of class-conditional samples
-  /// Epochs between two previews and two saves of the model. None: `training.validation_steps` decides, and
-  /// the model is saved at the end only.
+  double guidance_scale = 2.0;  ///< guidance scale of class-conditional samples
+  /// Number of epochs between two previews and between two saves of the model. nullopt:
+  /// `training.validation_steps` sets the previews, and the model is saved only at the end.
   std::optional<int64_t> save_images_epochs = 10;
   std::optional<int64_t> save_model_epochs = 10;
 
-  /// The model to train. `complete_settings` replaces it by that of `model_config_name_or_path`.
+  /// The model to train. `complete_settings` replaces it with that of `model_config_name_or_path`.
   diffusers::UNet2DModelConfig model;
   diffusers::DDPMSchedulerConfig scheduler = {};
   diffusers::TrainingConfig training = {};
   diffusers::DiffusionTaskOptions task = {};
 
-  /// The model is the script's, the device the best there is.
+  /// Sets the model of the Python script, and the device: CUDA if it is available, else the CPU.
   UnconditionalSettings();
 
   bool is_idx() const { return !dataset.empty(); }
   bool has_model_config() const { return !model_config_name_or_path.empty(); }
   std::string data_folder() const;
-  /// The flag that names the data and its value, for messages: "--dataset mnist".
+  /// Returns the flag that names the data, and its value, for error messages: "--dataset mnist".
   std::string data_flag() const;
 };
 
 /// Adds the flags of `train_unconditional.py`, those of IDX files and of class-conditional training.
-/// @param settings holds the defaults; must outlive the parsing
+/// @param settings the defaults; the object must outlive the parsing
 void add_unconditional_flags(CLI::App& app, UnconditionalSettings& settings);
 
-/// Checks how the flags fit together, reads the model's config and fills in what follows from the flags.
-/// @param default_resolution side of the images where neither a flag nor a model config says it
-/// @throws diffusers::ConfigError naming the flag, diffusers::FileError
+/// Checks the combination of flags, reads the model's config and sets the values that depend on other flags.
+/// @param default_resolution side of the images if neither a flag nor a model config sets it
+/// @throws diffusers::ConfigError naming the flag; diffusers::FileError if a config cannot be read
 void complete_settings(const CLI::App& app, UnconditionalSettings& settings, int64_t default_resolution);

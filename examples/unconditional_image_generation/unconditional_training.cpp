@@ -46,8 +46,8 @@ Tensor UnconditionalTraining::sample(const SampleRequest& request) {
   if (sampler_.use_ddim) {
     scheduler = std::make_unique<DDIMScheduler>(DDIMScheduler::from_config(scheduler_.config_json()));
     options.step.eta = sampler_.eta;
-    // Guidance predicts pixels far beyond white. Where they are clipped, their noise must be theirs, or the
-    // steps lead away from the class that was asked for.
+    // Guidance predicts pixels far beyond white. If x_0 is clipped, epsilon must be computed from the clipped
+    // x_0, or the steps lead away from the requested class.
     options.step.use_clipped_model_output = settings_.class_conditional;
     options.temperature = sampler_.temperature;
   }
@@ -91,7 +91,7 @@ TrainingResult UnconditionalTraining::train(const std::function<void(const Previ
       try {
         preview(at);
       } catch (const DrawingStopped&) {
-        return;  // the training has a checkpoint to save
+        return;  // return, so that the training can save a checkpoint
       }
     }
     if (!settings_.save_model_epochs || is_last) return;

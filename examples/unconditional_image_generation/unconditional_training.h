@@ -1,7 +1,7 @@
 #pragma once
 
-// The job of train_unconditional: data, model, training, samples. Programs on top of it choose how samples
-// are drawn.
+// The work of train_unconditional: data, model, training and samples. Programs that extend it choose the
+// sampler.
 
 #include <cstdint>
 #include <functional>
@@ -16,11 +16,11 @@
 #include "unconditional_data.h"
 #include "unconditional_flags.h"
 
-/// How samples are drawn.
+/// Settings of the sampler.
 struct Sampler {
   bool use_ddim = false;     ///< DDIM instead of DDPM
-  double eta = 0.0;          ///< DDIM only: 0 adds no noise, 1 as much as DDPM
-  double temperature = 1.0;  ///< DDIM only: factor on that noise
+  double eta = 0.0;          ///< DDIM only: 0 adds no noise, 1 adds as much as DDPM
+  double temperature = 1.0;  ///< DDIM only: factor of this noise
 };
 
 /// Samples to draw.
@@ -29,36 +29,37 @@ struct SampleRequest {
   int64_t count = 0;
   int64_t steps = 0;
   double guidance_scale = 1.0;
-  /// Asked before each denoising step: true ends the drawing with `DrawingStopped`.
+  /// Called before each denoising step. If it returns true, sampling ends with `DrawingStopped`.
   std::function<bool()> must_stop = {};
 };
 
-/// Thrown by `UnconditionalTraining::sample` when `SampleRequest::must_stop` says so.
+/// Thrown by `UnconditionalTraining::sample` if `SampleRequest::must_stop` returns true.
 struct DrawingStopped {};
 
 class UnconditionalTraining {
  public:
-  /// Opens the data and makes the model; prints a line about both.
-  /// @throws diffusers::ConfigError naming the flag that does not fit the data, diffusers::FileError
+  /// Opens the data, makes the model and prints a line about both.
+  /// @throws diffusers::ConfigError naming the flag that does not fit the data; diffusers::FileError if the
+  ///   data cannot be read
   UnconditionalTraining(UnconditionalSettings settings, Sampler sampler);
 
   const TrainingData& data() const { return data_; }
-  /// Columns of a grid of samples: one for each class, at most 10; 4 without classes.
+  /// Returns the number of columns of a grid of samples: one for each class, at most 10; 4 without classes.
   int64_t columns() const;
-  /// Labels of `count` samples, 0, 1, ..., num_classes - 1, 0, ...; undefined without class-conditional
-  /// training.
+  /// Returns the labels of `count` samples: 0, 1, ..., num_classes - 1, 0, ...; undefined without
+  /// class-conditional training.
   diffusers::Tensor labels(int64_t count, int64_t num_classes) const;
-  /// Samples `[count, C, H, W]` in [0, 1], drawn with the seed 0.
-  /// @throws DrawingStopped
+  /// Draws samples `[count, C, H, W]` in [0, 1] with the seed 0.
+  /// @throws DrawingStopped if `must_stop` returns true
   diffusers::Tensor sample(const SampleRequest& request);
 
-  /// Trains, and writes the pipeline into `--output_dir`.
-  /// @param preview draws and logs pictures; it is called every `--save_images_epochs` or
-  ///        `--validation_steps`, and at the end
+  /// Trains, and writes the pipeline to `--output_dir`.
+  /// @param preview draws and logs images; it is called every `--save_images_epochs` or `--validation_steps`,
+  ///        and at the end
   diffusers::TrainingResult train(const std::function<void(const diffusers::PreviewContext&)>& preview);
 
  private:
-  /// Optimizer steps of an epoch.
+  /// Returns the number of optimizer steps of an epoch.
   int64_t steps_per_epoch() const;
   /// Chooses `validation_steps` so that previews come every `save_images_epochs` and `save_model_epochs`.
   void choose_preview_steps();
@@ -71,5 +72,6 @@ class UnconditionalTraining {
   diffusers::DDPMScheduler scheduler_;
 };
 
-/// The exit code of a program whose training ended: 0, or 128 and the number of the signal that stopped it.
+/// Returns the exit code of a program after training: 0, or 128 plus the number of the signal that stopped
+/// it.
 int exit_code(const diffusers::TrainingResult& result);

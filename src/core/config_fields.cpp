@@ -10,7 +10,7 @@ inline namespace internal {
 namespace config_fields {
 namespace {
 
-/// A visitor that does one thing to a field of any type.
+/// Base of the visitors that treat fields of all types alike.
 template <class Derived>
 class AnyFieldVisitor : public ConfigVisitor {
  public:
@@ -57,7 +57,7 @@ class Writer final : public AnyFieldVisitor<Writer> {
   template <class Field>
   void visit(const char* key, const Field& field) {
     json[key] = config_json::to(field);
-    // Python's None for a list field is an empty vector here.
+    // An empty vector stands for Python's None in a list field.
     if (json[key].is_array() && json[key].empty()) json[key] = nullptr;
   }
   void list(const char* key, std::vector<int64_t>& field) override { json[key] = config_json::to(field); }

@@ -1,7 +1,7 @@
 #pragma once
 
-// Config structs behind their `visit_fields(Config&, ConfigVisitor&)` to and from JSON, without a template
-// for each config. config_json.h does the same for configs whose visitor is a template.
+// Converts config structs with a `visit_fields(Config&, ConfigVisitor&)` to and from JSON, without a template
+// for each config. config_json.h does the same for configs whose `visit_fields` is a template.
 
 #include <functional>
 #include <string>
@@ -19,21 +19,21 @@ namespace config_fields {
 /// Calls the `visit_fields` of a config with a visitor.
 using VisitConfig = std::function<void(ConfigVisitor& visitor)>;
 
-/// The keys of the fields, in order.
+/// Returns the keys of the fields, in order.
 std::vector<std::string> keys(const VisitConfig& visit);
 
-/// The fields as a JSON object.
-/// @throws ConfigError if a field that only a program can set is set
+/// Returns the fields as a JSON object.
+/// @throws ConfigError if a field is set that a file cannot hold (`program_only`)
 Json to_json(const VisitConfig& visit);
 
-/// How `from_json` takes null for a truth value.
+/// Treatment of null for a truth value in `from_json`: an error, or false.
 enum class NullBool { kRefused, kFalse };
 
 /// Sets the fields that `json` names.
 /// @param json a JSON object
-/// @param where what the config is of, for messages
-/// @return the members of `json` that are no fields
-/// @throws ConfigError naming the key, with `where` in front
+/// @param where name of the class or file of the config, for error messages
+/// @return the members of `json` that are not fields
+/// @throws ConfigError naming `where` and the key
 Json from_json(const Json& json, const VisitConfig& visit, std::string_view where,
                NullBool null_bool = NullBool::kRefused);
 

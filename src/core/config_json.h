@@ -1,15 +1,12 @@
 #pragma once
 
-// Config structs to and from JSON. Each config lists its fields once, next to the class that it configures:
+// Converts config structs to and from JSON. Each config lists its fields once, next to its class:
 //
-//   template <class Visitor>
-//   void visit_fields(DDPMSchedulerConfig& config, Visitor&& visit) {
-//     visit("num_train_timesteps", config.num_train_timesteps);
-//     ...
-//   }
+//   template <class Visitor> void visit_fields(DDPMSchedulerConfig& config, Visitor&& visit) {
+//   visit("num_train_timesteps", config.num_train_timesteps); ... }
 //
-// and gets reading and writing with Python's semantics (configuration_utils.ConfigMixin) from the functions
-// below.
+// The functions below then read and write the config with Python's semantics
+// (configuration_utils.ConfigMixin).
 
 #include <cmath>
 #include <cstdint>
@@ -36,7 +33,7 @@ inline void from(const Json& json, bool& value, std::string_view key) {
   value = json.get<bool>();
 }
 inline void from(const Json& json, int64_t& value, std::string_view key) {
-  // 4.0 is what some exporters write for 4; 4.5 is a mistake. Beyond 2^53 a float no longer counts.
+  // Some exporters write 4.0 for 4, which is accepted; 4.5 is an error. Beyond 2^53 a float is not exact.
   const double number = json.is_number_float() ? json.get<double>() : 0.5;
   const bool whole = std::abs(number) < 9007199254740992.0 && std::trunc(number) == number;
   require<ConfigError>(json.is_number_integer() || whole, "{} is {}, expected an integer", key,
@@ -68,7 +65,7 @@ void from(const Json& json, EnumChoice<Enum>& value, std::string_view key) {
 }
 template <class T>
 void from(const Json& json, OneOrMany<T>& value, std::string_view key);
-/// null is an empty vector.
+/// Reads null as an empty vector.
 template <class T>
 void from(const Json& json, std::vector<T>& value, std::string_view key) {
   value.clear();
@@ -80,7 +77,7 @@ void from(const Json& json, std::vector<T>& value, std::string_view key) {
     value.push_back(std::move(item));
   }
 }
-/// null is an empty OneOrMany.
+/// Reads null as an empty OneOrMany.
 template <class T>
 void from(const Json& json, OneOrMany<T>& value, std::string_view key) {
   value = {};
@@ -102,7 +99,7 @@ void from(const Json& json, std::optional<T>& value, std::string_view key) {
   from(json, value.emplace(), key);
 }
 
-/// A list field for which Python has no None: an empty one is written as `[]`.
+/// A list field that is never None in Python. An empty list is written as `[]`.
 template <class T>
 struct PlainList {
   std::vector<T>& values;
@@ -126,12 +123,12 @@ template <class T>
 Json to(const std::vector<T>& value);
 template <class T>
 Json to(const OneOrMany<T>& value);
-/// None is null.
+/// Writes an empty optional as null.
 template <class T>
 Json to(const std::optional<T>& value) {
   return value ? to(*value) : Json(nullptr);
 }
-/// A list; whether an empty one means None is for fields_to_json to say.
+/// Writes a list. fields_to_json decides whether an empty list means None.
 template <class T>
 Json to(const std::vector<T>& value) {
   Json json = Json::array();
@@ -154,24 +151,24 @@ inline constexpr bool kIsPlainList = false;
 template <class T>
 inline constexpr bool kIsPlainList<PlainList<T>> = true;
 
-/// The fields of `config` as a JSON object.
+/// Returns the fields of `config` as a JSON object.
 template <class Config>
 Json fields_to_json(const Config& config) {
   Json json = Json::object();
-  // visit_fields serves reading as well, so it takes a mutable reference; a copy keeps constness honest.
+  // visit_fields also reads configs, so it takes a mutable reference. The copy keeps `config` const.
   Config copy = config;
   visit_fields(copy, [&](const char* key, auto& field) {
     json[key] = to(field);
-    // Python's None for a list field is an empty vector here.
+    // An empty vector stands for Python's None in a list field.
     if (!kIsPlainList<std::decay_t<decltype(field)>> && json[key].is_array() && json[key].empty())
       json[key] = nullptr;
   });
   return json;
 }
 
-/// Sets the fields of `config` that `json` names. null for a field that cannot be None throws.
-/// @return the members of `json` that are no fields of `config`
-/// @throws ConfigError naming the key, with `where` in front
+/// Sets the fields of `config` that `json` names. null is an error for a field that cannot be None.
+/// @return the members of `json` that are not fields of `config`
+/// @throws ConfigError naming `where` and the key
 template <class Config>
 Json fields_from_json(const Json& json, Config& config, std::string_view where) {
   require<ConfigError>(json.is_object(), "{}: expected a JSON object", where);

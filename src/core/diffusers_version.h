@@ -5,7 +5,8 @@
 namespace diffusers {
 inline namespace internal {
 
-/// The release of Python diffusers whose files are written: `_diffusers_version` in every config and index.
+/// Release of Python diffusers whose file formats this library writes. It is the `_diffusers_version` of
+/// every config and index.
 inline constexpr std::string_view kDiffusersVersion = "0.42.1";
 
 }  // namespace internal

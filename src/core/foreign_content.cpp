@@ -18,7 +18,7 @@ constexpr std::string_view kPage =
     "this is a web page, not the file itself: the download gave an error or a login page; download the file "
     "again";
 
-/// In lower case, as they are compared.
+/// Beginnings of HTML and XML pages, in lower case.
 constexpr std::array<KnownStart, 5> kPages{
     {{"<!doctype", kPage}, {"<html", kPage}, {"<head", kPage}, {"<!--", kPage}, {"<?xml", kPage}}};
 
@@ -38,7 +38,7 @@ bool starts_with_any_case(std::string_view text, std::string_view lower) {
                                                    [&](char a, char b) { return a == to_lower(b); });
 }
 
-/// The number of the line, counted from 1, that begins with `mark`; 0 if there is none.
+/// Returns the number of the first line that begins with `mark`, from 1; 0 if there is none.
 std::size_t line_with(std::string_view text, std::string_view mark) {
   std::size_t number = 1;
   for (std::size_t begin = 0; begin < text.size(); ++number) {

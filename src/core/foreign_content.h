@@ -1,7 +1,6 @@
 #pragma once
 
-// What commonly stands in a file instead of what its name promises: a Git LFS pointer, an error page, a
-// pickle.
+// Recognises files whose content does not match their name: Git LFS pointers, error pages and pickles.
 
 #include <optional>
 #include <string>
@@ -10,15 +9,16 @@
 namespace diffusers {
 inline namespace internal {
 
-/// How to turn a pickle into a file that is read.
+/// Advice on converting a pickle to safetensors, for error messages.
 inline constexpr std::string_view kPickleAdvice =
     "a Python pickle can run code and is not read; convert it to safetensors, in Python by "
     "from_pretrained(...) and save_pretrained(..., safe_serialization=True)";
 
-/// Says what the bytes are, and what to do, if they are known not to be a model file, a config or a picture.
-/// For bytes that no parser takes: the first bytes of a sound safetensors file may look like a pickle.
+/// Describes bytes that are known not to be a model file, a config or an image. Call it only after the parser
+/// has failed, because the first bytes of a valid safetensors file may look like a pickle.
 /// @param bytes the file, or its first bytes
-/// @return such as "this is a Git LFS pointer, not the file itself; run `git lfs pull`"; nullopt if unknown
+/// @return the description and advice, such as "this is a Git LFS pointer, not the file itself; run
+///   `git lfs pull`"; nullopt if the content is not recognised
 std::optional<std::string> describe_foreign_content(std::string_view bytes);
 
 }  // namespace internal

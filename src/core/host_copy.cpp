@@ -13,15 +13,15 @@ namespace diffusers {
 inline namespace internal {
 namespace {
 
-/// Host memory for a copy of `tensor`. It is page-locked for a device, whose copies then need no second copy
-/// by the driver and do not wait for each other.
+/// Allocates host memory for a copy of `tensor`. It is page-locked if the tensor is on a device: the driver
+/// then needs no second copy, and several copies run without waiting for each other.
 Tensor host_memory_for(const Tensor& tensor) {
   const at::TensorOptions on_host = tensor.options().device(at::kCPU);
   if (tensor.is_cuda()) {
     try {
       return at::empty(tensor.sizes(), on_host.pinned_memory(true));
     } catch (const c10::Error&) {
-      // The system grants no more page-locked memory: ordinary memory is slower, and enough.
+      // The system has no more page-locked memory. Ordinary memory works as well, but is slower.
     }
   }
   return at::empty_like(tensor, on_host);

@@ -5,8 +5,8 @@
 namespace diffusers {
 inline namespace internal {
 
-/// Copies tensors to the CPU. The copies share no memory with the originals, and none of them requires a
-/// gradient. The device is waited for once, after all copies have been queued.
+/// Copies tensors to the CPU. The copies share no memory with the originals and do not require gradients. The
+/// function queues all copies and then synchronises with the device once.
 TensorMap host_copy(const TensorMap& tensors);
 
 }  // namespace internal

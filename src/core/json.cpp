@@ -16,20 +16,20 @@ namespace {
 constexpr std::size_t kLongestExcerpt = 160;
 constexpr std::size_t kLongestReason = 300;
 
-/// For text that is no JSON: what it is, if that is known.
+/// Throws a FileError that describes text that is not JSON, if its kind is recognised.
 void refuse_foreign(std::string_view text, std::string_view where) {
   if (const auto meaning = describe_foreign_content(text))
     fail<FileError>("{}: not valid JSON: {}", where, *meaning);
 }
 
-/// A text without bare NaN, Infinity and -Infinity, and where they stood: the how manieth string is which
-/// number.
+/// JSON text in which bare NaN, Infinity and -Infinity are replaced by strings, and the numbers by the index
+/// of their string.
 struct QuotedText {
   std::string text;
   std::vector<std::pair<std::size_t, double>> numbers;
 };
 
-/// Quotes bare NaN, Infinity and -Infinity, so that a strict parser takes the text.
+/// Quotes bare NaN, Infinity and -Infinity, so that a strict parser accepts the text.
 QuotedText quote_non_finite(std::string_view text) {
   constexpr double kInf = std::numeric_limits<double>::infinity();
   QuotedText out;
@@ -64,7 +64,7 @@ QuotedText quote_non_finite(std::string_view text) {
   return out;
 }
 
-/// Builds a value from the events of the parser, and refuses what parse_json() says.
+/// Builds a value from the events of the parser and checks the limits of parse_json().
 class JsonBuilder {
  public:
   JsonBuilder(Json& root, const QuotedText& quoted, std::string_view text, std::string_view where)
@@ -75,7 +75,7 @@ class JsonBuilder {
   bool number_integer(Json::number_integer_t value) { return add(value); }
   bool number_unsigned(Json::number_unsigned_t value) { return add(value); }
   bool number_float(Json::number_float_t value, const std::string&) { return add(value); }
-  bool binary(Json::binary_t&) { return false; }  // not in text
+  bool binary(Json::binary_t&) { return false; }  // does not occur in text
   bool string(std::string& value) {
     if (const double* number = stand_in()) return add(*number);
     return add(std::move(value));
@@ -84,7 +84,7 @@ class JsonBuilder {
     require<FileError>(stand_in() == nullptr, "{}: not valid JSON: a number for a key", where_);
     auto& members = open_.back()->get_ref<Json::object_t&>();
     const auto [place, is_new] = members.try_emplace(std::move(name));
-    require<FileError>(is_new, "{}: JSON key {} stands twice", where_, json_excerpt(place->first));
+    require<FileError>(is_new, "{}: JSON key {} occurs twice", where_, json_excerpt(place->first));
     member_ = &place->second;
     return true;
   }

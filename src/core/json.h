@@ -10,26 +10,25 @@ inline namespace internal {
 
 using Json = nlohmann::json;
 
-/// Config and index files may not be larger than this.
+/// Largest size of a config or index file in bytes.
 inline constexpr std::size_t kMaxJsonBytes = std::size_t{16} << 20;
-/// Arrays and objects may not be nested deeper than this.
+/// Deepest nesting of arrays and objects.
 inline constexpr int kMaxJsonDepth = 128;
-/// More values than this are no config and no index, but an attempt to fill the memory.
+/// Largest number of values. A text with more values is an attempt to exhaust memory, not a config or index.
 inline constexpr std::size_t kMaxJsonValues = 500'000;
 
-/// Parses JSON as Python writes it (NaN, Infinity and -Infinity included) and refuses what hides mistakes or
-/// attacks: duplicate keys, nesting beyond kMaxJsonDepth, NUL bytes, a byte-order mark, more than
-/// kMaxJsonBytes or kMaxJsonValues.
-/// @param where what the text is (a path), for messages
-/// @throws FileError naming `where`
+/// Parses JSON as Python writes it, including NaN, Infinity and -Infinity.
+/// @param where path or name of the text, for error messages
+/// @throws FileError naming `where` if the text is not JSON, has duplicate keys, NUL bytes or a byte-order
+///   mark, or exceeds kMaxJsonBytes, kMaxJsonDepth or kMaxJsonValues
 Json parse_json(std::string_view text, std::string_view where);
 
-/// Text as Python's `json.dumps(value, indent=2, sort_keys=True) + "\n"` gives.
+/// Returns the text of Python's `json.dumps(value, indent=2, sort_keys=True) + "\n"`.
 std::string dump_json(const Json& value);
 
-/// A value as error messages show it: on one line, in ASCII, shortened.
+/// Formats a value for error messages: on one line, in ASCII, shortened.
 std::string json_excerpt(const Json& value);
-/// What the JSON library says of a text that it refuses, in ASCII, shortened.
+/// Formats the message of an exception of the JSON library, in ASCII, shortened.
 std::string json_reason(const Json::exception& error);
 
 }  // namespace internal

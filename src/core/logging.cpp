@@ -12,7 +12,8 @@ namespace {
 std::atomic<LogLevel> g_verbosity{LogLevel::kWarning};
 
 struct SinkState {
-  // Held while a sink runs: no sink runs twice at once, or after it was replaced. A sink may log.
+  // Held while a sink runs, so that a sink is never called by two threads at once or after it was replaced.
+  // It is recursive because a sink may log.
   std::recursive_mutex mutex;
   LogSink sink;
   std::set<std::string> warned;

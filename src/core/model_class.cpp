@@ -15,7 +15,7 @@ inline namespace internal {
 namespace {
 
 // clang-format off
-/// The model classes of Python diffusers 0.42.1, and one of this library's own.
+/// The model classes of Python diffusers 0.42.1, and one class of this library.
 constexpr std::array<std::string_view, 153> kDiffusersClasses{
     "AceStepTransformer1DModel", "AllegroTransformer3DModel", "AnimaTextConditioner",
     "AnyFlowFARTransformer3DModel", "AnyFlowTransformer3DModel", "AsymmetricAutoencoderKL",
@@ -65,7 +65,7 @@ constexpr std::array<std::string_view, 153> kDiffusersClasses{
     "WanAnimateTransformer3DModel", "WanTransformer3DModel", "WanVACETransformer3DModel",
     "ZImageControlNetModel", "ZImageTransformer2DModel"};
 
-/// Classes of transformers that stand in the folders of pipelines.
+/// Classes of transformers that are components of pipelines.
 constexpr std::array<std::string_view, 34> kTransformersClasses{
     "BertModel", "Blip2QFormerModel", "CLIPModel", "CLIPSegForImageSegmentation", "CLIPTextModel",
     "CLIPTextModelWithProjection", "CLIPVisionModel", "CLIPVisionModelWithProjection",
@@ -82,7 +82,7 @@ bool is_in(const std::array<std::string_view, size>& names, std::string_view nam
   return std::find(names.begin(), names.end(), name) != names.end();
 }
 
-/// The names that add_model_class() was given.
+/// The names that add_model_class() has added.
 class AddedClasses {
  public:
   static AddedClasses& get() {
@@ -107,7 +107,7 @@ bool is_known(std::string_view name) {
   return is_model_class(name) || name.ends_with("Scheduler") || name.ends_with("Pipeline");
 }
 
-/// The first of `architectures`, where transformers writes the class.
+/// Returns the first element of `architectures`, the key in which transformers writes the class.
 std::string architecture_of(const Json& config) {
   const auto found = config.find("architectures");
   const bool is_list = found != config.end() && found->is_array() && !found->empty();

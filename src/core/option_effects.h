@@ -1,7 +1,7 @@
 #pragma once
 
-// Options that have an effect only if another option has a certain value. A config that changes one without
-// that value is refused, because the change would be ignored.
+// Checks options that have an effect only if another option has a certain value. If a config changes such an
+// option without that value, the check throws, because the option would be ignored.
 
 #include <span>
 #include <string>
@@ -15,16 +15,17 @@
 namespace diffusers {
 inline namespace internal {
 
-/// When a field of a config has an effect. A changed field without an effect is refused.
+/// The condition under which a field of a config has an effect. Changing a field without an effect is an
+/// error.
 template <class Config>
 struct OptionEffect {
-  std::string_view key;  ///< name of the field, as `visit_fields` gives it
-  /// Returns true if the field may be changed. Null: always.
+  std::string_view key;  ///< name of the field in `visit_fields`
+  /// Returns true if the field may be changed. A null pointer means always.
   bool (*may_be_changed)(const Config& config) = nullptr;
-  std::string_view needs = {};  ///< the other options that it takes, for the message
+  std::string_view needs = {};  ///< the options that it requires, for the error message
 };
 
-/// Refuses changed fields that have no effect.
+/// Throws if a changed field has no effect.
 /// @param config the options
 /// @param effects the fields that depend on others
 /// @param given the fields of `config` as JSON

@@ -13,16 +13,17 @@ inline namespace internal {
 void parallel_for(int64_t begin, int64_t end, int64_t grain,
                   const std::function<void(int64_t, int64_t)>& body) {
   at::parallel_for(begin, end, grain, [&body](int64_t first, int64_t last) {
-    // Of this region's task alone. oneDNN asks how many threads there are and not whether it may have them:
-    // its gradients of convolutions would wait for threads that never come. LibTorch sets the number when it
-    // is first asked for it in a thread, so that comes first.
+    // Limits the number of OpenMP threads of this task only. oneDNN reads this number without checking for a
+    // nested parallel region: its convolution gradients would wait for threads that never start. LibTorch
+    // sets the number on the first call of at::get_num_threads() in a thread, so that call comes first.
     if (omp_in_parallel() != 0 && at::get_num_threads() > 1) omp_set_num_threads(1);
     body(first, last);
   });
 }
 
 void use_one_intraop_thread() {
-  // LibTorch sets the number when it is first asked for it in a thread, so that comes first.
+  // LibTorch sets the number on the first call of at::get_num_threads() in a thread, so that call comes
+  // first.
   if (at::get_num_threads() > 1) omp_set_num_threads(1);
 }
 

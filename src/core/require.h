@@ -1,6 +1,7 @@
 #pragma once
 
-// Formatting for error and log messages; private, so that fmt never reaches a user's translation unit.
+// Formatting for error and log messages. The header is private, so that no user's translation unit includes
+// fmt.
 
 #include <utility>
 
@@ -18,7 +19,7 @@ template <class Exception = Error, class... Args>
   throw Exception(fmt::format(format, std::forward<Args>(args)...));
 }
 
-/// Throws `Exception` with a formatted message unless `condition` holds.
+/// Throws `Exception` with a formatted message if `condition` is false.
 template <class Exception = Error, class... Args>
 void require(bool condition, fmt::format_string<Args...> format, Args&&... args) {
   if (!condition) throw Exception(fmt::format(format, std::forward<Args>(args)...));

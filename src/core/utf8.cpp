@@ -7,7 +7,7 @@ Utf8Prefix utf8_prefix(std::string_view bytes) {
   const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(bytes[i]); };
   const unsigned first = byte(0);
   std::size_t length = first < 0x80 ? 1 : 0;
-  // The range of the second byte; the others have the widest one.
+  // Range of the second byte. All later bytes have the widest range.
   unsigned low = 0x80;
   unsigned high = 0xBF;
   if (first >= 0xC2 && first <= 0xDF) {

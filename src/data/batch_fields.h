@@ -1,7 +1,7 @@
 #pragma once
 
-// The one list of the fields of a Batch. Code that handles every field uses it; tests/data/batch_test.cpp
-// fails if a field has no line here.
+// The list of the fields of a Batch. All code that handles every field uses it. tests/data/batch_test.cpp
+// fails if a field is missing here.
 
 #include <cstdint>
 #include <string>
@@ -13,18 +13,18 @@
 namespace diffusers {
 inline namespace internal {
 
-/// Where a field of a batch is read, and in which dtype.
+/// The reader of a field of a batch, and its dtype.
 enum class FieldUse {
-  kImage,   ///< by a model, in the dtype of the training
-  kDevice,  ///< by a model or a loss, in its own dtype
-  kHost     ///< by the host alone
+  kImage,   ///< read by a model, in the dtype of the training
+  kDevice,  ///< read by a model or a loss, in its own dtype
+  kHost     ///< read by the host only
 };
 
-/// What is known about a field of a batch apart from its value.
+/// Description of a field of a batch.
 struct BatchField {
   const char* name;
   FieldUse use;
-  int64_t sample_dim;  ///< dimensions of one sample, without that of the batch
+  int64_t sample_dim;  ///< number of dimensions of one sample
 };
 
 /// Calls `visit(const BatchField&, member)` for each field. `member` is a `Tensor Batch::*` or a
@@ -61,7 +61,7 @@ inline int64_t field_rows(const std::vector<std::string>& field) {
   return static_cast<int64_t>(field.size());
 }
 
-/// Returns whether a field is set.
+/// Returns true if a field is set.
 inline bool is_set(const Tensor& field) { return field.defined(); }
 inline bool is_set(const std::vector<std::string>& field) { return !field.empty(); }
 

@@ -37,7 +37,7 @@ StreamedBatches::StreamedBatches(std::shared_ptr<const IterableDataset> dataset,
                                  const DataLoaderOptions& options)
     : dataset_(std::move(dataset)), epoch_seed_(epoch_seed), options_(options) {}
 
-/// Opens the stream, and passes over the batches before `number`.
+/// Opens the stream and skips the batches before `number`.
 void StreamedBatches::go_to(int64_t number) {
   if (!stream_) stream_ = dataset_->open(epoch_seed_);
   require(stream_ != nullptr, "IterableDataset::open gave no stream");

@@ -1,6 +1,6 @@
 #pragma once
 
-// Where a loader's batches of one epoch come from: a dataset with random access or a stream.
+// The batches of one epoch of a loader, read from a dataset with random access or from a stream.
 
 #include <cstdint>
 #include <memory>
@@ -16,19 +16,19 @@
 namespace diffusers {
 inline namespace internal {
 
-/// A batch and its place in the global batch.
+/// A batch and its rows in the global batch.
 struct LoadedBatch {
   Batch batch = {};
   BatchRows rows = {};
 };
 
-/// The batches of one epoch, as one process sees them.
+/// The batches of one epoch that one process reads.
 class BatchSource {
  public:
   virtual ~BatchSource() = default;
   /// Reads a batch.
-  /// @param number which batch of the epoch
-  /// @return nullopt if the epoch has ended before it
+  /// @param number number of the batch in the epoch, from 0
+  /// @return nullopt if the epoch ends before this batch
   virtual std::optional<LoadedBatch> read(int64_t number) = 0;
 };
 

@@ -10,7 +10,8 @@ namespace diffusers {
 inline namespace internal {
 namespace {
 
-/// Fisher and Yates: our own, so that no version of LibTorch changes the order under a resumed training.
+/// Fisher-Yates shuffle. The library has its own, so that a new version of LibTorch does not change the order
+/// of a resumed training.
 std::vector<int64_t> sample_order(int64_t size, std::optional<uint64_t> seed) {
   std::vector<int64_t> order(static_cast<std::size_t>(size));
   std::iota(order.begin(), order.end(), int64_t{0});

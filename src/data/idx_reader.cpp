@@ -15,7 +15,7 @@ namespace diffusers {
 inline namespace internal {
 namespace {
 
-/// deflate cannot shrink data further than 1032 to 1.
+/// Highest compression ratio of deflate.
 constexpr uint64_t kGzipLimit = 1032;
 constexpr std::size_t kMostIdxDimensions = 8;
 constexpr std::size_t kGrowth = std::size_t{1} << 20;
@@ -26,7 +26,7 @@ class IdxSource {
   IdxSource(std::string_view file, std::string_view where) : file_(file), where_(where) {
     is_gzip_ = file.starts_with("\x1f\x8b");
     if (!is_gzip_) return;
-    // 16: gzip and nothing else
+    // 16: gzip format only
     require<FileError>(::inflateInit2(&stream_, 16 + MAX_WBITS) == Z_OK, "{}: cannot start zlib", where);
   }
   IdxSource(const IdxSource&) = delete;
@@ -35,10 +35,10 @@ class IdxSource {
     if (is_gzip_) ::inflateEnd(&stream_);
   }
 
-  /// More than this cannot come out of the file.
+  /// Returns an upper limit for the number of unpacked bytes.
   uint64_t most_bytes() const { return is_gzip_ ? file_.size() * kGzipLimit : file_.size(); }
 
-  /// Fills `out` as far as there are data.
+  /// Reads up to `count` bytes.
   /// @return bytes written
   std::size_t read(char* out, std::size_t count) {
     std::size_t total = 0;
@@ -86,7 +86,7 @@ class IdxSource {
     return 0;
   }
 
-  /// gzip files may be joined, and padded with zeros.
+  /// Starts the next gzip member. gzip files may be concatenated and padded with zeros.
   void start_next_member() {
     while (position_ < file_.size() && file_[position_] == '\0') ++position_;
     if (position_ == file_.size()) {
@@ -160,7 +160,7 @@ IdxData parse_idx(std::string_view file, std::string_view where) {
                      "{}: {} elements of {} bytes cannot come from a file of {} bytes", where,
                      fmt::join(data.shape, " x "), element, file.size());
 
-  // Grows with what is there: a header that promises much costs nothing.
+  // The buffer grows with the data that is read, so a header that declares too much allocates nothing.
   std::size_t have = 0;
   while (have < size + 1) {
     const std::size_t want = std::min<std::size_t>(size + 1 - have, std::max(kGrowth, have));

@@ -1,6 +1,7 @@
 #pragma once
 
-// IDX, raw or gzip-compressed, to plain bytes; knows nothing of LibTorch, so that it can be fuzzed alone.
+// Reads IDX files, raw or gzip-compressed, as plain bytes. It does not use LibTorch, so that a fuzz target
+// can link it alone.
 
 #include <cstdint>
 #include <string>
@@ -10,7 +11,7 @@
 namespace diffusers {
 inline namespace internal {
 
-/// Third byte of the magic number.
+/// Type of the elements: the third byte of the magic number.
 enum class IdxType : uint8_t {
   kUint8 = 0x08,
   kInt8 = 0x09,

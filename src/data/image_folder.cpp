@@ -17,23 +17,23 @@
 namespace diffusers {
 namespace {
 
-/// Any number: the choice of a caption is independent of the crop.
+/// Arbitrary number that makes the choice of a caption independent of the crop.
 constexpr uint64_t kCaptionStream = 0x63617074696f6e;
 
-/// How an image was resized, cut and mirrored.
+/// Resizing, crop and flip of an image.
 struct Crop {
-  int64_t height = 0, width = 0;  // of the file
+  int64_t height = 0, width = 0;  // of the image in the file
   int64_t resized_height = 0, resized_width = 0;
   int64_t top = 0, left = 0;  // in the resized image
   bool is_flipped = false;
 };
 
-/// Python's int(round(x / 2)): halves go to the even neighbour.
+/// Returns Python's int(round(x / 2)), which rounds halves to even.
 int64_t rounded_half(int64_t value) {
   return static_cast<int64_t>(std::nearbyint(static_cast<double>(value) / 2.0));
 }
 
-/// uint8 `[1, C, H, W]`.
+/// Reads an image as uint8 `[1, C, H, W]`.
 Tensor read_picture(const ImageSamples& samples, const std::string& path, int64_t channels) {
   const LoadImageOptions options{.channels = channels, .exif_transpose = true};
   if (!samples.has_metadata) return load_image(path, options).unsqueeze(0);
@@ -49,7 +49,7 @@ Tensor cut(const Tensor& resized, const Crop& crop, int64_t resolution) {
   return crop.is_flipped ? square.flip({3}) : square;
 }
 
-/// Reads an image, and draws its crop and flip.
+/// Reads an image and draws its crop and flip.
 Tensor read_main_image(const ImageSamples& samples, const ImageFolderOptions& options, int64_t index,
                        uint64_t augmentation_seed, Crop& crop) {
   const std::string& file = samples.files[static_cast<std::size_t>(index)];
@@ -72,7 +72,7 @@ Tensor read_main_image(const ImageSamples& samples, const ImageFolderOptions& op
   return cut(image, crop, resolution);
 }
 
-/// Reads an image that goes with another one, and cuts it in the same way.
+/// Reads a companion of an image, such as its mask, with the same crop and flip.
 Tensor read_companion(const ImageSamples& samples, const std::string& file, int64_t channels,
                       const Crop& crop, int64_t resolution) {
   const Tensor image = read_picture(samples, file, channels);
@@ -84,7 +84,7 @@ Tensor read_companion(const ImageSamples& samples, const std::string& file, int6
   return cut(resize_pixels(image, crop.resized_height, crop.resized_width), crop, resolution);
 }
 
-/// Reads the images of one of the lists of companions. Undefined if the list is empty.
+/// Reads the images of one list of companions. Returns an undefined tensor if the list is empty.
 Tensor read_companions(const ImageSamples& samples, const std::vector<std::string>& files,
                        std::span<const int64_t> indices, const std::vector<Crop>& crops, int64_t channels,
                        int64_t resolution) {
@@ -98,7 +98,7 @@ Tensor read_companions(const ImageSamples& samples, const std::vector<std::strin
   return images;
 }
 
-/// `[N, 2]` int64 of two numbers for each crop.
+/// Returns `[N, 2]` int64 with two numbers for each crop.
 template <class Pair>
 Tensor pairs_of(const std::vector<Crop>& crops, const Pair& pair) {
   Tensor pairs = at::empty({static_cast<int64_t>(crops.size()), 2}, at::kLong);
@@ -160,7 +160,7 @@ Batch ImageFolder::get_batch(std::span<const int64_t> indices, uint64_t augmenta
     batch.masks = pixels.ge(128).to(at::kFloat);
 
   batch.original_sizes = pairs_of(crops, [](const Crop& crop) { return std::pair(crop.height, crop.width); });
-  // The left edge in the mirrored image is the right edge of the square.
+  // In the flipped image, the left edge is the right edge of the crop.
   batch.crop_top_lefts = pairs_of(crops, [&](const Crop& crop) {
     return std::pair(crop.top, crop.is_flipped ? crop.resized_width - resolution - crop.left : crop.left);
   });

@@ -22,15 +22,15 @@ namespace {
 constexpr std::size_t kLargestMetadata = std::size_t{1} << 31;
 constexpr uint64_t kLargestLabel = std::numeric_limits<int32_t>::max();
 
-/// A column that is read where it exists, or must exist because the program named it.
+/// A column that is read if it exists. It must exist if the program named it.
 class OptionalColumn {
  public:
   OptionalColumn(const std::string& given, const char* usual)
       : name_(given.empty() ? usual : given), is_required_(!given.empty()) {}
 
   const std::string& name() const { return name_; }
-  /// Returns whether the row has a value.
-  /// @throws FileError if it has none and must have one, or if other rows are different
+  /// Returns true if the row has a value.
+  /// @throws FileError if a required value is missing, or if only some of the rows have a value
   bool is_in(const MetadataRow& row) {
     const bool has_value = row.has(name_);
     if (!has_value && is_required_) fail<FileError>("{} is missing", row.place(name_));
@@ -56,7 +56,7 @@ std::optional<int64_t> label_number(const std::string& text) {
   return static_cast<int64_t>(number);
 }
 
-/// Labels that are numbers, or names that are numbered in their sorted order.
+/// A column of labels: numbers, or names that get numbers in sorted order.
 class LabelColumn {
  public:
   void add(const MetadataRow& row, const std::string& column) {
@@ -90,7 +90,7 @@ class LabelColumn {
   }
 
  private:
-  /// A CSV file does not tell numbers from names: they are numbers if all are.
+  /// Reads labels as numbers if all of them are numbers, because CSV does not distinguish numbers from names.
   void read_numbers() {
     std::vector<int64_t> numbers;
     for (const std::string& name : names_)
@@ -104,7 +104,7 @@ class LabelColumn {
   bool is_csv_ = false;
 };
 
-/// Builds the samples, row by row.
+/// Builds the list of samples, row by row.
 class MetadataSamples {
  public:
   MetadataSamples(const std::string& root, const ImageFolderOptions& options)
@@ -115,7 +115,7 @@ class MetadataSamples {
     samples_.has_metadata = true;
   }
 
-  /// @param folder that of the metadata file, below the root
+  /// @param folder folder of the metadata file, relative to the root
   void add(const std::string& folder, const MetadataRow& row) {
     samples_.files.push_back(image_path(folder, row, "file_name"));
     if (captions_.is_in(row)) samples_.captions.push_back(row.texts(captions_.name()));
@@ -134,12 +134,12 @@ class MetadataSamples {
   }
 
  private:
-  /// The path of the image that a cell names.
+  /// Returns the path of the image that a cell names.
   std::string image_path(const std::string& folder, const MetadataRow& row, const std::string& column) const {
     const std::string name = row.text(column);
     if (is_other_image_name(name))
       fail<FileError>("{} is {}, expected a PNG or JPEG file", row.place(column), escaped(name));
-    // A first slash would vanish when the two are joined.
+    // Joining the paths would drop a leading slash.
     if (name.empty() || name.starts_with('/'))
       fail<FileError>("{} is {}, expected a path relative to the folder of the metadata", row.place(column),
                       escaped(name));
@@ -160,7 +160,7 @@ class MetadataSamples {
   ImageSamples samples_;
 };
 
-/// The part of a path before the last slash; empty where there is none.
+/// Returns the part of a path before the last slash; empty if there is none.
 std::string folder_of(const std::string& path) {
   const auto slash = path.rfind('/');
   return slash == std::string::npos ? "" : path.substr(0, slash);

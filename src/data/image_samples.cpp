@@ -15,7 +15,7 @@ namespace diffusers {
 inline namespace internal {
 namespace {
 
-/// Links may form a circle.
+/// Deepest level of sub-folders. The limit is needed because links may form a cycle.
 constexpr int kDeepestFolder = 32;
 
 std::string lower_extension(const std::string& name) {
@@ -35,7 +35,7 @@ bool is_metadata_name(const std::string& name) {
   return name == "metadata.jsonl" || name == "metadata.csv" || name == "metadata.parquet";
 }
 
-/// "3 files in other image formats: a.webp, b.gif, c.bmp"
+/// Formats a message such as "3 files in other image formats: a.webp, b.gif, c.bmp".
 std::string describe_skipped(const std::vector<std::string>& names) {
   constexpr std::size_t kMostShown = 8;
   std::string text =
@@ -46,7 +46,7 @@ std::string describe_skipped(const std::vector<std::string>& names) {
   return text;
 }
 
-/// The files below a folder, by their paths in it.
+/// The files below a folder, as paths relative to it.
 struct FoundFiles {
   std::vector<std::string> images, others, metadata;
 };
@@ -69,7 +69,7 @@ void find_files(const std::string& root, const std::string& folder, int depth, F
   }
 }
 
-/// Samples by sub-folder, whose names are the classes.
+/// Makes samples whose classes are the names of the sub-folders.
 ImageSamples samples_by_folder(const std::string& root, FoundFiles found) {
   require<FileError>(!found.images.empty(), "{}: no PNG or JPEG files there{}", root,
                      found.others.empty() ? "" : "; " + describe_skipped(found.others));

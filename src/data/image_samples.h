@@ -1,6 +1,6 @@
 #pragma once
 
-// Which samples a folder of pictures holds.
+// Finds the samples of a folder of images.
 
 #include <cstdint>
 #include <string>
@@ -11,18 +11,18 @@
 namespace diffusers {
 inline namespace internal {
 
-/// The samples of an ImageFolder. A list that is not empty has an entry for each sample. Metadata give the
-/// three lists of further images; their paths, too, start with `root`.
+/// The samples of an ImageFolder. Each list is empty or has one entry for each sample. All paths start with
+/// `root`. Only metadata can give conditioning images, original images and masks.
 struct ImageSamples {
   std::string root;           ///< the folder
-  bool has_metadata = false;  ///< the files were named by metadata, so that they are opened with care
+  bool has_metadata = false;  ///< metadata named the files, so their paths are not trusted
   std::vector<std::string> files;
   std::vector<int64_t> labels;
   std::vector<std::vector<std::string>> captions;
   std::vector<std::string> conditioning_images;
   std::vector<std::string> original_images;
   std::vector<std::string> masks;
-  std::vector<std::string> classes;  ///< names by label
+  std::vector<std::string> classes;  ///< class names by label
   int64_t class_count = 0;
   std::vector<std::string> skipped_files;
 
@@ -30,16 +30,16 @@ struct ImageSamples {
 };
 
 /// Finds the samples of a folder.
-/// @throws FileError and ConfigError as ImageFolder
+/// @throws FileError, ConfigError as ImageFolder
 ImageSamples find_image_samples(const std::string& path, const ImageFolderOptions& options);
 
-/// The samples that the rows of metadata files name.
+/// Reads the samples that the rows of metadata files name.
 /// @param files paths of the metadata files below `root`
 /// @throws FileError naming file, line and column
 ImageSamples read_image_metadata(const std::string& root, const std::vector<std::string>& files,
                                  const ImageFolderOptions& options);
 
-/// Returns whether Pillow would read a file of this name, and this library does not.
+/// Returns true if Pillow reads files with this extension, but this library does not.
 bool is_other_image_name(const std::string& name);
 
 }  // namespace internal

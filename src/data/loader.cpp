@@ -21,7 +21,7 @@
 namespace diffusers {
 namespace {
 
-/// Different streams of one seed.
+/// Numbers that derive independent random streams from one seed.
 enum : uint64_t { kOrderStream = 1, kAugmentationStream = 2 };
 
 uint64_t epoch_seed(uint64_t seed, int64_t epoch, uint64_t stream) {
@@ -29,7 +29,7 @@ uint64_t epoch_seed(uint64_t seed, int64_t epoch, uint64_t stream) {
                             stream);
 }
 
-/// Batches of an epoch whose number is not known.
+/// Number of batches of an epoch of unknown length.
 constexpr int64_t kUnknownBatches = std::numeric_limits<int64_t>::max();
 
 void check_loader_options(DataLoaderOptions& options) {
@@ -52,7 +52,7 @@ void check_loader_options(DataLoaderOptions& options) {
 
 }  // namespace
 
-/// A batch that a thread has read. Neither value nor error: the epoch has ended.
+/// Result of a read by a thread: a batch, an error, or neither at the end of the epoch.
 struct LoaderResult {
   std::optional<LoadedBatch> loaded;
   std::exception_ptr error;
@@ -61,26 +61,26 @@ struct LoaderResult {
 struct DataLoader::State {
   State(std::shared_ptr<const Dataset> data, const DataLoaderOptions& given)
       : dataset(std::move(data)), options(given) {
-    require<ConfigError>(dataset != nullptr, "the loader got no data set");
+    require<ConfigError>(dataset != nullptr, "the loader got no dataset");
     check_loader_options(options);
     samples.size = dataset->size();
-    require<ConfigError>(samples.size > 0, "the data set is empty");
+    require<ConfigError>(samples.size > 0, "the dataset is empty");
     buckets = dataset->buckets();
     require<ConfigError>(
         buckets.empty() || static_cast<int64_t>(buckets.size()) == samples.size,
-        "the data set has {} samples, but buckets() gives {} numbers; expected one for each sample",
+        "the dataset has {} samples, but buckets() gives {} numbers; expected one for each sample",
         samples.size, buckets.size());
     samples.buckets = buckets;
     samples.batch_size = global_size();
     samples.drop_last = options.drop_last;
     batches = planned_batches(samples);
     require<ConfigError>(batches > 0,
-                         "batch_size is {} and drop_last is true, but the data set has only {} examples",
+                         "batch_size is {} and drop_last is true, but the dataset has only {} samples",
                          global_size(), samples.size);
   }
   State(std::shared_ptr<const IterableDataset> data, const DataLoaderOptions& given)
       : stream(std::move(data)), options(given), batches(kUnknownBatches) {
-    require<ConfigError>(stream != nullptr, "the loader got no data set");
+    require<ConfigError>(stream != nullptr, "the loader got no dataset");
     check_loader_options(options);
     require<ConfigError>(
         !options.shuffle,
@@ -134,7 +134,7 @@ struct DataLoader::State {
 
   int64_t next_to_give() const { return position.index / global_size(); }
 
-  /// Threads start with the first batch that is asked for.
+  /// Starts the threads. The first call of next() does this.
   void start_threads() {
     while (static_cast<int64_t>(threads.size()) < options.num_workers)
       threads.emplace_back([this] { serve(); });
@@ -183,7 +183,7 @@ struct DataLoader::State {
     return std::nullopt;
   }
 
-  std::shared_ptr<const Dataset> dataset;  // one of the two is set
+  std::shared_ptr<const Dataset> dataset;  // either `dataset` or `stream` is set
   std::shared_ptr<const IterableDataset> stream;
   DataLoaderOptions options;
   std::vector<int64_t> buckets;
@@ -192,10 +192,10 @@ struct DataLoader::State {
   DataLoaderPosition position;
   BatchRows rows;
 
-  std::mutex mutex;  // guards what follows, but for `threads`
+  std::mutex mutex;  // guards the members below except `threads`
   std::condition_variable work;
   std::condition_variable arrived;
-  // Each pass has its own source, so that a late thread of an old pass cannot disturb it.
+  // Each pass has its own source, so that a slow thread of an old pass cannot affect the new one.
   std::shared_ptr<BatchSource> pass;
   int64_t next_to_read = 0;
   int64_t limit = 0;
@@ -257,7 +257,7 @@ void DataLoader::restore(const DataLoaderPosition& position) {
   require<ConfigError>(position.epoch >= 0, "epoch is {}, expected 0 or more", position.epoch);
   const bool is_inside = position.index >= 0 && position.index / global_size <= state.batches;
   require<ConfigError>(is_inside && position.index % global_size == 0,
-                       "a position of {} examples in an epoch of {} batches of {}", position.index,
+                       "a position of {} samples in an epoch of {} batches of {}", position.index,
                        state.stream ? "any number of" : fmt::format("{}", state.batches), global_size);
   state_->stop_reading();
   state_->position = position;

@@ -38,7 +38,7 @@ class CsvReader {
     return false;
   }
 
-  /// The line at which the last record begins.
+  /// Returns the line at which the last record begins.
   int64_t line() const { return record_line_; }
 
  private:
@@ -100,7 +100,7 @@ class CsvReader {
 void check_csv_header(const std::vector<std::string>& columns, std::string_view where) {
   for (std::size_t i = 0; i < columns.size(); ++i)
     for (std::size_t j = 0; j < i; ++j)
-      require<FileError>(columns[i] != columns[j] || columns[i].empty(), "{}: line 1: column {} stands twice",
+      require<FileError>(columns[i] != columns[j] || columns[i].empty(), "{}: line 1: column {} occurs twice",
                          where, json_excerpt(columns[i]));
 }
 

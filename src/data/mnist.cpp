@@ -15,7 +15,7 @@ namespace {
 
 constexpr int64_t kLargestResolution = 4096;
 
-/// The file of that name, or its compressed form.
+/// Returns the path of the file of that name, or of its compressed form.
 std::string find_mnist_file(const std::string& folder, const std::string& name) {
   require<FileError>(folder_exists(folder),
                      "{}: there is no such folder; expected the four MNIST files there", folder);

@@ -8,15 +8,15 @@
 namespace diffusers {
 inline namespace internal {
 
-/// Checks that every field of a batch that is set has one row for each sample.
-/// @param count number of samples that the dataset was asked for
+/// Checks that every field that is set has one row for each sample.
+/// @param count number of requested samples
 /// @throws TensorError naming the field and both counts
 void require_sample_count(const Batch& batch, int64_t count);
 
 /// Reads samples as the loader and the validation do: checks the rows of every field, and sets `indices` to
 /// the positions in this dataset.
 /// @param indices positions of the samples, each in [0, dataset.size())
-/// @throws TensorError if the dataset gives another number of samples
+/// @throws TensorError if the dataset returns a wrong number of samples
 Batch read_batch(const Dataset& dataset, std::span<const int64_t> indices, uint64_t augmentation_seed = 0);
 
 }  // namespace internal

@@ -7,14 +7,14 @@
 namespace diffusers {
 inline namespace internal {
 
-/// What gave a sample, for messages: `get(5)`.
+/// Origin of a sample, for error messages: `get(5)`.
 struct SampleName {
   const char* function;
   int64_t index;
 };
 
 /// Gives each field of one sample a first dimension of 1, unless it has it already.
-/// @throws TensorError naming the sample and the field if it holds no single sample
+/// @throws TensorError naming the sample and the field if it does not hold a single sample
 Batch as_batch_of_one(Batch sample, const SampleName& name);
 
 }  // namespace internal

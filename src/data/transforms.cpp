@@ -20,7 +20,7 @@ Tensor resize_shorter_side(const Tensor& images, int64_t resolution) {
 
 Tensor checked_indices(std::span<const int64_t> indices, int64_t size) {
   for (const int64_t index : indices)
-    require<TensorError>(index >= 0 && index < size, "index {} into a data set of {} examples", index, size);
+    require<TensorError>(index >= 0 && index < size, "index {} into a dataset of {} samples", index, size);
   Tensor tensor = at::empty({static_cast<int64_t>(indices.size())}, at::kLong);
   std::copy(indices.begin(), indices.end(), tensor.mutable_data_ptr<int64_t>());
   return tensor;

@@ -12,13 +12,12 @@
 namespace diffusers {
 inline namespace internal {
 
-/// A few random numbers of an example that depend on (seed, index) alone, whoever reads it and in whatever
-/// order.
+/// Random numbers of a sample. They depend only on (seed, index), for any thread and any order of reading.
 class ExampleRandom {
  public:
   ExampleRandom(uint64_t seed, int64_t index) : state_(mix(mix(seed) ^ static_cast<uint64_t>(index))) {}
   uint64_t next() { return mix(state_++); }
-  /// In [0, bound), bound > 0.
+  /// Draws a number in [0, bound), bound > 0.
   int64_t below(int64_t bound) {
     __extension__ using Wide = unsigned __int128;
     return static_cast<int64_t>(static_cast<Wide>(next()) * static_cast<Wide>(bound) >> 64);
@@ -37,11 +36,12 @@ class ExampleRandom {
   uint64_t state_;
 };
 
-/// torchvision's Resize with one number: the shorter side becomes `resolution`, the aspect ratio stays.
+/// Resizes as torchvision's Resize with one number: the shorter side becomes `resolution`, the aspect ratio
+/// is kept.
 Tensor resize_shorter_side(const Tensor& images, int64_t resolution);
 
-/// The indices as a tensor.
-/// @throws TensorError if one is outside [0, size)
+/// Returns the indices as a tensor.
+/// @throws TensorError if an index is out of [0, size)
 Tensor checked_indices(std::span<const int64_t> indices, int64_t size);
 
 }  // namespace internal

@@ -18,7 +18,7 @@ namespace {
 constexpr std::array<std::string_view, 7> kPalette{"#0072b2", "#d55e00", "#009e73", "#cc79a7",
                                                    "#e69f00", "#56b4e9", "#444444"};
 
-/// What an axis shows and where.
+/// Range, ticks and labels of an axis.
 struct Axis {
   double low = 0;
   double high = 1;

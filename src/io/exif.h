@@ -1,7 +1,7 @@
 #pragma once
 
-// Which way up a camera held a picture. Header only, and free of destructors: libpng and libjpeg leave by
-// longjmp.
+// Reads the EXIF orientation of an image. Header only and without destructors, because libpng and libjpeg
+// leave functions by longjmp.
 
 #include <cstddef>
 #include <cstdint>
@@ -11,7 +11,7 @@
 namespace diffusers {
 inline namespace internal {
 
-/// Reads a little- or big-endian number from `text`; nullopt if it ends outside.
+/// Reads a little- or big-endian number from `text`; nullopt if it does not fit in the text.
 inline std::optional<uint32_t> exif_number(std::string_view text, std::size_t at, std::size_t bytes,
                                            bool is_big) {
   if (at > text.size() || bytes > text.size() - at) return std::nullopt;
@@ -21,8 +21,8 @@ inline std::optional<uint32_t> exif_number(std::string_view text, std::size_t at
   return value;
 }
 
-/// Tag 274 of the first image file directory; 1 where there is none.
-/// @param tiff what follows "Exif\0\0" in JPEG and is all of PNG's eXIf chunk
+/// Returns tag 274 of the first image file directory; 1 if there is none.
+/// @param tiff the TIFF data: the bytes after "Exif\0\0" in JPEG, or the complete eXIf chunk of PNG
 inline int exif_orientation(std::string_view tiff) {
   const bool is_big = tiff.starts_with("MM");
   if (!is_big && !tiff.starts_with("II")) return 1;

@@ -28,8 +28,8 @@ constexpr std::size_t kLargestTransfer = std::size_t{1} << 30;  // Linux stops a
 
 using Folder = std::unique_ptr<DIR, int (*)(DIR*)>;
 
-/// Removes what an open folder holds. Names only, relative to the descriptor: a link swapped in is never
-/// followed.
+/// Removes the content of an open folder. It uses names relative to the descriptor, so a link that is swapped
+/// in is never followed.
 void remove_entries(FileDescriptor descriptor, const std::string& path) {
   const Folder folder(::fdopendir(descriptor.get()), ::closedir);
   require<FileError>(folder != nullptr, "cannot list folder {}: {}", path, errno_text(errno));
@@ -60,15 +60,15 @@ void remove_entries(FileDescriptor descriptor, const std::string& path) {
   require<FileError>(errno == 0, "cannot list folder {}: {}", path, errno_text(errno));
 }
 
-/// The mode of a file or folder, or of what a link leads to; 0 if there is none.
+/// Returns the mode of a file or folder, or of the target of a link; 0 if there is none.
 mode_t mode_or_zero(const std::string& path) {
   struct stat status {};
-  // What follows a NUL byte would be ignored.
+  // System calls would ignore everything after a NUL byte.
   const bool is_name = path.find('\0') == std::string::npos;
   return is_name && ::stat(path.c_str(), &status) == 0 ? status.st_mode : 0;
 }
 
-/// Writes all of it. @return 0, or the errno
+/// Writes all bytes. @return 0, or the errno
 int write_all(int fd, const char* data, std::size_t count) {
   while (count > 0) {
     const ssize_t done = ::write(fd, data, std::min(count, kLargestTransfer));
@@ -80,11 +80,11 @@ int write_all(int fd, const char* data, std::size_t count) {
   return 0;
 }
 
-/// The handle of an empty temporary file next to `path`, whose name goes to `temporary`.
+/// Creates an empty temporary file next to `path` and stores its name in `temporary`. @return its descriptor
 int open_temporary(const std::string& path, std::string& temporary) {
   for (int attempt = 0; attempt < 1000; ++attempt) {
     temporary = temporary_path(path);
-    // 0666 with O_CREAT is what makes the mode follow the umask.
+    // 0666 with O_CREAT makes the mode follow the umask.
     const int fd = open_retrying(temporary, O_WRONLY | O_CREAT | O_EXCL, 0666);
     if (fd >= 0 || errno != EEXIST) return fd;
   }
@@ -137,7 +137,7 @@ void internal::sync_file(const std::string& path) {
 
 std::string internal::temporary_path(const std::string& path) {
   static std::atomic<uint64_t> counter{0};
-  // A name may have at most 255 bytes: the original one is cut, behind a whole code point.
+  // A name may have at most 255 bytes, so the original name is cut after a complete code point.
   std::string stem = base_name(path).substr(0, 200);
   while (!is_utf8(stem)) stem.pop_back();
   return join_path(parent_folder(path), fmt::format(".{}.{}-{}.tmp", stem, ::getpid(), counter++));
@@ -201,7 +201,7 @@ AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
   c_path(path_);
   require<FileError>(is_plain_basename(base_name(path_)), "{}: not the name of a file", escaped(path_));
   struct stat status {};
-  // rename() would only notice after everything is written.
+  // rename() would report this error only after everything is written.
   if (::stat(path_.c_str(), &status) == 0)
     require<FileError>(!S_ISDIR(status.st_mode), "{}: cannot write: it is a folder", path_);
   file_ = FileDescriptor(open_temporary(path_, temporary_));
@@ -239,10 +239,10 @@ void AtomicFile::write_through(const char* data, std::size_t count) {
 void AtomicFile::finish() {
   write_through(buffer_.data(), buffer_.size());
   buffer_.clear();
-  // A failed fsync may have dropped the dirty pages: the file is given up, never synced again.
+  // A failed fsync may have dropped the dirty pages. The file is discarded and never synced again.
   const int error = error_of([&] { return ::fsync(file_.get()); });
   if (error != 0) fail_with("sync", error);
-  // Linux gives the descriptor up even if a signal interrupts close(); all bytes are on the disk by now.
+  // Linux frees the descriptor even if a signal interrupts close(). All bytes are on the disk already.
   if (::close(file_.release()) != 0 && errno != EINTR) fail_with("close", errno);
 }
 
@@ -284,7 +284,7 @@ void create_folders(const std::filesystem::path& given) {
     slash = path.find('/', slash + 1);
     const std::string part = path.substr(0, slash);
     const int error = error_of([&] { return ::mkdir(part.c_str(), 0777); });
-    // On a read-only parent mkdir may say EROFS or EACCES of a folder that exists.
+    // On a read-only parent, mkdir may fail with EROFS or EACCES for a folder that exists.
     require<FileError>(error == 0 || folder_exists(part), "cannot create folder {}: {}", part,
                        errno_text(error));
     if (error == 0) sync_folder(parent_folder(part));
@@ -312,7 +312,7 @@ void sync_folder(const std::filesystem::path& given) {
   const FileDescriptor folder(open_retrying(path, O_RDONLY | O_DIRECTORY));
   require<FileError>(folder.get() >= 0, "cannot open folder {}: {}", path, errno_text(errno));
   const int error = error_of([&] { return ::fsync(folder.get()); });
-  // Some file systems cannot sync a folder and say EINVAL; they have nothing better to offer.
+  // Some file systems cannot sync a folder and return EINVAL. There is no alternative on them.
   require<FileError>(error == 0 || error == EINVAL, "cannot sync folder {}: {}", path, errno_text(error));
 }
 

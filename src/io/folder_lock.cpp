@@ -20,7 +20,7 @@ FolderLock::FolderLock(const std::string& folder, std::string_view name, std::st
   if (error == 0) return;
   require<FileError>(error != EWOULDBLOCK, "{} is {}, and another {} writes there", name, escaped(folder),
                      writer);
-  // A network file system may have no locks. A refusal would make it unusable.
+  // A network file system may have no locks. An error would make it unusable, so this is a warning.
   warn_once(fmt::format("{} cannot be locked ({}); see that no other {} writes there", name,
                         errno_text(error), writer));
 }

@@ -8,7 +8,7 @@
 namespace diffusers {
 inline namespace internal {
 
-/// An exclusive lock on a folder, for its only writer. It ends with the object and with the process.
+/// An exclusive lock on a folder, for its only writer. The destructor and the end of the process release it.
 class FolderLock {
  public:
   /// @param folder an existing folder. On a file system without locks, a warning is logged.

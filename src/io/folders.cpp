@@ -27,12 +27,12 @@ int exchange_error(const std::string& a, const std::string& b) {
       [&] { return ::syscall(SYS_renameat2, AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE); });
 }
 
-/// A folder of more files is no model folder.
+/// Largest number of files that are linked. A model folder has fewer.
 constexpr int64_t kMostLinks = 10'000;
 
-/// Gives everything in a folder a second name in another one, which it makes.
-/// @param left how many names it may give
-/// @return false if it cannot
+/// Creates a folder with hard links to all files of another folder.
+/// @param left number of links that may still be made
+/// @return false if a link cannot be made
 bool link_tree(const std::string& from, const std::string& to, int64_t& left) {
   struct stat status {};
   if (::stat(from.c_str(), &status) != 0 || ::mkdir(to.c_str(), 0700) != 0) return false;
@@ -48,13 +48,14 @@ bool link_tree(const std::string& from, const std::string& to, int64_t& left) {
   return ::chmod(to.c_str(), status.st_mode & 07777) == 0;
 }
 
-/// The path of an existing folder without links, dots and slashes at its end; empty if there is none.
+/// Returns the path of an existing folder without links, dots and trailing slashes; empty if there is no
+/// folder.
 std::string resolved(const std::string& folder) {
   char buffer[PATH_MAX];
   return ::realpath(folder.c_str(), buffer) != nullptr ? buffer : "";
 }
 
-/// Whether the working folder of the process is in the folder, or the folder itself.
+/// Returns true if the working folder of the process is the folder or inside of it.
 bool is_worked_in(const std::string& folder) {
   char buffer[PATH_MAX];
   if (::getcwd(buffer, sizeof(buffer)) == nullptr) return true;
@@ -103,11 +104,11 @@ bool change_folder_at_once(const std::string& folder, const std::function<void(c
       try {
         sync_folder(parent_folder(path));
       } catch (const FileError&) {
-        exchange_error(stage, path);  // what was there is not given up for what the disk may not have
+        exchange_error(stage, path);  // the new folder may not be on the disk, so the old one is restored
         throw;
       }
     }
-    remove_folder(stage);  // the old one, or what came to nothing
+    remove_folder(stage);  // the old folder, or the incomplete new one
     return is_done;
   } catch (...) {
     remove_folder(stage);

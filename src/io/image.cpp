@@ -21,7 +21,7 @@
 namespace diffusers {
 namespace {
 
-/// A longer side of `size` is a mistake.
+/// Largest side in `LoadImageOptions::size`.
 constexpr int64_t kMaxSide = 16384;
 
 void require_image(const at::Tensor& image, bool is_batch) {
@@ -37,7 +37,7 @@ void require_image(const at::Tensor& image, bool is_batch) {
                        "expected a uint8 or floating image, got {}", describe(image));
 }
 
-/// Gray as Pillow's convert("L").
+/// Converts to a number of channels; to gray as Pillow's convert("L").
 RawImage to_channels(RawImage image, int64_t channels) {
   if (channels == 0 || channels == image.channels) return image;
   RawImage out{image.width, image.height, channels, image.orientation, {}};
@@ -55,7 +55,7 @@ RawImage to_channels(RawImage image, int64_t channels) {
   return out;
 }
 
-/// The eight orientations of EXIF, to upright.
+/// Rotates and flips an image by its EXIF orientation, 1 to 8.
 at::Tensor upright(const at::Tensor& image, int orientation) {
   switch (orientation) {
     case 2:
@@ -77,7 +77,7 @@ at::Tensor upright(const at::Tensor& image, int orientation) {
   }
 }
 
-/// Once for each file, and not for all the files of a large data set.
+/// Logs a decoder warning once per file, for a limited number of files.
 void warn_of_image(const std::string& path, const std::string& warning) {
   constexpr std::size_t kMostFiles = 100;
   static std::mutex mutex;

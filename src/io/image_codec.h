@@ -1,6 +1,7 @@
 #pragma once
 
-// PNG and JPEG to and from plain bytes; knows nothing of LibTorch, so that it can be fuzzed alone.
+// Decodes PNG and JPEG and encodes PNG, on plain bytes. It does not use LibTorch, so that a fuzz target can
+// link it alone.
 
 #include <cstdint>
 #include <string>
@@ -10,19 +11,19 @@
 namespace diffusers {
 inline namespace internal {
 
-/// Rows from top to bottom, pixels from left to right, channels interleaved.
+/// An image of bytes: rows from top to bottom, pixels from left to right, channels interleaved.
 struct RawImage {
   int64_t width = 0;
   int64_t height = 0;
-  int64_t channels = 0;  ///< 1, 3; 4 only for encoding
+  int64_t channels = 0;  ///< 1 or 3; 4 only for encoding
   int orientation = 1;   ///< EXIF tag 274, 1 to 8
   std::vector<uint8_t> pixels;
-  std::string warning = {};  ///< what the decoder found odd, but harmless; empty: nothing
+  std::string warning = {};  ///< harmless irregularity that the decoder found; empty if there is none
 };
 
-/// Pillow refuses larger images as decompression bombs.
+/// Largest number of pixels. Pillow rejects larger images as decompression bombs.
 inline constexpr int64_t kMaxPixels = 178'956'970;
-/// Larger files cannot hold an image within the limit.
+/// Largest file size in bytes. A larger file cannot hold an image within kMaxPixels.
 inline constexpr std::size_t kMaxImageFile = std::size_t{1} << 30;
 
 /// @throws FileError naming `where`

@@ -1,6 +1,6 @@
 #pragma once
 
-// Pictures as tensors, between files and datasets.
+// Conversions of images to tensors, for `load_image` and the datasets.
 
 #include <cstdint>
 #include <string>
@@ -13,8 +13,8 @@
 namespace diffusers {
 inline namespace internal {
 
-/// `load_image` for a file that was read already.
-/// @param where the file, for messages
+/// Decodes the bytes of a file as `load_image` does.
+/// @param where path of the file, for error messages
 at::Tensor image_from_bytes(std::string_view bytes, const std::string& where,
                             const LoadImageOptions& options);
 
@@ -22,10 +22,10 @@ at::Tensor image_from_bytes(std::string_view bytes, const std::string& where,
 /// @param images uint8 `[N, C, H, W]`
 at::Tensor resize_pixels(const at::Tensor& images, int64_t height, int64_t width);
 
-/// uint8 to float32 in [0, 1], with the rounding of torchvision's ToTensor.
+/// Converts uint8 to float32 in [0, 1], with the rounding of torchvision's ToTensor.
 at::Tensor to_unit(const at::Tensor& images);
 
-/// uint8 to float32 in [-1, 1], with the roundings of ToTensor and Normalize([0.5], [0.5]).
+/// Converts uint8 to float32 in [-1, 1], with the rounding of ToTensor and Normalize([0.5], [0.5]).
 at::Tensor to_signed_unit(const at::Tensor& images);
 
 }  // namespace internal

@@ -1,4 +1,4 @@
-// jpeglib.h needs FILE and size_t before it.
+// jpeglib.h requires FILE and size_t to be declared.
 #include <cstddef>
 #include <cstdio>
 // clang-format off
@@ -16,26 +16,28 @@ namespace diffusers {
 inline namespace internal {
 namespace {
 
-/// A progressive file may repeat its scans without end; ten are usual.
+/// Largest number of scans. A progressive file usually has ten, but a malicious one can repeat them
+/// endlessly.
 constexpr int kMaxJpegScans = 100;
 constexpr long kMaxJpegMemory = long{2} << 30;
 
 struct JpegError {
-  jpeg_error_mgr manager{};  // first: libjpeg hands back its address
+  jpeg_error_mgr manager{};  // must be first: libjpeg returns its address
   std::jmp_buf jump{};
   char text[JMSG_LENGTH_MAX] = "unknown error";
   char warning[JMSG_LENGTH_MAX] = "";
 };
 
-/// libjpeg is C: it leaves by longjmp, so the frames that it may skip hold nothing with a destructor.
+/// libjpeg reports errors by longjmp. The frames that it skips must not have objects with destructors.
 [[noreturn]] void on_jpeg_error(j_common_ptr common) {
   auto* error = reinterpret_cast<JpegError*>(common->err);
   error->manager.format_message(common, error->text);
   std::longjmp(error->jump, 1);
 }
 
-/// libjpeg fills what is damaged or missing with gray and only warns: these warnings are errors here. All
-/// others are of data that is odd but whole, such as bytes between segments or the parameters of a scan.
+/// Returns true if a warning means lost data. libjpeg fills damaged or missing parts with gray and only
+/// warns; these warnings are errors here. All other warnings are about irregular but complete data, such as
+/// bytes between segments.
 bool is_damage(int code) {
   return code == JWRN_JPEG_EOF || code == JWRN_HIT_MARKER || code == JWRN_HUFF_BAD_CODE ||
          code == JWRN_ARITH_BAD_CODE || code == JWRN_MUST_RESYNC;
@@ -44,7 +46,7 @@ bool is_damage(int code) {
 void on_jpeg_message(j_common_ptr common, int level) {
   if (level >= 0) return;
   if (is_damage(common->err->msg_code)) on_jpeg_error(common);
-  // num_warnings is libjpeg's own counter; the first message says most.
+  // num_warnings is libjpeg's counter. Only the first message is kept.
   if (common->err->num_warnings++ > 0) return;
   common->err->format_message(common, reinterpret_cast<JpegError*>(common->err)->warning);
 }
@@ -62,7 +64,7 @@ uint8_t scale_by(uint8_t value, uint8_t factor) {
   return static_cast<uint8_t>(((product >> 8) + product) >> 8);
 }
 
-/// Four channels to three as Pillow does; CMYK in JPEG is stored inverted, by Adobe's convention.
+/// Converts a CMYK row to RGB as Pillow does. JPEG stores CMYK inverted (Adobe's convention).
 void cmyk_row_to_rgb(const uint8_t* cmyk, uint8_t* rgb, int64_t width) {
   for (int64_t x = 0; x < width; ++x, cmyk += 4, rgb += 3) {
     const uint8_t light = cmyk[3];
@@ -95,7 +97,7 @@ int saved_orientation(const jpeg_decompress_struct& jpeg) {
   return 1;
 }
 
-/// Leaves by longjmp on an error.
+/// Reads the image. It leaves by longjmp on an error.
 void read_jpeg_steps(jpeg_decompress_struct& jpeg, jpeg_progress_mgr& progress, JpegError& error,
                      std::string_view bytes, JpegBuffers& out) {
   jpeg_create_decompress(&jpeg);
@@ -113,8 +115,8 @@ void read_jpeg_steps(jpeg_decompress_struct& jpeg, jpeg_progress_mgr& progress, 
   if (image.width > kMaxPixels / image.height)
     refuse_jpeg(error, "%lld x %lld pixels, at most %lld are accepted", image.width, image.height,
                 kMaxPixels);
-  // With Huffman codes a block of 8 x 8 pixels takes a bit at least. Arithmetic codes can do with less, but a
-  // picture does not.
+  // With Huffman codes a block of 8 x 8 pixels takes at least one bit. Arithmetic codes can be shorter, but
+  // not for real images.
   const int64_t pixels_of_a_byte = jpeg.arith_code ? 512 * 64 : 512;
   if (image.width * image.height / pixels_of_a_byte > static_cast<int64_t>(bytes.size()))
     refuse_jpeg(error, "%lld x %lld pixels cannot come from %lld bytes", image.width, image.height,
@@ -138,7 +140,8 @@ void read_jpeg_steps(jpeg_decompress_struct& jpeg, jpeg_progress_mgr& progress, 
   jpeg_finish_decompress(&jpeg);
 }
 
-/// The only frame that a longjmp returns to; it has no variables that could be lost.
+/// Runs read_jpeg_steps in the only frame that longjmp returns to. It has no local variables that could be
+/// lost.
 /// @return false with the reason in `error`
 __attribute__((noinline)) bool read_jpeg(jpeg_decompress_struct& jpeg, jpeg_progress_mgr& progress,
                                          JpegError& error, std::string_view bytes, JpegBuffers& out,

@@ -69,7 +69,7 @@ void verify_manifest(const std::string& folder) {
   const std::string manifest = join_path(folder, kManifestFile);
   try {
     const std::string text = read_text_file(manifest);
-    // The one byte that can be missing from a JSON object which still parses.
+    // A JSON object without its final line break still parses, so this check detects a truncated file.
     require<FileError>(text.ends_with("}\n"), "{} is cut short", escaped(manifest));
     const Json json = parse_json(text, manifest);
     require<FileError>(json.is_object() && json.value("version", 0) == 1 && json.contains("files") &&
@@ -79,7 +79,8 @@ void verify_manifest(const std::string& folder) {
       const std::string full = join_path(folder, path);
       require<FileError>(!path.starts_with('/') && path.find("..") == std::string::npos,
                          "{} names a file outside of its folder: {}", escaped(manifest), escaped(path));
-      // Every file that is read later is named: a link that leads out of the folder is refused here.
+      // The manifest names every file that is read later. A link that leads out of the folder is an error
+      // here.
       const InputFile file = open_model_file(folder_inside(folder, parent_folder(path)), base_name(path));
       require<FileError>(file.size() == entry.at("size").get<uint64_t>(),
                          "{} has {} bytes, its manifest says {}", escaped(full), file.size(),

@@ -11,9 +11,9 @@ inline namespace internal {
 /// @throws FileError if a file cannot be read or written, or if an entry is neither a file nor a folder
 void write_manifest(const std::string& folder);
 
-/// Checks each file that `manifest.json` names. Files that it does not name are not looked at.
-/// @throws FileError naming the file that is missing, has another size or another content, or lies outside
-///   of the folder; also if the manifest itself is missing or damaged
+/// Checks each file that `manifest.json` names. Other files are not checked.
+/// @throws FileError naming the file that is missing, has another size or another content, or is outside of
+///   the folder; also if the manifest itself is missing or damaged
 void verify_manifest(const std::string& folder);
 
 }  // namespace internal

@@ -6,7 +6,7 @@
 namespace diffusers {
 inline namespace internal {
 
-/// Text as it stands in XML and HTML, in attributes too. Control characters, which neither may hold, become
+/// Escapes text for XML and HTML, also in attributes. Control characters, which are not allowed there, become
 /// spaces.
 inline std::string xml_text(std::string_view text) {
   std::string out;

@@ -24,7 +24,7 @@ namespace {
 
 constexpr std::string_view kExtension = ".safetensors";
 
-/// "diffusion_pytorch_model", "diffusion_pytorch_model.fp16"
+/// Returns the file name without extension: "diffusion_pytorch_model", "diffusion_pytorch_model.fp16".
 std::string stem_of(const std::string& basename, const std::string& variant) {
   return variant.empty() ? basename : fmt::format("{}.{}", basename, variant);
 }
@@ -33,12 +33,12 @@ std::string index_name(const std::string& basename, const std::string& variant) 
   return fmt::format("{}{}.index.{}json", basename, kExtension, variant.empty() ? "" : variant + ".");
 }
 
-/// What diffusers wrote before transformers' names were adopted.
+/// Returns the index name that old versions of diffusers wrote, before they adopted transformers' names.
 std::string legacy_index_name(const std::string& basename, const std::string& variant) {
   return fmt::format("{}{}.{}.index.json", basename, kExtension, variant);
 }
 
-/// `stem`, then "-00001-of-00002", then `extension`.
+/// Returns true for `stem`, then "-00001-of-00002", then `extension`.
 bool is_shard_name(std::string_view name, std::string_view stem, std::string_view extension) {
   if (!name.starts_with(stem) || !name.ends_with(extension)) return false;
   name.remove_prefix(stem.size());
@@ -53,19 +53,19 @@ bool is_shard_name(std::string_view name, std::string_view stem, std::string_vie
 
 constexpr std::string_view kKept = "-before-save";
 
-/// The name under which a file of the save before stays readable while a new file takes its own.
+/// Returns the name that a file of the previous save gets while a new file takes its name.
 std::string kept_name(const std::string& name, const std::string& stem) {
   return name.substr(0, stem.size()) + std::string(kKept) + name.substr(stem.size());
 }
 
-/// The name of which `kept_name` made `name`; `name` itself if it did not.
+/// Reverses `kept_name`. Returns any other name unchanged.
 std::string name_before_keeping(std::string name, const std::string& stem) {
   while (name.starts_with(stem) && std::string_view(name).substr(stem.size()).starts_with(kKept))
     name.erase(stem.size(), kKept.size());
   return name;
 }
 
-/// A shard of an earlier save, by whatever naming.
+/// Returns true for a shard of an earlier save, with any of the naming schemes.
 bool is_old_shard(const std::string& given, const std::string& basename, const std::string& variant) {
   const std::string stem = stem_of(basename, variant);
   const std::string name = name_before_keeping(given, stem);
@@ -90,8 +90,8 @@ bool is_old_shard(const std::string& given, const std::string& basename, const s
                   others.empty() ? " and no other safetensors file" : "; there are: " + others);
 }
 
-/// huggingface_hub.split_state_dict_into_shards_factory: in the order of the tensors, without looking back; a
-/// tensor larger than the limit has a shard to itself.
+/// Splits tensors into shards as huggingface_hub.split_state_dict_into_shards_factory does: greedily, in the
+/// order of the tensors. A tensor larger than the limit gets its own shard.
 std::vector<TensorMap> split(const TensorMap& tensors, uint64_t max_shard_size) {
   std::vector<TensorMap> shards;
   TensorMap current;
@@ -113,7 +113,7 @@ std::vector<TensorMap> split(const TensorMap& tensors, uint64_t max_shard_size) 
   return shards;
 }
 
-/// The index that decides what is read from a folder; empty: there is none.
+/// Returns the name of the index that is used for reading a folder; empty if there is none.
 std::string index_in_use(const std::string& folder, const std::string& basename, const std::string& variant) {
   for (const std::string& name : {index_name(basename, variant), legacy_index_name(basename, variant)})
     if ((!variant.empty() || name == index_name(basename, variant)) && file_exists(join_path(folder, name)))
@@ -121,7 +121,7 @@ std::string index_in_use(const std::string& folder, const std::string& basename,
   return {};
 }
 
-/// A second name for a file, or a copy where the file system has no hard links.
+/// Makes a hard link to a file, or a copy if the file system has no hard links.
 void add_name(const std::string& from, const std::string& to) {
   remove_file(to);
   const int error = error_of([&] { return ::link(from.c_str(), to.c_str()); });
@@ -140,13 +140,13 @@ void add_name(const std::string& from, const std::string& to) {
   copy.commit();
 }
 
-/// Shards of an old save that have the names of new files get other names, and the old index names those: the
-/// old save stays whole until there is a new index.
+/// Renames the shards of an old save that have the names of new files, and updates the old index. The old
+/// save stays complete until the new index is written.
 void keep_old_shards(const std::string& folder, const std::string& index, const std::string& stem,
                      const std::vector<std::string>& new_files) {
   const std::string path = join_path(folder, index);
   Json json;
-  std::map<std::string, std::string> kept;  // by the name before
+  std::map<std::string, std::string> kept;  // by the previous name
   try {
     const std::string text = read_model_file(folder, index, kMaxJsonBytes);
     const ShardIndex shards = parse_shard_index(text, path);
@@ -159,7 +159,7 @@ void keep_old_shards(const std::string& folder, const std::string& index, const 
     }
     json = parse_json(text, path);
   } catch (const FileError&) {
-    return;  // nothing can be read from such a save
+    return;  // such a save is not readable anyway
   }
   if (kept.empty()) return;
   for (auto& entry : json["weight_map"].items()) {
@@ -180,7 +180,7 @@ void keep_old_shards(const std::string& folder, const std::string& index, const 
   sync_folder(folder);
 }
 
-/// The text of the index that names the shard of each tensor.
+/// Returns the text of the index, which names the shard of each tensor.
 std::string index_of(const std::vector<TensorMap>& parts, const std::vector<std::string>& files) {
   Json weight_map = Json::object();
   uint64_t total_size = 0;
@@ -279,8 +279,8 @@ void save_weights(const TensorMap& tensors, const std::filesystem::path& path, c
                                : single);
 
   create_folders(folder);
-  // All files are complete on the disk before the first one appears, so that a full disk leaves the old save
-  // whole.
+  // All files are complete on the disk before the first one gets its name, so a full disk leaves the old save
+  // intact.
   const std::map<std::string, std::string> metadata{{"format", "pt"}};
   std::vector<std::unique_ptr<AtomicFile>> finished;
   for (std::size_t i = 0; i < parts.size(); ++i) {
@@ -293,8 +293,7 @@ void save_weights(const TensorMap& tensors, const std::filesystem::path& path, c
     file.write(index_of(parts, files));
     file.finish();
   }
-  // Whatever happens, the folder can be read: until its index has changed it holds the old save, then the new
-  // one.
+  // The folder is readable at any time: it holds the old save until the index changes, then the new save.
   const std::string old_index = index_in_use(folder, basename, options.variant);
   if (!old_index.empty()) keep_old_shards(folder, old_index, stem, files);
   for (std::size_t i = 0; i < files.size(); ++i) finished[i]->publish();
@@ -303,13 +302,13 @@ void save_weights(const TensorMap& tensors, const std::filesystem::path& path, c
     finished.back()->publish();
     sync_folder(folder);
   }
-  // An index that is not read now must not be read when the one before it has gone.
+  // A legacy index has lower priority. It must not become active when the index before it is removed.
   if (!options.variant.empty()) remove_file(join_path(folder, legacy_index_name(basename, options.variant)));
   sync_folder(folder);
   if (!is_sharded) remove_file(join_path(folder, index));
   sync_folder(folder);
 
-  // Only now is the new save complete, and what it does not use stale.
+  // The new save is complete now, so the files that it does not use can be removed.
   for (const auto& name : list_folder(folder)) {
     const bool is_used = std::find(files.begin(), files.end(), name) != files.end();
     if (!is_used && (name == single || is_old_shard(name, basename, options.variant)))

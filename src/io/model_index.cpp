@@ -34,7 +34,7 @@ ModelIndex read_model_index(const std::filesystem::path& folder, std::string_vie
   for (const auto& [name, entry] : json.items()) {
     if (name.starts_with('_')) continue;
     if (entry.is_boolean()) index.settings[name] = entry.get<bool>();
-    // A component is a pair [library, class]; anything else is an option of the pipeline's constructor.
+    // A component is a pair [library, class]. Any other entry is an option of the pipeline's constructor.
     if (!entry.is_array()) continue;
     const bool is_pair = entry.size() == 2 && entry[0].type() == entry[1].type();
     require<FileError>(is_pair && (entry[0].is_null() || entry[0].is_string()),

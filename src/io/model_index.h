@@ -8,19 +8,19 @@
 namespace diffusers {
 inline namespace internal {
 
-/// model_index.json, the file that makes a folder the folder of a pipeline.
+/// Content of model_index.json, the file that marks a folder as a pipeline.
 struct ModelIndex {
   /// `_class_name`, the class of the pipeline; empty if the file does not have the key.
   std::string class_name = {};
-  /// Class of each component, such as "unet" -> "UNet2DModel". An empty class: the component is absent, which
-  /// Python writes as [null, null].
+  /// Class of each component, such as "unet" -> "UNet2DModel". An empty class means that the component is
+  /// absent, which Python writes as [null, null].
   std::map<std::string, std::string> components = {};
   /// Booleans of the pipeline's constructor, such as "requires_safety_checker".
   std::map<std::string, bool> settings = {};
 };
 
 /// Reads FOLDER/model_index.json.
-/// @param reader the class that wants to load the folder, for messages
+/// @param reader name of the class that loads the folder, for error messages
 /// @throws FileError naming the folder and what was expected if the folder or the file is missing or
 /// malformed
 ModelIndex read_model_index(const std::filesystem::path& folder, std::string_view reader);

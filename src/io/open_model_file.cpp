@@ -17,12 +17,12 @@ namespace diffusers {
 namespace {
 
 #ifdef O_PATH
-constexpr int kPassThrough = O_PATH | O_DIRECTORY | O_CLOEXEC;  // asks for no right to list the folder
+constexpr int kPassThrough = O_PATH | O_DIRECTORY | O_CLOEXEC;  // needs no permission to list the folder
 #else
 constexpr int kPassThrough = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
 #endif
 
-/// The path without links, or nullopt with errno.
+/// Returns the path without links; nullopt with errno on failure.
 std::optional<std::string> resolve(const std::string& path) {
   char buffer[PATH_MAX];
   if (::realpath(path.c_str(), buffer) == nullptr) return std::nullopt;
@@ -36,13 +36,13 @@ std::string resolve_folder(const std::string& folder) {
   return *real;
 }
 
-/// True if the resolved `path` is the resolved `folder` or lies below it.
+/// Returns true if the resolved `path` is the resolved `folder` or below it.
 bool is_below(std::string_view path, std::string_view folder) {
   if (folder == "/" || path == folder) return true;
   return path.starts_with(folder) && path[folder.size()] == '/';
 }
 
-/// CACHE/blobs for CACHE/snapshots/REVISION and the folders below it; empty for any other folder.
+/// Returns CACHE/blobs for CACHE/snapshots/REVISION and the folders below it; empty for any other folder.
 std::string blobs_of(const std::string& folder) {
   constexpr std::string_view kSnapshots = "/snapshots/";
   const auto place = folder.rfind(kSnapshots);
@@ -56,14 +56,14 @@ std::string blobs_of(const std::string& folder) {
       path, folder, escaped(target));
 }
 
-/// A path without links, and the resolved folder that it lies below.
+/// A path without links, and the resolved folder that contains it.
 struct ResolvedFile {
   std::string path;
   std::string base;
 };
 
-/// Finds the file at `path`, which is `folder` and plain names.
-/// @throws FileError if it is missing or does not lie below `folder` or in the Hub's cache
+/// Resolves `path`, which consists of `folder` and plain names.
+/// @throws FileError if the file is missing, or is neither below `folder` nor in the Hub's cache
 ResolvedFile resolve_file(const std::string& folder, const std::string& path) {
   const std::string root = resolve_folder(folder);
   const auto real = resolve(path);
@@ -76,7 +76,7 @@ ResolvedFile resolve_file(const std::string& folder, const std::string& path) {
 }
 
 /// Joins `folder` and `path`, which consists of plain names with slashes between them.
-/// @param what what `path` is, for messages
+/// @param what description of `path`, for error messages
 std::string join_plain_names(const std::string& folder, std::string_view path, std::string_view what) {
   require<FileError>(!path.starts_with('/'), "{}: the {} is {}, expected a path below the folder", folder,
                      what, escaped(path));
@@ -92,7 +92,7 @@ std::string join_plain_names(const std::string& folder, std::string_view path, s
   return joined;
 }
 
-/// Opens `path`, which is resolved and lies below `base`, one name after the other from there.
+/// Opens `path`, which is resolved and below `base`, one path component after another.
 FileDescriptor open_below(const std::string& path, const std::string& base, const std::string& shown) {
   const auto open = [&](int at, const std::string& name, int flags) {
     int fd = -1;

@@ -14,10 +14,11 @@
 namespace diffusers {
 namespace {
 
-/// deflate cannot shrink data further than 1032 to 1; a header that promises more pixels than that is a lie.
+/// Highest compression ratio of deflate. A header that declares more pixels than this ratio allows is
+/// invalid.
 constexpr int64_t kDeflateLimit = 1032;
 
-/// So much a chunk may unpack to, whatever the size of the file.
+/// Bytes that a chunk may always unpack to, for any size of the file.
 constexpr png_alloc_size_t kSmallChunk = 8'000'000;
 
 struct PngSource {
@@ -29,7 +30,7 @@ struct PngError {
   char text[256] = "unknown error";
 };
 
-/// libpng is C: it leaves by longjmp, so the frames that it may skip hold nothing with a destructor.
+/// libpng reports errors by longjmp. The frames that it skips must not have objects with destructors.
 [[noreturn]] void on_png_error(png_structp png, png_const_charp message) {
   auto* error = static_cast<PngError*>(png_get_error_ptr(png));
   std::snprintf(error->text, sizeof(error->text), "%s", message);
@@ -68,7 +69,7 @@ struct PngReading {
   std::vector<png_bytep> rows;
 };
 
-/// Leaves by longjmp on an error.
+/// Reads the image. It leaves by longjmp on an error.
 void read_png_steps(png_structp png, png_infop info, PngReading& reading) {
   RawImage& image = reading.image;
   const auto file_size = static_cast<long long>(reading.source.bytes.size());
@@ -100,7 +101,7 @@ void read_png_steps(png_structp png, png_infop info, PngReading& reading) {
   reading.rows.resize(static_cast<std::size_t>(image.height));
   for (std::size_t y = 0; y < reading.rows.size(); ++y) reading.rows[y] = image.pixels.data() + y * stride;
   png_read_image(png, reading.rows.data());
-  // The chunk may also follow the pixels.
+  // The eXIf chunk may also come after the pixels.
   png_read_end(png, info);
   png_uint_32 exif_size = 0;
   png_bytep exif = nullptr;
@@ -108,8 +109,8 @@ void read_png_steps(png_structp png, png_infop info, PngReading& reading) {
     image.orientation = exif_orientation({reinterpret_cast<const char*>(exif), exif_size});
 }
 
-/// libpng allocates what the length of a chunk promises before it reads the chunk: a length that the file
-/// cannot hold is refused before.
+/// Checks the declared chunk lengths against the file size. libpng allocates a chunk by its declared length
+/// before it reads the chunk.
 void check_chunk_lengths(std::string_view bytes, std::string_view where) {
   constexpr std::size_t kSignature = 8;
   constexpr std::size_t kAround = 12;  // length, name and checksum
@@ -146,7 +147,7 @@ void write_png_steps(png_structp png, png_infop info, PngWriting& writing) {
   png_write_end(png, info);
 }
 
-/// The only frame that a longjmp returns to; it has no variables that could be lost.
+/// Runs `work` in the only frame that longjmp returns to. It has no local variables that could be lost.
 /// @return false with the reason in the error of `png`
 template <class Work>
 __attribute__((noinline)) bool run_png(png_structp png, png_infop info, Work& work,

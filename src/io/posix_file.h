@@ -1,7 +1,7 @@
 #pragma once
 
-// Files by POSIX calls: every error is noticed and named, nothing is memory-mapped (a file that another
-// process truncates would be a SIGBUS), and LibTorch's copy of std::filesystem is not involved.
+// Files by POSIX calls. Every error is checked and reported. Nothing is memory-mapped, because a mapped file
+// that another process truncates causes SIGBUS. LibTorch's copy of std::filesystem is not used.
 
 #include <cstddef>
 #include <cstdint>
@@ -12,15 +12,15 @@
 namespace diffusers {
 inline namespace internal {
 
-/// A name or path as error messages show it: in quotes, control and non-ASCII characters escaped, shortened.
-/// Costs nothing until it is formatted.
+/// A name or path for error messages: in quotes, with control and non-ASCII characters escaped, shortened.
+/// The work is done when it is formatted.
 struct Escaped {
   std::string_view text;
 };
 inline Escaped escaped(std::string_view text) { return {text}; }
 std::string format_as(const Escaped& name);
 
-/// "No space left on device" for the current or a given errno.
+/// Returns the text of an errno, such as "No space left on device".
 std::string errno_text(int error);
 
 /// Owns an open file descriptor.
@@ -49,14 +49,14 @@ class FileDescriptor {
 /// A regular file open for reading. The files of a model folder are opened by io/model_file.h.
 class InputFile {
  public:
-  /// @throws FileError if it is missing or no regular file
+  /// @throws FileError if it is missing or not a regular file
   explicit InputFile(const std::string& path);
-  /// @param path the name of the open file, for messages
-  /// @throws FileError if it is no regular file
+  /// @param path path of the open file, for error messages
+  /// @throws FileError if it is not a regular file
   InputFile(FileDescriptor file, std::string path);
 
   const std::string& path() const { return path_; }
-  /// Size when it was opened.
+  /// Returns the size in bytes at the time of opening.
   uint64_t size() const { return size_; }
   /// Reads exactly `count` bytes at `offset`.
   /// @throws FileError if the file ends early
@@ -68,12 +68,13 @@ class InputFile {
   uint64_t size_ = 0;
 };
 
-/// All bytes of a file.
-/// @throws FileError if there are more than `max_bytes`, before anything is allocated
+/// Reads all bytes of a file.
+/// @throws FileError before memory is allocated if the file has more than `max_bytes`
 std::string read_whole_file(const InputFile& file, std::size_t max_bytes);
 
-/// A file that appears under its name, complete and synced to disk, by `commit`; without it, nothing stays.
-/// `finish` and `publish` are its two halves, for several files that should appear together.
+/// Writes a file atomically: `commit` syncs it to disk and gives it its name. Without `commit` the destructor
+/// removes it. `finish` and `publish` are the two halves of `commit`, for several files that should appear
+/// together.
 class AtomicFile {
  public:
   explicit AtomicFile(std::string path);
@@ -84,9 +85,9 @@ class AtomicFile {
   const std::string& path() const { return path_; }
   void write(const void* data, std::size_t count);
   void write(std::string_view bytes) { write(bytes.data(), bytes.size()); }
-  /// Brings all that was written to the disk, under the temporary name.
+  /// Syncs all written bytes to disk, under the temporary name.
   void finish();
-  /// Renames the finished file; the folder is not synced.
+  /// Renames the finished file. The folder is not synced.
   void publish();
   void commit();
 

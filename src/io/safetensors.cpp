@@ -22,7 +22,7 @@
 namespace diffusers {
 namespace {
 
-/// LibTorch's dtypes, parallel to kSafetensorsDtypes; it has none for the six-bit ones.
+/// LibTorch's dtypes in the order of kSafetensorsDtypes. LibTorch has no six-bit dtypes.
 constexpr std::array<at::ScalarType, kSafetensorsDtypes.size()> kScalarTypes{at::kBool,
                                                                              at::kFloat4_e2m1fn_x2,
                                                                              at::ScalarType::Undefined,
@@ -54,7 +54,7 @@ std::size_t dtype_index(at::ScalarType dtype) {
                                   kScalarTypes.begin());
 }
 
-/// Two four-bit numbers make one element in LibTorch, and one byte.
+/// Returns true for a packed dtype, in which LibTorch stores two four-bit numbers in an element of one byte.
 constexpr bool is_packed(at::ScalarType dtype) { return dtype == at::kFloat4_e2m1fn_x2; }
 
 SafetensorsInfo to_info(const SafetensorsEntry& entry, const std::string& path) {
@@ -71,7 +71,7 @@ SafetensorsInfo to_info(const SafetensorsEntry& entry, const std::string& path) 
   return info;
 }
 
-/// Advice only: with pages of 2 MiB fresh memory is filled more than twice as fast.
+/// Advises the kernel to use pages of 2 MiB, with which new memory is filled more than twice as fast.
 void prefer_huge_pages([[maybe_unused]] unsigned char* data, [[maybe_unused]] uint64_t count) {
 #ifdef MADV_HUGEPAGE
   constexpr uintptr_t kHugePage = uintptr_t{2} << 20;
@@ -82,8 +82,8 @@ void prefer_huge_pages([[maybe_unused]] unsigned char* data, [[maybe_unused]] ui
 #endif
 }
 
-/// Reads into memory that nothing has touched yet. To fill it takes longer than to find the bytes in the page
-/// cache, so large tensors are read by several threads.
+/// Reads into newly allocated memory. Page faults take longer than copying from the page cache, so several
+/// threads read a large tensor.
 void read_into_fresh(const InputFile& file, unsigned char* out, uint64_t count, uint64_t offset) {
   constexpr uint64_t kShare = uint64_t{8} << 20;
   constexpr int kMostReaders = 4;
@@ -100,14 +100,14 @@ void read_into_fresh(const InputFile& file, unsigned char* out, uint64_t count, 
     try {
       others.push_back(std::async(std::launch::async, read_part, i));
     } catch (const std::system_error&) {
-      read_part(i);  // the system gives no more threads
+      read_part(i);  // the system cannot start more threads
     }
   }
   read_part(0);
   for (auto& other : others) other.get();
 }
 
-/// The tensor as the file holds it: on the CPU, contiguous, without lazy conjugation.
+/// Returns the tensor as the file stores it: on the CPU, contiguous, without lazy conjugation.
 at::Tensor plain(const at::Tensor& tensor) {
   return tensor.detach().resolve_conj().resolve_neg().cpu().contiguous();
 }
@@ -167,10 +167,10 @@ struct SafetensorsFile::State {
     }
   }
 
-  /// Throws for a file that is known to be something else.
+  /// Throws if the file is recognised as another kind of file.
   void refuse_foreign_file() const {
     constexpr uint64_t kLooked = 512;
-    if (file.size() == 0) return;  // its message says so
+    if (file.size() == 0) return;  // reported by the size check
     std::string start(std::min(file.size(), kLooked), '\0');
     file.read(start.data(), start.size(), 0);
     if (const auto meaning = describe_foreign_content(start))
@@ -193,7 +193,7 @@ struct SafetensorsFile::State {
   std::map<std::string, std::string> metadata;
   std::vector<std::string> names;
   std::vector<Item> items;
-  std::unordered_map<std::string_view, std::size_t> places;  // by the strings of `names`
+  std::unordered_map<std::string_view, std::size_t> places;  // keys refer to `names`
 };
 
 SafetensorsFile::SafetensorsFile(const std::filesystem::path& path)
@@ -221,7 +221,7 @@ at::Tensor SafetensorsFile::get(std::string_view name, at::Device device,
   }
   auto* bytes = static_cast<unsigned char*>(tensor.data_ptr());
   read_into_fresh(state_->file, bytes, info.nbytes, state_->data_begin + begin);
-  // Any other byte in a bool is undefined behaviour; what is not zero is true.
+  // A bool byte other than 0 and 1 is undefined behaviour, so every non-zero byte becomes 1.
   if (info.dtype == at::kBool)
     std::transform(bytes, bytes + info.nbytes, bytes, [](auto byte) { return byte != 0; });
   const bool is_converted = dtype && at::isFloatingType(info.dtype) && !is_packed(info.dtype);
@@ -254,7 +254,8 @@ void internal::write_safetensors(const TensorMap& tensors, AtomicFile& file,
     check_writable(item.first, item.second);
     items.push_back(&item);
   }
-  // The reference sorts by dtype, widest first, which keeps every tensor aligned; then by name.
+  // The reference implementation sorts by dtype, widest first, which keeps every tensor aligned, then by
+  // name.
   std::sort(items.begin(), items.end(), [](const auto* left, const auto* right) {
     const auto left_dtype = dtype_index(left->second.scalar_type());
     const auto right_dtype = dtype_index(right->second.scalar_type());

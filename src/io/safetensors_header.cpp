@@ -15,13 +15,14 @@ namespace diffusers {
 inline namespace internal {
 namespace {
 
-/// The reference's JSON reader gives up at 128 levels.
+/// Deepest nesting. The JSON reader of the reference implementation fails at 128 levels.
 constexpr std::size_t kDeepestHeader = 127;
-/// LibTorch has no use for more; without a limit a header could ask for gigabytes of dimensions.
+/// Largest number of dimensions. Without a limit a header could declare gigabytes of dimensions.
 constexpr std::size_t kMostDimensions = 4096;
 
-/// Receives the events of the JSON parser and keeps only what the format defines. Values of unknown fields
-/// are checked by the parser and dropped, as the reference does, so that a large header needs little memory.
+/// Receives the events of the JSON parser and keeps only the fields that the format defines. Values of
+/// unknown fields are checked by the parser and dropped, as in the reference implementation, so a large
+/// header needs little memory.
 class HeaderReader {
  public:
   using number_integer_t = Json::number_integer_t;
@@ -95,14 +96,14 @@ class HeaderReader {
     switch (place_) {
       case Place::kRoot:
         if (name == kMetadata) {
-          require<FileError>(!std::exchange(has_metadata_, true), "{}: {} stands twice in the header", where_,
+          require<FileError>(!std::exchange(has_metadata_, true), "{}: {} occurs twice in the header", where_,
                              kMetadata);
         }
         place_ = Place::kRootValue;
         key_ = std::move(name);
         return true;
       case Place::kMetadata:
-        require<FileError>(keys_.insert(name).second, "{}: the metadata key {} stands twice", where_,
+        require<FileError>(keys_.insert(name).second, "{}: the metadata key {} occurs twice", where_,
                            escaped(name));
         key_ = std::move(name);
         return true;
@@ -157,7 +158,7 @@ class HeaderReader {
                            escaped(entry_.name), offsets_);
         return leave_field();
       case Place::kField:
-        return finish_entry();  // only a positional entry ends where a field could start
+        return finish_entry();  // only a positional entry can end here
       default:
         return end_skipped();
     }
@@ -186,7 +187,7 @@ class HeaderReader {
     require<FileError>(++depth_ <= kDeepestHeader, "{}: the header is nested deeper than {} levels", where_,
                        kDeepestHeader);
   }
-  /// A scalar where the format defines none.
+  /// Handles a scalar at a place where the format has none.
   bool other_value(std::string_view what) {
     if (place_ == Place::kSkipped) return true;
     if (place_ == Place::kField && field_ == Field::kUnknown) return leave_field();
@@ -222,7 +223,7 @@ class HeaderReader {
     }
   }
 
-  /// The reference also takes [dtype, shape, data_offsets] for an entry.
+  /// Begins an entry. The reference implementation also accepts an array [dtype, shape, data_offsets].
   void begin_entry(bool positional) {
     entry_ = {};
     entry_.name = key_;
@@ -237,7 +238,7 @@ class HeaderReader {
   void enter_field() {
     if (field_ != Field::kUnknown) {
       bool& seen = seen_[static_cast<std::size_t>(field_)];
-      require<FileError>(!seen, "{}: a field of tensor {} stands twice", where_, escaped(entry_.name));
+      require<FileError>(!seen, "{}: a field of tensor {} occurs twice", where_, escaped(entry_.name));
       seen = true;
     }
     place_ = Place::kField;
@@ -278,7 +279,7 @@ class HeaderReader {
   std::unordered_set<std::string> keys_;
 };
 
-/// By hashes, which take a fraction of the memory of a set of names.
+/// Checks that names are unique. It compares hashes, which take a fraction of the memory of a set of names.
 void require_unique_names(const std::vector<SafetensorsEntry>& entries, std::string_view where) {
   std::vector<std::size_t> hashes;
   hashes.reserve(entries.size());
@@ -287,11 +288,11 @@ void require_unique_names(const std::vector<SafetensorsEntry>& entries, std::str
   if (std::adjacent_find(hashes.begin(), hashes.end()) == hashes.end()) return;
   std::unordered_set<std::string_view> names;
   for (const auto& entry : entries)
-    require<FileError>(names.insert(entry.name).second, "{}: {} stands twice in the header", where,
+    require<FileError>(names.insert(entry.name).second, "{}: {} occurs twice in the header", where,
                        escaped(entry.name));
 }
 
-/// The bytes that shape and dtype ask for.
+/// Returns the number of bytes that shape and dtype require.
 uint64_t span_of(const SafetensorsEntry& entry, std::string_view where) {
   uint64_t bits = 1;
   bool overflow = false;
@@ -318,7 +319,7 @@ uint64_t safetensors_header_size(const unsigned char (&prefix)[kSafetensorsPrefi
 
 SafetensorsHeader parse_safetensors_header(std::string_view text, uint64_t data_size,
                                            std::string_view where) {
-  // The JSON parser takes a NUL for the end of the text and skips a byte-order mark.
+  // The JSON parser treats NUL as the end of the text and skips a byte-order mark.
   require<FileError>(text.find('\0') == std::string_view::npos, "{}: the header holds a NUL byte", where);
   require<FileError>(!text.starts_with("\xef\xbb\xbf"), "{}: the header starts with a byte-order mark",
                      where);

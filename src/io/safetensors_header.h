@@ -1,7 +1,7 @@
 #pragma once
 
-// The header of a safetensors file, checked completely; knows nothing of LibTorch, so that it can be fuzzed
-// alone.
+// Parses and checks the header of a safetensors file. It does not use LibTorch, so that a fuzz target can
+// link it alone.
 
 #include <array>
 #include <cstddef>
@@ -19,8 +19,8 @@ struct SafetensorsDtype {
   unsigned bits;
 };
 
-/// In the order of the reference's enumeration, by which it sorts the tensors of a file (the last ones
-/// first).
+/// The dtypes in the order of the reference implementation's enumeration. It sorts the tensors of a file by
+/// this order, the last dtypes first.
 inline constexpr std::array<SafetensorsDtype, 22> kSafetensorsDtypes{{
     {"BOOL", 8},    {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6},     {"U8", 8},          {"I8", 8},
     {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"I16", 16},
@@ -30,7 +30,7 @@ inline constexpr std::array<SafetensorsDtype, 22> kSafetensorsDtypes{{
 
 /// Size of the length field in front of the header.
 inline constexpr uint64_t kSafetensorsPrefix = 8;
-/// The reference accepts no longer header.
+/// Largest header that the reference implementation accepts, in bytes.
 inline constexpr uint64_t kSafetensorsMaxHeader = 100'000'000;
 
 struct SafetensorsEntry {
@@ -46,13 +46,13 @@ struct SafetensorsHeader {
   std::vector<SafetensorsEntry> entries;  ///< in the order of the data
 };
 
-/// The length of the header that the first eight bytes declare, checked against the size of the file.
-/// @throws FileError
+/// Returns the length of the header that the first eight bytes declare.
+/// @throws FileError if the length exceeds the file or kSafetensorsMaxHeader
 uint64_t safetensors_header_size(const unsigned char (&prefix)[kSafetensorsPrefix], uint64_t file_size,
                                  std::string_view where);
 
 /// @param text the header
-/// @param data_size what the file holds behind the header; the tensors must cover it exactly
+/// @param data_size number of bytes after the header; the tensors must cover them exactly
 /// @throws FileError naming `where` and the tensor
 SafetensorsHeader parse_safetensors_header(std::string_view text, uint64_t data_size, std::string_view where);
 

@@ -10,7 +10,7 @@
 namespace diffusers {
 inline namespace internal {
 
-/// Writes what save_safetensors() writes to a file that is not committed yet.
+/// Writes the bytes of save_safetensors() to a file that is not committed yet.
 /// @throws TensorError, FileError
 void write_safetensors(const TensorMap& tensors, AtomicFile& file,
                        const std::map<std::string, std::string>& metadata);

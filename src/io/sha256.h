@@ -9,13 +9,13 @@
 namespace diffusers {
 inline namespace internal {
 
-/// SHA-256 (FIPS 180-4). The library has its own 70 lines, so that a program that links it needs no
-/// cryptographic library.
+/// SHA-256 (FIPS 180-4). The library has its own implementation, so that programs need no cryptographic
+/// library.
 class Sha256 {
  public:
   /// Adds bytes to the message.
   void update(std::string_view bytes);
-  /// Returns 64 hexadecimal digits. The object may not be used afterwards.
+  /// Returns the digest as 64 hexadecimal digits. The object must not be used afterwards.
   std::string hex_digest();
 
  private:

@@ -1,7 +1,7 @@
 #pragma once
 
-// The index of a sharded checkpoint, checked completely; knows nothing of LibTorch, so that it can be fuzzed
-// alone.
+// Parses and checks the index of a sharded checkpoint. It does not use LibTorch, so that a fuzz target can
+// link it alone.
 
 #include <map>
 #include <set>
@@ -11,10 +11,12 @@
 namespace diffusers {
 inline namespace internal {
 
-/// Name of a shard file -> the tensors that it holds.
+/// The tensors of each shard file, by its name.
 using ShardIndex = std::map<std::string, std::set<std::string, std::less<>>>;
 
-/// @throws FileError naming `where`, the tensor and the shard; also for a shard that is no plain file name
+/// Parses an index.
+/// @throws FileError naming `where`, the tensor and the shard if the index is invalid or a shard is not a
+///   plain file name
 ShardIndex parse_shard_index(std::string_view text, std::string_view where);
 
 }  // namespace internal

@@ -23,7 +23,7 @@ constexpr std::string_view kPartialSuffix = ".partial";
 constexpr std::string_view kRemovedSuffix = ".removed";    // being removed
 constexpr std::string_view kReplacedSuffix = ".replaced";  // until the new folder has its name
 
-/// Logs a FileError of `function`, which need not succeed.
+/// Runs `function` and logs its FileError, if any.
 template <class Function>
 void log_file_errors(Function function) {
   try {
@@ -65,14 +65,14 @@ void StagedFolder::take_place() {
     try {
       sync_folder(parent_folder(path_));
     } catch (const FileError&) {
-      exchange_paths(stage_, path_);  // what was there is not given up for what the disk may not have
+      exchange_paths(stage_, path_);  // the new folder may not be on the disk, so the old one is restored
       throw;
     }
     is_published_ = true;
-    remove_folder(stage_);  // which is now the old one
+    remove_folder(stage_);  // the stage is the old folder now
     return;
   }
-  // Between the two renames nothing has the name: remove_unfinished_folders puts the old one back.
+  // Between the two renames no folder has the final name. remove_unfinished_folders restores the old folder.
   const std::string old = path_ + std::string(kReplacedSuffix);
   remove_folder(old);
   try {
@@ -101,12 +101,12 @@ void remove_unfinished_folders(const std::string& folder) {
   const auto is_there = [&](std::string_view stem, std::string_view suffix) {
     return mode_of(join_path(folder, std::string(stem) + std::string(suffix))) != 0;
   };
-  // The name without the suffix; empty if it has another one.
+  // Returns the name without the suffix; empty if it does not have the suffix.
   const auto stem_of_folder = [&](const std::string& name, std::string_view suffix) -> std::string {
     if (!name.ends_with(suffix) || !S_ISDIR(mode_of(join_path(folder, name)))) return {};
     return name.substr(0, name.size() - suffix.size());
   };
-  // What a process was to replace when it was killed. Earlier versions named it as what they removed.
+  // A folder that a killed process was replacing. Earlier versions gave it the suffix of removed folders.
   const auto is_to_be_restored = [&](const std::string& name, std::string_view suffix) {
     const std::string stem = stem_of_folder(name, suffix);
     return !stem.empty() && !is_there(stem, "") &&

@@ -8,8 +8,8 @@
 namespace diffusers {
 inline namespace internal {
 
-/// A bar such as "[####......]".
-/// @param share the filled part, 0 to 1
+/// Draws a bar such as "[####......]".
+/// @param share filled fraction, 0 to 1
 /// @param width number of characters between the brackets
 std::string bar_text(double share, std::size_t width);
 

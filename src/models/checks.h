@@ -1,6 +1,6 @@
 #pragma once
 
-// Checks of configs and inputs that the models share.
+// Checks of configs and inputs that all models use.
 
 #include <cstdint>
 #include <optional>
@@ -10,17 +10,19 @@
 namespace diffusers {
 inline namespace internal {
 
-/// More than any model has; beyond, the making would take memory and time without end.
+/// Largest number of layers. More would take unlimited memory and time.
 inline constexpr int64_t kMostLayers = 1000;
 inline constexpr int64_t kMostChannels = 1 << 20;
 
-/// @throws ConfigError naming the key and the value unless it is in [1, most]
+/// Checks a number of a config.
+/// @throws ConfigError naming the key and the value if it is not in [1, most]
 void require_positive(const char* key, int64_t value, int64_t most = kMostChannels);
 void require_positive(const char* key, const std::optional<int64_t>& value, int64_t most = kMostChannels);
 
-/// Checks the image that a model takes.
-/// @param name of the argument
-/// @param weight a parameter of the model, for dtype and device; under autocast any floating dtype will do
+/// Checks an image input of a model.
+/// @param name name of the argument
+/// @param weight a parameter of the model, for dtype and device; under autocast any floating dtype is
+///   accepted
 /// @throws TensorError unless `image` is `[B, channels, H, W]`, not empty in H and W, and fits the weight
 void require_image(const char* name, const Tensor& image, int64_t channels, const Tensor& weight);
 

@@ -1,13 +1,14 @@
 #pragma once
 
-// The one list of the fields of a Conditioning.
+// The list of the fields of a Conditioning. All code that handles every field uses it.
 
 #include <diffusers/models/conditioning.h>
 
 namespace diffusers {
 inline namespace internal {
 
-/// Calls `visit(name, tensor)` for every tensor, undefined ones included, and for each tensor of the vectors.
+/// Calls `visit(name, tensor)` for every tensor, including undefined ones, and for each tensor of the
+/// vectors.
 template <class C, class Visitor>
 void for_each_conditioning_tensor(C& conditioning, Visitor&& visit) {
   visit("class_labels", conditioning.class_labels);

@@ -27,8 +27,8 @@ std::string list_some(const std::vector<std::string>& names) {
   return text;
 }
 
-/// Name in an old file -> name in the model, for the attention layers that had other names before diffusers
-/// 0.15.
+/// Maps names in old files to names in the model, for the attention layers that had other names before
+/// diffusers 0.15.
 std::map<std::string, std::string> legacy_names(const torch::nn::Module& model) {
   constexpr std::array<std::pair<const char*, const char*>, 4> kProjections{
       {{"query", "to_q"}, {"key", "to_k"}, {"value", "to_v"}, {"proj_attn", "to_out.0"}}};
@@ -43,7 +43,7 @@ std::map<std::string, std::string> legacy_names(const torch::nn::Module& model) 
   return names;
 }
 
-/// Parameters and buffers by their state-dict names.
+/// Returns parameters and buffers by their state-dict names.
 std::vector<std::pair<std::string, Tensor>> state_of(const torch::nn::Module& model) {
   std::vector<std::pair<std::string, Tensor>> state;
   for (const auto& item : model.named_parameters()) state.emplace_back(item.key(), item.value());
@@ -51,7 +51,8 @@ std::vector<std::pair<std::string, Tensor>> state_of(const torch::nn::Module& mo
   return state;
 }
 
-/// Old attention projections were 1x1 convolutions in some checkpoints: [C, D, 1, 1] is [C, D].
+/// Returns true for shapes that differ only by trailing dimensions of 1: in some old checkpoints attention
+/// projections are 1x1 convolutions [C, D, 1, 1].
 bool is_same_matrix(at::IntArrayRef in_file, at::IntArrayRef in_model) {
   return in_model.size() == 2 && in_file.size() == 4 && in_file.slice(0, 2) == in_model && in_file[2] == 1 &&
          in_file[3] == 1;
@@ -97,7 +98,7 @@ void load_model_weights(torch::nn::Module& model, const std::filesystem::path& f
       if (name_in_model.empty()) {
         used.insert(name);
       } else {
-        // A file that has both names is read by the model's own.
+        // If a file has both names, the name in the model is used.
         source_of.emplace(reader.contains(name_in_model) ? name : name_in_model, name);
       }
       continue;

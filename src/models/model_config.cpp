@@ -1,4 +1,4 @@
-// The semantics of a model's config.json, Python's (ConfigMixin.extract_init_dict).
+// Reads and writes a model's config.json with Python's semantics (ConfigMixin.extract_init_dict).
 
 #include "models/model_config.h"
 
@@ -13,7 +13,7 @@
 namespace diffusers {
 namespace {
 
-/// Keys of a model's config.json that no class declares, and that are no mistake.
+/// Returns true for keys of a model's config.json that no class declares and that give no warning.
 bool is_private_config_key(std::string_view key) { return key.starts_with('_'); }
 
 }  // namespace
@@ -24,7 +24,7 @@ void internal::read_config_json(std::string_view text, std::string_view where, s
   Json json = parse_json(text, where);
   require<ConfigError>(json.is_object(), "{}: expected a JSON object", where);
   check_config_class(json, where, class_name);
-  // Keys that Python says were left at their defaults take the defaults of this version.
+  // Keys in Python's _use_default_values take the defaults of this version.
   if (const auto defaults = json.find("_use_default_values"); defaults != json.end()) {
     std::vector<std::string> keys;
     config_json::from(*defaults, keys, "_use_default_values");
@@ -51,7 +51,7 @@ std::string internal::write_config_json(Json fields, std::string_view source, st
     const double value = json[key].get<double>();
     if (std::trunc(value) == value && std::abs(value) < 1e15) json[key] = static_cast<int64_t>(value);
   }
-  // A loaded config cannot have changed since: its own text is the most faithful.
+  // A loaded config cannot change, so its original text is kept.
   if (!source.empty()) json.update(parse_json(source, class_name));
   json["_class_name"] = class_name;
   json["_diffusers_version"] = kDiffusersVersion;

@@ -1,6 +1,6 @@
 #pragma once
 
-// Reading and writing of config.json for the models of the library, each of which lists its fields with
+// Reading and writing of config.json for the models of the library. Each model lists its fields with
 // `visit_fields` in its .cpp.
 
 #include <functional>
@@ -21,12 +21,13 @@ inline namespace internal {
 /// Sets the fields that a JSON object names, and returns its other members.
 using SetConfigFields = std::function<Json(const Json& fields)>;
 
-/// @param null_is_default keys of flags whose null counts as the default, false, as it does in Python
+/// @param null_is_default keys of flags whose null counts as the default, false, as in Python
 void read_config_json(std::string_view text, std::string_view where, std::string_view class_name,
                       const SetConfigFields& set_fields, std::string& source, LoadReport& report,
                       const std::vector<std::string>& null_is_default);
 
-/// @param integral keys whose Python default is an integer where ours is a double: written as Python does
+/// @param integral keys of doubles whose default in Python is an integer; they are written as Python writes
+///   them
 std::string write_config_json(Json fields, std::string_view source, std::string_view class_name,
                               const std::vector<std::string>& integral);
 
@@ -46,8 +47,8 @@ std::string write_config_fields(const Config& config, std::string_view source, s
   return write_config_json(config_json::fields_to_json(config), source, class_name, integral);
 }
 
-/// Runs `build`, which makes the layers of a model, and turns what LibTorch throws (in practice: no memory
-/// for a layer of that size) into a ConfigError.
+/// Runs `build`, which makes the layers of a model, and converts exceptions of LibTorch to ConfigError. In
+/// practice LibTorch throws if there is not enough memory for a layer.
 template <class Build>
 void build_model(std::string_view class_name, Build&& build) {
   try {

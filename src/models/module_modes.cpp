@@ -9,7 +9,7 @@ void ModuleModes::add(torch::nn::Module& module, const std::shared_ptr<torch::nn
 }
 
 void ModuleModes::restore() const {
-  // `train` changes the submodules as well, which come later.
+  // `train` also changes the submodules, which come later in the list.
   for (const Mode& mode : modes_)
     if (mode.module->is_training() != mode.is_training) mode.module->train(mode.is_training);
 }

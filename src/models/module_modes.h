@@ -8,11 +8,11 @@
 namespace diffusers {
 inline namespace internal {
 
-/// The training flags of a module and of each of its submodules at one moment.
+/// Saved training flags of a module and of all its submodules.
 class ModuleModes {
  public:
   explicit ModuleModes(torch::nn::Module& module) { add(module, nullptr); }
-  /// Gives each of them its flag back.
+  /// Restores all flags.
   void restore() const;
 
  private:
@@ -23,11 +23,11 @@ class ModuleModes {
   };
   void add(torch::nn::Module& module, const std::shared_ptr<torch::nn::Module>& owner);
 
-  std::vector<Mode> modes_;  // each module before its submodules
+  std::vector<Mode> modes_;  // each module comes before its submodules
 };
 
-/// Puts a module and its submodules into eval mode, and each of them back into its mode at the end of the
-/// scope. The module must live until then.
+/// Puts a module and its submodules into eval mode and restores their modes at the end of the scope. The
+/// module must outlive the scope.
 class EvalGuard {
  public:
   explicit EvalGuard(torch::nn::Module& module) : modes_(module) { module.eval(); }

@@ -9,7 +9,7 @@
 namespace diffusers {
 namespace {
 
-/// The module's own tensors, not those of its children, with `prefix` in front of their names.
+/// Adds the module's own tensors, without those of its children, with `prefix` before their names.
 template <class Tensors>
 void add_tensors(TensorMap& state, const std::string& prefix, const Tensors& tensors) {
   for (const auto& item : tensors)

@@ -18,8 +18,8 @@
 namespace diffusers {
 namespace {
 
-/// Whether our kernel was measured faster than LibTorch's (benchmarks/ops_benchmark.cpp): up to three times
-/// at depth 8, on par at depth 32 with 256 keys.
+/// Returns true for the sizes at which benchmarks/ops_benchmark.cpp measured this library's kernel as faster
+/// than LibTorch's: up to three times at depth 8, equal at depth 32 with 256 keys.
 bool is_small(int64_t depth, int64_t keys) {
   return depth <= cpu::kMaxAttentionDepth && keys <= (depth <= 16 ? 1024 : 256);
 }
@@ -69,8 +69,8 @@ void check_attention(const at::Tensor& query, const at::Tensor& key, const at::T
                        shape_string(options.mask.sizes()), shape_string(scores));
 }
 
-/// An uninitialised `[B, heads, L, D]` tensor that lies in memory as `[B, L, heads, D]`, like the query of a
-/// projection, so that joining the heads again costs no copy.
+/// Allocates a `[B, heads, L, D]` tensor with the memory layout `[B, L, heads, D]` of a projected query, so
+/// that joining the heads needs no copy.
 at::Tensor empty_heads(const at::Tensor& like) {
   const int64_t heads = like.size(1);
   const int64_t length = like.size(2);
@@ -94,7 +94,7 @@ cpu::AttentionShape attention_shape(const at::Tensor& query, const at::Tensor& k
           .scale = static_cast<float>(scale)};
 }
 
-/// Calls run(scratch, begin, end) for parts of the batch * heads items.
+/// Calls run(scratch, begin, end) for parts of the batch * heads items, in parallel.
 template <class Run>
 void for_each_head(const at::Tensor& query, const cpu::AttentionShape& shape, const Run& run) {
   parallel_for(0, query.size(0) * query.size(1), 1, [&](int64_t begin, int64_t end) {
@@ -144,7 +144,7 @@ QueryKeyValue fused_attention_backward(const at::Tensor& grad_output, const at::
   return result;
 }
 
-/// The gradients out of differentiable operations, for a gradient of the gradient.
+/// Computes the gradients with differentiable operations, for second derivatives.
 QueryKeyValue composed_attention_backward(const at::Tensor& grad_output, const at::Tensor& query,
                                           const at::Tensor& key, const at::Tensor& value, double scale) {
   const at::Tensor weights = at::softmax(at::matmul(query, key.transpose(-2, -1)) * scale, -1);

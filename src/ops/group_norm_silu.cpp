@@ -47,7 +47,7 @@ void check_group_norm_silu(const at::Tensor& x, int64_t num_groups, const at::Te
   check_vector("bias", bias);
 }
 
-/// The gradients out of differentiable operations, for a gradient of the gradient.
+/// Computes the gradients with differentiable operations, for second derivatives.
 GroupNormSiluGradients composed_backward(const at::Tensor& grad_y, const at::Tensor& x, int64_t num_groups,
                                          const at::Tensor& weight, const at::Tensor& bias, double eps) {
   const auto by_group = [&](const at::Tensor& tensor) {
@@ -120,7 +120,7 @@ bool fits_fused(const at::Tensor& x, const at::Tensor& weight, const at::Tensor&
   const bool all_float = x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat;
   if (x.is_cpu()) return fused_cpu() && cpu::kernels_available() && all_float;
 #if defined(DIFFUSERS_WITH_CUDA)
-  // Under autocast LibTorch's group norm gives float32 whatever it is given.
+  // Under autocast LibTorch's group norm returns float32 for every input dtype.
   const bool reduced =
       at::isReducedFloatingType(x.scalar_type()) && !at::autocast::is_autocast_enabled(at::kCUDA);
   if (x.is_cuda()) return fused_cuda() && (all_float || reduced);
@@ -135,7 +135,7 @@ namespace reference {
 
 at::Tensor group_norm_silu(const at::Tensor& x, int64_t num_groups, const at::Tensor& weight,
                            const at::Tensor& bias, double eps) {
-  // LibTorch's CUDA kernel has no float32 parameters for a half input.
+  // LibTorch's CUDA kernel does not accept float32 parameters with a half-precision input.
   const bool mixed = x.scalar_type() != weight.scalar_type() && !x.is_cpu() &&
                      !at::autocast::is_autocast_enabled(x.device().type());
   if (mixed)

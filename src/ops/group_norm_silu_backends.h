@@ -1,7 +1,7 @@
 #pragma once
 
-// The fused kernels on tensors. x, weight and bias are contiguous, on the device of the backend, and x is not
-// empty.
+// Calls the fused kernels with tensors. x, weight and bias must be contiguous and on the device of the
+// backend. x must not be empty.
 
 #include <cstdint>
 
@@ -12,7 +12,7 @@ inline namespace internal {
 
 struct NormalizedActivation {
   at::Tensor y;
-  at::Tensor mean;  // of each group, [B * num_groups]
+  at::Tensor mean;  // mean of each group, [B * num_groups]
   at::Tensor rstd;
 };
 
@@ -24,7 +24,7 @@ struct GroupNormSiluGradients {
 
 namespace cpu {
 
-/// All float32.
+/// All tensors are float32.
 NormalizedActivation fused_forward(const at::Tensor& x, int64_t num_groups, const at::Tensor& weight,
                                    const at::Tensor& bias, double eps);
 GroupNormSiluGradients fused_backward(const at::Tensor& grad_y, const at::Tensor& x, int64_t num_groups,

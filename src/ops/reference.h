@@ -1,7 +1,7 @@
 #pragma once
 
-// The operations as compositions of LibTorch's: what the fused kernels are measured and tested against.
-// Arguments are taken as valid.
+// The operations as compositions of LibTorch's operations. The fused kernels are tested and benchmarked
+// against them. Arguments are not checked.
 
 #include <diffusers/ops/attention.h>
 #include <diffusers/ops/group_norm_silu.h>

@@ -10,7 +10,7 @@
 namespace diffusers {
 namespace {
 
-/// Calls the callback, and checks that the next step can start from the sample that it leaves.
+/// Calls the callback and checks that the next step can use the sample that it returns.
 void call_step_end(const StepEndCallback& callback, int64_t step, const Tensor& timestep, Tensor& sample) {
   if (!callback) return;
   const Tensor before = sample;
@@ -30,7 +30,7 @@ Tensor denoise(DiffusionPipeline& pipeline, const Denoiser& denoiser, const Cond
   const int64_t start = options.start_step;
   const int64_t total = timesteps.defined() ? timesteps.numel() - start : 0;
   const int64_t order = scheduler.order();
-  // A scheduler may visit more timesteps than there are steps: PNDM at first, Heun in every step.
+  // A scheduler may have more timesteps than steps: PNDM at the start, Heun in every step.
   const int64_t num_warmup_steps = total - num_inference_steps * order;
   ProgressBar bar(pipeline.progress_bar_config(), num_inference_steps);
   int64_t done = 0;

@@ -26,7 +26,7 @@ bool is_accepted(const PipelineComponentSpec& spec, const PipelineComponent& com
          std::ranges::find(spec.class_names, component.class_name()) != spec.class_names.end();
 }
 
-/// Checks the components that a pipeline is made of, and adds the optional ones as absent.
+/// Checks the components of a new pipeline and adds missing optional components as absent.
 void check_components(const PipelineSpec& spec, PipelineComponents& components) {
   for (const auto& entry : components) {
     const std::string& name = entry.first;
@@ -55,7 +55,7 @@ PipelineComponent adapted(const PipelineSpec& spec, const Scheduler& scheduler) 
                                          : PipelineComponent(scheduler);
 }
 
-/// The models of a pipeline in the order of its constructor's parameters.
+/// Returns the models of a pipeline in the order of its constructor's parameters.
 std::vector<std::shared_ptr<torch::nn::Module>> models_of(const PipelineSpec& spec,
                                                           const PipelineComponents& components) {
   std::vector<std::shared_ptr<torch::nn::Module>> models;
@@ -64,7 +64,7 @@ std::vector<std::shared_ptr<torch::nn::Module>> models_of(const PipelineSpec& sp
   return models;
 }
 
-/// Moves a model. Its tensors keep their identity, so optimizers and other holders see the change.
+/// Moves a model. Its tensors keep their identity, so optimizers and other owners see the change.
 void move_model(torch::nn::Module& model, std::optional<at::Device> device,
                 std::optional<at::ScalarType> dtype) {
   const at::NoGradGuard no_grad;

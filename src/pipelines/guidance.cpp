@@ -47,7 +47,7 @@ Denoiser classifier_free_guidance(Denoiser denoiser, const GuidanceOptions& opti
     check_rows(conditioning, noisy.size(0));
     const Tensor t = timesteps.dim() > 0 ? at::cat({timesteps, timesteps}) : timesteps;
     const std::vector<Tensor> halves = denoiser(at::cat({noisy, noisy}), t, conditioning).chunk(2);
-    // Ho and Salimans 2022, eq. 6, with w + 1 for the scale
+    // Ho and Salimans 2022, eq. 6, with the scale w + 1
     const Tensor guided = halves[0] + options.guidance_scale * (halves[1] - halves[0]);
     return options.guidance_rescale > 0 ? rescale_guidance(guided, halves[1], options.guidance_rescale)
                                         : guided;

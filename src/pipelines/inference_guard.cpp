@@ -13,14 +13,14 @@ namespace diffusers {
 
 struct InferenceGuard::State {
   at::NoGradGuard no_grad;
-  std::vector<std::shared_ptr<torch::nn::Module>> modules;  // alive even if a callback replaces a component
+  std::vector<std::shared_ptr<torch::nn::Module>> modules;  // kept alive if a callback replaces a component
   std::list<EvalGuard> modes;
 };
 
 InferenceGuard::InferenceGuard(const DiffusionPipeline& pipeline) : state_(std::make_unique<State>()) {
   for (const auto& [name, component] : pipeline.components()) {
     const auto module = component.module();
-    // Components may share a module. Its second guard would find it in eval mode, and leave it there.
+    // Components may share a module. A second guard would find it in eval mode and never restore its mode.
     if (module == nullptr || std::ranges::find(state_->modules, module) != state_->modules.end()) continue;
     state_->modules.push_back(module);
     state_->modes.emplace_back(*module);

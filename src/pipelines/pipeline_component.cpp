@@ -11,7 +11,7 @@
 namespace diffusers {
 namespace {
 
-/// A scheduler of any class, as its base.
+/// A component that holds a scheduler of any class.
 class SchedulerComponent final : public detail::ComponentInterface {
  public:
   explicit SchedulerComponent(std::unique_ptr<Scheduler> scheduler) : scheduler_(std::move(scheduler)) {}

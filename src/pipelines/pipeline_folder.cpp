@@ -85,7 +85,7 @@ void DiffusionPipeline::save_pretrained(const std::filesystem::path& folder) con
     index.components[name] = component.class_name();
     if (component.has_value()) component.save_pretrained(folder / name);
   }
-  // Last, so that a folder with an index is complete.
+  // The index is written last, so that a folder with an index is complete.
   write_model_index(index, folder);
 }
 

@@ -11,13 +11,13 @@
 namespace diffusers {
 inline namespace internal {
 
-/// The progress of a pipeline's call on standard error: bar, count, steps per second, seconds left. Draws
-/// nothing if standard error is not a terminal.
+/// Shows the progress of a pipeline call on standard error: bar, count, steps per second, seconds left. It
+/// draws nothing if standard error is not a terminal.
 class ProgressBar {
  public:
   /// @param total number of steps; 0 or less draws nothing
   ProgressBar(const ProgressBarConfig& config, int64_t total);
-  /// @param done number of steps that are done
+  /// @param done number of completed steps
   void update(int64_t done);
 
  private:

@@ -31,7 +31,7 @@ PipelineComponent load_clip_tokenizer(const std::filesystem::path& folder, const
   return CLIPTokenizer::from_pretrained(folder, {.subfolder = name});
 }
 
-/// The class that the index names decides, whatever class wrote the config.
+/// Loads a scheduler. The class in the index has priority over the class in the config.
 PipelineComponent load_scheduler_component(const std::filesystem::path& folder, const std::string& name,
                                            const std::string& class_name) {
   const std::string subfolder = folder_inside(folder.string(), name);
@@ -44,7 +44,7 @@ PipelineComponent load_scheduler_component(const std::filesystem::path& folder, 
   return Scheduler::from_config(dump_json(config));
 }
 
-/// The classes of the library, and those that the program has added.
+/// The classes of the library and those that the program has registered.
 struct KnownClasses {
   std::mutex mutex;
   std::map<std::string, detail::LoadPipeline> pipelines{
@@ -115,7 +115,7 @@ PipelineComponent internal::load_component(const std::filesystem::path& folder, 
                                            const PipelineLoadOptions& options) {
   if (const auto load = find_class(known_classes().components, class_name))
     return load(folder, name, options);
-  // Scheduler::from_config knows the schedulers, and names them if this is none.
+  // Scheduler::from_config checks the class name; its error lists the known schedulers.
   if (name.ends_with("scheduler") || class_name.ends_with("Scheduler"))
     return load_scheduler_component(folder, name, class_name);
   fail<FileError>("{}: component \"{}\" is a {}, expected a scheduler or one of: {}", folder.string(), name,

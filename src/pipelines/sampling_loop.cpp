@@ -49,7 +49,7 @@ void check_loop_options(const Scheduler& scheduler, const Tensor& sample,
       "{}: mask is {}, expected one that broadcasts to {}", kLoop, describe(options.mask), describe(sample));
 }
 
-/// x0 with the noise of a timestep, in the scheduler's own coordinates.
+/// Adds the noise of a timestep to x0, in the scheduler's own coordinates.
 Tensor noised(const Scheduler& scheduler, const Tensor& x0, const Tensor& timestep,
               const std::optional<Generator>& generator) {
   const Tensor noise = randn_tensor(x0.sizes(), generator, x0.device(), x0.scalar_type());
@@ -58,7 +58,7 @@ Tensor noised(const Scheduler& scheduler, const Tensor& x0, const Tensor& timest
                                      : scheduler.add_noise(x0, noise, timesteps);
 }
 
-/// The noise of a step, cooled down and thinned out.
+/// Draws the noise of a step and applies temperature and noise_dropout.
 Tensor tempered_noise(const Tensor& model_output, const SamplingLoopOptions& options) {
   const auto& generator = options.step.generator;
   Tensor noise =
@@ -150,7 +150,7 @@ Tensor ddim_encode(const DDIMScheduler& scheduler, const SamplingModel& model, c
     const NoiseLevel level{std::sqrt(alpha_bar), std::sqrt(beta_bar)};
     const Tensor pred_original_sample = data_prediction(type, output, x, level);
     const Tensor pred_epsilon = noise_prediction(type, output, x, level);
-    // Song et al. 2020, eq. 12 with sigma = 0, from less noise to more.
+    // Song et al. 2020, eq. 12 with sigma = 0, towards more noise.
     x = std::sqrt(alpha_bar_next) * pred_original_sample + std::sqrt(1 - alpha_bar_next) * pred_epsilon;
     alpha_bar = alpha_bar_next;
   }

@@ -1,6 +1,7 @@
 #pragma once
 
-// A call of a Stable Diffusion pipeline: prompts, the guided loop, and the way back from latents to images.
+// The parts of a call of a Stable Diffusion pipeline: encoding of prompts, the guided loop, and decoding of
+// latents.
 
 #include <cstdint>
 #include <optional>
@@ -18,7 +19,7 @@
 namespace diffusers {
 inline namespace internal {
 
-/// The options of a call that say what to draw.
+/// The options of a call that concern the prompts.
 struct GuidedPrompt {
   const Texts& prompt;
   const Texts& negative_prompt;
@@ -40,14 +41,15 @@ GuidedPrompt guided_prompt(const Options& options) {
           options.clip_skip};
 }
 
-/// The inputs of the UNet that come from the prompts.
+/// The inputs of the UNet that are computed from the prompts.
 struct EncodedPrompt {
   int64_t batch_size;  ///< number of images
-  bool is_guided;      ///< the conditioning has 2 batch_size rows, the first half without the prompts
+  bool is_guided;  ///< the conditioning has 2 * batch_size rows: the unconditional half, then the conditional
+                   ///< half
   Conditioning conditioning;
 };
 
-/// The options of a call that say how to draw.
+/// The options of a call that concern the denoising loop.
 struct DenoisingOptions {
   double guidance_scale;
   double guidance_rescale;
@@ -56,7 +58,7 @@ struct DenoisingOptions {
   const StepEndCallback& callback_on_step_end;
 };
 
-/// The parts that the calls of the Stable Diffusion pipelines share. For its lifetime no gradients are
+/// The common parts of the calls of the Stable Diffusion pipelines. During its lifetime no gradients are
 /// recorded and the models are in eval mode.
 class StableDiffusionCall {
  public:
@@ -65,24 +67,24 @@ class StableDiffusionCall {
   const AutoencoderKL& vae() const { return vae_; }
   const UNet2DConditionModel& unet() const { return unet_; }
   Scheduler& scheduler() const { return pipeline_.scheduler(); }
-  /// Side of the square of pixels that a latent stands for.
+  /// Returns the number of pixels per latent along each side.
   int64_t vae_scale_factor() const;
-  /// Dtype and device of the latents.
+  /// Returns dtype and device of the latents.
   at::TensorOptions tensor_options() const;
 
-  /// The embeddings of the prompts, each repeated for its images.
-  /// @throws ConfigError, TensorError if the options do not fit each other
+  /// Encodes the prompts and repeats each embedding for its images.
+  /// @throws ConfigError, TensorError if the options are inconsistent
   EncodedPrompt encode_prompt(const GuidedPrompt& prompt) const;
-  /// Sets the scheduler's timesteps; `timesteps` and `sigmas` are custom ones, of which one may be given.
+  /// Sets the scheduler's timesteps. At most one of the custom `timesteps` and `sigmas` may be given.
   /// @return the number of steps
   int64_t set_timesteps(int64_t num_inference_steps, const std::vector<double>& timesteps,
                         const std::vector<double>& sigmas) const;
-  /// Runs the scheduler from the position `start` in its timesteps to their end.
-  /// @param denoiser predicts for one batch; guidance is added if the prompt is guided
-  /// @param num_inference_steps number of steps that are run
+  /// Runs the scheduler from the position `start` in its timesteps to the end.
+  /// @param denoiser denoiser of one batch; guidance is added if the prompt is guided
+  /// @param num_inference_steps number of steps to run
   Tensor denoise(const Denoiser& denoiser, const EncodedPrompt& prompt, const Tensor& latents, int64_t start,
                  int64_t num_inference_steps, const DenoisingOptions& options) const;
-  /// The images of latents, or the latents.
+  /// Decodes latents to images, or returns the latents.
   ImagePipelineOutput decode(const Tensor& latents, OutputType output_type) const;
 
  private:
@@ -92,7 +94,7 @@ class StableDiffusionCall {
 
   StableDiffusionBase& pipeline_;
   InferenceGuard guard_;
-  // Handles of its own, so that a callback may replace the pipeline's components.
+  // Own handles, so that a callback may replace the pipeline's components.
   AutoencoderKL vae_;
   CLIPTextModel text_encoder_;
   CLIPTokenizer tokenizer_;

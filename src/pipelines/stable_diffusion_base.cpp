@@ -17,7 +17,8 @@ namespace {
 
 constexpr const char* kRequiresSafetyChecker = "requires_safety_checker";
 
-/// A copy with the corrections that Python's pipelines make to configs from before these keys existed.
+/// Copies a scheduler and applies the corrections that Python's pipelines make to old configs without these
+/// keys.
 std::unique_ptr<Scheduler> scheduler_for_latents(const Scheduler& scheduler) {
   std::vector<ConfigOverride> corrections;
   const auto correct = [&](const char* key, const ConfigValue& found, const ConfigValue& value) {
@@ -67,7 +68,7 @@ void StableDiffusionBase::take_settings(const Folder& folder) {
     return;
   warn_once(fmt::format("{}: the safety checker is not run, images are given as they are drawn",
                         folder.path.string()));
-  // A folder that says true and has no checker makes Python warn.
+  // Python warns if the setting is true and the folder has no safety checker.
   set_setting(kRequiresSafetyChecker, false);
 }
 

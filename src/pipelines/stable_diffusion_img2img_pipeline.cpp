@@ -17,10 +17,11 @@ namespace {
 
 constexpr int64_t kLatentChannels = 4;
 
-// Resampling with negative weights goes somewhat beyond [-1, 1]; no image in [-1, 1] goes as far as this.
+// Resampling with negative weights can slightly exceed [-1, 1], but never up to this limit.
 constexpr double kLargestOvershoot = 2.0;
 
-/// `[B, C, H, W]` in [-1, 1] with sides that the autoencoder can halve; latents are passed on.
+/// Returns `[B, C, H, W]` in [-1, 1] with sides that the autoencoder can halve. Latents are returned
+/// unchanged.
 Tensor preprocessed_image(const Tensor& image, int64_t scale) {
   require<TensorError>(image.defined() && (image.dim() == 3 || image.dim() == 4) && image.is_floating_point(),
                        "image is {}, expected a floating [B, C, H, W] or [C, H, W] in [0, 1]; convert bytes "
@@ -49,7 +50,7 @@ Tensor preprocessed_image(const Tensor& image, int64_t scale) {
   return 2.0 * images - 1.0;
 }
 
-/// The latents of the image, one for each of the batch.
+/// Encodes the image to latents, one for each sample of the batch.
 Tensor image_latents(const StableDiffusionCall& call, const Tensor& image, int64_t batch_size,
                      const std::optional<Generator>& generator) {
   const at::TensorOptions options = call.tensor_options();
@@ -95,7 +96,7 @@ ImagePipelineOutput StableDiffusionImg2ImgPipeline::operator()(
   Scheduler& scheduler = call.scheduler();
   const int64_t all_steps =
       call.set_timesteps(options.num_inference_steps, options.timesteps, options.sigmas);
-  // Only the last steps are run, `strength` of them.
+  // The run has only the last steps, a fraction `strength` of all steps.
   const auto steps = static_cast<int64_t>(static_cast<double>(all_steps) * options.strength);
   const int64_t start = (all_steps - steps) * scheduler.order();
   const Timesteps timesteps = scheduler.timesteps();

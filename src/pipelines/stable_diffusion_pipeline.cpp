@@ -15,7 +15,7 @@
 namespace diffusers {
 namespace {
 
-/// `{height, width}` of the images.
+/// Returns `{height, width}` of the images.
 std::pair<int64_t, int64_t> image_size(const StableDiffusionCall& call,
                                        const StableDiffusionPipelineOptions& options) {
   const int64_t scale = call.vae_scale_factor();
@@ -42,7 +42,7 @@ std::pair<int64_t, int64_t> image_size(const StableDiffusionCall& call,
   return {height, width};
 }
 
-/// x_T: noise of the options or of its own, with the scheduler's spread.
+/// Returns x_T: the latents of the options or new noise, scaled by the scheduler's init_noise_sigma.
 Tensor starting_latents(const StableDiffusionCall& call, const StableDiffusionPipelineOptions& options,
                         int64_t batch_size, int64_t height, int64_t width) {
   const at::TensorOptions tensor_options = call.tensor_options();
@@ -51,7 +51,7 @@ Tensor starting_latents(const StableDiffusionCall& call, const StableDiffusionPi
                                       width / scale};
   Tensor latents = options.latents;
   if (latents.defined()) {
-    // Given latents say how large the images are, unless the options do.
+    // If the options do not give the size of the images, given latents determine it.
     const bool is_sized = options.height.value_or(0) != 0 && options.width.value_or(0) != 0;
     require<TensorError>(latents.dim() == 4 && latents.size(0) == shape[0] && latents.size(1) == shape[1] &&
                              (!is_sized || latents.sizes() == shape),

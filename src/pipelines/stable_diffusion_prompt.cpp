@@ -1,4 +1,4 @@
-// From prompts to the conditioning of the UNet.
+// Encodes prompts to the conditioning of the UNet.
 
 #include <string>
 #include <vector>
@@ -73,7 +73,7 @@ void StableDiffusionCall::warn_of_truncation(const Texts& texts, int64_t max_len
 Tensor StableDiffusionCall::guidance_scale_embedding(double guidance_scale, int64_t batch_size) const {
   const int64_t width = *unet_->config().time_cond_proj_dim;
   const int64_t half = width / 2;
-  // Positional, of 1000 (w - 1); in float32 throughout, as in Python.
+  // Sinusoidal embedding of 1000 (w - 1), in float32 as in Python.
   const Tensor w = at::full({batch_size, 1}, guidance_scale - 1, at::kFloat) * 1000.0;
   const Tensor rate = at::full({}, 10000.0, at::kFloat).log() / (half - 1);
   const Tensor angles = w * at::exp(at::arange(half, at::kFloat) * -rate).unsqueeze(0);
@@ -113,7 +113,7 @@ EncodedPrompt StableDiffusionCall::encode_prompt(const GuidedPrompt& prompt) con
 
   const int64_t copies = prompt.num_images_per_prompt;
   Tensor states = embeds.to(options).repeat_interleave(copies, 0);
-  // Both in one batch of the UNet, the negative ones first.
+  // Both halves form one batch of the UNet, the negative prompts first.
   if (is_guided) states = at::cat({negative.to(options).repeat_interleave(copies, 0), states});
   EncodedPrompt encoded{.batch_size = num_prompts * copies,
                         .is_guided = is_guided,

@@ -1,6 +1,6 @@
 #pragma once
 
-// The common part of DDPMPipeline and DDIMPipeline: a UNet2DModel, a scheduler and the call.
+// Common parts of DDPMPipeline and DDIMPipeline.
 
 #include <cstdint>
 #include <memory>
@@ -13,15 +13,15 @@
 namespace diffusers {
 inline namespace internal {
 
-/// The spec of a class with the components "unet" and "scheduler".
+/// Returns the spec of a class with the components "unet" and "scheduler".
 PipelineSpec unconditional_spec(const char* class_name,
                                 std::unique_ptr<Scheduler> (*adapt_scheduler)(const Scheduler&) = nullptr);
 
-/// `{H, W}` of the images.
+/// Returns `{H, W}` of the images.
 /// @throws ConfigError if the model has no sample_size
 std::pair<int64_t, int64_t> unconditional_size(DiffusionPipeline& pipeline);
 
-/// The part of a call's options that both pipelines have.
+/// The options of a call that both pipelines have.
 struct UnconditionalCall {
   int64_t batch_size;
   const std::optional<Generator>& generator;
@@ -29,7 +29,7 @@ struct UnconditionalCall {
   const StepEndCallback& callback_on_step_end;
 };
 
-/// Draws images.
+/// Samples images.
 /// @param step_options passed to every `step`, with the generator of `call`
 /// @throws ConfigError if a number is not positive
 ImagePipelineOutput sample_unconditional(DiffusionPipeline& pipeline, const UnconditionalCall& call,

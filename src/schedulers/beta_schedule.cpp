@@ -77,7 +77,7 @@ at::Tensor rescale_zero_terminal_snr(const at::Tensor& betas) {
   const at::Tensor alphas_bar_sqrt = (1.0 - betas).cumprod(0).sqrt();
   const at::Tensor first = alphas_bar_sqrt[0];
   const at::Tensor last = alphas_bar_sqrt[-1];
-  // The last value goes to zero, the first one stays.
+  // Shift and scale: the last value becomes zero, the first one is kept.
   const at::Tensor rescaled = (alphas_bar_sqrt - last) * (first / (first - last));
   const at::Tensor alphas_bar = rescaled.pow(2);
   const at::Tensor alphas = alphas_bar.slice(0, 1) / alphas_bar.slice(0, 0, -1);

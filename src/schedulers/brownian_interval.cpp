@@ -18,13 +18,13 @@ namespace {
 
 constexpr std::size_t kPoolSize = 24;
 
-/// Words of 32 bits, the lowest first; 0 has one.
+/// Appends the 32-bit words of a number, lowest first. 0 has one word.
 void append_words(std::vector<uint32_t>& words, uint64_t value) {
   words.push_back(static_cast<uint32_t>(value));
   if ((value >> 32) != 0) words.push_back(static_cast<uint32_t>(value >> 32));
 }
 
-/// One multiplication and one shift of SeedSequence; the constant moves on with every use.
+/// The hash step of SeedSequence: one multiplication and one shift. Each call changes the constant.
 uint32_t hash_word(uint32_t value, uint32_t& constant, uint32_t multiplier) {
   value ^= constant;
   constant *= multiplier;
@@ -37,7 +37,7 @@ uint32_t mix_words(uint32_t x, uint32_t y) {
   return mixed ^ (mixed >> 16);
 }
 
-/// Python's round(x, 6): the decimal that is nearest to the exact value.
+/// Returns Python's round(x, 6): the decimal nearest to the exact value.
 double round_to_micro(double x) {
   const std::string text = fmt::format("{:.6f}", x);
   double rounded = 0;
@@ -53,7 +53,7 @@ std::vector<uint32_t> seed_sequence_state(uint64_t entropy, const std::vector<ui
   constexpr uint32_t kMultiplierB = 0x58f38dedU;
   std::vector<uint32_t> words;
   append_words(words, entropy);
-  // Zeros keep the entropy and the spawn key apart.
+  // Zeros separate the entropy from the spawn key.
   if (!spawn_key.empty() && words.size() < pool_size) words.resize(pool_size, 0);
   for (const uint64_t key : spawn_key) append_words(words, key);
 
@@ -102,7 +102,8 @@ void BrownianInterval::collect(const Node& node, const Tensor& w, double ta, dou
     sum = sum.defined() ? sum + w : w;
     return;
   }
-  // The bridge: given W over the whole, its left part is normal around the proportional share.
+  // Brownian bridge: given W over the interval, its left part is normally distributed around the proportional
+  // share.
   const double middle = round_to_micro(0.5 * (node.end + node.start));
   const double left = middle - node.start;
   const double right = node.end - middle;

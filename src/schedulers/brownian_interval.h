@@ -1,8 +1,8 @@
 #pragma once
 
-// Brownian motion that is fixed by a seed, whatever the points and the order in which it is asked for: the
-// draws of `torchsde.BrownianInterval(entropy = seed, tol = 1e-6, pool_size = 24, halfway_tree = True)`, bit
-// for bit.
+// Brownian motion that depends only on a seed, for any points and any order of queries. The draws equal those
+// of `torchsde.BrownianInterval(entropy = seed, tol = 1e-6, pool_size = 24, halfway_tree = True)` bit for
+// bit.
 
 #include <cstdint>
 #include <vector>
@@ -12,18 +12,19 @@
 namespace diffusers {
 inline namespace internal {
 
-/// numpy.random.SeedSequence(entropy, spawn_key = spawn_key, pool_size = pool_size).generate_state(count)
+/// Returns numpy.random.SeedSequence(entropy, spawn_key = spawn_key, pool_size =
+/// pool_size).generate_state(count).
 std::vector<uint32_t> seed_sequence_state(uint64_t entropy, const std::vector<uint64_t>& spawn_key,
                                           std::size_t pool_size, std::size_t count);
 
-/// W(t) on [t0, t1], by bridges on a tree of halved intervals whose ends are rounded to 10^-6. Holds one
-/// tensor; a query walks the tree from its root and draws again what it needs.
+/// W(t) on [t0, t1], by Brownian bridges on a binary tree of intervals whose ends are rounded to 10^-6. The
+/// object stores one tensor. A query walks the tree from its root and repeats the draws that it needs.
 class BrownianInterval {
  public:
-  /// @param like a sample: shape, dtype and device of W
+  /// @param like a sample, which gives shape, dtype and device of W
   BrownianInterval(double t0, double t1, const Tensor& like, uint64_t entropy);
 
-  /// W(tb) - W(ta) for ta <= tb; what lies outside of [t0, t1] is moved to its ends.
+  /// Returns W(tb) - W(ta) for ta <= tb. Both are clamped to [t0, t1].
   Tensor increment(double ta, double tb) const;
 
  private:
@@ -33,11 +34,11 @@ class BrownianInterval {
     uint64_t path;   // one bit for each turn, 1 for right
     uint64_t depth;  // the number of turns
   };
-  /// Adds to `sum` the increment over [ta, tb], which lies within `node`, whose own increment is `w`.
+  /// Adds the increment over [ta, tb] to `sum`. The interval is inside of `node`, whose increment is `w`.
   void collect(const Node& node, const Tensor& w, double ta, double tb, Tensor& sum) const;
   Tensor noise(uint64_t seed) const;
 
-  Tensor like_;  // empty; it carries dtype and device
+  Tensor like_;  // empty tensor that carries dtype and device
   std::vector<int64_t> shape_;
   uint64_t entropy_;
   Node root_;

@@ -91,7 +91,7 @@ SchedulerOutput CMStochasticIterativeScheduler::step(const Tensor& model_output,
   const auto data = static_cast<float>(config_.sigma_data);
   const auto data_squared = static_cast<float>(config_.sigma_data * config_.sigma_data);
 
-  // The boundary condition f(x, sigma_min) = x, Song et al., eq. 20
+  // Boundary condition f(x, sigma_min) = x (Song et al. 2023, eq. 20)
   const float above = sigma - sigma_min;
   const float c_skip = 1 / (above * above + data_squared) * data_squared;
   const float c_out = above * data / torch_sqrt(sigma * sigma + data_squared);

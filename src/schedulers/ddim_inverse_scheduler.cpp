@@ -63,7 +63,7 @@ SchedulerOutput DDIMInverseScheduler::step(const Tensor& model_output, const Ten
   require(num_inference_steps_ > 0, "{}: call set_timesteps before step", kClassName);
   check_step_options(kClassName, options, {});
   check_step_tensors(kClassName, model_output, sample);
-  // The timestep is where the step goes to; it comes from a level with less noise.
+  // The timestep is the end of the step. The step starts at a level with less noise.
   const int64_t next_t = timesteps_.index_of_training_step(timestep, kClassName);
   const int64_t t =
       std::min(next_t - config_.num_train_timesteps / num_inference_steps_, config_.num_train_timesteps - 1);

@@ -129,7 +129,7 @@ SchedulerOutput DDPMScheduler::step(const Tensor& model_output, const Tensor& ti
         prev_sample = add_scaled(prev_sample, 1, predicted_variance.sqrt() * noise);
         break;
       case VarianceType::kLearnedRange: {
-        // Between the two fixed choices on a logarithmic scale (Nichol and Dhariwal 2021, eq. 15).
+        // Interpolation between the two fixed variances in log space (Nichol and Dhariwal 2021, eq. 15).
         const Tensor fraction = (predicted_variance + 1) / 2;
         const Tensor log_variance =
             fraction * torch_log(beta) + (1 - fraction) * torch_log(posterior_variance);

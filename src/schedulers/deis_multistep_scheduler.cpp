@@ -53,14 +53,15 @@ float lagrange_integral(float t, float b, float c, float d) {
   return t * (lc * (ld - lt + 1) - ld * lt + ld + lt * lt - 2 * lt + 2) / ((lb - lc) * (lb - ld));
 }
 
-/// The weight of the prediction at rho = b for the step from rho[0] to rho_t; the others are at `zeros`.
-/// Over short steps the difference of the float32 antiderivatives is rounding: Python's samples diverge.
+/// Returns the weight of the prediction at rho = b for the step from rho_0 to rho_t; the other predictions
+/// are at `zeros`. Over short steps the difference of the float32 antiderivatives is dominated by rounding,
+/// and Python's samples diverge.
 float deis_weight(float rho_t, float rho_0, float b, const std::vector<float>& zeros) {
   const bool second = zeros.size() == 1;
   const float log_b = std::log(b);
   float divisor = 1;
   for (const float zero : zeros) divisor *= log_b - std::log(zero);
-  // About eight roundings of terms of this size.
+  // Rounding error: about eight roundings of terms of this size.
   const float terms = 8 * (second ? 1 + std::abs(log_b) : 2 + log_b * log_b);
   const float rounding =
       std::max(rho_t, rho_0) * terms * std::numeric_limits<float>::epsilon() / std::abs(divisor);
@@ -86,7 +87,7 @@ DEISMultistepScheduler::DEISMultistepScheduler(DEISMultistepSchedulerConfig conf
                        "{}: solver_order is {}, expected 1 to 3", kClassName, config_.solver_order);
   if (config_.thresholding)
     check_thresholding(kClassName, config_.dynamic_thresholding_ratio, config_.sample_max_value);
-  // As Python does: the deterministic solvers of other classes become the own one.
+  // As in Python, the deterministic integrators of other classes are converted to "deis".
   require<ConfigError>(
       config_.algorithm_type == AlgorithmType::kDeis || config_.algorithm_type == AlgorithmType::kDpmsolver ||
           config_.algorithm_type == AlgorithmType::kDpmsolverPlusPlus,
@@ -143,7 +144,7 @@ SchedulerOutput DEISMultistepScheduler::step(const Tensor& model_output, const T
   if (i == count - 1 && few_steps) order = 1;
   if (i == count - 2 && few_steps) order = std::min<int64_t>(order, 2);
 
-  // A level that stands twice in the run adds nothing to the polynomial.
+  // A noise level that occurs twice in the run adds no node to the polynomial.
   for (int64_t k = 1; k < order; ++k)
     if (run_.sigma(i - k) == run_.sigma(i - k + 1)) order = k;
 

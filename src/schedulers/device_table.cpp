@@ -11,7 +11,7 @@ namespace diffusers {
 
 struct DeviceTable::Copies {
   std::mutex mutex;
-  std::vector<at::Tensor> tensors;  // seldom more than two, so a search is enough
+  std::vector<at::Tensor> tensors;  // rarely more than two, so a linear search is enough
 };
 
 DeviceTable::DeviceTable(at::Tensor host) : host_(std::move(host)), copies_(std::make_shared<Copies>()) {}

@@ -1,6 +1,6 @@
 #pragma once
 
-// The timesteps of schedulers for consistency-distilled models (LCM, TCD).
+// Timesteps of the schedulers for consistency-distilled models (LCM, TCD).
 
 #include <algorithm>
 #include <cmath>
@@ -16,15 +16,17 @@
 namespace diffusers {
 inline namespace internal {
 
-/// The run and the number of steps that it counts, which is larger where `strength` cuts custom timesteps
-/// short.
+/// The timesteps of a run and its number of steps. The number is larger than the count of timesteps if
+/// `strength` drops some of the custom timesteps.
 struct DistilledTimesteps {
   std::vector<double> timesteps;
   int64_t num_inference_steps = 0;
 };
 
-/// `num_inference_steps` of the timesteps that the model was distilled on, spread evenly from the noisiest.
-/// @param all_timesteps the model was distilled on every timestep instead of every (T / original_steps)-th
+/// Chooses `num_inference_steps` of the timesteps that the model was distilled on, evenly spaced from the
+/// noisiest.
+/// @param all_timesteps true if the model was distilled on every timestep instead of every (T /
+///   original_steps)-th
 inline DistilledTimesteps distilled_timesteps(std::string_view who,
                                               std::optional<int64_t> num_inference_steps,
                                               const SetTimestepsOptions& options, int64_t num_train_timesteps,

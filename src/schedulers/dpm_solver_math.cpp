@@ -11,13 +11,13 @@ Tensor dpm_solver_update(AlgorithmType algorithm, SolverType solver, const Noise
                          const Tensor& sample, const Tensor& d0, const Tensor& d1, const Tensor& d2,
                          const Tensor& noise) {
   const float h = t.lambda() - s.lambda();
-  if (t.alpha == s.alpha && t.sigma == s.sigma) return sample;  // twice, as some schedules end
-  // The stochastic forms have a negative variance on the way to more noise, as after the level that stands
-  // for zero terminal SNR.
+  if (t.alpha == s.alpha && t.sigma == s.sigma) return sample;  // some schedules end with two equal levels
+  // Towards more noise, as after the level of zero terminal SNR, the stochastic forms have a negative
+  // variance.
   if (h < 0 && algorithm == AlgorithmType::kSdeDpmsolver) algorithm = AlgorithmType::kDpmsolver;
   if (h < 0 && algorithm == AlgorithmType::kSdeDpmsolverPlusPlus)
     algorithm = AlgorithmType::kDpmsolverPlusPlus;
-  // The third order takes the exact integral of its linear term.
+  // The third order uses the exact integral of its linear term.
   const bool midpoint = solver == SolverType::kMidpoint && !d2.defined();
   float scale = 0;
   float c0 = 0;
@@ -59,7 +59,7 @@ Tensor dpm_solver_update(AlgorithmType algorithm, SolverType solver, const Noise
       break;
     }
   }
-  if (h == 0) return at::mul(sample, scale);  // levels that differ by less than a logarithm tells
+  if (h == 0) return at::mul(sample, scale);  // the logarithms of the levels are equal
   std::vector<ScaledTerm> terms{{scale, sample}, {c0, d0}};
   if (d1.defined()) terms.push_back({c1, d1});
   if (d2.defined()) terms.push_back({c2, d2});
@@ -69,7 +69,7 @@ Tensor dpm_solver_update(AlgorithmType algorithm, SolverType solver, const Noise
 
 Tensor multistep_update(AlgorithmType algorithm, SolverType solver, const std::vector<NoiseLevel>& levels,
                         const std::vector<Tensor>& outputs, const Tensor& sample, const Tensor& noise) {
-  // A level that stands twice in a run adds nothing to a slope.
+  // A noise level that occurs twice in a run adds nothing to a slope.
   std::size_t order = 1;
   while (order < outputs.size() && levels[order].lambda() != levels[order + 1].lambda()) ++order;
   const Tensor& m0 = outputs[0];
@@ -82,7 +82,7 @@ Tensor multistep_update(AlgorithmType algorithm, SolverType solver, const std::v
     return dpm_solver_update(algorithm, solver, levels[0], levels[1], sample, m0, d1_0, {}, noise);
   const float r1 = (levels[2].lambda() - levels[3].lambda()) / h;
   const Tensor d2 =
-      scaled_in_place(at::sub(outputs[1], outputs[2]), 1.0f / r1);  // D1_1, then the difference of both
+      scaled_in_place(at::sub(outputs[1], outputs[2]), 1.0f / r1);  // D1_1, then the difference D1_0 - D1_1
   d2.neg_().add_(d1_0);
   const Tensor d1 = add_scaled(d1_0, r0 / (r0 + r1), d2);
   scaled_in_place(d2, 1.0f / (r0 + r1));
@@ -92,7 +92,7 @@ Tensor multistep_update(AlgorithmType algorithm, SolverType solver, const std::v
 Tensor singlestep_update(AlgorithmType algorithm, SolverType solver, const std::vector<NoiseLevel>& levels,
                          const std::vector<Tensor>& outputs, const Tensor& sample, const Tensor& noise) {
   const auto order = outputs.size();
-  // The same for a level between the ends of the step.
+  // The same applies to a level between the ends of the step.
   for (std::size_t k = 1; k < order; ++k) {
     if (levels[k].lambda() != levels[k + 1].lambda()) continue;
     std::vector<NoiseLevel> fewer_levels = levels;
@@ -110,7 +110,7 @@ Tensor singlestep_update(AlgorithmType algorithm, SolverType solver, const std::
   const Tensor d1_last = scaled_in_place(at::sub(outputs[0], m_start), 1.0f / r0);
   if (order == 2)
     return dpm_solver_update(algorithm, solver, levels[0], start, sample, m_start, d1_last, {}, noise);
-  // Of third order the midpoint form drops D2, and takes the exact integral of the linear term too.
+  // In third order the midpoint form drops D2 and uses the exact integral of the linear term.
   if (solver == SolverType::kMidpoint)
     return dpm_solver_update(algorithm, SolverType::kHeun, levels[0], start, sample, m_start, d1_last, {},
                              noise);

@@ -14,7 +14,7 @@
 namespace diffusers {
 inline namespace internal {
 
-/// True for the integrators that take x_0, false for those that take epsilon.
+/// Returns true for the integrators of x_0, false for those of epsilon.
 constexpr bool predicts_data(AlgorithmType algorithm) {
   return algorithm == AlgorithmType::kDpmsolverPlusPlus || algorithm == AlgorithmType::kSdeDpmsolverPlusPlus;
 }
@@ -22,24 +22,25 @@ constexpr bool is_stochastic(AlgorithmType algorithm) {
   return algorithm == AlgorithmType::kSdeDpmsolver || algorithm == AlgorithmType::kSdeDpmsolverPlusPlus;
 }
 
-/// The step from noise level s to t: x_t = c x_s + c0 D0 + c1 D1 + c2 D2 + (noise).
+/// Computes the step from noise level s to t: x_t = c x_s + c0 D0 + c1 D1 + c2 D2 + (noise).
 /// @param d1, d2 undefined for a lower order
 /// @param noise standard normal; undefined for the deterministic integrators
 Tensor dpm_solver_update(AlgorithmType algorithm, SolverType solver, const NoiseLevel& t, const NoiseLevel& s,
                          const Tensor& sample, const Tensor& d0, const Tensor& d1, const Tensor& d2,
                          const Tensor& noise);
 
-/// A multistep step of order 1, 2 or 3.
-/// @param levels those of the next, this, the last and the last but one step; as many as the order needs
+/// Computes a multistep step of order 1, 2 or 3.
+/// @param levels noise levels of the next, the current and the previous two steps, as many as the order needs
 /// @param outputs the predictions at levels[1], levels[2], ...
 Tensor multistep_update(AlgorithmType algorithm, SolverType solver, const std::vector<NoiseLevel>& levels,
                         const std::vector<Tensor>& outputs, const Tensor& sample, const Tensor& noise);
 
-/// A singlestep step of order 1, 2 or 3, which starts over from the sample at the oldest of its levels.
+/// Computes a singlestep step of order 1, 2 or 3, which starts from the sample at the oldest of its levels.
 Tensor singlestep_update(AlgorithmType algorithm, SolverType solver, const std::vector<NoiseLevel>& levels,
                          const std::vector<Tensor>& outputs, const Tensor& sample, const Tensor& noise);
 
-/// x_0 or epsilon, as the integrator takes it, from the model output; thresholding is the caller's.
+/// Converts the model output to x_0 or epsilon, whichever the integrator uses. The caller applies
+/// thresholding.
 template <class Config>
 Tensor dpm_solver_prediction(const Config& config, const Tensor& model_output, const Tensor& sample,
                              float sigma) {
@@ -60,8 +61,8 @@ Tensor dpm_solver_prediction(const Config& config, const Tensor& model_output, c
   return noise_prediction(PredictionType::kSample, x0, sample, level);
 }
 
-/// The integral of f from start to end by Gauss and Legendre's rule with five points: what a difference of
-/// antiderivatives loses over a short step, it keeps.
+/// Integrates f from start to end by Gauss-Legendre quadrature with five points. Over a short step it is more
+/// exact than a difference of antiderivatives.
 template <class Function>
 double gauss_legendre(double start, double end, Function f) {
   constexpr std::array<std::pair<double, double>, 5> kPoints{{{-0.906179845938664, 0.236926885056189},
@@ -75,7 +76,8 @@ double gauss_legendre(double start, double end, Function f) {
   return 0.5 * (end - start) * sum;
 }
 
-/// Whether the model gives a variance next to epsilon, so that its output is twice as wide as the sample.
+/// Returns true if the model also predicts a variance, so that its output has twice the channels of the
+/// sample.
 template <class Config>
 bool has_learned_variance(const Config& config) {
   return config.prediction_type == PredictionType::kEpsilon &&
@@ -83,12 +85,12 @@ bool has_learned_variance(const Config& config) {
           config.variance_type == VarianceType::kLearnedRange);
 }
 
-/// The number of training timesteps with a half log-SNR of at least `lambda_min_clipped`; cosine betas need
-/// the limit.
+/// Returns the number of training timesteps with a half log-SNR of at least `lambda_min_clipped`, a limit
+/// that cosine betas need.
 int64_t clipped_timestep_count(std::string_view who, const NoiseSchedule& schedule,
                                int64_t num_train_timesteps, double lambda_min_clipped);
 
-/// What the members of the family take from each other's configs, and the combinations that cannot work.
+/// Converts values from configs of other members of the family, and checks the combination of options.
 template <class Config>
 void check_dpm_solver_config(std::string_view who, Config& config, int64_t max_order) {
   check_prediction_type(who, config.prediction_type,
@@ -98,7 +100,7 @@ void check_dpm_solver_config(std::string_view who, Config& config, int64_t max_o
                        "{}: solver_order is {}, expected 1 to {}", who, config.solver_order, max_order);
   if (config.thresholding)
     check_thresholding(who, config.dynamic_thresholding_ratio, config.sample_max_value);
-  // As Python does: a solver of another class becomes the own one.
+  // As in Python, an integrator of another class is converted to this class's default.
   if (config.algorithm_type == AlgorithmType::kDeis)
     config.algorithm_type = AlgorithmType::kDpmsolverPlusPlus;
   if (config.solver_type != SolverType::kHeun) config.solver_type = SolverType::kMidpoint;
@@ -125,8 +127,8 @@ struct SolverSchedule {
   std::vector<double> sigmas;
 };
 
-/// The schedule of the solvers, spread as the config asks.
-/// @param timesteps where the plain spread visits
+/// Computes the schedule of the solvers with the spacing of the config.
+/// @param timesteps timesteps of the plain spacing
 /// @param range the training sigmas in the direction of the run
 template <class Config>
 SolverSchedule solver_schedule(const Config& config, SigmaSpread spread, std::vector<double> timesteps,
@@ -153,15 +155,15 @@ SolverSchedule solver_schedule(const Config& config, SigmaSpread spread, std::ve
   return schedule;
 }
 
-/// The last sigma of a run: 0, or that of the first training timestep, but none above the level before it (a
-/// flow ends below).
+/// Returns the last sigma of a run: 0, or that of the first training timestep, but at most the level before
+/// it (a flow ends below it).
 template <class Config>
 double final_sigma(const Config& config, const std::vector<double>& sigmas, double first_training_sigma) {
   if (config.final_sigmas_type == FinalSigmasType::kZero) return 0;
   return std::min(first_training_sigma, sigmas.back());
 }
 
-/// flow_shift, or exp(mu) where the config shifts dynamically.
+/// Returns flow_shift, or exp(mu) if the config shifts dynamically.
 template <class Config>
 double run_flow_shift(std::string_view who, const Config& config, const std::optional<double>& mu) {
   if (!mu) return config.flow_shift;

@@ -51,7 +51,7 @@ DPMSolverMultistepInverseScheduler::DPMSolverMultistepInverseScheduler(
                        kClassName, config_.algorithm_type.name());
   sigma_spread(kClassName, config_);
   clipped_timestep_count(kClassName, schedule_, config_.num_train_timesteps, config_.lambda_min_clipped);
-  // Upwards, as the run goes.
+  // Ascending, in the direction of the run.
   std::vector<double> timesteps = training_timesteps(config_.num_train_timesteps);
   std::reverse(timesteps.begin(), timesteps.end());
   run_ = SigmaRun(training_sigmas(schedule_.alphas_cumprod()),

@@ -81,7 +81,7 @@ void DPMSolverMultistepScheduler::set_timesteps(std::optional<int64_t> num_infer
   const bool rounded = config_.beta_schedule != BetaSchedule::kSquaredcosCapV2;
   SolverSchedule schedule;
   if (spread == SigmaSpread::kPlain && config_.use_lu_lambdas) {
-    // Evenly spread in lambda (Lu et al. 2022, section 4).
+    // Evenly spaced in lambda (Lu et al. 2022, section 4).
     const auto log_sigma = [](double sigma) -> double { return numpy_log(static_cast<float>(sigma)); };
     for (const double level : linspace(log_sigma(range.front()), log_sigma(range.back()), n))
       schedule.sigmas.push_back(std::exp(level));
@@ -115,7 +115,7 @@ SchedulerOutput DPMSolverMultistepScheduler::step(const Tensor& model_output, co
   outputs_.insert(outputs_.begin(), prediction);
   if (static_cast<int64_t>(outputs_.size()) > config_.solver_order) outputs_.pop_back();
 
-  // The last steps of a short run are taken with a lower order, for stability.
+  // The last steps of a short run have a lower order, for stability.
   const bool few_steps = config_.lower_order_final && count < 15;
   int64_t order = static_cast<int64_t>(outputs_.size());
   if (i == count - 1 &&

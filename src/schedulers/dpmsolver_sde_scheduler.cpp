@@ -44,12 +44,12 @@ class DPMSolverSDEScheduler::NoiseSampler {
                               static_cast<uint64_t>(seed));
   }
 
-  /// Standard normal numbers for the step down from one level to the next.
+  /// Returns standard normal noise for the step from one level to the next.
   Tensor operator()(float sigma, float sigma_next) const {
     std::vector<Tensor> increments;
     for (const auto& interval : intervals_) increments.push_back(-interval.increment(sigma_next, sigma));
     const Tensor sum = batched_ ? at::stack(increments) : increments.front();
-    return sigma == sigma_next ? sum : sum.div_(torch_sqrt(sigma - sigma_next));  // of no length: zeros
+    return sigma == sigma_next ? sum : sum.div_(torch_sqrt(sigma - sigma_next));  // empty interval: zeros
   }
 
  private:
@@ -93,7 +93,7 @@ void DPMSolverSDEScheduler::set_timesteps(std::optional<int64_t> num_inference_s
       config_.steps_offset, /*rounded=*/false);
   std::vector<double> sigmas = interpolate(timesteps, training);
   if (spread != SigmaSpread::kPlain) {
-    const bool karras = spread == SigmaSpread::kKarras;  // which has no bounds of its own in this class
+    const bool karras = spread == SigmaSpread::kKarras;  // its sigmas ignore the bounds in this class
     sigmas = spread_sigmas(spread, sigmas, n, karras ? std::nullopt : hidden_number("sigma_min"),
                            karras ? std::nullopt : hidden_number("sigma_max"));
     timesteps = sigmas_to_timesteps(sigmas, training);
@@ -117,7 +117,7 @@ SchedulerOutput DPMSolverSDEScheduler::step(const Tensor& model_output, const Te
                                             const Tensor& sample, const StepOptions& options) {
   check_step_options(kClassName, options, {.s_noise = true});
   check_step_tensors(kClassName, model_output, sample);
-  run_.index(timestep, kClassName);  // a wrong timestep leaves everything as it is
+  run_.index(timestep, kClassName);  // throws for a wrong timestep before any state changes
   if (!noise_sampler_) {
     OneOrMany<int64_t> seed = config_.noise_sampler_seed;
     if (seed.empty()) {
@@ -131,9 +131,9 @@ SchedulerOutput DPMSolverSDEScheduler::step(const Tensor& model_output, const Te
   }
 
   const int64_t i = run_.enter(timestep, kClassName);
-  // A noise level says where the Brownian motion is asked for, so its last bit counts: at a level of 100 it
-  // is eight grid points of the motion. Hence the logarithm and the exponential of LibTorch.
-  // In the half log-SNR t = -log(sigma) a step goes to its middle first, then from its start to its end.
+  // The Brownian motion is evaluated at the noise level, so the last bit of the level matters: at a level of
+  // 100 it is eight grid points of the motion. Therefore LibTorch's logarithm and exponential are used. In
+  // the half log-SNR t = -log(sigma), a step first goes to its midpoint, then from its start to its end.
   const bool first_order = !sample_.defined();
   const float sigma = run_.sigma(first_order ? i : i - 1);
   const float sigma_next = run_.sigma(first_order ? i + 1 : i);

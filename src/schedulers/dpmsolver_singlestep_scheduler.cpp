@@ -65,7 +65,8 @@ void DPMSolverSinglestepScheduler::set_order_list(int64_t num_inference_steps) {
   order_list_.clear();
   for (int64_t i = 0; i < steps; ++i) order_list_.push_back(i % order + 1);
   if (config_.lower_order_final) {
-    // Lu et al., section 3.4: the last steps fall to lower orders so that all of them are used up.
+    // Lu et al. 2022, section 3.4: the last steps have lower orders, so that the run has exactly the given
+    // number of steps.
     if (order == 3 && steps % 3 == 0) order_list_.back() = 1;
     if (order == 2 && steps % 2 == 0) order_list_.back() = 1;
   }
@@ -121,7 +122,7 @@ SchedulerOutput DPMSolverSinglestepScheduler::step(const Tensor& model_output, c
   if (static_cast<int64_t>(outputs_.size()) > config_.solver_order) outputs_.pop_back();
   const Tensor noise = is_stochastic(config_.algorithm_type) ? step_noise(options, prediction) : Tensor();
 
-  // A run that starts in the middle has no earlier predictions yet.
+  // A run that starts in the middle has no earlier predictions.
   const int64_t order =
       std::min(order_list_.at(static_cast<std::size_t>(i)), static_cast<int64_t>(outputs_.size()));
   if (order == 1) sample_ = sample;

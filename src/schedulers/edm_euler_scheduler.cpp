@@ -55,7 +55,7 @@ Tensor EDMEulerScheduler::scale_model_input(const Tensor& sample, const Tensor& 
 void EDMEulerScheduler::set_timesteps(std::optional<int64_t> num_inference_steps,
                                       const SetTimestepsOptions& options) {
   check_set_timesteps_options(kClassName, options, {.sigmas = true});
-  // Python takes `sigmas` for the ramp from 0 to 1 that is mapped to noise levels.
+  // As in Python, `sigmas` is the ramp from 0 to 1 that is mapped to noise levels.
   const Tensor ramp =
       options.sigmas.empty()
           ? at::linspace(0, 1, checked_num_inference_steps(kClassName, num_inference_steps), at::kDouble)

@@ -28,8 +28,8 @@ void check_edm_config(std::string_view who, const Config& config) {
                        config.num_train_timesteps);
 }
 
-/// The noise levels at positions 0 (sigma_max) to 1 (sigma_min), float32.
-/// @param ramp the positions; their dtype is that of the arithmetic
+/// Returns the noise levels at positions 0 (sigma_max) to 1 (sigma_min), float32.
+/// @param ramp the positions; the arithmetic has their dtype
 template <class Config>
 Tensor edm_sigmas(const Config& config, const Tensor& ramp) {
   if (config.sigma_schedule == SigmaScheduleType::kExponential)
@@ -41,7 +41,7 @@ Tensor edm_sigmas(const Config& config, const Tensor& ramp) {
   return (high + ramp * (low - high)).pow(config.rho).to(at::kFloat);
 }
 
-/// The run over these levels and then `last`; its timesteps are c_noise = log(sigma) / 4.
+/// Makes the run over these levels and then `last`. Its timesteps are c_noise = log(sigma) / 4.
 inline SigmaRun edm_run(const Tensor& sigmas, double last, at::Device device) {
   const auto values = [](const Tensor& tensor) {
     const Tensor floats = tensor.contiguous();
@@ -57,7 +57,7 @@ inline float edm_input_scale(float sigma, double sigma_data) {
   return 1 / torch_sqrt(sigma * sigma + static_cast<float>(sigma_data * sigma_data));
 }
 
-/// D(x; sigma) = c_skip x + c_out F(c_in x; c_noise), eq. 7
+/// Computes D(x; sigma) = c_skip x + c_out F(c_in x; c_noise) (eq. 7).
 template <class Config>
 Tensor edm_denoised(const Config& config, const Tensor& model_output, const Tensor& sample, float sigma) {
   const auto data = static_cast<float>(config.sigma_data);

@@ -58,7 +58,7 @@ Tensor EulerDiscreteScheduler::get_velocity(const Tensor& sample, const Tensor& 
                                             const Tensor& timesteps) const {
   if (!timesteps.defined() || at::isIntegralType(timesteps.scalar_type(), /*includeBool=*/false))
     return schedule_.get_velocity(sample, noise, timesteps);
-  // As in Python, abar is taken at the place of the timestep in the run.
+  // As in Python, abar is taken at the position of the timestep in the run.
   require_noisable(sample, noise);
   require<ConfigError>(run_.timesteps().size() <= schedule_.size(),
                        "{}: get_velocity: the run has {} timesteps, more than the {} training timesteps",
@@ -116,7 +116,7 @@ void EulerDiscreteScheduler::set_timesteps(std::optional<int64_t> num_inference_
     sigmas.push_back(config_.final_sigmas_type == FinalSigmasType::kZero ? 0.0 : training.front());
   }
   if (has_continuous_timesteps()) {
-    // As many as there are steps: log_linear has a level more, which discrete timesteps do not visit either.
+    // One for each step. log_linear has one more level, which discrete timesteps do not use either.
     for (std::size_t i = 0; i < timesteps.size(); ++i)
       timesteps[i] = 0.25f * torch_log(static_cast<float>(sigmas[i]));
   }
@@ -129,7 +129,7 @@ SchedulerOutput EulerDiscreteScheduler::step(const Tensor& model_output, const T
   check_step_tensors(kClassName, model_output, sample);
   const int64_t i = run_.enter(timestep, kClassName);
   const float sigma = run_.sigma(i);
-  // Karras et al., algorithm 2: raise the noise level a little before the step.
+  // Karras et al. 2022, algorithm 2: raise the noise level before the step.
   const float sigma_hat = churned_sigma(options, sigma, run_.num_sigmas() - 1);
   const Tensor x = churned_sample(sample, options, model_output, sigma, sigma_hat);
 

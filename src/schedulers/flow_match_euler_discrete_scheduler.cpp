@@ -94,7 +94,7 @@ void FlowMatchEulerDiscreteScheduler::set_timesteps(std::optional<int64_t> num_i
   run_ = SigmaRun(sigmas, TimestepSchedule(std::move(timesteps), at::kFloat, options.device));
 }
 
-/// x + (sigma' - sigma) v, or x_0 noised to the next level.
+/// Returns x + (sigma' - sigma) v, or x_0 with the noise of the next level (stochastic_sampling).
 Tensor FlowMatchEulerDiscreteScheduler::stochastic_or_euler(const Tensor& model_output, const Tensor& sample,
                                                             const Tensor& sigma, const Tensor& sigma_next,
                                                             const Tensor& dt,
@@ -129,7 +129,7 @@ SchedulerOutput FlowMatchEulerDiscreteScheduler::step(const Tensor& model_output
                        "{}: step: per_token_timesteps are {}, expected [B, N] for a sample of {}", kClassName,
                        describe(per_token_timesteps), describe(sample));
   run_.enter(timestep, kClassName);
-  // Each token goes down to the next level of the run below its own.
+  // Each token goes to the next lower level of the run.
   const Tensor sigma =
       (per_token_timesteps / static_cast<double>(config_.num_train_timesteps)).to(at::kFloat);
   const Tensor levels = run_.sigmas_on(sample.device()).view({-1, 1, 1});

@@ -63,7 +63,7 @@ SchedulerOutput FlowMatchHeunDiscreteScheduler::step(const Tensor& model_output,
 
   Tensor prev_sample;
   if (first_order) {
-    // Python goes by way of x_0, whose rounding is repeated here.
+    // Python computes x_0 first. Its rounding is repeated here.
     prev_derivative_ = plus_scaled(x, -sigma, model_output).sub_(x).div_(-sigma_hat);
     dt_ = sigma_next - sigma_hat;
     sample_ = x;

@@ -25,7 +25,7 @@ IPNDMScheduler::IPNDMScheduler(IPNDMSchedulerConfig config) : SigmaScheduler(std
   for (const double beta : config_.trained_betas)
     require<ConfigError>(beta >= 0 && beta <= 1, "{}: trained_betas holds {}, expected numbers from 0 to 1",
                          kClassName, beta);
-  // Trained betas belong to a run of one step less than there are of them.
+  // A run with trained betas has one step less than there are betas.
   IPNDMScheduler::set_timesteps(config_.trained_betas.empty()
                                     ? config_.num_train_timesteps
                                     : static_cast<int64_t>(config_.trained_betas.size()) - 1);
@@ -64,7 +64,7 @@ SchedulerOutput IPNDMScheduler::step(const Tensor& model_output, const Tensor& t
   if (ets_.size() > 3) ets_.erase(ets_.begin());
   ets_.push_back(weighted_sum(betas_[i], sample, alphas_[i], model_output));
   const auto et = [this](std::size_t back) { return ets_[ets_.size() - back]; };
-  Tensor slope;  // Adams-Bashforth weights of the order that the history allows
+  Tensor slope;  // Adams-Bashforth of the order that the history allows
   switch (ets_.size()) {
     case 1:
       slope = et(1);

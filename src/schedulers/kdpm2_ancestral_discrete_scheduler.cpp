@@ -71,7 +71,7 @@ void KDPM2AncestralDiscreteScheduler::set_timesteps(std::optional<int64_t> num_i
         ancestral_levels(static_cast<float>(sigmas[i]), static_cast<float>(sigmas[i + 1]));
     up[i] = levels.up;
     down[i] = levels.down;
-    // The logarithm needs the level itself where the difference of squares has rounded it to 0.
+    // If the difference of squares was rounded to 0, the logarithm uses the exact level.
     const double lower = down[i] > 0 ? down[i] : sigmas[i + 1] * sigmas[i + 1] / sigmas[i];
     if (i + 2 < sigmas.size()) middles[i] = log_midpoint(sigmas[i], lower);
   }

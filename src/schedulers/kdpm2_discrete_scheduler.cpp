@@ -60,7 +60,7 @@ void KDPM2DiscreteScheduler::set_timesteps(std::optional<int64_t> num_inference_
     for (double& t : timesteps) t = std::nearbyint(t);
   sigmas.push_back(0);
 
-  // Halfway, in log sigma, between a level and the one before it; none before the first.
+  // Midpoint, in log(sigma), between each level and the previous one. The first level has none.
   std::vector<float> middles(sigmas.size(), 0.0f);
   for (std::size_t i = 1; i < sigmas.size(); ++i) middles[i] = log_midpoint(sigmas[i], sigmas[i - 1]);
   std::vector<double> visited{timesteps.front()};

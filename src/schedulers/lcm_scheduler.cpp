@@ -81,7 +81,7 @@ SchedulerOutput LCMScheduler::step(const Tensor& model_output, const Tensor& tim
   const float alpha_bar = schedule_.alpha_bar(t);
   const float alpha_bar_prev = schedule_.alpha_bar(prev_t);
 
-  // The boundary condition f(x, 0) = x (Luo et al., section 4.1), with sigma_data = 0.5.
+  // Boundary condition f(x, 0) = x (Luo et al. 2023, section 4.1), with sigma_data = 0.5.
   const auto scaled_timestep = static_cast<float>(static_cast<double>(t) * config_.timestep_scaling);
   constexpr float kSigmaData = 0.5f;
   const float denominator = scaled_timestep * scaled_timestep + kSigmaData * kSigmaData;

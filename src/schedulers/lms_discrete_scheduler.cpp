@@ -55,7 +55,7 @@ void LMSDiscreteScheduler::set_timesteps(std::optional<int64_t> num_inference_st
   check_set_timesteps_options(kClassName, options, {});
   const int64_t n = checked_num_inference_steps(kClassName, num_inference_steps);
   const SigmaSpread spread = sigma_spread(kClassName, config_);
-  // Karras sigmas span the schedule here, whatever bounds came with the config.
+  // Karras sigmas span the complete schedule in this class, for any bounds in the config.
   const bool bounded = spread != SigmaSpread::kKarras;
   auto [timesteps, sigmas] = karras_schedule(
       config_.timestep_spacing, config_.num_train_timesteps, n, config_.steps_offset, spread,
@@ -66,7 +66,7 @@ void LMSDiscreteScheduler::set_timesteps(std::optional<int64_t> num_inference_st
   derivatives_.clear();
 }
 
-/// The integral from sigma_i to sigma_{i+1} of the Lagrange polynomial that is 1 at the level `which` steps
+/// Integrates, from sigma_i to sigma_{i+1}, the Lagrange polynomial that is 1 at the level `which` steps
 /// back.
 double LMSDiscreteScheduler::coefficient(int64_t order, int64_t step, int64_t which) const {
   const auto polynomial = [&](double tau) {
@@ -97,9 +97,9 @@ SchedulerOutput LMSDiscreteScheduler::step(const Tensor& model_output, const Ten
   derivatives_.push_back(at::sub(sample, pred_original_sample).div_(sigma));
   if (static_cast<int64_t>(derivatives_.size()) > most) derivatives_.erase(derivatives_.begin());
 
-  // A run that starts in the middle has fewer derivatives than steps behind it.
+  // A run that starts in the middle has fewer derivatives than previous steps.
   int64_t order = std::min(i + 1, most);
-  // A level that stands twice cannot be a node twice.
+  // A noise level that occurs twice cannot be a node twice.
   for (int64_t k = 1; k < order; ++k)
     if (run_.sigma(i - k) == run_.sigma(i - k + 1)) order = k;
   std::vector<ScaledTerm> terms;

@@ -20,7 +20,7 @@ struct NoiseSchedule::Coefficients {
 
 struct NoiseSchedule::DeviceTables {
   std::mutex mutex;
-  std::vector<Coefficients> entries;  // seldom more than two, so a search is enough
+  std::vector<Coefficients> entries;  // rarely more than two, so a linear search is enough
 };
 
 NoiseSchedule::NoiseSchedule(const BetaOptions& options) : NoiseSchedule(make_betas(options), {}) {}
@@ -55,7 +55,7 @@ NoiseSchedule::Coefficients NoiseSchedule::coefficients(const at::Tensor& sample
         tables = entry;
     if (!tables.sqrt_alpha_bar.defined()) {
       const at::NoGradGuard no_grad;
-      // Rounded to the dtype of the samples before the square roots, as Python does.
+      // As in Python, rounded to the dtype of the samples before the square roots.
       const at::Tensor alphas =
           alphas_cumprod_.to(sample.device(), sample.scalar_type(), /*non_blocking=*/true);
       tables = tables_->entries.emplace_back(Coefficients{alphas.sqrt(), (1 - alphas).sqrt()});

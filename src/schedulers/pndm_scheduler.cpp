@@ -50,14 +50,14 @@ void PNDMScheduler::set_timesteps(std::optional<int64_t> num_inference_steps,
   std::vector<double> values;
   prk_timesteps_.clear();
   if (config_.skip_prk_steps) {
-    // The second timestep stands twice: the first step is taken again with a better slope.
+    // The second timestep occurs twice: the first step is repeated with a better slope.
     values = spaced;
     if (n >= 2) values.insert(values.begin() + 1, spaced[1]);
   } else {
     require<ConfigError>(n >= 4,
                          "{}: num_inference_steps is {}, expected at least 4 unless skip_prk_steps is true",
                          kClassName, n);
-    // Each of the first three steps visits its start, twice its middle and its end.
+    // Each of the first three steps visits its start, its midpoint twice, and its end.
     const int64_t half_ratio = config_.num_train_timesteps / n / 2;
     const auto half = static_cast<double>(half_ratio);
     for (std::size_t i = 0; i < 3; ++i)
@@ -94,7 +94,7 @@ SchedulerOutput PNDMScheduler::step(const Tensor& model_output, const Tensor& ti
   return counter_ < warm_up ? step_prk(model_output, t, sample) : step_plms(model_output, t, sample);
 }
 
-/// One of the four evaluations of a Runge-Kutta step (Liu et al., eq. 13).
+/// Runs one of the four evaluations of a Runge-Kutta step (Liu et al. 2022, eq. 13).
 SchedulerOutput PNDMScheduler::step_prk(const Tensor& model_output, int64_t timestep, const Tensor& sample) {
   const int64_t stage = counter_ % 4;
   const int64_t prev_t =
@@ -115,8 +115,8 @@ SchedulerOutput PNDMScheduler::step_prk(const Tensor& model_output, int64_t time
   return {.prev_sample = previous_sample(cur_sample_, t, prev_t, slope)};
 }
 
-/// The linear multistep method (Liu et al., eq. 12): Adams-Bashforth weights of the order that the history
-/// allows.
+/// Runs a step of the linear multistep method (Liu et al. 2022, eq. 12): Adams-Bashforth of the order that
+/// the history allows.
 SchedulerOutput PNDMScheduler::step_plms(const Tensor& model_output, int64_t timestep, const Tensor& sample) {
   const int64_t distance = config_.num_train_timesteps / num_inference_steps_;
   int64_t t = timestep;
@@ -125,7 +125,7 @@ SchedulerOutput PNDMScheduler::step_plms(const Tensor& model_output, int64_t tim
     if (ets_.size() > 3) ets_.erase(ets_.begin(), ets_.end() - 3);
     ets_.push_back(model_output);
   } else {
-    // The first step once more, now with the mean of the slopes at both of its ends.
+    // Repeats the first step with the mean of the slopes at both of its ends.
     prev_t = timestep;
     t = timestep + distance;
   }
@@ -151,7 +151,8 @@ SchedulerOutput PNDMScheduler::step_plms(const Tensor& model_output, int64_t tim
   return {.prev_sample = prev_sample};
 }
 
-/// The transfer function phi (Liu et al., eq. 9), which keeps a sample on its noise level exactly.
+/// Computes the transfer function phi (Liu et al. 2022, eq. 9), which keeps a sample exactly on its noise
+/// level.
 Tensor PNDMScheduler::previous_sample(const Tensor& sample, int64_t t, int64_t prev_t,
                                       const Tensor& model_output) const {
   const float alpha_bar = schedule_.alpha_bar(t);

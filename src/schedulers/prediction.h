@@ -1,6 +1,6 @@
 #pragma once
 
-// How the prediction of a model becomes x_0 or epsilon: the one place for every prediction type.
+// Conversion of the prediction of a model to x_0 or epsilon, for all prediction types.
 
 #include <diffusers/core/tensor.h>
 #include <diffusers/schedulers/enums.h>
@@ -13,28 +13,29 @@ inline namespace internal {
 struct NoiseLevel {
   float alpha;
   float sigma;
-  /// log(alpha / sigma), half the logarithm of the signal-to-noise ratio
+  /// Returns log(alpha / sigma), half of the log-SNR.
   float lambda() const;
 };
 NoiseLevel noise_level(float sigma, bool flow);
 
-/// x_0 from the prediction at a noise level: Ho et al. 2020, eq. 15 for epsilon; Salimans and Ho 2022,
-/// appendix D for v. A prediction that is x_0 already is returned itself.
+/// Computes x_0 from the prediction at a noise level (epsilon: Ho et al. 2020, eq. 15; v: Salimans and Ho
+/// 2022, appendix D). A prediction of x_0 is returned unchanged.
 Tensor data_prediction(PredictionType type, const Tensor& model_output, const Tensor& sample,
                        const NoiseLevel& level);
-/// The same at abar_t. Where abar_t is 0, epsilon is divided by the smallest number instead: a difference of
-/// 0 gives 0, and clipping makes any other finite.
+/// Computes x_0 from the prediction at abar_t. If abar_t is 0, the division uses the smallest positive number
+/// instead: a difference of 0 gives 0, and clipping makes any other result finite.
 Tensor data_prediction(PredictionType type, const Tensor& model_output, const Tensor& sample,
                        float alpha_bar);
 
-/// epsilon from the prediction at a noise level. A prediction that is epsilon already is returned itself.
+/// Computes epsilon from the prediction at a noise level. A prediction of epsilon is returned unchanged.
 Tensor noise_prediction(PredictionType type, const Tensor& model_output, const Tensor& sample,
                         const NoiseLevel& level);
-/// The same at abar_t.
+/// Computes epsilon from the prediction at abar_t.
 Tensor noise_prediction(PredictionType type, const Tensor& model_output, const Tensor& sample,
                         float alpha_bar);
 
-/// x_0 in the coordinates of Karras et al., where x = x_0 + sigma eps: epsilon, v_prediction, or x_0 itself.
+/// Computes x_0 from a prediction of epsilon, v or x_0 in the coordinates of Karras et al. 2022, where x =
+/// x_0 + sigma eps.
 Tensor karras_data_prediction(PredictionType type, const Tensor& model_output, const Tensor& sample,
                               float sigma);
 

@@ -88,7 +88,7 @@ constexpr std::array kSchedulers{
     registered<UnCLIPScheduler>(false),
 };
 
-/// The classes that programs have added.
+/// The classes that register_scheduler has added.
 struct AddedClasses {
   std::mutex mutex;
   std::vector<SchedulerClass> classes;

@@ -1,6 +1,6 @@
 #pragma once
 
-// The table of scheduler classes, for the semantics of their configs in scheduler_config.cpp.
+// Queries on the table of scheduler classes, for scheduler_config.cpp.
 
 #include <optional>
 #include <string>
@@ -11,10 +11,10 @@ namespace diffusers {
 inline namespace internal {
 namespace scheduler_registry {
 
-/// Whether Python's `_compatibles` of the class is KarrasDiffusionSchedulers.
+/// Returns true if Python's `_compatibles` of the class is KarrasDiffusionSchedulers.
 bool is_karras_compatible(std::string_view class_name);
 
-/// The config keys of a class; nullopt if there is no such class.
+/// Returns the config keys of a class; nullopt if there is no such class.
 std::optional<std::vector<std::string>> config_keys(std::string_view class_name);
 
 }  // namespace scheduler_registry

@@ -47,7 +47,7 @@ void RePaintScheduler::set_timesteps(int64_t num_inference_steps, int64_t jump_l
                        "{}: jump_length is {} and jump_n_sample {}, expected at least 1", kClassName,
                        jump_length, jump_n_sample);
   const int64_t n = std::min(config_.num_train_timesteps, num_inference_steps);
-  // Lugmayr et al., algorithm 1 and figure 9
+  // Lugmayr et al. 2022, algorithm 1 and figure 9
   std::vector<int64_t> jumps(static_cast<std::size_t>(n), 0);
   for (int64_t j = 0; j < n - jump_length; j += jump_length)
     jumps[static_cast<std::size_t>(j)] = jump_n_sample - 1;
@@ -91,7 +91,7 @@ SchedulerOutput RePaintScheduler::step(const Tensor& model_output, const Tensor&
   require_signal(kClassName, alpha_bar, t, config_.clip_sample);
   require<ConfigError>(beta_bar > 0, "{}: step: there is no noise at timestep {}", kClassName, t);
 
-  // Products and sums one after the other, as Python rounds them: jumps back and forth magnify a difference.
+  // Products and sums are rounded one by one as in Python, because the jumps amplify any difference.
   Tensor pred_original_sample =
       at::mul(model_output, -torch_sqrt(beta_bar)).add_(sample).div_(signal_scale(alpha_bar));
   if (config_.clip_sample) pred_original_sample.clamp_(-1, 1);
@@ -101,7 +101,7 @@ SchedulerOutput RePaintScheduler::step(const Tensor& model_output, const Tensor&
   Tensor unknown_part = torch_sqrt(alpha_bar_prev) * pred_original_sample;
   unknown_part.add_(ddim_direction(kClassName, alpha_bar_prev, sigma, config_.eta) * model_output);
   if (t > 0 && config_.eta > 0) unknown_part.add_(sigma * noise);
-  // Lugmayr et al., eq. 8
+  // Lugmayr et al. 2022, eq. 8
   Tensor known_part = torch_sqrt(alpha_bar_prev) * original_image;
   known_part.add_(torch_sqrt(1 - alpha_bar_prev) * noise);
   return {.prev_sample = known_part.mul_(mask).add_(unknown_part.mul_(1.0 - mask)),

@@ -45,11 +45,11 @@ template class ConfiguredScheduler<SASolverScheduler, SASolverSchedulerConfig>;
 
 namespace {
 
-// The coefficients are small differences of large numbers, and Python takes them in float32. What is left of
-// them depends on every rounding, so the operations below stand in Python's order.
+// The coefficients are small differences of large numbers, which Python computes in float32. The results
+// depend on every rounding, so the operations below have Python's order.
 
-/// x^n + sign n x^{n-1} + n (n-1) x^{n-2} + ..., whose product with exp(-sign x) has the derivative -sign x^n
-/// exp(-sign x); n <= 3.
+/// Returns p(x) = x^n + sign n x^{n-1} + n (n-1) x^{n-2} + ..., n <= 3. The derivative of p(x) exp(-sign x)
+/// is -sign x^n exp(-sign x).
 float exponential_polynomial(int64_t n, float x, float sign) {
   switch (n) {
     case 0:
@@ -63,13 +63,13 @@ float exponential_polynomial(int64_t n, float x, float sign) {
   }
 }
 
-/// The integral of lambda^n exp(-lambda) from start to end.
+/// Integrates lambda^n exp(-lambda) from start to end.
 float integral_noise(int64_t n, float start, float end) {
   return torch_exp(-end) *
          (exponential_polynomial(n, start, 1) * torch_exp(end - start) - exponential_polynomial(n, end, 1));
 }
 
-/// The integral of lambda^n exp((1 + tau^2) lambda) from start to end.
+/// Integrates lambda^n exp((1 + tau^2) lambda) from start to end.
 float integral_data(int64_t n, float start, float end, double weight) {
   const float e = static_cast<float>(weight) * end;
   const float s = static_cast<float>(weight) * start;
@@ -78,8 +78,8 @@ float integral_data(int64_t n, float start, float end, double weight) {
          static_cast<float>(std::pow(weight, static_cast<double>(n + 1)));
 }
 
-/// The Lagrange polynomial that is 1 at nodes[which] and 0 at the others, highest power first; at most four
-/// nodes.
+/// Returns the coefficients, highest power first, of the Lagrange polynomial that is 1 at nodes[which] and 0
+/// at the other nodes. There are at most four nodes.
 std::vector<float> lagrange(const std::vector<float>& nodes, std::size_t which) {
   std::vector<float> others;
   float denominator = 1;
@@ -102,7 +102,7 @@ std::vector<float> lagrange(const std::vector<float>& nodes, std::size_t which) 
   }
 }
 
-/// The integral of that polynomial times exp(rate lambda) from start to end, in float64.
+/// Integrates that polynomial times exp(rate lambda) from start to end, in float64.
 double lagrange_quadrature(const std::vector<float>& nodes, std::size_t which, double start, double end,
                            double rate) {
   return gauss_legendre(start, end, [&](double x) {
@@ -169,7 +169,7 @@ void SASolverScheduler::set_timesteps(std::optional<int64_t> num_inference_steps
   timesteps_set_ = true;
 }
 
-/// The stochastic Adams step from the level `from` to the next (Xue et al., eq. 14 to 17).
+/// Computes the stochastic Adams step from the level `from` to the next (Xue et al. 2023, eq. 14 to 17).
 /// @param outputs the predictions at the levels newest, newest - 1, ...
 Tensor SASolverScheduler::update(const std::vector<Tensor>& outputs, const Tensor& sample,
                                  const Tensor& noise, int64_t from, int64_t newest, int64_t order,
@@ -188,7 +188,7 @@ Tensor SASolverScheduler::update(const std::vector<Tensor>& outputs, const Tenso
   std::vector<float> nodes;
   for (int64_t k = 0; k < order; ++k) {
     const float node = lambda(level(newest - k));
-    if (!nodes.empty() && node == nodes.back()) break;  // a level that stands twice in the run
+    if (!nodes.empty() && node == nodes.back()) break;  // a noise level that occurs twice in the run
     nodes.push_back(node);
   }
   order = static_cast<int64_t>(nodes.size());
@@ -198,7 +198,7 @@ Tensor SASolverScheduler::update(const std::vector<Tensor>& outputs, const Tenso
     const std::vector<float> polynomial = lagrange(nodes, i);
     float sum = 0;
     float largest = 0;
-    float whole = 0;  // the integral of the constant 1, last
+    float whole = 0;  // the last one is the integral of the constant 1
     for (std::size_t j = 0; j < polynomial.size(); ++j) {
       const auto power = static_cast<int64_t>(polynomial.size() - 1 - j);
       whole =
@@ -206,8 +206,8 @@ Tensor SASolverScheduler::update(const std::vector<Tensor>& outputs, const Tenso
       sum += polynomial[j] * whole;
       largest = std::max(largest, std::abs(polynomial[j] * whole));
     }
-    // An integral over a short step is a difference itself, and its rounding grows with the polynomial. Where
-    // it reaches a tenth of the weight of the step, Python's samples diverge.
+    // An integral over a short step is a difference of antiderivatives. Its rounding error grows with the
+    // polynomial. If the error reaches a tenth of the weight of the step, Python's samples diverge.
     const float rounding = largest * std::numeric_limits<float>::epsilon() / std::min(std::abs(h), 1.0f);
     drowned = drowned || !(rounding < 0.1f * std::abs(whole));
     coefficients.push_back(sum);
@@ -217,7 +217,7 @@ Tensor SASolverScheduler::update(const std::vector<Tensor>& outputs, const Tenso
       coefficients[i] =
           static_cast<float>(lagrange_quadrature(nodes, i, lambda_s, lambda_t, data ? weight : -1.0));
   if (data && order == 2 && !drowned) {
-    // The second-order term as the authors' code has it, exact to that order.
+    // The second-order term of the authors' code, which is exact to that order.
     const auto w2 = static_cast<float>(weight * weight);
     const float tail = h * w - 1 + torch_exp(w * -h);
     const float change =
@@ -227,7 +227,7 @@ Tensor SASolverScheduler::update(const std::vector<Tensor>& outputs, const Tenso
     coefficients[1] -= change;
   }
   const float scale = data ? w * t.sigma * torch_exp(static_cast<float>(-tau2) * lambda_t) : -w * t.alpha;
-  // Their sum has large terms that cancel, so each is rounded as in Python.
+  // Large terms of the sum cancel, so each term is rounded as in Python.
   Tensor gradient = at::mul(outputs[0], scale * coefficients[0]);
   for (std::size_t i = 1; i < coefficients.size(); ++i)
     gradient.add_(at::mul(outputs[i], scale * coefficients[i]));

@@ -17,7 +17,7 @@
 namespace diffusers {
 namespace {
 
-// The config keys of the schedulers that Python 0.42.1 calls compatible with each other
+// Config keys of the schedulers that are compatible with each other in Python 0.42.1
 // (KarrasDiffusionSchedulers).
 constexpr std::array<std::string_view, 44> kKarrasKeys{"algorithm_type",
                                                        "beta_end",
@@ -74,7 +74,7 @@ std::string class_name_in(const Json& config) {
   return found != config.end() && found->is_string() ? found->get<std::string>() : std::string();
 }
 
-/// Throws ConfigError in place of FileError: the text need not come from a file.
+/// Parses a config. It throws ConfigError instead of FileError, because the text may not come from a file.
 Json parse_config(std::string_view text, std::string_view where) {
   try {
     Json json = parse_json(text, where);
@@ -85,7 +85,7 @@ Json parse_config(std::string_view text, std::string_view where) {
   }
 }
 
-/// The overrides as an object, whose keys are all fields of the class or keys of the config.
+/// Parses the overrides. Each key must be a field of the class or a key of the config.
 Json parse_overrides(const ConfigOverrides& overrides, const Json& config, std::string_view class_name,
                      const std::vector<std::string>& config_keys) {
   if (overrides.empty()) return Json::object();
@@ -97,7 +97,7 @@ Json parse_overrides(const ConfigOverrides& overrides, const Json& config, std::
   return values;
 }
 
-/// Removes the keys that count as missing.
+/// Removes the keys that `_use_default_values` lists, because they count as missing.
 void remove_default_values(Json& config, std::string_view class_name) {
   const auto defaults = config.find("_use_default_values");
   if (defaults == config.end()) return;
@@ -141,7 +141,7 @@ std::string read_scheduler_config(const std::filesystem::path& folder, const Sch
   const std::string base = folder.string();
   if (file_exists(base)) return read_text_file(base);
   const std::string nested = folder_inside(base, options.subfolder);
-  // Python looks into the folder itself where the subfolder has no config.
+  // As in Python, the folder itself is searched if the subfolder has no config.
   const bool is_plain = !file_exists(join_path(nested, scheduler_config::kFileName)) &&
                         file_exists(join_path(base, scheduler_config::kFileName));
   return read_model_file(is_plain ? base : nested, scheduler_config::kFileName);
@@ -150,7 +150,7 @@ std::string read_scheduler_config(const std::filesystem::path& folder, const Sch
 struct LoadedSchedulerConfig::Content {
   Json json;
 
-  /// The value of a key, null if it is missing.
+  /// Returns the value of a key; null if the key is missing.
   Json value(std::string_view key) const {
     const auto found = json.find(std::string(key));
     return found == json.end() ? Json() : *found;
@@ -161,14 +161,14 @@ LoadedSchedulerConfig LoadedSchedulerConfig::read(std::string_view class_name, s
                                                   const ConfigOverrides& overrides,
                                                   const SchedulerConfigFields& fields) {
   Json config = parse_config(json, class_name);
-  // Schedulers convert into each other, but not models into schedulers.
+  // The config may belong to another scheduler, but not to a model.
   const std::string found = config_class(config, class_name, class_name);
   require<ConfigError>(!is_model_class(found), "this is the config of a {}, expected that of a scheduler, {}",
                        found, class_name);
   const Json values = parse_overrides(overrides, config, class_name, scheduler_config_keys(fields));
   remove_default_values(config, class_name);
   config.update(values);
-  // Python takes None for false.
+  // Python treats None as false.
   const Json unknown =
       config_fields::from_json(config, visitor_of(fields), class_name, config_fields::NullBool::kFalse);
   warn_about_unknown_keys(unknown, config, class_name);
@@ -191,7 +191,7 @@ std::string LoadedSchedulerConfig::compose(std::string_view class_name, const Sc
       if (!original.contains(key)) use_defaults.push_back(key);
     for (const auto& [key, value] : original.items()) {
       const auto own = config.find(key);
-      // A field that still holds what was loaded keeps its spelling (1 against 1.0, null against false).
+      // A field with its loaded value keeps the spelling of the file (1 or 1.0, null or false).
       if (own == config.end() || *own == value || (value.is_null() && *own == Json(false)))
         config[key] = value;
     }

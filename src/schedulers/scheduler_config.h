@@ -1,6 +1,6 @@
 #pragma once
 
-// Scheduler configs as Python reads and writes them. The table of classes is in registry.cpp.
+// Helpers for scheduler configs with Python's semantics. The table of classes is in registry.cpp.
 
 #include <string>
 #include <string_view>
@@ -14,11 +14,11 @@ namespace scheduler_config {
 
 inline constexpr std::string_view kFileName = "scheduler_config.json";
 
-/// `_class_name` of a config; empty if it has none.
-/// @throws ConfigError if the text is no JSON object
+/// Returns `_class_name` of a config; empty if it has none.
+/// @throws ConfigError if the text is not a JSON object
 std::string class_name_of(std::string_view json);
 
-/// The config with the overrides on top.
+/// Returns the config with the overrides applied.
 /// @param config_keys the fields of the class
 /// @throws ConfigError naming an override that is neither a field of the class nor a key of the config
 std::string with_overrides(std::string_view json, const ConfigOverrides& overrides,

@@ -106,7 +106,7 @@ ScoreSdeVeScheduler::Output ScoreSdeVeScheduler::step_correct(const Tensor& mode
                                                               const StepOptions& options) {
   check_step_options(kClassName, options, {});
   check_step_tensors(kClassName, model_output, sample);
-  // As in Python, drawn in float32 on the CPU.
+  // As in Python, the noise is drawn in float32 on the CPU.
   const Tensor noise =
       randn_tensor(sample.sizes(), options.generator).to(sample.device(), /*non_blocking=*/true);
   const auto mean_norm = [](const Tensor& x) { return x.reshape({x.size(0), -1}).norm(2, -1).mean(); };

@@ -52,7 +52,7 @@ int64_t SigmaRun::place_of(const Tensor& timestep, std::string_view where) const
     require<TensorError>(found >= 0, "{}: timestep {} is none of timesteps()", where, value);
     return found;
   }
-  // The end of a step and the beginning of the next can be one timestep, twice.
+  // The end of a step and the beginning of the next can be equal timesteps.
   const int64_t place = places->front();
   const bool twice = place + 1 < timesteps_.size() && timesteps_[place + 1] == value;
   return place % stages_ != 0 && twice ? place + 1 : place;
@@ -122,8 +122,7 @@ std::vector<double> internal::solver_timesteps(TimestepSpacing spacing, int64_t 
       break;
     }
     case TimestepSpacing::kTrailing: {
-      // numpy.arange(last, 0, -T / n), which lambda_min_clipped can make shorter than n; see
-      // spaced_timesteps.
+      // numpy.arange(last, 0, -T / n). lambda_min_clipped can make it shorter than n; see spaced_timesteps.
       const double ratio =
           static_cast<double>(num_train_timesteps) / static_cast<double>(num_inference_steps);
       const auto last = static_cast<double>(last_timestep);
@@ -203,7 +202,7 @@ Tensor internal::solver_add_noise(const SigmaRun& run, const NoiseSchedule& sche
                                   const Tensor& original_samples, const Tensor& noise,
                                   const Tensor& timesteps, std::string_view who) {
   require_noisable(original_samples, noise);
-  // The training timesteps of a flow are its own, t = 1000 sigma.
+  // A flow has its own training timesteps, t = 1000 sigma.
   const SigmaRun::TrainingSigmas training{schedule.size(), [&schedule, flow]() -> Tensor {
                                             if (!flow)
                                               return training_sigma_tensor(schedule.alphas_cumprod());
@@ -235,10 +234,10 @@ Tensor internal::churned_sample(const Tensor& sample, const StepOptions& options
 AncestralLevels internal::ancestral_levels(float sigma, float sigma_next) {
   const float from = sigma * sigma;
   const float to = sigma_next * sigma_next;
-  if (to > from) return {0, sigma_next};  // upwards, after the level that stands for zero terminal SNR
+  if (to > from) return {0, sigma_next};  // towards more noise, after the level of zero terminal SNR
   const float up = torch_sqrt(to * (from - to) / from);
   const float down = to - up * up;
-  // It is to^2 / from, which the difference of rounded numbers can miss where `from` is much larger.
+  // The exact value is to^2 / from. The difference of rounded numbers can be wrong if `from` is much larger.
   return {up, down >= 0 ? torch_sqrt(down) : to / sigma};
 }
 
@@ -260,7 +259,7 @@ double internal::dynamically_shifted_sigma(double sigma, double mu, TimeShiftTyp
 
 void internal::stretch_to_terminal(std::vector<double>& sigmas, double terminal) {
   require<ConfigError>(terminal < 1, "shift_terminal is {}, expected less than 1", terminal);
-  if (sigmas.back() == 1) return;  // a run of one step is its start, pure noise, which stays
+  if (sigmas.back() == 1) return;  // a run of one step has only its start, pure noise, which is kept
   const double scale = (1 - sigmas.back()) / (1 - terminal);
   for (double& sigma : sigmas) sigma = 1 - (1 - sigma) / scale;
 }

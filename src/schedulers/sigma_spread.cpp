@@ -1,5 +1,4 @@
-// How noise levels are spread, and the fractional timesteps where a model was trained at them: as NumPy
-// computes them, to the last bit.
+// Spacing of noise levels, and their fractional training timesteps, computed as NumPy does to the last bit.
 
 #include <algorithm>
 #include <cmath>
@@ -118,8 +117,8 @@ std::vector<double> exponential_sigmas(double sigma_min, double sigma_max, int64
 
 namespace {
 
-/// The regularized incomplete beta function by its continued fraction (Abramowitz and Stegun 26.5.8,
-/// evaluated by Lentz's method); converges fast for x < (a + 1) / (a + b + 2).
+/// Computes the regularized incomplete beta function by its continued fraction (Abramowitz and Stegun 26.5.8,
+/// Lentz's method). It converges fast for x < (a + 1) / (a + b + 2).
 double incomplete_beta(double x, double a, double b) {
   if (x <= 0) return 0;
   if (x >= 1) return 1;
@@ -151,7 +150,7 @@ double beta_quantile(double p, double a, double b) {
   if (p >= 1) return 1;
   double low = 0;
   double high = 1;
-  // Bisection: slow, and exact to the last bits that matter; a schedule has at most a few thousand of them.
+  // Bisection is slow but accurate. A schedule has at most a few thousand levels.
   for (int i = 0; i < 200 && high - low > 0; ++i) {
     const double middle = 0.5 * (low + high);
     if (middle == low || middle == high) break;

@@ -1,5 +1,5 @@
-// The sigma of each sample of a batch, found on the device: tables are uploaded once, so that noising a batch
-// neither reads from a device nor copies to it.
+// Looks up the sigma of each sample of a batch on the device. The tables are uploaded once, so noising a
+// batch neither reads from a device nor copies to it.
 
 #include <algorithm>
 #include <cmath>
@@ -19,29 +19,30 @@
 
 namespace diffusers {
 
-/// A place is an index into the levels: 0 holds NaN, for a timestep that is not known, then come the sigmas
-/// of the run, then those of the training timesteps.
+/// Tables of a device. A place is an index into the levels: 0 is NaN, for an unknown timestep; then come the
+/// sigmas of the run, then those of the training timesteps.
 struct SigmaRun::DeviceTables {
-  /// Where timesteps have their sigma; one of these for each device.
+  /// The places of the timesteps on one device.
   struct Places {
     at::Device device = at::kCPU;
     bool with_training = false;
-    std::vector<double> host_timesteps;  ///< sorted
-    Tensor timesteps;                    ///< the same on the device
-    Tensor places;                       ///< of those timesteps
-    Tensor steps;                        ///< of timesteps()[0], timesteps()[1], ...
-    Tensor training;                     ///< of the training timesteps 0, 1, ..., T - 1
+    std::vector<double> host_timesteps;  ///< sorted timesteps with a sigma
+    Tensor timesteps;                    ///< `host_timesteps` on the device
+    Tensor places;                       ///< places of `timesteps`
+    Tensor steps;                        ///< places of timesteps()[0], timesteps()[1], ...
+    Tensor training;                     ///< places of the training timesteps 0, 1, ..., T - 1
   };
 
   std::mutex mutex;
-  std::vector<Places> places;  // seldom more than two, so a search is enough
+  std::vector<Places> places;  // rarely more than two, so a linear search is enough
   DeviceTable levels;
   DeviceTable levels_with_training;
 };
 
 std::shared_ptr<SigmaRun::DeviceTables> SigmaRun::make_tables() { return std::make_shared<DeviceTables>(); }
 
-/// Where the timesteps stand in `timesteps()` if they are an element or a slice of it, else -1.
+/// Returns the first position of the timesteps in `timesteps()` if they are an element or a slice of it, else
+/// -1.
 int64_t SigmaRun::first_of_slice(const Tensor& timesteps) const {
   const auto places = timesteps_.places_of(timesteps);
   if (!places || places->empty()) return -1;

@@ -137,8 +137,8 @@ Tensor internal::scaled_noise(double scale, const StepOptions& options, const Te
 }
 
 Tensor internal::add_scaled(const Tensor& sum, double b, const Tensor& y) {
-  // `Tensor::add_` with a factor rounds once where Python's expressions round the product and the sum; a
-  // factor of 1 or -1 rounds nothing.
+  // `Tensor::add_` with a factor rounds once, while Python's expressions round the product and the sum. A
+  // factor of 1 or -1 makes no difference.
   const bool exact = b == 1 || b == -1;
   const Tensor term = exact ? y : at::mul(y, b);
   const double sign = exact ? b : 1;
@@ -184,7 +184,7 @@ Tensor internal::threshold_sample(const Tensor& sample, double ratio, double max
   const auto dtype = sample.scalar_type();
   const bool wide = dtype == at::kFloat || dtype == at::kDouble;
   const Tensor flat = (wide ? sample : sample.to(at::kFloat)).reshape({sample.size(0), -1});
-  // Python clamps to [1, max_value] in this order, so a max_value below 1 wins.
+  // Python clamps to [1, max_value] in this order, so a max_value below 1 has priority.
   const Tensor s = flat.abs().quantile(ratio, /*dim=*/1, /*keepdim=*/true).clamp(1, max_value);
   return (at::clamp(flat, -s, s) / s).reshape(sample.sizes()).to(dtype);
 }
@@ -248,7 +248,7 @@ float internal::signal_scale(float alpha_bar) {
 
 std::vector<double> spaced_timesteps(TimestepSpacing spacing, int64_t num_train_timesteps,
                                      int64_t num_inference_steps, int64_t steps_offset, bool rounded) {
-  // Unrounded timesteps may lie closer than one.
+  // Unrounded timesteps may differ by less than one.
   const bool any_count = spacing == TimestepSpacing::kLinspace && !rounded;
   require<ConfigError>(num_train_timesteps >= 1 && num_inference_steps >= 1 &&
                            (any_count || num_inference_steps <= num_train_timesteps),
@@ -277,8 +277,8 @@ std::vector<double> spaced_timesteps(TimestepSpacing spacing, int64_t num_train_
       break;
     }
     case TimestepSpacing::kTrailing: {
-      // numpy.arange(T, 0, -T / n) adds multiples of (T - T / n) - T. For some n its rounding yields an
-      // element n + 1, the timestep -1, in Python; here there are always n.
+      // numpy.arange(T, 0, -T / n) adds multiples of (T - T / n) - T. For some n rounding gives Python one
+      // element more, the timestep -1. This function always returns n elements.
       const double delta = (total - total / static_cast<double>(n)) - total;
       for (std::size_t i = 0; i < n; ++i)
         timesteps[i] = std::nearbyint(total + static_cast<double>(i) * delta) - 1;

@@ -1,6 +1,6 @@
 #pragma once
 
-// What the steps of all schedulers share: argument checks, per-sample coefficients, thresholding.
+// Common parts of the steps of all schedulers: argument checks, per-sample coefficients, thresholding.
 
 #include <initializer_list>
 #include <optional>
@@ -17,7 +17,7 @@
 namespace diffusers {
 inline namespace internal {
 
-/// The members of StepOptions that a scheduler knows; every scheduler takes a generator.
+/// The members of StepOptions that a scheduler supports. Every scheduler supports `generator`.
 struct StepFeatures {
   bool eta = false;
   bool use_clipped_model_output = false;
@@ -27,7 +27,7 @@ struct StepFeatures {
   bool order = false;
 };
 
-/// The members of SetTimestepsOptions that a scheduler knows, beyond the device.
+/// The members of SetTimestepsOptions that a scheduler supports. Every scheduler supports `device`.
 struct SetTimestepsFeatures {
   bool original_inference_steps = false;
   bool sigmas = false;
@@ -37,99 +37,108 @@ struct SetTimestepsFeatures {
   bool num_train_timesteps = false;
 };
 
-/// @throws ConfigError naming the option that `who` does not have
+/// Checks that only supported options are set.
+/// @throws ConfigError naming the option that `who` does not support
 void check_step_options(std::string_view who, const StepOptions& options, const StepFeatures& known);
 void check_set_timesteps_options(std::string_view who, const SetTimestepsOptions& options,
                                  const SetTimestepsFeatures& known);
 
-/// Both defined, floating, on one device and of one shape; with `wide_output` the model may give twice the
-/// channels.
-/// @throws TensorError naming both sides
+/// Checks that both tensors are defined, floating, on one device and of one shape.
+/// @param wide_output allows the model output twice the channels
+/// @throws TensorError naming both tensors
 void check_step_tensors(std::string_view who, const Tensor& model_output, const Tensor& sample,
                         bool wide_output = false);
 
+/// Returns the number of steps.
 /// @throws ConfigError unless 1 <= n <= limit (limit < 1: no limit)
 int64_t checked_num_inference_steps(std::string_view who, std::optional<int64_t> n, int64_t limit = 0);
 
-/// Samples and noise of equal shape, dtype and device.
+/// Checks that samples and noise have equal shape, dtype and device.
 void require_noisable(const Tensor& original_samples, const Tensor& noise);
 
-/// Integral timesteps as int64 `[B]` or `[1]` on the device of the samples; the range is checked where that
-/// costs no read from a device.
+/// Returns integral timesteps as int64 `[B]` or `[1]` on the device of the samples. The range is checked if
+/// that needs no read from a device.
 Tensor per_sample_timesteps(const Tensor& timesteps, const Tensor& sample, int64_t count);
 
-/// table[indices], with ones behind so that it broadcasts over a sample of `dim` dimensions.
+/// Returns table[indices] with trailing dimensions of 1, so that it broadcasts over a sample of `dim`
+/// dimensions.
 Tensor per_sample(const Tensor& table, const Tensor& indices, int64_t dim);
 
-/// Noise like the model output, or the noise that the caller brought; drawn or cast to `dtype` where that is
-/// given.
+/// Draws noise like the model output, or returns the noise of the options. If `dtype` is given, the noise has
+/// that dtype.
 Tensor step_noise(const StepOptions& options, const Tensor& model_output,
                   std::optional<at::ScalarType> dtype = std::nullopt);
 
-/// The float32 functions of LibTorch, as Python applies them to its 0-dim tensors. Their last bit can differ
-/// from that of the C library, even that of the square root.
+/// The float32 functions of LibTorch, which Python applies to its 0-dim tensors. Their last bit can differ
+/// from that of the C library, even for the square root.
 float torch_sqrt(float x);
 float torch_log(float x);
 float torch_exp(float x);
 float torch_expm1(float x);
 
-/// `step_noise` times `scale`: in its own memory where it was drawn.
+/// Returns `step_noise` times `scale`. Drawn noise is scaled in place.
 Tensor scaled_noise(double scale, const StepOptions& options, const Tensor& model_output,
                     std::optional<at::ScalarType> dtype = std::nullopt);
 
-// Sums are rounded as Python's expressions are: every product and every sum once. Where a difference is
-// divided by something small, as x_0 is found from epsilon at a high noise level, its last bit counts.
+// Sums are rounded as Python's expressions are: every product and every sum once. The last bit matters if a
+// difference is divided by a small number, such as for x_0 from epsilon at a high noise level.
 
-/// a x + b y in a new tensor; dtypes promote.
+/// Returns a x + b y in a new tensor. Dtypes promote.
 Tensor weighted_sum(double a, const Tensor& x, double b, const Tensor& y);
-/// x + b y in a new tensor; dtypes promote.
+/// Returns x + b y in a new tensor. Dtypes promote.
 Tensor plus_scaled(const Tensor& x, double b, const Tensor& y);
-/// sum + b y, in the memory of `sum`, which nothing else may hold, unless dtypes promote.
+/// Returns sum + b y. It is computed in place in `sum`, which must not be shared, unless dtypes promote.
 Tensor add_scaled(const Tensor& sum, double b, const Tensor& y);
-/// The terms a x of a sum in their order, in one new tensor and one for the products; dtypes promote.
+/// A term a x of a sum. The terms are added in order, in one new tensor and one for the products. Dtypes
+/// promote.
 struct ScaledTerm {
   double a;
   Tensor x;
 };
 Tensor scaled_sum(const std::vector<ScaledTerm>& terms);
-/// a x in the memory of `x`. `Tensor::mul_` with a number would round the number to the dtype of x first.
+/// Computes a x in place. `Tensor::mul_` with a number would round the number to the dtype of x first.
 Tensor scaled_in_place(const Tensor& x, double a);
-/// from + (x - x0) / sigma dt: an Euler step along the slope of the probability flow.
+/// Returns from + (x - x0) / sigma dt, an Euler step along the slope of the probability flow.
 Tensor euler_step(const Tensor& from, const Tensor& x, const Tensor& x0, double sigma, double dt);
 
-/// Dynamic thresholding (Saharia et al. 2022, arXiv 2205.11487, section 2.3): each sample is clamped to the
-/// quantile `ratio` of its magnitudes, kept within [1, max_value], and divided by it.
+/// Applies dynamic thresholding (Saharia et al. 2022, arXiv 2205.11487, section 2.3). The threshold of a
+/// sample is the quantile `ratio` of its magnitudes, clamped to [1, max_value]. The sample is clamped to the
+/// threshold and divided by it.
 Tensor threshold_sample(const Tensor& sample, double ratio, double max_value);
 
-/// @throws ConfigError unless the settings of `threshold_sample` make sense
+/// Checks the settings of `threshold_sample`.
+/// @throws ConfigError if a setting is out of range
 void check_thresholding(std::string_view who, double ratio, double max_value);
 
-/// T - 1, ..., 0: the timesteps before set_timesteps.
+/// Returns T - 1, ..., 0, the timesteps before set_timesteps.
 std::vector<double> training_timesteps(int64_t num_train_timesteps);
 
+/// Checks custom timesteps.
 /// @throws ConfigError unless the timesteps are whole, descending and within [0, num_train_timesteps)
 void check_custom_timesteps(std::string_view who, const std::vector<double>& timesteps,
                             int64_t num_train_timesteps);
 
-/// sqrt(1 - abar' - sigma^2), what DDIM multiplies the direction to x_t with (Song et al. 2020, eq. 12):
-/// never negative for eta <= 1, but 0 at zero terminal SNR with eta = 1, where rounding can turn it negative.
-/// @throws ConfigError if a larger eta asks for more noise than there is at abar'
+/// Returns sqrt(1 - abar' - sigma^2), DDIM's factor of the direction to x_t (Song et al. 2020, eq. 12). The
+/// radicand is not negative for eta <= 1. At zero terminal SNR with eta = 1 it is 0, which rounding can make
+/// negative.
+/// @throws ConfigError if a larger eta requires more noise than there is at abar'
 float ddim_direction(std::string_view who, float alpha_bar_prev, float sigma, double eta);
 
-/// @throws ConfigError naming the prediction types that the scheduler has
+/// Checks a prediction type.
+/// @throws ConfigError naming the prediction types that the scheduler supports
 void check_prediction_type(std::string_view who, PredictionType type,
                            std::initializer_list<PredictionType> known);
 
-/// An epsilon model says nothing about x_0 where abar_t = 0 (zero terminal SNR): dividing by it gives
-/// infinities, which only clipping makes finite again.
-/// @throws ConfigError in that case
+/// Checks that x_0 is defined. An epsilon model does not determine x_0 at abar_t = 0 (zero terminal SNR): the
+/// division gives infinities, which only clipping makes finite.
+/// @throws ConfigError if abar_t is 0 and x_0 is not clipped
 void require_signal(std::string_view who, float alpha_bar, int64_t t, bool clipped);
 
-/// sqrt(abar), by which x_0 is divided; the smallest number where it is 0, so that a prediction that is the
-/// sample itself gives 0 instead of 0 / 0, and any other the end of the clipped range.
+/// Returns sqrt(abar), the divisor of x_0. For abar = 0 it returns the smallest positive number: a prediction
+/// equal to the sample then gives 0 instead of 0 / 0, and any other prediction the end of the clipped range.
 float signal_scale(float alpha_bar);
 
-/// The fields of a config that make its betas.
+/// Returns the fields of a config that define its betas.
 template <class Config>
 BetaOptions beta_options(const Config& config) {
   BetaOptions options{.num_train_timesteps = config.num_train_timesteps,
@@ -142,7 +151,8 @@ BetaOptions beta_options(const Config& config) {
   return options;
 }
 
-/// @throws ConfigError unless the settings for clipping and thresholding that are in use make sense
+/// Checks the settings of clipping and thresholding.
+/// @throws ConfigError if a setting in use is out of range
 template <class Config>
 void check_clipping(std::string_view who, const Config& config) {
   if constexpr (requires { config.thresholding; })
@@ -154,8 +164,8 @@ void check_clipping(std::string_view who, const Config& config) {
                          config.clip_sample_range);
 }
 
-/// x_0 kept in range the way the config says.
-/// @param model_output for a new tensor other than this one is clipped in place
+/// Clips or thresholds x_0 as configured.
+/// @param model_output the model output; x_0 is clipped in place if it is another tensor
 template <class Config>
 Tensor clip_or_threshold(Tensor sample, const Config& config, const Tensor& model_output) {
   if constexpr (requires { config.thresholding; })

@@ -91,7 +91,7 @@ SchedulerOutput UnCLIPScheduler::step_to(const Tensor& model_output, int64_t t, 
 
   const Tensor pred_original_sample = clip_or_threshold(
       data_prediction(config_.prediction_type, prediction, sample, alpha_bar), config_, prediction);
-  // The mean of q(x_{t'} | x_t, x_0), Ho et al. 2020, eq. 7
+  // Mean of q(x_{t'} | x_t, x_0) (Ho et al. 2020, eq. 7)
   Tensor prev_sample = weighted_sum(torch_sqrt(alpha_bar_prev) * beta / beta_bar, pred_original_sample,
                                     torch_sqrt(alpha) * beta_bar_prev / beta_bar, sample);
   if (t > 0) {

@@ -48,7 +48,7 @@ template class ConfiguredScheduler<UniPCMultistepScheduler, UniPCMultistepSchedu
 
 namespace {
 
-/// A x = b for the small systems of the solver, by elimination with row exchange.
+/// Solves A x = b for the small systems of the solver, by Gaussian elimination with pivoting.
 std::vector<double> solve(std::vector<std::vector<double>> a, std::vector<double> b) {
   const std::size_t n = b.size();
   for (std::size_t column = 0; column < n; ++column) {
@@ -70,7 +70,7 @@ std::vector<double> solve(std::vector<std::vector<double>> a, std::vector<double
   return b;
 }
 
-/// The matrix R and the vector b of Zhao et al., theorem 3.1 and eq. 11.
+/// The matrix R and the vector b of Zhao et al. 2023, theorem 3.1 and eq. 11.
 struct UniPCSystem {
   std::vector<std::vector<double>> r;
   std::vector<double> b;
@@ -94,8 +94,8 @@ UniPCSystem unipc_system(const std::vector<double>& rks, float hh, SolverType so
   return system;
 }
 
-/// x - b_h (rho_1 D_1 + rho_2 D_2 + ...), in the memory of x unless dtypes promote. The differences are
-/// spent.
+/// Computes x - b_h (rho_1 D_1 + rho_2 D_2 + ...), in place in x unless dtypes promote. The differences are
+/// overwritten.
 Tensor unipc_update(const Tensor& x, float b_h, const std::vector<double>& rhos,
                     const std::vector<Tensor>& differences) {
   if (rhos.empty()) return x;
@@ -125,7 +125,7 @@ UniPCMultistepScheduler::UniPCMultistepScheduler(UniPCMultistepSchedulerConfig c
                        "{}: lower_order_final = false needs final_sigmas_type \"sigma_min\"", kClassName);
   if (config_.thresholding)
     check_thresholding(kClassName, config_.dynamic_thresholding_ratio, config_.sample_max_value);
-  // As Python does: a solver of another class becomes the own one.
+  // As in Python, a solver type of another class is converted to "bh2".
   if (config_.solver_type != SolverType::kBh1) config_.solver_type = SolverType::kBh2;
   sigma_spread(kClassName, config_, /*karras_flow=*/true);
   run_ = training_run(schedule_, at::kFloat);
@@ -178,7 +178,7 @@ void UniPCMultistepScheduler::set_timesteps(std::optional<int64_t> num_inference
                   ? dynamically_shifted_sigma(sigma, *options.mu, config_.time_shift_type)
                   : shifted_sigma(sigma, config_.flow_shift);
     if (config_.shift_terminal.value_or(0) != 0) stretch_to_terminal(sigmas, *config_.shift_terminal);
-    // At sigma = 1 there is no signal to divide by.
+    // At sigma = 1 there is no signal, so the division would be by 0.
     constexpr double kEps = 1e-6;
     if (std::abs(sigmas.front() - 1) < kEps) sigmas.front() -= kEps;
     for (const double sigma : sigmas) timesteps.push_back(sigma * total);
@@ -200,13 +200,13 @@ void UniPCMultistepScheduler::set_timesteps(std::optional<int64_t> num_inference
     solver_p_.get()->set_timesteps(run_.timesteps().size(), {.device = options.device});
 }
 
-/// UniP (Zhao et al., algorithm 2): from the sample at `step` to the next level.
+/// Runs UniP (Zhao et al. 2023, algorithm 2) from the sample at `step` to the next level.
 Tensor UniPCMultistepScheduler::predict(const Tensor& sample, int64_t step, int64_t order) const {
   const auto level = [this](int64_t k) { return noise_level(run_.sigma(k), config_.use_flow_sigmas); };
   const NoiseLevel t = level(step + 1);
   const NoiseLevel s = level(step);
   const Tensor& m0 = outputs_[0];
-  if (t.sigma == 0) {  // the limit of the first order: the clean sample
+  if (t.sigma == 0) {  // the limit of the first order is the clean sample
     const Tensor x0 = config_.predict_x0 ? m0 : plus_scaled(sample, -s.sigma, m0).div_(s.alpha);
     return (t.alpha * x0).to(sample.scalar_type());
   }
@@ -238,7 +238,7 @@ Tensor UniPCMultistepScheduler::predict(const Tensor& sample, int64_t step, int6
   return x.to(sample.scalar_type());
 }
 
-/// UniC (Zhao et al., algorithm 1): the step before once more, now that the model output at its end is known.
+/// Runs UniC (Zhao et al. 2023, algorithm 1): repeats the previous step with the model output at its end.
 Tensor UniPCMultistepScheduler::correct(const Tensor& model_output, const Tensor& last_sample, int64_t step,
                                         int64_t order) const {
   const auto level = [this](int64_t k) { return noise_level(run_.sigma(k), config_.use_flow_sigmas); };
@@ -288,7 +288,7 @@ SchedulerOutput UniPCMultistepScheduler::step(const Tensor& model_output, const 
   if (static_cast<int64_t>(outputs_.size()) > config_.solver_order) outputs_.pop_back();
   int64_t order = static_cast<int64_t>(outputs_.size());
   if (config_.lower_order_final) order = std::min(order, run_.timesteps().size() - i);
-  // A level that stands twice in the run adds nothing to the polynomial.
+  // A noise level that occurs twice in the run adds no node to the polynomial.
   const auto lambda = [this](int64_t k) {
     return noise_level(run_.sigma(k), config_.use_flow_sigmas).lambda();
   };

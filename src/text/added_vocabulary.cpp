@@ -14,7 +14,7 @@ inline namespace internal {
 namespace text {
 namespace {
 
-/// The code point that begins at or, reading backwards, ends at a place of a UTF-8 text.
+/// Returns the code point that begins (or, reading backwards, ends) at a position of a UTF-8 text.
 char32_t code_point_at(std::string_view text, std::size_t begin) {
   std::size_t end = begin + 1;
   while (end < text.size() && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) ++end;
@@ -119,7 +119,7 @@ void AddedVocabulary::split_at(const Patterns& patterns, std::string_view text, 
     if (token.single_word && touches_word(text, begin, end)) continue;
     if (token.lstrip) begin = skip_spaces_left(text, begin, done);
     if (token.rstrip) end = skip_spaces_right(text, end);
-    // A token that stripped the spaces on its right may have taken the beginning of this one.
+    // A token that strips the spaces on its right may overlap the beginning of this one.
     begin = std::max(begin, done);
     if (done < begin) on_text(text.substr(done, begin - done));
     on_token(pattern->id, text.substr(begin, end - begin));
@@ -130,7 +130,7 @@ void AddedVocabulary::split_at(const Patterns& patterns, std::string_view text, 
 
 void AddedVocabulary::split(std::string_view text, bool split_special, const OnToken& on_token,
                             const OnText& on_text) const {
-  decode_utf8(text);  // refuses the whole of a text that is broken anywhere
+  decode_utf8(text);  // throws for invalid UTF-8 anywhere in the text
   split_at(in_text_, text, split_special, on_token, [&](std::string_view piece) {
     const auto normalized = normalize_for_clip(piece);
     split_at(in_normalized_, normalized, split_special, on_token, on_text);

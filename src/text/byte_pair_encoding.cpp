@@ -15,7 +15,7 @@ namespace {
 
 constexpr std::string_view kEndOfWord = "</w>";
 
-/// Bytes that Latin-1 prints as one visible character.
+/// Returns true for bytes that are a visible character in Latin-1.
 bool is_visible(unsigned byte) {
   return (byte >= '!' && byte <= '~') || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
 }
@@ -24,7 +24,7 @@ uint64_t pair_key(int64_t left, int64_t right) {
   return (static_cast<uint64_t>(left) << 32) | static_cast<uint64_t>(right);
 }
 
-/// A pair that can be merged: the lowest rank first, then the leftmost.
+/// A pair that can be merged. The order is by rank, then by position.
 struct Candidate {
   int64_t rank;
   std::size_t position;
@@ -79,7 +79,7 @@ BytePairEncoding::BytePairEncoding(Vocabulary vocabulary, std::string unk_token)
                            escaped(merge.second), escaped(token));
       return found->second;
     };
-    // Of a merge that stands twice the last counts, as in Python.
+    // As in Python, the last one of duplicate merges counts.
     const int64_t left = id_of(merge.first);
     const int64_t right = id_of(merge.second);
     merges_[pair_key(left, right)] = {.rank = static_cast<int64_t>(rank),
@@ -137,7 +137,7 @@ void BytePairEncoding::merge_all(std::vector<int64_t>& symbols) const {
   };
   for (std::size_t i = 0; i < count; ++i) {
     next[i] = i + 1;
-    previous[i] = i - 1;  // of the first: never looked at
+    previous[i] = i - 1;  // the value of the first element is never read
     if (i + 1 < count) consider(i, i + 1);
   }
   while (!queue.empty()) {
@@ -146,7 +146,7 @@ void BytePairEncoding::merge_all(std::vector<int64_t>& symbols) const {
     const auto left = best.position;
     const auto right = next[left];
     if (symbols[left] == kGone || right >= count) continue;
-    // The pair may have become another one since it was put into the queue.
+    // The pair may have changed since it was queued.
     const auto* merge = find_merge(symbols[left], symbols[right]);
     if (merge == nullptr || merge->id != best.id) continue;
     symbols[left] = best.id;

@@ -1,6 +1,7 @@
 #pragma once
 
-// Byte-level byte-pair encoding (Sennrich et al. 2016, on bytes as in GPT-2). No LibTorch here.
+// Byte-level byte-pair encoding (Sennrich et al. 2016, on bytes as in GPT-2). This header does not use
+// LibTorch.
 
 #include <array>
 #include <cstdint>
@@ -16,14 +17,14 @@ namespace diffusers {
 inline namespace internal {
 namespace text {
 
-/// How the vocabulary spells bytes: printable ones of Latin-1 as themselves, the others as code points from
-/// U+0100 on.
+/// The letters of bytes in the vocabulary: printable Latin-1 characters stand for themselves, all other bytes
+/// have code points from U+0100.
 class ByteAlphabet {
  public:
   static const ByteAlphabet& instance();
-  /// In UTF-8.
+  /// Returns the letter of a byte, in UTF-8.
   const std::string& letter(unsigned char byte) const { return letters_[byte]; }
-  /// The bytes that a token stands for; a token with any other letter stands for its own UTF-8.
+  /// Returns the bytes of a token. A token with any other letter stands for its own UTF-8 text.
   std::string bytes_of(std::string_view token) const;
 
  private:
@@ -32,18 +33,18 @@ class ByteAlphabet {
   std::unordered_map<char32_t, unsigned char> bytes_;
 };
 
-/// A vocabulary and its merges. Does not change once made.
+/// A vocabulary and its merges. Immutable.
 class BytePairEncoding {
  public:
-  /// @param unk_token stands for bytes that the vocabulary has no token for
-  /// @throws ConfigError if a merge names a token that the vocabulary lacks, or an id is negative or stands
-  /// twice
+  /// @param unk_token token for bytes that the vocabulary has no token for
+  /// @throws ConfigError if a merge names a token that the vocabulary does not have, or if an id is negative
+  ///   or occurs twice
   BytePairEncoding(Vocabulary vocabulary, std::string unk_token);
   BytePairEncoding(const BytePairEncoding&) = delete;
   BytePairEncoding& operator=(const BytePairEncoding&) = delete;
 
   /// Appends the ids of one word.
-  /// @throws TextError if it has bytes for which the vocabulary has neither a token nor the unknown one
+  /// @throws TextError if the vocabulary has neither a token for a byte nor the unknown token
   void encode(std::string_view word, std::vector<int64_t>& ids) const;
   std::optional<int64_t> token_to_id(std::string_view token) const;
   std::optional<std::string> id_to_token(int64_t id) const;
@@ -63,8 +64,8 @@ class BytePairEncoding {
   std::optional<int64_t> unk_id_;
   std::unordered_map<int64_t, const std::string*> token_of_;
   std::unordered_map<uint64_t, Merge> merges_;
-  std::array<std::optional<int64_t>, 256> byte_ids_;       ///< inside a word
-  std::array<std::optional<int64_t>, 256> last_byte_ids_;  ///< at its end
+  std::array<std::optional<int64_t>, 256> byte_ids_;       ///< id of a byte inside of a word
+  std::array<std::optional<int64_t>, 256> last_byte_ids_;  ///< id of a byte at the end of a word
 };
 
 }  // namespace text

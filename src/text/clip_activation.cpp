@@ -25,7 +25,7 @@ Tensor gelu_fast(const Tensor& x) {
   return 0.5 * x * (1.0 + at::tanh(x * 0.7978845608 * (1.0 + 0.044715 * x * x)));
 }
 
-/// Ma et al. 2022, "Mega", with its constants.
+/// The Laplace activation of Ma et al. 2022, "Mega", with its constants.
 Tensor laplace(const Tensor& x) {
   return 0.5 * (1.0 + at::erf((x - 0.707107) / (0.282095 * std::sqrt(2.0))));
 }

@@ -10,9 +10,9 @@ namespace clip {
 
 using ActivationFunction = Tensor (*)(const Tensor&);
 
-/// An activation of transformers' `ACT2FN` by its name; those with parameters of their own are not among
-/// them.
-/// @throws ConfigError naming the value and the values that exist
+/// Returns an activation of transformers' `ACT2FN` by its name. Activations with parameters are not
+/// supported.
+/// @throws ConfigError naming the value and the valid values
 ActivationFunction activation_function(std::string_view hidden_act);
 
 }  // namespace clip

@@ -17,14 +17,15 @@ inline namespace internal {
 namespace clip {
 namespace {
 
-/// Linear layers as the base class of transformers' models draws them.
+/// Initialises a linear layer as the base class of transformers' models does.
 void draw_common(const layers::Linear& layer, double std) {
   draw_normal(layer->weight, std);
   const torch::NoGradGuard no_grad;
   if (layer->bias.defined()) layer->bias.zero_();
 }
 
-/// hidden_size^-1/2 (2 num_hidden_layers)^-1/2 factor, of the layers that end in a residual sum.
+/// Returns hidden_size^-1/2 (2 num_hidden_layers)^-1/2 factor, the standard deviation for layers before a
+/// residual sum.
 double residual_std(const CLIPTextConfig& config) {
   return std::pow(static_cast<double>(config.hidden_size), -0.5) *
          std::pow(2.0 * static_cast<double>(config.num_hidden_layers), -0.5) * config.initializer_factor;

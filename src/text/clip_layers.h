@@ -17,8 +17,8 @@ namespace diffusers {
 inline namespace internal {
 namespace clip {
 
-/// transformers draws each weight anew, twice, after the layers have drawn theirs. `init_weights` of a module
-/// draws what its pass over the module draws, in its order.
+/// Token and position embeddings. After the layers have drawn their weights, transformers draws each weight
+/// again, twice. `init_weights` of a module makes these draws in the same order.
 class TextEmbeddingsImpl : public torch::nn::Module {
  public:
   explicit TextEmbeddingsImpl(const CLIPTextConfig& config);
@@ -26,7 +26,7 @@ class TextEmbeddingsImpl : public torch::nn::Module {
   /// @param position_ids `[1 or B, L]`
   Tensor forward(const Tensor& input_ids, const Tensor& position_ids) const;
   const Tensor& token_weight() const { return token_embedding_->weight; }
-  /// New rows take the mean of the old.
+  /// Changes the number of tokens. New rows get the mean of the old rows.
   void resize(int64_t num_tokens);
 
  private:
@@ -38,7 +38,7 @@ class SelfAttentionImpl : public torch::nn::Module {
  public:
   explicit SelfAttentionImpl(const CLIPTextConfig& config);
   void init_weights(const CLIPTextConfig& config);
-  /// @param mask of scores, broadcasts to `[B, heads, L, L]`; undefined: causal
+  /// @param mask mask of the scores, broadcasts to `[B, heads, L, L]`; undefined means causal
   Tensor forward(const Tensor& hidden_states, const Tensor& mask) const;
 
  private:
@@ -79,7 +79,7 @@ class EncoderImpl : public torch::nn::Module {
  public:
   explicit EncoderImpl(const CLIPTextConfig& config);
   void init_weights(const CLIPTextConfig& config);
-  /// @param states what goes into each layer and what comes out of the last, if not null
+  /// @param states if not null, receives the input of each layer and the output of the last one
   Tensor forward(Tensor hidden_states, const Tensor& mask, bool checkpointing,
                  std::vector<Tensor>* states) const;
 
@@ -88,7 +88,7 @@ class EncoderImpl : public torch::nn::Module {
   layers::ModuleVector<std::shared_ptr<EncoderLayerImpl>> layers_;
 };
 
-/// The standard deviation that transformers draws a layer's weights with before the model's own; 0 counts as
+/// Returns the standard deviation of transformers' first draw of a layer's weights. 0 in the config counts as
 /// not given.
 double common_std(const CLIPTextConfig& config);
 void draw_normal(const Tensor& weight, double std);

@@ -36,7 +36,8 @@ void visit_fields(CLIPTextConfig& config, Visitor&& visit) {
 
 namespace {
 
-/// @throws ConfigError for the type of a known model of transformers that is not CLIP's text encoder
+/// Checks the model type.
+/// @throws ConfigError for a known model of transformers that is not CLIP's text encoder
 void check_model_type(const Json& config, std::string_view where) {
   constexpr std::string_view kModelType = "clip_text_model";
   constexpr std::array<std::string_view, 16> kOtherTypes{"bert",
@@ -70,13 +71,14 @@ void check_model_type(const Json& config, std::string_view where) {
 
 }  // namespace
 
-/// The keys of text_config alone, where the file is that of a whole CLIP. What transformers keeps for every
-/// model, and what only old versions knew, is no mistake: such keys are kept without a word, as there.
+/// Reads a config. In the config of a complete CLIP model only the keys of text_config are used. Keys that
+/// transformers has for every model, and keys of old versions, are kept without a warning, as in
+/// transformers.
 void read_model_config(std::string_view json, std::string_view where, CLIPTextConfig& config,
                        std::string& source, LoadReport& /*report*/) {
   Json object = parse_json(json, where);
   require<ConfigError>(object.is_object(), "{}: expected a JSON object", where);
-  // Both classes read both configs, and that of a whole CLIP, as in transformers.
+  // As in transformers, both classes read both configs and the config of a complete CLIP model.
   check_config_class(object, where, "CLIPTextModel", {"CLIPTextModelWithProjection", "CLIPModel"});
   if (const auto text = object.find("text_config"); text != object.end()) {
     require<ConfigError>(text->is_object(), "{}: text_config is no object", where);
@@ -91,10 +93,10 @@ inline namespace internal {
 namespace clip {
 namespace {
 
-/// The version of transformers whose config files these are.
+/// Version of transformers whose config format is written.
 constexpr std::string_view kTransformersVersion = "5.24.0";
 
-/// More than any model has; beyond, the making would take memory and time without end.
+/// Largest number of layers. More would take unlimited memory and time.
 constexpr int64_t kMostLayers = 1000;
 constexpr int64_t kMostChannels = 1 << 20;
 
@@ -145,7 +147,7 @@ std::string write_config(const CLIPTextConfig& config, std::string_view source, 
                          at::ScalarType dtype) {
   const Json fields = config_json::fields_to_json(config);
   Json json = source.empty() ? Json::object() : Json::parse(source);
-  // A field that means the same keeps the file's spelling (1 for 1.0).
+  // A field with the loaded value keeps the spelling of the file (1 for 1.0).
   for (const auto& [key, value] : fields.items())
     if (!json.contains(key) || json[key] != value) json[key] = value;
   json["architectures"] = Json::array({class_name});

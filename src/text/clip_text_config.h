@@ -10,16 +10,17 @@ namespace diffusers {
 inline namespace internal {
 namespace clip {
 
-/// @throws ConfigError naming the key and the value that cannot work
+/// Checks a config.
+/// @throws ConfigError naming the key and the invalid value
 void check_config(const CLIPTextConfig& config, bool with_projection);
 
-/// config.json as transformers writes it.
-/// @param source the config file that the model was made from; empty if there was none
+/// Returns the text of config.json as transformers writes it.
+/// @param source text of the config file that the model was made from; empty if there was none
 std::string write_config(const CLIPTextConfig& config, std::string_view source, std::string_view class_name,
                          at::ScalarType dtype);
 
-/// True if a config file has this key with the value true, which need not be a key of CLIP's.
-/// @param source JSON; empty if there was no file
+/// Returns true if a config file has this key with the value true. The key may be unknown to CLIP.
+/// @param source JSON text; empty if there was no file
 bool has_flag(std::string_view source, std::string_view key);
 
 }  // namespace clip

@@ -13,12 +13,13 @@
 namespace diffusers {
 namespace {
 
-/// Old configs say so, whatever the vocabulary: the end token is then the largest id (that of CLIP is).
+/// eos_token_id of old configs, for any vocabulary. The end token is then the largest id, which is the end
+/// token of CLIP.
 constexpr int64_t kLegacyEosTokenId = 2;
 
 constexpr std::string_view kPrefix = "text_model.";
 
-/// Files of before transformers 4.31 have the numbers 0 to 76 as a tensor.
+/// Returns true for the tensor of position ids (0 to 76) in files from before transformers 4.31.
 bool is_position_ids(std::string_view name) { return name.ends_with("embeddings.position_ids"); }
 
 std::string without_prefix(const std::string& name) {
@@ -38,7 +39,8 @@ void require_integers(const char* name, const Tensor& ids) {
                        "{}: expected integers, got {}", name, describe(ids));
 }
 
-/// Each in [0, count). Looking costs a wait on a device other than the CPU, where the lookup itself checks.
+/// Checks that each id is in [0, count), on the CPU only. On other devices the check would synchronise, and
+/// the embedding lookup checks the ids itself.
 void require_in_range(const char* name, const Tensor& ids, const char* key, int64_t count) {
   if (!ids.is_cpu() || ids.numel() == 0) return;
   const auto lowest = ids.min().item<int64_t>();
@@ -47,7 +49,7 @@ void require_in_range(const char* name, const Tensor& ids, const char* key, int6
                        key, count, lowest < 0 ? lowest : highest);
 }
 
-/// `[B, L]`
+/// Checks input ids `[B, L]`.
 Tensor check_input_ids(const Tensor& input_ids, const CLIPTextConfig& config, at::Device device) {
   require<TensorError>(input_ids.defined() && input_ids.dim() >= 1 && input_ids.size(-1) > 0,
                        "input_ids: expected integers [B, L], got {}", describe(input_ids));
@@ -61,7 +63,7 @@ Tensor check_input_ids(const Tensor& input_ids, const CLIPTextConfig& config, at
   return input_ids.reshape({-1, input_ids.size(-1)}).to(at::kLong);
 }
 
-/// `[1 or B, L]`
+/// Checks position ids `[1 or B, L]`.
 Tensor check_position_ids(const Tensor& given, const Tensor& input_ids, const CLIPTextConfig& config) {
   const auto length = input_ids.size(1);
   if (!given.defined()) return at::arange(length, input_ids.options()).unsqueeze(0);
@@ -77,7 +79,7 @@ Tensor check_position_ids(const Tensor& given, const Tensor& input_ids, const CL
   return position_ids.to(at::kLong);
 }
 
-/// What is attended to, `[B or 1, heads or 1, L, L]`; undefined where that is all that came before.
+/// Returns the attention mask `[B or 1, heads or 1, L, L]`; undefined for a purely causal mask.
 Tensor attention_mask_of(const Tensor& attention_mask, const Tensor& hidden_states, int64_t heads) {
   if (!attention_mask.defined()) return {};
   const auto batch = hidden_states.size(0);
@@ -105,8 +107,8 @@ Tensor attention_mask_of(const Tensor& attention_mask, const Tensor& hidden_stat
   return causal.view({1, 1, length, length}).logical_and(attended.view({batch, 1, 1, length}));
 }
 
-/// `[B, hidden_size]`, the states of the end tokens. As in Python, a sequence without one is pooled at its
-/// first token.
+/// Returns the states of the end tokens, `[B, hidden_size]`. As in Python, a sequence without an end token is
+/// pooled at its first token.
 Tensor pool(const Tensor& last_hidden_state, const Tensor& input_ids, int64_t eos_token_id) {
   const auto ends = eos_token_id == kLegacyEosTokenId ? input_ids.argmax(-1)
                                                       : input_ids.eq(eos_token_id).to(at::kInt).argmax(-1);

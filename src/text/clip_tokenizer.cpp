@@ -34,7 +34,7 @@ CLIPTokenizerState::CLIPTokenizerState(Vocabulary vocabulary,
   for (const auto& token : wanted) names.insert(token.content);
   wanted.insert(wanted.end(), special.extra.begin(), special.extra.end());
 
-  // In Python's order, which decides about ids; of tokens that stand there twice, the last one's flags count.
+  // Python's order, which determines the ids. For duplicate tokens the flags of the last one count.
   std::vector<TokenEntry> tokens;
   std::set<std::string> from_file;
   for (const auto& [id, token] : added_tokens) {
@@ -139,14 +139,14 @@ text::CLIPTokenizerState state_of_config(const CLIPTokenizerConfig& config) {
            .source = {}}};
 }
 
-/// The lengths that a call asks for, and how they are reached.
+/// The lengths of a call, and the padding and truncation that give them.
 struct LengthPlan {
   Padding padding = Padding::kDoNotPad;
   bool truncation = false;
   std::optional<int64_t> max_length;
 };
 
-/// Python's `_get_padding_truncation_strategies`.
+/// Implements Python's `_get_padding_truncation_strategies`.
 LengthPlan plan_lengths(const TokenizeOptions& options, const text::CLIPTokenizerState& state) {
   LengthPlan plan{.padding = options.padding,
                   .truncation = options.truncation.value_or(options.max_length.has_value() &&
@@ -178,7 +178,7 @@ LengthPlan plan_lengths(const TokenizeOptions& options, const text::CLIPTokenize
   return plan;
 }
 
-/// The length that texts are padded to; 0 for none.
+/// Returns the length to which texts are padded; 0 for no padding.
 int64_t padded_length(const LengthPlan& plan, const TokenizeOptions& options,
                       const std::vector<std::vector<int64_t>>& rows) {
   if (plan.padding == Padding::kDoNotPad) return 0;
@@ -217,7 +217,7 @@ std::vector<int64_t> ids_of(const Tensor& ids) {
   return {data, data + flat.numel()};
 }
 
-/// Python's `str.strip()`.
+/// Implements Python's `str.strip()`.
 std::string strip(const std::string& text) {
   const auto code_points = text::decode_utf8(text);
   const auto is_blank = [](char32_t c) { return text::is_space(c) || (c >= 0x1C && c <= 0x1F); };

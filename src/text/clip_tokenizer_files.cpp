@@ -1,4 +1,4 @@
-// The files of a tokenizer's folder, with the precedence that transformers gives them.
+// Reads and writes the files of a tokenizer's folder, with the precedence of transformers.
 
 #include <algorithm>
 #include <array>
@@ -28,9 +28,9 @@ constexpr const char* kAddedTokensFile = "added_tokens.json";
 
 constexpr std::string_view kEndOfText = "<|endoftext|>";
 constexpr std::string_view kStartOfText = "<|startoftext|>";
-/// What CLIP's text encoder takes; for folders that do not say.
+/// Number of positions of CLIP's text encoder, the default if a folder has no model_max_length.
 constexpr int64_t kPositionsOfClip = 77;
-/// Python writes 10^30 where there is no limit.
+/// Larger values mean no limit: Python writes 10^30 in this case.
 constexpr double kLargestLimit = 1e18;
 
 constexpr std::string_view kPattern =
@@ -40,7 +40,7 @@ std::string path_in(const std::filesystem::path& folder, const char* name) {
   return (folder / name).string();
 }
 
-/// The JSON object of a file; an empty one where there is no such file.
+/// Reads the JSON object of a file; an empty object if there is no such file.
 Json read_object(const std::filesystem::path& folder, const char* name) {
   const auto path = path_in(folder, name);
   if (!file_exists(path)) return Json::object();
@@ -49,7 +49,7 @@ Json read_object(const std::filesystem::path& folder, const char* name) {
   return json;
 }
 
-/// Vocabulary and merges from the files that there are, and the added tokens of tokenizer.json.
+/// Reads vocabulary and merges from the existing files, and the added tokens of tokenizer.json.
 TokenizerFile read_vocabulary(const std::filesystem::path& folder) {
   if (const auto path = path_in(folder, kTokenizerFile); file_exists(path))
     return parse_tokenizer_json(read_model_file(folder.string(), kTokenizerFile, kMaxVocabularyBytes), path);
@@ -69,7 +69,7 @@ TokenizerFile read_vocabulary(const std::filesystem::path& folder) {
   return file;
 }
 
-/// A special token of tokenizer_config.json or special_tokens_map.json.
+/// Parses a special token of tokenizer_config.json or special_tokens_map.json.
 TokenEntry special_from_json(const Json& json, std::string_view key, std::string_view where) {
   auto token = parse_token(json, key, where);
   if (json.is_string()) return special_token(token.content);
@@ -152,7 +152,7 @@ TokenizerSettings read_settings(const Json& config, const std::string& where) {
   return settings;
 }
 
-/// Others have files of the same names and split texts in another way.
+/// Checks the tokenizer class. Other classes have files of the same names but split texts differently.
 void check_tokenizer_class(const Json& config, const std::string& where) {
   constexpr std::array<std::string_view, 16> kOthers{
       "AlbertTokenizer",  "BartTokenizer",       "BertTokenizer",    "BlenderbotTokenizer",
@@ -172,8 +172,8 @@ void check_tokenizer_class(const Json& config, const std::string& where) {
   warn_once(fmt::format("{}: written for {}, loaded as CLIPTokenizer", where, json_excerpt(*found)));
 }
 
-/// tokenizer_config.json with what special_tokens_map.json says; and the tokens that either,
-/// added_tokens.json or tokenizer.json adds.
+/// Reads tokenizer_config.json merged with special_tokens_map.json. Also collects the tokens that these
+/// files, added_tokens.json or tokenizer.json add.
 Json read_config(const std::filesystem::path& folder, std::map<int64_t, TokenEntry>& added_tokens) {
   auto config = read_object(folder, kConfigFile);
   const auto where = path_in(folder, kConfigFile);
@@ -214,7 +214,7 @@ Json token_to_json(const TokenEntry& token) {
           {"rstrip", token.rstrip},   {"normalized", token.normalized},   {"special", token.special}};
 }
 
-/// As a string where Python makes the same token of it, else with its flags.
+/// Writes a special token as a string if Python makes the same token of it, else with its flags.
 Json special_to_json(const TokenEntry& token) {
   if (token_to_json(token) == token_to_json(special_token(token.content))) return token.content;
   auto json = token_to_json(token);
@@ -311,7 +311,7 @@ CLIPTokenizerState read_clip_tokenizer(const std::filesystem::path& folder) {
   try {
     return {std::move(file.vocabulary), file.added_tokens, std::move(special), std::move(settings)};
   } catch (const ConfigError& error) {
-    // What is wrong with the vocabulary lies in its files.
+    // An invalid vocabulary is reported as an error of its files.
     fail<FileError>("{}: {}", folder.string(), error.what());
   }
 }
@@ -329,7 +329,7 @@ void write_clip_tokenizer(const CLIPTokenizerState& state, const std::filesystem
   write(kSpecialTokensFile, dump_json(special_tokens_to_json(state.special)));
   write(kConfigFile, dump_json(config_to_json(state)));
   remove_file(path_in(folder, kAddedTokensFile));
-  // Last: whoever finds it reads the vocabulary from it.
+  // Written last, because readers prefer it for the vocabulary.
   write(kTokenizerFile, dump_json(tokenizer_to_json(state)));
 }
 

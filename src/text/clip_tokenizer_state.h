@@ -19,13 +19,13 @@ namespace diffusers {
 inline namespace internal {
 namespace text {
 
-/// The special tokens of a tokenizer by their role, as they were given.
+/// The special tokens of a tokenizer by their role, as given.
 struct SpecialTokens {
   TokenEntry bos;
   TokenEntry eos;
   TokenEntry unk;
-  TokenEntry pad;                 ///< without content: there is none
-  std::vector<TokenEntry> named;  ///< with other roles, which CLIP does not use
+  TokenEntry pad;                 ///< empty content: no padding token
+  std::vector<TokenEntry> named;  ///< tokens with other roles, which CLIP does not use
   std::vector<TokenEntry> extra;
 };
 
@@ -34,10 +34,10 @@ struct TokenizerSettings {
   TokenizerSide padding_side = TokenizerSide::kRight;
   TokenizerSide truncation_side = TokenizerSide::kRight;
   bool split_special_tokens = false;
-  std::string source;  ///< the JSON object of tokenizer_config.json; empty if there was none
+  std::string source;  ///< JSON text of tokenizer_config.json; empty if there was none
 };
 
-/// A special token that is given by its text alone, as Python's `AddedToken(text, special=True)`.
+/// Makes a special token from its text, as Python's `AddedToken(text, special=True)`.
 TokenEntry special_token(std::string_view content);
 
 struct CLIPTokenizerState {
@@ -46,13 +46,14 @@ struct CLIPTokenizerState {
   SpecialTokens special;
   TokenizerSettings settings;
 
-  /// @param added_tokens by id, from a file
+  /// @param added_tokens added tokens of a file, by id
   CLIPTokenizerState(Vocabulary vocabulary, const std::map<int64_t, TokenEntry>& added_tokens,
                      SpecialTokens special_tokens, TokenizerSettings tokenizer_settings);
-  /// The id of a token, added or not; that of the unknown one if there is none.
+  /// Returns the id of a token of the vocabulary or of an added token; the id of the unknown token if there
+  /// is none.
   int64_t id_of(std::string_view token) const;
   std::optional<std::string> token_of(int64_t id) const;
-  /// @param matched receives the tokens as they stand in the text, if not null
+  /// @param matched if not null, receives the matched texts of the tokens
   void encode(std::string_view text, std::vector<int64_t>& ids,
               std::vector<std::string>* matched = nullptr) const;
   int64_t size() const;

@@ -39,7 +39,7 @@ struct ClassifiedText {
   std::vector<std::size_t> starts;
 };
 
-/// The element of `words` that `text` begins with; empty if there is none.
+/// Returns the element of `words` that `text` begins with; empty if there is none.
 template <std::size_t N>
 std::string_view prefix_of(std::string_view text, const std::array<std::string_view, N>& words) {
   const auto found =
@@ -70,7 +70,7 @@ std::vector<std::string_view> split_into_words(std::string_view normalized) {
   const std::size_t count = text.classes.size();
   for (std::size_t i = 0; i < count;) {
     const auto rest = normalized.substr(text.starts[i]);
-    // The words of these tables are ASCII: as many code points as bytes.
+    // The words of these tables are ASCII, so they have as many code points as bytes.
     if (const auto special = prefix_of(rest, kSpecialWords); !special.empty()) {
       words.push_back(rest.substr(0, 2));
       words.push_back(rest.substr(2, special.size() - 4));

@@ -24,7 +24,7 @@ utf8proc_category_t category_of(char32_t code_point) {
   return category == UTF8PROC_CATEGORY_CN ? newer_category(code_point) : category;
 }
 
-/// Reads one code point; 0 bytes where the text is not UTF-8.
+/// Reads one code point and returns its number of bytes; 0 if the text is not UTF-8.
 std::size_t next_code_point(std::string_view text, char32_t& code_point) {
   utf8proc_int32_t value = -1;
   const auto length = utf8proc_iterate(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
@@ -81,7 +81,7 @@ std::string replace_invalid_utf8(std::string_view bytes) {
 }
 
 std::u32string to_nfc(const std::u32string& text) {
-  // What stays as it is: nothing below U+0300 combines with its neighbours.
+  // Code points below U+0300 do not combine with their neighbours, so such a text is normalised already.
   if (std::all_of(text.begin(), text.end(), [](char32_t c) { return c < 0x300; })) return text;
 
   constexpr auto kOptions = static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE);
@@ -98,7 +98,7 @@ std::u32string to_nfc(const std::u32string& text) {
     decomposed.insert(decomposed.end(), parts.begin(), parts.begin() + count);
   }
 
-  // Canonical order. utf8proc_decompose would do it by swapping neighbours, in a time quadratic in a run.
+  // Canonical order. utf8proc_decompose would swap neighbours, which is quadratic in the length of a run.
   const auto class_of = [](utf8proc_int32_t c) { return utf8proc_get_property(c)->combining_class; };
   for (auto begin = decomposed.begin(); begin != decomposed.end();) {
     if (class_of(*begin) == 0) {
@@ -116,7 +116,7 @@ std::u32string to_nfc(const std::u32string& text) {
 }
 
 void append_lower_case(std::u32string& text, char32_t code_point) {
-  // The only code point whose lower case, taken by itself, is two.
+  // The only code point whose lower case has two code points.
   if (code_point == kCapitalIWithDot) {
     text.append({U'i', kCombiningDotAbove});
     return;
@@ -150,7 +150,7 @@ bool is_word_character(char32_t code_point) {
   const bool by_category = (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_NL) ||
                            category == UTF8PROC_CATEGORY_PC;
   const bool is_joiner = code_point == 0x200C || code_point == 0x200D;
-  // Letters in circles and squares, which count as alphabetic.
+  // Letters in circles and squares count as alphabetic.
   const bool is_enclosed =
       (code_point >= 0x24B6 && code_point <= 0x24E9) || (code_point >= 0x1F130 && code_point <= 0x1F149) ||
       (code_point >= 0x1F150 && code_point <= 0x1F169) || (code_point >= 0x1F170 && code_point <= 0x1F189);

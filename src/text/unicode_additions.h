@@ -1,7 +1,7 @@
 #pragma once
 
-// What Unicode 15.1 and 16 added, as the tables of the tokenizers library have it (and the lower case of
-// Unicode 17): distributions carry a utf8proc that is older.
+// Additions of Unicode 15.1 and 16 (and the lower case of Unicode 17), as in the tables of the tokenizers
+// library. The utf8proc of Linux distributions is older.
 
 #include <algorithm>
 #include <array>
@@ -51,7 +51,7 @@ inline constexpr std::array kNewDigits = std::to_array<CodePointRange>({
     {0x1E5F1, 0x1E5FA},
 });
 
-/// Capitals and their small letters, which lie at one distance from them.
+/// A range of capital letters whose small letters are at a constant distance.
 struct CapitalRange {
   char32_t first, last, small;
 };
@@ -69,7 +69,7 @@ inline constexpr std::array kNewCapitals = std::to_array<CapitalRange>({
     {0x16EA0, 0x16EB8, 0x16EBB},
 });
 
-/// The range that holds a code point, or the end.
+/// Returns the range that contains a code point, or the end.
 template <class Ranges>
 constexpr auto find_range(const Ranges& ranges, char32_t code_point) {
   const auto found = std::partition_point(std::begin(ranges), std::end(ranges),
@@ -77,7 +77,7 @@ constexpr auto find_range(const Ranges& ranges, char32_t code_point) {
   return found != std::end(ranges) && found->first <= code_point ? found : std::end(ranges);
 }
 
-/// The category of a code point that utf8proc does not know.
+/// Returns the category of a code point that utf8proc does not know.
 inline utf8proc_category_t newer_category(char32_t code_point) {
   if (find_range(kNewLetters, code_point) != kNewLetters.end()) return UTF8PROC_CATEGORY_LO;
   if (find_range(kNewMarks, code_point) != kNewMarks.end()) return UTF8PROC_CATEGORY_MN;

@@ -14,7 +14,7 @@ inline namespace internal {
 namespace text {
 namespace {
 
-/// What a message shows of a value.
+/// Formats a value for error messages.
 std::string shown(const Json& json) {
   if (json.is_structured()) return json.type_name();
   return fmt::format("{}", escaped(json.dump(-1, ' ', true, Json::error_handler_t::replace)));
@@ -27,7 +27,7 @@ VocabularyMap tokens_from_json(const Json& json, std::string_view where) {
   std::set<int64_t> ids;
   for (const auto& [token, value] : json.items()) {
     const auto id = parse_token_id(value, token, where);
-    require<FileError>(ids.insert(id).second, "{}: the id {} stands twice, the second time for {}", where, id,
+    require<FileError>(ids.insert(id).second, "{}: the id {} occurs twice, the second time for {}", where, id,
                        escaped(token));
     tokens.emplace(token, id);
   }
@@ -63,7 +63,7 @@ MergeList read_merges(std::string_view text, std::string_view where) {
   return merges;
 }
 
-/// For text that holds no merges: what it is, if that is known.
+/// Throws a FileError that describes text without merges, if its kind is recognised.
 void refuse_merges(std::string_view text, std::string_view where) {
   if (const auto meaning = describe_foreign_content(text))
     fail<FileError>("{}: expected lines of two tokens: {}", where, *meaning);
@@ -87,7 +87,7 @@ MergeList merges_from_json(const Json& json, std::string_view where) {
   return merges;
 }
 
-/// The member of an object; null where it is missing.
+/// Returns the member of an object; null if it is missing.
 const Json& member(const Json& json, const char* key) {
   static const Json null;
   const auto found = json.find(key);
@@ -129,7 +129,7 @@ VocabularyMap parse_vocabulary(std::string_view json, std::string_view where) {
 MergeList parse_merges(std::string_view text, std::string_view where) {
   require<FileError>(text.size() <= kMaxVocabularyBytes, "{}: {} bytes of merges, at most {} are accepted",
                      where, text.size(), kMaxVocabularyBytes);
-  // An LFS pointer would pass: each of its lines is two words.
+  // A Git LFS pointer would be accepted otherwise, because each of its lines has two words.
   if (!text.empty()) refuse_merges(text.substr(0, 512), where);
   try {
     return read_merges(text, where);
@@ -183,7 +183,7 @@ TokenizerFile parse_tokenizer_json(std::string_view json, std::string_view where
     const auto id = parse_token_id(member(added[i], "id"), place, where);
     const auto token = parse_token(added[i], place, where);
     require<FileError>(result.added_tokens.emplace(id, token).second,
-                       "{}: the id {} stands twice in added_tokens", where, id);
+                       "{}: the id {} occurs twice in added_tokens", where, id);
   }
   return result;
 }

@@ -151,7 +151,7 @@ TEST(ImageFolder, WhatIsWrongIsNamed) {
   const ImageFolder data(folder.path());
   expect_throws_with<FileError>([&] { data.get_batch(std::vector<int64_t>{0, 1}); }, "broken.jpg");
   expect_throws_with<TensorError>([&] { data.get_batch(std::vector<int64_t>{2}); },
-                                  "index 2 into a data set of 2");
+                                  "index 2 into a dataset of 2");
   create_folders(folder / "class");
   save_image(at::zeros({1, 4, 4}), folder / "class/a.png");
   expect_throws_with<FileError>([&] { ImageFolder mixed(folder.path()); }, "no common kind of label");

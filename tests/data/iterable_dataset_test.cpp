@@ -201,13 +201,13 @@ TEST(IterableDataset, OptionsThatDoNotFitAreRefused) {
   expect_throws_with<ConfigError>(make({.world_size = 2}), "world_size is 2 and drop_last is false");
   expect_throws_with<ConfigError>(make({.batch_size = 0}), "batch_size is 0");
   expect_throws_with<ConfigError>([] { DataLoader loader(std::shared_ptr<const IterableDataset>{}); },
-                                  "no data set");
+                                  "no dataset");
   DataLoader loader(data, {.batch_size = 2});
   expect_throws_with<ConfigError>(
       [&] {
         loader.restore({0, 3});
       },
-      "a position of 3 examples in an epoch of any number");
+      "a position of 3 samples in an epoch of any number");
 }
 
 }  // namespace

@@ -378,7 +378,7 @@ TEST(DataLoader, OptionsThatCannotWorkAreRefused) {
     return [&data, options] { DataLoader loader(data, options); };
   };
   expect_throws_with<ConfigError>(make({.batch_size = 0}), "batch_size is 0");
-  expect_throws_with<ConfigError>(make({.batch_size = 4, .drop_last = true}), "only 3 examples");
+  expect_throws_with<ConfigError>(make({.batch_size = 4, .drop_last = true}), "only 3 samples");
   expect_throws_with<ConfigError>(make({.num_workers = -1}), "num_workers is -1");
   expect_throws_with<ConfigError>(make({.prefetch = 0}), "prefetch is 0");
   expect_throws_with<ConfigError>(make({.world_size = 0}), "world_size is 0");
@@ -387,9 +387,9 @@ TEST(DataLoader, OptionsThatCannotWorkAreRefused) {
   expect_throws_with<ConfigError>(make({.batch_size = 2, .drop_last = true, .world_size = 2}),
                                   "batch_size is 4");
   expect_throws_with<ConfigError>([] { DataLoader loader(std::make_shared<CountingDataset>(0)); }, "empty");
-  expect_throws_with<ConfigError>([] { DataLoader loader(std::shared_ptr<const Dataset>{}); }, "no data set");
+  expect_throws_with<ConfigError>([] { DataLoader loader(std::shared_ptr<const Dataset>{}); }, "no dataset");
   DataLoader loader(data, {.batch_size = 2});
-  expect_throws_with<ConfigError>([&] { loader.restore({0, 1}); }, "a position of 1 examples");
+  expect_throws_with<ConfigError>([&] { loader.restore({0, 1}); }, "a position of 1 samples");
   expect_throws_with<ConfigError>([&] { loader.restore({0, 6}); }, "a position of 6");
   expect_throws_with<ConfigError>([&] { loader.set_epoch(-1); }, "epoch is -1");
 }

@@ -54,7 +54,7 @@ TEST(MetadataReader, CsvThatIsWrongIsNamed) {
   expect_throws_with<FileError>([] { csv("a,b\n1,2,3\n"); }, "x: line 2: 3 fields, expected 2");
   expect_throws_with<FileError>([] { csv("a,b\n1,\"2\n3\n4"); }, "x: line 2: a quoted field does not end");
   expect_throws_with<FileError>([] { csv("a,b\n1,\"2\"3\n"); }, "x: line 2: text follows a quoted field");
-  expect_throws_with<FileError>([] { csv("a,b,a\n1,2,3\n"); }, "x: line 1: column \"a\" stands twice");
+  expect_throws_with<FileError>([] { csv("a,b,a\n1,2,3\n"); }, "x: line 1: column \"a\" occurs twice");
   expect_throws_with<FileError>([] { csv("a,b\n\xff,2\n"); }, "x: line 2: the text is not UTF-8 (byte 0xff)");
   expect_throws_with<FileError>([] { csv(std::string_view("a,b\n\0,2\n", 8)); }, "(byte 0x00)");
   for (const std::string_view wrong :
@@ -75,7 +75,7 @@ TEST(MetadataReader, JsonLinesAreObjects) {
   expect_throws_with<FileError>([] { jsonl("[{\"a\": \"1\"}]\n"); },
                                 "x: line 1 is [{\"a\":\"1\"}], expected a JSON object");
   expect_throws_with<FileError>([] { jsonl("{\"a\": \"1\", \"a\": \"2\"}\n"); },
-                                "x: line 1: JSON key \"a\" stands twice");
+                                "x: line 1: JSON key \"a\" occurs twice");
   expect_throws_with<FileError>([] { jsonl("{\"a\": 1}\n"); },
                                 "x: line 1: column \"a\" is 1, expected a string");
   expect_throws_with<FileError>([] { jsonl("<!DOCTYPE html>\n"); }, "web page");

@@ -78,7 +78,7 @@ TEST(MnistDataset, IndicesKeepTheirOrder) {
   expect_equal(batch.class_labels, at::tensor({0, 7, 0}, at::kLong), "labels");
   expect_equal(batch.images[0], batch.images[2], "same image");
   expect_throws_with<TensorError>([&] { data.get_batch(std::vector<int64_t>{10}); },
-                                  "index 10 into a data set of 10");
+                                  "index 10 into a dataset of 10");
   expect_throws_with<TensorError>([&] { data.get_batch(std::vector<int64_t>{-1}); }, "index -1");
 }
 

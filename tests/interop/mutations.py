@@ -31,7 +31,7 @@ DTYPES = {"BOOL": "Bool", "F4": "Float4_e2m1fn_x2", "U8": "Byte", "I8": "Char", 
 
 # Part of the C++ message -> why the file is refused though Python takes it.
 STRICTER = {
-    "stands twice": "a name that stands twice, which the format forbids",
+    "occurs twice": "a name that occurs twice, which the format forbids",
     "LibTorch lacks": "a dtype that LibTorch lacks",
     "the last dimension of tensor": "half a byte in LibTorch's packed four-bit dtype",
     "has a dimension of": "a dimension above 2^63 - 1",

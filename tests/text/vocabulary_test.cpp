@@ -30,8 +30,8 @@ TEST(Vocabulary, HostileJsonIsRefused) {
   expect_no_vocabulary("", "not valid JSON");
   expect_no_vocabulary("{}", "expected a JSON object");
   expect_no_vocabulary("[\"a\"]", "expected a JSON object");
-  expect_no_vocabulary("{\"a\": 0, \"b\": 0}", "id 0 stands twice");
-  expect_no_vocabulary("{\"a\": 0, \"a\": 1}", "stands twice");
+  expect_no_vocabulary("{\"a\": 0, \"b\": 0}", "id 0 occurs twice");
+  expect_no_vocabulary("{\"a\": 0, \"a\": 1}", "occurs twice");
   expect_no_vocabulary("{\"a\": -1}", "expected an integer in [0,");
   expect_no_vocabulary("{\"a\": 1.0}", "expected an integer in [0,");
   expect_no_vocabulary("{\"a\": 1e3}", "expected an integer in [0,");
@@ -126,7 +126,7 @@ TEST(Vocabulary, HostileTokenizerJsonIsRefused) {
   expect_refused(tokenizer_json("{" + vocab + "}", R"([{"id": 1, "content": "x", "lstrip": 1}])"), "lstrip");
   expect_refused(
       tokenizer_json("{" + vocab + "}", R"([{"id": 1, "content": "x"}, {"id": 1, "content": "y"}])"),
-      "stands twice");
+      "occurs twice");
 }
 
 }  // namespace

@@ -17,68 +17,68 @@ namespace diffusers {
 class ConfigValue {
  public:
   // NOLINTBEGIN(google-explicit-constructor): values are written as `{"steps_offset", 1}`.
-  /// null, Python's None
+  /// Makes null, Python's None.
   ConfigValue(std::nullptr_t);
-  /// true or false. A template, so that no pointer becomes a truth value.
+  /// Makes true or false. It is a template so that no pointer converts to a truth value.
   template <std::same_as<bool> Bool>
   ConfigValue(Bool value) : json_(value ? "true" : "false") {}
-  /// A whole number.
+  /// Makes a whole number.
   template <std::integral Integer>
   requires(!std::same_as<Integer, bool>) ConfigValue(Integer value) : json_(std::to_string(value)) {}
-  /// A number; NaN and infinities are written as Python writes them.
+  /// Makes a number. NaN and infinities are written as Python writes them.
   ConfigValue(double value);
-  /// A string.
+  /// Makes a string.
   ConfigValue(std::string_view text);
-  /// A string.
+  /// Makes a string.
   ConfigValue(const char* text) : ConfigValue(std::string_view(text)) {}
-  /// A string.
+  /// Makes a string.
   ConfigValue(const std::string& text) : ConfigValue(std::string_view(text)) {}
-  /// The string of an enumerator.
+  /// Makes the string of an enumerator.
   template <class Enum>
   requires std::is_enum_v<Enum> ConfigValue(Enum value) : ConfigValue(enum_name(value)) {}
-  /// A list of numbers.
+  /// Makes a list of numbers.
   ConfigValue(const std::vector<double>& values);
-  /// A list of whole numbers.
+  /// Makes a list of whole numbers.
   ConfigValue(const std::vector<int64_t>& values);
   // NOLINTEND(google-explicit-constructor)
 
-  /// The value as JSON text.
+  /// Returns the value as JSON text.
   const std::string& json() const { return json_; }
 
  private:
   std::string json_;
 };
 
-/// A config key and the value that replaces the one of the file.
+/// A config key and its new value.
 struct ConfigOverride {
   std::string key;    ///< Name of the config field.
   ConfigValue value;  ///< New value of the field.
 };
 
-/// Values that win over those of a config, as the keyword arguments of Python's `from_config` do:
+/// Values that replace those of a config, as the keyword arguments of Python's `from_config` do:
 /// @code
 /// auto ddim = DDIMScheduler::from_config(ddpm.config_json(), {{"timestep_spacing", "trailing"}});
 /// @endcode
 class ConfigOverrides {
  public:
-  /// No overrides.
+  /// Makes an empty set of overrides.
   ConfigOverrides() = default;
   // NOLINTBEGIN(google-explicit-constructor): given as `{{"steps_offset", 1}, {"clip_sample", false}}`.
-  /// Keys and values. A key that stands twice is refused when the config is read.
+  /// Takes keys and values. A key that occurs twice is a ConfigError when the config is read.
   ConfigOverrides(std::initializer_list<ConfigOverride> overrides);
-  /// Keys and values.
+  /// Takes keys and values, like the constructor from a list in braces.
   ConfigOverrides(const std::vector<ConfigOverride>& overrides);
-  /// A JSON object as text. Empty text: no overrides.
+  /// Takes a JSON object as text. Empty text means no overrides.
   ConfigOverrides(std::string_view json) : json_(json) {}
-  /// A JSON object as text.
+  /// Takes a JSON object as text. Empty text means no overrides.
   ConfigOverrides(const char* json) : json_(json) {}
-  /// A JSON object as text.
+  /// Takes a JSON object as text. Empty text means no overrides.
   ConfigOverrides(const std::string& json) : json_(json) {}
   // NOLINTEND(google-explicit-constructor)
 
-  /// Whether there is nothing to override.
+  /// Returns true if there are no overrides.
   bool empty() const { return json_.empty(); }
-  /// The overrides as the text of a JSON object; empty if there are none.
+  /// Returns the overrides as the text of a JSON object; empty if there are none.
   const std::string& json() const { return json_; }
 
  private:

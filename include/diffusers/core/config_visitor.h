@@ -15,8 +15,8 @@ namespace diffusers {
 
 /// Visits the fields of a config struct: reads them from JSON, writes them as JSON, or lists their names.
 ///
-/// A config has one function that names its fields, in the namespace of the struct and in the order of the
-/// file:
+/// Each config struct has one function that names its fields. It is in the namespace of the struct and lists
+/// the fields in the order of the file:
 /// @code
 /// struct MyConfig {
 ///   int64_t num_train_timesteps = 1000;
@@ -69,8 +69,8 @@ class ConfigVisitor {
 
   /// Visits a field that only a program can set, such as a function. Files hold null for it.
   /// @param key the key in the file
-  /// @param is_set whether the config has a value there
-  /// @throws ConfigError from a reader, unless the file holds null; from a writer, if `is_set`
+  /// @param is_set true if the field has a value
+  /// @throws ConfigError from a reader if the file does not hold null; from a writer if `is_set` is true
   virtual void program_only(const char* key, bool is_set) = 0;
 
   /// Visits an enumeration, which a file holds as the string of `EnumNames`.
@@ -95,7 +95,7 @@ class ConfigVisitor {
   }
   /// Visits an enumeration that may be null.
   /// @param key the key in the file
-  /// @param field the enumerator, or nothing
+  /// @param field the enumerator; nullopt stands for null
   /// @throws ConfigError naming the key, the value and the values that exist
   template <class Enum>
   void operator()(const char* key, std::optional<EnumChoice<Enum>>& field) {
@@ -109,9 +109,9 @@ class ConfigVisitor {
  protected:
   /// Visits the string of an enumeration.
   /// @param key the key in the file
-  /// @param name the current string, replaced by that of the file; nothing stands for null
-  /// @param is_optional whether the file may hold null
-  /// @return whether `name` was read
+  /// @param name the current string, which a reader replaces with that of the file; nullopt stands for null
+  /// @param is_optional true if the file may hold null
+  /// @return true if `name` was read from a file
   virtual bool visit_name(const char* key, std::optional<std::string>& name, bool is_optional) = 0;
 };
 

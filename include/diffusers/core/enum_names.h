@@ -9,7 +9,7 @@
 
 namespace diffusers {
 
-/// The Python strings of an enumeration. A specialisation next to each enumeration holds the table:
+/// The Python strings of an enumeration. Each enumeration has a specialisation with the table:
 /// @code
 /// template <>
 /// struct EnumNames<PredictionType> {
@@ -19,7 +19,9 @@ namespace diffusers {
 template <class Enum>
 struct EnumNames;
 
-/// Returns the Python string of an enumerator, such as "v_prediction"; "unknown" if the table lacks it.
+/// Returns the Python string of an enumerator.
+/// @param value the enumerator
+/// @return the string, such as "v_prediction"; "unknown" if the table does not have the enumerator
 template <class Enum>
 constexpr std::string_view enum_name(Enum value) {
   for (const auto& [enumerator, name] : EnumNames<Enum>::kTable)
@@ -28,8 +30,10 @@ constexpr std::string_view enum_name(Enum value) {
 }
 
 /// Returns the enumerator of a Python string.
-/// @param key name of the config key that holds the string, for the message
-/// @throws ConfigError naming the key, the string and the strings that exist
+/// @param name the Python string
+/// @param key name of the config key that holds the string; error messages print it
+/// @return the enumerator
+/// @throws ConfigError naming the key, the string and the valid strings
 template <class Enum>
 Enum enum_from_name(std::string_view name, std::string_view key) {
   for (const auto& [enumerator, text] : EnumNames<Enum>::kTable)

@@ -25,13 +25,14 @@ class FileError : public Error {
   using Error::Error;
 };
 
-/// A text that cannot be tokenized: it is not UTF-8, or texts of unequal length were asked for in one tensor.
+/// A text that cannot be tokenized: it is not UTF-8, or texts of different lengths were to become one tensor.
 class TextError : public Error {
  public:
   using Error::Error;
 };
 
-/// A tensor argument of an unexpected shape, dtype, device or value range. The message names both sides.
+/// A tensor argument of an unexpected shape, dtype, device or value range. The message states the expected
+/// and the actual value.
 class TensorError : public Error {
  public:
   using Error::Error;

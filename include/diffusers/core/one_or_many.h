@@ -14,7 +14,8 @@
 namespace diffusers {
 
 /// A config field that Python declares as `int | tuple[int]`. It takes both `= 8` and `= {5, 10, 20}`. An
-/// empty one stands for Python's None.
+/// empty field stands for Python's None.
+/// @tparam T type of a value
 template <class T>
 class OneOrMany {
  public:
@@ -32,7 +33,7 @@ class OneOrMany {
   OneOrMany(std::vector<T> values) : values_(std::move(values)), is_list_(true) {}
 
   /// Converts to the single value: `int64_t heads = config.attention_head_dim`. A list of one element
-  /// converts, too.
+  /// converts as well.
   /// @return the value
   /// @throws ConfigError if the field is empty or a list of several elements
   operator T() const requires std::is_arithmetic_v<T> {
@@ -44,17 +45,17 @@ class OneOrMany {
   }
   // NOLINTEND(google-explicit-constructor)
 
-  /// @return true for Python's None
+  /// Returns true for Python's None.
   bool empty() const { return values_.empty(); }
-  /// @return true if a list was given, even of one element
+  /// Returns true if a list was given, even of one element.
   bool is_list() const { return is_list_; }
-  /// @return the single value or the elements of the list
+  /// Returns the single value or the elements of the list.
   const std::vector<T>& values() const { return values_; }
-  /// @return the single value, or the first of a list; the field must not be empty
+  /// Returns the single value, or the first of a list. The field must not be empty.
   typename std::vector<T>::const_reference value() const { return values_.front(); }
   /// Gives one value per block.
   /// @param count number of blocks
-  /// @return a single value `count` times; a list as it is
+  /// @return a single value `count` times; a list or an empty field unchanged
   std::vector<T> expand(std::size_t count) const {
     return is_list_ || values_.empty() ? values_ : std::vector<T>(count, values_.front());
   }
@@ -63,7 +64,7 @@ class OneOrMany {
   bool operator==(const OneOrMany&) const = default;
   /// Compares with a single value.
   /// @param value an arithmetic value
-  /// @return true if the field is that value, and no list
+  /// @return true if the field is that single value; false for a list
   template <class Value>
   requires(std::is_arithmetic_v<Value>&& std::is_arithmetic_v<T>) bool operator==(const Value& value) const {
     return !is_list_ && values_.size() == 1 && values_.front() == static_cast<T>(value);
@@ -86,7 +87,7 @@ class NestedOneOrMany : public OneOrMany<OneOrMany<int64_t>> {
   template <std::integral Integer>
   NestedOneOrMany(Integer value)  // NOLINT(google-explicit-constructor)
       : OneOrMany<OneOrMany<int64_t>>(OneOrMany<int64_t>(static_cast<int64_t>(value))) {}
-  /// Takes over a field of one level.
+  /// Makes a field from a field of one level.
   /// @param field a number, a list or None
   // By value: a reference would be as good a match as the inherited constructor.
   // NOLINTNEXTLINE(google-explicit-constructor,performance-unnecessary-value-param)

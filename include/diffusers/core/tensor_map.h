@@ -12,8 +12,10 @@
 
 namespace diffusers {
 
-/// Tensors by name, in the order of insertion; for a loaded file, in the order of the file. Iterates as `for
-/// (const auto& [name, tensor] : tensors)`.
+/// Tensors by name, in the order of insertion. A loaded file gives the order of the file.
+/// @code
+/// for (const auto& [name, tensor] : tensors) ...
+/// @endcode
 class TensorMap {
  public:
   /// A name and its tensor.
@@ -51,20 +53,23 @@ class TensorMap {
   /// Returns the tensor of a name.
   /// @throws Error naming the tensor if there is none
   const at::Tensor& operator[](std::string_view name) const { return at(name); }
-  /// Returns the tensor of a name for assignment. If there is none, an undefined one is added at the end.
+  /// Returns the tensor of a name for assignment. A new name adds an undefined tensor at the end.
   at::Tensor& operator[](std::string_view name);
-  /// Returns the place of a name, `end()` if there is none.
+  /// Returns an iterator to the tensor of a name; `end()` if there is none.
   const_iterator find(std::string_view name) const;
-  /// Returns the place of the first tensor.
+  /// Returns an iterator to the first tensor.
   const_iterator begin() const { return items_.begin(); }
-  /// Returns the place behind the last tensor.
+  /// Returns the iterator past the last tensor.
   const_iterator end() const { return items_.end(); }
   /// Returns the names, in the order of insertion.
   std::vector<std::string> keys() const;
 
-  /// Adds a tensor at the end, or replaces the one of this name in its place.
+  /// Adds a tensor at the end. If the name exists, its tensor is replaced and keeps its position.
+  /// @param name name of the tensor
+  /// @param tensor the tensor, which is shared, not copied
   void insert(std::string_view name, at::Tensor tensor);
   /// Removes a tensor.
+  /// @param name name of the tensor
   /// @return true if there was a tensor of this name
   bool erase(std::string_view name);
 

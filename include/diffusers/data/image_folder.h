@@ -11,14 +11,15 @@
 
 namespace diffusers {
 
-/// Options of an `ImageFolder`, named as the flags of diffusers' training scripts. The columns are those of
-/// the folder's metadata; naming a column that the metadata lacks is an error.
+/// Options of an `ImageFolder`. They have the names of the flags of diffusers' training scripts. A
+/// `..._column` names a column of the folder's metadata. A column that the metadata does not have is an
+/// error.
 struct ImageFolderOptions {
-  /// Side of the square that is cut out after the shorter side was resized to it, 1 to 16384 pixels.
+  /// Side of the images in pixels, 1 to 16384. The shorter side is resized to it, then a square is cropped.
   int64_t resolution = 64;
-  /// Cuts the square from the middle. The default cuts it at a random place.
+  /// Crops the square at the center. The default crops at a random position.
   bool center_crop = false;
-  /// Mirrors each image with a probability of 1/2.
+  /// Flips each image horizontally with a probability of 1/2.
   bool random_flip = false;
   /// Column of the captions: strings or lists of strings. Empty: "text", if the metadata has it.
   std::string caption_column = {};
@@ -36,13 +37,13 @@ struct ImageFolderOptions {
   int64_t max_samples = 0;
 };
 
-/// The samples of a folder, see src/data/image_samples.h.
 inline namespace internal {
+/// The samples of a folder. The type is private to the library (src/data/image_samples.h).
 struct ImageSamples;
 }  // namespace internal
 
-/// A dataset of the PNG and JPEG files in a folder, as the imagefolder builder of Python's `datasets` reads
-/// it.
+/// A dataset of the PNG and JPEG files in a folder. It reads the layout of the imagefolder builder of
+/// Python's `datasets`.
 ///
 /// **With metadata.** If the folder or a folder below it holds a `metadata.jsonl` or `metadata.csv`, each of
 /// its rows is a sample, in the order of the rows. The column `file_name` names the image, relative to the
@@ -55,11 +56,12 @@ struct ImageSamples;
 /// **Without metadata.** All images are samples, sorted by name. If they are in sub-folders, the names of the
 /// sub-folders, sorted, are the classes.
 ///
-/// Hidden files and files of other types are left out; a warning lists those of other image formats. Images
-/// are read when they are asked for. Images that a camera marked as turned (EXIF) are put upright, as in
+/// Hidden files and files of other types are skipped; a warning lists those of other image formats. Images
+/// are read when `get_batch` requests them. Images with an EXIF orientation are rotated accordingly, as in
 /// Python's `datasets`.
 class ImageFolder : public Dataset {
  public:
+  /// Lists the samples of a folder and reads its metadata.
   /// @param path the folder
   /// @param options see ImageFolderOptions
   /// @throws ConfigError for an option out of range, or for a column without metadata; FileError if the
@@ -67,24 +69,24 @@ class ImageFolder : public Dataset {
   ///         or has metadata that cannot be used. The message names file, line and column.
   explicit ImageFolder(const std::filesystem::path& path, const ImageFolderOptions& options = {});
 
+  /// Returns the number of samples.
   int64_t size() const override;
   /// Returns the number of class names, or the largest numeric label plus 1; 0 without labels.
   int64_t class_count() const override;
-  /// Reads samples. The image and its conditioning image, original image and mask are resized to one size,
-  /// and have the same crop and flip. Crop, flip and the choice from a list of captions are drawn from
-  /// `augmentation_seed` and the position alone.
+  /// Reads samples. The image and its conditioning image, original image and mask get the same size, crop and
+  /// flip. Crop, flip and the choice from a list of captions depend only on `augmentation_seed` and the
+  /// position of the sample.
   /// @param indices positions, each in [0, size())
-  /// @param augmentation_seed see `Dataset::get_batch`. With 0 the first caption of a list is taken, as
-  ///         Python's script does outside a training.
+  /// @param augmentation_seed see `Dataset::get_batch`. With 0 the first caption of a list is used, as in
+  ///         Python's scripts outside of training.
   /// @return a batch with
   ///         - images `[B, channels, resolution, resolution]` float32 in [-1, 1]
   ///         - class_labels `[B]` int64 and captions, if there are any
   ///         - conditioning_images `[B, channels, resolution, resolution]` float32 in [0, 1]
   ///         - original_images `[B, channels, resolution, resolution]` float32 in [-1, 1]
-  ///         - masks `[B, 1, resolution, resolution]` float32, 1 where the resized mask is 128 or more (of
-  ///           255)
-  ///         - original_sizes `[B, 2]` int64, crop_top_lefts `[B, 2]` int64 (the place in the resized and
-  ///           flipped image)
+  ///         - masks `[B, 1, resolution, resolution]` float32: 1 where the resized mask is 128 to 255, else 0
+  ///         - original_sizes `[B, 2]` int64, crop_top_lefts `[B, 2]` int64 (in the resized and flipped
+  ///           image)
   ///         - indices `[B]` int64
   /// @throws FileError naming a file that cannot be read, or whose aspect ratio is not that of its image
   ///         (within 2 %)
@@ -94,8 +96,8 @@ class ImageFolder : public Dataset {
   const std::vector<std::string>& classes() const;
   /// Returns the path of each image.
   const std::vector<std::string>& files() const;
-  /// Returns the files in other image formats (WebP, BMP, GIF, TIFF, ...) by their names in the folder. They
-  /// are not read. Empty with metadata.
+  /// Returns the names of the files in other image formats (WebP, BMP, GIF, TIFF, ...), which are not read.
+  /// Empty with metadata.
   const std::vector<std::string>& skipped_files() const;
 
  private:

@@ -8,7 +8,7 @@
 
 namespace diffusers {
 
-/// One pass over an `IterableDataset`. Used by one thread at a time.
+/// One pass over an `IterableDataset`. It is used by one thread at a time.
 class SampleStream {
  public:
   virtual ~SampleStream() = default;
@@ -16,10 +16,10 @@ class SampleStream {
   /// @return one sample in the form of `MapDataset::get`; nullopt at the end of the data, and at each later
   ///         call
   virtual std::optional<Batch> next() = 0;
-  /// Passes over samples. The default reads them; a stream that can seek overrides it, so that a resumed
-  /// training starts without reading the data again.
+  /// Skips samples. The default reads and drops them. A stream that can seek overrides this function, so that
+  /// resuming does not read the data again.
   /// @param count number of samples, 0 or more
-  /// @return the number of samples that were passed over; below `count` only at the end of the data
+  /// @return the number of samples that were skipped; below `count` only at the end of the data
   virtual int64_t skip(int64_t count);
 
  protected:
@@ -30,8 +30,9 @@ class SampleStream {
   SampleStream& operator=(SampleStream&&) noexcept = default;
 };
 
-/// Data that can only be read in order, such as streamed shards (Python: `torch.utils.data.IterableDataset`).
-/// A `DataLoader` reads it; its saved position is the number of samples that were read in the epoch.
+/// A dataset that can only be read in order, such as streamed shards (Python:
+/// `torch.utils.data.IterableDataset`). A `DataLoader` reads it. The loader's saved position is the number of
+/// samples that were read in the epoch.
 /// @code
 /// class Shards : public IterableDataset {
 ///  public:
@@ -45,13 +46,14 @@ class IterableDataset {
  public:
   virtual ~IterableDataset() = default;
   /// Starts a pass over the data.
-  /// @param epoch_seed seed of the order of the shards and of random augmentation. It is another one in each
-  ///         epoch and the same in each process. The same seed must give the same samples in the same order.
+  /// @param epoch_seed seed of the order of the shards and of random augmentation. It differs between epochs
+  ///         and is the same in all processes. The same seed must give the same samples in the same order.
   /// @return the stream of the epoch, never null
   virtual std::unique_ptr<SampleStream> open(uint64_t epoch_seed) const = 0;
-  /// Returns the number of samples of an epoch if it is known.
+  /// Returns the number of samples of an epoch; nullopt (the default) if it is not known.
   virtual std::optional<int64_t> size() const { return std::nullopt; }
-  /// Returns the number of classes; 0 means that there are no labels or that their number is not known.
+  /// Returns the number of classes. 0 (the default) means that there are no labels or that their number is
+  /// not known.
   virtual int64_t class_count() const { return 0; }
 
  protected:

@@ -15,77 +15,88 @@ namespace diffusers {
 
 /// Options of a `DataLoader`.
 struct DataLoaderOptions {
-  /// Samples in a batch of this process.
+  /// Number of samples in a batch of this process.
   int64_t batch_size = 1;
-  /// Draws a new order in each epoch. The default keeps the order of the dataset, as in Python. Must be false
-  /// for an `IterableDataset`.
+  /// Shuffles the samples anew in each epoch. The default keeps the order of the dataset, as in Python. Must
+  /// be false for an `IterableDataset`.
   bool shuffle = false;
-  /// Leaves out a last batch that is smaller.
+  /// Drops the last batch of an epoch if it is smaller.
   bool drop_last = false;
   /// Seed of the order and of random augmentation.
   uint64_t seed = 0;
-  /// Threads that read ahead, 0 to 1024. 0 reads a batch when it is asked for. At most 1 for an
-  /// `IterableDataset`.
+  /// Number of threads that read ahead, 0 to 1024. With 0, `next` reads the batch in the calling thread. At
+  /// most 1 for an `IterableDataset`.
   int64_t num_workers = 0;
-  /// Batches that each thread reads ahead, 1 to 1024.
+  /// Number of batches that each thread reads ahead, 1 to 1024.
   int64_t prefetch = 2;
-  /// Puts batches into page-locked memory, from which a CUDA device copies without blocking the host.
+  /// Copies batches to page-locked memory, from which a CUDA device reads without blocking the host.
   bool pin_memory = false;
-  /// Number of this process among those that train together, in [0, world_size).
+  /// Rank of this process, in [0, world_size).
   int64_t rank = 0;
-  /// Number of processes that train together. All have the same order; each reads its rows of every global
-  /// batch of `batch_size * world_size` samples.
+  /// Number of processes that train together. All processes use the same order of samples. Each process reads
+  /// its rows of every global batch, which has `batch_size * world_size` samples.
   int64_t world_size = 1;
 };
 
-/// The position of a loader in its data: saved in order to continue with the same batches.
+/// The position of a loader in its data. Checkpoints save it; a restored loader continues with the same
+/// batches.
 struct DataLoaderPosition {
-  int64_t epoch = 0;  ///< epochs that were completed
-  int64_t index = 0;  ///< batches of the epoch that were given, times `batch_size * world_size`
+  int64_t epoch = 0;  ///< Number of completed epochs.
+  int64_t index = 0;  ///< Number of batches returned in the epoch, times `batch_size * world_size`.
   /// Compares both numbers.
   bool operator==(const DataLoaderPosition&) const = default;
 };
 
-/// The rows of the global batch that a process has.
+/// The rows of the global batch that a process reads.
 struct BatchRows {
-  int64_t begin = 0;  ///< first row
-  int64_t end = 0;    ///< one past the last row
-  int64_t total = 0;  ///< rows of all processes together
+  int64_t begin = 0;  ///< First row.
+  int64_t end = 0;    ///< One past the last row.
+  int64_t total = 0;  ///< Number of rows of all processes together.
   /// Compares all numbers.
   bool operator==(const BatchRows&) const = default;
 };
 
-/// Reads batches of a dataset, epoch after epoch. The samples of a batch and their augmentation depend on
-/// (seed, epoch) alone, for any number of threads and from any saved position.
+/// Reads batches of a dataset, epoch after epoch. The samples of a batch and their augmentation depend only
+/// on (seed, epoch), for any number of threads and from any saved position.
 /// @code
 /// DataLoader loader(dataset, {.batch_size = 64, .shuffle = true});
 /// for (int64_t epoch = 0; epoch < 3; ++epoch)
 ///   for (const Batch& batch : loader) ...
 /// @endcode
-/// `Batch::indices` is the position in the dataset, if the dataset has random access. A dataset with
-/// `buckets()` gives batches of one bucket each. If a bucket has too few samples left for a batch, the
+/// If the dataset has random access, `Batch::indices` holds the positions in the dataset. If the dataset has
+/// `buckets()`, each batch comes from one bucket. If a bucket has too few samples left for a batch, the
 /// smaller batch comes at the end of the epoch.
 ///
-/// A loader is used by one thread at a time. An exception of the dataset reaches the caller of `next`; the
-/// next call tries the batch again.
+/// A loader must be used by one thread at a time. `next` rethrows an exception of the dataset; the following
+/// call tries the batch again.
 class DataLoader {
  public:
-  /// @param dataset must outlive the loader
+  /// Reads a dataset with random access.
+  /// @param dataset the dataset, which must outlive the loader
   /// @param options see DataLoaderOptions
-  /// @throws ConfigError if an option is out of range, if the dataset is empty, or if there is no complete
-  ///         batch and `drop_last` is true
+  /// @throws ConfigError if an option is out of range, if the dataset is empty, or if `drop_last` is true and
+  ///         the dataset has no complete batch
   explicit DataLoader(const Dataset& dataset, const DataLoaderOptions& options = {});
-  /// Shares the dataset. @copydetails DataLoader(const Dataset&, const DataLoaderOptions&)
+  /// Reads a dataset with random access and shares its ownership.
+  /// @param dataset the dataset
+  /// @param options see DataLoaderOptions
+  /// @throws ConfigError as for a reference, or if `dataset` is null
   explicit DataLoader(std::shared_ptr<const Dataset> dataset, const DataLoaderOptions& options = {});
-  /// Reads a dataset in order.
-  /// @param dataset must outlive the loader
-  /// @param options shuffle must be false and num_workers at most 1. With several processes drop_last must be
-  ///         true: the number of samples is not known before the end.
-  /// @throws ConfigError if an option is out of range or does not fit
+  /// Reads an iterable dataset.
+  /// @param dataset the dataset, which must outlive the loader
+  /// @param options `shuffle` must be false and `num_workers` at most 1. With several processes `drop_last`
+  ///         must be true, because the number of samples is not known before the end.
+  /// @throws ConfigError if an option is out of range or not supported for an iterable dataset
   explicit DataLoader(const IterableDataset& dataset, const DataLoaderOptions& options = {});
-  /// Shares the dataset. @copydetails DataLoader(const IterableDataset&, const DataLoaderOptions&)
+  /// Reads an iterable dataset and shares its ownership.
+  /// @param dataset the dataset
+  /// @param options as for a reference
+  /// @throws ConfigError as for a reference, or if `dataset` is null
   explicit DataLoader(std::shared_ptr<const IterableDataset> dataset, const DataLoaderOptions& options = {});
-  /// Takes a temporary dataset over.
+  /// Takes ownership of a temporary dataset.
+  /// @param dataset the dataset, which is moved into the loader
+  /// @param options see DataLoaderOptions
+  /// @throws ConfigError as the other constructors
   template <class D>
   requires(!std::is_lvalue_reference_v<D> &&
            std::derived_from<std::remove_cv_t<D>,
@@ -93,7 +104,10 @@ class DataLoader {
       : DataLoader(
             std::shared_ptr<const Dataset>(std::make_shared<std::remove_cv_t<D>>(std::forward<D>(dataset))),
             options) {}
-  /// Takes a temporary dataset over.
+  /// Takes ownership of a temporary dataset.
+  /// @param dataset the dataset, which is moved into the loader
+  /// @param options see DataLoaderOptions
+  /// @throws ConfigError as the other constructors
   template <class D>
   requires(!std::is_lvalue_reference_v<D> &&
            std::derived_from<std::remove_cv_t<D>,
@@ -102,27 +116,30 @@ class DataLoader {
       : DataLoader(std::shared_ptr<const IterableDataset>(
                        std::make_shared<std::remove_cv_t<D>>(std::forward<D>(dataset))),
                    options) {}
+  /// Moves a loader.
   DataLoader(DataLoader&&) noexcept;
+  /// Moves a loader.
   DataLoader& operator=(DataLoader&&) noexcept;
-  /// Waits for the reads in progress, not for those that were planned.
+  /// Waits for the reads in progress and cancels the reads that have not started.
   ~DataLoader();
 
   /// Returns the number of batches in an epoch.
+  /// @return batches of an epoch
   /// @throws Error if the dataset is an `IterableDataset` whose size is not known
   int64_t size() const;
   /// Returns the options in force. `pin_memory` is false without a CUDA device.
   const DataLoaderOptions& options() const;
 
   /// Reads the next batch.
-  /// @return the batch; nullopt once at the end of an epoch, after which the next epoch begins. With more
-  ///         processes than samples in a last global batch, a process without rows gets a batch of size 0.
-  /// @throws TensorError if the dataset gives another number of samples than it was asked for, and what the
-  ///         dataset throws
+  /// @return the batch; nullopt once at the end of an epoch, after which the next epoch begins. If the last
+  ///         global batch has fewer samples than there are processes, a process without rows gets a batch of
+  ///         size 0.
+  /// @throws TensorError if the dataset returns a wrong number of samples; any exception of the dataset
   std::optional<Batch> next();
-  /// Returns the rows of the global batch that the last batch holds.
+  /// Returns the rows of the global batch that the last batch of `next` holds.
   BatchRows rows() const;
 
-  /// Goes to the start of an epoch. If the loader is in that epoch already, it stays where it is.
+  /// Moves to the start of an epoch. If the loader is in that epoch already, its position does not change.
   /// @param epoch 0 or more
   /// @throws ConfigError if the epoch is negative
   void set_epoch(int64_t epoch);
@@ -130,20 +147,21 @@ class DataLoader {
   int64_t epoch() const { return position().epoch; }
   /// Returns the position of the next batch.
   DataLoaderPosition position() const;
-  /// Goes to a saved position.
-  /// @throws ConfigError if it is outside the dataset or not at the start of a batch
+  /// Moves to a saved position.
+  /// @param position a result of `position()`
+  /// @throws ConfigError if it is outside of the dataset or not at the start of a batch
   void restore(const DataLoaderPosition& position);
 
-  /// An input iterator: one pass from the present position to the end of the epoch.
+  /// An input iterator. It makes one pass from the current position to the end of the epoch.
   class Iterator {
    public:
-    using iterator_category = std::input_iterator_tag;
-    using value_type = Batch;
-    using difference_type = std::ptrdiff_t;
-    using pointer = Batch*;
-    using reference = Batch&;
+    using iterator_category = std::input_iterator_tag;  ///< Kind of iterator.
+    using value_type = Batch;                           ///< Type of the elements.
+    using difference_type = std::ptrdiff_t;             ///< Type of a distance.
+    using pointer = Batch*;                             ///< Pointer to an element.
+    using reference = Batch&;                           ///< Reference to an element.
 
-    /// An iterator at the end.
+    /// Makes an iterator at the end.
     Iterator() = default;
     /// Reads the first batch.
     explicit Iterator(DataLoader& loader) : loader_(&loader) { ++*this; }
@@ -158,14 +176,14 @@ class DataLoader {
     }
     /// Reads the next batch.
     void operator++(int) { ++*this; }
-    /// Returns whether the epoch has ended.
+    /// Returns true if the epoch has ended.
     bool operator==(std::default_sentinel_t) const { return !batch_.has_value(); }
 
    private:
     DataLoader* loader_ = nullptr;
     std::optional<Batch> batch_;
   };
-  /// Begins a pass from the present position.
+  /// Begins a pass from the current position.
   Iterator begin() { return Iterator(*this); }
   /// Returns the end of a pass.
   std::default_sentinel_t end() const { return {}; }

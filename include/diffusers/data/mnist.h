@@ -12,13 +12,13 @@
 
 namespace diffusers {
 
-/// Part of a dataset that comes in two parts.
+/// Part of a dataset.
 enum class Split {
-  kTrain,  ///< "train": 60,000 images of MNIST
-  kTest    ///< "test": 10,000 images of MNIST
+  kTrain,  ///< "train": the 60,000 training images of MNIST.
+  kTest    ///< "test": the 10,000 test images of MNIST.
 };
 
-/// The strings that stand for the enumerators of Split.
+/// The strings of the enumerators of Split.
 template <>
 struct EnumNames<Split> {
   static constexpr std::string_view kKey = "split";
@@ -28,28 +28,31 @@ struct EnumNames<Split> {
 
 /// Options of a `MnistDataset`.
 struct MnistDatasetOptions {
-  /// Part that is read: `Split::kTrain` (the default) or `Split::kTest`, or their strings.
+  /// Part to read: `Split::kTrain` (the default) or `Split::kTest`, or "train" or "test".
   EnumChoice<Split> split = Split::kTrain;
-  /// Side of the images, up to 4096 pixels. 0 keeps that of the files (28).
+  /// Side of the images in pixels, up to 4096. 0 keeps that of the files (28).
   int64_t resolution = 0;
-  /// Reaches a larger resolution by a black border. The default resizes.
+  /// Pads the images with black up to `resolution`. The default resizes them.
   bool pad_to_resolution = false;
-  /// Mirrors each image with a probability of 1/2, drawn from the augmentation seed and the position.
+  /// Flips each image horizontally with a probability of 1/2. The draw depends only on the augmentation seed
+  /// and the position.
   bool random_flip = false;
   /// Uses only the first `max_samples` samples. 0 uses all.
   int64_t max_samples = 0;
 };
 
 /// MNIST, or a dataset in the same four files (Fashion-MNIST, KMNIST, EMNIST): gray images with labels from 0
-/// to 255. All images are in memory.
+/// to 255. All images are kept in memory.
 class MnistDataset : public Dataset {
  public:
+  /// Reads the two files of a split.
   /// @param folder holds `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte` and
   ///         `t10k-labels-idx1-ubyte`, each with or without `.gz`. Only the two files of the split are read.
   /// @param options see MnistDatasetOptions
-  /// @throws FileError naming the file that is missing or wrong; ConfigError for an option out of range
+  /// @throws FileError naming the file that is missing or invalid; ConfigError for an option out of range
   explicit MnistDataset(const std::filesystem::path& folder, const MnistDatasetOptions& options = {});
 
+  /// Returns the number of samples.
   int64_t size() const override { return images_.size(0); }
   /// Reads samples, in the order of `indices`.
   /// @param indices positions, each in [0, size())

@@ -6,16 +6,16 @@
 
 namespace diffusers {
 
-/// One line of a chart. A point that is not finite interrupts the line, and so does a point that is not
-/// positive on a logarithmic axis.
+/// One line of a chart. A non-finite point interrupts the line. So does a point that is not positive on a
+/// logarithmic axis.
 struct ChartSeries {
   /// Name in the legend. Empty adds no entry.
   std::string name = {};
-  /// Values.
+  /// Vertical positions.
   std::vector<double> y = {};
-  /// Positions, one for each value. Empty stands for 0, 1, 2, ...
+  /// Horizontal positions, one for each value. Empty stands for 0, 1, 2, ...
   std::vector<double> x = {};
-  /// Any SVG colour. Empty takes the next one of a palette that colour-blind readers can tell apart.
+  /// Any SVG colour. Empty takes the next colour of a palette that is safe for colour-blind readers.
   std::string color = {};
 };
 
@@ -37,15 +37,18 @@ struct ChartOptions {
 
 /// Draws a line chart.
 /// @param series lines of the chart, drawn in this order
+/// @param options labels and size
 /// @return the text of an SVG file
-/// @throws ConfigError if the size is out of range, or if a series has another number of positions than of
-///   values
+/// @throws ConfigError if the size is out of range, or if the number of `x` differs from the number of `y` in
+///   a series
 std::string line_chart_svg(const std::vector<ChartSeries>& series, const ChartOptions& options = {});
 
-/// Writes a line chart, such as a loss curve, as an SVG file, completely or not at all.
+/// Writes a line chart, such as a loss curve, as an SVG file. The file is replaced atomically.
 /// @param series lines of the chart, drawn in this order
-/// @param path name of the file, which ends with ".svg"
-/// @throws ConfigError as `line_chart_svg`; FileError for another ending, or if the file cannot be written
+/// @param path path of the file, which must end with ".svg"
+/// @param options labels and size
+/// @throws ConfigError as `line_chart_svg`; FileError if the path does not end with ".svg" or the file cannot
+///   be written
 void save_line_chart(const std::vector<ChartSeries>& series, const std::filesystem::path& path,
                      const ChartOptions& options = {});
 

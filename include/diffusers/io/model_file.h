@@ -14,8 +14,8 @@
 
 namespace diffusers {
 
-/// The weights in a model folder, as Python `diffusers` and `transformers` name them: one file, or shards
-/// with an index.
+/// Reads the weights of a model folder, with the file names of Python `diffusers` and `transformers`: one
+/// file, or shards with an index.
 ///
 ///     diffusion_pytorch_model.safetensors              diffusion_pytorch_model.fp16.safetensors
 ///     diffusion_pytorch_model-00001-of-00002.safetensors  and diffusion_pytorch_model.safetensors.index.json
@@ -28,11 +28,11 @@ namespace diffusers {
 /// `blobs`.
 class WeightsReader {
  public:
+  /// Opens the weights of a folder and reads their headers.
   /// @param folder model folder
   /// @param basename "diffusion_pytorch_model" for the models of diffusers, "model" for those of transformers
   /// @param variant variant of the files, such as "fp16"; empty for none
-  /// @throws FileError if the folder has no weights, has weights only as pickles, or has an inconsistent
-  ///   index
+  /// @throws FileError if the folder has no safetensors weights or an inconsistent index
   explicit WeightsReader(const std::filesystem::path& folder,
                          const std::string& basename = "diffusion_pytorch_model",
                          const std::string& variant = "");
@@ -49,8 +49,10 @@ class WeightsReader {
   /// @throws FileError if there is no such tensor
   const SafetensorsInfo& info(std::string_view name) const;
   /// Reads one tensor.
+  /// @param name name of the tensor
   /// @param device device of the tensor that is returned
   /// @param dtype dtype of a floating tensor; other tensors keep their dtype. Default: the dtype in the file
+  /// @return the tensor
   /// @throws FileError if there is no such tensor, or if its file ends early
   at::Tensor get(std::string_view name, at::Device device = at::kCPU,
                  std::optional<at::ScalarType> dtype = std::nullopt) const;
@@ -70,14 +72,15 @@ class WeightsReader {
 /// WeightsReader.
 /// @param folder model folder
 /// @param name plain file name
-/// @param max_bytes larger files are refused before memory is allocated
-/// @throws FileError if the file is missing, too large, lies outside of the folder or cannot be read
+/// @param max_bytes largest size; a larger file is an error before memory is allocated
+/// @return all bytes of the file
+/// @throws FileError if the file is missing, too large, outside of the folder or cannot be read
 std::string read_model_file(const std::filesystem::path& folder, std::string_view name,
                             std::size_t max_bytes = std::size_t{16} << 20);
 
 /// Options of `load_weights`.
 struct LoadWeightsOptions {
-  /// Variant of the files, such as "fp16". Empty for none.
+  /// Variant of the files, such as "fp16". Empty selects the files without a variant.
   std::string variant = {};
   /// Device of the loaded tensors.
   at::Device device = at::kCPU;
@@ -89,6 +92,7 @@ struct LoadWeightsOptions {
 /// Loads all tensors of a model folder; see WeightsReader.
 /// @param folder model folder
 /// @param basename "diffusion_pytorch_model" for the models of diffusers, "model" for those of transformers
+/// @param options variant, device and dtype
 /// @return the tensors by name, in the order of their data, shard after shard
 /// @throws FileError as WeightsReader
 TensorMap load_weights(const std::filesystem::path& folder,
@@ -97,19 +101,21 @@ TensorMap load_weights(const std::filesystem::path& folder,
 
 /// Options of `save_weights`.
 struct SaveWeightsOptions {
-  /// Variant in the names of the files, such as "fp16". Empty for none.
+  /// Variant in the names of the files, such as "fp16". Empty writes no variant.
   std::string variant = {};
   /// Largest size of a file in bytes. Larger weights are split into shards. A single tensor is never split.
   int64_t max_shard_size = 10'000'000'000;
 };
 
 /// Writes the weights of a model folder with the file names, the split and the index of Python `diffusers`.
-/// Weights of an earlier save with the same basename and variant are replaced; until all new files are on the
-/// disk, the folder holds the old ones.
+/// Weights of an earlier save with the same basename and variant are replaced. The folder keeps the old files
+/// until all new files are on the disk.
+/// @param tensors the weights by name
 /// @param folder model folder, which is created if it is missing
 /// @param basename "diffusion_pytorch_model" for the models of diffusers, "model" for those of transformers
+/// @param options variant and size of the shards
 /// @throws TensorError for a tensor that the format cannot hold; ConfigError if `max_shard_size` is not
-///   positive; FileError if a file cannot be written, or if `basename` or `variant` is no plain name
+///   positive; FileError if a file cannot be written, or if `basename` or `variant` is not a plain name
 void save_weights(const TensorMap& tensors, const std::filesystem::path& folder,
                   const std::string& basename = "diffusion_pytorch_model",
                   const SaveWeightsOptions& options = {});

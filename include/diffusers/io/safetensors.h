@@ -26,14 +26,16 @@ struct LoadSafetensorsOptions {
 
 /// Loads all tensors of a safetensors file. The file is read, not memory-mapped: it may be replaced or
 /// removed afterwards.
+/// @param path path of the file
+/// @param options device and dtype
 /// @return the tensors by name, in the order of their data in the file
-/// @throws FileError naming the file and the tensor, for everything that the format forbids
+/// @throws FileError naming the file and the tensor if the file cannot be read or violates the format
 TensorMap load_safetensors(const std::filesystem::path& path, const LoadSafetensorsOptions& options = {});
 
-/// Writes the same bytes as Python's `safetensors.torch.save_file`. The file appears complete, or not at all.
-/// @param tensors tensors of any device, contiguous or not. Tensors that share memory are each written in
+/// Writes the same bytes as Python's `safetensors.torch.save_file`. The file is replaced atomically.
+/// @param tensors tensors on any device, contiguous or not. Tensors that share memory are each written in
 ///   full.
-/// @param path destination
+/// @param path path of the file
 /// @param metadata strings for the header, such as `{{"format", "pt"}}`
 /// @throws TensorError for a tensor that the format cannot hold; FileError if the file cannot be written
 void save_safetensors(const TensorMap& tensors, const std::filesystem::path& path,
@@ -57,28 +59,34 @@ class InputFile;
 class SafetensorsFile {
  public:
   /// Opens a file, and reads and checks its header.
-  /// @throws FileError if the file cannot be read, or for everything that the format forbids
+  /// @param path path of the file
+  /// @throws FileError if the file cannot be read or violates the format
   explicit SafetensorsFile(const std::filesystem::path& path);
   /// Takes over an open file. For use inside the library.
   explicit SafetensorsFile(InputFile file);
+  /// Moves an open file.
   SafetensorsFile(SafetensorsFile&&) noexcept;
+  /// Moves an open file.
   SafetensorsFile& operator=(SafetensorsFile&&) noexcept;
   ~SafetensorsFile();
 
-  /// Returns the path that the file was opened by.
+  /// Returns the path of the file.
   const std::string& path() const;
   /// Returns the names of the tensors, in the order of their data.
   const std::vector<std::string>& names() const;
-  /// Returns the strings that the header holds beside the tensors.
+  /// Returns the metadata strings of the header.
   const std::map<std::string, std::string>& metadata() const;
   /// Returns true if there is a tensor of this name.
   bool contains(std::string_view name) const;
   /// Returns the header's description of a tensor.
+  /// @param name name of the tensor
   /// @throws FileError if there is no such tensor
   const SafetensorsInfo& info(std::string_view name) const;
   /// Reads one tensor.
+  /// @param name name of the tensor
   /// @param device device of the tensor that is returned
   /// @param dtype dtype of a floating tensor; other tensors keep their dtype. Default: the dtype in the file
+  /// @return the tensor
   /// @throws FileError if there is no such tensor, or if the file ends early; Error if `device` cannot hold
   ///   it
   at::Tensor get(std::string_view name, at::Device device = at::kCPU,

@@ -2,19 +2,21 @@
 
 namespace diffusers {
 
-/// Lets the operations of `diffusers/ops` use this library's CPU kernels (default true). With false they are
-/// composed of LibTorch operations, for comparisons and to rule out a kernel when numbers look wrong. Holds
-/// for the whole process, from the next call of an operation on.
-/// @param enabled uses the kernels
+/// Enables or disables this library's CPU kernels in the operations of `diffusers/ops`. They are enabled by
+/// default. Disabled, the operations are compositions of LibTorch operations: use this for comparisons, and
+/// to rule out a kernel if results look wrong. The setting applies to the whole process, from the next call
+/// of an operation.
+/// @param enabled true uses the kernels
 void set_fused_cpu(bool enabled);
-/// @return true if the CPU kernels are used
+/// Returns true if the CPU kernels are enabled.
 bool fused_cpu();
 
-/// Lets the operations of `diffusers/ops` use this library's CUDA kernels (default false: the kernels are
-/// compiled but have not been measured on a device). Has no effect in a library that was built without CUDA.
-/// @param enabled uses the kernels
+/// Enables or disables this library's CUDA kernels in the operations of `diffusers/ops`. They are disabled by
+/// default, because they have not been measured on a device. The setting has no effect in a library that was
+/// built without CUDA.
+/// @param enabled true uses the kernels
 void set_fused_cuda(bool enabled);
-/// @return true if the CUDA kernels are used
+/// Returns true if the CUDA kernels are enabled.
 bool fused_cuda();
 
 }  // namespace diffusers

@@ -9,20 +9,20 @@ namespace diffusers {
 /// Computes `silu(group_norm(x))`, the two operations before each convolution of a residual block (Wu and He
 /// 2018; diffusers `ResnetBlock2D`).
 ///
-/// On the CPU, contiguous float32 tensors take a fused kernel in the forward and the backward pass. It reads
+/// On the CPU, contiguous float32 tensors use a fused kernel in the forward and the backward pass. It reads
 /// `x` from memory once in each pass and keeps only `x` and its statistics for the backward pass. All other
-/// tensors (other dtypes, channels_last, CUDA without `set_fused_cuda(true)`) take LibTorch operations. Both
-/// agree to float32 rounding. The result is deterministic and does not depend on the number of threads.
-/// Differentiable twice.
+/// tensors (other dtypes, channels_last, CUDA without `set_fused_cuda(true)`) use LibTorch operations. Both
+/// agree to float32 rounding. The result is deterministic, does not depend on the number of threads, and is
+/// twice differentiable.
 ///
 /// @param x `[B, C, ...]` with at least one dimension after C, floating; B may be 0
-/// @param num_groups number of groups, divides C
-/// @param weight `[C]`, device of `x`, floating: the dtype of `x`, or float32 for half and bfloat16 `x`; any
-///   floating dtype under autocast
-/// @param bias shape, device and dtype of weight
+/// @param num_groups number of groups, a divisor of C
+/// @param weight `[C]` on the device of `x`. Its dtype is that of `x`, or float32 if `x` is float16 or
+///   bfloat16. Under autocast any floating dtype is accepted.
+/// @param bias shape, device and dtype of `weight`
 /// @param eps added to the variance; finite and not negative
-/// @return shape and dtype of `x`; under autocast float32, as LibTorch's group norm
-/// @throws TensorError naming both sides if a shape, dtype or device does not fit
+/// @return shape and dtype of `x`; under autocast float32, like LibTorch's group norm
+/// @throws TensorError naming the expected and the actual value if a shape, dtype or device does not fit
 at::Tensor group_norm_silu(const at::Tensor& x, int64_t num_groups, const at::Tensor& weight,
                            const at::Tensor& bias, double eps = 1e-5);
 

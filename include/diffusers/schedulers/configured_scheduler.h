@@ -14,54 +14,80 @@
 
 namespace diffusers {
 
-/// The part of a scheduler class that follows from its config: reading it, writing it, copying itself, and
-/// the typed access of the base.
+/// Base of a scheduler class with a config struct. It implements reading and writing of the config, `clone`,
+/// and the typed accessors of `Scheduler`.
 ///
-/// Python's semantics (`configuration_utils.ConfigMixin`): a missing key takes the default; an unknown key is
-/// reported once, ignored, kept and saved again; a key of a compatible scheduler is kept without a word;
-/// `_class_name` is not enforced; keys listed in `_use_default_values` count as missing. Python lists there
-/// what the caller did not pass; a scheduler made from a struct lists the fields that hold their defaults.
+/// Python's semantics (`configuration_utils.ConfigMixin`):
+/// - A missing key takes its default.
+/// - An unknown key is ignored, but kept and saved again. A warning reports it once, unless a compatible
+///   scheduler has this key.
+/// - `_class_name` may name another scheduler.
+/// - A key that `_use_default_values` lists counts as missing. Python lists there the arguments that the
+///   caller did not pass. A scheduler made from a struct lists the fields that hold their defaults.
 ///
-/// @tparam Derived the class itself, with `static constexpr std::string_view kClassName` and a constructor
-/// from its config
-/// @tparam ConfigType an aggregate whose default is Python's, with `void visit_fields(ConfigType&,
-/// ConfigVisitor&)` in its namespace
+/// @tparam Derived the derived class, with `static constexpr std::string_view kClassName` and a constructor
+///   from its config
+/// @tparam ConfigType an aggregate with Python's defaults, with
+///   `void visit_fields(ConfigType&, ConfigVisitor&)` in its namespace
 template <class Derived, class ConfigType>
 class ConfiguredScheduler : public Scheduler {
  public:
+  /// The config struct.
   using Config = ConfigType;
 
-  /// The config that the scheduler was made from. Values that make no sense were refused.
+  /// Returns the config that the scheduler was made from. The constructor has checked its values.
   const Config& config() const { return config_; }
 
+  /// Makes a scheduler from the text of a config.
   /// @param json JSON text: a config file, or `config_json()` of any scheduler
-  /// @param overrides values that win over those of `json`: `{{"timestep_spacing", "trailing"}}` or JSON text
-  /// @throws ConfigError naming the key, if a value does not fit, or if an override is neither a field of the
-  /// class nor a key of `json`
+  /// @param overrides values that replace those of `json`: `{{"timestep_spacing", "trailing"}}` or JSON text
+  /// @return the scheduler
+  /// @throws ConfigError naming the key if a value is invalid, or if an override is neither a field of the
+  ///   class nor a key of `json`
   static Derived from_config(std::string_view json, const ConfigOverrides& overrides = {});
-  /// Reads `scheduler_config.json`.
+  /// Reads `scheduler_config.json` and makes a scheduler.
   /// @param folder the folder, or the file itself
-  /// @param options a subfolder
-  /// @throws FileError if there is no such file; ConfigError naming the key, if a value does not fit
+  /// @param options subfolder
+  /// @return the scheduler
+  /// @throws FileError if there is no such file; ConfigError naming the key if a value is invalid
   static Derived from_pretrained(const std::filesystem::path& folder,
                                  const SchedulerLoadOptions& options = {});
-  /// The names of the config fields, in order.
+  /// Returns the names of the config fields, in order.
   static std::vector<std::string> config_keys();
 
+  /// Returns Python's class name, `Derived::kClassName`.
   std::string class_name() const override { return std::string(Derived::kClassName); }
+  /// Returns Python's `scheduler.config` as JSON text: the fields, `_class_name`, and the unknown keys of the
+  /// config that was loaded.
+  /// @throws ConfigError if a field holds a value that a file cannot hold
   std::string config_json() const override;
+  /// Returns a copy with the same state. Copies share immutable tables.
   std::unique_ptr<Scheduler> clone() const override;
+  /// Returns the number of training timesteps T.
   int64_t num_train_timesteps() const override;
+  /// Returns the config's `prediction_type`; that of `Scheduler` if the config has no such field.
   PredictionType prediction_type() const override;
+  /// Returns the config's `variance_type`, which may be an unknown key of a loaded config.
+  /// @return nullopt if the config has none
   std::optional<VarianceType> variance_type() const override;
+  /// Returns the config's `shift`; 1 with `use_dynamic_shifting`.
+  /// @return nullopt if the config has no `shift`
   std::optional<double> flow_shift() const override;
+  /// Returns the config's `use_flow_sigmas`, which may be an unknown key of a loaded config; false if it has
+  /// none.
   bool uses_flow_sigmas() const override;
+  /// Returns the config's `invert_sigmas`; false if it has none.
   bool has_inverted_sigmas() const override;
+  /// Returns the config's `steps_offset`, which may be an unknown key of a loaded config.
+  /// @return nullopt if the config has none
   std::optional<int64_t> steps_offset() const override;
+  /// Returns the config's `clip_sample`, which may be an unknown key of a loaded config.
+  /// @return nullopt if the config has none
   std::optional<bool> clip_sample() const override;
 
  protected:
-  /// @param config the config, which the derived class checks
+  /// Stores a config.
+  /// @param config the config; the constructor of the derived class checks it
   explicit ConfiguredScheduler(Config config) : config_(std::move(config)) {}
   // Copying through the base would slice.
   ConfiguredScheduler(const ConfiguredScheduler&) = default;
@@ -70,12 +96,12 @@ class ConfiguredScheduler : public Scheduler {
   ConfiguredScheduler& operator=(ConfiguredScheduler&&) noexcept = default;
   ~ConfiguredScheduler() override = default;
 
-  /// A number that came with the config although it is no field of this class (Python's hidden config).
+  /// Returns a number of the loaded config that is not a field of this class (Python's hidden config).
   /// @param key the key
-  /// @return nullopt if there is no such number
+  /// @return nullopt if the config has no such number
   std::optional<double> hidden_number(std::string_view key) const { return loaded_.number(key); }
 
-  Config config_;
+  Config config_;  ///< The config that the scheduler was made from.
 
  private:
   static void visit(void* config, ConfigVisitor& visitor) {

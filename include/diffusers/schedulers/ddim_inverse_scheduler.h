@@ -18,15 +18,15 @@ struct DDIMInverseSchedulerConfig {
   double beta_start = 0.0001;
   /// beta of the last training timestep, 0 to 1.
   double beta_end = 0.02;
-  /// Course of the betas: "linear", "scaled_linear" (linear in sqrt(beta)), "squaredcos_cap_v2" (cosine),
-  /// "sigmoid" or "laplace".
+  /// Beta schedule: "linear", "scaled_linear" (linear in sqrt(beta)), "squaredcos_cap_v2" (cosine), "sigmoid"
+  /// or "laplace".
   EnumChoice<BetaSchedule> beta_schedule = BetaSchedule::kLinear;
-  /// Betas in place of a schedule, at least T numbers from 0 to 1. Empty: beta_start, beta_end and
-  /// beta_schedule give them.
+  /// Explicit betas, at least T numbers from 0 to 1. Empty: `beta_start`, `beta_end` and `beta_schedule`
+  /// define the betas.
   std::vector<double> trained_betas = {};
   /// Clips the predicted x_0 to [-clip_sample_range, clip_sample_range].
   bool clip_sample = true;
-  /// abar behind the last step of a run: 1 if true, abar_0 if false.
+  /// abar after the last step of a run: 1 if true, abar_0 if false.
   bool set_alpha_to_one = true;
   /// Added to every timestep of "leading" spacing. Stable Diffusion uses 1.
   int64_t steps_offset = 0;
@@ -34,23 +34,24 @@ struct DDIMInverseSchedulerConfig {
   EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
   /// Largest magnitude of a clipped x_0, 0 or more. Read with `clip_sample` only.
   double clip_sample_range = 1.0;
-  /// How the steps are spread over the training timesteps: "linspace", "leading" or "trailing" (Lin et al.
-  /// 2023, table 2).
+  /// Spacing of the steps over the training timesteps: "linspace", "leading" or "trailing" (Lin et al. 2023,
+  /// table 2).
   EnumChoice<TimestepSpacing> timestep_spacing = TimestepSpacing::kLeading;
   /// Rescales the betas so that the last training timestep holds no signal (Lin et al. 2023, algorithm 1).
   bool rescale_betas_zero_snr = false;
 };
 
-/// DDIMScheduler run backwards (Song et al. 2020, arXiv 2010.02502; Mokady et al. 2022, arXiv 2211.09794):
-/// from an image to the noise that DDIM turns back into it. `timesteps()` ascend. Spacing is leading or
-/// trailing.
+/// The inverse of DDIMScheduler (Song et al. 2020, arXiv 2010.02502; Mokady et al. 2022, arXiv 2211.09794):
+/// it turns an image into the noise from which DDIM regenerates the image. `timesteps()` ascend. The spacing
+/// is "leading" or "trailing".
 class DDIMInverseScheduler : public ConfiguredScheduler<DDIMInverseScheduler, DDIMInverseSchedulerConfig> {
  public:
   /// Python's class name.
   static constexpr std::string_view kClassName = "DDIMInverseScheduler";
 
-  /// @param config the fields of Python's constructor
-  /// @throws ConfigError naming the field that cannot work
+  /// Makes a scheduler from a config.
+  /// @param config the arguments of Python's constructor
+  /// @throws ConfigError naming the field and its value if a value is invalid
   explicit DDIMInverseScheduler(DDIMInverseSchedulerConfig config = {});
 
   ForwardProcessType forward_process() const override { return ForwardProcessType::kInversion; }

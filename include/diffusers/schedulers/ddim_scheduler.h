@@ -18,21 +18,22 @@ struct DDIMSchedulerConfig {
   double beta_start = 0.0001;
   /// beta of the last training timestep, 0 to 1.
   double beta_end = 0.02;
-  /// Course of the betas: "linear", "scaled_linear" (linear in sqrt(beta)), "squaredcos_cap_v2" (cosine),
-  /// "sigmoid" or "laplace".
+  /// Beta schedule: "linear", "scaled_linear" (linear in sqrt(beta)), "squaredcos_cap_v2" (cosine), "sigmoid"
+  /// or "laplace".
   EnumChoice<BetaSchedule> beta_schedule = BetaSchedule::kLinear;
-  /// Betas in place of a schedule, at least T numbers from 0 to 1. Empty: beta_start, beta_end and
-  /// beta_schedule give them.
+  /// Explicit betas, at least T numbers from 0 to 1. Empty: `beta_start`, `beta_end` and `beta_schedule`
+  /// define the betas.
   std::vector<double> trained_betas = {};
   /// Clips the predicted x_0 to [-clip_sample_range, clip_sample_range].
   bool clip_sample = true;
-  /// abar behind the last step of a run: 1 if true, abar_0 if false.
+  /// abar after the last step of a run: 1 if true, abar_0 if false.
   bool set_alpha_to_one = true;
   /// Added to every timestep of "leading" spacing. Stable Diffusion uses 1.
   int64_t steps_offset = 0;
   /// Prediction of the model: "epsilon", "sample" or "v_prediction".
   EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
-  /// Dynamic thresholding of the predicted x_0 (Saharia et al. 2022, section 2.3). Not for latents.
+  /// Dynamic thresholding of the predicted x_0 (Saharia et al. 2022, section 2.3). For pixel models, not for
+  /// latents.
   bool thresholding = false;
   /// Quantile of the magnitudes to which `thresholding` clips, 0 to 1.
   double dynamic_thresholding_ratio = 0.995;
@@ -40,8 +41,8 @@ struct DDIMSchedulerConfig {
   double clip_sample_range = 1.0;
   /// Largest threshold of `thresholding`, above 0.
   double sample_max_value = 1.0;
-  /// How the steps are spread over the training timesteps: "linspace", "leading" or "trailing" (Lin et al.
-  /// 2023, table 2).
+  /// Spacing of the steps over the training timesteps: "linspace", "leading" or "trailing" (Lin et al. 2023,
+  /// table 2).
   EnumChoice<TimestepSpacing> timestep_spacing = TimestepSpacing::kLeading;
   /// Rescales the betas so that the last training timestep holds no signal (Lin et al. 2023, algorithm 1).
   bool rescale_betas_zero_snr = false;
@@ -50,15 +51,16 @@ struct DDIMSchedulerConfig {
 /// Denoising diffusion implicit models (Song, Meng and Ermon 2020, arXiv 2010.02502): deterministic sampling
 /// in few steps at eta = 0, DDPM's ancestral sampling at eta = 1.
 ///
-/// As in Python, t - T / n follows t in `step` whatever the spacing. The beta schedules that Python's class
-/// lacks (sigmoid, laplace) work too, so that every DDPM config can be sampled.
+/// As in Python, `step` goes from t to t - T / n with every spacing. The beta schedules "sigmoid" and
+/// "laplace" work as well, which Python's class does not have, so every DDPM config can be sampled.
 class DDIMScheduler : public ConfiguredScheduler<DDIMScheduler, DDIMSchedulerConfig> {
  public:
   /// Python's class name.
   static constexpr std::string_view kClassName = "DDIMScheduler";
 
-  /// @param config the fields of Python's constructor
-  /// @throws ConfigError naming the field that cannot work
+  /// Makes a scheduler from a config.
+  /// @param config the arguments of Python's constructor
+  /// @throws ConfigError naming the field and its value if a value is invalid
   explicit DDIMScheduler(DDIMSchedulerConfig config = {});
 
   ForwardProcessType forward_process() const override { return ForwardProcessType::kVariancePreserving; }
@@ -71,21 +73,29 @@ class DDIMScheduler : public ConfiguredScheduler<DDIMScheduler, DDIMSchedulerCon
                    const Tensor& timesteps) const override;
   Tensor get_velocity(const Tensor& sample, const Tensor& noise, const Tensor& timesteps) const override;
   using Scheduler::set_timesteps;
-  /// Takes `num_inference_steps`, or `.timesteps` in descending order, not both. Python's class has no custom
-  /// timesteps; with them the next one in the list follows in `step`.
+  /// Chooses the timesteps of a run. With custom timesteps, which Python's class does not have, `step` goes
+  /// to the next one in the list.
+  /// @param num_inference_steps number of steps; nullopt with `.timesteps`
+  /// @param options device and timesteps (descending)
+  /// @throws ConfigError if a number is out of range, or if both `num_inference_steps` and `.timesteps` are
+  ///   given
   void set_timesteps(std::optional<int64_t> num_inference_steps,
                      const SetTimestepsOptions& options = {}) override;
-  /// t - T / n, or the next one of custom timesteps. Python's class computes it inside `step`.
+  /// Returns t - T / n, or the next one of custom timesteps. Python's class computes it inside `step`.
   /// @param timestep one of `timesteps()`
   /// @return the next timestep; below 0 after the last one
-  /// @throws Error before `set_timesteps`; TensorError if a custom run does not have the timestep
+  /// @throws Error before `set_timesteps`; TensorError if custom timesteps do not contain the timestep
   int64_t previous_timestep(int64_t timestep) const override;
 
   using Scheduler::step;
-  /// x_{t - T / n} from x_t. Options: eta, use_clipped_model_output, generator or variance_noise.
+  /// Computes x_{t - T / n} from x_t (Song et al. 2020, eq. 12).
+  /// @param model_output prediction of the model, shape of the sample
+  /// @param timestep 0-dim or `[1]`, one of `timesteps()`
+  /// @param sample x_t `[B, ...]`
+  /// @param options eta, use_clipped_model_output, and generator or variance_noise
   /// @return prev_sample and pred_original_sample
-  /// @throws Error before `set_timesteps`; TensorError on a wrong shape or timestep; ConfigError where the
-  /// config makes x_0 or epsilon undefined, as an epsilon model does at zero terminal SNR without clipping
+  /// @throws Error before `set_timesteps`; TensorError on a wrong shape or timestep; ConfigError if the
+  ///   config makes x_0 or epsilon undefined, such as an epsilon model at zero terminal SNR without clipping
   SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                        const StepOptions& options = {}) override;
 

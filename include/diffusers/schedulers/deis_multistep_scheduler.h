@@ -16,17 +16,18 @@ struct DEISMultistepSchedulerConfig {
   double beta_start = 0.0001;
   /// beta of the last training timestep, 0 to 1.
   double beta_end = 0.02;
-  /// Course of the betas: "linear", "scaled_linear" (linear in sqrt(beta)), "squaredcos_cap_v2" (cosine),
-  /// "sigmoid" or "laplace".
+  /// Beta schedule: "linear", "scaled_linear" (linear in sqrt(beta)), "squaredcos_cap_v2" (cosine), "sigmoid"
+  /// or "laplace".
   EnumChoice<BetaSchedule> beta_schedule = BetaSchedule::kLinear;
-  /// Betas in place of a schedule, at least T numbers from 0 to 1. Empty: beta_start, beta_end and
-  /// beta_schedule give them.
+  /// Explicit betas, at least T numbers from 0 to 1. Empty: `beta_start`, `beta_end` and `beta_schedule`
+  /// define the betas.
   std::vector<double> trained_betas = {};
   /// Order of the solver, 1 to 3. Use 2 for guided sampling, 3 for unconditional sampling.
   int64_t solver_order = 2;
   /// Prediction of the model: "epsilon", "sample", "v_prediction" or "flow_prediction".
   EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
-  /// Dynamic thresholding of the predicted x_0 (Saharia et al. 2022, section 2.3). Not for latents.
+  /// Dynamic thresholding of the predicted x_0 (Saharia et al. 2022, section 2.3). For pixel models, not for
+  /// latents.
   bool thresholding = false;
   /// Quantile of the magnitudes to which `thresholding` clips, 0 to 1.
   double dynamic_thresholding_ratio = 0.995;
@@ -45,18 +46,18 @@ struct DEISMultistepSchedulerConfig {
   bool use_exponential_sigmas = false;
   /// Spaces the sigmas by quantiles of a beta distribution (Lee et al. 2024, arXiv 2407.12173).
   bool use_beta_sigmas = false;
-  /// Takes the sigmas of flow matching in place of those of the betas.
+  /// Uses the sigmas of flow matching instead of those of the betas.
   bool use_flow_sigmas = false;
   /// Shift s of the flow sigmas: s sigma / (1 + (s - 1) sigma), above 0. Read with `use_flow_sigmas` only; 1
-  /// shifts nothing.
+  /// means no shift.
   double flow_shift = 1.0;
-  /// How the steps are spread over the training timesteps: "linspace", "leading" or "trailing" (Lin et al.
-  /// 2023, table 2).
+  /// Spacing of the steps over the training timesteps: "linspace", "leading" or "trailing" (Lin et al. 2023,
+  /// table 2).
   EnumChoice<TimestepSpacing> timestep_spacing = TimestepSpacing::kLinspace;
   /// Added to every timestep of "leading" spacing. Stable Diffusion uses 1.
   int64_t steps_offset = 0;
-  /// Shifts the flow sigmas by `SetTimestepsOptions::mu`, which depends on the image size, in place of a
-  /// constant.
+  /// Shifts the flow sigmas by `SetTimestepsOptions::mu`, which depends on the image size, instead of
+  /// `flow_shift`.
   bool use_dynamic_shifting = false;
   /// How `mu` shifts the sigmas: "exponential" or "linear".
   EnumChoice<TimeShiftType> time_shift_type = TimeShiftType::kExponential;
@@ -69,8 +70,9 @@ class DEISMultistepScheduler : public SigmaScheduler<DEISMultistepScheduler, DEI
   /// Python's class name.
   static constexpr std::string_view kClassName = "DEISMultistepScheduler";
 
-  /// @param config the fields of Python's constructor
-  /// @throws ConfigError naming the field that cannot work
+  /// Makes a scheduler from a config.
+  /// @param config the arguments of Python's constructor
+  /// @throws ConfigError naming the field and its value if a value is invalid
   explicit DEISMultistepScheduler(DEISMultistepSchedulerConfig config = {});
 
   ForwardProcessType forward_process() const override { return ForwardProcessType::kVariancePreserving; }

@@ -6,21 +6,22 @@
 
 namespace diffusers {
 
-/// A table on the host and its copies on devices and in other dtypes, each uploaded once. Copies of this
-/// object share them. Thread-safe.
+/// A table on the host with copies on devices and in other dtypes. Each copy is made once. Copies of this
+/// object share the table and its copies. Thread-safe.
 class DeviceTable {
  public:
-  /// An undefined table.
+  /// Makes an undefined table.
   DeviceTable() = default;
+  /// Makes a table.
   /// @param host the table, on the CPU
   explicit DeviceTable(at::Tensor host);
 
-  /// The table on the CPU.
+  /// Returns the table on the CPU.
   const at::Tensor& host() const { return host_; }
-  /// The table on a device, uploaded by the first call.
+  /// Returns the table on a device. The first call copies it.
   /// @param device the device
   /// @param dtype the dtype
-  /// @return shape of the table; not to be written to
+  /// @return a tensor of the shape of the table, which must not be modified
   at::Tensor on(at::Device device, at::ScalarType dtype) const;
 
  private:

@@ -18,11 +18,11 @@ struct DPMSolverSDESchedulerConfig {
   double beta_start = 0.00085;
   /// beta of the last training timestep, 0 to 1.
   double beta_end = 0.012;
-  /// Course of the betas: "linear", "scaled_linear" (linear in sqrt(beta)), "squaredcos_cap_v2" (cosine),
-  /// "sigmoid" or "laplace".
+  /// Beta schedule: "linear", "scaled_linear" (linear in sqrt(beta)), "squaredcos_cap_v2" (cosine), "sigmoid"
+  /// or "laplace".
   EnumChoice<BetaSchedule> beta_schedule = BetaSchedule::kLinear;
-  /// Betas in place of a schedule, at least T numbers from 0 to 1. Empty: beta_start, beta_end and
-  /// beta_schedule give them.
+  /// Explicit betas, at least T numbers from 0 to 1. Empty: `beta_start`, `beta_end` and `beta_schedule`
+  /// define the betas.
   std::vector<double> trained_betas = {};
   /// Prediction of the model: "epsilon" or "v_prediction".
   EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
@@ -33,28 +33,29 @@ struct DPMSolverSDESchedulerConfig {
   bool use_exponential_sigmas = false;
   /// Spaces the sigmas by quantiles of a beta distribution (Lee et al. 2024, arXiv 2407.12173).
   bool use_beta_sigmas = false;
-  /// Seed of the Brownian motion; a list has one for each sample. Empty: the first step draws one.
+  /// Seed of the Brownian motion. A list has one seed for each sample. Empty: the first step draws a seed.
   OneOrMany<int64_t> noise_sampler_seed = {};
-  /// How the steps are spread over the training timesteps: "linspace", "leading" or "trailing" (Lin et al.
-  /// 2023, table 2).
+  /// Spacing of the steps over the training timesteps: "linspace", "leading" or "trailing" (Lin et al. 2023,
+  /// table 2).
   EnumChoice<TimestepSpacing> timestep_spacing = TimestepSpacing::kLinspace;
   /// Added to every timestep of "leading" spacing. Stable Diffusion uses 1.
   int64_t steps_offset = 0;
 };
 
-/// The stochastic sampler of DPM-Solver++ (Lu et al. 2022, arXiv 2211.01095) with a midpoint at every step,
-/// as k-diffusion's `sample_dpmpp_sde` has it: two evaluations of the model a step.
+/// The stochastic sampler of DPM-Solver++ (Lu et al. 2022, arXiv 2211.01095) with a midpoint in every step,
+/// as in k-diffusion's `sample_dpmpp_sde`. Each step evaluates the model twice.
 ///
-/// The noise is a Brownian motion over sigma, so runs of different step counts follow the same path. With a
-/// `noise_sampler_seed` it is that of Python with torchsde, number by number. Without one, the first step
-/// draws a seed: from the generator that it is given, else, like Python, from the global one.
+/// The noise is a Brownian motion over sigma, so runs with different numbers of steps follow the same path.
+/// With a `noise_sampler_seed` the numbers equal those of Python with torchsde. Without one, the first step
+/// draws a seed from `StepOptions::generator`, or from the global generator, as in Python.
 class DPMSolverSDEScheduler : public SigmaScheduler<DPMSolverSDEScheduler, DPMSolverSDESchedulerConfig> {
  public:
   /// Python's class name.
   static constexpr std::string_view kClassName = "DPMSolverSDEScheduler";
 
-  /// @param config the fields of Python's constructor
-  /// @throws ConfigError naming the field that cannot work
+  /// Makes a scheduler from a config.
+  /// @param config the arguments of Python's constructor
+  /// @throws ConfigError naming the field and its value if a value is invalid
   explicit DPMSolverSDEScheduler(DPMSolverSDESchedulerConfig config = {});
 
   ForwardProcessType forward_process() const override { return ForwardProcessType::kVariancePreserving; }
@@ -66,14 +67,23 @@ class DPMSolverSDEScheduler : public SigmaScheduler<DPMSolverSDEScheduler, DPMSo
   Tensor add_noise(const Tensor& original_samples, const Tensor& noise,
                    const Tensor& timesteps) const override;
   using Scheduler::set_timesteps;
-  /// `timesteps()` holds every step after the first twice: its midpoint and its end.
+  /// Chooses the timesteps of a run. `timesteps()` holds two entries for every step after the first: its
+  /// midpoint and its end.
+  /// @param num_inference_steps number of steps
+  /// @param options device and num_train_timesteps
+  /// @throws ConfigError if a number is out of range or an option is not supported
   void set_timesteps(std::optional<int64_t> num_inference_steps,
                      const SetTimestepsOptions& options = {}) override;
 
   using Scheduler::step;
-  /// Options: s_noise; generator, which serves to draw the seed.
+  /// Runs one of the two stages of a step.
+  /// @param model_output prediction of the model, shape of the sample
+  /// @param timestep 0-dim or `[1]`, one of `timesteps()`
+  /// @param sample x_t `[B, ...]`
+  /// @param options s_noise, and generator, which draws the seed
   /// @return prev_sample and pred_original_sample
-  /// @throws TensorError on a wrong shape or timestep, or where there are not as many seeds as samples
+  /// @throws TensorError on a wrong shape or timestep, or if the number of seeds differs from the number of
+  ///   samples
   SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                        const StepOptions& options = {}) override;
 
@@ -82,7 +92,7 @@ class DPMSolverSDEScheduler : public SigmaScheduler<DPMSolverSDEScheduler, DPMSo
 
   NoiseSchedule schedule_;
   std::shared_ptr<const NoiseSampler> noise_sampler_;  // made by the first step of a run
-  Tensor sample_;  // where the step began; undefined unless at its midpoint
+  Tensor sample_;                                      // start of the step; undefined unless at its midpoint
   float middle_sigma_ = 0;
 };
 

@@ -13,7 +13,7 @@ namespace diffusers {
 struct EDMDPMSolverMultistepSchedulerConfig {
   /// Smallest noise level of a run, above 0.
   double sigma_min = 0.002;
-  /// Largest noise level of a run.
+  /// Largest noise level of a run, above `sigma_min`.
   double sigma_max = 80.0;
   /// Standard deviation of the training data, above 0 (Karras et al. 2022, table 1).
   double sigma_data = 0.5;
@@ -27,7 +27,8 @@ struct EDMDPMSolverMultistepSchedulerConfig {
   double rho = 7.0;
   /// Order of the solver, 1 to 3. Use 2 for guided sampling, 3 for unconditional sampling.
   int64_t solver_order = 2;
-  /// Dynamic thresholding of the predicted x_0 (Saharia et al. 2022, section 2.3). Not for latents.
+  /// Dynamic thresholding of the predicted x_0 (Saharia et al. 2022, section 2.3). For pixel models, not for
+  /// latents.
   bool thresholding = false;
   /// Quantile of the magnitudes to which `thresholding` clips, 0 to 1.
   double dynamic_thresholding_ratio = 0.995;
@@ -46,15 +47,16 @@ struct EDMDPMSolverMultistepSchedulerConfig {
 };
 
 /// DPM-Solver++ (Lu et al. 2022, arXiv 2211.01095) for the preconditioned models of EDM (Karras et al. 2022,
-/// arXiv 2206.00364, table 1): the model sees c_in x and c_noise = log(sigma) / 4, which are the timesteps.
+/// arXiv 2206.00364, table 1). The input of the model is c_in x; its timestep is c_noise = log(sigma) / 4.
 class EDMDPMSolverMultistepScheduler
     : public SigmaScheduler<EDMDPMSolverMultistepScheduler, EDMDPMSolverMultistepSchedulerConfig> {
  public:
   /// Python's class name.
   static constexpr std::string_view kClassName = "EDMDPMSolverMultistepScheduler";
 
-  /// @param config the fields of Python's constructor
-  /// @throws ConfigError naming the field that cannot work
+  /// Makes a scheduler from a config.
+  /// @param config the arguments of Python's constructor
+  /// @throws ConfigError naming the field and its value if a value is invalid
   explicit EDMDPMSolverMultistepScheduler(EDMDPMSolverMultistepSchedulerConfig config = {});
 
   ForwardProcessType forward_process() const override { return ForwardProcessType::kPreconditioned; }
@@ -68,7 +70,11 @@ class EDMDPMSolverMultistepScheduler
                      const SetTimestepsOptions& options = {}) override;
 
   using Scheduler::scale_model_input;
-  /// c_in x, c_in = 1 / sqrt(sigma^2 + sigma_data^2)
+  /// Returns c_in x with c_in = 1 / sqrt(sigma^2 + sigma_data^2), the model's input.
+  /// @param sample x_t `[B, ...]`
+  /// @param timestep 0-dim or `[1]`, one of `timesteps()`
+  /// @return the model's input, shape of the sample
+  /// @throws TensorError if the timestep is unknown
   Tensor scale_model_input(const Tensor& sample, const Tensor& timestep = {}) const override;
   using Scheduler::step;
   SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,

@@ -11,7 +11,7 @@ namespace diffusers {
 struct EDMEulerSchedulerConfig {
   /// Smallest noise level of a run, above 0.
   double sigma_min = 0.002;
-  /// Largest noise level of a run.
+  /// Largest noise level of a run, above `sigma_min`.
   double sigma_max = 80.0;
   /// Standard deviation of the training data, above 0 (Karras et al. 2022, table 1).
   double sigma_data = 0.5;
@@ -28,15 +28,16 @@ struct EDMEulerSchedulerConfig {
 };
 
 /// The Euler sampler of EDM (Karras et al. 2022, arXiv 2206.00364, algorithm 2) with its preconditioning
-/// (table 1): the model sees c_in x and c_noise = log(sigma) / 4, which are the timesteps. Every timestep
-/// given must be one of `timesteps()`.
+/// (table 1). The input of the model is c_in x; its timestep is c_noise = log(sigma) / 4. Every timestep
+/// argument must be one of `timesteps()`.
 class EDMEulerScheduler : public SigmaScheduler<EDMEulerScheduler, EDMEulerSchedulerConfig> {
  public:
   /// Python's class name.
   static constexpr std::string_view kClassName = "EDMEulerScheduler";
 
-  /// @param config the fields of Python's constructor
-  /// @throws ConfigError naming the field that cannot work
+  /// Makes a scheduler from a config.
+  /// @param config the arguments of Python's constructor
+  /// @throws ConfigError naming the field and its value if a value is invalid
   explicit EDMEulerScheduler(EDMEulerSchedulerConfig config = {});
 
   ForwardProcessType forward_process() const override { return ForwardProcessType::kPreconditioned; }
@@ -50,17 +51,22 @@ class EDMEulerScheduler : public SigmaScheduler<EDMEulerScheduler, EDMEulerSched
                      const SetTimestepsOptions& options = {}) override;
 
   using Scheduler::scale_model_input;
-  /// c_in x, c_in = 1 / sqrt(sigma^2 + sigma_data^2)
+  /// Returns c_in x with c_in = 1 / sqrt(sigma^2 + sigma_data^2), the model's input.
+  /// @param sample x_t `[B, ...]`
+  /// @param timestep 0-dim or `[1]`, one of `timesteps()`
+  /// @return the model's input, shape of the sample
+  /// @throws TensorError if the timestep is unknown
   Tensor scale_model_input(const Tensor& sample, const Tensor& timestep = {}) const override;
   using Scheduler::step;
   SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                        const StepOptions& options = {}) override;
-  /// The step with an x_0 that the caller has: the model's, guided or clipped.
+  /// Runs a step with an x_0 from the caller, such as a guided or clipped prediction.
   /// @param model_output prediction of the model, shape of the sample
   /// @param timestep one of `timesteps()`
   /// @param sample x_t
   /// @param pred_original_sample x_0, shape of the sample
-  /// @param options churn, s_noise, generator
+  /// @param options s_churn, s_tmin, s_tmax, s_noise and generator
+  /// @return prev_sample and pred_original_sample
   /// @throws TensorError on a shape mismatch or an unknown timestep
   SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                        const Tensor& pred_original_sample, const StepOptions& options = {});

@@ -9,7 +9,7 @@
 
 namespace diffusers {
 
-/// How the betas of the forward process run from t = 0 to T - 1.
+/// Beta schedule of the forward process, from t = 0 to T - 1.
 enum class BetaSchedule {
   kLinear,           ///< Linear in beta (Ho et al. 2020).
   kScaledLinear,     ///< Linear in sqrt(beta) (Rombach et al. 2022).
@@ -19,7 +19,7 @@ enum class BetaSchedule {
   kExp               ///< Exponential abar; HeunDiscreteScheduler only, as in Python.
 };
 
-/// Prediction of the model.
+/// Quantity that the model predicts.
 enum class PredictionType {
   kEpsilon,         ///< The noise.
   kSample,          ///< The clean sample x_0.
@@ -30,20 +30,19 @@ enum class PredictionType {
 
 /// The variance of the reverse process of DDPM.
 enum class VarianceType {
-  kFixedSmall,     ///< beta~_t, the posterior's (Ho et al. 2020, eq. 7).
-  kFixedSmallLog,  ///< beta~_t through its logarithm.
+  kFixedSmall,     ///< beta~_t, the variance of the posterior (Ho et al. 2020, eq. 7).
+  kFixedSmallLog,  ///< beta~_t, computed from its logarithm.
   kFixedLarge,     ///< beta_t.
-  kFixedLargeLog,  ///< beta_t through its logarithm.
-  kLearned,        ///< The model's second half of channels.
-  kLearnedRange    ///< Between beta~_t and beta_t (Nichol and Dhariwal 2021, eq. 15).
+  kFixedLargeLog,  ///< beta_t, computed from its logarithm.
+  kLearned,        ///< The second half of the model's output channels.
+  kLearnedRange    ///< Interpolated between beta~_t and beta_t (Nichol and Dhariwal 2021, eq. 15).
 };
 
-/// How the steps of a run are spread over the training timesteps (Lin et al. 2023, arXiv 2305.08891, table
-/// 2).
+/// Spacing of the steps of a run over the training timesteps (Lin et al. 2023, arXiv 2305.08891, table 2).
 enum class TimestepSpacing {
-  kLinspace,  ///< Evenly from T - 1 to 0.
-  kLeading,   ///< Multiples of T / n, from 0 on; the last training timestep is not visited.
-  kTrailing   ///< Multiples of T / n, back from T - 1.
+  kLinspace,  ///< Evenly spaced from T - 1 to 0.
+  kLeading,   ///< Multiples of T / n, starting at 0. The run does not visit the last training timestep.
+  kTrailing   ///< Multiples of T / n, counted down from T - 1.
 };
 
 /// The last sigma of a run.
@@ -52,47 +51,47 @@ enum class FinalSigmasType {
   kSigmaMin  ///< The sigma of the first training timestep.
 };
 
-/// Euler: sigmas between training timesteps.
+/// EulerDiscreteScheduler: interpolation of sigmas between training timesteps.
 enum class InterpolationType {
   kLinear,    ///< Linear in t.
   kLogLinear  ///< Evenly spread in log(sigma).
 };
 
-/// Euler: the timesteps that the model takes.
+/// EulerDiscreteScheduler: timesteps of the model.
 enum class TimestepType {
   kDiscrete,   ///< Training timesteps.
   kContinuous  ///< log(sigma) / 4, for the preconditioned networks of EDM.
 };
 
-/// EDM: how sigmas run from sigma_max to sigma_min.
+/// EDM: spacing of the sigmas from sigma_max to sigma_min.
 enum class SigmaScheduleType {
-  kKarras,      ///< Evenly in sigma^(1 / rho) (Karras et al. 2022, eq. 5).
-  kExponential  ///< Evenly in log(sigma).
+  kKarras,      ///< Evenly spaced in sigma^(1 / rho) (Karras et al. 2022, eq. 5).
+  kExponential  ///< Evenly spaced in log(sigma).
 };
 
-/// Flow matching: how `mu` shifts the sigmas.
+/// Flow matching: form of the shift of the sigmas by `mu`.
 enum class TimeShiftType {
   kExponential,  ///< The weight of the shift is exp(mu).
   kLinear        ///< The weight of the shift is mu.
 };
 
-/// The integrator of the DPM-Solver family. A class that lacks one of another class takes its own, as in
-/// Python.
+/// Integrator of the DPM-Solver family. A class converts an integrator that only other classes have to its
+/// own default, as in Python.
 enum class AlgorithmType {
-  kDpmsolver,             ///< DPM-Solver: epsilon.
-  kDpmsolverPlusPlus,     ///< DPM-Solver++: x_0.
+  kDpmsolver,             ///< DPM-Solver: integrates epsilon.
+  kDpmsolverPlusPlus,     ///< DPM-Solver++: integrates x_0.
   kSdeDpmsolver,          ///< The stochastic form of DPM-Solver.
   kSdeDpmsolverPlusPlus,  ///< The stochastic form of DPM-Solver++.
-  kDeis,                  ///< DEISMultistepScheduler.
-  kDataPrediction,        ///< SASolverScheduler: x_0.
-  kNoisePrediction        ///< SASolverScheduler: epsilon.
+  kDeis,                  ///< DEISMultistepScheduler: the only integrator.
+  kDataPrediction,        ///< SASolverScheduler: integrates x_0.
+  kNoisePrediction        ///< SASolverScheduler: integrates epsilon.
 };
 
-/// How the DPM-Solver family forms its second-order terms; converted like AlgorithmType.
+/// Form of the second-order terms of the DPM-Solver family. It is converted like AlgorithmType.
 enum class SolverType {
   kMidpoint,  ///< DPM-Solver: midpoint.
   kHeun,      ///< DPM-Solver: Heun.
-  kLogrho,    ///< DEISMultistepScheduler.
+  kLogrho,    ///< DEISMultistepScheduler: the log-rho form.
   kBh1,       ///< UniPCMultistepScheduler: B(h) = h.
   kBh2        ///< UniPCMultistepScheduler: B(h) = exp(h) - 1.
 };

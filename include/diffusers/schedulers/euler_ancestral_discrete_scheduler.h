@@ -17,16 +17,16 @@ struct EulerAncestralDiscreteSchedulerConfig {
   double beta_start = 0.0001;
   /// beta of the last training timestep, 0 to 1.
   double beta_end = 0.02;
-  /// Course of the betas: "linear", "scaled_linear" (linear in sqrt(beta)), "squaredcos_cap_v2" (cosine),
-  /// "sigmoid" or "laplace".
+  /// Beta schedule: "linear", "scaled_linear" (linear in sqrt(beta)), "squaredcos_cap_v2" (cosine), "sigmoid"
+  /// or "laplace".
   EnumChoice<BetaSchedule> beta_schedule = BetaSchedule::kLinear;
-  /// Betas in place of a schedule, at least T numbers from 0 to 1. Empty: beta_start, beta_end and
-  /// beta_schedule give them.
+  /// Explicit betas, at least T numbers from 0 to 1. Empty: `beta_start`, `beta_end` and `beta_schedule`
+  /// define the betas.
   std::vector<double> trained_betas = {};
   /// Prediction of the model: "epsilon" or "v_prediction".
   EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
-  /// How the steps are spread over the training timesteps: "linspace", "leading" or "trailing" (Lin et al.
-  /// 2023, table 2).
+  /// Spacing of the steps over the training timesteps: "linspace", "leading" or "trailing" (Lin et al. 2023,
+  /// table 2).
   EnumChoice<TimestepSpacing> timestep_spacing = TimestepSpacing::kLinspace;
   /// Added to every timestep of "leading" spacing. Stable Diffusion uses 1.
   int64_t steps_offset = 0;
@@ -34,17 +34,18 @@ struct EulerAncestralDiscreteSchedulerConfig {
   bool rescale_betas_zero_snr = false;
 };
 
-/// Ancestral sampling with Euler steps: each goes a little further down than the next noise level, and noise
-/// brings it back up (Crowson's k-diffusion; sigma_up and sigma_down are those of DDPM's posterior, Song et
-/// al. 2021, arXiv 2011.13456, appendix F). Feed the model `scale_model_input(x, t)`.
+/// Ancestral sampling with Euler steps (Crowson's k-diffusion). Each step goes to sigma_down, below the next
+/// noise level, then adds noise of sigma_up (sigma_up and sigma_down are those of DDPM's posterior, Song et
+/// al. 2021, arXiv 2011.13456, appendix F). The model's input is `scale_model_input(x, t)`.
 class EulerAncestralDiscreteScheduler
     : public SigmaScheduler<EulerAncestralDiscreteScheduler, EulerAncestralDiscreteSchedulerConfig> {
  public:
   /// Python's class name.
   static constexpr std::string_view kClassName = "EulerAncestralDiscreteScheduler";
 
-  /// @param config the fields of Python's constructor
-  /// @throws ConfigError naming the field that cannot work
+  /// Makes a scheduler from a config.
+  /// @param config the arguments of Python's constructor
+  /// @throws ConfigError naming the field and its value if a value is invalid
   explicit EulerAncestralDiscreteScheduler(EulerAncestralDiscreteSchedulerConfig config = {});
 
   ForwardProcessType forward_process() const override { return ForwardProcessType::kVariancePreserving; }
@@ -58,7 +59,11 @@ class EulerAncestralDiscreteScheduler
                      const SetTimestepsOptions& options = {}) override;
 
   using Scheduler::scale_model_input;
-  /// x / sqrt(sigma^2 + 1)
+  /// Returns x / sqrt(sigma^2 + 1), the model's input.
+  /// @param sample x_t `[B, ...]`
+  /// @param timestep 0-dim or `[1]`, one of `timesteps()`
+  /// @return the model's input, shape of the sample
+  /// @throws TensorError if the timestep is unknown
   Tensor scale_model_input(const Tensor& sample, const Tensor& timestep = {}) const override;
   using Scheduler::step;
   SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,

@@ -16,10 +16,10 @@ struct HeunDiscreteSchedulerConfig {
   double beta_start = 0.00085;
   /// beta of the last training timestep, 0 to 1.
   double beta_end = 0.012;
-  /// Course of the betas: "linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace" or "exp".
+  /// Beta schedule: "linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace" or "exp".
   EnumChoice<BetaSchedule> beta_schedule = BetaSchedule::kLinear;
-  /// Betas in place of a schedule, at least T numbers from 0 to 1. Empty: beta_start, beta_end and
-  /// beta_schedule give them.
+  /// Explicit betas, at least T numbers from 0 to 1. Empty: `beta_start`, `beta_end` and `beta_schedule`
+  /// define the betas.
   std::vector<double> trained_betas = {};
   /// Prediction of the model: "epsilon", "sample" or "v_prediction".
   EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
@@ -34,23 +34,24 @@ struct HeunDiscreteSchedulerConfig {
   bool clip_sample = false;
   /// Largest magnitude of a clipped x_0, 0 or more. Read with `clip_sample` only.
   double clip_sample_range = 1.0;
-  /// How the steps are spread over the training timesteps: "linspace", "leading" or "trailing" (Lin et al.
-  /// 2023, table 2).
+  /// Spacing of the steps over the training timesteps: "linspace", "leading" or "trailing" (Lin et al. 2023,
+  /// table 2).
   EnumChoice<TimestepSpacing> timestep_spacing = TimestepSpacing::kLinspace;
   /// Added to every timestep of "leading" spacing. Stable Diffusion uses 1.
   int64_t steps_offset = 0;
 };
 
 /// Heun's method of order 2 on the probability-flow ODE (Karras et al. 2022, arXiv 2206.00364, algorithm 1):
-/// an Euler step, then the same step again with the mean of the slopes at its ends. Two model evaluations a
-/// step, so `timesteps()` holds 2 n - 1. Feed the model `scale_model_input(x, t)`.
+/// an Euler step, then the same step again with the mean of the slopes at its ends. Each step evaluates the
+/// model twice, so `timesteps()` holds 2 n - 1 entries. The model's input is `scale_model_input(x, t)`.
 class HeunDiscreteScheduler : public SigmaScheduler<HeunDiscreteScheduler, HeunDiscreteSchedulerConfig> {
  public:
   /// Python's class name.
   static constexpr std::string_view kClassName = "HeunDiscreteScheduler";
 
-  /// @param config the fields of Python's constructor
-  /// @throws ConfigError naming the field that cannot work
+  /// Makes a scheduler from a config.
+  /// @param config the arguments of Python's constructor
+  /// @throws ConfigError naming the field and its value if a value is invalid
   explicit HeunDiscreteScheduler(HeunDiscreteSchedulerConfig config = {});
 
   ForwardProcessType forward_process() const override { return ForwardProcessType::kVariancePreserving; }
@@ -61,12 +62,19 @@ class HeunDiscreteScheduler : public SigmaScheduler<HeunDiscreteScheduler, HeunD
   Tensor add_noise(const Tensor& original_samples, const Tensor& noise,
                    const Tensor& timesteps) const override;
   using Scheduler::set_timesteps;
-  /// Takes num_inference_steps or `.timesteps`.
+  /// Chooses the timesteps of a run.
+  /// @param num_inference_steps number of steps; nullopt with `.timesteps`
+  /// @param options device, timesteps and num_train_timesteps
+  /// @throws ConfigError if a number is out of range or an option is not supported
   void set_timesteps(std::optional<int64_t> num_inference_steps,
                      const SetTimestepsOptions& options = {}) override;
 
   using Scheduler::scale_model_input;
-  /// x / sqrt(sigma^2 + 1)
+  /// Returns x / sqrt(sigma^2 + 1), the model's input.
+  /// @param sample x_t `[B, ...]`
+  /// @param timestep 0-dim or `[1]`, one of `timesteps()`
+  /// @return the model's input, shape of the sample
+  /// @throws TensorError if the timestep is unknown
   Tensor scale_model_input(const Tensor& sample, const Tensor& timestep = {}) const override;
   using Scheduler::step;
   SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,

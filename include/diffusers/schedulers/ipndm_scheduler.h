@@ -12,7 +12,8 @@ namespace diffusers {
 struct IPNDMSchedulerConfig {
   /// Number of training timesteps T, 1 to 10^7.
   int64_t num_train_timesteps = 1000;
-  /// sin^2 of the angles, one more than the steps of a run. Empty: sin^2(pi t / 2) for t evenly from 1 down.
+  /// sin^2 of the angles of a run, one more than its steps. Empty: sin^2(pi t / 2) with t evenly spaced from
+  /// 1 down.
   std::vector<double> trained_betas = {};
 };
 
@@ -23,8 +24,9 @@ class IPNDMScheduler : public SigmaScheduler<IPNDMScheduler, IPNDMSchedulerConfi
   /// Python's class name.
   static constexpr std::string_view kClassName = "IPNDMScheduler";
 
-  /// @param config the fields of Python's constructor
-  /// @throws ConfigError naming the field that cannot work
+  /// Makes a scheduler from a config.
+  /// @param config the arguments of Python's constructor
+  /// @throws ConfigError naming the field and its value if a value is invalid
   explicit IPNDMScheduler(IPNDMSchedulerConfig config = {});
 
   PredictionType prediction_type() const override { return PredictionType::kVPrediction; }

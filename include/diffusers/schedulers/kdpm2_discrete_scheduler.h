@@ -16,11 +16,11 @@ struct KDPM2DiscreteSchedulerConfig {
   double beta_start = 0.00085;
   /// beta of the last training timestep, 0 to 1.
   double beta_end = 0.012;
-  /// Course of the betas: "linear", "scaled_linear" (linear in sqrt(beta)), "squaredcos_cap_v2" (cosine),
-  /// "sigmoid" or "laplace".
+  /// Beta schedule: "linear", "scaled_linear" (linear in sqrt(beta)), "squaredcos_cap_v2" (cosine), "sigmoid"
+  /// or "laplace".
   EnumChoice<BetaSchedule> beta_schedule = BetaSchedule::kLinear;
-  /// Betas in place of a schedule, at least T numbers from 0 to 1. Empty: beta_start, beta_end and
-  /// beta_schedule give them.
+  /// Explicit betas, at least T numbers from 0 to 1. Empty: `beta_start`, `beta_end` and `beta_schedule`
+  /// define the betas.
   std::vector<double> trained_betas = {};
   /// Spaces the sigmas as Karras et al. 2022, eq. 5, with rho = 7. At most one of the use_..._sigmas may be
   /// set.
@@ -31,23 +31,24 @@ struct KDPM2DiscreteSchedulerConfig {
   bool use_beta_sigmas = false;
   /// Prediction of the model: "epsilon" or "v_prediction".
   EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
-  /// How the steps are spread over the training timesteps: "linspace", "leading" or "trailing" (Lin et al.
-  /// 2023, table 2).
+  /// Spacing of the steps over the training timesteps: "linspace", "leading" or "trailing" (Lin et al. 2023,
+  /// table 2).
   EnumChoice<TimestepSpacing> timestep_spacing = TimestepSpacing::kLinspace;
   /// Added to every timestep of "leading" spacing. Stable Diffusion uses 1.
   int64_t steps_offset = 0;
 };
 
-/// DPM-Solver-2 as Karras et al. 2022 (arXiv 2206.00364, algorithm 2 with k-diffusion's `sample_dpm_2`)
-/// describe it: a midpoint method whose middle lies halfway in log sigma. Two model evaluations a step. Feed
-/// the model `scale_model_input(x, t)`.
+/// DPM-Solver-2 as described by Karras et al. 2022 (arXiv 2206.00364, algorithm 2; k-diffusion's
+/// `sample_dpm_2`): a midpoint method whose midpoint is halfway in log(sigma). Each step evaluates the model
+/// twice. The model's input is `scale_model_input(x, t)`.
 class KDPM2DiscreteScheduler : public SigmaScheduler<KDPM2DiscreteScheduler, KDPM2DiscreteSchedulerConfig> {
  public:
   /// Python's class name.
   static constexpr std::string_view kClassName = "KDPM2DiscreteScheduler";
 
-  /// @param config the fields of Python's constructor
-  /// @throws ConfigError naming the field that cannot work
+  /// Makes a scheduler from a config.
+  /// @param config the arguments of Python's constructor
+  /// @throws ConfigError naming the field and its value if a value is invalid
   explicit KDPM2DiscreteScheduler(KDPM2DiscreteSchedulerConfig config = {});
 
   ForwardProcessType forward_process() const override { return ForwardProcessType::kVariancePreserving; }
@@ -62,7 +63,11 @@ class KDPM2DiscreteScheduler : public SigmaScheduler<KDPM2DiscreteScheduler, KDP
                      const SetTimestepsOptions& options = {}) override;
 
   using Scheduler::scale_model_input;
-  /// x / sqrt(sigma^2 + 1)
+  /// Returns x / sqrt(sigma^2 + 1), the model's input.
+  /// @param sample x_t `[B, ...]`
+  /// @param timestep 0-dim or `[1]`, one of `timesteps()`
+  /// @return the model's input, shape of the sample
+  /// @throws TensorError if the timestep is unknown
   Tensor scale_model_input(const Tensor& sample, const Tensor& timestep = {}) const override;
   using Scheduler::step;
   SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,

@@ -16,32 +16,33 @@ struct LCMSchedulerConfig {
   double beta_start = 0.00085;
   /// beta of the last training timestep, 0 to 1.
   double beta_end = 0.012;
-  /// Course of the betas: "linear", "scaled_linear" (linear in sqrt(beta)), "squaredcos_cap_v2" (cosine),
-  /// "sigmoid" or "laplace".
+  /// Beta schedule: "linear", "scaled_linear" (linear in sqrt(beta)), "squaredcos_cap_v2" (cosine), "sigmoid"
+  /// or "laplace".
   EnumChoice<BetaSchedule> beta_schedule = BetaSchedule::kScaledLinear;
-  /// Betas in place of a schedule, at least T numbers from 0 to 1. Empty: beta_start, beta_end and
-  /// beta_schedule give them.
+  /// Explicit betas, at least T numbers from 0 to 1. Empty: `beta_start`, `beta_end` and `beta_schedule`
+  /// define the betas.
   std::vector<double> trained_betas = {};
-  /// Steps of the teacher's schedule, from which the run takes its timesteps, 1 to T.
+  /// Number of steps of the teacher's schedule, 1 to T. The run takes its timesteps from this schedule.
   int64_t original_inference_steps = 50;
   /// Clips the predicted x_0 to [-clip_sample_range, clip_sample_range].
   bool clip_sample = false;
   /// Largest magnitude of a clipped x_0, 0 or more. Read with `clip_sample` only.
   double clip_sample_range = 1.0;
-  /// abar behind the last step of a run: 1 if true, abar_0 if false.
+  /// abar after the last step of a run: 1 if true, abar_0 if false.
   bool set_alpha_to_one = true;
   /// Added to every timestep of "leading" spacing. Stable Diffusion uses 1.
   int64_t steps_offset = 0;
   /// Prediction of the model: "epsilon", "sample" or "v_prediction".
   EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
-  /// Dynamic thresholding of the predicted x_0 (Saharia et al. 2022, section 2.3). Not for latents.
+  /// Dynamic thresholding of the predicted x_0 (Saharia et al. 2022, section 2.3). For pixel models, not for
+  /// latents.
   bool thresholding = false;
   /// Quantile of the magnitudes to which `thresholding` clips, 0 to 1.
   double dynamic_thresholding_ratio = 0.995;
   /// Largest threshold of `thresholding`, above 0.
   double sample_max_value = 1.0;
-  /// How the steps are spread over the training timesteps: "linspace", "leading" or "trailing" (Lin et al.
-  /// 2023, table 2).
+  /// Spacing of the steps over the training timesteps: "linspace", "leading" or "trailing" (Lin et al. 2023,
+  /// table 2).
   EnumChoice<TimestepSpacing> timestep_spacing = TimestepSpacing::kLeading;
   /// Factor of the timesteps in the boundary conditions c_skip and c_out. Larger values reduce the
   /// approximation error.
@@ -51,14 +52,16 @@ struct LCMSchedulerConfig {
 };
 
 /// Multistep sampling from latent consistency models (Luo et al. 2023, arXiv 2310.04378, algorithm 3): each
-/// step predicts the clean sample and adds noise for the next level. `step` gives it as `denoised` too.
+/// step predicts the clean sample and adds noise for the next level. `step` returns the clean sample as
+/// `denoised`, too.
 class LCMScheduler : public SigmaScheduler<LCMScheduler, LCMSchedulerConfig> {
  public:
   /// Python's class name.
   static constexpr std::string_view kClassName = "LCMScheduler";
 
-  /// @param config the fields of Python's constructor
-  /// @throws ConfigError naming the field that cannot work
+  /// Makes a scheduler from a config.
+  /// @param config the arguments of Python's constructor
+  /// @throws ConfigError naming the field and its value if a value is invalid
   explicit LCMScheduler(LCMSchedulerConfig config = {});
 
   ForwardProcessType forward_process() const override { return ForwardProcessType::kVariancePreserving; }
@@ -70,7 +73,10 @@ class LCMScheduler : public SigmaScheduler<LCMScheduler, LCMSchedulerConfig> {
                    const Tensor& timesteps) const override;
   Tensor get_velocity(const Tensor& sample, const Tensor& noise, const Tensor& timesteps) const override;
   using Scheduler::set_timesteps;
-  /// Takes num_inference_steps or `.timesteps`; `.original_inference_steps` and `.strength` as in Python.
+  /// Chooses the timesteps of a run from the teacher's schedule.
+  /// @param num_inference_steps number of steps; nullopt with `.timesteps`
+  /// @param options device, timesteps, original_inference_steps and strength, as in Python
+  /// @throws ConfigError if a number is out of range or an option is not supported
   void set_timesteps(std::optional<int64_t> num_inference_steps,
                      const SetTimestepsOptions& options = {}) override;
   int64_t previous_timestep(int64_t timestep) const override;

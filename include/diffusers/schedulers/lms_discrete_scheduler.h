@@ -16,11 +16,11 @@ struct LMSDiscreteSchedulerConfig {
   double beta_start = 0.0001;
   /// beta of the last training timestep, 0 to 1.
   double beta_end = 0.02;
-  /// Course of the betas: "linear", "scaled_linear" (linear in sqrt(beta)), "squaredcos_cap_v2" (cosine),
-  /// "sigmoid" or "laplace".
+  /// Beta schedule: "linear", "scaled_linear" (linear in sqrt(beta)), "squaredcos_cap_v2" (cosine), "sigmoid"
+  /// or "laplace".
   EnumChoice<BetaSchedule> beta_schedule = BetaSchedule::kLinear;
-  /// Betas in place of a schedule, at least T numbers from 0 to 1. Empty: beta_start, beta_end and
-  /// beta_schedule give them.
+  /// Explicit betas, at least T numbers from 0 to 1. Empty: `beta_start`, `beta_end` and `beta_schedule`
+  /// define the betas.
   std::vector<double> trained_betas = {};
   /// Spaces the sigmas as Karras et al. 2022, eq. 5, with rho = 7. At most one of the use_..._sigmas may be
   /// set.
@@ -31,23 +31,24 @@ struct LMSDiscreteSchedulerConfig {
   bool use_beta_sigmas = false;
   /// Prediction of the model: "epsilon", "sample" or "v_prediction".
   EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
-  /// How the steps are spread over the training timesteps: "linspace", "leading" or "trailing" (Lin et al.
-  /// 2023, table 2).
+  /// Spacing of the steps over the training timesteps: "linspace", "leading" or "trailing" (Lin et al. 2023,
+  /// table 2).
   EnumChoice<TimestepSpacing> timestep_spacing = TimestepSpacing::kLinspace;
   /// Added to every timestep of "leading" spacing. Stable Diffusion uses 1.
   int64_t steps_offset = 0;
 };
 
 /// Linear multistep method of order 4 on the probability-flow ODE of Karras et al. 2022 (k-diffusion's
-/// `sample_lms`): the polynomial through the last derivatives is integrated exactly. Feed the model
+/// `sample_lms`): it integrates the polynomial through the last derivatives exactly. The model's input is
 /// `scale_model_input(x, t)`.
 class LMSDiscreteScheduler : public SigmaScheduler<LMSDiscreteScheduler, LMSDiscreteSchedulerConfig> {
  public:
   /// Python's class name.
   static constexpr std::string_view kClassName = "LMSDiscreteScheduler";
 
-  /// @param config the fields of Python's constructor
-  /// @throws ConfigError naming the field that cannot work
+  /// Makes a scheduler from a config.
+  /// @param config the arguments of Python's constructor
+  /// @throws ConfigError naming the field and its value if a value is invalid
   explicit LMSDiscreteScheduler(LMSDiscreteSchedulerConfig config = {});
 
   ForwardProcessType forward_process() const override { return ForwardProcessType::kVariancePreserving; }
@@ -61,7 +62,11 @@ class LMSDiscreteScheduler : public SigmaScheduler<LMSDiscreteScheduler, LMSDisc
                      const SetTimestepsOptions& options = {}) override;
 
   using Scheduler::scale_model_input;
-  /// x / sqrt(sigma^2 + 1)
+  /// Returns x / sqrt(sigma^2 + 1), the model's input.
+  /// @param sample x_t `[B, ...]`
+  /// @param timestep 0-dim or `[1]`, one of `timesteps()`
+  /// @return the model's input, shape of the sample
+  /// @throws TensorError if the timestep is unknown
   Tensor scale_model_input(const Tensor& sample, const Tensor& timestep = {}) const override;
   using Scheduler::step;
   SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,

@@ -9,49 +9,51 @@
 
 namespace diffusers {
 
-/// The forward process of a discrete-time diffusion model: betas, abar_t, and what follows from them for each
-/// sample of a batch. Immutable; copies share their tables.
+/// The variance-preserving forward process in discrete time: betas, abar_t, noising and velocities.
+/// Immutable; copies share their tables.
 class NoiseSchedule {
  public:
-  /// The schedule of a default config: 1000 linear betas.
+  /// Makes the schedule of a default config: 1000 linear betas.
   NoiseSchedule() : NoiseSchedule(BetaOptions{}) {}
-  /// @param options the fields of a scheduler's config that give its betas
+  /// Makes the schedule of a scheduler's config.
+  /// @param options the fields of the config that define its betas
   /// @throws ConfigError as `make_betas`
   explicit NoiseSchedule(const BetaOptions& options);
+  /// Makes a schedule of given betas.
   /// @param betas float32 `[T]` on the CPU
   /// @param alphas_cumprod float32 `[T]` on the CPU; undefined: the cumulative product of 1 - betas
   NoiseSchedule(at::Tensor betas, at::Tensor alphas_cumprod);
 
-  /// beta_t, float32 `[T]` on the CPU.
+  /// Returns beta_t, float32 `[T]` on the CPU.
   const at::Tensor& betas() const { return betas_; }
-  /// abar_t = prod_{s <= t} (1 - beta_s), float32 `[T]` on the CPU
+  /// Returns abar_t = prod_{s <= t} (1 - beta_s), float32 `[T]` on the CPU.
   const at::Tensor& alphas_cumprod() const { return alphas_cumprod_; }
-  /// Number of training timesteps T.
+  /// Returns the number of training timesteps T.
   int64_t size() const { return alphas_cumprod_.size(0); }
-  /// abar_t as a number.
+  /// Returns abar_t as a number.
   /// @param t timestep, 0 to T - 1
-  /// @throws TensorError on another timestep
+  /// @throws TensorError if t is out of range
   float alpha_bar(int64_t t) const;
-  /// beta_t as a number.
+  /// Returns beta_t as a number.
   /// @param t timestep, 0 to T - 1
-  /// @throws TensorError on another timestep
+  /// @throws TensorError if t is out of range
   float beta(int64_t t) const;
 
-  /// Noises samples: sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps (Ho et al. 2020, eq. 4).
+  /// Adds noise to clean samples: x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps (Ho et al. 2020, eq. 4).
   /// @param original_samples x_0 `[B, ...]`, floating
   /// @param noise eps, shape, dtype and device of x_0
-  /// @param timesteps t `[B]`, or `[1]` for all, integral, each in [0, T)
+  /// @param timesteps t `[B]`, or `[1]` for all samples, integral, each in [0, T)
   /// @return x_t, shape and dtype of x_0
-  /// @throws TensorError on a shape, dtype or range mismatch, naming both sides
+  /// @throws TensorError on a shape, dtype or range mismatch, naming the expected and the actual value
   at::Tensor add_noise(const at::Tensor& original_samples, const at::Tensor& noise,
                        const at::Tensor& timesteps) const;
-  /// The target of v-prediction: v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0 (Salimans and Ho 2022, appendix
-  /// D).
+  /// Computes the target of v-prediction: v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0 (Salimans and Ho 2022,
+  /// appendix D).
   /// @param sample x_0 `[B, ...]`, floating
   /// @param noise eps, shape, dtype and device of x_0
-  /// @param timesteps t `[B]`, or `[1]` for all, integral, each in [0, T)
+  /// @param timesteps t `[B]`, or `[1]` for all samples, integral, each in [0, T)
   /// @return v, shape and dtype of x_0
-  /// @throws TensorError on a shape, dtype or range mismatch, naming both sides
+  /// @throws TensorError on a shape, dtype or range mismatch, naming the expected and the actual value
   at::Tensor get_velocity(const at::Tensor& sample, const at::Tensor& noise,
                           const at::Tensor& timesteps) const;
 

@@ -18,41 +18,42 @@ struct PNDMSchedulerConfig {
   double beta_start = 0.0001;
   /// beta of the last training timestep, 0 to 1.
   double beta_end = 0.02;
-  /// Course of the betas: "linear", "scaled_linear" (linear in sqrt(beta)), "squaredcos_cap_v2" (cosine),
-  /// "sigmoid" or "laplace".
+  /// Beta schedule: "linear", "scaled_linear" (linear in sqrt(beta)), "squaredcos_cap_v2" (cosine), "sigmoid"
+  /// or "laplace".
   EnumChoice<BetaSchedule> beta_schedule = BetaSchedule::kLinear;
-  /// Betas in place of a schedule, at least T numbers from 0 to 1. Empty: beta_start, beta_end and
-  /// beta_schedule give them.
+  /// Explicit betas, at least T numbers from 0 to 1. Empty: `beta_start`, `beta_end` and `beta_schedule`
+  /// define the betas.
   std::vector<double> trained_betas = {};
-  /// Leaves out the Runge-Kutta steps of the warm-up. Stable Diffusion sets it.
+  /// Skips the Runge-Kutta steps of the warm-up. Stable Diffusion sets it.
   bool skip_prk_steps = false;
-  /// abar behind the last step of a run: 1 if true, abar_0 if false.
+  /// abar after the last step of a run: 1 if true, abar_0 if false.
   bool set_alpha_to_one = false;
   /// Prediction of the model: "epsilon" or "v_prediction".
   EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
-  /// How the steps are spread over the training timesteps: "linspace", "leading" or "trailing" (Lin et al.
-  /// 2023, table 2).
+  /// Spacing of the steps over the training timesteps: "linspace", "leading" or "trailing" (Lin et al. 2023,
+  /// table 2).
   EnumChoice<TimestepSpacing> timestep_spacing = TimestepSpacing::kLeading;
   /// Added to every timestep of "leading" spacing. Stable Diffusion uses 1.
   int64_t steps_offset = 0;
 };
 
 /// Pseudo numerical methods for diffusion models (Liu et al. 2022, arXiv 2202.09778): four Runge-Kutta steps
-/// to warm up, then a linear multistep method of order 4. With `skip_prk_steps` the multistep method warms up
-/// by itself, as Stable Diffusion uses it. Every step must be one of `timesteps()`, in order.
+/// to warm up, then a linear multistep method of order 4. With `skip_prk_steps` (Stable Diffusion) the
+/// multistep method starts without them, with lower orders. Call `step` with each of `timesteps()`, in order.
 class PNDMScheduler : public ConfiguredScheduler<PNDMScheduler, PNDMSchedulerConfig> {
  public:
   /// Python's class name.
   static constexpr std::string_view kClassName = "PNDMScheduler";
 
-  /// @param config the fields of Python's constructor
-  /// @throws ConfigError naming the field that cannot work
+  /// Makes a scheduler from a config.
+  /// @param config the arguments of Python's constructor
+  /// @throws ConfigError naming the field and its value if a value is invalid
   explicit PNDMScheduler(PNDMSchedulerConfig config = {});
 
   ForwardProcessType forward_process() const override { return ForwardProcessType::kVariancePreserving; }
   const NoiseSchedule* noise_schedule() const override { return &schedule_; }
   Tensor final_alpha_cumprod() const override;
-  /// Undefined before `set_timesteps`.
+  /// Returns the timesteps of the run, in order. Undefined before `set_timesteps`.
   Timesteps timesteps() const override { return timesteps_.tensor(); }
 
   Tensor add_noise(const Tensor& original_samples, const Tensor& noise,
@@ -74,7 +75,7 @@ class PNDMScheduler : public ConfiguredScheduler<PNDMScheduler, PNDMSchedulerCon
   TimestepSchedule timesteps_;
   std::vector<int64_t> prk_timesteps_;
   int64_t num_inference_steps_ = 0;
-  int64_t start_ = 0;        // where in timesteps() the run began
+  int64_t start_ = 0;        // position in timesteps() at which the run began
   int64_t counter_ = 0;      // steps since then
   std::vector<Tensor> ets_;  // the last predictions, oldest first
   Tensor cur_model_output_;  // the Runge-Kutta sum so far

@@ -10,23 +10,23 @@
 
 namespace diffusers {
 
-/// A scheduler class as `Scheduler::from_config` knows it.
+/// An entry of the table of scheduler classes that `Scheduler::from_config` searches.
 struct SchedulerClass {
   /// `_class_name` in config files.
   std::string class_name;
   /// Makes a scheduler from the text of a config.
   std::function<std::unique_ptr<Scheduler>(std::string_view json)> create;
-  /// Names of the config fields. Only they and the keys of the config itself can be overridden.
+  /// Names of the config fields. An override must name one of them or a key of the loaded config.
   std::vector<std::string> config_keys;
 };
 
-/// Adds a class to those that `Scheduler::from_config` and `Scheduler::from_pretrained` make. Thread-safe.
+/// Registers a class for `Scheduler::from_config` and `Scheduler::from_pretrained`. Thread-safe.
 /// @param scheduler_class the class
-/// @throws ConfigError if the name or `create` is empty, or if there is a class of that name
+/// @throws ConfigError if the name or `create` is empty, or if a class of that name is registered already
 void register_scheduler(SchedulerClass scheduler_class);
 
-/// Adds a class of a program that derives from `ConfiguredScheduler`. Its config struct and its
-/// `visit_fields` are the only two places that name a field:
+/// Registers a class of a program that derives from `ConfiguredScheduler`. Thread-safe. A config field is
+/// named in two places only, the config struct and its `visit_fields`:
 /// @code
 /// struct MySchedulerConfig {
 ///   int64_t num_train_timesteps = 1000;
@@ -46,7 +46,7 @@ void register_scheduler(SchedulerClass scheduler_class);
 /// auto scheduler = Scheduler::from_pretrained("folder");  // scheduler_config.json names MyScheduler
 /// @endcode
 /// @tparam SchedulerType the class
-/// @throws ConfigError if there is a class of that name
+/// @throws ConfigError if a class of that name is registered already
 template <class SchedulerType>
 void register_scheduler() {
   register_scheduler({std::string(SchedulerType::kClassName),
@@ -56,7 +56,9 @@ void register_scheduler() {
                       SchedulerType::config_keys()});
 }
 
-/// The names of all classes that `Scheduler::from_config` makes, those of the library first.
+/// Returns the names of all classes that `Scheduler::from_config` can make, those of the library first.
+/// Thread-safe.
+/// @return the class names
 std::vector<std::string> registered_schedulers();
 
 }  // namespace diffusers

@@ -18,28 +18,29 @@ struct RePaintSchedulerConfig {
   double beta_start = 0.0001;
   /// beta of the last training timestep, 0 to 1.
   double beta_end = 0.02;
-  /// Course of the betas: "linear", "scaled_linear" (linear in sqrt(beta)), "squaredcos_cap_v2" (cosine),
-  /// "sigmoid" or "laplace".
+  /// Beta schedule: "linear", "scaled_linear" (linear in sqrt(beta)), "squaredcos_cap_v2" (cosine), "sigmoid"
+  /// or "laplace".
   EnumChoice<BetaSchedule> beta_schedule = BetaSchedule::kLinear;
   /// Share of DDPM's noise in a step: 0 is DDIM, 1 is DDPM.
   double eta = 0.0;
-  /// Betas in place of a schedule, at least T numbers from 0 to 1. Empty: beta_start, beta_end and
-  /// beta_schedule give them.
+  /// Explicit betas, at least T numbers from 0 to 1. Empty: `beta_start`, `beta_end` and `beta_schedule`
+  /// define the betas.
   std::vector<double> trained_betas = {};
   /// Clips the predicted x_0 to [-1, 1].
   bool clip_sample = true;
 };
 
-/// RePaint (Lugmayr et al. 2022, arXiv 2201.09865): inpainting with an unconditional model. Each step noises
-/// the known part of the image and denoises the rest; now and then the run jumps back (`undo_step`) to
-/// harmonize both.
+/// RePaint (Lugmayr et al. 2022, arXiv 2201.09865): inpainting with an unconditional model. Each step adds
+/// noise to the known part of the image and denoises the rest. The run jumps back several times (`undo_step`)
+/// to harmonize both parts.
 class RePaintScheduler : public ConfiguredScheduler<RePaintScheduler, RePaintSchedulerConfig> {
  public:
   /// Python's class name.
   static constexpr std::string_view kClassName = "RePaintScheduler";
 
-  /// @param config the fields of Python's constructor
-  /// @throws ConfigError naming the field that cannot work
+  /// Makes a scheduler from a config.
+  /// @param config the arguments of Python's constructor
+  /// @throws ConfigError naming the field and its value if a value is invalid
   explicit RePaintScheduler(RePaintSchedulerConfig config = {});
 
   PredictionType prediction_type() const override { return PredictionType::kEpsilon; }
@@ -49,23 +50,27 @@ class RePaintScheduler : public ConfiguredScheduler<RePaintScheduler, RePaintSch
   Timesteps timesteps() const override { return timesteps_.tensor(); }
 
   using Scheduler::set_timesteps;
-  /// With jumps of 10 timesteps, 10 times each.
+  /// Chooses the timesteps of a run with `jump_length` 10 and `jump_n_sample` 10.
+  /// @param num_inference_steps number of steps without jumps, 1 to T
+  /// @param options device
+  /// @throws ConfigError if a number is out of range or an option is not supported
   void set_timesteps(std::optional<int64_t> num_inference_steps,
                      const SetTimestepsOptions& options = {}) override;
   /// Chooses the timesteps with the jumps of the paper (Lugmayr et al. 2022, section 4.2).
-  /// @param num_inference_steps steps without jumps, 1 to T
-  /// @param jump_length timesteps that a jump goes back
-  /// @param jump_n_sample times that each stretch is denoised
+  /// @param num_inference_steps number of steps without jumps, 1 to T
+  /// @param jump_length number of timesteps that a jump goes back
+  /// @param jump_n_sample number of times that each stretch is denoised
   /// @param device device of `timesteps()`
-  /// @throws ConfigError on a number out of range
+  /// @throws ConfigError if a number is out of range
   void set_timesteps(int64_t num_inference_steps, int64_t jump_length, int64_t jump_n_sample,
                      at::Device device = at::kCPU);
 
   using Scheduler::step;
-  /// Throws Error: the step needs the image and the mask.
+  /// Throws Error, because a step needs the image and the mask.
+  /// @throws Error always
   SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                        const StepOptions& options = {}) override;
-  /// Denoises the unknown part of the sample and noises the known part of the image.
+  /// Denoises the unknown part of the sample and adds noise to the known part of the image.
   /// @param model_output epsilon, shape of the sample
   /// @param timestep one of `timesteps()`
   /// @param sample x_t
@@ -76,10 +81,11 @@ class RePaintScheduler : public ConfiguredScheduler<RePaintScheduler, RePaintSch
   /// @throws Error before `set_timesteps`; TensorError on a mismatch
   SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                        const Tensor& original_image, const Tensor& mask, const StepOptions& options = {});
-  /// x_{t + T / n} from x_t: the forward process, one training timestep after the other.
+  /// Computes x_{t + T / n} from x_t by the forward process, one training timestep after another.
   /// @param sample x_t
   /// @param timestep one of `timesteps()`
-  /// @param generator generator of the noise; none: the default generator of the device
+  /// @param generator generator of the noise; nullopt uses the global generator of the device
+  /// @return the sample, shape of x_t
   /// @throws Error before `set_timesteps`; TensorError on a mismatch
   Tensor undo_step(const Tensor& sample, const Tensor& timestep,
                    const std::optional<Generator>& generator = std::nullopt) const;

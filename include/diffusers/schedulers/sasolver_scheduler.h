@@ -10,7 +10,7 @@
 
 namespace diffusers {
 
-/// tau(t) of SASolverScheduler; empty for the default.
+/// The function tau(t) of SASolverScheduler. An empty function stands for the default.
 struct TauFunction : std::function<double(double)> {
   using std::function<double(double)>::function;
 };
@@ -24,11 +24,11 @@ struct SASolverSchedulerConfig {
   double beta_start = 0.0001;
   /// beta of the last training timestep, 0 to 1.
   double beta_end = 0.02;
-  /// Course of the betas: "linear", "scaled_linear" (linear in sqrt(beta)), "squaredcos_cap_v2" (cosine),
-  /// "sigmoid" or "laplace".
+  /// Beta schedule: "linear", "scaled_linear" (linear in sqrt(beta)), "squaredcos_cap_v2" (cosine), "sigmoid"
+  /// or "laplace".
   EnumChoice<BetaSchedule> beta_schedule = BetaSchedule::kLinear;
-  /// Betas in place of a schedule, at least T numbers from 0 to 1. Empty: beta_start, beta_end and
-  /// beta_schedule give them.
+  /// Explicit betas, at least T numbers from 0 to 1. Empty: `beta_start`, `beta_end` and `beta_schedule`
+  /// define the betas.
   std::vector<double> trained_betas = {};
   /// Order of the predictor, 1 to 4. Use 2 for guided sampling, 3 for unconditional sampling.
   int64_t predictor_order = 2;
@@ -37,15 +37,16 @@ struct SASolverSchedulerConfig {
   /// Prediction of the model: "epsilon", "sample", "v_prediction" or "flow_prediction".
   EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
   /// Strength of the noise at a timestep: 0 solves the ODE, 1 the SDE. Empty: 1 from timestep 200 to 800, 0
-  /// elsewhere. Files cannot hold it.
+  /// elsewhere. A config with a function cannot be saved.
   TauFunction tau_func = {};
-  /// Dynamic thresholding of the predicted x_0 (Saharia et al. 2022, section 2.3). Not for latents.
+  /// Dynamic thresholding of the predicted x_0 (Saharia et al. 2022, section 2.3). For pixel models, not for
+  /// latents.
   bool thresholding = false;
   /// Quantile of the magnitudes to which `thresholding` clips, 0 to 1.
   double dynamic_thresholding_ratio = 0.995;
   /// Largest threshold of `thresholding`, above 0.
   double sample_max_value = 1.0;
-  /// What is integrated: "data_prediction" (x_0) or "noise_prediction" (epsilon).
+  /// Integrand: "data_prediction" (x_0) or "noise_prediction" (epsilon).
   EnumChoice<AlgorithmType> algorithm_type = AlgorithmType::kDataPrediction;
   /// Lowers the order in the last steps, which stabilises short runs.
   bool lower_order_final = true;
@@ -56,33 +57,34 @@ struct SASolverSchedulerConfig {
   bool use_exponential_sigmas = false;
   /// Spaces the sigmas by quantiles of a beta distribution (Lee et al. 2024, arXiv 2407.12173).
   bool use_beta_sigmas = false;
-  /// Takes the sigmas of flow matching in place of those of the betas.
+  /// Uses the sigmas of flow matching instead of those of the betas.
   bool use_flow_sigmas = false;
   /// Shift s of the flow sigmas: s sigma / (1 + (s - 1) sigma), above 0. Read with `use_flow_sigmas` only; 1
-  /// shifts nothing.
+  /// means no shift.
   double flow_shift = 1.0;
-  /// Training timesteps with a half log-SNR below this are left out. Cosine betas need about -5.1; the
-  /// default leaves out none.
+  /// Smallest half log-SNR of a run. Training timesteps below it are skipped. Cosine betas need about -5.1.
+  /// The default skips none.
   double lambda_min_clipped = -std::numeric_limits<double>::infinity();
-  /// Not used by the solver; kept because Python has it. None: unset.
+  /// Not used by the solver. The field exists because Python has it. None: unset.
   std::optional<EnumChoice<VarianceType>> variance_type = std::nullopt;
-  /// How the steps are spread over the training timesteps: "linspace", "leading" or "trailing" (Lin et al.
-  /// 2023, table 2).
+  /// Spacing of the steps over the training timesteps: "linspace", "leading" or "trailing" (Lin et al. 2023,
+  /// table 2).
   EnumChoice<TimestepSpacing> timestep_spacing = TimestepSpacing::kLinspace;
   /// Added to every timestep of "leading" spacing. Stable Diffusion uses 1.
   int64_t steps_offset = 0;
 };
 
-/// SA-Solver (Xue et al. 2023, arXiv 2305.05303): stochastic Adams methods, a predictor (Adams-Bashforth) and
-/// a corrector (Adams-Moulton) of order up to 4. `tau_func` gives the strength of the noise at a timestep: 0
-/// solves the ODE, 1 the SDE; by default 1 from timestep 200 to 800 and 0 elsewhere. It cannot be saved.
+/// SA-Solver (Xue et al. 2023, arXiv 2305.05303): stochastic Adams methods with a predictor (Adams-Bashforth)
+/// and a corrector (Adams-Moulton) of order up to 4. `tau_func` sets the strength of the noise at each
+/// timestep.
 class SASolverScheduler : public SigmaScheduler<SASolverScheduler, SASolverSchedulerConfig> {
  public:
   /// Python's class name.
   static constexpr std::string_view kClassName = "SASolverScheduler";
 
-  /// @param config the fields of Python's constructor
-  /// @throws ConfigError naming the field that cannot work
+  /// Makes a scheduler from a config.
+  /// @param config the arguments of Python's constructor
+  /// @throws ConfigError naming the field and its value if a value is invalid
   explicit SASolverScheduler(SASolverSchedulerConfig config = {});
 
   ForwardProcessType forward_process() const override { return ForwardProcessType::kVariancePreserving; }

@@ -12,59 +12,63 @@
 
 namespace diffusers {
 
-/// A config struct without its type: the struct and the function that visits its fields.
+/// A type-erased config: the config struct and the function that visits its fields.
 struct SchedulerConfigFields {
   void* config;                                         ///< The config struct.
   void (*visit)(void* config, ConfigVisitor& visitor);  ///< Calls its `visit_fields`.
 };
 
-/// The names of the fields of a config, in order.
+/// Returns the names of the fields of a config, in order.
 /// @param fields the config
+/// @return the names
 std::vector<std::string> scheduler_config_keys(const SchedulerConfigFields& fields);
 
-/// The text of the config file of a scheduler.
+/// Reads the config file of a scheduler.
 /// @param folder a folder with `scheduler_config.json`, or the file itself
-/// @param options a subfolder; as in Python, `folder` itself is searched if the subfolder has no config
+/// @param options subfolder. As in Python, `folder` itself is searched if the subfolder has no config.
+/// @return the text of the file
 /// @throws FileError if there is no such file
 std::string read_scheduler_config(const std::filesystem::path& folder, const SchedulerLoadOptions& options);
 
-/// The JSON object that a scheduler was made from, with the keys that its class does not know. Empty for a
-/// scheduler that was made from a config struct. Copies share it.
+/// The JSON object that a scheduler was loaded from, including the keys that its class does not have. It is
+/// empty for a scheduler that was made from a config struct. Copies share the object.
 class LoadedSchedulerConfig {
  public:
-  /// Empty.
+  /// Makes an empty object.
   LoadedSchedulerConfig() = default;
 
   /// Sets the fields of a config from JSON.
-  /// @param class_name the class that is made
+  /// @param class_name class of the new scheduler
   /// @param json JSON text: a config file, or `config_json()` of any scheduler
-  /// @param overrides values that win over those of `json`
-  /// @param fields the config, with its defaults
-  /// @throws ConfigError naming the key, if a value does not fit, or if an override is neither a field nor a
-  /// key of `json`
+  /// @param overrides values that replace those of `json`
+  /// @param fields the config to set, with its defaults
+  /// @return the JSON object
+  /// @throws ConfigError naming the key if a value is invalid, or if an override is neither a field nor a key
+  ///   of `json`
   static LoadedSchedulerConfig read(std::string_view class_name, std::string_view json,
                                     const ConfigOverrides& overrides, const SchedulerConfigFields& fields);
 
-  /// Python's `scheduler.config` as JSON text: the fields, the keys that the class does not know,
+  /// Composes Python's `scheduler.config` as JSON text: the fields, the keys that the class does not have,
   /// `_class_name`, `_use_default_values` and `_diffusers_version`.
-  /// @param class_name the class that is written
+  /// @param class_name class of the scheduler
   /// @param fields its config
-  /// @param defaults the config's defaults
-  /// @throws ConfigError if a field holds what no file can
+  /// @param defaults a config with the default values
+  /// @return the JSON text
+  /// @throws ConfigError if a field holds a value that a file cannot hold
   std::string compose(std::string_view class_name, const SchedulerConfigFields& fields,
                       const SchedulerConfigFields& defaults) const;
 
-  /// The number of a key.
+  /// Returns the number of a key.
   /// @param key the key
-  /// @return nullopt if the key is missing or no number
+  /// @return nullopt if the key is missing or not a number
   std::optional<double> number(std::string_view key) const;
-  /// The truth value of a key.
+  /// Returns the truth value of a key.
   /// @param key the key
-  /// @return nullopt if the key is missing or no truth value
+  /// @return nullopt if the key is missing or not a truth value
   std::optional<bool> flag(std::string_view key) const;
-  /// The string of a key.
+  /// Returns the string of a key.
   /// @param key the key
-  /// @return nullopt if the key is missing or no string
+  /// @return nullopt if the key is missing or not a string
   std::optional<std::string> text(std::string_view key) const;
 
  private:

@@ -13,8 +13,8 @@ namespace diffusers {
 struct UnCLIPSchedulerConfig {
   /// Number of training timesteps T, 1 to 10^7.
   int64_t num_train_timesteps = 1000;
-  /// Variance of the reverse process: "fixed_small_log" or "learned_range". The latter doubles the channels
-  /// of the model.
+  /// Variance of the reverse process: "fixed_small_log" or "learned_range". "learned_range" doubles the
+  /// channels of the model.
   EnumChoice<VarianceType> variance_type = VarianceType::kFixedSmallLog;
   /// Clips the predicted x_0 to [-clip_sample_range, clip_sample_range].
   bool clip_sample = true;
@@ -22,7 +22,7 @@ struct UnCLIPSchedulerConfig {
   double clip_sample_range = 1.0;
   /// Prediction of the model: "epsilon" or "sample".
   EnumChoice<PredictionType> prediction_type = PredictionType::kEpsilon;
-  /// Course of the betas; only "squaredcos_cap_v2" (cosine).
+  /// Beta schedule; only "squaredcos_cap_v2" (cosine).
   EnumChoice<BetaSchedule> beta_schedule = BetaSchedule::kSquaredcosCapV2;
 };
 
@@ -33,8 +33,9 @@ class UnCLIPScheduler : public ConfiguredScheduler<UnCLIPScheduler, UnCLIPSchedu
   /// Python's class name.
   static constexpr std::string_view kClassName = "UnCLIPScheduler";
 
-  /// @param config the fields of Python's constructor
-  /// @throws ConfigError naming the field that cannot work
+  /// Makes a scheduler from a config.
+  /// @param config the arguments of Python's constructor
+  /// @throws ConfigError naming the field and its value if a value is invalid
   explicit UnCLIPScheduler(UnCLIPSchedulerConfig config = {});
 
   ForwardProcessType forward_process() const override { return ForwardProcessType::kVariancePreserving; }
@@ -48,9 +49,9 @@ class UnCLIPScheduler : public ConfiguredScheduler<UnCLIPScheduler, UnCLIPSchedu
                      const SetTimestepsOptions& options = {}) override;
 
   using Scheduler::step;
-  /// The step to t - 1.
-  /// @param model_output what `prediction_type` says, shape of the sample (twice the channels for a learned
-  /// variance)
+  /// Runs the step from t to t - 1.
+  /// @param model_output prediction of the model, shape of the sample (twice the channels for a learned
+  ///   variance)
   /// @param timestep one of `timesteps()`
   /// @param sample x_t
   /// @param options generator
@@ -58,12 +59,12 @@ class UnCLIPScheduler : public ConfiguredScheduler<UnCLIPScheduler, UnCLIPSchedu
   /// @throws TensorError on a mismatch
   SchedulerOutput step(const Tensor& model_output, const Tensor& timestep, const Tensor& sample,
                        const StepOptions& options = {}) override;
-  /// The step to an earlier timestep, such as the next one of `timesteps()`.
-  /// @param model_output what `prediction_type` says, shape of the sample (twice the channels for a learned
-  /// variance)
+  /// Runs a step to an earlier timestep, such as the next one of `timesteps()`.
+  /// @param model_output prediction of the model, shape of the sample (twice the channels for a learned
+  ///   variance)
   /// @param timestep one of `timesteps()`
   /// @param sample x_t
-  /// @param prev_timestep the timestep that is stepped to, below `timestep`
+  /// @param prev_timestep timestep after the step, below `timestep`
   /// @param options generator
   /// @return prev_sample and pred_original_sample
   /// @throws TensorError on a mismatch, or if the timesteps do not descend

@@ -16,7 +16,8 @@
 namespace diffusers {
 namespace {
 
-/// A layer that is drawn like any other, and then set to zero.
+/// Makes a convolution that is initialised like any other and then set to zero, so that it draws the same
+/// random numbers as in Python.
 layers::Conv2d zero_conv(int64_t in_channels, int64_t out_channels, const layers::Conv2dOptions& options) {
   layers::Conv2d conv(in_channels, out_channels, options);
   if (!layers::SkipInitGuard::active()) {
@@ -87,7 +88,7 @@ ControlNetModelConfig config_for_unet(const UNet2DConditionModelConfig& unet,
           .conditioning_embedding_out_channels = options.conditioning_embedding_out_channels};
 }
 
-/// The parts that Python copies from the UNet; encoder_hid_proj is not among them.
+/// Returns true for the parts that Python copies from the UNet. encoder_hid_proj is not copied.
 bool is_shared_with_unet(std::string_view name) {
   constexpr std::array<std::string_view, 6> kParts{"conv_in.",       "time_embedding.", "class_embedding.",
                                                    "add_embedding.", "down_blocks.",    "mid_block."};
@@ -273,9 +274,9 @@ ControlNetOutput ControlNetModelImpl::forward(const Tensor& sample, const Tensor
   mid_block_->run(state);
 
   const bool pool = config().global_pool_conditions;
-  // K blocks leave fewer residuals than there are layers for.
+  // K blocks leave fewer residuals than there are layers.
   const std::size_t count = std::min(state.residuals.size(), controlnet_down_blocks_->size());
-  // Growing from a tenth, the mid block's last.
+  // Scales grow from 0.1 to 1; the last one is for the mid block.
   const auto scales =
       torch::logspace(-1, 0, static_cast<int64_t>(count) + 1, 10.0, sample.options().dtype(torch::kFloat32)) *
       options.conditioning_scale;

@@ -13,7 +13,7 @@
 namespace diffusers {
 namespace {
 
-/// `folder`, and for the adapters after the first folder_1, folder_2, ...
+/// Returns `folder` for the first adapter, then folder_1, folder_2, ...
 std::filesystem::path adapter_folder(const std::filesystem::path& folder, std::size_t index) {
   return index == 0 ? folder : std::filesystem::path(fmt::format("{}_{}", folder.string(), index));
 }
@@ -51,7 +51,7 @@ std::vector<Tensor> MultiAdapterImpl::forward(
                        xs.size(), weights.size(), count);
   std::vector<Tensor> sum;
   for (std::size_t i = 0; i < count; ++i) {
-    // Python's weights are float32, whatever the dtype of the features.
+    // As in Python, the weights are float32 for every dtype of the features.
     const auto weight = static_cast<double>(static_cast<float>(weights[i]));
     const auto features = adapters_[i]->forward(xs[i]);
     require<TensorError>(sum.empty() || features.size() == sum.size(),
@@ -80,7 +80,7 @@ void MultiAdapterImpl::save_pretrained(const std::filesystem::path& folder,
 
 MultiAdapter MultiAdapter::from_pretrained(const std::filesystem::path& folder,
                                            const ModelLoadOptions& options) {
-  // The folders stand next to each other: in `folder`, or next to it where there is no subfolder.
+  // The folders of the adapters are siblings: inside of `folder`, or next to it if there is no subfolder.
   const bool is_named = options.subfolder.empty();
   const auto root = is_named ? std::filesystem::path(parent_folder(folder.string())) : folder;
   const std::string first = is_named ? base_name(folder.string()) : options.subfolder;

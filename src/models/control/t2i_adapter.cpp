@@ -22,7 +22,7 @@ void visit_fields(T2IAdapterConfig& config, ConfigVisitor& visit) {
 
 namespace {
 
-/// Pixels of a square that become channels: more than any adapter has, and its square is no overflow.
+/// Largest downscale factor. Its square does not overflow.
 constexpr int64_t kMostDownscale = 1024;
 
 void check_adapter_config(const T2IAdapterConfig& config) {
@@ -33,7 +33,7 @@ void check_adapter_config(const T2IAdapterConfig& config) {
                        kMostLayers);
   require<ConfigError>(!config.channels.empty(), "channels is empty, expected the channels of each block");
   for (const auto channels : config.channels) require_positive("channels", channels);
-  // Twice for each block, and a product that fits into 63 bits.
+  // Each block halves the resolution, and the product must fit in 63 bits.
   require<ConfigError>(config.channels.size() < 32, "channels has {} elements, expected fewer than 32",
                        config.channels.size());
   if (config.adapter_type != T2IAdapterType::kFullAdapterXl) return;

@@ -12,7 +12,7 @@
 namespace diffusers {
 inline namespace internal {
 
-/// AdapterResnetBlock, or with two 3x3 convolutions LightAdapterResnetBlock.
+/// AdapterResnetBlock, or LightAdapterResnetBlock with two 3x3 convolutions.
 class AdapterResnetImpl : public torch::nn::Module {
  public:
   AdapterResnetImpl(int64_t channels, bool light);
@@ -28,8 +28,8 @@ struct AdapterBlockOptions {
   int64_t in_channels;
   int64_t out_channels;
   int64_t num_res_blocks;
-  bool down;   ///< halves the resolution first
-  bool light;  ///< residual blocks of a quarter of the channels
+  bool down;   ///< halve the resolution first
+  bool light;  ///< use residual blocks with a quarter of the channels
 };
 
 /// AdapterBlock or LightAdapterBlock.

@@ -53,7 +53,7 @@ AttentionImpl::AttentionImpl(const AttentionLayerOptions& options) : options_(op
     add_k_proj_ = register_module("add_k_proj", layers::Linear(*options.added_kv_proj_dim, inner_dim));
     add_v_proj_ = register_module("add_v_proj", layers::Linear(*options.added_kv_proj_dim, inner_dim));
   }
-  // Python keeps the projection and a dropout in a list; the dropout has no parameters.
+  // Python has the projection and a dropout in a list. The dropout has no parameters.
   auto to_out = std::make_shared<layers::ModuleVectorImpl<layers::Linear>>();
   register_module("to_out", to_out);
   to_out_ = layers::Linear(inner_dim, options.query_dim, options.out_bias);
@@ -118,13 +118,13 @@ Tensor AttentionImpl::forward(const Tensor& hidden_states, const Tensor& encoder
                        "attention: expected [B, C, H, W] or [B, L, C], got {}", describe(hidden_states));
   check_encoder(encoder_hidden_states, hidden_states);
   const bool image = hidden_states.dim() == 4;
-  // As [B, C, L] for the norm, as [B, L, C] for the projections.
+  // The norm takes [B, C, L], the projections take [B, L, C].
   const auto normed = spatial_norm_ ? spatial_norm_->forward(hidden_states, temb) : hidden_states;
   const auto channels_first = image ? normed.flatten(2) : normed.transpose(1, 2);
   const auto tokens = (group_norm_ ? group_norm_->forward(channels_first) : channels_first).transpose(1, 2);
   Tensor hidden;
   if (add_k_proj_) {
-    // As in Python, an image that stands in for the encoder does so before its norm.
+    // As in Python, an image that replaces the encoder's states does so before the norm.
     hidden = attend_with_added(tokens,
                                encoder_hidden_states.defined() ? normalize_encoder(encoder_hidden_states)
                                                                : channels_first.transpose(1, 2),

@@ -5,7 +5,7 @@
 namespace diffusers {
 inline namespace internal {
 
-/// Whether, and to what, autocast lowers the precision of the calling thread.
+/// Autocast settings of the calling thread: enabled or not, and the dtype.
 struct AutocastState {
   at::DeviceType device = at::kCPU;
   bool enabled = false;
@@ -20,8 +20,8 @@ struct AutocastState {
 class AutocastScope {
  public:
   /// @param caching keeps converted weights until the outermost such scope ends (Python: `torch.autocast`).
-  ///   Off for a part of a graph that runs elsewhere, in its backward pass or in another thread: the
-  ///   converted weights of one graph belong to that graph alone.
+  ///   Use false for a part of a graph that runs in a backward pass or in another thread, because converted
+  ///   weights belong to one graph only.
   explicit AutocastScope(const AutocastState& state, bool caching = false)
       : before_(AutocastState::current(state.device)),
         was_caching_(at::autocast::is_autocast_cache_enabled()),

@@ -64,7 +64,7 @@ Tensor AttentionPoolingImpl::forward(const Tensor& x) const {
   const double scale = 1 / std::sqrt(std::sqrt(static_cast<double>(head_width)));
   const auto scores = torch::matmul(split(q_proj_->forward(class_token)) * scale,
                                     (split(k_proj_->forward(tokens)) * scale).transpose(2, 3));
-  // float32 whatever the dtype, as in Python.
+  // As in Python, in float32 for every dtype.
   const auto weights = torch::softmax(scores.to(torch::kFloat32), -1).to(scores.scalar_type());
   return torch::matmul(weights, split(v_proj_->forward(tokens))).reshape({batch, width});
 }
@@ -113,7 +113,7 @@ ImageHintTimeEmbeddingImpl::ImageHintTimeEmbeddingImpl(int64_t image_embed_dim, 
   for (const auto& stage : kStages) {
     layers::Conv2d conv(channels, stage.channels,
                         layers::Conv2dOptions{.kernel_size = 3, .stride = stage.stride, .padding = 1});
-    // Python has an activation between two convolutions, which takes a number of its own.
+    // In Python the activations between the convolutions are numbered as well.
     block->register_module(std::to_string(2 * hint_convs_.size()), conv);
     hint_convs_.push_back(conv);
     channels = stage.channels;

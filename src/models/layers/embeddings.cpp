@@ -18,7 +18,7 @@ Tensor get_timestep_embedding(const Tensor& timesteps, int64_t embedding_dim, bo
   require<ConfigError>(half == 0 || static_cast<double>(half) != downscale_freq_shift,
                        "freq_shift is {}, which with {} channels of time embedding divides by zero",
                        downscale_freq_shift, embedding_dim);
-  // The arithmetic is kept in Python's order, so that the float32 roundings are the same.
+  // The operations have Python's order, so that the float32 rounding is the same.
   auto exponent = -std::log(max_period) * torch::arange(half, timesteps.options().dtype(torch::kFloat32));
   exponent = exponent / (static_cast<double>(half) - downscale_freq_shift);
   auto emb = timesteps.unsqueeze(1).to(torch::kFloat32) * torch::exp(exponent).unsqueeze(0);

@@ -18,7 +18,7 @@ namespace {
 
 using CheckpointBody = std::function<Tensor(const std::vector<Tensor>&)>;
 
-/// The state of the global generators that a body on `device` draws from.
+/// State of the global generators from which a body on `device` draws.
 class GeneratorStates {
  public:
   explicit GeneratorStates(at::Device device) {
@@ -41,7 +41,7 @@ class GeneratorStates {
   std::vector<Tensor> states_;
 };
 
-/// What the backward needs besides the tensors.
+/// Data of the backward pass besides the tensors.
 struct Recomputation : torch::CustomClassHolder {
   CheckpointBody body;
   std::size_t input_count = 0;
@@ -93,7 +93,7 @@ struct CheckpointFunction : torch::autograd::Function<CheckpointFunction> {
       wanted.push_back(tensors[i]);
       positions.push_back(i);
     }
-    // One place for each argument of forward: the recomputation itself has no gradient.
+    // One gradient for each argument of forward. The first argument, the recomputation, has no gradient.
     torch::autograd::variable_list gradients(tensors.size() + 1);
     const auto found = torch::autograd::grad({output}, wanted, {grad_outputs[0]}, /*retain_graph=*/false,
                                              /*create_graph=*/false, /*allow_unused=*/true);

@@ -24,8 +24,8 @@ namespace {
 
 thread_local bool skip_init = false;
 
-/// torch.nn's initialisation of linear layers and convolutions: kaiming_uniform(a = sqrt 5), then the bias
-/// from U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+/// Initialises as torch.nn does for linear layers and convolutions: kaiming_uniform(a = sqrt 5), then the
+/// bias from U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
 void init_weight_and_bias(const Tensor& weight, const Tensor& bias) {
   if (skip_init) return;
   torch::nn::init::kaiming_uniform_(weight, std::sqrt(5.0));

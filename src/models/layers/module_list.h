@@ -7,7 +7,7 @@
 namespace diffusers {
 inline namespace internal {
 
-/// Registers a list of one layer with a block (Python: `self.downsamplers = nn.ModuleList([layer])`).
+/// Registers a list with one layer in a block (Python: `self.downsamplers = nn.ModuleList([layer])`).
 template <class Layer>
 void register_list_of_one(torch::nn::Module& block, const char* name, const Layer& layer) {
   auto list = std::make_shared<layers::ModuleVectorImpl<Layer>>();

@@ -13,29 +13,29 @@
 namespace diffusers {
 namespace {
 
-/// The separable filter 1-3-3-1 as a 4x4 kernel whose elements sum to `sum`. Made once for each device and
-/// dtype: a forward copies nothing to the device.
+/// Returns the separable filter 1-3-3-1 as a 4x4 kernel whose elements sum to `sum`. It is made once for each
+/// device and dtype, so that later forward passes copy nothing to the device.
 Tensor fir_kernel(double sum, const Tensor& like) {
   using Key = std::tuple<double, at::DeviceType, at::DeviceIndex, at::ScalarType>;
   static std::mutex mutex;
-  // Never destroyed: at the end of the process the device may be gone first.
+  // Never destroyed, because at the end of the process the device may be shut down first.
   static auto* const kernels = new std::map<Key, Tensor>;
   const at::Device device = like.device();
   const std::lock_guard lock(mutex);
   Tensor& kernel = (*kernels)[{sum, device.type(), device.index(), like.scalar_type()}];
   if (!kernel.defined()) {
-    // It outlives the mode in which it is first asked for.
+    // The kernel is kept after an inference mode ends, so it must not be an inference tensor.
     const c10::InferenceMode normal_mode(false);
     const torch::NoGradGuard no_grad;
     const auto taps = torch::tensor({1.F, 3.F, 3.F, 1.F}, torch::kFloat32);
     const auto outer = torch::outer(taps, taps);
-    // A blocking copy: other streams may use it at once.
+    // The copy blocks, because other streams may use the kernel immediately.
     kernel = (outer / outer.sum() * sum).to(like.options());
   }
   return kernel;
 }
 
-/// Each channel filtered by itself: every image plane is seen as a batch element of one channel.
+/// Filters each channel separately, as a batch element with one channel.
 Tensor filter_planes(const Tensor& planes, const Tensor& kernel, int64_t stride) {
   const auto flat = planes.reshape({-1, 1, planes.size(2), planes.size(3)});
   const auto weight = kernel.view({1, 1, kernel.size(0), kernel.size(1)});
@@ -58,7 +58,7 @@ Tensor fir_upsample_2d(const Tensor& hidden_states) {
   const auto channels = hidden_states.size(1);
   const auto height = hidden_states.size(2);
   const auto width = hidden_states.size(3);
-  // A zero after each element, then the filter with gain 4 for the energy that the zeros took.
+  // Insert a zero after each element, then filter with gain 4, which compensates for the zeros.
   auto spread = hidden_states.reshape({batch, channels, height, 1, width, 1});
   spread =
       torch::constant_pad_nd(spread, {0, 1, 0, 0, 0, 1}).reshape({batch, channels, 2 * height, 2 * width});

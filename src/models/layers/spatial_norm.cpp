@@ -7,7 +7,7 @@
 namespace diffusers {
 namespace {
 
-/// Whatever norm_num_groups is (so in Python).
+/// Number of groups. As in Python it does not depend on norm_num_groups.
 constexpr int64_t kSpatialNormGroups = 32;
 constexpr double kSpatialNormEps = 1e-6;
 
@@ -27,7 +27,8 @@ Tensor SpatialNormImpl::forward(const Tensor& f, const Tensor& zq) const {
       f.defined() && f.dim() == 4 && zq.defined() && zq.dim() == 4 && zq.size(1) == zq_channels,
       "spatial norm: expected [B, C, H, W] and latents [B, {}, h, w], got {} and {}", zq_channels,
       describe(f), describe(zq));
-  // Python stretches the latents first; a 1x1 convolution gives the same before, from fewer places.
+  // Python resizes the latents before the 1x1 convolutions. Resizing their outputs gives the same result with
+  // less work.
   const auto stretch = [&](const Tensor& image) {
     return torch::upsample_nearest2d(image, {f.size(2), f.size(3)});
   };

@@ -10,7 +10,7 @@ namespace {
 
 constexpr double kTransformerNormEps = 1e-6;
 
-/// What each of the two transformers of a DualTransformer2DModel attends to.
+/// Tokens to which one of the two transformers of a DualTransformer2DModel attends.
 struct DualCondition {
   std::size_t transformer;
   int64_t begin;
@@ -23,7 +23,7 @@ bool is_gated(FeedForwardActivation activation) {
   return activation == FeedForwardActivation::kGeglu || activation == FeedForwardActivation::kSwiglu;
 }
 
-/// Inner features to activated ones; of a gated activation, the second half is the gate.
+/// Applies the activation to the inner features. For a gated activation the second half is the gate.
 Tensor activate_features(FeedForwardActivation activation, const Tensor& features) {
   switch (activation) {
     case FeedForwardActivation::kGelu:
@@ -43,7 +43,7 @@ Tensor activate_features(FeedForwardActivation activation, const Tensor& feature
          (activation == FeedForwardActivation::kGeglu ? torch::gelu(halves[1]) : torch::silu(halves[1]));
 }
 
-/// The input projection under the name that Python gives it.
+/// The input projection, registered under Python's name.
 struct NamedProjectionImpl : torch::nn::Module {
   explicit NamedProjectionImpl(layers::Linear linear) { register_module("proj", std::move(linear)); }
 };
@@ -56,7 +56,7 @@ FeedForwardImpl::FeedForwardImpl(int64_t dim, const FeedForwardOptions& options)
   const int64_t inner_dim = dim * options.mult;
   proj_in_ = layers::Linear(dim, is_gated(options.activation_fn) ? 2 * inner_dim : inner_dim);
   proj_out_ = layers::Linear(inner_dim, options.dim_out.value_or(dim));
-  // Python keeps projection, dropout and projection in a list.
+  // Python has projection, dropout and projection in a list.
   auto net = std::make_shared<torch::nn::Module>();
   net->register_module("0", std::make_shared<NamedProjectionImpl>(proj_in_));
   net->register_module("2", proj_out_);
@@ -144,7 +144,7 @@ Tensor Transformer2DModelImpl::run_block(const BasicTransformerBlock& block, con
                                          const Tensor& encoder_attention_mask) const {
   if (!gradient_checkpointing_)
     return block->forward(hidden_states, encoder_hidden_states, attention_mask, encoder_attention_mask);
-  // Only defined tensors can be inputs of a checkpoint: the body puts each back into its place.
+  // Only defined tensors can be inputs of a checkpoint. The body restores each argument to its position.
   std::array<Tensor, 4> arguments{hidden_states, encoder_hidden_states, attention_mask,
                                   encoder_attention_mask};
   std::vector<Tensor> inputs;

@@ -1,4 +1,4 @@
-// The registry of the classes of models.
+// The registry of model classes.
 
 #include <map>
 #include <mutex>
@@ -40,7 +40,7 @@ class ModelRegistry {
     return names;
   }
 
-  /// @param where path of the config, for the message
+  /// @param where path of the config, for error messages
   detail::ModelClass find(std::string_view json, std::string_view where) const {
     const Json config = parse_json(json, where);
     require<ConfigError>(config.is_object(), "{}: expected a JSON object", where);

@@ -1,6 +1,6 @@
 #pragma once
 
-// What the configs of UNet2DConditionModel and ControlNetModel have in common.
+// Common parts of the configs of UNet2DConditionModel and ControlNetModel.
 
 #include <cmath>
 #include <optional>
@@ -21,7 +21,7 @@ std::optional<Enum> choice_of(const std::optional<EnumChoice<Enum>>& field) {
   return field ? std::optional<Enum>(field->value()) : std::nullopt;
 }
 
-/// One value, or as many as there are blocks.
+/// Checks that a field has one value or one for each block.
 template <class List>
 void require_one_for_each(const char* key, const List& field, std::size_t blocks) {
   require<ConfigError>(!field.empty() && (!field.is_list() || field.values().size() == blocks),
@@ -52,7 +52,7 @@ inline void require_no_skip_blocks(const char* key, const std::vector<std::strin
   }
 }
 
-/// The fields of both configs that mean the same.
+/// Checks the fields that both configs have.
 template <class Config>
 void check_shared_fields(const Config& config) {
   require_positive("in_channels", config.in_channels);
@@ -75,7 +75,7 @@ void check_shared_fields(const Config& config) {
                        "norm_eps is {}, expected a finite number that is not negative", config.norm_eps);
 }
 
-/// Runs `build` and says in errors which block of which model it was about.
+/// Runs `build` and adds the block and the model to error messages.
 template <class Config, class Build>
 auto build_condition_block(std::string_view model, const std::string& place, const Config& config,
                            Build&& build) {

@@ -10,7 +10,8 @@ namespace diffusers {
 inline namespace internal {
 namespace {
 
-/// A condition `[B, width]`, or with `tokens` `[B, S, width]`, in the dtype of the sample.
+/// Checks a condition `[B, width]`, or `[B, S, width]` with `tokens`, and returns it in the dtype of the
+/// sample.
 Tensor fitting_condition(const Tensor& tensor, const char* name, const char* reason, int64_t width,
                          bool tokens, const Tensor& sample) {
   const auto batch = sample.size(0);

@@ -1,7 +1,7 @@
 #pragma once
 
-// What UNet2DConditionModel and ControlNetModel make of timesteps, class labels, texts and images before
-// their blocks.
+// The embeddings of timesteps, class labels, texts and images that UNet2DConditionModel and ControlNetModel
+// compute before their blocks.
 
 #include <cstdint>
 #include <optional>
@@ -19,11 +19,11 @@ namespace diffusers {
 inline namespace internal {
 
 struct ConditionEmbedderOptions {
-  int64_t channels = 0;        ///< of the sinusoidal features of a timestep
-  int64_t time_embed_dim = 0;  ///< of all embeddings
+  int64_t channels = 0;        ///< number of sinusoidal features of a timestep
+  int64_t time_embed_dim = 0;  ///< width of all embeddings
   bool flip_sin_to_cos = true;
   int64_t freq_shift = 0;
-  bool fourier = false;  ///< random features instead of sinusoidal ones
+  bool fourier = false;  ///< use random features instead of sinusoidal ones
   layers::Activation act_fn = layers::Activation::kSilu;
   layers::Activation class_act_fn = layers::Activation::kSilu;
   std::optional<layers::Activation> timestep_post_act = std::nullopt;
@@ -39,13 +39,13 @@ struct ConditionEmbedderOptions {
   int64_t addition_embed_type_num_heads = 64;
 };
 
-/// What is wrong with these fields of a config, as errors that name them.
-/// @throws ConfigError
+/// Checks these fields of a config.
+/// @throws ConfigError naming the field
 void check_condition_options(const ConditionEmbedderOptions& options);
-/// Device and dtype; the shape is checked where they are attended to.
+/// Checks device and dtype. The attention layers check the shape.
 void check_encoder_hidden_states(const Tensor& encoder_hidden_states, const Tensor& sample);
 
-/// Registers the layers on their model, in Python's order and under Python's names.
+/// The embedding layers. They are registered on their model in Python's order and under Python's names.
 class ConditionEmbedder {
  public:
   ConditionEmbedder(const ConditionEmbedderOptions& options, torch::nn::Module& model);
@@ -58,9 +58,9 @@ class ConditionEmbedder {
   /// @return `[B, time_embed_dim]`, undefined for a model without addition_embed_type
   Tensor embed_addition(const Tensor& encoder_hidden_states, const AddedCondKwargs& added,
                         const Tensor& sample) const;
-  /// The channels that "image_hint" puts behind those of the sample.
+  /// Returns the channels that "image_hint" appends to those of the sample.
   Tensor encode_hint(const AddedCondKwargs& added, const Tensor& sample) const;
-  /// What the blocks attend to.
+  /// Returns the tokens to which the blocks attend.
   Tensor project_encoder(const Tensor& encoder_hidden_states, const AddedCondKwargs& added,
                          const Tensor& sample) const;
 
@@ -87,7 +87,8 @@ class ConditionEmbedder {
   ImageHintTimeEmbedding add_image_hint_{nullptr};
 };
 
-/// "text_proj" where there is an encoder_hid_dim and no type, as Python's constructors set it.
+/// Sets encoder_hid_dim_type to "text_proj" if there is an encoder_hid_dim but no type, as Python's
+/// constructors do.
 template <class Config>
 Config with_encoder_hid_dim_type(Config config) {
   if (config.encoder_hid_dim && !config.encoder_hid_dim_type)
@@ -95,7 +96,7 @@ Config with_encoder_hid_dim_type(Config config) {
   return config;
 }
 
-/// The same for a config that was read, in the text that it came from.
+/// Does the same in the text of a config that was read.
 template <class Config>
 void keep_encoder_hid_dim_type(Config& config, std::string& source) {
   if (!config.encoder_hid_dim || config.encoder_hid_dim_type) return;

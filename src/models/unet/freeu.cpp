@@ -9,7 +9,8 @@ namespace diffusers {
 inline namespace internal {
 namespace {
 
-/// Multiplies the lowest frequencies of each image plane; in float32 whatever the dtype, as in Python.
+/// Scales the lowest frequencies of each image plane. As in Python, the arithmetic is float32 for every
+/// dtype.
 Tensor scale_low_frequencies(const Tensor& image, double scale) {
   constexpr int64_t kThreshold = 1;
   const std::vector<int64_t> dims{-2, -1};

@@ -57,7 +57,7 @@ namespace {
 
 bool is_skip_block(const std::string& type) { return type.find("Skip") != std::string::npos; }
 
-/// What the pieces cannot know: how the fields fit together.
+/// Checks the combination of fields, which the layers cannot check on their own.
 void check_config(const UNet2DModelConfig& config) {
   check_sample_size(config.sample_size);
   require_positive("in_channels", config.in_channels);
@@ -116,7 +116,7 @@ void check_config(const UNet2DModelConfig& config) {
       config.out_channels);
 }
 
-/// Runs `build` and says in errors which block it was about.
+/// Runs `build` and adds the block to error messages.
 template <class Build>
 auto build_block(const std::string& place, const UNet2DModelConfig& config, Build&& build) {
   try {

@@ -22,7 +22,7 @@ constexpr std::string_view kCrossUpTypes =
     "CrossAttnUpBlock2D, SimpleCrossAttnUpBlock2D, KCrossAttnUpBlock2D";
 
 Tensor run_checkpointed(const ResnetPointer& resnet, const Tensor& hidden_states, const Tensor& temb) {
-  // The body holds the module, so that the backward may come after the model has gone.
+  // The body owns the module, so that the backward pass works after the model is destroyed.
   auto body = [module = resnet](const std::vector<Tensor>& inputs) {
     return module->forward(inputs[0], inputs.size() > 1 ? inputs[1] : Tensor());
   };

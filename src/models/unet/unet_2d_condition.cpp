@@ -45,7 +45,7 @@ ConditionEmbedderOptions embedder_options(const UNet2DConditionModelConfig& conf
           .addition_embed_type_num_heads = config.addition_embed_type_num_heads};
 }
 
-/// The residuals of T2I-Adapters, handed out one after the other.
+/// Iterates over the residuals of T2I-adapters.
 class AdapterResiduals {
  public:
   explicit AdapterResiduals(const UNet2DConditionModelForwardOptions& options)
@@ -79,7 +79,7 @@ void run_down_block(const UNetBlock& block, UNetState& state, AdapterResiduals& 
   block.run(state);
   if (place != AdapterPlace::kAfter || adapter.empty()) return;
   const auto sum = state.hidden_states + fitting_residual(adapter.take(), state.hidden_states);
-  // Python adds in place, so that the up blocks see it too.
+  // Python adds in place, so the up blocks receive the sum, too.
   if (state.residuals.back().is_same(state.hidden_states)) state.residuals.back() = sum;
   state.hidden_states = sum;
 }
@@ -198,7 +198,7 @@ void UNet2DConditionModelImpl::build_blocks() {
     options.prev_output_channel = channels[i == 0 ? level : level + 1];
     options.in_channels = channels[level == 0 ? 0 : level - 1];
     options.add_resample = i + 1 < count;
-    options.attention_head_dim = heads[i];  // as in Python, which does not reverse this list
+    options.attention_head_dim = heads[i];  // as in Python, this list is not reversed
     const auto& type = c.up_block_types[i];
     up_blocks_->push_back(build_condition_block(kClassName,
                                                 fmt::format("up_block_types[{}] = \"{}\"", i, type), c,
@@ -262,7 +262,7 @@ void UNet2DConditionModelImpl::run_blocks(UNetState& state,
 
   if (mid_block_) {
     mid_block_->run(state);
-    // The last one of an adapter for SDXL.
+    // The last residual of an adapter for SDXL.
     if (!adapter.empty() && adapter.front().defined() &&
         adapter.front().sizes() == state.hidden_states.sizes())
       state.hidden_states = state.hidden_states + adapter.take();
@@ -278,7 +278,7 @@ void UNet2DConditionModelImpl::run_blocks(UNetState& state,
 }
 
 void UNet2DConditionModelImpl::enable_freeu(double s1, double s2, double b1, double b2) {
-  // As in Python, where a factor of zero switches it off.
+  // As in Python, a factor of zero disables FreeU.
   const bool enabled = s1 != 0 && s2 != 0 && b1 != 0 && b2 != 0;
   freeu_ = enabled ? std::optional(FreeU{.s1 = s1, .s2 = s2, .b1 = b1, .b2 = b2}) : std::nullopt;
 }

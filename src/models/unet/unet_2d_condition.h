@@ -5,7 +5,7 @@
 namespace diffusers {
 inline namespace internal {
 
-/// What the pieces cannot know: how the fields fit together.
+/// Checks the combination of fields, which the layers cannot check on their own.
 /// @throws ConfigError naming the key and the value
 void check_condition_config(const UNet2DConditionModelConfig& config);
 

@@ -10,7 +10,7 @@ namespace diffusers {
 inline namespace internal {
 namespace {
 
-/// The transformers of a CrossAttn block, one for each of its `count` layers.
+/// The transformers of a CrossAttn block, one for each layer.
 class Transformers {
  public:
   Transformers() : list_(std::make_shared<layers::ModuleVectorImpl<ImageTransformerPointer>>()) {}

@@ -23,7 +23,7 @@ ResnetBlockCondNorm2D k_resnet(const UNetBlockOptions& options, int64_t in_chann
 
 namespace {
 
-/// KDownBlock2D: the blocks of K-diffusion's UNets, whose norms take the time embedding. Leaves no residual
+/// KDownBlock2D, a block of K-diffusion's UNets, whose norms take the time embedding. It leaves no residual
 /// after its downsampling.
 class KDownBlock : public UNetBlock {
  public:
@@ -50,7 +50,8 @@ class KDownBlock : public UNetBlock {
   bool downsample_;
 };
 
-/// KUpBlock2D: one residual block fewer than the others of its model, and one residual used for all of them.
+/// KUpBlock2D. It has one residual block fewer than the other blocks of its model and uses one residual for
+/// all of them.
 class KUpBlock : public UNetBlock {
  public:
   explicit KUpBlock(const UNetBlockOptions& options)

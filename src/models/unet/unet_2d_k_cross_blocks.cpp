@@ -16,8 +16,8 @@ struct KAttentionOptions {
   bool add_self_attention = false;
 };
 
-/// KAttentionBlock: attention of the image to itself if wanted, then to the encoder, behind norms that take
-/// the time embedding.
+/// KAttentionBlock: optional self-attention, then cross-attention, each after a norm that takes the time
+/// embedding.
 class KAttentionImpl : public torch::nn::Module {
  public:
   explicit KAttentionImpl(const KAttentionOptions& options) {
@@ -56,7 +56,8 @@ class KAttentionImpl : public torch::nn::Module {
 };
 TORCH_MODULE(KAttention);
 
-/// KCrossAttnDownBlock2D. Leaves no residual after its downsampling, and empty ones where there is none.
+/// KCrossAttnDownBlock2D. It leaves no residual after its downsampling. Without downsampling its residuals
+/// are undefined.
 class KCrossAttnDownBlock : public UNetBlock {
  public:
   explicit KCrossAttnDownBlock(const UNetBlockOptions& options)
@@ -93,8 +94,8 @@ class KCrossAttnDownBlock : public UNetBlock {
   bool downsample_;
 };
 
-/// KCrossAttnUpBlock2D: one residual block fewer than the others of its model, and one residual used for all
-/// of them; none in the block that is as wide as the time embedding.
+/// KCrossAttnUpBlock2D. It has one residual block fewer than the other blocks of its model and uses one
+/// residual for all of them. The block that is as wide as the time embedding uses no residual.
 class KCrossAttnUpBlock : public UNetBlock {
  public:
   explicit KCrossAttnUpBlock(const UNetBlockOptions& options)

@@ -7,8 +7,8 @@ namespace diffusers {
 inline namespace internal {
 namespace {
 
-/// @param is_resnet_block for ResnetDownsampleBlock2D and ResnetUpsampleBlock2D, which alone have these
-/// options
+/// @param is_resnet_block true for ResnetDownsampleBlock2D and ResnetUpsampleBlock2D, the only blocks with
+///   these options
 ResnetBlock2DOptions plain_resnet_options(const UNetBlockOptions& options, int64_t in_channels,
                                           bool is_resnet_block) {
   auto resnet = unet_resnet_options(options, in_channels, options.out_channels);
@@ -19,8 +19,8 @@ ResnetBlock2DOptions plain_resnet_options(const UNetBlockOptions& options, int64
   return resnet;
 }
 
-/// DownBlock2D, ResnetDownsampleBlock2D and AttnDownBlock2D: residual blocks, each followed by attention if
-/// wanted, then a convolution or a residual block that halves the resolution.
+/// DownBlock2D, ResnetDownsampleBlock2D and AttnDownBlock2D: residual blocks, each with optional attention,
+/// then a convolution or a residual block that halves the resolution.
 class PlainDownBlock : public UNetBlock {
  public:
   PlainDownBlock(const UNetBlockOptions& options, DownBlockKind kind)
@@ -123,7 +123,7 @@ class PlainUpBlock : public UNetBlock {
   }
 
  private:
-  bool plain_;  ///< UpBlock2D; as in Python, the others know neither FreeU nor the size to upsample to
+  bool plain_;  ///< UpBlock2D; as in Python, only this type supports FreeU and a size to upsample to
   layers::ModuleVector<Attention> attentions_;
   layers::ModuleVector<ResnetBlock2D> resnets_;
   ResnetBlock2D resnet_up_{nullptr};

@@ -8,7 +8,8 @@ namespace diffusers {
 inline namespace internal {
 namespace {
 
-/// Attention of an image to the encoder's tokens and, unless only_cross_attention, to itself at once.
+/// Makes attention to the encoder's tokens and, unless only_cross_attention is set, jointly to the image
+/// itself.
 Attention simple_cross_attention(const UNetBlockOptions& options, int64_t channels, int64_t groups) {
   const int64_t head_dim = options.attention_head_dim;
   require<ConfigError>(head_dim > 0 && head_dim <= channels,
@@ -26,7 +27,8 @@ Attention simple_cross_attention(const UNetBlockOptions& options, int64_t channe
                                          .residual_connection = true});
 }
 
-/// attention_mask goes before encoder_attention_mask, which an image without encoder does not need.
+/// Applies attention. attention_mask has priority over encoder_attention_mask, which is not needed without
+/// encoder states.
 Tensor attend_simply(const Attention& attention, const UNetState& state, const Tensor& hidden_states) {
   auto mask = state.attention_mask;
   if (!mask.defined() && state.encoder_hidden_states.defined()) mask = state.encoder_attention_mask;

@@ -9,9 +9,9 @@ namespace diffusers {
 inline namespace internal {
 namespace {
 
-/// The image that the Skip blocks carry along has three channels, whatever the model's (so in Python).
+/// Channels of the image that Skip blocks pass on. As in Python, the number does not depend on the model.
 constexpr int64_t kSkipChannels = 3;
-/// The attention of Skip blocks normalises in 32 groups, whatever norm_num_groups.
+/// Groups of the norm in the attention of Skip blocks. The number does not depend on norm_num_groups.
 constexpr int64_t kSkipAttentionGroups = 32;
 constexpr double kSkipScale = std::numbers::sqrt2;
 
@@ -41,8 +41,8 @@ void require_same_resolution(const Tensor& skip, const Tensor& hidden) {
       shape_string(hidden.sizes()), shape_string(skip.sizes()));
 }
 
-/// SkipDownBlock2D and AttnSkipDownBlock2D (Song et al. 2021): besides the hidden states, a downsampled copy
-/// of the input image is handed down and added through a 1x1 convolution.
+/// SkipDownBlock2D and AttnSkipDownBlock2D (Song et al. 2021). They also downsample a copy of the input image
+/// and add it through a 1x1 convolution.
 class SkipDownBlock : public UNetBlock {
  public:
   SkipDownBlock(const UNetBlockOptions& options, bool attention)
@@ -89,7 +89,7 @@ class SkipDownBlock : public UNetBlock {
   layers::Conv2d skip_conv_{nullptr};
 };
 
-/// SkipUpBlock2D and AttnSkipUpBlock2D: each level adds to an image that is upsampled from level to level.
+/// SkipUpBlock2D and AttnSkipUpBlock2D. Each level upsamples an image and adds its output to it.
 class SkipUpBlock : public UNetBlock {
  public:
   SkipUpBlock(const UNetBlockOptions& options, bool attention)
@@ -98,7 +98,7 @@ class SkipUpBlock : public UNetBlock {
     for (int64_t i = 0; i < options.num_layers; ++i) {
       const int64_t skip_channels = i == options.num_layers - 1 ? options.in_channels : options.out_channels;
       const int64_t hidden_channels = i == 0 ? options.prev_output_channel : options.out_channels;
-      // AttnSkipUpBlock2D divides only the second term by four.
+      // As in Python, AttnSkipUpBlock2D divides only the second term by four.
       const int64_t groups = attention ? std::min<int64_t>(hidden_channels + skip_channels / 4, 32)
                                        : quarter_groups(hidden_channels + skip_channels);
       resnets_->push_back(

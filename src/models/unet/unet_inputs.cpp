@@ -10,7 +10,7 @@ namespace diffusers {
 inline namespace internal {
 namespace {
 
-/// Added to the scores of tokens that do not take part, as in Python.
+/// Number that is added to the scores of masked tokens, as in Python.
 constexpr double kMaskedScore = -10000.0;
 
 }  // namespace

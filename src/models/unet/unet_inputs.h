@@ -1,6 +1,6 @@
 #pragma once
 
-// What the UNets and the ControlNet check alike: fields of their configs, and inputs of their forward.
+// Checks of config fields and forward inputs that the UNets and the ControlNet have in common.
 
 #include <cstdint>
 #include <optional>
@@ -17,18 +17,22 @@ inline namespace internal {
 void check_sample_size(const OneOrMany<int64_t>& sample_size);
 
 void check_unet_timestep(const at::Scalar& timestep);
-/// 0-dim, in Python's dtype of such a number: int64 or float64.
+/// Returns a 0-dim tensor with Python's dtype of the number: int64 or float64.
 Tensor unet_timestep(const at::Scalar& timestep);
-/// @return `[B]` of `[B]`, `[1]` or 0-dim timesteps
+/// Expands timesteps `[B]`, `[1]` or 0-dim.
+/// @return `[B]`
 Tensor broadcast_unet_timesteps(const Tensor& timesteps, const Tensor& sample);
-/// Each number in [0, rows); looked at only where that costs no synchronisation.
+/// Checks that each index is in [0, rows). Indices on a device are not checked, because that would
+/// synchronise.
 void check_index_range(const Tensor& indices, int64_t rows, std::string_view what, std::string_view key);
-/// @return `[B]` or `[1]` of class labels that are numbers
+/// Checks class labels that are numbers.
+/// @return `[B]` or `[1]`
 Tensor one_label_for_each(const Tensor& class_labels, int64_t batch);
+/// Checks class labels.
 /// @return labels as int64, each in [0, rows)
 Tensor class_indices(const Tensor& labels, int64_t rows, std::string_view key);
-/// A mask `[B, S]` as what is added to the scores `[B, 1, 1, S]`: 0 where a token takes part, else -10000.
-/// Undefined for an undefined mask.
+/// Converts a mask `[B, S]` to a bias `[B, 1, 1, S]` for the scores: 0 for a token that takes part, else
+/// -10000. An undefined mask gives an undefined bias.
 Tensor attention_bias(const Tensor& mask, const Tensor& sample, std::string_view what);
 
 }  // namespace internal

@@ -32,7 +32,7 @@ void check_coder(const Options& options, const char* types_key, const std::vecto
                        types.size(), options.block_out_channels.size());
 }
 
-/// Runs `build` and says in errors which part it was about.
+/// Runs `build` and adds the part to error messages.
 template <class Options, class Build>
 auto build_part(const std::string& part, const Options& options, Build&& build) {
   try {
@@ -55,7 +55,7 @@ VaeBlockOptions block_options(const Options& options, std::size_t index, int64_t
           .attention_head_dim = out_channels};
 }
 
-/// The block of the lowest resolution, with one head of attention.
+/// Makes the block of the lowest resolution, with one attention head.
 template <class Options>
 UNetMidBlock2D make_mid_block(const Options& options, std::optional<int64_t> spatial_norm_dim) {
   const int64_t channels = options.block_out_channels.back();
@@ -70,14 +70,14 @@ UNetMidBlock2D make_mid_block(const Options& options, std::optional<int64_t> spa
   });
 }
 
-/// module->forward(hidden, latent_embeds), run again in the backward if asked to.
+/// Calls module->forward(hidden, latent_embeds), with gradient checkpointing if it is enabled.
 template <class Pointer>
 Tensor run_coder_block(const Pointer& module, const Tensor& hidden, const Tensor& latent_embeds,
                        bool checkpointing) {
   if (!checkpointing) return module->forward(hidden, latent_embeds);
   std::vector<Tensor> inputs{hidden};
   if (latent_embeds.defined()) inputs.push_back(latent_embeds);
-  // The body holds the module, so that the backward may come after the model has gone.
+  // The body owns the module, so that the backward pass works after the model is destroyed.
   auto body = [module](const std::vector<Tensor>& tensors) {
     return module->forward(tensors[0], tensors.size() > 1 ? tensors[1] : Tensor());
   };
@@ -124,7 +124,7 @@ VaeDecoderImpl::VaeDecoderImpl(const VaeDecoderOptions& options) {
   if (options.norm_type == VaeNormType::kSpatial) spatial_norm_dim = options.in_channels;
 
   conv_in = register_module("conv_in", layers::Conv2d(options.in_channels, channels.back(), kVaeConv3x3));
-  // In the state dict before the mid block, made after it.
+  // Python's state dict has up_blocks before the mid block, but their layers are made after it.
   up_blocks_ = register_module("up_blocks", std::make_shared<layers::ModuleVectorImpl<VaeBlockPointer>>());
   mid_block_ = register_module("mid_block", make_mid_block(options, spatial_norm_dim));
   for (std::size_t i = 0; i < channels.size(); ++i) {

@@ -12,7 +12,7 @@
 namespace diffusers {
 namespace {
 
-/// The residual blocks of a stage, each followed by attention if wanted.
+/// The residual blocks of a stage, each with optional attention.
 class VaeLayers {
  public:
   VaeLayers(const VaeBlockOptions& options, bool attention)
@@ -73,7 +73,7 @@ class EncoderBlock : public VaeBlock {
     if (attention) register_module("attentions", layers_.attentions());
     register_module("resnets", layers_.resnets());
     if (!options.add_resample) return;
-    // Padded below and to the right only.
+    // The padding is at the bottom and on the right only.
     downsample_ = Downsample2D(options.out_channels, Downsample2DOptions{.use_conv = true, .padding = 0});
     register_list_of_one(*this, "downsamplers", downsample_);
   }

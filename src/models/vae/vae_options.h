@@ -5,7 +5,7 @@
 namespace diffusers {
 inline namespace internal {
 
-/// What the configs of AutoencoderKL and VQModel say of the encoder under the same names.
+/// Returns the encoder options from a config of AutoencoderKL or VQModel, which have the same field names.
 template <class Config>
 VaeEncoderOptions vae_encoder_options(const Config& config, bool double_z) {
   return {.in_channels = config.in_channels,
@@ -19,7 +19,7 @@ VaeEncoderOptions vae_encoder_options(const Config& config, bool double_z) {
           .mid_block_add_attention = config.mid_block_add_attention};
 }
 
-/// The same of the decoder, whose norms are those of the group unless the caller says otherwise.
+/// Returns the decoder options. The norms are group norms unless the caller changes them.
 template <class Config>
 VaeDecoderOptions vae_decoder_options(const Config& config) {
   return {.in_channels = config.latent_channels,

@@ -12,14 +12,14 @@ namespace diffusers {
 inline namespace internal {
 namespace {
 
-/// Fades the first `extent` rows (dim 2) or columns (dim 3) of `tile` in from the last ones of its neighbour.
+/// Blends the last `extent` rows (dim 2) or columns (dim 3) of the neighbour into the first ones of `tile`.
 void blend_in(const Tensor& neighbour, const Tensor& tile, int64_t extent, int64_t dim) {
   extent = std::min({neighbour.size(dim), tile.size(dim), extent});
   if (extent <= 0) return;
   const auto dtype = tile.scalar_type();
   const auto own = torch::arange(extent, torch::kFloat64) / static_cast<double>(extent);
   const auto weigh = [&](const Tensor& part, const Tensor& weights) {
-    // Weights are kept in float32 for the half types, as the scalars of Python's products are.
+    // For half-precision types the weights are float32, like the scalars of Python's products.
     auto factors = weights.to(part.device(), dtype == torch::kFloat64 ? torch::kFloat64 : torch::kFloat32);
     if (dim == 2) factors = factors.unsqueeze(1);
     return (part * factors).to(dtype);

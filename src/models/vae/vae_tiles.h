@@ -8,11 +8,11 @@
 namespace diffusers {
 inline namespace internal {
 
-/// Square tiles of an image on its way through an encoder or decoder.
+/// Sizes of the square tiles of an encoder or decoder.
 struct TileSizes {
-  int64_t input_size;     ///< side of a tile that goes in
-  int64_t output_size;    ///< side of what comes out of it
-  double overlap_factor;  ///< of neighbours, in [0, 1)
+  int64_t input_size;     ///< side of an input tile
+  int64_t output_size;    ///< side of an output tile
+  double overlap_factor;  ///< overlap of neighbouring tiles, in [0, 1)
 };
 
 /// Runs `function` on overlapping tiles of `input` `[B, C, H, W]`, blends the overlaps linearly and joins the

@@ -34,7 +34,7 @@ VectorQuantizerOutput VectorQuantizerImpl::forward(const Tensor& z) const {
 
   const auto commitment = torch::mean(torch::pow(nearest.detach() - channels_last, 2));
   const auto codebook_loss = torch::mean(torch::pow(nearest - channels_last.detach(), 2));
-  // Python's default weighs the wrong term, and keeps doing so for the models trained with it.
+  // The legacy form weights the wrong term. It is Python's default, for the models that were trained with it.
   const auto loss = options_.legacy ? commitment + beta_ * codebook_loss : beta_ * commitment + codebook_loss;
 
   const auto straight_through = channels_last + (nearest - channels_last).detach();

@@ -6,16 +6,16 @@ inline namespace internal {
 namespace cpu {
 namespace {
 
-// Lanes hold queries: a block is `Width` vectors of queries (16 or 8 of them) against all keys, which lie
-// packed in rows of `Depth` floats (8, 16 or 32, zero beyond the real depth). Scores of a block are kept as
-// [key][query].
+// SIMD lanes hold queries. A block has `Width` vectors of queries (16 or 8 queries) and all keys. Keys are
+// packed in rows of `Depth` floats (8, 16 or 32, zero beyond the real depth). The scores of a block are
+// stored as [key][query].
 
-constexpr int64_t kBlock = 16;   // queries in a whole block
-constexpr int64_t kKeyTile = 4;  // keys for which scores are computed at a time
-constexpr int64_t kKeyBlock =
-    64;  // keys of a backward step, so that all it touches stays in the first-level cache
+constexpr int64_t kBlock = 16;     // queries in a complete block
+constexpr int64_t kKeyTile = 4;    // keys for which scores are computed at a time
+constexpr int64_t kKeyBlock = 64;  // keys of a backward step; its data fits in the L1 cache
 
-/// Rows [0, padded) of `Depth` floats from `count` rows of `depth`, times `factor`; zero elsewhere.
+/// Packs `count` rows of `depth` floats, times `factor`, into `padded` rows of `Depth` floats; the rest is
+/// zero.
 template <int64_t Depth>
 void pack_rows(const float* from, int64_t row_stride, int64_t count, int64_t depth, int64_t padded,
                float factor, float* to) {
@@ -31,7 +31,7 @@ void pack_rows(const float* from, int64_t row_stride, int64_t count, int64_t dep
   }
 }
 
-/// The first `depth` floats of `count` rows, times `factor`.
+/// Unpacks the first `depth` floats of `count` rows, times `factor`.
 template <int64_t Depth>
 void unpack_rows(const float* from, int64_t count, int64_t depth, float factor, float* to,
                  int64_t row_stride) {
@@ -210,7 +210,7 @@ void forward_heads(const AttentionShape& shape, const AttentionInputs& inputs, c
   }
 }
 
-/// What a head's backward keeps packed, rows of `Depth`.
+/// Packed data of a head for the backward pass, in rows of `Depth` floats.
 struct PackedHead {
   float* keys;
   float* values;
@@ -244,7 +244,8 @@ void backward_block(const AttentionShape& shape, const BackwardRows& at, int64_t
   alignas(64) float log_sum[kQueries];
   alignas(64) float row_dot[kQueries];
 
-  // grad_query holds the rows of the output until they have been multiplied with the gradient's.
+  // grad_query temporarily holds the rows of the output, until they are multiplied with those of the
+  // gradient.
   pack_rows<Depth>(at.output, at.output_stride, count, shape.depth, kQueries, 1.0F, grad_query);
   pack_rows<Depth>(at.grad_output, at.grad_output_stride, count, shape.depth, kQueries, 1.0F, grad_rows);
   for (int64_t query = 0; query < kQueries; ++query) {
@@ -252,7 +253,7 @@ void backward_block(const AttentionShape& shape, const BackwardRows& at, int64_t
     for (int64_t d = 0; d < Depth; d += kLanes)
       sum += load(grad_query + query * Depth + d) * load(grad_rows + query * Depth + d);
     row_dot[query] = sum_lanes(sum);
-    // Queries beyond the last have zero rows and so no effect, as long as their weights are finite.
+    // Padding queries have zero rows, so they have no effect as long as their weights are finite.
     log_sum[query] = query < count ? at.log_sum[query] : 0.0F;
   }
   for (float& value : grad_query) value = 0.0F;
@@ -331,7 +332,7 @@ int64_t padded_depth(int64_t depth) { return depth <= 8 ? 8 : depth <= 16 ? 16 :
 }  // namespace
 
 int64_t attention_scratch(const AttentionShape& shape) {
-  // Keys and values; then either the scores of a block or the gradients of both.
+  // Memory for keys and values, and for either the scores of a block or the gradients of keys and values.
   const int64_t packed = round_up(shape.keys, kLanes) * padded_depth(shape.depth);
   const int64_t scores = round_up(shape.keys, kKeyTile) * kBlock;
   return 2 * packed + (scores > 2 * packed ? scores : 2 * packed);

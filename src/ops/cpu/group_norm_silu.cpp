@@ -23,7 +23,7 @@ int64_t group_norm_grain(const GroupNormShape& shape) {
   return std::max<int64_t>(1, kWorthAThread / (shape.group_channels * shape.spatial));
 }
 
-/// The sum over the images, always in their order.
+/// Sums over the images in a fixed order.
 at::Tensor sum_images(const at::Tensor& shares) {
   const int64_t images = shares.size(0);
   const int64_t channels = shares.size(1);

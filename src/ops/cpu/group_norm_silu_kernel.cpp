@@ -6,10 +6,10 @@ inline namespace internal {
 namespace cpu {
 namespace {
 
-/// Sums long rows in float lanes, and the sums of short pieces in double.
+/// Length of the pieces of a row that are summed in float lanes. The sums of the pieces are added in double.
 constexpr int64_t kSumPiece = 4096;
 
-/// Sum over `count` floats of f(vector).
+/// Returns the sum of f(vector) over `count` floats.
 template <class F>
 double sum_of(const float* from, int64_t count, F f) {
   double total = 0;
@@ -30,13 +30,13 @@ double sum_of(const float* from, int64_t count, F f) {
 /// 1 / (1 + e^-z)
 Vec sigmoid(Vec z) { return 1.0F / (1.0F + exp2_vec(minimum(splat(126.0F), z * -kLog2E))); }
 
-/// One channel: z = x_hat * weight + bias with x_hat = (x - mean) * rstd.
+/// The affine map of one channel: z = x_hat * weight + bias with x_hat = (x - mean) * rstd.
 struct Affine {
   float mean, scale, bias;
   Vec operator()(Vec x) const { return (x - mean) * scale + bias; }
 };
 
-/// One channel: leaves dz = grad_y * silu'(z) in `to` and adds sum dz and sum dz (x - mean).
+/// Stores dz = grad_y * silu'(z) of one channel in `to`, and adds to sum dz and sum dz (x - mean).
 void silu_backward_channel(const float* grad, const float* from, const Affine& affine, int64_t count,
                            float* to, double& sum_grad, double& sum_product) {
   const auto derivative = [&affine](Vec g, Vec v) {
@@ -133,8 +133,8 @@ void group_norm_silu_backward(const GroupNormShape& shape, const float* grad_y, 
     const int64_t channel_of_image = image * shape.groups * shape.group_channels + first_channel;
     const float center = mean[item];
     const float inverse = rstd[item];
-    double sum_grad = 0;     // of dz * weight over the group
-    double sum_product = 0;  // of dz * weight * x_hat
+    double sum_grad = 0;     // sum of dz * weight over the group
+    double sum_product = 0;  // sum of dz * weight * x_hat over the group
     for (int64_t c = 0; c < shape.group_channels; ++c) {
       const float w = weight[first_channel + c];
       const Affine affine{center, inverse * w, bias[first_channel + c]};
@@ -149,7 +149,7 @@ void group_norm_silu_backward(const GroupNormShape& shape, const float* grad_y, 
       sum_grad += static_cast<double>(w) * channel_grad;
       sum_product += static_cast<double>(w) * channel_product;
     }
-    // dx = rstd (w dz - mean(w dz) - x_hat mean(w dz x_hat)), dz standing in grad_x since the loop above.
+    // dx = rstd (w dz - mean(w dz) - x_hat mean(w dz x_hat)). The loop above has stored dz in grad_x.
     const auto mean_grad =
         static_cast<float>(sum_grad / static_cast<double>(size) * static_cast<double>(inverse));
     const auto slope =

@@ -1,9 +1,8 @@
 #pragma once
 
-// The float32 CPU kernels behind the fused operations: raw pointers and sizes, no LibTorch. The same source
-// is compiled once for each instruction set; `cpu_kernels` picks at run time. Work is cut into independent
-// items (a group of one image, a head of one image), so that the result does not depend on how many threads
-// share them.
+// The float32 CPU kernels of the fused operations, with raw pointers and sizes, without LibTorch. Work is
+// split into independent items (a group of one image, a head of one image), so the result does not depend on
+// the number of threads.
 
 #include <cstdint>
 
@@ -32,7 +31,7 @@ struct AttentionShape {
   int64_t heads = 0;
   int64_t queries = 0;
   int64_t keys = 0;
-  int64_t depth = 0;  ///< of query, key and value; at most kMaxAttentionDepth
+  int64_t depth = 0;  ///< depth of query, key and value, at most kMaxAttentionDepth
   float scale = 1.0F;
 };
 
@@ -46,30 +45,32 @@ struct AttentionGradients {
   HeadsView<float> query, key, value;
 };
 
-/// Whether this build has the kernels and this machine can run them.
+/// Returns true if this build has the kernels and this machine can run them.
 bool kernels_available();
 
-/// Items [begin, end). `mean` and `rstd` `[batch * groups]` receive the statistics.
+/// Computes items [begin, end). `mean` and `rstd` `[batch * groups]` receive the statistics.
 void group_norm_silu_forward(const GroupNormShape& shape, double eps, const float* x, const float* weight,
                              const float* bias, float* y, float* mean, float* rstd, int64_t begin,
                              int64_t end);
 
-/// Items [begin, end). `grad_weight` and `grad_bias` `[batch, channels]` receive the share of each image.
+/// Computes items [begin, end). `grad_weight` and `grad_bias` `[batch, channels]` receive the share of each
+/// image.
 void group_norm_silu_backward(const GroupNormShape& shape, const float* grad_y, const float* x,
                               const float* weight, const float* bias, const float* mean, const float* rstd,
                               float* grad_x, float* grad_weight, float* grad_bias, int64_t begin,
                               int64_t end);
 
-/// Floats of scratch memory that one thread needs for either of the two functions below.
+/// Returns the number of floats of scratch memory that one thread needs for either of the two functions
+/// below.
 int64_t attention_scratch(const AttentionShape& shape);
 
-/// Items [begin, end). `log_sum` `[batch * heads, queries]` receives log2 of the sum of each row of the
-/// softmax.
+/// Computes items [begin, end). `log_sum` `[batch * heads, queries]` receives log2 of the sum of each row of
+/// the softmax.
 void attention_forward(const AttentionShape& shape, const AttentionInputs& inputs,
                        const HeadsView<float>& output, float* log_sum, float* scratch, int64_t begin,
                        int64_t end);
 
-/// Items [begin, end), from what the forward gave.
+/// Computes items [begin, end) from the results of the forward pass.
 void attention_backward(const AttentionShape& shape, const AttentionInputs& inputs,
                         const HeadsView<const float>& output, const HeadsView<const float>& grad_output,
                         const float* log_sum, const AttentionGradients& gradients, float* scratch,

@@ -1,9 +1,9 @@
 #pragma once
 
-// Eight floats at a time, in the vector extension that GCC and Clang share. Only for the files that are
-// compiled with -mavx2 -mfma: all is in an anonymous namespace, and neither it nor those files use inline
-// functions of the standard library, because a copy compiled for AVX2 that the linker shares with the rest of
-// the program would crash on machines without it.
+// Vectors of eight floats, in the vector extension of GCC and Clang. Only files that are compiled with -mavx2
+// -mfma may include this header. Everything is in an anonymous namespace, and these files use no inline
+// functions of the standard library: the linker could share a copy compiled for AVX2 with the rest of the
+// program, which would crash on machines without AVX2.
 
 #include <cstdint>
 
@@ -16,7 +16,7 @@ using Vec = float __attribute__((vector_size(32)));
 using VecInt = int32_t __attribute__((vector_size(32)));
 inline constexpr int64_t kLanes = 8;
 
-// Not Vec{} + value, which would add 0 first.
+// Vec{} + value would add 0 first.
 inline Vec splat(float value) { return Vec{value, value, value, value, value, value, value, value}; }
 
 inline Vec load(const float* from) {
@@ -27,11 +27,11 @@ inline Vec load(const float* from) {
 
 inline void store(float* to, Vec value) { __builtin_memcpy(to, &value, sizeof value); }
 
-/// The first `count` < 8 floats, the other lanes 0.
+/// Loads the first `count` < 8 floats; the other lanes are 0.
 inline Vec load_some(const float* from, int64_t count) {
   float lanes[kLanes]{};
   float* to = lanes;
-  // In pieces of known size: a loop would become a call of memcpy.
+  // Pieces of constant size, because the compiler would turn a loop into a call of memcpy.
   if ((count & 4) != 0) {
     __builtin_memcpy(to, from, 4 * sizeof(float));
     to += 4;
@@ -63,13 +63,13 @@ inline void store_some(float* to, Vec value, int64_t count) {
   if ((count & 1) != 0) *to = *from;
 }
 
-/// The first `count` lanes, the others 0 (even where they are NaN).
+/// Keeps the first `count` lanes and sets the others to 0, even if they are NaN.
 inline Vec keep_some(Vec value, int64_t count) {
   constexpr VecInt kLane{0, 1, 2, 3, 4, 5, 6, 7};
   return kLane < static_cast<int32_t>(count) ? value : Vec{};
 }
 
-/// Of the second where either is NaN.
+/// Returns the larger elements; `b` if either is NaN.
 inline Vec maximum(Vec a, Vec b) { return a > b ? a : b; }
 inline Vec minimum(Vec a, Vec b) { return a < b ? a : b; }
 
@@ -80,10 +80,10 @@ inline constexpr float kExp2[] = {1.0F,           0.693147182F,   0.240226462F, 
 
 inline constexpr float kLog2E = 1.44269504F;
 
-/// 2^x within 2 ulp for x in [-126, 127]; below, 2^-126; NaN stays NaN. x must not be above 127.
+/// Computes 2^x within 2 ulp for x in [-126, 127], and 2^-126 below. NaN stays NaN. x must not be above 127.
 inline Vec exp2_vec(Vec x) {
   x = maximum(splat(-126.0F), x);
-  // Adding 1.5 * 2^23 leaves round(x) in the low bits; 127 more makes them the exponent of 2^round(x).
+  // Adding 1.5 * 2^23 puts round(x) into the low bits. Adding 127 makes them the exponent of 2^round(x).
   constexpr float kMagic = 12582912.0F + 127.0F;
   const Vec shifted = x + kMagic;
   const Vec fraction = x - (shifted - kMagic);
@@ -92,7 +92,7 @@ inline Vec exp2_vec(Vec x) {
   bits <<= 23;
   Vec power;
   __builtin_memcpy(&power, &bits, sizeof power);
-  // Least relative error on [-1/2, 1/2].
+  // Polynomial with the least relative error on [-1/2, 1/2].
   Vec polynomial = splat(kExp2[6]);
   for (int k = 5; k >= 0; --k) polynomial = polynomial * fraction + kExp2[k];
   return polynomial * power;

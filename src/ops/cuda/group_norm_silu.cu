@@ -21,11 +21,11 @@ __device__ void assign(float& to, float value) { to = value; }
 __device__ void assign(__half& to, float value) { to = __float2half_rn(value); }
 __device__ void assign(__nv_bfloat16& to, float value) { to = __float2bfloat16_rn(value); }
 
-/// The sum of `value` over the threads of the block, in every thread. To be called by all of them.
+/// Returns the sum of `value` over the threads of the block, in every thread. All threads must call it.
 __device__ float block_sum(float value) {
   __shared__ float partial[kWarps];
   for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(0xffffffffU, value, offset);
-  // The sums of an earlier call must have been read.
+  // Wait until all threads have read the sums of the previous call.
   __syncthreads();
   if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = value;
   __syncthreads();
@@ -36,7 +36,7 @@ __device__ float block_sum(float value) {
 
 __device__ float sigmoid(float z) { return 1.0F / (1.0F + expf(-z)); }
 
-/// A block takes one group of one image after another.
+/// Each block processes groups of single images, one after another.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     forward_kernel(GroupNormShape shape, float eps, const T* x, const float* weight, const float* bias, T* y,
@@ -72,7 +72,7 @@ __device__ float silu_gradient(float grad_y, float z) {
   return grad_y * s * (1.0F + z * (1.0F - s));
 }
 
-/// A block takes one channel of one image after another: sum dz x_hat and sum dz.
+/// Each block processes channels of single images, one after another: sum dz x_hat and sum dz.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     parameter_kernel(GroupNormShape shape, const T* grad_y, const T* x, const float* weight,
@@ -100,8 +100,8 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-/// dx = rstd (w dz - mean(w dz) - x_hat mean(w dz x_hat)), the means over the group from the shares of its
-/// channels.
+/// Computes dx = rstd (w dz - mean(w dz) - x_hat mean(w dz x_hat)). The means over the group come from the
+/// sums of its channels.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     input_kernel(GroupNormShape shape, const T* grad_y, const T* x, const float* weight, const float* bias,

@@ -1,7 +1,7 @@
 #pragma once
 
-// The CUDA kernels of group_norm_silu: raw pointers, sizes and a stream, so that the .cu file needs no
-// LibTorch header. No atomics: a run repeats bit for bit.
+// The CUDA kernels of group_norm_silu, with raw pointers, sizes and a stream, so that the .cu file needs no
+// LibTorch header. They use no atomics, so results are deterministic.
 
 #include <cstdint>
 
@@ -19,11 +19,11 @@ struct GroupNormShape {
   int64_t spatial = 0;
 };
 
-/// The type of x, y and their gradients. All else is float.
+/// Type of x, y and their gradients. All other arrays are float.
 enum class Element { kFloat, kHalf, kBFloat16 };
 
 /// `mean` and `rstd` `[batch * groups]` receive the statistics.
-/// @return what the launch returned
+/// @return error code of the launch
 cudaError_t group_norm_silu_forward(Element element, const GroupNormShape& shape, float eps, const void* x,
                                     const float* weight, const float* bias, void* y, float* mean, float* rstd,
                                     cudaStream_t stream);

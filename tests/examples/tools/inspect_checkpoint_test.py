@@ -147,7 +147,7 @@ class InspectCheckpoint(unittest.TestCase):
 
     def test_keys_that_stand_twice(self):
         (self.folder / "unet/config.json").write_text('{"in_channels": 1, "in_channels": 3}')
-        self.expect(1, "stands twice")
+        self.expect(1, "occurs twice")
 
     def test_links_that_lead_out_of_the_folder(self):
         shutil.move(self.folder / "unet", pathlib.Path(self.root.name) / "elsewhere")
