@@ -92,8 +92,9 @@ class DiffusionPipeline {
 
  protected:
   /// Contents of a folder for a pipeline class.
+  /// For the constructor.
   struct Folder {
-    PipelineComponents components;                ///< for the constructor
+    PipelineComponents components;
     std::map<std::string, bool> settings;         ///< the class's, as the folder has them
     std::vector<std::string> ignored_components;  ///< that the folder has and the library does not run
     std::filesystem::path path;                   ///< of the folder, for messages

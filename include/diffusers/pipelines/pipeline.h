@@ -24,7 +24,7 @@ struct ImagePipelineOutput {
 
 /// Result of a latent pipeline: decoded images, or the latents that the autoencoder would decode.
 enum class OutputType { kPt, kLatent };
-/// Python's names of the output types.
+/// Maps each enumerator to Python's string.
 template <>
 struct EnumNames<OutputType> {
   static constexpr std::string_view kKey = "output_type";  ///< the option, for messages
