@@ -33,8 +33,8 @@ struct CLIPTextConfig {
   std::optional<int64_t> pad_token_id = 1;      ///< kept for config.json; the model does not use it
   std::optional<int64_t> bos_token_id = 49406;  ///< kept for config.json; the model does not use it
   /// Id of the end token. pooler_output is the hidden state at the first end token of a sequence. If the id
-  /// is 2, as in old configs, it is the hidden state at the largest id. A sequence without an end token is pooled
-  /// at its first token. nullopt is refused.
+  /// is 2, as in old configs, it is the hidden state at the largest id. A sequence without an end token is
+  /// pooled at its first token. nullopt is refused.
   std::optional<int64_t> eos_token_id = 49407;
 };
 
