@@ -1,6 +1,5 @@
 // Interruption, damage and resumption of trainings.
 
-#include <csignal>
 #include <cstdlib>
 #include <fstream>
 #include <functional>
@@ -9,24 +8,16 @@
 #include <utility>
 #include <vector>
 
-#include <diffusers/core/logging.h>
 #include <diffusers/schedulers/ddpm_scheduler.h>
 #include <diffusers/training/trainer.h>
 
 #include <ATen/ATen.h>
-#include <fcntl.h>
 #include <gtest/gtest.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include "core/json.h"
-#include "io/folder_lock.h"
 #include "io/manifest.h"
 #include "support/golden.h"
 #include "training/checkpoint/checkpoint.h"
 #include "training/killed_training.h"
-#include "training/loop/stop_signals.h"
 #include "training/quick_training.h"
 #include "training/resumable_training.h"
 
@@ -272,115 +263,6 @@ TEST(Resume, RefusesAnotherTraining) {
   TinyNet model;
   Trainer trainer(model, DDPMScheduler(), config);
   expect_throws_with<ConfigError>([&] { trainer.train(TinyImages(17)); }, "dataset_size is 17");
-}
-
-TEST(Checkpoints, KeepTheNewestByNumber) {
-  const TemporaryFolder folder;
-  TrainingConfig config = resumable_config(folder.path());
-  config.max_train_steps = 12;
-  config.checkpointing_steps = 1;
-  config.checkpoints_total_limit = 3;
-  train_until(config, -1);
-  // As text, "checkpoint-9" would be the last.
-  EXPECT_EQ(list_checkpoints(folder.path()), (std::vector<int64_t>{10, 11, 12}));
-  for (const int64_t step : {10, 11, 12})
-    EXPECT_NO_THROW(verify_manifest(checkpoint_path(folder.path(), step)));
-}
-
-TEST(Checkpoints, HoldOrdinaryModelFolders) {
-  const TemporaryFolder folder;
-  train_until(resumable_config(folder.path()), 4);
-  const TensorMap weights =
-      load_safetensors(folder / "checkpoint-4/unet/diffusion_pytorch_model.safetensors");
-  EXPECT_TRUE(weights.contains("conv_in.weight"));
-  const Json config = parse_json(read_text_file(folder / "checkpoint-4/unet_ema/config.json"), "config.json");
-  EXPECT_EQ(config.at("optimization_step"), 4);
-  EXPECT_EQ(config.at("use_ema_warmup"), true);
-  EXPECT_EQ(config.at("power"), 0.75);
-}
-
-TEST(Checkpoints, LeaveNothingOfAnInterruptedSave) {
-  const TemporaryFolder folder;
-  create_folders(folder / "checkpoint-2.partial/unet");
-  create_folders(folder / "checkpoint-1.removed");
-  create_folders(folder / "scheduler");
-  const std::vector<std::string> temporary{".metrics.csv.123-0.tmp",
-                                           "scheduler/.scheduler_config.json.7-12.tmp"};
-  const std::vector<std::string> other{".notes.tmp", "notes.123-0.tmp", ".123-0.tmp", ".a.b-0.tmp",
-                                       ".a.1-.tmp"};
-  for (const auto& names : {temporary, other})
-    for (const std::string& name : names) test::write_bytes(folder / name, "text");
-  train_until(resumable_config(folder.path()), -1);
-  EXPECT_FALSE(folder_exists(folder / "checkpoint-2.partial"));
-  EXPECT_FALSE(folder_exists(folder / "checkpoint-1.removed"));
-  for (const std::string& name : temporary) EXPECT_FALSE(file_exists(folder / name)) << name;
-  for (const std::string& name : other) EXPECT_TRUE(file_exists(folder / name)) << name;
-}
-
-TEST(Checkpoints, MissNotEvenTheLastByteOfTheirManifest) {
-  const TemporaryFolder folder;
-  train_until(resumable_config(folder.path()), 4);
-  const std::string manifest = folder / "checkpoint-4/manifest.json";
-  const std::string text = read_text_file(manifest);
-  test::write_bytes(manifest, std::string_view(text).substr(0, text.size() - 1));
-  expect_throws_with<FileError>([&] { verify_manifest(folder / "checkpoint-4"); }, "cut short");
-}
-
-TEST(Checkpoints, HaveOneWriterAFolder) {
-  const TemporaryFolder folder;
-  const FolderLock lock(folder.path(), "output_dir", "training");
-  expect_throws_with<FileError>([&] { train_until(resumable_config(folder.path()), -1); },
-                                "another training");
-}
-
-TEST(Signals, SaveAndStopTheTraining) {
-  const TemporaryFolder whole;
-  train_until(resumable_config(whole.path()), -1);
-  for (const int number : {SIGINT, SIGTERM, SIGUSR1}) {
-    const TemporaryFolder folder;
-    TrainingConfig config = resumable_config(folder.path());
-    config.handle_signals = true;
-    manual_seed(1);
-    Trainer trainer(TinyNet(0.2), DDPMScheduler(), config);
-    trainer.on_step([&](int64_t step) {
-      if (step == 4) std::raise(number);
-    });
-    const TrainingResult result = trainer.train(resumable_images());
-    EXPECT_EQ(result.signal, number);
-    EXPECT_EQ(result.global_step, 4);
-    EXPECT_FALSE(result.is_complete);
-    config.resume_from_checkpoint = "latest";
-    EXPECT_TRUE(train_until(config, -1).is_complete);
-    expect_same_checkpoint(folder / "checkpoint-9", whole / "checkpoint-9");
-  }
-}
-
-TEST(Signals, EndTheProgramTheSecondTime) {
-  ::testing::GTEST_FLAG(death_test_style) = "threadsafe";
-  for (const int number : {SIGINT, SIGTERM, SIGUSR1}) {
-    const auto raise_twice = [&] {
-      const StopSignals signals(true);
-      std::raise(number);
-      if (signals.received() == number) std::raise(number);
-    };
-    EXPECT_EXIT(raise_twice(), ::testing::KilledBySignal(number), "");
-  }
-}
-
-TEST(Signals, AreSeenByPreviews) {
-  const TemporaryFolder folder;
-  TrainingConfig config = resumable_config(folder.path());
-  config.validation_steps = 1;
-  config.handle_signals = true;
-  Trainer trainer(TinyNet(), DDPMScheduler(), config);
-  std::vector<bool> answers;
-  trainer.on_preview([&](const PreviewContext& context) {
-    answers.push_back(context.stop_requested());
-    if (context.step == 2) std::raise(SIGUSR1);
-    answers.push_back(context.stop_requested());
-  });
-  EXPECT_EQ(trainer.train(resumable_images()).signal, SIGUSR1);
-  EXPECT_EQ(answers, (std::vector<bool>{false, false, false, true}));
 }
 
 /// Weights each step by the losses of the steps before.
