@@ -20,7 +20,7 @@ namespace diffusers::test {
 inline constexpr double kDataMean = 0.7;
 inline constexpr double kDataDeviation = 0.6;
 
-/// How timesteps name noise levels.
+/// The relation of timesteps and noise levels.
 enum class Family { kDiscrete, kEdm, kFlow, kIpndm, kConsistency };
 
 /// x_t = alpha x_0 + sigma eps
@@ -55,14 +55,15 @@ class Gaussian {
       case Family::kDiscrete:
         break;
     }
-    // Between training timesteps linear in log sigma, as the schedulers take it.
+    // Between training timesteps the levels are linear in log sigma, as in the schedulers.
     const auto low = std::min(static_cast<std::size_t>(t), log_sigmas_.size() - 2);
     const double weight = t - static_cast<double>(low);
     const double sigma = std::exp((1 - weight) * log_sigmas_[low] + weight * log_sigmas_[low + 1]);
     return {1 / std::hypot(1, sigma), sigma / std::hypot(1, sigma)};
   }
 
-  /// The model input in the coordinates of `level`: undoes the scaling of EDM and of consistency models.
+  /// Returns the model input in the coordinates of `level`. This reverses the scaling of EDM and of
+  /// consistency models.
   Tensor unscaled(const Tensor& input, const Level& level) const {
     const bool scaled = family_ == Family::kEdm || family_ == Family::kConsistency;
     return scaled ? input * std::hypot(level.sigma, 0.5) : input;
@@ -84,7 +85,7 @@ class Gaussian {
     return (x - level.alpha * denoised(x, level)) / level.sigma;
   }
 
-  /// What a perfect model would give.
+  /// Returns the output of the ideal model.
   Tensor operator()(const Tensor& input, const Tensor& timestep) const {
     const Level at = level(timestep);
     const Tensor x = unscaled(input, at);

@@ -30,7 +30,7 @@
 namespace diffusers::test {
 namespace {
 
-/// z at the noise level of timesteps()[last], of a run that started with `z` at timesteps()[first].
+/// Returns z at the noise level of timesteps()[last], for a run that starts with `z` at timesteps()[first].
 Tensor z_after(Scheduler& scheduler, const Gaussian& model, const Tensor& z, int64_t first, int64_t last,
                const StepOptions& options = {}) {
   const Timesteps timesteps = scheduler.timesteps();
@@ -47,7 +47,7 @@ Tensor z_after(Scheduler& scheduler, const Gaussian& model, const Tensor& z, int
                         end);
 }
 
-/// The negative slope of a line through (log n, log error).
+/// Returns the negative slope of the regression line through (log n, log error).
 double slope_of_errors(const std::vector<int64_t>& n, const std::vector<double>& errors) {
   double x_mean = 0;
   double y_mean = 0;
@@ -73,8 +73,8 @@ Factory of(const typename S::Config& config) {
   return [config](int64_t) { return std::make_unique<S>(config); };
 }
 
-/// 1920 intervals between training timesteps, which many step counts divide. `linspace` spacing spreads its
-/// steps over them, `trailing` spacing over 1920 timesteps.
+/// Returns a config with 1920 intervals between training timesteps, which many step counts divide. `linspace`
+/// spacing distributes its steps over the intervals, `trailing` spacing over 1920 timesteps.
 template <class Config>
 Config fine(Config config, int64_t num_train_timesteps = 1921, double beta_end = 0.02) {
   config.num_train_timesteps = num_train_timesteps;
@@ -89,11 +89,11 @@ struct Solver {
   Factory make;
   Family family = Family::kDiscrete;
   std::vector<int64_t> intervals = {20, 40, 80, 160};
-  int64_t more_steps = 0;  // how many more steps than intervals set_timesteps takes
-  double fraction = 0.8;   // of the intervals before the error is measured
+  int64_t more_steps = 0;  // steps passed to set_timesteps minus the number of intervals
+  double fraction = 0.8;   // fraction of the intervals before the error is measured
   int64_t stages = 1;      // timesteps for each interval
-  int64_t warm_up = 0;     // further timesteps at the start
-  double begin = 0;        // of the intervals, where the run starts
+  int64_t warm_up = 0;     // additional timesteps at the start
+  double begin = 0;        // fraction of the intervals at which the run starts
 };
 
 std::vector<Solver> solvers() {
@@ -108,8 +108,8 @@ std::vector<Solver> solvers() {
        .order = 1,
        .make = of<DDIMScheduler>(fine(
            DDIMSchedulerConfig{.clip_sample = false, .timestep_spacing = TimestepSpacing::kTrailing}, 1920))},
-      // The transfer function takes a mean of epsilon over t for one over sigma / alpha, so the order is 2
-      // with any of the weights (Liu et al. 2022, theorem 3.2).
+      // The transfer function uses a mean of epsilon over t in place of a mean over sigma / alpha, so the
+      // order is 2 with any of the weights (Liu et al. 2022, theorem 3.2).
       {.name = "PNDM",
        .order = 2,
        .make =
@@ -123,7 +123,7 @@ std::vector<Solver> solvers() {
                 1920)),
        .intervals = {40, 80, 160},
        .warm_up = 1},
-      // From pure noise, where alpha = 0, the first step takes x_0 for 0, which costs an order.
+      // At pure noise, where alpha = 0, the first step assumes x_0 = 0, which reduces the order by one.
       {.name = "IPNDM",
        .order = 1,
        .make = of<IPNDMScheduler>({}),
@@ -186,8 +186,8 @@ std::vector<Solver> solvers() {
   for (const auto algorithm : {AlgorithmType::kDpmsolverPlusPlus, AlgorithmType::kDpmsolver}) {
     const std::string suffix = algorithm == AlgorithmType::kDpmsolver ? "" : "PlusPlus";
     for (int64_t order = 1; order <= 3; ++order) {
-      // The multistep formula of order 3, here as in the authors' code, lacks a factor of two in front of its
-      // second difference (with it the slope is 3), so that it stays at order 2 with a smaller constant.
+      // The multistep formula of order 3, as in the authors' code, lacks a factor of two in front of its
+      // second difference. Its order is therefore 2, with a smaller constant; with the factor the slope is 3.
       all.push_back(
           {.name = "DPMSolver" + suffix + "Multistep" + std::to_string(order),
            .order = static_cast<double>(std::min<int64_t>(order, 2)),
@@ -195,7 +195,8 @@ std::vector<Solver> solvers() {
                                                                   .algorithm_type = algorithm,
                                                                   .lower_order_final = false,
                                                                   .final_sigmas_type = kSigmaMin}))});
-      // Upwards, from a level with some noise: below it a step of any size spans several units of lambda.
+      // The inverse run starts at a level with some noise. Below it, a step of any size spans several units
+      // of lambda.
       all.push_back({.name = "DPMSolver" + suffix + "MultistepInverse" + std::to_string(order),
                      .order = static_cast<double>(std::min<int64_t>(order, 2)),
                      .make = of<DPMSolverMultistepInverseScheduler>(fine(Inverse{
@@ -218,15 +219,16 @@ std::vector<Solver> solvers() {
          .family = Family::kEdm,
          .more_steps = 1,
          .fraction = 0.5});
-    // The coefficients are differences of float32 numbers, as in Python: short steps drown in their rounding.
+    // The coefficients are differences of float32 numbers, as in Python. For short steps their rounding error
+    // dominates.
     all.push_back(
         {.name = "DEIS" + std::to_string(order),
          .order = expected,
          .make = of<DEISMultistepScheduler>(
              fine(DEISMultistepSchedulerConfig{.solver_order = order, .lower_order_final = false})),
          .intervals = order == 3 ? std::vector<int64_t>{10, 15, 20, 30} : std::vector<int64_t>{20, 40, 80}});
-    // The corrector adds an order (Zhao et al. 2023, theorem 3.1); from order 3 on, the first step, which has
-    // no history, leaves an error of order 3.
+    // The corrector adds an order (Zhao et al. 2023, theorem 3.1). From order 3 on, the first step, which has
+    // no history, has an error of order 3.
     all.push_back(
         {.name = "UniPC" + std::to_string(order),
          .order = std::min(expected + 1, 3.0),
@@ -252,11 +254,11 @@ std::vector<Solver> solvers() {
                        .fraction = 0.6});
   for (const auto algorithm : {AlgorithmType::kDataPrediction, AlgorithmType::kNoisePrediction}) {
     const std::string suffix = algorithm == AlgorithmType::kDataPrediction ? "Data" : "Noise";
-    // The corrector's order counts the predictions that it stands on, the new one among them, and is that of
-    // the pair: the predictor only has to be one order short of it. Python's coefficients are float32, whose
-    // rounding is divided by powers of the step: of order 3 it shows from 80 intervals on, in epsilon from 24
-    // on, where errors are up to 9 times smaller and twice as large as the line through them. Ten numbers
-    // of intervals average that; Python's SASolverScheduler has the same errors at each.
+    // The corrector's order is the number of predictions that it uses, including the new one. The pair has
+    // this order if the predictor's order is at least one less. Python's coefficients are float32, and their
+    // rounding error is divided by powers of the step. At order 3 it is visible from 80 intervals on, and for
+    // epsilon from 24 intervals on, where errors range from a ninth to twice the regression line. Ten numbers
+    // of intervals average this out. Python's SASolverScheduler has the same errors at each number.
     for (int64_t order = 1; order <= 3; ++order)
       all.push_back({.name = "SASolver" + suffix + std::to_string(order),
                      .order = static_cast<double>(order),

@@ -99,8 +99,8 @@ TEST_P(StochasticSamplers, DrawFromTheData) {
 INSTANTIATE_TEST_SUITE_P(All, StochasticSamplers, testing::ValuesIn(samplers()),
                          [](const auto& test) { return test.param.name; });
 
-// Distilled models give the end of the trajectory, f(x, t) = m + s z; with an exact one even few steps sample
-// exactly.
+// Distilled models predict the end of the trajectory, f(x, t) = m + s z. With an exact model a few steps
+// sample exactly.
 
 Tensor end_of_trajectory(const Tensor& x, const Level& level) {
   return kDataMean + kDataDeviation * Gaussian::z_of(x, level);
@@ -148,12 +148,12 @@ TEST(DistilledSamplers, TCDDrawsFromTheDataInFewSteps) {
       const double next = i < 4 ? timesteps[i + 1].item<double>() : 0.0;
       const Level t = model.level(timesteps[i]);
       const Level s = model.level(at::scalar_tensor(std::floor((1 - eta) * next), at::kDouble));
-      // The epsilon with which DDIM goes from t to s in one step.
+      // With this epsilon, a DDIM step leads from t to s.
       const Tensor goal = Gaussian::at_level(Gaussian::z_of(x, t), s);
       const Tensor epsilon = (goal - s.alpha / t.alpha * x) / (s.sigma - s.alpha * t.sigma / t.alpha);
       x = scheduler.step(epsilon, timesteps[i], x, options).prev_sample;
     }
-    expect_data_distribution(x, 0.005);  // it ends at timestep 0, where some noise is left
+    expect_data_distribution(x, 0.005);  // the run ends at timestep 0, where some noise remains
   }
 }
 
@@ -204,7 +204,7 @@ TEST(StochasticSteps, RePaintKeepsWhatIsKnownAndDrawsTheRest) {
 }
 
 TEST(StochasticSteps, ScoreSdeVeDrawsFromTheData) {
-  // The corrector's steps are finite, which widens the distribution by snr^2 or so.
+  // The corrector's steps are finite, which increases the variance by a factor of about 1 + snr^2.
   ScoreSdeVeScheduler scheduler({.num_train_timesteps = 500, .snr = 0.05, .sigma_max = 20});
   const StepOptions options{.generator = make_generator(1)};
   const auto score = [](const Tensor& x, double sigma) {

@@ -12,11 +12,11 @@
 
 namespace diffusers::test {
 
-/// How a loop of that test-suite uses the scaling of a scheduler.
+/// Use of scale_model_input in a loop of the test suite.
 enum class Scaling {
-  kNone,       // not at all
-  kOfInput,    // as a pipeline does
-  kOfSamples,  // the step goes on from the scaled sample
+  kNone,       // not used
+  kOfInput,    // scales the model input, as a pipeline does
+  kOfSamples,  // scales the sample, and the step starts from the scaled sample
 };
 
 struct PublishedLoop {
@@ -26,8 +26,8 @@ struct PublishedLoop {
   SetTimestepsOptions set_timesteps = {};
   std::optional<double> eta = {};
   Scaling scaling = Scaling::kOfSamples;
-  int64_t start = 0;       // steps that are left out
-  bool add_noise = false;  // whether the loop starts with a noised sample
+  int64_t start = 0;       // number of steps that are skipped
+  bool add_noise = false;  // starts the loop with a noised sample
   bool one_dimensional = false;
   std::optional<double> sum = {};  // not published for some
   double mean = 0;
@@ -61,7 +61,7 @@ inline const std::string kNotOne = R"("set_alpha_to_one": false, "beta_start": 0
 inline const std::string kThresholding =
     R"("thresholding": true, "dynamic_thresholding_ratio": 0.87, "sample_max_value": 0.5)";
 
-/// kLinear with another beta_start, which JSON does not take twice.
+/// kLinear without beta_start, which `more` sets, since JSON does not allow a duplicate key.
 inline std::string linear_with(const std::string& more) {
   return R"("num_train_timesteps": 1000, "beta_end": 0.02, "beta_schedule": "linear", )" + more;
 }

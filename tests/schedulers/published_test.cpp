@@ -1,6 +1,6 @@
-// The numbers that the test-suite of Python diffusers expects on the CPU (tests/schedulers there), with its
-// tolerances: sum and mean of the magnitudes after a loop over a toy model. They were published long before
-// this library, so no golden tensor of ours can have shaped them.
+// The numbers that the test suite of Python diffusers expects on the CPU (its tests/schedulers), with its
+// tolerances: sum and mean of the absolute values after a loop with a toy model. They are independent of this
+// library's golden tensors.
 
 #include <diffusers/schedulers/ipndm_scheduler.h>
 #include <diffusers/schedulers/score_sde_ve_scheduler.h>
@@ -13,7 +13,8 @@
 namespace diffusers::test {
 namespace {
 
-/// The numbers from 0 to 1 in even steps, the batch running fastest.
+/// Returns the test suite's sample: the numbers from 0 to 1 in even steps, where the batch is the fastest
+/// dimension.
 Tensor toy_sample(bool one_dimensional = false, bool backwards = false) {
   const int64_t count = one_dimensional ? 96 : 768;
   Tensor ramp = at::arange(count, at::kFloat);
@@ -28,7 +29,7 @@ Tensor toy_model(const Tensor& sample, const Tensor& t) {
   return sample * time / (time + 1);
 }
 
-/// The sample at the end of such a loop.
+/// Runs a loop and returns the last sample.
 Tensor run_published(Scheduler& scheduler, const PublishedLoop& loop) {
   if (loop.n || !loop.set_timesteps.timesteps.empty() || !loop.set_timesteps.sigmas.empty())
     scheduler.set_timesteps(loop.n, loop.set_timesteps);
@@ -141,7 +142,7 @@ TEST(PublishedNumbers, UniPCWithFlowAndKarrasSigmas) {
   expect_equal(scheduler.timesteps(), at::tensor({995, 978, 877, 360, 9}, at::kLong));
 }
 
-/// That test goes through the timesteps twice without forgetting the slopes.
+/// Python's test runs the timesteps twice without clearing the slopes.
 class TwiceThroughIPNDM : public IPNDMScheduler {
  public:
   void rewind() { run_ = SigmaRun({}, run_.timesteps()); }
