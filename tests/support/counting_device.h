@@ -18,8 +18,10 @@ namespace diffusers::test {
 /// A device that LibTorch treats as an accelerator (`privateuseone`). Its memory is host memory and its
 /// operators are those of the CPU. A program uses it like a GPU: `is_cpu()` is false, operators refuse host
 /// tensors, and reading a value or copying a tensor is a separate operation. On a GPU each of these makes the
-/// host wait or moves data. Link counting_device.cpp into a separate test program, since a GPU cannot be used
-/// next to it.
+/// host wait or moves data.
+///
+/// Link counting_device.cpp into a separate test program, since a GPU cannot be used next to
+/// it.
 at::Device counting_device();
 
 /// Moves the parameters and buffers of a module. `Module::to` fails, since LibTorch does not allow a

@@ -1,4 +1,4 @@
-// Interruption, damage and resumption of trainings.
+// Interrupted and resumed trainings, also with damaged checkpoints.
 
 #include <cstdlib>
 #include <fstream>
@@ -43,8 +43,8 @@ TEST(Resume, IsBitExactWhereverTheTrainingStopped) {
   EXPECT_TRUE(train_until(resumable_config(whole.path()), -1).is_complete);
   const std::string expected = whole / "checkpoint-9";
 
-  // Mid-epoch, at the end of an epoch, in the second and the third one, several times, with previews that
-  // draw.
+  // Stops in the middle and at the end of an epoch, in the second and the third epoch, and several times,
+  // with previews that draw random numbers.
   const std::vector<std::vector<int64_t>> stops{{1}, {3}, {5}, {6, 8}, {1, 2, 3, 4, 5, 6, 7, 8}};
   for (const std::vector<int64_t>& steps : stops) {
     const TemporaryFolder folder;
@@ -57,7 +57,7 @@ TEST(Resume, IsBitExactWhereverTheTrainingStopped) {
     }
     EXPECT_TRUE(train_until(config, -1, true).is_complete);
     expect_same_checkpoint(folder / "checkpoint-9", expected);
-    // The logged losses are those of the whole run as well, times aside.
+    // The logged losses also equal those of the uninterrupted run.
     EXPECT_EQ(MetricsLog(folder.path(), 100).losses(), MetricsLog(whole.path(), 100).losses());
   }
 }
@@ -72,7 +72,7 @@ TEST(Resume, IsBitExactOnADeviceWithDeterministicAlgorithms) {
       config.mixed_precision = precision;
       return config;
     };
-    // The log variance must follow the model to its device.
+    // The log variance must be moved to the device of the model.
     const DiffusionTaskOptions options{.learned_log_variance = LogVarianceType::kTable};
     const TemporaryFolder whole;
     EXPECT_TRUE(train_until(config_of(whole.path()), -1, false, at::kCUDA, 0, options).is_complete);
@@ -135,8 +135,8 @@ TEST(Resume, PreviewsAndWorkersDoNotDisturbTheTraining) {
   expect_same_checkpoint(disturbed / "checkpoint-9", plain / "checkpoint-9");
 }
 
-/// Trains with a checkpoint after each step, slowly enough to be killed before it ends; run as a process of
-/// its own by the test below.
+/// Trains with a checkpoint after each step, slowly enough to be killed before it ends. The test below runs
+/// it in a separate process.
 TEST(TrainingProcess, DISABLED_TrainsOrResumes) {
   const char* folder = std::getenv(test::kProcessFolder);
   ASSERT_NE(folder, nullptr);
@@ -204,7 +204,8 @@ TEST(Resume, FallsBackToTheNewestWholeCheckpoint) {
       trainer.train(resumable_images());
       EXPECT_EQ(steps, std::vector<int64_t>{4}) << name << " " << kind;
       EXPECT_TRUE(log.contains("checkpoint-6")) << name << " " << kind;
-      // The manifest may stay readable with a bit flipped, and then accuses the file whose entry it was.
+      // A manifest with a flipped bit may still be readable. The error then names the file whose entry
+      // changed.
       if (std::string_view(name) != "manifest.json") {
         EXPECT_TRUE(log.contains(name)) << name << " " << kind;
       }
@@ -228,7 +229,7 @@ TEST(Resume, NeverStartsAgainAtZeroByItself) {
   config.resume_from_checkpoint = "checkpoint-3";
   expect_throws_with<FileError>([&] { train_until(config, -1); }, "SHA-256");
 
-  // Without a word about resuming, a folder with checkpoints is refused, unless it may be overwritten.
+  // Without resume_from_checkpoint, a folder with checkpoints is refused unless overwrite_output_dir is true.
   config.resume_from_checkpoint.reset();
   expect_throws_with<ConfigError>([&] { train_until(config, -1); }, "overwrite_output_dir");
   config.overwrite_output_dir = true;
@@ -265,7 +266,7 @@ TEST(Resume, RefusesAnotherTraining) {
   expect_throws_with<ConfigError>([&] { trainer.train(TinyImages(17)); }, "dataset_size is 17");
 }
 
-/// Weights each step by the losses of the steps before.
+/// A task that weights each step by the losses of the previous steps.
 class HistoryTask : public DiffusionTask {
  public:
   using DiffusionTask::DiffusionTask;
@@ -304,7 +305,7 @@ TEST(Resume, RestoresTheStateOfTheTask) {
   expect_equal(train(config, -1), expected, "history");
   expect_same_checkpoint(folder / "checkpoint-9", whole / "checkpoint-9");
 
-  // A task without a state does not drop one silently.
+  // A task without state refuses a checkpoint with a task state.
   expect_throws_with<Error>([&] { train_until(config, -1); }, "\"losses\"");
 }
 

@@ -68,7 +68,7 @@ TEST(Trainer, WarmsTheLearningRateUp) {
                at::tensor({0.0, 0.25e-2, 0.5e-2, 0.75e-2, 1e-2, 1e-2}, at::kDouble), 1e-9, 0);
 }
 
-// With accumulation, a short last group and several epochs, the schedule ends with the training.
+// With gradient accumulation, a short last group and several epochs, the schedule ends at the last step.
 TEST(Trainer, EndsTheScheduleWithTheTraining) {
   const test::TemporaryFolder folder;
   TrainingConfig config = quiet_config(folder.path());
@@ -78,7 +78,7 @@ TEST(Trainer, EndsTheScheduleWithTheTraining) {
   Trainer trainer(seeded_net(), DDPMScheduler(), config);
   std::vector<double> rates;
   trainer.on_log([&](const TrainingProgress& progress) { rates.push_back(progress.lr); });
-  trainer.train(TinyImages(22));  // 6 batches of 4, the last of 2: 3 steps an epoch
+  trainer.train(TinyImages(22));  // 6 batches of 4 (the last has 2), so 3 steps per epoch
   ASSERT_EQ(rates.size(), 9U);
   for (std::size_t i = 0; i < rates.size(); ++i)
     EXPECT_NEAR(rates[i], 1e-2 * static_cast<double>(9 - i) / 9, 1e-9) << i;

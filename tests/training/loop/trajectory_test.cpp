@@ -29,7 +29,7 @@ using test::seeded_net;
 using test::TinyImages;
 using test::TinyNet;
 
-/// Feeds given images, noise and timesteps instead of drawing them: step after step, batch after batch.
+/// A task that uses given images, noise and timesteps for each step and batch.
 class GivenTask : public DiffusionTask {
  public:
   GivenTask(TrainableDenoiser model, const Scheduler& scheduler, const DiffusionTaskOptions& options,
@@ -90,7 +90,7 @@ TEST(Trainer, FollowsPythonOverTwentySteps) {
     config.use_ema = true;
     config.adam_weight_decay = 1e-2;
     std::unique_ptr<Scheduler> scheduler = std::make_unique<FlowMatchEulerDiscreteScheduler>();
-    Tensor timesteps = golden["timesteps"] + 1;  // sigma T, from 1 to T
+    Tensor timesteps = golden["timesteps"] + 1;  // t = sigma T, from 1 to T
     if (type != PredictionType::kFlowPrediction) {
       scheduler = std::make_unique<DDPMScheduler>(DDPMSchedulerConfig{.prediction_type = type});
       timesteps = golden["timesteps"];
@@ -110,12 +110,12 @@ TEST(Trainer, FollowsPythonOverTwentySteps) {
     expect_close(at::tensor(losses, at::kDouble), golden[name + ".losses"], rtol, atol / 10, name);
     expect_close(weights, golden[name + ".model"], rtol, atol, name);
     expect_close(flat(trainer.ema()->shadow_params()), golden[name + ".ema"], rtol, atol, name);
-    // After the training, the model itself has the average.
+    // After the training the model has the EMA weights.
     test::expect_equal(flat(model->parameters()), flat(trainer.ema()->shadow_params()));
   }
 }
 
-// 22 images in batches of 4: the last group of the epoch has one batch, and that one has two images.
+// With 22 images in batches of 4, the last group of the epoch has one batch of two images.
 TEST(Trainer, AccumulationEqualsTheLargeBatch) {
   const TinyImages images(22);
   const auto train = [&](int64_t batch_size, int64_t accumulation) {
@@ -172,7 +172,8 @@ TEST(Trainer, TrainsInMixedPrecision) {
     const std::vector<double> losses = train(precision);
     EXPECT_LT(losses.back(), losses.front()) << enum_name(precision);
     for (std::size_t i = 0; i < full.size(); ++i) {
-      // Close to float32, and yet not it: 8 (11) bits of mantissa leave their trace.
+      // The losses are close to those in float32 but not equal, since the mantissa has 8 (bf16) or 11 (fp16)
+      // bits.
       EXPECT_NEAR(losses[i], full[i], 0.03 * full[i]) << enum_name(precision);
       EXPECT_NE(losses[i], full[i]) << enum_name(precision);
     }
