@@ -9,7 +9,7 @@
     run.py --environment DIR full-size --program interop_full_size   the same for Stable Diffusion 1.5 at its size
     run.py --environment DIR text --program interop_text             the same for tokenizers with CLIP's vocabulary
     run.py --environment DIR observability --program interop_observability
-                                                                 TensorBoard and a browser read a training's files
+                                                                     TensorBoard and a browser read a training's files
     run.py --environment DIR mutations --program interop_verdicts    both accept and refuse the same damaged files
 
 If the environment is missing and cannot be made, for example without network or pip, the test is reported as skipped

@@ -262,7 +262,7 @@ def trajectories(out):
     cases = []
 
     def noised(scheduler, kind, x, n, t):
-        """Returns x_t, the model's timestep, and the factors of signal and noise."""
+        """Returns x_t, the model's timestep, and the squared factors of signal and noise."""
         if kind == "flow_prediction":
             told = (t + 1).to(x.dtype)
             sigma = (told / 1000).view(-1, 1, 1, 1)
