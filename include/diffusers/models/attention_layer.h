@@ -69,8 +69,7 @@ class AttentionImpl : public torch::nn::Module {
   /// @param encoder_hidden_states `[B, S, cross_attention_dim]`, or `[B, S, added_kv_proj_dim]`; undefined
   ///   for self-attention
   /// @param attention_mask broadcasts to `[B, heads, L, S]`. Boolean: false excludes a key. Floating: added
-  /// to the
-  ///   scores. With added_kv_proj_dim it is floating and covers the encoder's tokens only.
+  ///   to the scores. With added_kv_proj_dim it is floating and covers the encoder's tokens only.
   /// @param temb `[B, spatial_norm_dim, h, w]`, for a layer with spatial_norm_dim
   /// @return shape of hidden_states
   /// @throws TensorError naming both sides if a shape does not fit

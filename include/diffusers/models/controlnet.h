@@ -69,8 +69,8 @@ struct ControlNetModelConfig {
   OneOrMany<int64_t> num_attention_heads = {};
   /// Linear layers instead of 1x1 convolutions around transformer blocks.
   bool use_linear_projection = false;
-  std::optional<EnumChoice<ClassEmbedType>> class_embed_type =
-      std::nullopt;  ///< as in the UNet, without "simple_projection"
+  /// As in the UNet, without "simple_projection".
+  std::optional<EnumChoice<ClassEmbedType>> class_embed_type = std::nullopt;
   /// "text", "text_image" or "text_time". As in Python, `forward` does not use "text_image".
   std::optional<EnumChoice<AdditionEmbedType>> addition_embed_type = std::nullopt;
   std::optional<int64_t> addition_time_embed_dim = std::nullopt;  ///< width of the embedding of each time id
@@ -85,8 +85,8 @@ struct ControlNetModelConfig {
   /// Channels of the steps of the image embedding; each after the first halves the resolution.
   std::vector<int64_t> conditioning_embedding_out_channels = {16, 32, 96, 256};
   bool global_pool_conditions = false;  ///< averages the residuals over the image
-  int64_t addition_embed_type_num_heads =
-      64;  ///< heads of the attention pooling of addition_embed_type "text"
+  /// Heads of the attention pooling of addition_embed_type "text".
+  int64_t addition_embed_type_num_heads = 64;
 };
 
 /// Reads a config from the text of a config.json, with Python's semantics.

@@ -135,8 +135,7 @@ DenoiserInfo denoiser_info(Model model) {
 /// @param model a holder or pointer that is not empty
 /// @return the denoiser
 /// @throws ConfigError when the denoiser is called, naming an input of the conditioning that the model does
-/// not
-///   take
+///   not take
 template <DenoisingModel Model>
 Denoiser make_denoiser(Model model) {
   return [model = std::move(model)](const Tensor& noisy, const Tensor& timesteps,

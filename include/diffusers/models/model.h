@@ -31,8 +31,8 @@ struct ModelLoadOptions {
 /// Options of `save_pretrained`.
 struct ModelSaveOptions {
   std::string variant = {};  ///< "fp16" writes `diffusion_pytorch_model.fp16.safetensors`
-  int64_t max_shard_size =
-      10'000'000'000;  ///< size in bytes above which weights are split into several files
+  /// Size in bytes above which weights are split into several files.
+  int64_t max_shard_size = 10'000'000'000;
 };
 
 /// The result of `from_pretrained`.

@@ -96,8 +96,7 @@ class MultiAdapterImpl : public torch::nn::Module {
   /// @param adapter_weights one weight for each adapter; nullopt: 1 / number of adapters
   /// @return one tensor for each block, from the highest resolution
   /// @throws TensorError if an image does not fit its adapter, or if the number of images or weights is not
-  /// the
-  ///   number of adapters
+  ///   the number of adapters
   std::vector<Tensor> forward(const std::vector<Tensor>& xs,
                               const std::optional<std::vector<double>>& adapter_weights = std::nullopt) const;
   /// @return total_downscale_factor of the adapters

@@ -75,8 +75,8 @@ struct BasicTransformerBlockOptions {
   double dropout = 0.0;             ///< dropout probability in attention and feed forward
   /// Width of the encoder's tokens; nullopt: none.
   std::optional<int64_t> cross_attention_dim = std::nullopt;
-  EnumChoice<FeedForwardActivation> activation_fn =
-      FeedForwardActivation::kGeglu;   ///< activation of the feed forward
+  /// Activation of the feed forward.
+  EnumChoice<FeedForwardActivation> activation_fn = FeedForwardActivation::kGeglu;
   bool attention_bias = false;         ///< bias of queries, keys and values
   bool only_cross_attention = false;   ///< the first attention also attends to the encoder
   bool double_self_attention = false;  ///< the second attention is also self-attention
@@ -142,8 +142,8 @@ struct Transformer2DModelOptions {
   /// Width of the encoder's tokens; nullopt: none.
   std::optional<int64_t> cross_attention_dim = std::nullopt;
   bool attention_bias = false;  ///< bias of queries, keys and values
-  EnumChoice<FeedForwardActivation> activation_fn =
-      FeedForwardActivation::kGeglu;   ///< activation of the feed forward
+  /// Activation of the feed forward.
+  EnumChoice<FeedForwardActivation> activation_fn = FeedForwardActivation::kGeglu;
   bool use_linear_projection = false;  ///< linear layers at both ends instead of 1x1 convolutions
   bool only_cross_attention = false;   ///< the first attention of a block also attends to the encoder
   bool double_self_attention = false;  ///< the second attention of a block is also self-attention

@@ -50,8 +50,8 @@ struct UNet2DModelConfig {
   /// Groups of the group norms. nullopt is supported with Skip and K blocks only; the other norms of such a
   /// model have min(channels / 4, 32) groups.
   std::optional<int64_t> norm_num_groups = 32;
-  std::optional<int64_t> attn_norm_num_groups =
-      std::nullopt;        ///< groups of the norm in the mid block's attention
+  /// Groups of the norm in the mid block's attention.
+  std::optional<int64_t> attn_norm_num_groups = std::nullopt;
   double norm_eps = 1e-5;  ///< epsilon of the group norms
   /// Use of the time embedding in residual blocks.
   EnumChoice<ResnetTimeScaleShift> resnet_time_scale_shift = ResnetTimeScaleShift::kDefault;

@@ -63,8 +63,8 @@ struct UNet2DConditionModelConfig {
   /// Number of heads in CrossAttn blocks, channels of a head in all others. Python keeps this name for
   /// compatibility.
   OneOrMany<int64_t> attention_head_dim = 8;
-  OneOrMany<int64_t> num_attention_heads =
-      {};                             ///< refused unless empty, as in Python; use attention_head_dim
+  /// Refused unless empty, as in Python; use attention_head_dim.
+  OneOrMany<int64_t> num_attention_heads = {};
   bool dual_cross_attention = false;  ///< uses DualTransformer2DModel (Versatile Diffusion)
   /// Linear layers instead of 1x1 convolutions around transformer blocks.
   bool use_linear_projection = false;
@@ -98,8 +98,8 @@ struct UNet2DConditionModelConfig {
   std::optional<bool> mid_block_only_cross_attention = std::nullopt;
   /// Norm of encoder_hidden_states in SimpleCrossAttn blocks.
   std::optional<EnumChoice<CrossAttentionNorm>> cross_attention_norm = std::nullopt;
-  int64_t addition_embed_type_num_heads =
-      64;  ///< heads of the attention pooling of addition_embed_type "text"
+  /// Heads of the attention pooling of addition_embed_type "text".
+  int64_t addition_embed_type_num_heads = 64;
 };
 
 /// Reads a config from the text of a config.json, with Python's semantics.
@@ -134,8 +134,8 @@ struct UNet2DConditionModelForwardOptions {
   Tensor mid_block_additional_residual = {};  ///< residual of a ControlNet, added to the mid block's output
   /// Features of a T2I-Adapter, one tensor for each down block.
   std::vector<Tensor> down_intrablock_additional_residuals = {};
-  Tensor encoder_attention_mask =
-      {};  ///< `[B, S]`: 0 (or false) excludes a token of the encoder from attention
+  /// `[B, S]`: 0 (or false) excludes a token of the encoder from attention.
+  Tensor encoder_attention_mask = {};
 };
 
 /// The result of `UNet2DConditionModel::forward`.

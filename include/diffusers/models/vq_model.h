@@ -33,8 +33,8 @@ struct VQModelConfig {
   OneOrMany<int64_t> sample_size = 32;  ///< height and width of images, for pipelines
   int64_t num_vq_embeddings = 256;      ///< number of vectors of the codebook
   int64_t norm_num_groups = 32;         ///< groups of the group norms
-  std::optional<int64_t> vq_embed_dim =
-      std::nullopt;                 ///< length of the codebook's vectors; default: latent_channels
+  /// Length of the codebook's vectors; default: latent_channels.
+  std::optional<int64_t> vq_embed_dim = std::nullopt;
   double scaling_factor = 0.18215;  ///< factor of the latents in pipelines and in training
   /// Norms of the decoder. "spatial": norms that depend on the quantized latents (MoVQ), which needs
   /// vq_embed_dim = latent_channels.

@@ -19,8 +19,7 @@ namespace diffusers {
 /// @param num_inference_steps number of steps for the progress bar
 /// @param callback_on_step_end called after each step; empty: none
 /// @param options options of the loop. `options.callback` is called before `callback_on_step_end`, so a
-/// pipeline
-///   can change the sample first, for example for inpainting.
+///   pipeline can change the sample first, for example for inpainting.
 /// @return the sample after the last step
 /// @throws TensorError if a callback sets a sample of another shape, dtype or device; or as `sampling_loop`
 /// @throws ConfigError as `sampling_loop`

@@ -39,8 +39,7 @@ class DiffusionPipeline {
   /// @param options variant, dtype and device
   /// @return the pipeline
   /// @throws FileError if the folder or a part of it is missing or malformed, or if `_class_name` is not a
-  /// class
-  ///   of the library or a registered class (`register_pipeline`), listing the known classes
+  ///   class of the library or a registered class (`register_pipeline`), listing the known classes
   /// @throws ConfigError if a config is not valid
   static std::unique_ptr<DiffusionPipeline> from_pretrained(const std::filesystem::path& folder,
                                                             const PipelineLoadOptions& options = {});

@@ -69,8 +69,7 @@ struct SamplingLoopOptions {
 /// @param options hooks and arguments of `step`
 /// @return the sample after the last step
 /// @throws ConfigError naming an option that is not valid. temperature and noise_dropout need a scheduler
-/// whose
-///   step takes `variance_noise`; score_corrector needs prediction_type epsilon.
+///   whose step takes `variance_noise`; score_corrector needs prediction_type epsilon.
 /// @throws TensorError if shapes do not fit
 /// @throws Error if the scheduler has no timesteps
 Tensor sampling_loop(Scheduler& scheduler, const SamplingModel& model, const Tensor& sample,
