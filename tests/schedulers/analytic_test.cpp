@@ -19,6 +19,7 @@
 #include <diffusers/schedulers/flow_match_heun_discrete_scheduler.h>
 #include <diffusers/schedulers/heun_discrete_scheduler.h>
 #include <diffusers/schedulers/ipndm_scheduler.h>
+#include <diffusers/schedulers/kdpm2_discrete_scheduler.h>
 #include <diffusers/schedulers/lms_discrete_scheduler.h>
 #include <diffusers/schedulers/pndm_scheduler.h>
 #include <diffusers/schedulers/sasolver_scheduler.h>

@@ -12,6 +12,7 @@
 #include <diffusers/schedulers/euler_ancestral_discrete_scheduler.h>
 #include <diffusers/schedulers/euler_discrete_scheduler.h>
 #include <diffusers/schedulers/flow_match_euler_discrete_scheduler.h>
+#include <diffusers/schedulers/kdpm2_ancestral_discrete_scheduler.h>
 #include <diffusers/schedulers/lcm_scheduler.h>
 #include <diffusers/schedulers/repaint_scheduler.h>
 #include <diffusers/schedulers/sasolver_scheduler.h>

@@ -1,5 +1,4 @@
-// The content of output_dir after a training is resumed from an older checkpoint, or after another training
-// starts there.
+// The content of output_dir after a resume from an older checkpoint, or after another training starts there.
 
 #include "training/checkpoint/output_folder.h"
 
