@@ -26,7 +26,7 @@ struct Conditioning {
   Tensor encoder_attention_mask = {};      ///< `[B, L]`, 0 (or false) excludes a token from attention
   AddedCondKwargs added_cond_kwargs = {};  ///< additional embeddings
   Tensor timestep_cond = {};   ///< `[B, time_cond_proj_dim]`, such as the embedded guidance scale of an LCM
-  Tensor attention_mask = {};  ///< `[B, L]`, see UNet2DConditionModel::forward
+  Tensor attention_mask = {};  ///< `[B, L]`, as in `UNet2DConditionModelForwardOptions`
   /// `[B, C', H, W]`, concatenated after the channels of the sample: mask and masked image latents of an
   /// inpainting UNet, image latents of instruct-pix2pix, low-resolution images of an upscaler.
   Tensor extra_channels = {};

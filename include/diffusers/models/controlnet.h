@@ -51,9 +51,9 @@ struct ControlNetModelConfig {
   OneOrMany<bool> only_cross_attention = false;
   std::vector<int64_t> block_out_channels = {320, 640, 1280, 1280};  ///< output channels of each down block
   int64_t layers_per_block = 2;                                      ///< residual blocks of each down block
-  int64_t downsample_padding = 1;                                    ///< 0 pads below and to the right only
-  double mid_block_scale_factor = 1;                                 ///< divisor of the mid block's outputs
-  std::string act_fn = "silu";                  ///< "silu" ("swish"), "mish", "gelu", "relu"
+  int64_t downsample_padding = 1;     ///< padding of convolutions that downsample; 0: below and right only
+  double mid_block_scale_factor = 1;  ///< divisor of the mid block's outputs
+  std::string act_fn = "silu";        ///< "silu" ("swish"), "mish", "gelu", "relu"
   std::optional<int64_t> norm_num_groups = 32;  ///< groups of the group norms
   double norm_eps = 1e-5;                       ///< epsilon of the group norms
   int64_t cross_attention_dim = 1280;           ///< width of encoder_hidden_states

@@ -118,7 +118,7 @@ struct UNetBlockOptions {
   bool add_resample = true;         ///< false in the block at the lowest (down) or full (up) resolution
   double resnet_eps = 1e-6;         ///< epsilon of the norms
   layers::Activation resnet_act_fn = layers::Activation::kSilu;  ///< activation of the residual blocks
-  std::optional<int64_t> resnet_groups = 32;  ///< groups of the norms; nullopt: K blocks only
+  std::optional<int64_t> resnet_groups = 32;  ///< groups of the norms; nullopt only for K blocks
   int64_t attention_head_dim = 8;             ///< channels of a head
   int64_t downsample_padding = 1;  ///< padding of convolutions that downsample; 0: below and right only
   DownsampleType downsample_type = DownsampleType::kConv;  ///< downsampling of AttnDownBlock2D
