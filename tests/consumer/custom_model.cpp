@@ -1,4 +1,4 @@
-// A model class of a program: registered, trained with the Trainer, saved, and loaded by its name.
+// A model class that a program defines: registered, trained with the Trainer, saved, and loaded by its name.
 #include <cstdio>
 #include <filesystem>
 #include <memory>
@@ -35,7 +35,7 @@ class TinyImpl : public ModelImpl<TinyImpl, TinyConfig> {
 
   explicit TinyImpl(TinyConfig config = {}) : ModelImpl(std::move(config)) { reset(); }
   void reset() override {
-    // A layer of torch.nn, and one of the library.
+    // One layer of torch::nn and one of the library.
     conv_in = register_module(
         "conv_in",
         torch::nn::Conv2d(torch::nn::Conv2dOptions(config().in_channels, config().hidden, 3).padding(1)));
@@ -52,7 +52,7 @@ class TinyImpl : public ModelImpl<TinyImpl, TinyConfig> {
 };
 using Tiny = ModelHolder<TinyImpl, TinyConfig>;
 
-/// Grey pictures: this program is about the model.
+/// A dataset of gray images.
 class Pictures : public Dataset {
  public:
   int64_t size() const override { return 4; }

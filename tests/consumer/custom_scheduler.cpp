@@ -1,4 +1,4 @@
-// A scheduler class of a program: registered, saved, loaded by its name, and used in training.
+// A scheduler class that a program defines: registered, saved, loaded by its name, and used in training.
 #include <cstdio>
 #include <filesystem>
 #include <memory>
@@ -53,7 +53,7 @@ class LinearScheduler : public ConfiguredScheduler<LinearScheduler, LinearSchedu
   Timesteps timesteps_;
 };
 
-/// Noise instead of pictures: this program is about the scheduler.
+/// A dataset of noise images.
 class Pictures : public Dataset {
  public:
   int64_t size() const override { return 4; }

@@ -1,4 +1,4 @@
-// Uses one light header, and removes a folder: std::filesystem::remove_all crashes where LibTorch's old copy
+// Includes one light header and removes a folder. std::filesystem::remove_all crashes if LibTorch's old copy
 // of it is found before the compiler's.
 #include <cstdio>
 #include <filesystem>

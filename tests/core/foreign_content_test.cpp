@@ -44,7 +44,7 @@ TEST(ForeignContent, IsNothingElse) {
   for (const std::string& bytes :
        {std::string("{}"), std::string("#version: 0.2\ni n\n"), std::string("version 2"), std::string("<"),
         std::string("\x80"), std::string("PK"), std::string("a <<<<<<< b\n=======\n"),
-        // A safetensors file whose header has 640 bytes begins like a pickle.
+        // A safetensors file with a header of 640 bytes begins with the same bytes as a pickle.
         std::string("\x80\x02\0\0\0\0\0\0{\"a\":", 13), std::string(600, '\n')})
     EXPECT_FALSE(describe_foreign_content(bytes).has_value()) << testing::PrintToString(bytes);
 }

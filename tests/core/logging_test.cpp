@@ -12,7 +12,7 @@
 namespace diffusers {
 namespace {
 
-/// Collects messages while it lives.
+/// Collects the messages that are logged during its lifetime.
 class CollectingSink {
  public:
   CollectingSink()
@@ -25,7 +25,7 @@ class CollectingSink {
     set_log_sink(before_);
     set_verbosity(level_);
   }
-  /// May be asked for by any thread.
+  /// Thread-safe.
   std::size_t count() const { return count_; }
   std::vector<std::pair<LogLevel, std::string>> messages;
 
@@ -73,7 +73,7 @@ TEST(Logging, SinksCanBeStacked) {
   EXPECT_EQ(outer.messages[0].second, "outer");
 }
 
-// A sink may live shorter than the threads that log, and need not be thread-safe.
+// A sink may be destroyed before the logging threads end, and need not be thread-safe.
 TEST(Logging, ASinkIsCalledByOneThreadAtATimeAndNotAfterItWasReplaced) {
   CollectingSink outer;
   std::atomic<bool> is_ending{false};

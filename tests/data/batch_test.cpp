@@ -55,7 +55,7 @@ void expect_same_batch(const Batch& actual, const Batch& expected) {
 
 TEST(Batch, TheListHoldsEveryField) {
   const Batch batch;
-  // Every field has a name here, or this does not compile.
+  // This does not compile if a field has no name here.
   const auto& [images, class_labels, captions, conditioning_images, original_images, masks, original_sizes,
                crop_top_lefts, indices, is_prior] = batch;
   const std::vector<const void*> fields{
@@ -75,7 +75,7 @@ TEST(Batch, TheListHoldsEveryField) {
 TEST(Batch, SizeIsTheRowsOfTheFirstField) {
   EXPECT_EQ(Batch().size(), 0);
   EXPECT_EQ(full_batch(3).size(), 3);
-  // Each field alone.
+  // Each field is tested alone.
   for_each_field([&](const BatchField& about, auto member) {
     Batch batch;
     batch.*member = full_batch(3).*member;
@@ -94,7 +94,7 @@ TEST(Batch, SliceGivesViewsOfEveryField) {
   });
   EXPECT_EQ(whole.slice(2, 2).size(), 0);
   expect_same_batch(whole.slice(0, 5), whole);
-  // Fields that are not set stay so.
+  // Fields that are not set stay undefined.
   const Batch images = Batch{.images = at::zeros({4, 1, 2, 2})}.slice(1, 3);
   EXPECT_EQ(images.size(), 2);
   EXPECT_FALSE(images.class_labels.defined());
@@ -122,7 +122,7 @@ TEST(Batch, CollateNamesTheFieldAndTheSample) {
   for_each_field([](const BatchField& about, auto member) {
     std::vector<Batch> parts{full_batch(2), full_batch(1), full_batch(1)};
     parts[2].*member = std::remove_cvref_t<decltype(parts[2].*member)>();
-    // The number of rows of a batch is that of its images.
+    // The images determine the number of rows of a batch.
     expect_throws_with<TensorError>([&] { collate(parts); },
                                     std::string("collate: ") + about.name + " of sample 3 are");
   });
@@ -147,7 +147,7 @@ TEST(Batch, ToConvertsTheImagesAlone) {
   });
   EXPECT_EQ(moved.captions, batch.captions);
   expect_same_batch(moved.to(at::kCPU, at::kFloat), batch);
-  // Without a dtype, and on the same device, everything is shared.
+  // Without a dtype, and on the same device, all tensors are shared.
   const Batch same = batch.to(at::kCPU);
   expect_same_batch(same, batch);
   EXPECT_TRUE(same.images.is_same(batch.images));
@@ -177,7 +177,7 @@ TEST(Batch, PinMemoryPinsAllThatAModelReads) {
   expect_same_batch(batch.to(at::kCUDA).pin_memory().to(at::kCPU), batch);
 }
 
-/// Gives a batch that is set from outside.
+/// Returns a batch that the test sets.
 class BatchDataset : public Dataset {
  public:
   int64_t size() const override { return 8; }

@@ -17,7 +17,7 @@ namespace {
 using test::expect_equal;
 using test::expect_throws_with;
 
-/// Constant images of two sizes; samples in both forms.
+/// Constant images of two sizes, as samples and as batches.
 class ConstantImages : public MapDataset {
  public:
   explicit ConstantImages(int64_t odd_side = 4) : odd_side_(odd_side) {}

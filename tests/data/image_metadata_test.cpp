@@ -143,13 +143,13 @@ TEST(ImageMetadata, CompanionsHaveTheCropAndTheFlipOfTheirImage) {
   EXPECT_EQ(describe(batch.conditioning_images), "float32 [30, 3, 16, 16] on cpu");
   EXPECT_EQ(describe(batch.masks), "float32 [30, 1, 16, 16] on cpu");
   expect_equal(batch.original_images, batch.images, "original images");
-  // The larger picture is resized to the size of the image.
+  // The larger conditioning image is resized to the size of the image.
   expect_close(batch.conditioning_images * 2 - 1, batch.images, 0, 4.0 / 127.5, "conditioning images");
   const Tensor pixels = ((batch.images + 1) * 127.5).round();
   expect_equal(batch.masks, pixels.narrow(1, 0, 1).ge(128).to(at::kFloat), "masks");
   EXPECT_GE(batch.conditioning_images.min().item<float>(), 0);
 
-  // What SDXL is told of the crop: where it lies in the resized image, as it is mirrored.
+  // SDXL's micro-conditioning has the position of the crop in the resized and flipped image.
   expect_equal(batch.original_sizes, at::tensor({32, 64}, at::kLong).expand({30, 2}), "sizes");
   const Tensor resized = resize_shorter_side(ramp.unsqueeze(0), 16);
   std::set<int64_t> lefts;
@@ -194,7 +194,7 @@ TEST(ImageMetadata, LabelsAreNumbersOrNames) {
   EXPECT_EQ(csv.class_count(), 11);
   const ImageFolder mixed = read("metadata.csv", "file_name,label\nsub/a.png,10\nsub/a.png,x2\n");
   expect_equal(whole_of(mixed).class_labels, at::tensor({0, 1}, at::kLong), "names in CSV");
-  // The names of sub-folders are no labels here, as in Python.
+  // With metadata, the names of sub-folders are not labels, as in Python.
   EXPECT_FALSE(whole_of(read("metadata.csv", "file_name\nsub/a.png\n")).class_labels.defined());
 
   expect_throws_with<FileError>(
@@ -288,11 +288,11 @@ TEST(ImageMetadata, NamesDoNotLeadOutOfTheFolder) {
               "{\"file_name\": \"inside.png\"}\n{\"file_name\": \"sub/fine.png\"}\n");
   const ImageFolder data(parent / "data", {.resolution = 8});
   expect_equal(levels_of(whole_of(data).images), at::tensor({20, 20}, at::kLong), "links inside");
-  // A file that is exchanged for a link later is not followed either.
+  // A file that is replaced by a link later is not followed either.
   remove_file(parent / "data/inside.png");
   ASSERT_EQ(::symlink("../outside/secret.png", (parent / "data/inside.png").c_str()), 0);
   expect_throws_with<FileError>([&] { whole_of(data); }, "a link leads out of the folder");
-  // The metadata itself.
+  // The metadata file is a link.
   remove_file(parent / "data/metadata.jsonl");
   write_bytes(parent / "outside/metadata.jsonl", "{\"file_name\": \"sub/fine.png\"}\n");
   ASSERT_EQ(::symlink("../outside/metadata.jsonl", (parent / "data/metadata.jsonl").c_str()), 0);

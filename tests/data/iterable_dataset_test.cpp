@@ -19,7 +19,7 @@ namespace {
 
 using test::expect_throws_with;
 
-/// Counts from the epoch's seed on. Samples are numbers in `class_labels`.
+/// A stream of consecutive numbers that starts at the epoch's seed. Samples hold them in `class_labels`.
 class Numbers : public IterableDataset {
  public:
   explicit Numbers(int64_t size, bool has_size = false) : size_(size), has_size_(has_size) {}
@@ -54,7 +54,7 @@ class Numbers : public IterableDataset {
   bool has_size_;
 };
 
-/// A stream that can seek.
+/// A stream with random access.
 class SeekingNumbers : public IterableDataset {
  public:
   std::unique_ptr<SampleStream> open(uint64_t) const override { return std::make_unique<Stream>(); }
@@ -82,7 +82,7 @@ std::vector<int64_t> numbers_of(const Batch& batch) {
   return {data, data + batch.class_labels.numel()};
 }
 
-/// The numbers of an epoch, less the first of all.
+/// Returns the numbers of each batch of an epoch minus `first`.
 std::vector<std::vector<int64_t>> epoch_of(DataLoader& loader, int64_t first) {
   std::vector<std::vector<int64_t>> batches;
   for (const Batch& batch : loader) {

@@ -22,14 +22,14 @@ namespace {
 
 using test::expect_throws_with;
 
-/// Labels are the indices, pixels the augmentation seed's lowest bits.
+/// A dataset whose labels are the indices, and whose pixels are the lowest bits of the augmentation seed.
 class CountingDataset : public Dataset {
  public:
   explicit CountingDataset(int64_t size, int slow_milliseconds = 0) : size_(size), slow_(slow_milliseconds) {}
   int64_t size() const override { return size_; }
   Batch get_batch(std::span<const int64_t> indices, uint64_t augmentation_seed) const override {
     ++reads;
-    // The first of every four is the slowest, so that workers finish out of order.
+    // The first of every four samples is the slowest, so workers finish out of order.
     if (slow_ > 0)
       std::this_thread::sleep_for(std::chrono::milliseconds(indices.front() % 4 == 0 ? 4 * slow_ : slow_));
     for (const int64_t index : indices)
@@ -48,7 +48,7 @@ class CountingDataset : public Dataset {
   int slow_;
 };
 
-/// Half of another data set; copyable, so that a loader can take over a temporary.
+/// Half of another dataset. It is copyable, so a loader can own a temporary.
 class HalfDataset : public Dataset {
  public:
   explicit HalfDataset(std::shared_ptr<const Dataset> whole) : whole_(std::move(whole)) {}
@@ -111,7 +111,7 @@ TEST(DataLoader, AugmentationSeedBelongsToTheEpoch) {
 }
 
 TEST(DataLoader, OrdersDoNotChangeFromVersionToVersion) {
-  // A training that is resumed with a later version of the library goes on with the same batches.
+  // A training that is resumed with a later version of the library must continue with the same batches.
   const CountingDataset data(10);
   DataLoader loader(data, {.batch_size = 4, .shuffle = true, .seed = 7});
   EXPECT_EQ(one_epoch(loader), (std::vector<std::vector<int64_t>>{{7, 2, 5, 1}, {4, 8, 0, 6}, {9, 3}}));
@@ -206,7 +206,7 @@ TEST(DataLoader, ReadsAheadWithinItsBoundAndStopsAtOnce) {
   }
 }
 
-/// Answers each read with a batch that is given.
+/// Returns a given batch for each read.
 class FixedDataset : public Dataset {
  public:
   explicit FixedDataset(Batch batch) : batch_(std::move(batch)) {}
@@ -237,13 +237,13 @@ TEST(DataLoader, ABatchOfAnotherSizeThanAskedForIsRefused) {
   }
 }
 
-/// Remembers how many threads LibTorch's operations may take where the data is read.
+/// Records the number of threads that LibTorch's operations may use in the thread that reads the data.
 class ThreadCountingDataset : public Dataset {
  public:
   int64_t size() const override { return 16; }
   Batch get_batch(std::span<const int64_t> indices, uint64_t) const override {
     most = std::max<int>(most, at::get_num_threads());
-    // A large operation, which would start a team.
+    // This operation is large enough to start a team of threads.
     const Tensor work = at::randn({256, 256});
     return {at::mm(work, work)
                 .mean()
@@ -322,7 +322,7 @@ TEST(DataLoader, AProcessWithoutRowsGetsAnEmptyBatch) {
   EXPECT_EQ(last.position(), (DataLoaderPosition{0, 8}));
 }
 
-/// Images of two sizes: those of every third sample are larger.
+/// Images of two sizes: every third sample is larger.
 class TwoSizes : public CountingDataset {
  public:
   using CountingDataset::CountingDataset;

@@ -15,7 +15,7 @@ namespace {
 using test::expect_throws_with;
 using Cells = std::vector<std::string>;
 
-/// "line: a | b" for each row.
+/// Formats each row as "line: a | b".
 template <class Read>
 Cells rows_of_text(const Read& read, std::string_view text, const Cells& columns = {"a", "b"}) {
   Cells rows;

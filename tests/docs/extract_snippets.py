@@ -1,8 +1,8 @@
-"""Makes one C++ file of the ```cpp blocks of Markdown documents, so that the compiler checks what the documents show.
+"""Makes one C++ file from the ```cpp blocks of Markdown documents, so the compiler checks them.
 
-Blocks of one document follow each other in one function, as a reader types them; a block with a main() is a program of
-its own. With --program, writes the first program of the first document as it stands. With --check-links, only checks that
-the relative links of the documents lead somewhere.
+The blocks of a document follow each other in one function. A block with a main() is a separate program. --program writes
+the first program of the first document without changes. --check-links only checks that the targets of the documents'
+relative links exist.
 """
 
 import argparse
@@ -16,7 +16,7 @@ LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)|(?:src|href)=\"([^\":#]+)\"")
 
 
 def blocks_of(document: Path) -> list[tuple[int, str]]:
-    """(line of its first line, text) of each block."""
+    """Returns (number of the first line, text) of each block."""
     text = document.read_text()
     return [(text.count("\n", 0, match.start(1)) + 1, match.group(1)) for match in BLOCK.finditer(text)]
 
@@ -28,14 +28,14 @@ def translation_unit(documents: list[Path]) -> str:
         for line, block in blocks_of(document):
             code = []
             for text in block.splitlines():
-                # Includes go to the top; every line keeps its number in messages.
+                # Includes are moved to the top. Every line keeps its number in messages.
                 is_include = text.startswith("#include")
                 if is_include:
                     includes.append(text)
                 code.append("" if is_include else text)
             marked = f'#line {line} "{document.as_posix()}"\n' + "\n".join(code)
             if "int main(" in block:
-                # Only the real main() may end without a return.
+                # Only a real main() may end without a return.
                 program = marked.replace("int main(", "int program(").rstrip()
                 assert program.endswith("}"), f"{document}:{line}: the program should end with its main()"
                 bodies.append(f"namespace document_{number}_line_{line} {{\n{program[:-1]}  return 0;\n}}\n}}\n")
@@ -50,7 +50,7 @@ def translation_unit(documents: list[Path]) -> str:
 def dead_links(documents: list[Path]) -> list[str]:
     dead = []
     for document in documents:
-        # Lambdas look like links.
+        # Lambdas have the form of links.
         for match in LINK.finditer(CODE.sub("", document.read_text())):
             target = match.group(1) or match.group(2)
             if not (document.parent / target.strip()).exists():

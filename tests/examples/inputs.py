@@ -1,4 +1,4 @@
-"""Small pictures, IDX files and model configs for the tests of the training programs."""
+"""Small images, IDX files and model configs for the tests of the training programs."""
 import struct
 import zlib
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What all programs share: programs_test.py SOURCES PROGRAM...
+"""Tests the behaviour that all programs share: programs_test.py SOURCES PROGRAM...
 
 Each flag has a help text and a default. An unknown flag and a value that does not fit are errors that name the flag.
 Programs check the device before any work, and show an error of LibTorch without its stack trace.
@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SOURCES = pathlib.Path(sys.argv[1])
 PROGRAMS = {pathlib.Path(path).name: pathlib.Path(path).resolve() for path in sys.argv[2:]}
 MODEL = ROOT / "tests/golden/tiny_ddpm_pipeline"
-# What a program needs besides --device to start its work.
+# Arguments that a program needs besides --device to start its work.
 ARGUMENTS = {
     "compare_schedulers": ["--model", MODEL],
     "diffusion_from_scratch": ["--data_dir", ROOT / "examples/data/mnist"],
@@ -59,7 +59,7 @@ TOO_LARGE = {
 
 
 def read_flags(help_text):
-    """(name, type and default, description) of each flag and positional argument that a help text lists."""
+    """Returns (name, type and default, description) of each flag and positional argument in a help text."""
     flags, lines = [], help_text.splitlines()
     for i, line in enumerate(lines):
         if not re.match(r"  [-a-z]", line):
@@ -93,12 +93,12 @@ class Programs(unittest.TestCase):
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
             for item, message in pool.map(attempt, attempts):
                 with self.subTest(attempt=item):
-                    # The library names the field of a config, whose name is the flag's.
+                    # The library names the field of a config, which has the name of the flag.
                     self.assertRegex(message, rf"(?<![A-Za-z0-9_]){item[1].removeprefix('--')}(?![A-Za-z0-9_])")
         self.assertEqual(list(self.folder.iterdir()), [], "a program began to work")
 
     def fails(self, name, arguments):
-        """The message of a run that has to fail without a stack trace."""
+        """Returns the message of a run that must fail without a stack trace."""
         result = subprocess.run([PROGRAMS[name], *map(str, arguments)], cwd=self.folder, stdout=subprocess.PIPE,
                                 stderr=subprocess.STDOUT, text=True, timeout=120)
         self.assertGreater(result.returncode, 0, result.stdout)
@@ -129,7 +129,7 @@ class Programs(unittest.TestCase):
         for name in PROGRAMS:
             for flag, kind, _ in read_flags(self.help_of(name)):
                 if re.match("INT|UINT|FLOAT|BOOLEAN|TEXT:", kind) and flag.startswith("--"):
-                    # A flag that several programs have stands in one table.
+                    # Flags that several programs have are defined in one table.
                     attempts[flag] = (name, flag, "no_value_of_any_type")
         self.assertGreater(len(attempts), 60)
         self.all_name_their_flag(attempts.values())
@@ -156,7 +156,7 @@ class Programs(unittest.TestCase):
         with_device = set()
         for name in PROGRAMS:
             if "--device" not in self.help_of(name):
-                # It computes on the CPU alone, and refuses the flag.
+                # The program computes only on the CPU and refuses the flag.
                 message = self.fails(name, [*ARGUMENTS[name], "--device", "cuda"])
                 self.assertRegex(message, r"not expected: .*--device")
                 continue

@@ -1,4 +1,4 @@
-"""Damaged checkpoints: every damage is noticed, and the newest whole checkpoint is taken with a word about it."""
+"""Damaged checkpoints: every damage is detected, and the newest undamaged checkpoint is used with a warning."""
 import random
 import shutil
 
@@ -49,14 +49,14 @@ def lengthen(path, _):
 
 
 def cases(checkpoint):
-    """(kind of damage, file), repeated as often as it is to be done."""
+    """Returns (kind of damage, file), once for each repetition."""
     rng = random.Random(SEED)
     files = files_of(checkpoint)
     sizes = [(checkpoint / name).stat().st_size for name in files]
     some = lambda count: rng.choices(files, sizes, k=count // 2) + rng.choices(files, k=count // 2)
     return ([(flip_bit, name) for name in some(1000)], [(truncate, name) for name in some(200)],
             [(kind, name) for name in files for kind in (remove, empty, zero_tail, lengthen)
-             # Another byte after the manifest's last one changes nothing that it says.
+             # A byte appended to the manifest does not change its content.
              if kind is not lengthen or name.name != "manifest.json"])
 
 
@@ -75,7 +75,7 @@ def run(trainings, _):
         must("checkpoint-6 is damaged" in result.log, f"{what}: no warning: {result.log}")
         must(name.name == "manifest.json" or str(name) in result.log, f"{what}: not named: {result.log}")
         if number % 50 == 0:
-            # From there the training goes the same way, over the damaged checkpoint.
+            # The resumed training has the same result and overwrites the damaged checkpoint.
             check_resumes(trainings, out, expected, what)
         shutil.rmtree(out)
 

@@ -1,4 +1,4 @@
-"""A disk in memory that knows what has reached it: plays a trace, and forgets what a power cut may take."""
+"""A disk in memory that records which data is synced: it replays a trace, and drops the data that a power cut may lose."""
 import ast
 import random
 import re
@@ -13,7 +13,7 @@ class File:
         self.synced = bytes(self.data)
 
     def after_power_cut(self, damage, rng):
-        """What is there when the power is back; a tail that was not synced may be lost."""
+        """Returns the content after a power cut. Data at the end that was not synced may be lost."""
         if self.data == self.synced or damage == "names lost":
             return bytes(self.data)
         if damage == "all lost":
@@ -28,7 +28,7 @@ class Folder:
     def __init__(self):
         self.entries = {}
         self.synced = {}
-        self.changes = []  # since the last sync: of an operation, {name: node or None}
+        self.changes = []  # operations since the last sync, each {name: node or None}
 
     def change(self, names):
         self.changes.append(names)
@@ -46,7 +46,7 @@ class Folder:
         self.changes = []
 
     def after_power_cut(self, damage, rng):
-        """The names that are there: each operation since the last sync has reached the disk, or not."""
+        """Returns the names in the folder, where each operation since the last sync either is on the disk or not."""
         entries = dict(self.synced)
         for names in self.changes:
             if damage != "all lost" and rng.random() < 0.5:
@@ -64,7 +64,7 @@ DESCRIPTOR = re.compile(r"^(\d+|AT_FDCWD)<([^>]*)>")
 
 
 def finished_calls(lines):
-    """(name, arguments, result) of the calls that succeeded, in the order in which they ended."""
+    """Returns (name, arguments, result) of the calls that succeeded, in the order in which they ended."""
     begun = {}
     for line in lines:
         if match := UNFINISHED.match(line):
@@ -77,10 +77,10 @@ def finished_calls(lines):
 
 
 class Disk:
-    """What is under a folder, all of it synced in the beginning."""
+    """The content of a folder, which is completely synced at the beginning."""
 
     def __init__(self, content, root):
-        """content: a real folder with what is there; root: how the calls name it."""
+        """content: a real folder with the content; root: the path of the folder in the calls."""
         self.root = str(root)
         self.top = Folder()
         self.open = {}  # descriptor: [node, position]
@@ -110,7 +110,7 @@ class Disk:
         return self._node("/".join([self.root, *folders])), name
 
     def play(self, name, arguments, result):
-        """A call of a trace by `strace -y` with whole strings. Of what is elsewhere, nothing is done."""
+        """Replays a call of a trace by `strace -y` with complete strings. Calls outside the folder are ignored."""
         if name not in OF_A_DESCRIPTOR + OF_A_PATH:
             return
         strings = [ast.literal_eval("b" + text) for text in STRING.findall(arguments)]
@@ -171,7 +171,7 @@ class Disk:
                 self.open[descriptor][1] = position + result
 
     def write_to(self, folder, damage=None, seed=0):
-        """What is there now or, with a damage, after a power cut."""
+        """Returns the content now or, with a damage, after a power cut."""
         self._write(self.top, folder, damage, random.Random(seed))
 
     def _write(self, node, folder, damage, rng):

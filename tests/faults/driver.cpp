@@ -1,8 +1,9 @@
-// A training of some milliseconds that the scripts next to this file kill, starve and damage.
+// A training of some milliseconds. The scripts next to this file kill it, let its disk fail, and damage its
+// files.
 //
-// Reads a request a line from standard input, `key=value key=value ...`, and serves each in a child process,
-// so that LibTorch is loaded once. Answers "pid N" when the child runs and "exit STATUS FIRST LAST" when it
-// has ended: its exit code or minus its signal, and the first and the last step that it trained.
+// It reads one request per line from standard input, `key=value key=value ...`, and runs each in a child
+// process, so LibTorch is loaded once. It prints "pid N" when the child runs and "exit STATUS FIRST LAST"
+// when it has ended: the exit code or minus the signal, and the first and the last step that was trained.
 
 #include <atomic>
 #include <csignal>
@@ -35,11 +36,11 @@
 namespace diffusers {
 namespace {
 
-/// What a child shares with the server.
+/// Memory that a child shares with the server.
 struct Progress {
   std::atomic<int64_t> first_step = 0;
   std::atomic<int64_t> last_step = 0;
-  char errors[4096] = {};  // not in the log at once: the child's own write() may be made to fail
+  char errors[4096] = {};  // not logged immediately, since the child's write() may be made to fail
 
   void add_error(const char* kind, const char* what) {
     const std::size_t used = std::strlen(errors);
@@ -47,7 +48,7 @@ struct Progress {
   }
 };
 
-/// A request, as the keys that it gives.
+/// A request, as its keys and values.
 class Request {
  public:
   explicit Request(const std::string& line) {
@@ -68,7 +69,7 @@ class Request {
   std::map<std::string, std::string> values_;
 };
 
-/// Images, one batch of which ends the process.
+/// A dataset in which one batch ends the process.
 class DeadlyImages : public test::TinyImages {
  public:
   DeadlyImages(int64_t size, int64_t deadly_batch) : TinyImages(size), batches_left_(deadly_batch) {}
@@ -104,7 +105,7 @@ TrainingConfig config_of(const Request& request) {
   return config;
 }
 
-/// Waits until someone who watches lets it go on.
+/// Waits until the observing script lets the process continue.
 void wait_at_gate() {
   ::prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
   ::raise(SIGSTOP);
@@ -114,7 +115,7 @@ int train(const Request& request, const TrainingConfig& config, Progress& progre
   manual_seed(1);
   Trainer trainer(test::TinyNet(0.2), DDPMScheduler(), config);
   trainer.on_preview([](const PreviewContext& context) {
-    // Draws, as sampling does, and leaves when it is told to.
+    // Draws random numbers, as sampling does, and stops on request.
     for (int i = 0; i < 50 && !context.stop_requested(); ++i) at::randn({1000});
   });
   const int64_t gate = request.number("gate", -1);
@@ -125,7 +126,7 @@ int train(const Request& request, const TrainingConfig& config, Progress& progre
     if (step == request.number("stop", -1)) trainer.request_stop();
   });
   if (gate == 0) wait_at_gate();
-  // 6 batches an epoch, 3 steps of two batches or 2 of four.
+  // An epoch has 6 batches: 3 steps of two batches or 2 steps of four.
   const TrainingResult result = trainer.train(DeadlyImages(18, request.number("deadly_batch", 0)));
   return result.signal ? 128 + *result.signal : 0;
 }
@@ -140,7 +141,7 @@ int serve(const Request& request, Progress& progress) {
     progress.add_error("error", error.what());
     const std::string ballast = request.text("ballast");
     if (ballast.empty()) return 1;
-    // There is room again: the same process goes on.
+    // There is free space again, and the same process continues.
     remove_file(ballast);
   }
   try {
@@ -170,7 +171,8 @@ void serve_requests(Progress& progress) {
     if (child == 0) run_child(request, progress);
     std::printf("pid %d\n", child);
     std::fflush(stdout);
-    // Signals after some time, while the child cannot be taken for another process.
+    // Sends a signal after some time. The child has not been waited for, so its id cannot belong to another
+    // process.
     for (const char* which : {"signal", "second_signal"}) {
       const auto number = static_cast<int>(request.number(which, 0));
       if (number == 0) continue;

@@ -1,6 +1,6 @@
-"""A disk that fails: an error is reported, nothing that was saved is lost, nothing half done stays.
+"""A failing disk: an error is reported, no saved data is lost, and no incomplete files remain.
 
-Also: the order in which a checkpoint reaches the disk, the modes of its files, and one writer a folder.
+Also tests the order in which a checkpoint is synced, the modes of its files, and that a folder has only one writer.
 """
 import errno
 import os
@@ -14,12 +14,12 @@ import tracing
 from trainings import (CALLS_WITH_A_FILE, Trainings, check_checkpoints, check_resumes, interrupted, is_whole,
                        litter, must, spread, uninterrupted)
 
-# What changes a disk. rename, unlink and mkdir have several names.
+# System calls that change a disk. rename, unlink and mkdir have several names.
 CHANGES = ["openat", "write", "pwrite64", "ftruncate", "fsync", "close", "rename", "renameat", "renameat2", "mkdir",
            "unlink", "unlinkat", "rmdir"]
-# Without them nobody can remove what was begun.
+# If these calls fail, incomplete files cannot be removed.
 NEEDED_FOR_CLEANING = {"openat", "unlink", "unlinkat", "rmdir"}
-SAVE = dict(resume=1, gate=5, stop=6)  # one save, of checkpoint-6, which pushes checkpoint-2 out
+SAVE = dict(resume=1, gate=5, stop=6)  # one save, of checkpoint-6, which removes checkpoint-2
 
 
 def trace_of_save(trainings, base, background):
@@ -30,7 +30,7 @@ def trace_of_save(trainings, base, background):
 
 
 def check_order(trainings, base, background):
-    """Files, their folders, the manifest, the stage, the name, the folder that holds it; only then the removal."""
+    """Checks the order: files, their folders, manifest, staged folder, name, parent folder, and only then the removal."""
     out, lines = trace_of_save(trainings, base, background)
     done = [(name, arguments.replace(str(out) + "/", "").replace(str(out), "OUT"))
             for _, name, arguments in tracing.calls_of(lines)]
@@ -105,7 +105,7 @@ def failing_calls(trainings, base, background):
     cases = []
     for name, number in calls:
         cases += [(background, name, number, error, "") for error in ("ENOSPC", "EIO", "EACCES", "EINTR")]
-        # Interrupted for ever is no error, but a signal that never ends.
+        # EINTR is left out: a permanently interrupted call is a signal that does not end, not a disk error.
         cases += [(background, name, number, error, "+") for error in ("ENOSPC", "EIO", "EACCES")]
         if name.startswith("rename"):
             cases += [(background, name, number, "EXDEV", permanently) for permanently in ("", "+")]
@@ -154,7 +154,7 @@ def check_short_writes(driver, preload, expected):
 
 
 def check_full_disk(trainings, base, expected):
-    """The same process goes on when there is room again."""
+    """Checks that the same process continues when there is free space again."""
     size = sum(path.stat().st_blocks * 512 for path in (base / "checkpoint-4").rglob("*"))
     page = os.sysconf("SC_PAGE_SIZE")
     disk = trainings.new_folder()

@@ -1,8 +1,8 @@
 """SIGKILL at every system call of a save, at random moments and in the middle of a step; other signals.
 
-Whatever happened: all checkpoints are whole, at most one interval is lost, and the resumed training ends with the
-weights, averages, moments and states of one that was never interrupted, bit for bit. With a checkpoint written in the
-background, the training may have gone on for another interval, and waits for it there.
+In all cases every checkpoint is complete and at most one interval is lost. The resumed training ends with the weights, EMA
+weights, moments and states of an uninterrupted training, bit for bit. If a checkpoint is written in the background, the
+training may have continued for another interval, at whose end it waits.
 """
 import random
 import shutil
@@ -75,7 +75,7 @@ def at_random_moments(trainings, expected):
 
 
 def in_the_middle_of_a_step(trainings, expected):
-    """While a batch is fetched: of several a step, in every epoch, by the training or a worker."""
+    """Kills while a batch is fetched: of several per step, in every epoch, by the training or a worker."""
     cases = [(accumulate, workers, batch) for accumulate in expected for workers in (0, 1, 2)
              for batch in range(1, 21)]
     for accumulate, workers, batch in spread(cases, 24, "SIGKILL while a batch is fetched"):
@@ -88,7 +88,7 @@ def in_the_middle_of_a_step(trainings, expected):
 
 
 def by_signals(trainings, expected):
-    """The training saves and leaves with 128 + n; the same signal again ends it at once."""
+    """Checks that the training saves and exits with 128 + n, and that the same signal again ends it immediately."""
     rng = random.Random(2)
     seconds = run_time(trainings, 2)
     statuses = {}
@@ -102,7 +102,7 @@ def by_signals(trainings, expected):
         out = trainings.new_folder()
         result = trainings.run(out, resume=1, handle_signals=1, signal=int(which), signal_us=int(delay * 1e6), **again,
                                **request)
-        # Minus the signal: the training had not begun, or the second one.
+        # Minus the signal if the training had not started, or after the second signal.
         allowed = {0, 128 + which} | ({-which} if is_impatient or result.last == 0 else set())
         must(result.status in allowed, f"{what}: {result}")
         statuses[result.status] = statuses.get(result.status, 0) + 1

@@ -1,8 +1,8 @@
-"""A power cut at every point of a training where something is about to reach the disk.
+"""A power cut before every call of a training that makes data durable on the disk.
 
-What a process wrote is on the disk for certain after fsync alone, and a name after an fsync of its folder. The calls
-of a training are played on a disk that forgets the rest, in four ways. Whatever is lost: a checkpoint that was
-published is whole, and the training goes on from the newest one, bit for bit.
+Written data is certainly on the disk only after fsync, and a name only after an fsync of its folder. The calls of a training
+are replayed on a disk that loses the rest, in four ways. In all cases a published checkpoint is complete, and the training
+resumes from the newest one, bit for bit.
 """
 import re
 import shutil
@@ -13,7 +13,7 @@ from trainings import CALLS_WITH_A_FILE, check_resumes, interrupted, must, newes
 
 DAMAGES = ["all lost", "names lost", "tail zero", "tail cut"]
 SEEDS = 10
-BASE_STEP = 4  # of the checkpoint that the training goes on from
+BASE_STEP = 4  # step of the checkpoint from which the training resumes
 POINTS = ("fsync", "fdatasync", "rename", "renameat", "renameat2")
 
 
@@ -23,7 +23,7 @@ def contents(folder):
 
 
 class Replay:
-    """A training's calls, on a disk that is as it was before the first of them."""
+    """The calls of a training, and a disk in the state before the first call."""
 
     def __init__(self, trainings, base, background):
         self.base = base
@@ -45,12 +45,12 @@ class Replay:
         return Disk(self.base, self.out)
 
     def points(self):
-        """Numbers of the calls before which the power is cut."""
+        """Returns the numbers of the calls before which the power is cut."""
         return [i for i, (name, arguments, _) in enumerate(self.calls)
                 if name in POINTS and str(self.out) in arguments] + [len(self.calls)]
 
     def published_step(self, number_of_calls):
-        """Of the newest checkpoint whose folder has its name, and its name a sync."""
+        """Returns the step of the newest checkpoint that has its final name, and whose name is synced."""
         renamed, published = 0, BASE_STEP
         for name, arguments, _ in self.calls[:number_of_calls]:
             if name == "rename" and (match := re.search(r'/checkpoint-(\d+)"$', arguments)):

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Trainings that are killed, whose disk fails or is damaged: nothing that was saved is ever lost.
+"""Trainings that are killed, or whose disk fails or is damaged, lose no saved data.
 
     run.py --driver faults_driver --preload libfaults_short_writes.so kill|errors|corrupt|power
 
-DIFFUSERS_FAULTS=all makes the sweeps complete; without it, an evenly spread part of each is run. Where strace is
-missing or may not trace, the test is reported as skipped (tests/support/skips.py).
+DIFFUSERS_FAULTS=all makes the sweeps complete. Without it, an evenly spaced part of each is run. If strace is missing or not
+permitted to trace, the test is reported as skipped (tests/support/skips.py).
 """
 import argparse
 import pathlib

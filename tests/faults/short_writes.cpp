@@ -1,5 +1,5 @@
-// Preloaded into a program, makes the system write less than it is asked to, and interrupts it every third
-// time.
+// A library to preload into a program. It makes write() write fewer bytes than requested, and interrupts
+// every third call.
 
 #include <cerrno>
 #include <cstddef>

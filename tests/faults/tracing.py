@@ -1,4 +1,4 @@
-"""Watches and disturbs the system calls of a training with strace."""
+"""Traces and disturbs the system calls of a training with strace."""
 import collections
 import os
 import pathlib
@@ -10,7 +10,7 @@ import time
 
 
 def is_possible(trainings):
-    """Whether strace is there and may trace; if not, why."""
+    """Checks that strace exists and is permitted to trace. If not, returns the reason."""
     if shutil.which("strace") is None:
         return "strace is missing (Debian: apt-get install strace)"
     probe = subprocess.run(["strace", "-o", os.devnull, "true"], capture_output=True, text=True)
@@ -33,9 +33,9 @@ def wait_until_stopped(pid):
 
 
 def traced(trainings, out, calls, inject=None, whole_strings=False, **request):
-    """Trains; from its gate on, the calls are traced and disturbed. Returns the result and the lines of the trace.
+    """Trains, and traces and disturbs the calls after the gate. Returns the result and the lines of the trace.
 
-    inject: such as "fsync:signal=KILL:when=3"; see numbered_calls.
+    inject: an option of strace, such as "fsync:signal=KILL:when=3"; see numbered_calls.
     """
     pid = trainings.start(out, **request)
     trace = trainings.folder / "trace"
@@ -61,13 +61,13 @@ CALL = re.compile(r"^(\d+)\s+(\w+)\((.*)$")
 
 
 def calls_of(lines):
-    """(thread, name, arguments and result) of each call, in the order in which they begin."""
+    """Returns (thread, name, arguments and result) of each call, in the order in which they begin."""
     matches = (CALL.match(line) for line in lines)
     return [match.groups() for match in matches if match]
 
 
 def numbered_calls(lines, names=None):
-    """(name, number) of each call, as strace's inject=NAME:when=NUMBER counts: by thread and name."""
+    """Returns (name, number) of each call, counted by thread and name as in strace's inject=NAME:when=NUMBER."""
     counts = collections.Counter()
     numbered = {}
     for thread, name, _ in calls_of(lines):

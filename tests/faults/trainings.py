@@ -1,4 +1,4 @@
-"""Trainings by faults_driver, and what must be true of the folders that they leave."""
+"""Trainings by faults_driver, and checks of their output folders."""
 import dataclasses
 import hashlib
 import json
@@ -13,7 +13,7 @@ CALLS_WITH_A_FILE = ("%file,read,pread64,write,pwrite64,writev,fsync,fdatasync,f
 
 
 class Failure(Exception):
-    """Something that must hold does not."""
+    """A check that failed."""
 
 
 def must(condition, message):
@@ -77,7 +77,7 @@ def sha256(path):
 
 
 def digests(out):
-    """Of what a training ends with: weights, average, optimizer and state of the last checkpoint, and the model."""
+    """Hashes the result of a training: weights, EMA, optimizer and state of the last checkpoint, and the model."""
     last = out / f"checkpoint-{STEPS}"
     files = [last / "unet/diffusion_pytorch_model.safetensors", last / "unet_ema/diffusion_pytorch_model.safetensors",
              last / "unet/config.json", last / "unet_ema/config.json", last / "optimizer.safetensors",
@@ -91,7 +91,7 @@ def losses(out):
 
 
 def is_whole(checkpoint):
-    """Whether all files are what the manifest says, by our own reading of it."""
+    """Returns true if all files match the manifest, which this script reads independently of the library."""
     try:
         text = (checkpoint / "manifest.json").read_text()
         entries = json.loads(text)["files"].items()
@@ -103,7 +103,7 @@ def is_whole(checkpoint):
 
 
 def checkpoints(out):
-    """Steps of all checkpoints."""
+    """Returns the steps of all checkpoints."""
     return sorted(int(path.name.split("-")[1]) for path in out.glob("checkpoint-*") if path.name[11:].isdigit())
 
 
@@ -117,7 +117,7 @@ def newest_whole(out):
 
 
 def check_checkpoints(out, at_least, what):
-    """All checkpoints are whole, and the newest is of step `at_least` or a later one. Returns its step."""
+    """Checks that all checkpoints are complete, and that the newest is of step `at_least` or later. Returns its step."""
     steps = checkpoints(out)
     for step in steps:
         must(is_whole(out / f"checkpoint-{step}"), f"{what}: checkpoint-{step} is damaged")
@@ -127,7 +127,7 @@ def check_checkpoints(out, at_least, what):
 
 
 def check_resumes(trainings, out, expected, what, **request):
-    """The training goes on from the newest whole checkpoint and ends as if nothing had happened."""
+    """Checks that the training resumes from the newest complete checkpoint and has the same result as without a failure."""
     newest = newest_whole(out)
     result = trainings.run(out, resume=1, **request)
     must(result.status == 0, f"{what}: the resumed training ended with {result.status}: {result.log}")
@@ -139,7 +139,7 @@ def check_resumes(trainings, out, expected, what, **request):
 
 
 def uninterrupted(trainings, **request):
-    """What a training that nothing happens to ends with."""
+    """Returns the result of an undisturbed training."""
     out = trainings.new_folder()
     result = trainings.run(out, **request)
     must(result.status == 0, f"the uninterrupted training ended with {result.status}: {result.log}")
@@ -153,7 +153,7 @@ def uninterrupted(trainings, **request):
 
 
 def interrupted(trainings, step, **request):
-    """A folder whose training was stopped after a step."""
+    """Makes a folder whose training was stopped after a step."""
     out = trainings.new_folder()
     result = trainings.run(out, stop=step, **request)
     must(result.status == 0 and checkpoints(out)[-1] == step, f"no checkpoint of step {step}: {result.log}")
@@ -161,7 +161,7 @@ def interrupted(trainings, step, **request):
 
 
 def spread(items, most, what):
-    """All of the items with DIFFUSERS_FAULTS=all, else so many of them, evenly spread."""
+    """Returns all items with DIFFUSERS_FAULTS=all, otherwise `most` of them, evenly spaced."""
     items = list(items)
     chosen = items
     if os.environ.get("DIFFUSERS_FAULTS") != "all" and len(items) > most:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the seeds of the fuzzers, small files of every kind, good and bad, with Python's own library alone.
+"""Makes the seeds of the fuzzers: small valid and invalid files of every kind. Uses only Python's standard library.
 
     make_corpus.py [FOLDER]    writes them, one folder for each fuzzer
     make_corpus.py --check     fails if a seed is missing in the folder of the repository
@@ -203,7 +203,7 @@ def main():
             path = folder / kind / name
             if not checks:
                 path.write_bytes(seed)
-            elif not path.is_file():  # the packed ones may differ from one zlib to the next
+            elif not path.is_file():  # compressed files may differ between versions of zlib
                 missing.append(f"{kind}/{name}")
         print(f"{kind}: {count} seeds")
     if missing:

@@ -1,5 +1,5 @@
-"""Small PNG and JPEG files of every kind, made without a library for pictures: one file that is missing cannot empty a
-corpus."""
+"""Makes small PNG and JPEG files of every kind without an image library, so a missing library cannot leave a corpus
+empty."""
 import struct
 import zlib
 
@@ -80,7 +80,7 @@ def some_png():
 
 
 class Bits:
-    """Bits of a JPEG scan, with a zero behind each byte 0xff."""
+    """The bits of a JPEG scan, with a zero after each byte 0xff."""
 
     def __init__(self):
         self.text = ""
@@ -97,7 +97,7 @@ def segment(marker, data):
     return bytes([0xFF, marker]) + struct.pack(">H", len(data) + 2) + data
 
 
-# DC: twelve categories, four bits each. AC: the end of the block alone, in one bit.
+# DC has twelve categories of four bits. AC has only the end of the block, one bit.
 TABLES = segment(0xC4, b"\x00" + bytes([0, 0, 0, 12]) + bytes(12) + bytes(range(12))) + segment(
     0xC4, b"\x10" + bytes([1]) + bytes(15) + b"\x00")
 
@@ -112,7 +112,8 @@ def put_block(bits, difference, with_ac=True):
 
 def jpeg(components=1, width=16, height=8, sampling=1, before=b"", frame=0xC0, precision=8, restart=0, scans=1, tables=TABLES,
          data=None, end=b"\xff\xd9"):
-    """Each block has one colour. `sampling`: how much finer the first component is in both directions."""
+    """Makes an image in which each block has one colour. `sampling` is the resolution of the first component relative to the
+    others, in both directions."""
     out = b"\xff\xd8" + before + segment(0xDB, b"\0" + bytes([8] * 64)) + tables
     sizes = bytes(b for i in range(components) for b in (i + 1, (sampling << 4 | sampling) if i == 0 else 0x11, 0))
     out += segment(frame, struct.pack(">BHHB", precision, height, width, components) + sizes)
@@ -133,7 +134,7 @@ def jpeg(components=1, width=16, height=8, sampling=1, before=b"", frame=0xC0, p
                 for _ in range(sampling * sampling if component == 0 else 1):
                     put_block(bits, 40 if unit % 2 else -25, not is_progressive)
         out += bits.done() if data is None else data
-    if is_progressive:  # the other coefficients, one component a scan
+    if is_progressive:  # the other coefficients, one component per scan
         for component in range(components):
             finer = sampling if component == 0 else 1
             bits = Bits()

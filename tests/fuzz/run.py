@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Runs one fuzzer: its corpus, then new inputs for some seconds. Where it was not built, it ends as a skipped test.
+"""Runs one fuzzer: its corpus, then new inputs for some seconds. If the fuzzer was not built, the test is skipped.
 
     run.py --program build/fuzz/tests/fuzz/build/idx_fuzz [--seconds 20] [--keep FOLDER] CORPUS...
 
-New inputs that reach new code go to --keep, or are dropped. Inputs that break something are written to --artifacts, and
-`PROGRAM FILE` repeats them. A folder of the corpus that is missing or empty is an error.
+New inputs that reach new code are written to --keep, or dropped. Failing inputs are written to --artifacts, and
+`PROGRAM FILE` repeats them. A missing or empty folder of the corpus is an error.
 
-An input may take one second. libFuzzer's clock runs on while other programs have the processor, so an input that it finds
-slow is run once more alone, and fails if it takes a second of processor time.
+An input may take one second. libFuzzer measures elapsed time, which includes the time of other programs. A slow input is
+therefore run again alone, and fails if it takes one second of processor time.
 """
 import argparse
 import os
@@ -22,15 +22,15 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 import skips
 
-MOST_SECONDS = 1  # for an input
-# The figures that a release is held to.
+MOST_SECONDS = 1  # seconds for an input
+# The limits for a release.
 LIMITS = ["-rss_limit_mb=512", "-malloc_limit_mb=256", f"-timeout={MOST_SECONDS}", f"-report_slow_units={MOST_SECONDS}"]
-# How often a busy machine may interrupt a run.
+# Number of times that a busy machine may interrupt a run.
 MOST_INTERRUPTIONS = 20
 
 
 def processor_seconds(command):
-    """What a command takes of the processor, and how it ends."""
+    """Returns the processor time of a command and its result."""
     def used():
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         return usage.ru_utime + usage.ru_stime
@@ -40,7 +40,7 @@ def processor_seconds(command):
 
 
 def is_only_late(program, path):
-    """True for an input that libFuzzer gave up on because the machine was busy."""
+    """Returns true for an input that libFuzzer stopped because the machine was busy."""
     alone = [str(program), "-timeout=60", "-rss_limit_mb=512"]
     start, _ = processor_seconds([*alone, "/dev/null"])
     seconds, code = processor_seconds([*alone, str(path)])
@@ -49,7 +49,7 @@ def is_only_late(program, path):
 
 
 def run(command, title):
-    """Runs the fuzzer again for as long as only a busy machine stops it."""
+    """Runs the fuzzer, and repeats the run if only a busy machine stopped it."""
     program = pathlib.Path(command[0])
     prefix = next(option for option in command if option.startswith("-artifact_prefix=")).split("=", 1)[1]
     end = time.monotonic() + next((float(option.split("=")[1]) for option in command if "-max_total_time=" in option), 0)

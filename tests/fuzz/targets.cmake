@@ -1,4 +1,4 @@
-# The fuzzers, one call each: targets/NAME_fuzz.cpp, the sources of src/ that it needs besides those of fuzz_base
+# The fuzzers, one call for each: targets/NAME_fuzz.cpp, the sources of src/ that it needs besides those of fuzz_base
 # (core/json.cpp, core/utf8.cpp, core/foreign_content.cpp, io/files.cpp), and the folders of tests/ that hold its seeds.
 diffusers_fuzz_target(safetensors SOURCES io/safetensors_header.cpp CORPUS fuzz/corpus/safetensors)
 diffusers_fuzz_target(shard_index SOURCES io/shard_index.cpp CORPUS fuzz/corpus/shard_index DICTIONARY json.dict)

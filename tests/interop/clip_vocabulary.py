@@ -4,7 +4,7 @@
     clip_vocabulary.py download DIR      from the merges in the Python package open-clip-torch, which pip fetches
     clip_vocabulary.py reduce FULL DIR   without the tokens that the prompts of tests/reference do not need
 
-Where the package cannot be fetched, the test is reported as skipped (tests/support/skips.py).
+If the package cannot be fetched, the test is reported as skipped (tests/support/skips.py).
 """
 import gzip
 import io
@@ -20,12 +20,12 @@ import skips
 
 PACKAGE = "open-clip-torch==3.3.0"
 MERGES = "open_clip/bpe_simple_vocab_16e6.txt.gz"
-COUNT = 49152 - 256 - 2  # merges that CLIP uses of those in the file
+COUNT = 49152 - 256 - 2  # number of merges in the file that CLIP uses
 SPECIAL = ["<|startoftext|>", "<|endoftext|>"]
 
 
 def byte_letters():
-    """The letters that stand for bytes, in the order of their ids: those that print as themselves come first."""
+    """Returns the letters that represent bytes, in the order of their ids: first the bytes that are printable characters."""
     visible = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     hidden = [byte for byte in range(256) if byte not in visible]
     return [chr(byte) for byte in visible] + [chr(0x100 + i) for i in range(len(hidden))]
@@ -60,7 +60,7 @@ def download(folder):
 
 
 def merges_of(word, ranks):
-    """The merges that byte-pair encoding makes in a word."""
+    """Returns the merges that byte-pair encoding applies to a word."""
     symbols = [*word[:-1], word[-1] + "</w>"]
     used = set()
     while True:

@@ -3,8 +3,8 @@
 
     compare_goldens.py COMMITTED REMADE [--partial]     --partial: only the files that REMADE has
 
-Tensors must agree to 1e-6 of the largest element and 2e-5 relative, which leaves room for another CPU's summation order
-only. Each gradient counts as a tensor of its own, although many stand in one tensor (tests/reference/gradients.py).
+Tensors must agree to 1e-6 of the largest element and 2e-5 relative, which allows only for the summation order of another
+CPU. Each gradient counts as a separate tensor, although one tensor holds many (tests/reference/gradients.py).
 Other files must be equal.
 """
 import argparse
@@ -20,23 +20,23 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "referen
 from gradients import LARGEST_WHOLE  # noqa: E402
 
 IGNORED = {"README.md", ".gitkeep"}
-# Compared as numbers; all others, the eight-bit floats included, byte by byte.
+# Compared as numbers. All other dtypes, including the eight-bit floats, are compared byte by byte.
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 
 def scale_of(file, key, tensor):
-    """What an absolute difference is measured by: a number, or one for each element."""
+    """Returns the scale of absolute differences: one number, or one for each element."""
     case, _, part = key.rpartition("/gradients/")
     if part not in ("elements", "projections"):
         finite = tensor[tensor.isfinite()]
         return finite.abs().max().item() if finite.numel() > 0 else 0.0
     sizes = file.get_tensor(case + "/gradients/sizes").tolist()
     if part == "elements":
-        # The largest element of the gradient that an element belongs to.
+        # The scale of an element is the largest element of its gradient.
         gradients = tensor.split([size for size in sizes if size <= LARGEST_WHOLE])
         largest = [each.abs().max().item() if each.numel() > 0 else 0.0 for each in gradients]
         return torch.cat([torch.full_like(each, scale) for each, scale in zip(gradients, largest)])
-    # A projection of a difference d of n elements is of the order of |d| / sqrt(n).
+    # A projection of a difference d with n elements has the order of |d| / sqrt(n).
     roots = torch.tensor([math.sqrt(size) for size in sizes if size > LARGEST_WHOLE], dtype=torch.float64)
     return (file.get_tensor(case + "/gradients/norms") / roots)[:, None].expand_as(tensor)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tests that compare_goldens.py reports what differs: whole folders are made, changed and compared."""
+"""Tests that compare_goldens.py reports differences: it makes, changes and compares complete folders."""
 import math
 import pathlib
 import subprocess
@@ -15,7 +15,7 @@ from gradients import LARGEST_WHOLE, gradients  # noqa: E402
 
 
 def golden_of(model, change=None):
-    """The golden tensors of a model whose gradients `change` altered."""
+    """Returns the golden tensors of a model after `change` has changed its gradients."""
     model.zero_grad()
     generator = torch.Generator().manual_seed(2)
     model(torch.randn(5, 40, generator=generator)).square().sum().backward()
@@ -67,7 +67,7 @@ def compare(folder, committed, remade):
 
 def main():
     torch.manual_seed(1)
-    # The first weight is large, the others are small; the last layer makes the gradients of the second small.
+    # The first weight is large and the others are small. The last layer makes the gradients of the second small.
     layers = torch.nn.Linear(40, 20), torch.nn.SiLU(), torch.nn.Linear(20, 20), torch.nn.Linear(20, 3)
     model = torch.nn.Sequential(*layers)
     with torch.no_grad():

@@ -25,7 +25,7 @@ using namespace diffusers;
 
 namespace {
 
-/// Pictures of a gray gradient.
+/// A dataset of gray gradients.
 class Gradients : public Dataset {
  public:
   explicit Gradients(int64_t channels = 1) : channels_(channels) {}
@@ -63,8 +63,8 @@ TrainingConfig two_steps(const std::filesystem::path& folder) {
           .progress_bar = false};
 }
 
-/// Trains with EDMTask, and samples from the folder that the training leaves. Python's pipeline takes given
-/// noise for three channels only.
+/// Trains with EDMTask and samples from the output folder. Python's pipeline accepts given noise only for
+/// three channels.
 TensorMap save_edm(const std::filesystem::path& folder) {
   UNet2DModel unet = small_unet(3);
   const auto task =

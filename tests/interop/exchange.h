@@ -1,6 +1,7 @@
 #pragma once
 
-// What the C++ sides of the interop tests share: comparison, and `PROGRAM save DIR`, `PROGRAM check DIR`.
+// Shared functions of the C++ sides of the interop tests: comparison, and the commands `PROGRAM save DIR` and
+// `PROGRAM check DIR`.
 
 #include <cstdio>
 #include <exception>
@@ -12,7 +13,8 @@
 
 namespace diffusers::test {
 
-/// Prints by how much, if not within the tolerance, which is relative to the largest element as well.
+/// Compares two tensors and prints the difference if it exceeds the tolerance, which is also relative to the
+/// largest element.
 inline bool close(const std::string& name, const Tensor& found, const Tensor& expected, double tolerance) {
   const double scale = expected.abs().max().item<double>();
   if (torch::allclose(found, expected, tolerance, tolerance * scale)) return true;
@@ -21,7 +23,7 @@ inline bool close(const std::string& name, const Tensor& found, const Tensor& ex
   return false;
 }
 
-/// @return what main() does: 0 if it went well, 1 if not, 2 for other arguments
+/// @return the exit code: 0 for success, 1 for a failure, 2 for wrong arguments
 template <class Save, class Check>
 int save_or_check(int argc, char** argv, const char* program, Save&& save, Check&& check) {
   try {

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The Python side of the exchange test.
 
-    exchange.py save DIR     saves a pipeline, an input and what its UNet makes of it
+    exchange.py save DIR     saves a pipeline, an input and its UNet's output
     exchange.py check DIR    opens what exchange.cpp saved, and compares its UNet's output
 """
 import json
@@ -37,7 +37,7 @@ def check(folder):
     torch.testing.assert_close(output, tensors["output"], rtol=1e-4, atol=1e-4 * tensors["output"].abs().max().item())
     noisy = pipeline.scheduler.add_noise(tensors["sample"], tensors["noise"], tensors["timesteps"])
     torch.testing.assert_close(noisy, tensors["noisy"], rtol=1e-5, atol=1e-5)
-    # Saving it again with Python gives the same configs, so nothing in them is unknown or lost.
+    # Saving it again with Python gives the same configs, so no key is unknown or lost.
     pipeline.save_pretrained(folder / "again")
     for name in ["model_index.json", "unet/config.json", "scheduler/scheduler_config.json"]:
         ours, theirs = ((folder / base / name).read_text() for base in ("pipeline", "again"))
@@ -47,7 +47,7 @@ def check(folder):
         assert ours == theirs, f"{name}: {ours} became {theirs}"
     assert pipeline.unet.config.block_out_channels == [8, 16], pipeline.unet.config
     assert pipeline.scheduler.config.prediction_type == "v_prediction", pipeline.scheduler.config
-    # The folders that trainings leave are pipelines as well.
+    # The output folders of trainings are pipelines, too.
     assert isinstance(DiffusionPipeline.from_pretrained(folder / "training"), DDPMPipeline)
     edm = DiffusionPipeline.from_pretrained(folder / "edm")
     assert isinstance(edm, ConsistencyModelPipeline), type(edm)

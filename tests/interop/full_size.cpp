@@ -1,6 +1,6 @@
 // The C++ side of the interop test of models of their real size.
 //     interop_full_size unet|vae|text_encoder DIR COUNT
-// opens DIR/model, which has COUNT parameters, compares what it makes of the inputs in
+// opens DIR/model, which has COUNT parameters, compares its outputs for the inputs in
 // DIR/tensors.safetensors, and saves it to DIR/saved.
 #include <cstdio>
 #include <exception>

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The Python side of the interop test of models of their real size: Stable Diffusion 1.5 with random weights.
 
-    full_size.py save unet|vae|text_encoder DIR COUNT     writes DIR/model and what it makes of some inputs
+    full_size.py save unet|vae|text_encoder DIR COUNT     writes DIR/model and its outputs for some inputs
     full_size.py check unet|vae|text_encoder DIR COUNT    opens DIR/saved, which C++ wrote: same tensors, same output
 """
 import math
@@ -37,7 +37,7 @@ MODELS = {"unet": (unet, UNet2DConditionModel), "vae": (vae, AutoencoderKL),
 def random_model(name):
     make = MODELS[name][0]
     torch.manual_seed(0)
-    if name == "text_encoder":  # it has buffers that an empty model would lack
+    if name == "text_encoder":  # it has buffers, which an empty model does not initialise
         return make().eval()
     # The default initialisation of 860 million numbers takes longer than the rest of the test.
     with torch.device("meta"):
@@ -89,7 +89,7 @@ def save(name, folder, count):
 
 
 def check(name, folder, count):
-    # Every tensor is the one that Python wrote, and there are no others.
+    # The tensors are exactly those that Python wrote.
     ours, theirs = (load_file(path) for path in (weights(folder / "saved"), weights(folder / "model")))
     prefix = "text_model."
     ours, theirs = ({key.removeprefix(prefix): value for key, value in tensors.items()} for tensors in (ours, theirs))

@@ -1,5 +1,5 @@
 // The C++ side of the exchange of a Stable Diffusion pipeline, a ControlNet and a VQModel.
-//     interop_models save DIR     saves them and what they make of some inputs
+//     interop_models save DIR     saves them and their outputs for some inputs
 //     interop_models check DIR    opens what models.py saved, and compares
 #include <filesystem>
 #include <string>
@@ -24,7 +24,7 @@ using namespace diffusers;
 
 namespace {
 
-/// Single letters, at the end of a word and elsewhere, and "cat".
+/// A vocabulary of single letters, at the end of a word and elsewhere, and "cat".
 CLIPTokenizer tiny_tokenizer() {
   CLIPTokenizerConfig config;
   const auto add = [&](const std::string& token) {
@@ -70,7 +70,7 @@ StableDiffusionPipeline tiny_pipeline() {
                          .steps_offset = 1})};
 }
 
-/// What the models make of the inputs in `tensors`.
+/// Computes the outputs of the models for the inputs in `tensors`.
 TensorMap outputs(StableDiffusionPipeline& pipeline, const ControlNetModel& controlnet, const VQModel& vq,
                   const TensorMap& tensors) {
   const torch::NoGradGuard no_grad;
@@ -98,7 +98,7 @@ void save(const std::filesystem::path& folder) {
   ControlNetModel controlnet =
       ControlNetModel::from_unet(pipeline.unet(), {.conditioning_embedding_out_channels = {8, 8}});
   {
-    // They start as zeros, which would hide what differs.
+    // These weights are initialised to zeros, which would hide differences.
     const torch::NoGradGuard no_grad;
     for (Tensor& parameter : controlnet->parameters())
       if (!parameter.any().item<bool>()) parameter.normal_();

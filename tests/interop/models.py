@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The Python side of the exchange of a Stable Diffusion pipeline, a ControlNet and a VQModel.
 
-    models.py save DIR     saves them and what they make of some inputs
+    models.py save DIR     saves them and their outputs for some inputs
     models.py check DIR    opens what models.cpp saved, and compares
 """
 import pathlib
@@ -34,7 +34,7 @@ def save(folder):
     pipeline = tiny_pipeline(folder)
     controlnet = ControlNetModel.from_unet(pipeline.unet, conditioning_embedding_out_channels=(8, 8))
     with torch.no_grad():
-        # They start as zeros, which would hide what differs.
+        # These weights are initialised to zeros, which would hide differences.
         for parameter in controlnet.parameters():
             if not parameter.any():
                 parameter.normal_()

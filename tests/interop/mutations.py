@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Damaged safetensors files: the C++ reader must take and refuse what Python safetensors takes and refuses, and read the
-same values.
+"""Damaged safetensors files: the C++ reader must accept and refuse the same files as Python safetensors, and read the same
+values.
 
     mutations.py --program interop_verdicts [--count 100000] [--seed 0] [--corpus DIR]
 
-Takes the seeds of the fuzzer, changes their headers, mostly repairs the lengths that belong to them, gives all files to the
-program at once (each as a 64-bit length and its bytes) and compares its line for each. Where the C++ reader is stricter on
-purpose, the class is listed in STRICTER; it is never laxer.
+Changes the headers of the fuzzer's seeds and usually corrects the lengths that belong to them. Passes all files to the
+program at once (each as a 64-bit length and its bytes) and compares its line for each. STRICTER lists the classes of files
+that only the C++ reader refuses. It accepts no file that Python refuses.
 """
 import argparse
 import collections
@@ -22,14 +22,14 @@ import zlib
 
 import safetensors
 
-# What LibTorch calls the dtypes. It has none for the six-bit ones.
+# LibTorch's names of the dtypes. It has none for the six-bit dtypes.
 DTYPES = {"BOOL": "Bool", "F4": "Float4_e2m1fn_x2", "U8": "Byte", "I8": "Char", "F8_E5M2": "Float8_e5m2",
           "F8_E4M3": "Float8_e4m3fn", "F8_E8M0": "Float8_e8m0fnu", "F8_E4M3FNUZ": "Float8_e4m3fnuz",
           "F8_E5M2FNUZ": "Float8_e5m2fnuz", "I16": "Short", "U16": "UInt16", "F16": "Half", "BF16": "BFloat16",
           "I32": "Int", "U32": "UInt32", "F32": "Float", "C64": "ComplexFloat", "F64": "Double", "I64": "Long",
           "U64": "UInt64"}
 
-# Part of the C++ message -> why the file is refused though Python takes it.
+# Part of the C++ message -> the reason for which the file is refused although Python accepts it.
 STRICTER = {
     "occurs twice": "a name that occurs twice, which the format forbids",
     "LibTorch lacks": "a dtype that LibTorch lacks",
@@ -105,7 +105,7 @@ def mutate(seed, rng):
 
 
 def reference(file):
-    """The line that the program should print: "ok", the number of tensors and a checksum of all that they hold."""
+    """Returns the line that the program should print: "ok", the number of tensors and a checksum of their content."""
     try:
         tensors = safetensors.deserialize(file)
     except safetensors.SafetensorError:
@@ -167,7 +167,7 @@ def main():
         print(f"DIFFERS: Python: {expected}; C++: {line}; file: {file[:400]!r}")
     print(f"{len(files):,} files, {len(wrong)} differ; made in {made - start:.1f} s, read by C++ in {read - made:.1f} s, "
           f"by Python safetensors {safetensors.__version__} in {time.monotonic() - read:.1f} s")
-    # A run that hardly ever gets past the parser would prove nothing.
+    # A run in which few files pass the parser would not test the reader.
     enough = counts["read alike by both"] * 20 > len(files) and counts["refused by both"] * 20 > len(files)
     if not enough:
         print("too few files were taken, or too few refused")

@@ -1,5 +1,4 @@
-// Writes what a training shows: TensorBoard's event files, metrics and a report, as observability.py expects
-// them.
+// Writes the logs of a training for observability.py: TensorBoard's event files, metrics and a report.
 //     interop_observability FOLDER
 #include <cmath>
 #include <cstdio>
@@ -22,7 +21,7 @@ constexpr int64_t kTotalSteps = 1000;
 
 TrainingProgress progress_at(int64_t step) {
   const auto time = static_cast<double>(step);
-  // A curve as losses have it, and the noise of small batches on it.
+  // A typical loss curve with the noise of small batches.
   const double noise = 0.12 * std::sin(time * 0.9) + 0.08 * std::sin(time * 0.37);
   TrainingProgress progress;
   progress.step = step;
@@ -49,7 +48,7 @@ ValidationResult validation_at(int64_t step) {
   return result;
 }
 
-/// Steps as the Trainer logs them.
+/// Logs steps as the Trainer does.
 void log_steps(const std::string& folder, TensorBoardWriter& writer, MetricsLog& metrics, int64_t first,
                int64_t last) {
   for (int64_t step = first; step <= last; step += 10) {
@@ -63,7 +62,7 @@ void log_steps(const std::string& folder, TensorBoardWriter& writer, MetricsLog&
     writer.add_scalar("validation/loss", validation.loss, step);
     const Generator generator = make_generator(static_cast<uint64_t>(step));
     writer.add_histogram("weights/conv_in", randn_tensor({16, 3, 3, 3}, generator), step);
-    // Stripes that turn from noise to a picture.
+    // Images that change from noise to stripes.
     const Tensor noise = at::rand({16, 3, 28, 28}, generator, at::TensorOptions(at::kFloat));
     const Tensor stripes =
         (at::arange(28, at::kFloat).view({1, 1, 1, 28}) / 4).floor().remainder(2).expand_as(noise);
@@ -84,7 +83,7 @@ void write_everything(const std::string& folder) {
     writer.add_scalar("train/interrupted", 1, 600);
     writer.add_image("gray", at::linspace(0, 1, 20, at::kDouble).view({1, 4, 5}), 3);
   }
-  // Killed at step 600, resumed from the checkpoint of step 500.
+  // The training is killed at step 600 and resumed from the checkpoint of step 500.
   TensorBoardWriter writer(logs, 501);
   MetricsLog metrics(folder, 500);
   log_steps(folder, writer, metrics, 510, kTotalSteps);

@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""What the C++ program interop_observability writes, as a person's tools see it: the real TensorBoard, a JSON reader,
-and a browser.
+"""Reads the files of the C++ program interop_observability with TensorBoard, a JSON reader and a browser.
 
     observability.py --program interop_observability [--keep DIR]
 """
@@ -89,7 +88,7 @@ def check_events(folder):
 
 
 def check_torn(folder):
-    """A file that ends inside a record, as a crash leaves it, is read up to there."""
+    """Checks that a file which ends inside a record, as after a crash, is read up to that record."""
     torn = folder / "torn"
     torn.mkdir()
     first = sorted((folder / "logs").iterdir())[0]
@@ -115,7 +114,7 @@ def check_metrics(folder):
 
 
 class Page(html.parser.HTMLParser):
-    """The paths of each chart, the texts, and all attributes that name something to load."""
+    """Collects the paths of each chart, the texts, and all attributes with a resource to load."""
 
     def __init__(self):
         super().__init__()
@@ -145,7 +144,7 @@ def run_browser(browser, folder, *arguments):
 
 
 def pixels_of(pixels, color):
-    """How many pixels have a colour; the bars and lines by timestep have others, 20 and more away."""
+    """Counts the pixels of a colour. The colours of bars and lines by timestep differ by at least 20."""
     return (numpy.abs(pixels.astype(int) - color) < 15).all(axis=-1).sum()
 
 
@@ -159,7 +158,7 @@ def check_report(folder):
     page = Page()
     page.feed(run_browser(browser, folder, "--dump-dom").decode())
     for name in CHARTS:
-        # What draws a curve or a bar names more than two points; an axis does not.
+        # The path of a curve or a bar has more than two points; the path of an axis has two.
         drawn = [path for path in page.paths.get(name, []) if len(re.findall(r"[MLHV]", path)) > 3]
         check(drawn, f"{name} has a path with points")
     check(any(path.count("L") == 99 for path in page.paths["chart-loss"]), "the loss curve has 100 points")
@@ -171,7 +170,7 @@ def check_report(folder):
     screenshot = folder / "report.png"
     run_browser(browser, folder, f"--screenshot={screenshot}", "--window-size=1200,2600")
     pixels = numpy.asarray(Image.open(screenshot).convert("RGB"))
-    # The left half of the page, where the loss stands above the norm of the gradient; the key takes 50.
+    # The left half of the page shows the loss above the gradient norm. The legend takes 50 pixels.
     training, validation = (pixels_of(pixels[:, :600], color) for color in (TRAINING, VALIDATION))
     check(training > 1000, f"the training curves are drawn, {training} pixels")
     check(validation > 300, f"the validation curve is drawn, {validation} pixels")

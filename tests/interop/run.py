@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Tests against real Python diffusers.
+"""Tests against Python diffusers.
 
     run.py --environment DIR [--torch-site DIR] environment          makes the environment
     run.py --environment DIR goldens [--only TOPIC]                  remakes and compares the golden tensors
-    run.py --environment DIR comparison                              tests that this comparison reports what differs
+    run.py --environment DIR comparison                              tests that this comparison reports differences
     run.py --environment DIR exchange --program interop_exchange     Python opens what C++ saved, and the reverse
     run.py --environment DIR models --program interop_models         the same for a Stable Diffusion pipeline and others
     run.py --environment DIR full-size --program interop_full_size   the same for Stable Diffusion 1.5 at its size
     run.py --environment DIR text --program interop_text             the same for tokenizers with CLIP's vocabulary
     run.py --environment DIR observability --program interop_observability
-                                                                     TensorBoard and a browser see a training
-    run.py --environment DIR mutations --program interop_verdicts    both take and refuse the same damaged files
+                                                                     TensorBoard and a browser read a training's files
+    run.py --environment DIR mutations --program interop_verdicts    both accept and refuse the same damaged files
 
-Where the environment is missing and cannot be made, for want of network or pip, the test is reported as skipped
+If the environment is missing and cannot be made, for example without network or pip, the test is reported as skipped
 (tests/support/skips.py).
 """
 import argparse
@@ -33,7 +33,7 @@ TORCH = "torch==2.11.0"
 sys.path.insert(0, str(TESTS / "support"))
 import skips
 
-# Imports everything that the scripts need, and so tells a whole environment from half of one.
+# Imports everything that the scripts need, to distinguish a complete environment from an incomplete one.
 PROBE = ("import diffusers, transformers, accelerate, safetensors, scipy, torchsde, PIL, tensorboard, torch; "
          "assert diffusers.__version__ == '0.42.1'")
 
@@ -43,7 +43,7 @@ def python_of(environment):
 
 
 def make_environment(environment, torch_site):
-    """Makes the environment if it is not there. A marker, written last, tells a whole one from an interrupted one."""
+    """Makes the environment if it does not exist. A marker that is written last shows that it is complete."""
     complete, started = environment / ".complete", environment / ".started"
     environment.parent.mkdir(parents=True, exist_ok=True)
     with open(environment.parent / (environment.name + ".lock"), "w") as lock:
@@ -56,7 +56,7 @@ def make_environment(environment, torch_site):
         if python_of(environment).exists() and subprocess.run([python_of(environment), "-c", PROBE]).returncode == 0:
             complete.touch()
             return True
-        # LibTorch comes with the Python package torch; what is there is not fetched twice.
+        # LibTorch is part of the Python package torch. An existing package is not fetched again.
         borrowed = torch_site if torch_site and (torch_site / "torch" / "version.py").exists() else None
         base = borrowed.parents[2] / "bin" / "python" if borrowed else None
         base = str(base) if base and base.exists() else sys.executable
@@ -78,7 +78,7 @@ def make_environment(environment, torch_site):
         return True
 
 
-# The kernels that the golden tensors were made with, so that a CPU with wider vectors rounds the same way.
+# Selects the kernels with which the golden tensors were made, so a CPU with wider vectors rounds equally.
 KERNELS = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2",
            "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR"}
 
@@ -93,7 +93,7 @@ def goldens(environment, only):
     failed = []
     with tempfile.TemporaryDirectory() as folder:
         for script in sorted((TESTS / "reference").glob("*.py")):
-            # A script without --out is a module that others import.
+            # A script without --out is a module that other scripts import.
             if (only and only != script.stem) or "--out" not in script.read_text():
                 continue
             print(f"remaking {script.name}", flush=True)
@@ -123,7 +123,7 @@ def exchange(environment, program, script, title_of_save):
     return 0
 
 
-# What Stable Diffusion 1.5 consists of, and how many parameters that has.
+# The models of Stable Diffusion 1.5 and their numbers of parameters.
 FULL_SIZE = {"text_encoder": 123_060_480, "vae": 83_653_863, "unet": 859_520_964}
 
 
@@ -133,7 +133,7 @@ def full_size(environment, program):
                           "writes 7 GB and needs 8 GB of memory. Set DIFFUSERS_TEST_FULL_SIZE=1 to run it")
     script = HERE / "full_size.py"
     for name, count in FULL_SIZE.items():
-        # One after the other: the largest lies on disk twice, in 7 GB.
+        # One after the other, since the largest is on disk twice and takes 7 GB.
         with tempfile.TemporaryDirectory() as folder:
             steps = [
                 ("Python saves", lambda: run_python(environment, script, "save", name, folder, count)),

@@ -1,7 +1,7 @@
 // The C++ side of the interop test of tokenizers and text encoders.
-//     interop_text ids TOKENIZER PROMPTS.json    prints as JSON the ids of prompts, of the decoded ids, too
-//     interop_text save DIR TOKENIZER            saves a tokenizer, both text encoders and what they make of
-//     a prompt interop_text check DIR                     opens what text.py saved, and compares
+//     interop_text ids TOKENIZER PROMPTS.json    prints as JSON the ids of prompts, also of the decoded ids
+//     interop_text save DIR TOKENIZER            saves a tokenizer, both text encoders and their outputs
+//     interop_text check DIR                     opens what text.py saved, and compares
 #include <cstdio>
 #include <exception>
 #include <filesystem>

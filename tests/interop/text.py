@@ -2,7 +2,7 @@
 """The Python side of the interop test of tokenizers and text encoders.
 
     text.py ids TOKENIZER PROGRAM    compares the ids of the prompts, and of 3000 random ones, with the program's
-    text.py save DIR TOKENIZER       saves a tokenizer, both text encoders and what they make of a prompt
+    text.py save DIR TOKENIZER       saves a tokenizer, both text encoders and their outputs for a prompt
     text.py check DIR                opens what text.cpp saved, and compares
 """
 import json
@@ -73,7 +73,7 @@ def check(folder):
     for name, found in outputs(tokenizer, plain, projected).items():
         largest = expected[name].abs().max().item()
         torch.testing.assert_close(found, expected[name], rtol=1e-4, atol=1e-4 * largest)
-    # The files of old versions say the same.
+    # The files in the format of old versions give the same ids.
     (folder / "tokenizer" / "tokenizer.json").unlink()
     from_old = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     for prompt in [PROMPT, *PROMPTS]:

@@ -1,6 +1,6 @@
-// The C++ side of mutations.py: reads many safetensors files, which stand in one file, each behind its
-// length, and prints a line for each: "ok", the number of tensors and a checksum of what they hold, or
-// "refused" and the reason.
+// The C++ side of mutations.py. It reads a container of many safetensors files, each preceded by its length,
+// and prints a line for each: "ok", the number of tensors and a checksum of their content, or "refused" and
+// the reason.
 //     interop_verdicts CONTAINER
 #include <algorithm>
 #include <cstdint>
@@ -24,7 +24,7 @@ namespace {
 
 using namespace diffusers;
 
-/// A file in memory that the reader opens by its path, as any other.
+/// A file in memory that the reader opens by its path.
 class MemoryFile {
  public:
   MemoryFile() : descriptor_(::memfd_create("file", 0)) {

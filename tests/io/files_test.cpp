@@ -53,7 +53,7 @@ TEST(Files, AFailedWriteLeavesTheOldFileAndNoLitter) {
   const TemporaryFolder folder;
   const std::string path = folder / "a";
   write_file("old", path);
-  // A limit on the size of files fails write() as a full disk does.
+  // If a limit on the size of files is set, write() fails as on a full disk.
   rlimit before{};
   ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
   auto* const handler = std::signal(SIGXFSZ, SIG_IGN);
@@ -135,7 +135,7 @@ TEST(Files, PathsMayBeStandardPathsAndHoldAnyText) {
   EXPECT_EQ(read_text_file(path), "x");
   EXPECT_EQ(list_folder(path.parent_path()), std::vector<std::string>{"a b"});
   EXPECT_EQ(join_path(path.parent_path(), base_name(path)), path.native());
-  // The temporary file has a part of the name: it may not end inside of a code point.
+  // The name of the temporary file contains a part of the name, which must not end inside a code point.
   std::string name = "x";
   for (int i = 0; i < 120; ++i) name += "\xc3\xa9";
   write_file("x", folder / name);
@@ -148,7 +148,7 @@ TEST(Files, PathsThatNameNothingAreRefused) {
   write_file("x", cut);
   const std::vector<std::pair<std::string, const char*>> bad_paths{
       {"", "empty"},
-      {cut + std::string("\0.txt", 5), "contains a NUL byte"},  // the system would take it for "a"
+      {cut + std::string("\0.txt", 5), "contains a NUL byte"},  // the system would use "a"
       {folder / "a\xff", "is not UTF-8"}};
   for (const auto& [bad, message] : bad_paths) {
     const std::filesystem::path path = bad;

@@ -87,7 +87,7 @@ TEST(Image, SizeAndRangeAreThoseAskedFor) {
             at::IntArrayRef({1, 4, 4}));
   save_image(load_image(path, {.range = "unit"}), folder / "again.png");
   expect_equal(load_image(folder / "again.png"), color, "there and back");
-  // The size is that of the upright picture.
+  // The size is that of the upright image.
   const std::string turned = golden_path("io/images/turned_6.jpg");
   const at::Tensor upright = load_image(turned, {.exif_transpose = true});
   EXPECT_EQ(load_image(turned, {.size = {5, 9}, .exif_transpose = true}).sizes(),
@@ -152,7 +152,7 @@ TEST(Image, DamagedFilesThrowFileErrorOrLoad) {
   for (const std::string name : {"rgb.png", "rgb_interlaced.png", "palette.png", "rgb_16.png", "rgb.jpg",
                                  "rgb_progressive.jpg", "cmyk.jpg", "turned_6.jpg"}) {
     const std::string good = read_text_file(golden_path("io/images/" + name));
-    // Without its end mark (two bytes) or last chunk a file is torn.
+    // A file without its end marker (two bytes) or its last chunk is truncated.
     for (std::size_t size = 0; size + 2 < good.size(); size += size < 80 ? 1 : 29) {
       test::write_bytes(path, std::string_view(good).substr(0, size));
       EXPECT_THROW(load_image(path), FileError) << name << " cut at " << size;
@@ -173,7 +173,7 @@ TEST(Image, DamagedFilesThrowFileErrorOrLoad) {
 }
 
 TEST(Image, OddJpegsLoadWithOneWarningAFile) {
-  // That their pixels are Pillow's is tested above.
+  // The comparison of their pixels with Pillow's is above.
   for (const auto& name : list_folder(golden_path("io/images"))) {
     const test::LogCapture log;
     const TemporaryFolder folder;
@@ -194,7 +194,7 @@ TEST(Image, DamagedPixelsOfJpegsAreAnError) {
     const std::size_t half = good.size() - (good.size() - good.rfind("\xff\xda")) / 2;
     test::write_bytes(path, std::string_view(good).substr(0, half));
     expect_throws_with<FileError>([&] { load_image(path); }, "Premature end of JPEG file");
-    // The data ends early, the file does not.
+    // The compressed data ends early, but the end marker is present.
     test::write_bytes(path, good.substr(0, half) + "\xff\xd9");
     EXPECT_THROW(load_image(path), FileError) << name;
   }

@@ -228,7 +228,7 @@ TEST(Weights, ShardsThatAreNoFilesOrTornAreRefused) {
   create_folders(shard);
   expect_throws_with<FileError>([&] { load_weights(folder.path()); }, "is missing");
   remove_folder(shard);
-  // A pipe must be refused, not waited for.
+  // A pipe must be refused without waiting for it.
   ASSERT_EQ(::mkfifo(shard.c_str(), 0600), 0);
   expect_throws_with<FileError>([&] { load_weights(folder.path()); }, "is missing");
 }
@@ -238,7 +238,7 @@ TEST(Weights, AFullDiskLeavesTheOldSaveWhole) {
   const TensorMap old{{"a", at::zeros({64})}, {"b", at::zeros({64})}};
   save_weights(old, folder.path(), "model", {.max_shard_size = 256});
   const std::vector<std::string> before = list_folder(folder.path());
-  // The first shard fits the limit, the second does not.
+  // The first shard is within the limit, but the second is not.
   const TensorMap large{{"a", at::ones({64})}, {"b", at::ones({2048})}};
   rlimit limit{};
   ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &limit), 0);
@@ -278,7 +278,7 @@ TEST(Weights, LinksMustStayInTheFolderOrTheHubCache) {
   ASSERT_EQ(::symlink("../../../elsewhere/file", link.c_str()), 0);
   expect_throws_with<FileError>([&] { load_weights(folder / "snapshots/1/unet"); },
                                 "leads out of the folder");
-  // Blobs of another cache, and a blob that is a link itself.
+  // Blobs of another cache, and a blob that is itself a link.
   create_folders(folder / "elsewhere/blobs");
   copy_file(golden_path("io/whole/" + kSingle), folder / "elsewhere/blobs/0123");
   remove_file(link);
@@ -304,7 +304,7 @@ TEST(Weights, ShardsAreHeldToTheSameLinks) {
   rename_path(folder / ("model/" + shard), folder / "outside.safetensors");
   ASSERT_EQ(::symlink("../outside.safetensors", (folder / ("model/" + shard)).c_str()), 0);
   expect_throws_with<FileError>([&] { load_weights(folder / "model"); }, "leads out of the folder");
-  // A link to a file of the folder is one name more for it.
+  // A link to a file in the same folder is allowed.
   rename_path(folder / "outside.safetensors", folder / "model/third.safetensors");
   remove_file(folder / ("model/" + shard));
   ASSERT_EQ(::symlink("third.safetensors", (folder / ("model/" + shard)).c_str()), 0);

@@ -25,7 +25,7 @@ void link_to(const std::string& target, const std::string& link) {
   ASSERT_EQ(::symlink(target.c_str(), link.c_str()), 0) << link;
 }
 
-/// root/, with a folder and a file, and elsewhere/ next to it, with the same.
+/// A folder root/ with a folder and a file, and a folder elsewhere/ next to it with the same content.
 class ModelFile : public testing::Test {
  protected:
   ModelFile() {
@@ -86,7 +86,7 @@ TEST_F(ModelFile, LinksOfFoldersMustStayInside) {
   link_to("..", root_ + "/above");
   for (const char* name : {"relative", "absolute", "twice", "above", "above/elsewhere/unet"})
     expect_throws_with<FileError>([&] { folder_inside(root_, name); }, "leads out of the folder");
-  // The folder that the caller names may be a link.
+  // The folder that is passed by the caller may be a link.
   link_to("root", folder_ / "named");
   EXPECT_EQ(read_model_file(folder_inside(folder_ / "named", "unet"), "config.json"), "ours");
   EXPECT_EQ(read_model_file(folder_ / "named", "file"), "own");
@@ -102,7 +102,7 @@ TEST_F(ModelFile, LinksOfFilesMustStayInside) {
   EXPECT_EQ(read_model_file(root_, "down"), "ours");
   for (const char* name : {"out", "twice"})
     expect_throws_with<FileError>([&] { read_model_file(root_, name); }, "leads out of the folder");
-  // Inside root/, but not inside the folder that is named here.
+  // The file is inside root/, but not inside the folder that is passed here.
   expect_throws_with<FileError>([&] { read_model_file(root_ + "/unet", "up"); }, "leads out of the folder");
   expect_throws_with<FileError>([&] { read_model_file(root_, "broken"); }, "No such file");
   expect_throws_with<FileError>([&] { read_model_file(root_, "circle"); }, "symbolic links");
@@ -167,7 +167,7 @@ TEST_F(ModelFile, WhatStandsInPlaceOfWeightsAndPicturesIsNamed) {
   expect_throws_with<FileError>([&] { load_weights(root_ + "/unet"); }, "0 bytes are too few");
   write_bytes(root_ + "/a.png", "");
   expect_throws_with<FileError>([&] { load_image(root_ + "/a.png"); }, "the file is empty");
-  // Damage of a safetensors file stays what it is.
+  // A damaged safetensors file keeps its own error.
   write_bytes(weights, std::string("\x80\x02\0\0\0\0\0\0{}", 10));
   expect_throws_with<FileError>([&] { load_safetensors(weights); }, "a header of 640 bytes in a file of 10");
   remove_file(weights);

@@ -34,11 +34,10 @@ std::string safetensors_bytes(const std::string& header, std::size_t data) {
 struct HostileCase {
   std::string name;
   std::string bytes;
-  std::string message;  ///< empty: Python's safetensors 0.8 accepts it, and so do we
+  std::string message;  ///< empty if Python's safetensors 0.8 and this library accept the file
 };
 
-/// The verdicts are those of Python's safetensors 0.8, but for names that stand twice, which its own README
-/// forbids.
+/// The results are those of Python's safetensors 0.8, except for duplicate names, which its README forbids.
 std::vector<HostileCase> hostile_cases() {
   const auto one = [](const std::string& fields, std::size_t data = 4) {
     return safetensors_bytes("{\"a\":" + fields + "}", data);

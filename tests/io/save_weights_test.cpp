@@ -1,4 +1,4 @@
-// Saving over an older save: the folder holds the one or the other, whatever happens.
+// Saving over an older save: after any failure the folder holds either the old or the new save, complete.
 
 #include <cerrno>
 #include <memory>
@@ -50,7 +50,7 @@ TEST(Weights, AKillAtAnySystemCallLeavesTheOldOrTheNewSave) {
     save_weights(tensors_of(value, kind.has_other_names), folder, "model",
                  {.variant = variant, .max_shard_size = kind.max_shard_size});
   };
-  // By their numbers: to more and fewer files, and to other content of files of the same names.
+  // Changes to more files, to fewer files, and to other content in files of the same names.
   const std::vector<std::pair<int, int>> pairs{{0, 0}, {0, 1}, {1, 0}, {1, 1}, {1, 2}, {2, 1}, {1, 3}};
   int64_t kills = 0;
   for (const auto& [old_number, new_number] : pairs) {
@@ -79,7 +79,7 @@ TEST(Weights, AKillAtAnySystemCallLeavesTheOldOrTheNewSave) {
           const TensorMap expected = tensors_of(is_new ? 2 : 1, kind.has_other_names);
           ASSERT_EQ(found.size(), expected.size());
           for (const auto& [name, tensor] : expected) expect_equal(found.at(name), tensor, name);
-          // The next save leaves what it leaves in a new folder, and what is not its own.
+          // The next save leaves the files that it leaves in a new folder, and files that no save wrote.
           save(new_kind, 2, folder->path(), variant);
           std::vector<std::string> left = list_folder(folder->path());
           std::erase_if(left, [](const std::string& name) { return name.ends_with(".tmp"); });
@@ -104,7 +104,7 @@ TEST(Weights, AFailingSystemCallLeavesTheOldOrTheNewSave) {
     save_weights(tensors, folder, "model", {.max_shard_size = 256});
   };
   int64_t failures = 0;
-  // EPERM: of link, it says that a file system has no hard links, and the shard is copied.
+  // If link() fails with EPERM, the file system has no hard links, and the shard is copied.
   for (const int error : {EIO, EPERM})
     for (int64_t call = 1;; ++call) {
       SCOPED_TRACE(call);
@@ -167,7 +167,7 @@ TEST(ModelFiles, ChangeTogetherWhereTheConfigChangesToo) {
   EXPECT_GT(old_ones, 50);
   EXPECT_GT(new_ones, 5);
 
-  // After one that was not killed, nothing is left of the old save.
+  // After a complete save, no file of the old save is left.
   folder = std::make_unique<TemporaryFolder>();
   save(old, "old");
   save(next, "new");
@@ -182,14 +182,14 @@ TEST(ModelFiles, AreWrittenInPlaceWhereTheFolderCannotBeExchanged) {
   struct stat before {};
   struct stat after {};
   ASSERT_EQ(::stat((folder / "model").c_str(), &before), 0);
-  // It works there.
+  // The path of the folder is ".", which cannot be exchanged.
   const auto save_here = [&] {
     if (::chdir((folder / "model").c_str()) != 0) throw FileError("chdir");
     save_model_files(tensors, ".", "newer");
   };
   ASSERT_EQ(test::killed_at_system_call(1'000'000, save_here), test::ChildEnd::kEnded);
   EXPECT_EQ(read_text_file(folder / "model/config.json"), "newer");
-  // The file system cannot.
+  // The file system cannot exchange folders.
   const auto save_denied = [&] {
     test::deny_rename_exchange(EINVAL);
     save_model_files(tensors, folder / "model", "newest");
@@ -203,7 +203,8 @@ TEST(ModelFiles, AreWrittenInPlaceWhereTheFolderCannotBeExchanged) {
 }
 
 TEST(Weights, AnIndexThatNamesOtherFilesIsReplaced) {
-  // One file of a name that the new save also has, and the name that it would be kept under.
+  // A file whose name the new save also uses, and a file with the name under which the old file would be
+  // kept.
   const TemporaryFolder folder;
   const std::string first = "model-00001-of-00002.safetensors";
   const std::string kept = "model-before-save-00001-of-00002.safetensors";
@@ -217,7 +218,7 @@ TEST(Weights, AnIndexThatNamesOtherFilesIsReplaced) {
   EXPECT_EQ(load_weights(folder.path(), "model").at("b")[0].item<float>(), 1);
   EXPECT_EQ(list_folder(folder.path()), (std::vector<std::string>{first, "model-00002-of-00002.safetensors",
                                                                   "model.safetensors.index.json"}));
-  // A file that is no file of this save stays.
+  // A file that does not belong to this save is kept.
   test::write_bytes(folder / "model-before-save.txt", "");
   test::write_bytes(folder / "model.safetensors.index.json", "damaged");
   save_weights({{"a", at::ones({64})}}, folder.path(), "model");

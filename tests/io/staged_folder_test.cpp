@@ -1,4 +1,4 @@
-// Folders that appear complete, take the place of others, and disappear in one step.
+// Folders that are published, replaced and removed atomically.
 
 #include "io/staged_folder.h"
 
@@ -35,7 +35,7 @@ void publish_over(const std::string& path, const std::string& text) {
 
 TEST(StagedFolder, IsTheOldOrTheNewFolderAfterAKillAtAnySystemCall) {
   const test::MemoryScope memory;
-  // 0: the file system can exchange two folders.
+  // 0 means that the file system can exchange two folders.
   for (const int error : {0, EINVAL, ENOSYS}) {
     SCOPED_TRACE(error);
     std::unique_ptr<TemporaryFolder> folder;
@@ -89,7 +89,7 @@ TEST(StagedFolder, IsTheOldOrTheNewFolderWhenAnySystemCallFails) {
       ASSERT_EQ(end, test::ChildEnd::kEnded);
       if (!is_injected) break;
       ++failures;
-      // Without another start: one failing call can be undone.
+      // The same process can undo a single failing call.
       const std::string text = read_text_file(folder / "unet/file");
       EXPECT_TRUE(text == "new" || text == "old") << text;
     }
@@ -143,7 +143,7 @@ TEST(TemporaryFiles, AreRemovedFromTheFolderAndTheFoldersInIt) {
 }
 
 TEST(UnfinishedFolders, GetTheirNameBackWhereTheyWereAboutToBeReplaced) {
-  // As a process leaves them that is killed between the two renames; earlier versions used the other suffix.
+  // The state after a kill between the two renames. Earlier versions used the other suffix.
   for (const char* suffix : {".replaced", ".removed"}) {
     const TemporaryFolder folder;
     create_folders(folder / (std::string("unet") + suffix));

@@ -36,8 +36,8 @@ class PseudoTerminal {
     size.ws_col = columns;
     EXPECT_EQ(::ioctl(controller_, TIOCSWINSZ, &size), 0);
   }
-  /// The output since the last call; the terminal makes "\r\n" of "\n". It arrives in pieces, so a last
-  /// character of the test's own marks its end.
+  /// Returns the output since the last call, in which the terminal writes "\r\n" for "\n". The output arrives
+  /// in pieces, so the test writes a last character that marks its end.
   std::string output() const {
     constexpr char kEnd = '\x1d';
     std::fputc(kEnd, stream_);
@@ -84,7 +84,7 @@ TEST(TerminalLine, IsRedrawnInPlace) {
     line.draw("3 of 3");
     terminal.output();
   }
-  // The next text of the program begins on a line of its own.
+  // The next text of the program begins on a new line.
   EXPECT_EQ(terminal.output(), "\r\n");
 }
 

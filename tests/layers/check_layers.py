@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks who includes whom.
+"""Checks the includes of the library.
 
 - A folder of include/diffusers and src includes only folders of a lower rank, and itself. The same holds for the sub-folders of
   src/training and src/models; a public header belongs to the sub-folder of the source of the same name.
@@ -7,8 +7,8 @@
 - Light public headers reach nothing of LibTorch but tensors and generators, directly or through other headers.
 - Public headers reach neither JSON nor fmt, and nothing of src/.
 - Private headers, those of src/, declare nothing outside of the namespace diffusers::internal, which a shared library hides.
-- The files of a model folder are opened by src/io/model_file.cpp, which follows no link out of the folder: whoever opens
-  another file by its path stands in a table here, with what it is.
+- The files of a model folder are opened by src/io/model_file.cpp, which follows no link out of the folder. A table here lists
+  the sources that open other files by their paths, and the kind of these files.
 - include/diffusers/diffusers.h includes every public header; `check_layers.py --write` makes it so.
 """
 import pathlib
@@ -27,14 +27,14 @@ RANK = {
     "text": 3,
     "training": 4, "pipelines": 4,
 }
-# The order inside of folders. "" stands for the files that lie in no sub-folder: the training config is made of the options of
-# the pieces, and the base class of the models belongs to the layers.
+# The order inside folders. "" means the files outside sub-folders: the training config contains the options of its parts, and
+# the base class of the models belongs to the layers.
 INNER_RANK = {
     "training": {"objective": 0, "optim": 0, "averaging": 0, "": 1, "tasks": 2, "checkpoint": 3, "observe": 3, "loop": 4},
     "models": {"layers": 0, "unet": 1, "vae": 2, "control": 3, "registry": 4},
 }
 ROOT_OF = {"training": "", "models": "layers"}
-# Public headers without a source of the same name, and where they belong.
+# Public headers without a source of the same name, and their sub-folders.
 HEADER_ONLY = {
     "models/denoiser": "layers",
     "models/fwd": "layers",
@@ -47,11 +47,11 @@ HEADER_ONLY = {
     "training/task": "tasks",
     "training/trainable_denoiser": "tasks",
 }
-# (file, include): includes against the order inside of a folder, with the reason.
+# (file, include): includes against the order inside a folder, with the reason.
 INNER_EXCEPTIONS = {
 }
 LIGHT_FOLDERS = {"core", "io", "schedulers", "data", "pipelines"}
-# What a light header may take of LibTorch.
+# Headers of LibTorch that a light header may include.
 LIGHT_TORCH = re.compile(r"^(ATen/core/(Tensor|TensorBody|Generator|ScalarType|Scalar|grad_mode)\.h|c10/.*)$")
 TORCH = re.compile(r"^(torch|ATen|c10|caffe2)/")
 PRIVATE = re.compile(r"^(nlohmann|fmt)/|^(png|zlib|jpeglib)\.h$")
@@ -84,7 +84,7 @@ def includes(path):
 
 
 def folder_of(name):
-    """The folder that an include names: <diffusers/core/error.h> or "core/json.h" -> core."""
+    """Returns the folder of an include: <diffusers/core/error.h> or "core/json.h" -> core."""
     parts = name.removeprefix("diffusers/").split("/")
     return parts[0] if len(parts) > 1 and parts[0] in RANK else None
 
@@ -110,7 +110,7 @@ def check_ranks(problems):
 
 
 def inner_folders():
-    """Name of a public header or private file, without its ending -> the sub-folder that it belongs to."""
+    """Returns name of a public header or private file, without its extension -> its sub-folder."""
     places = {}
     for folder in INNER_RANK:
         for path in sources(SRC / folder):
@@ -178,7 +178,7 @@ def check_bases(problems):
 
 
 def reachable(name, seen):
-    """Every header that a public header reaches, with the chain that leads there."""
+    """Returns every header that a public header includes, directly or not, with the chain of includes."""
     path = INCLUDE / name
     for _, other in includes(path):
         if other in seen:

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Checks that a name of the library means one type.
+"""Checks that every type name of the library has one definition.
 
-Two classes of one name in one namespace, defined in different files, violate the one-definition rule: the linker
-keeps the inline functions of one of them for both, and nothing warns. Types in anonymous namespaces and inside of
-functions and classes are not looked at.
+Two classes with one name in one namespace, defined in different files, violate the one-definition rule: the linker uses the
+inline functions of one of them for both, without a warning. Types in anonymous namespaces and inside functions and classes
+are not checked.
 """
 import collections
 import pathlib
@@ -22,9 +22,9 @@ TYPE = re.compile(r"\b(?:class|struct|union|enum(?:\s+(?:class|struct))?)\s+(?:\
 
 
 def definitions(text):
-    """(namespace, name) of each type that is defined at namespace scope, anonymous namespaces left out."""
+    """Returns (namespace, name) of each type that is defined at namespace scope, without anonymous namespaces."""
     text = DIRECTIVE.sub("", COMMENT_OR_LITERAL.sub('""', text))
-    scopes = []  # a namespace's name, "" for an anonymous one, None for everything else
+    scopes = []  # name of a namespace, "" for an anonymous one, None for other braces
     start = 0
     for match in re.finditer(r"[{};]", text):
         before = text[start:match.start()]
@@ -39,7 +39,7 @@ def definitions(text):
         if namespace:
             scopes.append(namespace.group(1) or "")
             continue
-        # A template's parameters also say "class".
+        # Template parameters contain the keyword "class", too.
         found = TYPE.search(re.sub(r"\btemplate\s*<[^{}]*?>\s*(?=(?:class|struct|union)\b)", "", before))
         if found and None not in scopes and "" not in scopes:
             yield "::".join(scopes), re.sub(r"\s+", "", found.group(1))

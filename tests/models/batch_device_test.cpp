@@ -69,7 +69,7 @@ TEST(EmptyBatch, GivesAnEmptyOutput) {
                       .norm_num_groups = 4});
     EXPECT_EQ(vq->forward(sample).sample.sizes(), at::IntArrayRef(shape));
     if (!with_grad) continue;
-    // The gradient of nothing is zero.
+    // The gradient for an empty batch is zero.
     UNet2DModel trained = unet_with_attention();
     trained->forward(sample, torch::zeros({0})).sample.sum().backward();
     for (const Tensor& parameter : trained->parameters()) {
@@ -81,7 +81,7 @@ TEST(EmptyBatch, GivesAnEmptyOutput) {
 
 struct Computed {
   Tensor output;
-  Tensor gradients;  // of all parameters, one after the other
+  Tensor gradients;  // gradients of all parameters, concatenated
 };
 
 template <class Model, class Forward>
@@ -108,7 +108,7 @@ double relative_error(const Tensor& actual, const Tensor& expected) {
   return ((actual - expected).norm() / expected.norm()).item<double>();
 }
 
-/// Output and gradients of both UNets.
+/// Returns the outputs and the gradients of both UNets.
 std::vector<Computed> compute_unets(at::Device device, bool bfloat16) {
   const Tensor sample = torch::linspace(-1, 1, 2 * 2 * 64).mul(40).sin().view({2, 2, 8, 8}).to(device);
   const Tensor timesteps = torch::tensor({10, 700}).to(device);
@@ -123,7 +123,7 @@ TEST(Autocast, InBfloat16AgreesWithFloat32WithinRounding) {
   const std::vector<Computed> full = compute_unets(at::kCPU, false);
   const std::vector<Computed> half = compute_unets(at::kCPU, true);
   for (std::size_t i = 0; i < full.size(); ++i) {
-    // bfloat16 rounds to 1 part in 256; a dozen layers add their roundings up.
+    // bfloat16 rounds to 1 part in 256, and the rounding errors of a dozen layers add up.
     const double output_error = relative_error(half[i].output, full[i].output);
     const double gradient_error = relative_error(half[i].gradients, full[i].gradients);
     EXPECT_LT(output_error, 0.02) << i;

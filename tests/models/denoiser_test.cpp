@@ -13,7 +13,7 @@ namespace {
 
 using test::expect_throws_with;
 
-/// Takes the sample and its timesteps alone.
+/// A model that takes only the sample and its timesteps.
 struct PlainNetImpl : torch::nn::Module {
   Tensor forward(const Tensor& x, const Tensor& t) { return x + t.view({-1, 1, 1, 1}); }
 };

@@ -1,6 +1,6 @@
 #pragma once
 
-// What the comparisons of models with Python share; tests/reference/models.py has the other side.
+// Shared functions for the comparisons of models with Python. tests/reference/models.py is the Python side.
 
 #include <string>
 
@@ -18,19 +18,20 @@
 
 namespace diffusers::test {
 
-// Sums in another order: a few float32 roundings for each layer, relative to the largest element of a tensor,
-// since an element near zero is a difference of larger numbers.
+// The order of summation differs from Python's, which gives a few float32 rounding errors for each layer.
+// They are relative to the largest element of a tensor, since an element near zero is a difference of larger
+// numbers.
 inline constexpr double kFloat32Tolerance = 1e-4;
 inline constexpr double kFloat64Tolerance = 1e-9;
 
-/// cos(0), cos(1), ...: what Python uses to move parameters and as gradient of the output.
+/// Returns cos(0), cos(1), ..., which Python uses to change parameters and as the gradient of the output.
 inline Tensor pattern(at::IntArrayRef shape, at::ScalarType dtype = at::kFloat) {
   int64_t count = 1;
   for (const auto size : shape) count *= size;
   return torch::cos(torch::arange(count, torch::kFloat32)).reshape(shape).to(dtype);
 }
 
-/// Moves the parameters that start as exact zeros and ones.
+/// Changes the parameters that are initialised to exact zeros and ones.
 template <class Holder>
 void perturb(Holder& model) {
   const torch::NoGradGuard no_grad;
@@ -48,7 +49,7 @@ inline void expect_close_to_scale(const Tensor& actual, const Tensor& expected, 
   expect_close(actual, expected, tolerance, tolerance * scale, label);
 }
 
-/// A new model has Python's parameters: names, shapes, order and bits.
+/// Checks that a new model has Python's parameters: names, shapes, order and bits.
 template <class Holder>
 void expect_initial_weights(const Holder& model, const Json& entry) {
   uLong bytes = 0;

@@ -15,7 +15,7 @@
 namespace diffusers::test {
 namespace {
 
-/// A module of a program, with a buffer and a child.
+/// A module that a program defines, with a buffer and a child.
 class StatefulImpl : public torch::nn::Module {
  public:
   StatefulImpl() {
@@ -40,7 +40,7 @@ TensorMap stateful_tensors() {
 TEST(StateDict, HasParametersAndBuffersInPythonsOrderAndSharesMemory) {
   const Stateful module;
   const TensorMap state = state_dict(module);
-  // torch.nn.Module.state_dict: of each module its parameters, its buffers, then its children.
+  // The order of torch.nn.Module.state_dict: the parameters of a module, its buffers, then its children.
   EXPECT_EQ(state.keys(), (std::vector<std::string>{"scale", "running", "child.weight", "child.bias"}));
   EXPECT_FALSE(state["scale"].requires_grad());
   EXPECT_EQ(state["scale"].data_ptr(), module->scale.data_ptr());

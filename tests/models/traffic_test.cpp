@@ -11,7 +11,7 @@
 namespace diffusers::test {
 namespace {
 
-/// Traffic of a second forward and backward; in the first one constants may be copied.
+/// Returns the traffic of a second forward and backward pass. The first one may copy constants.
 template <class Work>
 void expect_no_traffic(const Work& work, const std::string& label) {
   SCOPED_TRACE(label);

@@ -63,7 +63,7 @@ TEST(Attention, MatchesFloat64) {
     for (const auto scale : {std::optional<double>(), std::optional<double>(0.3)}) {
       const auto expected = run_attention(reference::attention, heads, at::kDouble, {.scale = scale});
       const auto actual = run_attention(attention, heads, at::kFloat, {.scale = scale});
-      // Scores are rounded relative to their size, which the softmax turns into an absolute error.
+      // Scores have a relative rounding error, which the softmax turns into an absolute error.
       const double tolerance = 2e-6 * (1 + test.spread);
       expect_close(actual.output, expected.output, tolerance, "output");
       const char* names[] = {"grad query", "grad key", "grad value"};
@@ -125,8 +125,8 @@ TEST(Attention, GradientOfTheGradientMatchesFloat64) {
     return torch::autograd::grad({penalty}, leaves);
   };
   const auto actual = second(at::kFloat);
-  // In float64 LibTorch's own kernel has no second derivative either way of asking, so the formula is checked
-  // against the composition.
+  // LibTorch's float64 kernel has no second derivative, so the formula is compared with the composition of
+  // operations.
   std::vector<at::Tensor> leaves;
   for (const auto& tensor : heads) leaves.push_back(leaf(tensor, at::kDouble));
   const at::Tensor weights =
@@ -164,16 +164,16 @@ TEST(Attention, LayoutsOfInputsAndGradientsDoNotMatter) {
   const at::Tensor expected = attention(heads[0], heads[1], heads[2]);
   EXPECT_TRUE(
       at::equal(expected, attention(heads[0].contiguous(), heads[1].contiguous(), heads[2].contiguous())));
-  // The last dimension apart.
+  // Elements of the last dimension are not adjacent in memory.
   const auto apart = [](const at::Tensor& tensor) {
     return tensor.transpose(2, 3).contiguous().transpose(2, 3);
   };
   expect_close(attention(apart(heads[0]), apart(heads[1]), apart(heads[2])), expected, 1e-5, "strided");
-  // One image's key for all of them.
+  // All images share the key of one image.
   const at::Tensor key = heads[1].slice(0, 0, 1);
   expect_close(attention(heads[0], key.expand_as(heads[1]), heads[2]),
                attention(heads[0], key.expand_as(heads[1]).contiguous(), heads[2]), 0, "expanded");
-  // A sum hands back a gradient without strides.
+  // The backward of a sum passes a gradient with strides of zero.
   const at::Tensor query = leaf(heads[0], at::kFloat);
   const auto sum_grad = torch::autograd::grad({attention(query, heads[1], heads[2]).sum()}, {query})[0];
   const auto ones_grad =

@@ -23,7 +23,7 @@ using testing::normal;
 struct GroupNormCase {
   std::vector<int64_t> shape;
   int64_t num_groups;
-  double offset = 0;  // of x, in standard deviations
+  double offset = 0;  // mean of x in standard deviations
 };
 
 const std::vector<GroupNormCase> kGroupNormCases{
@@ -62,7 +62,7 @@ TEST(GroupNormSilu, FusedKernelMatchesFloat64) {
     const auto inputs = make_inputs(test);
     const auto expected = run(reference::group_norm_silu, test, inputs, at::kDouble);
     const auto actual = run(group_norm_silu, test, inputs, at::kFloat);
-    // x itself is rounded relative to its offset.
+    // The rounding error of x is relative to its offset.
     const double tolerance = 1e-6 * (2 + test.offset);
     expect_close(actual.y, expected.y, tolerance, "y");
     const char* names[] = {"grad x", "grad weight", "grad bias"};
@@ -208,7 +208,7 @@ TEST(GroupNormSilu, CudaKernelMatchesFloat64) {
     for (at::Tensor* tensor : {&inputs.x, &inputs.weight, &inputs.bias, &inputs.grad})
       *tensor = tensor->cuda();
     for (const auto dtype : {at::kFloat, at::kHalf, at::kBFloat16}) {
-      // The offset case cannot be represented in the short types.
+      // Half precision cannot represent the case with an offset.
       if (dtype != at::kFloat && test.offset != 0) continue;
       const double tolerance = dtype == at::kFloat  ? 2e-6 * (2 + test.offset)
                                : dtype == at::kHalf ? 1e-2

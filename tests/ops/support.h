@@ -33,7 +33,7 @@ class Threads {
   int before_;
 };
 
-/// Each element against `expected`, relative to its largest magnitude.
+/// Compares each element with `expected`. The tolerance is relative to the largest magnitude in `expected`.
 inline void expect_close(const at::Tensor& actual, const at::Tensor& expected, double tolerance,
                          const char* what) {
   ASSERT_EQ(actual.sizes(), expected.sizes()) << what;
@@ -47,7 +47,7 @@ inline at::Tensor normal(at::IntArrayRef shape, at::ScalarType dtype = at::kFloa
   return at::randn(shape, at::TensorOptions().dtype(dtype));
 }
 
-/// A copy that is a leaf of its own.
+/// Returns a copy that is a leaf tensor.
 inline at::Tensor leaf(const at::Tensor& tensor, at::ScalarType dtype) {
   return tensor.detach().to(dtype).clone().set_requires_grad(true);
 }

@@ -1,7 +1,7 @@
-# Builds examples/ as a project of its own against the installed library, and runs installed and built programs:
+# Builds examples/ as a separate project against the installed library, and runs installed and built programs:
 #   cmake -DBUILD=... -DSOURCE=... -DWORK=... -DGENERATOR=... -DCOMPILER=... -DPREFIX_PATH=... -P examples.cmake
 #
-# Only the small programs are built: all of them are compiled without src/ in the build tree as well.
+# Only the small programs are built here. The build tree compiles all programs without src/, too.
 cmake_minimum_required(VERSION 3.25)
 include("${CMAKE_CURRENT_LIST_DIR}/steps.cmake")
 

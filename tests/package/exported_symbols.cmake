@@ -1,4 +1,4 @@
-# Checks what a shared libdiffusers exports: cmake -DNM=... -DLIBRARY=... -P exported_symbols.cmake
+# Checks the exported symbols of a shared libdiffusers: cmake -DNM=... -DLIBRARY=... -P exported_symbols.cmake
 cmake_minimum_required(VERSION 3.25)
 
 execute_process(COMMAND "${NM}" -DC --defined-only "${LIBRARY}" OUTPUT_VARIABLE symbols COMMAND_ERROR_IS_FATAL ANY)

@@ -1,6 +1,6 @@
 # Builds and runs tests/consumer against libdiffusers: cmake -DSTYLE=... -DBUILD=... -DSOURCE=... -DWORK=... -P run.cmake
 #
-# find_package      installs the build tree BUILD to a new prefix, and gives the consumer nothing but that prefix
+# find_package      installs the build tree BUILD to a new prefix, and passes only that prefix to the consumer
 # add_subdirectory  has the consumer compile the library's folders that it needs, unoptimised and in few, large units
 cmake_minimum_required(VERSION 3.25)
 
@@ -45,7 +45,7 @@ if(STYLE STREQUAL "find_package")
       "-DREADME_PROGRAM=${WORK}/readme.cpp")
   list(APPEND programs custom_model custom_scheduler readme)
 else()
-  # The schedulers are enough here: what is new against the other style is that the library is a subfolder.
+  # The schedulers are sufficient here, since the other style tests the complete library.
   run("Configuring the consumer" ${configure} "-DDIFFUSERS_SOURCE_DIR=${SOURCE}" "-DCMAKE_PREFIX_PATH=${PREFIX_PATH}"
       "-DTorch_DIR=${TORCH_DIR}" -DDIFFUSERS_UNITY=ON -DDIFFUSERS_UNITY_BATCH_SIZE=0 -DDIFFUSERS_WITH_CUDA=OFF -DDIFFUSERS_CCACHE=ON
       -DDIFFUSERS_FOLDERS=core,io,schedulers)

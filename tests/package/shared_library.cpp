@@ -1,4 +1,4 @@
-// Types and exceptions that cross the boundary of the shared library.
+// Types and exceptions across the boundary of the shared library.
 #include <cstdio>
 #include <memory>
 #include <stdexcept>
@@ -21,7 +21,7 @@ void expect(bool is_right, const char* claim) {
   ++g_failures;
 }
 
-/// Whether the library throws an exception of type `Expected` that is caught here by its type.
+/// Returns true if the library throws an exception of type `Expected` and it is caught here by its type.
 template <class Expected, class Function>
 bool throws(Function function) {
   try {
@@ -51,7 +51,7 @@ int main() {
   expect(dynamic_cast<DDPMScheduler*>(scheduler.get()) == nullptr,
          "a scheduler is not cast to another class");
 
-  // An exception of the program's own passes through the library.
+  // An exception that the program defines passes through the library.
   struct Stop : std::exception {};
   set_log_sink([](LogLevel, std::string_view) { throw Stop(); });
   bool is_caught = false;

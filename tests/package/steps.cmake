@@ -1,4 +1,4 @@
-# What the scripts of this folder share.
+# Shared functions of the scripts in this folder.
 
 # run(TITLE COMMAND...): runs a command that has to succeed.
 function(run title)

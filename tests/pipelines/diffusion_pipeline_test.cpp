@@ -89,10 +89,10 @@ TEST(DiffusionPipeline, FromPipeSharesTheModelsAndCopiesTheScheduler) {
   EXPECT_EQ(redraw.text_encoder().ptr(), pipeline.text_encoder().ptr());
   EXPECT_NE(&redraw.scheduler(), &pipeline.scheduler());
   EXPECT_EQ(redraw.scheduler().config_json(), pipeline.scheduler().config_json());
-  // The dtype of the shared models stays.
+  // The dtype of the shared models does not change.
   EXPECT_EQ(pipeline.unet()->parameters().front().scalar_type(), at::kDouble);
 
-  // A handle of one pipeline can be replaced without the other.
+  // Replacing a handle of one pipeline does not affect the other.
   UNet2DConditionModel other(pipeline.unet()->config());
   redraw.unet() = other;
   EXPECT_EQ(redraw.unet().ptr(), other.ptr());
@@ -141,7 +141,7 @@ TEST(DiffusionPipeline, FromPipeTakesComponentsInPlaceOfThePipelines) {
       [&] { DDPMPipeline::from_pipe(tiny_stable()); },
       "DDPMPipeline::from_pipe: component \"unet\" of the StableDiffusionPipeline is a UNet2DConditionModel, "
       "expected a UNet2DModel");
-  // Components that the class does not take are left out.
+  // Components that the class does not have are left out.
   EXPECT_EQ(DDPMPipeline::from_pipe(tiny_stable(), {{"unet", other}}).components().size(), 2U);
 }
 
@@ -157,7 +157,7 @@ TEST(DiffusionPipeline, ToConvertsAllModels) {
     if (model == nullptr) continue;
     for (const Tensor& tensor : model->parameters()) EXPECT_EQ(tensor.scalar_type(), at::kDouble) << name;
   }
-  // The tensors keep their identity: an optimizer that holds one sees the change.
+  // The tensors keep their identity, so an optimizer that holds one has the moved tensor.
   EXPECT_EQ(parameter.scalar_type(), at::kDouble);
   const Tensor images =
       pipeline({.prompt = "a red cat", .num_inference_steps = 2, .generator = make_generator(7)}).images;

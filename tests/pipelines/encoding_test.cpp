@@ -26,7 +26,7 @@ TEST(Encoding, FollowsDDIMInverse) {
 
 TEST(Encoding, DecodesFromTheMiddleToTheStart) {
   const Tensor x0 = drawn(1);
-  // A gentle model, so that few steps are enough for the two ways to agree.
+  // The model's output is small, so encoding and decoding agree after few steps.
   const SamplingModel model = [](const Tensor& x, const Tensor& t) {
     return 0.2 * x + 0.1 * (x + t.to(at::kFloat) * 0.001).sin();
   };
@@ -51,7 +51,7 @@ TEST(Encoding, DecodesFromTheMiddleToTheStart) {
 }
 
 TEST(Encoding, HasAPredictionOfAnyType) {
-  // The same x_0 and epsilon, said in three ways, encode to the same noise.
+  // The same x_0 and epsilon in three prediction types encode to the same noise.
   const Tensor x0 = drawn(1);
   const Tensor epsilon = drawn(2);
   std::vector<Tensor> encoded;

@@ -12,7 +12,7 @@
 namespace diffusers {
 namespace {
 
-/// A model that sees its labels: sample times (label + 1), plus the timestep.
+/// A model that depends on its labels: sample * (label + 1) + timestep.
 Tensor labelled(const Tensor& sample, const Tensor& timesteps, const Conditioning& conditioning) {
   EXPECT_EQ(sample.size(0), conditioning.class_labels.size(0));
   const Tensor t = timesteps.dim() > 0 ? timesteps.view({-1, 1, 1, 1}) : timesteps;

@@ -1,4 +1,4 @@
-// Every file of a model folder is opened by one function, which follows no link out of the folder.
+// One function opens every file of a model folder. It does not follow links out of the folder.
 
 #include <cstdlib>
 #include <fstream>
@@ -57,7 +57,7 @@ void copy_tree(const std::string& from, const std::string& to) {
   });
 }
 
-/// Lays `from` out as the Hugging Face Hub's cache does, with a link for each file.
+/// Copies `from` in the layout of the Hugging Face Hub's cache, with a link for each file.
 void make_hub_cache(const std::string& from, const std::string& cache) {
   create_folders(cache + "/blobs");
   int number = 0;
@@ -71,7 +71,7 @@ void make_hub_cache(const std::string& from, const std::string& cache) {
   });
 }
 
-/// The tokenizer's older files, beside the pipeline.
+/// Writes the tokenizer's older files next to the pipeline.
 void add_old_tokenizer(const std::string& folder) {
   copy_tree(golden_path("clip_tokenizer"), folder);
   test::write_bytes(folder + "/special_tokens_map.json", "{}");
@@ -164,7 +164,7 @@ TEST(Links, AnyComponentThatLeavesTheFolderIsRefused) {
       refused([&] { AutoencoderKL::from_pretrained(root, {.subfolder = component}); });
     }
     remove_file(path);
-    // A link to another folder of the pipeline is one name more for it.
+    // A link to another folder of the same pipeline is allowed.
     rename_path(folder / "kept", join_path(root, "real_" + component));
     link_to("real_" + component, path);
     EXPECT_NO_THROW(load(root));
@@ -190,7 +190,7 @@ TEST(Links, AnAdapterNextToTheFirstIsHeldToTheSame) {
       [&] { MultiAdapter::from_pretrained(folder / "root", {.subfolder = "adapter"}); }, kLeaves);
 }
 
-/// Loads everything in the folder that the variable names; what is refused must not be opened either.
+/// Loads everything in the folder that the environment variable names. Refused files must not be opened.
 TEST(Links, LoadForATrace) {
   const char* folder = std::getenv(kTracedFolder);
   if (folder == nullptr) return;  // only NothingOutsideIsOpened calls it
@@ -230,7 +230,7 @@ TEST(Links, NothingOutsideIsOpened) {
   char program[4096] = {};
   ASSERT_GT(::readlink("/proc/self/exe", program, sizeof(program) - 1), 0);
   const std::string log = folder / "outside.log";
-  // -y shows the real path of what was opened: `openat(...) = 5</path>`.
+  // With -y, strace prints the real path of an opened file: `openat(...) = 5</path>`.
   const std::string command = std::string(kTracedFolder) + "=" + folder.path() +
                               " strace -f -y -qq -e trace=?open,openat,?openat2 -o " + log + " " + program +
                               " --gtest_filter=Links.LoadForATrace --gtest_brief=1";
@@ -242,11 +242,11 @@ TEST(Links, NothingOutsideIsOpened) {
     const auto result = line.rfind(" = ");
     if (result == std::string::npos || line.find('<', result) == std::string::npos) continue;  // refused
     const std::string opened = line.substr(line.find('<', result) + 1);
-    if (!opened.starts_with(folder.path() + "/")) continue;  // a shared library, or the folder itself
+    if (!opened.starts_with(folder.path() + "/")) continue;  // a shared library or the folder
     EXPECT_FALSE(opened.starts_with(folder / "outside")) << line;
     inside += opened.starts_with(folder / "good/") || opened.starts_with(folder / "cache/blobs/") ? 1 : 0;
   }
-  EXPECT_GE(inside, 2 * 10);  // the trace sees what is read
+  EXPECT_GE(inside, 2 * 10);  // the trace must contain the files that are read
 }
 
 }  // namespace

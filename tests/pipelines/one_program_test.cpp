@@ -38,7 +38,7 @@ TEST(OneProgram, TrainsWithLabelsAndDrawsFromPrompts) {
   }
 }
 
-/// Training and pipelines have the same conditioning, made and destroyed side by side.
+/// Training and pipelines use the same conditioning type in one program.
 TEST(OneProgram, HasOneConditioningForTrainingAndPipelines) {
   for (int i = 0; i < 3; ++i) {
     const Conditioning labels{.class_labels = at::arange(3)};

@@ -30,7 +30,7 @@ TEST(PipelineComponent, SharesAModel) {
   EXPECT_EQ(component.module(), unet.ptr());
   PipelineComponent copy = component;
   EXPECT_EQ(copy.get<UNet2DModel>().ptr(), unet.ptr());
-  // The copy has a handle of its own.
+  // The copy has a separate handle.
   copy.get<UNet2DModel>() = component_unet();
   EXPECT_EQ(component.get<UNet2DModel>().ptr(), unet.ptr());
 }

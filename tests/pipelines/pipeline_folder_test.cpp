@@ -1,4 +1,4 @@
-// model_index.json against the components of a pipeline's class.
+// Checks of model_index.json against the components of a pipeline class.
 
 #include <string>
 
@@ -108,7 +108,7 @@ TEST(DiffusionPipeline, NamesTheKnownClassesIfTheFolderNamesAnother) {
     test::expect_throws_with<FileError>([&] { DiffusionPipeline::from_pretrained(folder.path()); }, message);
     test::expect_throws_with<FileError>([&] { DiffusionPipeline::from_pretrained(folder.path()); },
                                         "StableDiffusionImg2ImgPipeline, StableDiffusionPipeline");
-    // A class that is asked for by name is loaded all the same.
+    // `from_pretrained` of the class loads the folder, although the index names another class.
     EXPECT_NO_THROW(DDPMPipeline::from_pretrained(folder.path()));
   }
   const test::TemporaryFolder empty;
@@ -134,7 +134,7 @@ TEST(DiffusionPipeline, KeepsTheSettingsOfAFolder) {
   StableDiffusionImg2ImgPipeline::from_pipe(loaded).save_pretrained(folder / "img2img");
   EXPECT_NE(read_text_file(folder / "img2img/model_index.json").find(key + "true"), std::string::npos);
 
-  // With a checker that is not run, Python would ask for it.
+  // If the setting stayed true without a safety checker, Python would warn.
   const std::string absent = "\"safety_checker\": [\n    null,\n    null\n  ]";
   const auto checker = index.find(absent);
   ASSERT_NE(checker, std::string::npos);

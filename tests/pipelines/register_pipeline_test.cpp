@@ -1,4 +1,4 @@
-// A pipeline and a model of a program, loaded by the names of their classes.
+// A pipeline class and a model class that a program defines, loaded by their names.
 
 #include <string>
 #include <utility>
@@ -24,7 +24,7 @@
 namespace diffusers {
 namespace {
 
-/// A model that is no model of the library: it predicts a share of the sample.
+/// A model class that the library does not have. It predicts a multiple of the sample.
 class ShareImpl : public torch::nn::Module {
  public:
   explicit ShareImpl(double share = 0.0) : share_(register_parameter("share", at::full({1}, share))) {}
@@ -70,7 +70,7 @@ class SharePipeline : public TypedPipeline<SharePipeline> {
   }
 };
 
-/// A class with the name of a class of the library.
+/// A class with the same name as a class of the library.
 class ImpostorPipeline : public TypedPipeline<ImpostorPipeline> {
  public:
   static const PipelineSpec& spec() { return DDPMPipeline::spec(); }
@@ -95,7 +95,7 @@ TEST(RegisterPipeline, LoadsThePipelineAndTheModelOfAProgram) {
       [&] { DiffusionPipeline::from_pretrained(folder / "share"); },
       "component \"model\" is a ShareModel, expected a scheduler or one of: ");
   register_pipeline_component<Share>("ShareModel");
-  // Again has no effect.
+  // Registering the class again has no effect.
   register_pipeline<SharePipeline>();
   register_pipeline_component<Share>();
 

@@ -21,7 +21,7 @@ TEST(QuadraticTimesteps, AreThoseOfLatentDiffusion) {
   EXPECT_EQ(quadratic_timesteps(1000, 10),
             (std::vector<double>{801, 633, 484, 356, 247, 159, 89, 40, 10, 1}));
   EXPECT_EQ(quadratic_timesteps(7, 3), (std::vector<double>{6, 2, 1}));
-  // The two smallest of 50 are both 1.
+  // The two smallest of 50 timesteps are both 1.
   const auto many = quadratic_timesteps(1000, 50);
   EXPECT_EQ(many.size(), 49U);
   EXPECT_EQ(many.front(), 801);
@@ -39,7 +39,7 @@ TEST(DDIMScheduler, TakesTimestepsOfAnySpacing) {
   expect_equal(sampling_loop(listed, smooth_model, drawn(1)), sampling_loop(even, smooth_model, drawn(1)));
   expect_throws_with<TensorError>([&] { listed.step(drawn(0), 500, drawn(1)); }, "none of timesteps()");
   expect_throws_with<ConfigError>([&] { listed.set_timesteps(3, {.timesteps = {5, 1}}); }, "not both");
-  // A step count brings the even spacing back.
+  // set_timesteps with a number of steps restores the even spacing.
   listed.set_timesteps(5);
   expect_equal(listed.step(drawn(0), 500, drawn(1)).prev_sample,
                even.step(drawn(0), 500, drawn(1)).prev_sample);
@@ -186,7 +186,7 @@ TEST(SamplingLoop, AGuidedModelBeyondTheRangeStaysOnTheNoiseLevelOnlyWithTheClip
     DDIMScheduler ddim({.beta_schedule = BetaSchedule::kSquaredcosCapV2});
     ddim.set_timesteps(10);
     double furthest_below = 0;
-    // What the prediction of 1 becomes at guidance scale 4 where no class means 0.
+    // The guided prediction at scale 4, if the conditional prediction is 1 and the unconditional one is 0.
     const SamplingModel model = [&](const Tensor& x, const Tensor& t) {
       const double abar = ddim.alphas_cumprod()[t.item().toLong()].item<double>();
       const Tensor noise_of_one = (x - std::sqrt(abar)) / std::sqrt(1 - abar);
@@ -200,7 +200,8 @@ TEST(SamplingLoop, AGuidedModelBeyondTheRangeStaysOnTheNoiseLevelOnlyWithTheClip
     const Tensor out = sampling_loop(ddim, model, std::sqrt(abar) + std::sqrt(1 - abar) * noise,
                                      {.step = {.use_clipped_model_output = use_clipped_model_output}});
     expect_equal(out, at::ones_like(out));
-    // Without it, each step goes away from 1, which the model then makes up for.
+    // Without use_clipped_model_output, each step moves away from 1, and the model corrects it in the next
+    // step.
     EXPECT_EQ(furthest_below > 1, !use_clipped_model_output) << furthest_below;
   }
 }
@@ -218,7 +219,7 @@ TEST(SamplingLoop, PutsTheKnownPartOnItsNoiseLevelForEverySchedulerFamily) {
     scheduler->set_timesteps(8);
     const bool flow = scheduler->class_name().starts_with("FlowMatch");
     int64_t seen = 0;
-    // With everything known, a model that sees what x0 explains makes the loop end at x0.
+    // If the mask is 1 everywhere, an exact model makes the loop end at x0.
     const SamplingModel model = [&](const Tensor& input, const Tensor& t) {
       ++seen;
       if (flow) {
@@ -231,7 +232,7 @@ TEST(SamplingLoop, PutsTheKnownPartOnItsNoiseLevelForEverySchedulerFamily) {
       return noise;
     };
     scheduler->set_timesteps(8);
-    // Steps that land between training timesteps have no abar.
+    // Timesteps between training timesteps have no alphas_cumprod.
     if (scheduler->class_name() == "EulerDiscreteScheduler")
       scheduler->set_timesteps(std::nullopt, {.timesteps = {980, 700, 500, 300, 200, 100, 50, 5}});
     const Tensor out = sampling_loop(*scheduler, model, drawn(1) * scheduler->init_noise_sigma(),

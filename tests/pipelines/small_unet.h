@@ -4,7 +4,7 @@
 
 namespace diffusers::test {
 
-/// The config of a model for images `[1, 8, 8]` that is as small as it can be.
+/// Returns the config of a minimal model for images `[1, 8, 8]`.
 inline UNet2DModelConfig small_unet_config() {
   return {.sample_size = 8,
           .in_channels = 1,

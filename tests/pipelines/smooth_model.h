@@ -16,15 +16,15 @@ namespace diffusers::test {
 
 inline const std::vector<int64_t> kLoopShape{2, 3, 4, 4};
 
-/// Noise of that shape.
+/// Returns noise of the shape.
 inline Tensor drawn(uint64_t seed) { return randn_tensor(kLoopShape, make_generator(seed)); }
 
-/// Something smooth that depends on sample and timestep.
+/// A smooth function of sample and timestep.
 inline Tensor smooth_model(const Tensor& sample, const Tensor& t) {
   return 0.4 * sample + 0.3 * (sample * 1.7 + t.to(at::kFloat) * 0.003).sin();
 }
 
-/// The scheduler of latent-diffusion with `n` timesteps set.
+/// Returns the scheduler of latent-diffusion with `n` timesteps set.
 inline DDIMScheduler latent_ddim(bool quadratic, int64_t n = 10) {
   DDIMScheduler scheduler({.beta_start = 0.0015,
                            .beta_end = 0.0195,

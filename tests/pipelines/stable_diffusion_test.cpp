@@ -1,4 +1,5 @@
-// The Stable Diffusion pipelines against what Python drew from the folder tests/golden/tiny_stable_diffusion.
+// Compares the Stable Diffusion pipelines with the images that Python generated from the folder
+// tests/golden/tiny_stable_diffusion.
 
 #include <cmath>
 #include <string>
@@ -29,7 +30,7 @@
 namespace diffusers {
 namespace {
 
-// Models agree to 1e-4; a handful of steps through one does not add to that.
+// Models agree to 1e-4, and a few steps do not increase the error.
 constexpr double kDrawnTolerance = 1e-4;
 
 std::string stable_folder() { return test::golden_path("tiny_stable_diffusion"); }
@@ -39,7 +40,7 @@ const test::Golden& drawn_golden() {
   return instance;
 }
 
-/// The folder's pipeline with its scheduler's config as a scheduler of another class.
+/// Returns the folder's pipeline with its scheduler converted to another class.
 template <class Pipeline>
 Pipeline with_scheduler(const std::string& class_name, const std::string& prediction_type = "epsilon") {
   Pipeline loaded = Pipeline::from_pretrained(stable_folder());
@@ -129,7 +130,7 @@ TEST(StableDiffusionPipeline, SetSchedulerCorrectsTheConfigAsTheConstructorDoes)
   ASSERT_NE(ddim, nullptr);
   EXPECT_EQ(ddim->config().steps_offset, 1);
   EXPECT_FALSE(ddim->config().clip_sample);
-  // A config that needs no correction stays as it is.
+  // A config that needs no correction is not changed.
   const std::string config = pipeline.scheduler().config_json();
   pipeline.set_scheduler(pipeline.scheduler());
   EXPECT_EQ(pipeline.scheduler().config_json(), config);

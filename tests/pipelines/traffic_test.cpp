@@ -1,6 +1,6 @@
-// A step of a pipeline's loop neither reads from its device nor copies anything to it: what it needs is there
-// before the loop. On a GPU each read makes the host wait for the device, and each copy makes the device wait
-// for the host.
+// A step of a pipeline's loop neither reads from its device nor copies anything to it: all data is copied
+// before the loop. On a GPU, each read makes the host wait for the device, and each copy makes the device
+// wait for the host.
 
 #include <array>
 #include <functional>
@@ -26,7 +26,7 @@
 namespace diffusers::test {
 namespace {
 
-// PNDM and Heun take their first steps in another way than the others.
+// The first steps of PNDM and Heun differ from the later steps.
 constexpr int64_t kRepetitions = 6;
 
 template <class Pipeline>
@@ -70,7 +70,7 @@ TEST(Traffic, IsSeen) {
 TEST(Traffic, AStepOfDDPMPipelineHasNone) {
   auto pipeline = on_device<DDPMPipeline>("tiny_ddpm_pipeline");
   expect_none([&](int64_t steps) { pipeline({.batch_size = 2, .num_inference_steps = steps}); }, "ddpm");
-  // What a caller looks at in a callback is his own.
+  // The caller may read the result.
   const Tensor images = pipeline({.batch_size = 2, .num_inference_steps = 3}).images;
   EXPECT_EQ(images.device(), counting_device());
   EXPECT_TRUE(images.isfinite().all().item<bool>());
@@ -101,7 +101,7 @@ TEST(Traffic, AStepOfDDPMPipelineWithAnySchedulerHasNone) {
   }
 }
 
-/// Each scheduler that Stable Diffusion is sampled with.
+/// The schedulers that are compatible with Stable Diffusion.
 constexpr std::array kLatentSchedulers{"",
                                        "DDIMScheduler",
                                        "DDPMScheduler",
@@ -118,7 +118,7 @@ constexpr std::array kLatentSchedulers{"",
                                        "LCMScheduler",
                                        "TCDScheduler"};
 
-/// The folder's pipeline with its scheduler's config as a scheduler of another class.
+/// Returns the folder's pipeline with its scheduler converted to another class.
 template <class Pipeline>
 Pipeline latent_pipeline(Pipeline& loaded, const std::string& class_name) {
   Json config = parse_json(loaded.scheduler().config_json(), "config");

@@ -1,4 +1,4 @@
-// Both unconditional pipelines against images that Python drew from the folder
+// Compares both unconditional pipelines with the images that Python generated from the folder
 // tests/golden/tiny_ddpm_pipeline.
 
 #include <string>
@@ -23,7 +23,7 @@
 namespace diffusers {
 namespace {
 
-// Models agree to 1e-4; a handful of steps through one does not add to that.
+// Models agree to 1e-4, and a few steps do not increase the error.
 constexpr double kTolerance = 1e-4;
 
 std::string tiny_folder() { return test::golden_path("tiny_ddpm_pipeline"); }
@@ -70,7 +70,7 @@ TEST(DDIMPipeline, TakesTheSchedulerOfTheTraining) {
   EXPECT_EQ(pipeline.scheduler().prediction_type_name(), "sample");
 }
 
-// `pipeline.scheduler() = ...` would copy the base class alone.
+// `pipeline.scheduler() = ...` would copy only the base class.
 static_assert(!std::is_assignable_v<Scheduler&, DDIMScheduler>);
 static_assert(!std::is_assignable_v<Scheduler&, const DDIMScheduler&>);
 static_assert(!std::is_assignable_v<Scheduler&, Scheduler&>);
@@ -80,7 +80,7 @@ static_assert(std::is_copy_constructible_v<DDIMScheduler> && std::is_move_constr
 
 TEST(DDPMPipeline, SetSchedulerDrawsAsAPipelineMadeWithIt) {
   DDPMPipeline pipeline = DDPMPipeline::from_pretrained(tiny_folder());
-  // In the middle of its life: a call has set timesteps.
+  // The scheduler has timesteps from an earlier call.
   pipeline({.num_inference_steps = 2});
   pipeline.set_scheduler(DDIMScheduler::from_config(pipeline.scheduler().config_json()));
   EXPECT_EQ(pipeline.scheduler().class_name(), "DDIMScheduler");

@@ -1,4 +1,4 @@
-"""Golden tensors of AutoencoderKL and VQModel: forward, backward, initial weights, tiles, draws and saved folders of
+"""Golden tensors of AutoencoderKL and VQModel: forward, backward, initial weights, tiles, samples and saved folders of
 Python diffusers 0.42.1.
 
 Writes autoencoders.json (configs and checksums), autoencoders.safetensors (inputs, outputs, gradients) and the model
@@ -26,7 +26,7 @@ TWO_BLOCKS = {
     "sample_size": 16,
 }
 
-# name -> config; "run" holds how the model is called. No group is of one channel: a bias in front of it would have an
+# name -> config; "run" holds the arguments of the call. No group has only one channel, since a bias before it would have an
 # exactly zero gradient.
 KL_CASES = {
     "kl_plain": {**TWO_BLOCKS, "run": {"float64": True, "tiles": True}},
@@ -113,7 +113,7 @@ VQ_CASES = {
 
 
 def move_codebook(model):
-    """Spreads the codebook, so that the nearest vector is nearest by more than rounding."""
+    """Spreads the codebook, so the distances of the nearest vectors differ by more than the rounding error."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.startswith("quantize."):
@@ -127,7 +127,7 @@ def run_kl(key, model, run, sample, tensors):
     if run.get("sample_posterior"):
         generator = torch.Generator().manual_seed(23)
         output = model(sample, sample_posterior=True, generator=generator).sample
-        # What a trainer of autoencoders does: the gradient of the divergence comes on top.
+        # As in the training of autoencoders, the gradient of the divergence is added.
         (1e-2 * posterior.kl().sum()).backward(retain_graph=True)
     else:
         output = model(sample).sample
@@ -156,7 +156,7 @@ def run_vq(key, model, run, sample, tensors):
 
 
 def run_tiles(key, model, tensors):
-    """Tiles of two sizes: the default ones, and ones that overlap by more and do not fit the image."""
+    """Makes tiles of two sizes: the default, and tiles with a larger overlap that do not divide the image."""
     scale = 2 ** (len(model.config.block_out_channels) - 1)
     generator = torch.Generator().manual_seed(9)
     model.enable_tiling()
@@ -164,7 +164,7 @@ def run_tiles(key, model, tensors):
         if size is not None:
             model.tile_sample_min_size, model.tile_latent_min_size = size, latent
             model.tile_overlap_factor = overlap
-        # The last tile is as small as the encoder takes it.
+        # The last tile has the smallest size that the encoder accepts.
         step = int(model.tile_sample_min_size * (1 - model.tile_overlap_factor))
         image = torch.randn([2, model.config.in_channels, 2 * step + scale, step + scale], generator=generator)
         image.requires_grad_(True)
@@ -216,7 +216,7 @@ def run_case(name, seed, tensors, dtype):
 
 
 def run_distribution(tensors):
-    """Draws, divergences and likelihoods, with logarithms of variances beyond both bounds."""
+    """Makes samples, divergences and likelihoods, with log variances beyond both bounds."""
     parameters = 12 * torch.randn([3, 4, 2, 5], generator=torch.Generator().manual_seed(1))
     parameters[0, 2, 0, 0], parameters[0, 3, 0, 0] = -40.0, 30.0
     other = DiagonalGaussianDistribution(torch.randn([3, 4, 2, 5], generator=torch.Generator().manual_seed(2)))
@@ -281,7 +281,7 @@ def run_quantizer(tensors):
 
 
 def save_folders(out, tensors):
-    """What Python writes; and a file as conversions of old checkpoints wrote it: other names, 1x1 convolutions."""
+    """Writes a folder with Python, and a file in the form of converted old checkpoints: other names, 1x1 convolutions."""
     entries = {}
     for name in ["autoencoder_kl_plain", "autoencoder_kl_legacy", "vq_model_plain"]:
         folder = out / name

@@ -25,7 +25,7 @@ BASE = {
     "conditioning_embedding_out_channels": [2, 3, 4],
 }
 
-# name -> what differs from BASE; "run" holds how the model is called, "unet" the UNet that it is made from.
+# name -> differences from BASE; "run" holds the arguments of the call, "unet" the UNet that the model is made from.
 CASES = {
     "sd15": {
         "in_channels": 4,
@@ -153,7 +153,7 @@ def run_case(name, seed, tensors, dtype):
         unet_model = UNet2DConditionModel(**unet)
         model = ControlNetModel.from_unet(unet_model, **options)
         config = dict(model.config)
-        # Python keeps them in a set, whose order changes from run to run.
+        # Python keeps them in a set, whose order differs between runs.
         config["_use_default_values"] = sorted(config["_use_default_values"])
     entry = entry_of(model, config, run, seed)
     if unet is not None:

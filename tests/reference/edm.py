@@ -11,12 +11,12 @@ from safetensors.torch import save_file
 
 
 def network(x, c_noise):
-    """Any function of the sample and its timestep."""
+    """A function of the sample and its timestep, used as the model."""
     return torch.sin(3 * x + c_noise.view(-1, 1, 1, 1)) + 0.25 * x * c_noise.view(-1, 1, 1, 1)
 
 
 def preconditioning(tensors, sigma_data):
-    """What diffusers' scheduler computes, one noise level after the other as it takes them."""
+    """Computes the values of diffusers' scheduler, for one noise level after the other."""
     scheduler = EDMEulerScheduler(sigma_data=sigma_data)
     sigma, x0, noise = tensors["sigma"], tensors["x0"], tensors["noise"]
     noisy = x0 + sigma.view(-1, 1, 1, 1) * noise
@@ -24,7 +24,7 @@ def preconditioning(tensors, sigma_data):
     c_noise = scheduler.precondition_noise(sigma)
     output = network(inputs, c_noise)
     denoised = torch.stack([scheduler.precondition_outputs(x, f, s) for x, f, s in zip(noisy, output, sigma)])
-    # Table 1 and appendix B of the paper, in its words.
+    # Table 1 and appendix B of the paper, in its notation.
     weight = (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
     loss = weight * ((denoised - x0) ** 2).mean(dim=(1, 2, 3))
     name = f"{sigma_data}."
@@ -42,7 +42,7 @@ def preconditioning(tensors, sigma_data):
 
 
 def log_variance(tensors, loss):
-    """EDM2's MPFourier of c_noise, a linear layer on it, and its loss; latent diffusion's table."""
+    """Computes EDM2's MPFourier of c_noise, its linear layer and its loss, and latent diffusion's table."""
     generator = torch.Generator().manual_seed(12)
     channels = 16
     freqs = 2 * math.pi * torch.randn(channels, generator=generator, dtype=torch.float64)
@@ -69,7 +69,7 @@ def log_variance(tensors, loss):
 
 
 def validation(tensors):
-    """Noise levels at quantiles of what a training draws."""
+    """Returns quantiles of the noise levels that a training draws."""
     position = torch.tensor([0.5, 0.05, 0.25, 0.9, 0.999], dtype=torch.float64)
     normal = torch.distributions.Normal(*torch.tensor([-1.2, 1.2], dtype=torch.float64))
     tensors["position"] = position

@@ -1,6 +1,6 @@
 """Gradients as golden tensors: every element of small ones, projections of large ones on random directions.
 
-tests/support/gradients.h reads and compares them, and gives the reason why a wrong gradient cannot pass.
+tests/support/gradients.h reads and compares them, and explains why a wrong gradient cannot pass.
 """
 
 import math
@@ -12,10 +12,10 @@ DIRECTIONS = 8
 
 
 def direction(count, seed):
-    """A random direction of `count` elements, of norm 1 in expectation.
+    """Returns a random direction of `count` elements with an expected norm of 1.
 
     Doubles between 0 and 1 are drawn one after the other from a CPU generator, and both languages scale them with one
-    multiplication: the bits are the same.
+    multiplication, so the bits are equal.
     """
     generator = torch.Generator().manual_seed(seed)
     return (torch.rand(count, generator=generator, dtype=torch.float64) - 0.5) * math.sqrt(12 / count)
@@ -27,9 +27,10 @@ def projections(gradient):
 
 
 def is_key_bias(name, names):
-    """Whether the gradient is exactly zero: it moves all scores of a query alike, which the softmax does not see.
+    """Returns true if the gradient is exactly zero: the bias shifts all scores of a query equally, and the softmax is
+    invariant to that.
 
-    Where a second projection makes keys of its own, each bias moves the scores of its keys only.
+    If a second projection makes further keys, each bias shifts only the scores of its own keys.
     """
     for own, other in (("add_k_proj.bias", "to_k.bias"), ("to_k.bias", "add_k_proj.bias")):
         if name.endswith(own):
@@ -40,10 +41,10 @@ def is_key_bias(name, names):
 def gradients(key, model, tensors):
     """Adds the gradients of all parameters, in their order.
 
-    sizes        elements of each gradient, 0 where there is none
+    sizes        number of elements of each gradient, 0 without a gradient
     elements     of the gradients of at most LARGEST_WHOLE elements, one gradient after the other
-    norms        of the others
-    projections  of the others, a row for each
+    norms        of the other gradients
+    projections  of the other gradients, one row for each
     """
     parameters = dict(model.named_parameters())
     sizes, elements, norms, projected = [], [], [], []
@@ -56,7 +57,7 @@ def gradients(key, model, tensors):
             # Rounding noise.
             gradient = torch.zeros_like(gradient)
         if gradient.numel() <= LARGEST_WHOLE:
-            # A copy: a later backward adds to the gradient in place.
+            # A copy, since a later backward pass adds to the gradient in place.
             elements.append(gradient.flatten().clone())
         else:
             norms.append(gradient.double().norm())

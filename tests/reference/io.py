@@ -1,8 +1,8 @@
-"""Golden files of the io and data folders: what Python's safetensors, Pillow, torch and diffusers write and read.
+"""Golden files of the io and data folders, written and read by Python's safetensors, Pillow, torch and diffusers.
 
     python tests/reference/io.py --out tests/golden
 
-makes io.safetensors (tensors and expected pixels), io_dtypes.safetensors (one tensor a dtype), and the folder io/ with
+makes io.safetensors (tensors and expected pixels), io_dtypes.safetensors (one tensor per dtype), and the folder io/ with
 images and a sharded model folder.
 """
 
@@ -28,7 +28,7 @@ DTYPES = [
 
 
 def picture(width: int, height: int, seed: int) -> numpy.ndarray:
-    """Smooth colours with some noise, uint8 [height, width, 3]."""
+    """Returns smooth colours with some noise, uint8 [height, width, 3]."""
     random = numpy.random.default_rng(seed)
     y, x = numpy.mgrid[0:height, 0:width].astype(numpy.float64)
     waves = [numpy.sin(x / (3 + c) + seed) + numpy.cos(y / (4 + c) - c) for c in range(3)]
@@ -41,8 +41,8 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png_bytes(color: int, depth: int, rows, width: int, interlaced: bool = False, extra: bytes = b"") -> bytes:
-    """A PNG file from packed rows, for the kinds that Pillow does not write. `rows(x0, y0, dx, dy)` gives the rows of a
-    pass."""
+    """Makes a PNG file from packed rows, for the formats that Pillow does not write. `rows(x0, y0, dx, dy)` returns the rows of
+    a pass."""
     passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
     lines = [line for step in (passes if interlaced else [(0, 0, 1, 1)]) for line in rows(*step)]
     height = len(rows(0, 0, 1, 1))
@@ -52,7 +52,7 @@ def png_bytes(color: int, depth: int, rows, width: int, interlaced: bool = False
 
 
 def array_rows(array: numpy.ndarray):
-    """Rows of whole bytes, big-endian."""
+    """Packs rows of whole bytes, big-endian."""
 
     def rows(x0, y0, dx, dy):
         part = array[y0::dy, x0::dx]
@@ -62,7 +62,7 @@ def array_rows(array: numpy.ndarray):
 
 
 def packed_rows(array: numpy.ndarray, depth: int):
-    """Rows of values of 1, 2 or 4 bits."""
+    """Packs rows of values of 1, 2 or 4 bits."""
 
     def rows(x0, y0, dx, dy):
         part = array[y0::dy, x0::dx]
@@ -73,12 +73,12 @@ def packed_rows(array: numpy.ndarray, depth: int):
 
 
 def turned_exif(orientation: int) -> bytes:
-    """The TIFF part of an EXIF segment with tag 274 alone, big-endian."""
+    """Returns the TIFF part of an EXIF segment with only tag 274, big-endian."""
     return struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 274, 3, 1, orientation, 0, 0)
 
 
 def odd_jpegs(rgb: bytes, cmyk: bytes) -> dict[str, bytes]:
-    """Files that libjpeg warns of although their pixels are whole."""
+    """Makes files for which libjpeg prints a warning although their pixels are complete."""
     scan = rgb.index(b"\xff\xda")
     end_of_spectrum = scan + 4 + 1 + 2 * rgb[scan + 4] + 1
     tables = rgb.index(b"\xff\xdb")
@@ -93,7 +93,7 @@ def odd_jpegs(rgb: bytes, cmyk: bytes) -> dict[str, bytes]:
 
 
 def write_images(folder: pathlib.Path) -> dict[str, torch.Tensor]:
-    """Small images of every kind, and what Pillow makes of them."""
+    """Makes small images of every format, and their pixels as Pillow decodes them."""
     color = picture(21, 13, 0)
     gray = color[..., 0]
     alpha = picture(21, 13, 1)[..., :1]
@@ -129,7 +129,7 @@ def write_images(folder: pathlib.Path) -> dict[str, torch.Tensor]:
         exif[274] = orientation
         pillow(f"turned_{orientation}.jpg", Image.fromarray(color), quality=90, exif=exif)
         pillow(f"turned_{orientation}.png", Image.fromarray(color), exif=exif)
-    # The chunk may also stand behind the pixels.
+    # The chunk may also follow the pixels.
     late = files["rgb.png"]
     files["turned_late.png"] = late[:-12] + chunk(b"eXIf", turned_exif(6)) + late[-12:]
     files |= odd_jpegs(files["rgb.jpg"], files["cmyk.jpg"])
@@ -199,7 +199,7 @@ def dtype_tensors() -> dict[str, torch.Tensor]:
 
 
 def random_numbers() -> dict[str, torch.Tensor]:
-    """What a CPU generator draws."""
+    """Draws numbers from a CPU generator."""
     out = {}
     for seed in (0, 1234, 2**63 + 5):
         generator = torch.Generator().manual_seed(seed)
@@ -214,7 +214,7 @@ def random_numbers() -> dict[str, torch.Tensor]:
 
 
 def sharded_folder(folder: pathlib.Path) -> list[str]:
-    """A tiny model saved by diffusers, once whole and once in shards. Returns its state-dict order."""
+    """Saves a tiny model with diffusers, in one file and in shards. Returns the order of its state dict."""
     torch.manual_seed(0)
     model = UNet2DModel(sample_size=4, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(4,),
                         down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), norm_num_groups=2,

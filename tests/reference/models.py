@@ -32,7 +32,7 @@ SKIP = {
     "block_out_channels": [8, 16, 16],
 }
 
-# name -> what differs from BASE; "run" holds how the model is called.
+# name -> differences from BASE; "run" holds the arguments of the call.
 CASES = {
     "plain": {
         "layers_per_block": 2,
@@ -127,7 +127,7 @@ CASES = {
 
 
 def pattern(shape, dtype=torch.float32):
-    """Numbers that both languages compute alike."""
+    """Returns numbers that both languages compute equally."""
     count = 1
     for size in shape:
         count *= size
@@ -135,7 +135,7 @@ def pattern(shape, dtype=torch.float32):
 
 
 def perturb(model):
-    """Moves the parameters that start as exact zeros and ones."""
+    """Changes the parameters that are initialised to exact zeros and ones."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if ("norm" in name and ".linear." not in name) or name.startswith("controlnet_"):
@@ -155,7 +155,7 @@ def layout(model):
 
 
 def entry_of(model, config, run, seed):
-    """What the tests have to know of a case besides its tensors."""
+    """Returns the data of a case that the tests need besides its tensors."""
     return {
         "config": config,
         "run": run,
@@ -168,7 +168,7 @@ def entry_of(model, config, run, seed):
 
 
 def run_cases(out, cases, run_one):
-    """(entries, tensors) of all cases, in float32 and, where a case asks for it, in float64 as well."""
+    """Returns (entries, tensors) of all cases, in float32, and also in float64 if a case requests it."""
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
@@ -182,7 +182,7 @@ def run_cases(out, cases, run_one):
 
 
 def write(out, stem, tensors, **parts):
-    """STEM.json with the parts and STEM.safetensors with the tensors."""
+    """Writes STEM.json with the parts and STEM.safetensors with the tensors."""
     (out / f"{stem}.json").write_text(json.dumps(parts, indent=1, sort_keys=True) + "\n")
     save_file({key: value.contiguous() for key, value in tensors.items()}, out / f"{stem}.safetensors")
 
@@ -235,7 +235,7 @@ LEGACY = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_att
 
 
 def save_folders(out, tensors):
-    """What Python writes: one file; shards of a variant; and a file with the names of old versions."""
+    """Writes the model with Python: in one file, in shards of a variant, and with the names of old versions."""
     entries = {}
     for name, spec in {
         "unet_2d_plain": {},
@@ -279,7 +279,7 @@ def main():
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "golden")
     out = parser.parse_args().out
     cases, tensors = run_cases(out, CASES, run_case)
-    # The tests draw the same.
+    # The tests draw the same numbers.
     tensors["direction"] = direction(1000, 3)
     write(out, "unet_2d", tensors, cases=cases, folders=save_folders(out, tensors))
 

@@ -10,7 +10,7 @@ from diffusers import DDPMScheduler
 from safetensors.torch import save_file
 from torch.distributions import Normal, kl_divergence
 
-# Every 27th of the 1000 timesteps, the first and the last among them.
+# Every 27th of the 1000 timesteps, including the first and the last.
 SHOWN = slice(0, 1000, 27)
 
 
@@ -24,11 +24,11 @@ def tables(scheduler):
 
 
 def weights_of_epsilon(scheduler):
-    """Each weight as its paper or code has it: of an error of epsilon."""
+    """Computes each weight as in its paper or code, for an error of epsilon."""
     abar, before, beta, _ = tables(scheduler)
     snr = abar / (1 - abar)
-    sigma = snr**-0.5  # of the variance exploding process that EDM speaks of
-    # LDM's register_schedule: beta^2 / (2 sigma^2 alpha (1 - abar)), the first taken from the second.
+    sigma = snr**-0.5  # sigma of the variance-exploding process in EDM
+    # LDM's register_schedule: beta^2 / (2 sigma^2 alpha (1 - abar)); the first value is copied from the second.
     posterior = beta * (1 - before) / (1 - abar)
     lvlb = beta**2 / (2 * posterior * (1 - beta) * (1 - abar))
     lvlb[0] = lvlb[1]
@@ -54,7 +54,7 @@ def weightings(tensors):
 
 
 def decoder(x, mean, scale):
-    """-log of the mass that a Gaussian gives the level of x, 256 of them in [-1, 1]."""
+    """Returns -log of the probability that a Gaussian assigns to the level of x, one of 256 in [-1, 1]."""
     normal = Normal(mean, scale)
     mass = normal.cdf(x + 1 / 255) - normal.cdf(x - 1 / 255)
     mass = torch.where(x < -0.999, normal.cdf(x + 1 / 255), mass)
@@ -76,7 +76,7 @@ def bound(tensors):
         for variance_type in ("fixed_small", "fixed_large", "learned_range", "learned"):
             scheduler = DDPMScheduler(prediction_type=kind, variance_type=variance_type)
             abar, before, beta, posterior = (table[t].view(-1, 1, 1, 1) for table in tables(scheduler))
-            # For the learned variance itself, an output in the range of variances.
+            # For "learned" variances, the output is in the range of variances.
             raw = output.clone()
             if variance_type == "learned":
                 raw[:, 2:] = posterior * (1 + output[:, 2:].abs())
@@ -86,7 +86,7 @@ def bound(tensors):
                 "sample": x0,
                 "v_prediction": abar.sqrt() * noise - (1 - abar).sqrt() * x0,
             }[kind]
-            # At t = 0 a good prediction: elsewhere the level of x_0 has no mass that a number holds.
+            # The prediction at t = 0 is good, since the probability of the level of x_0 would otherwise underflow.
             raw[0, :2] = target[0] + 0.01 * output[0, :2]
             raw.requires_grad_()
             prediction = raw[:, :2]
@@ -115,7 +115,7 @@ def bound(tensors):
             tensors[f"{name}.output"] = raw.detach().clone()
             tensors[f"{name}.bits"] = (nats(mean(predicted_x0)) / math.log(2)).detach()
             if variance_type.startswith("learned"):
-                # L_simple + T / 1000 L_vlb, the mean held fixed in the second.
+                # L_simple + T / 1000 L_vlb, where L_vlb has no gradient of the mean.
                 hybrid = ((prediction - target) ** 2).mean(dim=(1, 2, 3)) + nats(mean(predicted_x0).detach()) / math.log(2)
                 hybrid.mean().backward()
                 tensors[f"{name}.hybrid"] = hybrid.detach()

@@ -1,4 +1,4 @@
-"""Golden tensors of DDPMPipeline and DDIMPipeline: a tiny pipeline folder saved by Python, and what it draws."""
+"""Golden tensors of DDPMPipeline and DDIMPipeline: a tiny pipeline folder saved by Python, and its images."""
 
 import argparse
 from pathlib import Path
@@ -50,7 +50,7 @@ def main() -> None:
         "ddim": draw(ddim, num_inference_steps=6),
         "ddim_eta": draw(ddim, num_inference_steps=6, eta=0.5),
         "ddim_eta_clipped": draw(ddim, num_inference_steps=6, eta=0.5, use_clipped_model_output=True),
-        # DDPMPipeline takes a DDIM scheduler as it is.
+        # DDPMPipeline uses a DDIM scheduler without conversion.
         "ddpm_with_ddim_scheduler": draw(DDPMPipeline(pipeline.unet, ddim.scheduler), num_inference_steps=4),
     }
     for name, image in images.items():

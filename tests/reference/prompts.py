@@ -1,5 +1,5 @@
-"""Prompts on which tokenizers are compared: many scripts, white space and control characters, emoji, contractions, HTML,
-combining marks, special tokens, and what lower-casing and normalisation are known to get wrong."""
+"""Prompts for comparing tokenizers: many scripts, white space and control characters, emoji, contractions, HTML, combining
+marks, special tokens, and known special cases of lower-casing and normalisation."""
 
 import random
 
@@ -274,7 +274,7 @@ PROMPTS = (TRAINING + ENGLISH + CONTRACTIONS + SPACES + CONTROLS + HTML + SPECIA
 
 
 def random_prompts(count, seed=0):
-    """Texts of code points drawn from everywhere, often from the same block, with spaces and apostrophes between."""
+    """Returns texts of random code points, often from the same block, with spaces and apostrophes between them."""
     draw = random.Random(seed)
     prompts = []
     for _ in range(count):

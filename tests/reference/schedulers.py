@@ -3,7 +3,7 @@
     schedulers.py [--out DIR]      writes schedulers.safetensors and schedulers_loops.safetensors
 
 A loop starts at x = init_noise_sigma * randn(seed 0). The model of step i is 0.6 * randn(seed 100 + i) + 0.3 * scaled x,
-which the C++ test computes in the same way; noise of the sampler comes from a CPU generator with seed 7.
+which the C++ test computes in the same way. The noise of the scheduler is drawn from a CPU generator with seed 7.
 """
 import argparse
 import inspect
@@ -26,7 +26,7 @@ LOOPS = []
 
 def loop(class_name, config=None, n=10, name="", set_timesteps=None, step=None, dtype="float32", width=1, begin=None,
          start=0, add=None):
-    """Adds a case; `config` holds the constructor's arguments that are no defaults."""
+    """Adds a case. `config` holds the constructor's arguments that are not defaults."""
     config = config or {}
     case = {
         "class": class_name, "config": config, "n": n, "set_timesteps": set_timesteps or {}, "step": step or {},
@@ -358,7 +358,7 @@ def other_cases():
 
 
 def special_steps(tensors):
-    """The steps that take more than a sample: UnCLIP, RePaint, the SDE and per-token flow matching."""
+    """Records steps with additional arguments: UnCLIP, RePaint, the SDE and per-token flow matching."""
     unclip = diffusers.UnCLIPScheduler()
     unclip.set_timesteps(10)
     x, generator = randn(0, SHAPE), torch.Generator().manual_seed(7)
@@ -470,7 +470,7 @@ def run(case, tensors):
 
 
 def beta_tables(tensors):
-    """Betas and their products for every schedule, and per-sample noising."""
+    """Records the betas and alphas_cumprod of every schedule, and noising with one timestep for each sample."""
     cases = []
     for schedule in ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace"):
         for extra in ({}, {"beta_start": 0.00085, "beta_end": 0.012}, {"num_train_timesteps": 37},
@@ -500,14 +500,14 @@ def timestep_tables(tensors):
                                  (1000, 1000, 0), (37, 7, 0), (37, 37, 0), (1000, 61, 0), (1000, 103, 0), (999, 13, 2)):
             scheduler = diffusers.DDIMScheduler(num_train_timesteps=total, timestep_spacing=spacing, steps_offset=offset)
             scheduler.set_timesteps(n)
-            # Python's trailing spacing has an element too many, the timestep -1, for some n; the library has not.
+            # For some n, Python's trailing spacing has one additional element, the timestep -1. The library does not have it.
             tensors[f"timesteps/{len(cases)}"] = scheduler.timesteps[:n].clone()
             cases.append({"timestep_spacing": spacing, "num_train_timesteps": total, "n": n, "steps_offset": offset})
     return cases
 
 
 def saved_configs():
-    """What a class writes for a config that it is given: (class, config, saved text)."""
+    """Returns (class, config, saved text): the text that a class writes for a given config."""
     given = [
         ("DDPMScheduler", {}),
         ("DDIMScheduler", {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
@@ -544,7 +544,7 @@ MEMBERS = ("add_noise", "get_velocity", "scale_noise", "set_begin_index", "betas
 
 
 def interfaces():
-    """What each class is made from and what its methods take; the arguments of `step` are those beyond the first three."""
+    """Returns the arguments of each class's constructor and methods. Those of `step` exclude the first three."""
     result = []
     for name in (f"{name}Scheduler" for name in CLASSES):
         cls = getattr(diffusers, name)

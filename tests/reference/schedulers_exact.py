@@ -1,10 +1,10 @@
-"""Golden values of the schedulers that the library matches to the last bit, made with Python diffusers 0.42.1.
+"""Golden values of the schedulers that the library matches bit for bit, made with Python diffusers 0.42.1.
 
     schedulers_exact.py [--out DIR]      writes schedulers_exact.safetensors
 
-The timesteps of every class for every sigma schedule, timestep spacing and several numbers of steps, as CRC-32 sums of
-their bytes; and loops at large noise levels, where x_0 is the difference of nearly equal numbers divided by something
-small. A loop runs as those of schedulers.py do.
+The values are the timesteps of every class for every sigma schedule, timestep spacing and several numbers of steps, as
+CRC-32 sums of their bytes. They also include loops at large noise levels, where x_0 is the difference of nearly equal
+numbers divided by a small number. The loops are those of schedulers.py.
 """
 import argparse
 import inspect
@@ -24,7 +24,7 @@ SPACINGS = ("linspace", "leading", "trailing")
 
 
 def sigma_schedules(fields):
-    """The sigma schedules of a class, as configs; the first is its own."""
+    """Returns the sigma schedules of a class, as configs. The first is the default."""
     schedules = [{}]
     for field in ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas"):
         if field in fields:
@@ -42,10 +42,10 @@ def sigma_schedules(fields):
 
 
 def timesteps_of(scheduler, config, n):
-    """The timesteps, or None where Python has none or, with trailing spacing, one too many."""
+    """Returns the timesteps, or None if Python has none or, with trailing spacing, one more."""
     try:
         scheduler.set_timesteps(n)
-    except Exception:  # whatever Python refuses or fails at
+    except Exception:  # configs that Python refuses or fails with
         return None
     timesteps = scheduler.timesteps
     if config.get("timestep_spacing") == "trailing" and (timesteps < 0).any():
@@ -64,14 +64,14 @@ def timestep_sums():
             config = {**other, **spread}
             try:
                 scheduler = cls(**config)
-            except Exception:  # UnCLIP has one kind of betas
+            except Exception:  # UnCLIP has fixed betas
                 continue
             sums, dtype = [], None
             for n in COUNTS:
                 timesteps = timesteps_of(scheduler, config, n)
                 if timesteps is not None:
                     dtype = str(timesteps.dtype).removeprefix("torch.")
-                    # SciPy's quantiles are off by several units in the last place of a float64.
+                    # SciPy's quantiles have errors of several units in the last place of a float64.
                     compared = timesteps.float() if "use_beta_sigmas" in config else timesteps
                     compared = timesteps if dtype != "float64" else compared
                     sums.append(zlib.crc32(compared.numpy().tobytes()))
@@ -82,9 +82,9 @@ def timestep_sums():
 
 
 def add_loops():
-    """Few steps from the largest noise levels that a class has."""
+    """Records a few steps from the largest noise levels of a class."""
     for name in (f"{name}Scheduler" for name in base.CLASSES):
-        if name in ("ScoreSdeVeScheduler", "RePaintScheduler"):  # steps of another form
+        if name in ("ScoreSdeVeScheduler", "RePaintScheduler"):  # steps with other arguments
             continue
         fields = inspect.signature(getattr(diffusers, name).__init__).parameters
         seed = {"noise_sampler_seed": 0} if "noise_sampler_seed" in fields else {}
@@ -110,7 +110,7 @@ def add_loops():
 
 
 def velocities(tensors):
-    """Velocities at three timesteps, before and after set_timesteps; Euler takes its own timesteps, which are floats."""
+    """Records velocities at three timesteps, before and after set_timesteps. Euler takes its own float timesteps."""
     cases = []
     for name in ("DDPMScheduler", "DDIMScheduler", "LCMScheduler", "TCDScheduler", "EulerDiscreteScheduler"):
         for n, dtype in ((None, "float32"), (10, "float32"), (10, "float16")):
@@ -134,7 +134,7 @@ def main():
     warnings.simplefilter("ignore")
     diffusers.utils.logging.set_verbosity_error()
 
-    # What the functions that the schedulers use give on the CPU of this run, one number after the other.
+    # Results of the functions that the schedulers use on the CPU of this run, as one list of numbers.
     numbers = torch.arange(1, 258) / 257
     tensors = {f"probe/{f.__name__}": torch.stack([f(x) for x in numbers])
                for f in (torch.sqrt, torch.log, torch.exp, torch.expm1)}

@@ -1,9 +1,9 @@
-"""Golden tensors of the schedulers for distilled and unusual models, made with Python diffusers 0.42.1.
+"""Golden tensors of the schedulers for distilled and special models, made with Python diffusers 0.42.1.
 
     schedulers_special.py [--out DIR]      writes schedulers_special.safetensors
 
-Three configs of each class, whole loops of 10, 25 and 50 steps; the loop is that of schedulers.py. Besides, Brownian
-motion as torchsde draws it, which is the noise of DPMSolverSDEScheduler (pip install torchsde).
+There are three configs of each class with complete loops of 10, 25 and 50 steps, as in schedulers.py. The file also holds
+Brownian motion of torchsde, which is the noise of DPMSolverSDEScheduler (pip install torchsde).
 """
 import argparse
 import pathlib
@@ -91,7 +91,7 @@ def main():
     tensors = {}
     add_loops()
     for case in base.LOOPS:
-        torch.manual_seed(7)  # DPMSolverSDE draws its seed here if it has none
+        torch.manual_seed(7)  # DPMSolverSDE draws its seed here if none is given
         base.run(case, tensors)
     metadata = {"cases": base.LOOPS, "brownian": brownian_motion(tensors), "seed_sequences": seed_sequences()}
     base.save(out / "schedulers_special.safetensors", tensors, metadata)

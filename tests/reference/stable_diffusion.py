@@ -1,4 +1,4 @@
-"""Golden files of the Stable Diffusion pipelines: a tiny folder saved by Python, and what it draws.
+"""Golden files of the Stable Diffusion pipelines: a tiny folder saved by Python, and its images.
 
     python tests/reference/stable_diffusion.py --out tests/golden
 
@@ -53,7 +53,7 @@ def tiny_pipeline(out: Path) -> StableDiffusionPipeline:
         vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2,
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id))  # fmt: skip
     with torch.no_grad():
-        # More contrast, and prompts that matter: fresh weights hardly heed them.
+        # Increases the contrast and the influence of prompts, which is small with initial weights.
         vae.decoder.conv_out.weight *= 2
         for name, parameter in [*unet.named_parameters(), *text_encoder.named_parameters()]:
             if "attn2.to_v.weight" in name or "token_embedding" in name:
@@ -135,7 +135,7 @@ def main() -> None:
     draw("img2img_from_latents", cls=StableDiffusionImg2ImgPipeline, image=tensors["latents"], scheduler=DDIMScheduler)
 
     pipeline = StableDiffusionPipeline.from_pretrained(folder)
-    # transformers 5 has the final layer norm in another place than the pipeline looks for it.
+    # In transformers 5 the final layer norm is not at the place where the pipeline looks for it.
     object.__setattr__(pipeline.text_encoder, "text_model", pipeline.text_encoder)
     pipeline.set_progress_bar_config(disable=True)
     tensors["pndm_clip_skip"] = pipeline(

@@ -12,7 +12,7 @@ from diffusers import MultiAdapter, T2IAdapter
 from gradients import gradients
 from models import entry_of, pattern, run_cases, write
 
-# name -> config; "run" holds how the model is called.
+# name -> config; "run" holds the arguments of the call.
 CASES = {
     "full": {"channels": [4, 6, 8, 8], "downscale_factor": 4, "run": {"size": [32, 48], "float64": True}},
     "full_odd_features": {

@@ -1,10 +1,10 @@
-"""Golden files of the text folder: what transformers' CLIPTokenizer, CLIPTextModel and CLIPTextModelWithProjection give.
+"""Golden files of the text folder: results of transformers' CLIPTokenizer, CLIPTextModel and CLIPTextModelWithProjection.
 
     python tests/reference/text.py --out tests/golden
 
 makes clip_tokenizer.json (prompts and their ids), the folders clip_tokenizer*/, clip_text.json (configs and checksums),
-clip_text.safetensors (inputs, outputs, gradients), the folders clip_text_*/ and unicode_classes.json. The vocabulary of the tokenizers is that
-of CLIP without the tokens that the prompts do not need; tests/interop/clip_vocabulary.py makes it.
+clip_text.safetensors (inputs, outputs, gradients), the folders clip_text_*/ and unicode_classes.json. The tokenizers have
+CLIP's vocabulary without the tokens that the prompts do not need; tests/interop/clip_vocabulary.py makes it.
 """
 
 import argparse
@@ -28,17 +28,17 @@ CLASSES = {"CLIPTextModel": CLIPTextModel, "CLIPTextModelWithProjection": CLIPTe
 
 # ---- tokenizers ----------------------------------------------------------------------------------------------------
 
-# Folder -> what its tokenizer_config.json says besides the vocabulary's own.
+# Folder -> the additional keys of its tokenizer_config.json.
 TOKENIZERS = {
     "clip_tokenizer": {},
-    # As Stable Diffusion 1.5 says it: special tokens are looked for in the normalised text.
+    # As in Stable Diffusion 1.5, special tokens are searched in the normalised text.
     "clip_tokenizer_sd15": {
         key: {"__type": "AddedToken", "content": token, "lstrip": False, "normalized": True, "rstrip": False,
               "single_word": False}
         for key, token in [("bos_token", "<|startoftext|>"), ("eos_token", "<|endoftext|>"),
                            ("unk_token", "<|endoftext|>")]
     },  # fmt: skip
-    # As Stable Diffusion 2 says it: every "!" of a prompt is the pad token.
+    # As in Stable Diffusion 2, every "!" of a prompt is the pad token.
     "clip_tokenizer_sd2": {"pad_token": "!"},
 }
 
@@ -48,12 +48,12 @@ def read_config():
 
 
 def write_json(path, value, indent=1):
-    # json.dumps leaves DEL as it is, which the reader of the tests refuses outside of escapes.
+    # json.dumps does not escape DEL, which the reader of the tests refuses outside of escapes.
     path.write_text(json.dumps(value, indent=indent, sort_keys=True).replace("\x7f", "\\u007f") + "\n")
 
 
 def tokenizer_folders(out):
-    """The vocabulary with each config; and what Python saves after tokens were added."""
+    """Writes the vocabulary with each config, and the folder that Python saves after tokens were added."""
     for name, config in TOKENIZERS.items():
         folder = out / name
         if folder != VOCABULARY:
@@ -66,7 +66,7 @@ def tokenizer_folders(out):
 
 
 def load_tokenizer(name, out, scratch):
-    """The tokenizer of a folder that may leave vocab.json and merges.txt to clip_tokenizer."""
+    """Returns the tokenizer of a folder. Without vocab.json and merges.txt it uses those of clip_tokenizer."""
     shutil.rmtree(scratch, ignore_errors=True)
     shutil.copytree(VOCABULARY, scratch)
     shutil.copy(out / name / "tokenizer_config.json", scratch / "tokenizer_config.json")
@@ -137,7 +137,7 @@ BASE = {
     "eos_token_id": 59,
 }
 
-# name -> what differs from BASE; "class" and "run" say what is made and how it is called.
+# name -> differences from BASE; "class" is the model's class, "run" holds the arguments of the call.
 CASES = {
     "plain": {"run": {"float64": True}},
     "gelu_projection": {
@@ -172,7 +172,7 @@ CASES = {
 
 
 def perturb(model):
-    """Moves the parameters that start as exact zeros and ones, and makes attention less even."""
+    """Changes the parameters that are initialised to exact zeros and ones, and makes attention less uniform."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" in name or name.endswith("bias"):
@@ -182,7 +182,7 @@ def perturb(model):
 
 
 def config_text(model, name):
-    """config.json, but for the version of transformers, as the model saves it."""
+    """Returns config.json as the model saves it, without the version of transformers."""
     config = json.loads(model.config.to_json_string())
     config.update(architectures=[name], dtype="float32", transformers_version="")
     return json.dumps(config, indent=2, sort_keys=True) + "\n"
@@ -246,7 +246,7 @@ def run_case(name, seed, tensors, dtype):
 
 
 def save_folders(out, tensors):
-    """What Python writes; a file with the names and the position_ids of old versions; and one of a whole CLIP."""
+    """Writes folders with Python, one with the names and the position_ids of old versions, and one of a whole CLIP."""
     entries = {}
     ids = torch.tensor([[58, 5, 17, 3, 59], [58, 44, 59, 1, 2]])
     for name, class_name in {
@@ -304,7 +304,7 @@ def text_models(out):
 
 
 def ranges_of(code_points):
-    """[first, last] of each run, flat."""
+    """Returns [first, last] of each run, flattened."""
     ranges = []
     for code_point in sorted(code_points):
         if ranges and ranges[-1] == code_point - 1:
@@ -315,7 +315,7 @@ def ranges_of(code_points):
 
 
 def unicode_classes(out):
-    """What the tokenizers library holds of every code point: its classes, lower case and normal form."""
+    """Returns the classes, the lower case and the normal form of every code point in the tokenizers library."""
     everything = [chr(c) for c in range(0x110000) if not 0xD800 <= c <= 0xDFFF]
     result = {}
     for name, pattern in {"letter": r"\p{L}", "number": r"\p{N}", "space": r"\s"}.items():

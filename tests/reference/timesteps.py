@@ -1,4 +1,4 @@
-"""Golden draws of training timesteps: diffusers' biased regions, torch's own uniform draws."""
+"""Golden tensors of drawn training timesteps: diffusers' biased regions and torch's uniform draws."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ STEPS = 1000
 
 
 def region_weights(strategy, multiplier, begin, end, portion):
-    """What train_text_to_image_sdxl.py's flags mean: a region's share is multiplied."""
+    """Returns the weights of train_text_to_image_sdxl.py's flags, which multiply the probability of a region."""
     weights = torch.ones(STEPS)
     count = int(portion * STEPS)
     region = {"earlier": slice(0, count), "later": slice(-count, None), "range": slice(begin, end)}[strategy]

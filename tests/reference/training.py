@@ -1,4 +1,4 @@
-"""Golden tensors of diffusers' training pieces: losses, EMA, learning-rate schedules, optimizers, whole trajectories."""
+"""Golden tensors of diffusers' training functions: losses, EMA, learning rate schedules, optimizers and trajectories."""
 
 import argparse
 import json
@@ -30,7 +30,7 @@ def target_of(scheduler, x0, noise, timesteps):
 
 
 def snr_weights(scheduler, timesteps, gamma):
-    """train_text_to_image.py, and the same paper's weight for x_0 prediction."""
+    """Returns the weight of train_text_to_image.py, and the same paper's weight for x_0 prediction."""
     snr = compute_snr(scheduler, timesteps)
     weights = torch.stack([snr, gamma * torch.ones_like(timesteps)], dim=1).min(dim=1)[0]
     kind = scheduler.config.prediction_type
@@ -177,7 +177,7 @@ def optimizers(out):
         if "beta1" in case:
             options["betas"] = (case["beta1"], case["beta2"])
         a, b = (nn.Parameter(start[name].clone()) for name in ("a", "b"))
-        # The second group overrides; its parameter has no gradient in the first steps.
+        # The second group overrides options, and its parameter has no gradient in the first steps.
         optimizer = classes[case["type"]]([{"params": [a]}, {"params": [b], "lr": 5e-3, "weight_decay": 0.1}], **options)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
         path_a, path_b = [], []
@@ -214,7 +214,7 @@ def optimizers(out):
         values.append(parameter.detach().clone())
     tensors["scaler.scale"] = torch.tensor(scales)
     tensors["scaler.parameter"] = torch.stack(values)
-    # One entry: with more of them, safetensors writes their order as it comes.
+    # One entry, since safetensors writes several entries in no fixed order.
     cases = {"optimizers": cases, "clips": clips}
     save_file(tensors, out / "training_optimizer.safetensors", {"cases": json.dumps(cases)})
 
@@ -234,7 +234,7 @@ class TinyNet(nn.Module):
 
 
 def weight_of(weighting, prediction_type, signal, noise):
-    """The published weight of the error of epsilon, carried to the others by what that error is of theirs."""
+    """Converts the published weight of the error of epsilon to the other prediction types by the ratio of the errors."""
     snr = signal / noise
     weight = {
         "none": torch.ones_like(snr),
@@ -251,7 +251,7 @@ def weight_of(weighting, prediction_type, signal, noise):
 def trajectories(out):
     steps, batch = 20, 4
     generator = torch.Generator().manual_seed(5)
-    # Two batches a step; the plain runs use the first.
+    # Two batches per step; the runs without accumulation use the first.
     shape = (steps, 2, batch, 1, 6, 6)
     x0, noise = torch.rand(shape, generator=generator) * 2 - 1, torch.randn(shape, generator=generator)
     timesteps = torch.randint(0, 1000, (steps, 2, batch), generator=generator)
@@ -262,7 +262,7 @@ def trajectories(out):
     cases = []
 
     def noised(scheduler, kind, x, n, t):
-        """x_t, what the model is told of t, and the shares of signal and noise."""
+        """Returns x_t, the model's timestep, and the squared factors of signal and noise."""
         if kind == "flow_prediction":
             told = (t + 1).to(x.dtype)
             sigma = (told / 1000).view(-1, 1, 1, 1)

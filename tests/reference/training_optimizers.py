@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Golden tensors for optimizers beyond training.py: Adafactor and Lion, float64, latent-diffusion's average, and the
-profiles of post-hoc averages.
+"""Golden tensors of further optimizers and averages: Adafactor and Lion, float64, latent-diffusion's EMA, and the profiles
+of post-hoc EMA.
 
     training_optimizers.py [--out FOLDER]
 """
@@ -20,7 +20,7 @@ SHAPES = {"matrix": (4, 3), "kernel": (3, 2, 3, 3), "vector": (7,), "scalar": ()
 
 
 class Lion(torch.optim.Optimizer):
-    """Chen et al. 2023, algorithm 2, as it is written there."""
+    """Lion, implemented from algorithm 2 of Chen et al. 2023."""
 
     def __init__(self, params, lr, betas, weight_decay):
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
@@ -57,7 +57,7 @@ def optimizers(out):
     generator = torch.Generator().manual_seed(11)
     start = {name: torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in SHAPES.items()}
     grads = {name: torch.randn(STEPS, *shape, generator=generator, dtype=torch.float64) for name, shape in SHAPES.items()}
-    # Gradients of very different sizes, so that the clipping of updates and the least values matter.
+    # Gradients of very different sizes, so the clipping of updates and the lower bounds have an effect.
     for name in grads:
         grads[name] *= torch.logspace(-2, 1, STEPS, dtype=torch.float64).view(-1, *[1] * len(SHAPES[name]))
     start["vector"] *= 1e-4
@@ -84,7 +84,7 @@ def optimizers(out):
         dtype = getattr(torch, case["dtype"])
         parameters = {name: nn.Parameter(value.to(dtype, copy=True)) for name, value in start.items()}
         first = [parameters["matrix"], parameters["vector"]]
-        # The second group overrides; its parameters have no gradient in the first steps.
+        # The second group overrides options, and its parameters have no gradient in the first steps.
         second = [parameters["kernel"], parameters["scalar"]]
         optimizer = make(case, [{"params": first}, {"params": second, "lr": 5e-3, "weight_decay": 0.1}])
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + 0.1 * step))
@@ -98,7 +98,7 @@ def optimizers(out):
             for name, parameter in parameters.items():
                 paths[name].append(parameter.detach().clone())
         for name, path in paths.items():
-            # Every step of the first two parameters, the end of the large ones.
+            # Records every step of the first two parameters, and only the last step of the large ones.
             tensors[f"{number}.{name}"] = torch.stack(path if name != "kernel" else path[-1:])
         for (_, state), name in zip(optimizer.state.items(), ("matrix", "vector", "kernel", "scalar")):
             for key, value in state.items():
@@ -127,7 +127,7 @@ def averages(out):
         tensors[f"ema.{number}"] = torch.stack(path)
         tensors[f"ema.{number}.decay"] = torch.tensor(decays, dtype=torch.float64)
 
-    # latent-diffusion counts its updates and takes its decay in float32.
+    # latent-diffusion counts its updates and stores its decay in float32.
     lit_configs = [{"decay": 0.9999, "use_num_updates": True}, {"decay": 0.6, "use_num_updates": True},
                    {"decay": 0.75, "use_num_updates": False}]
     for number, config in enumerate(lit_configs):
@@ -152,7 +152,7 @@ def gamma_of(sigma_rel):
 
 
 def products(step_a, gamma_a, step_b, gamma_b):
-    """The integral of the product of two profiles (gamma + 1) s^gamma / t^(gamma + 1), in closed form."""
+    """Returns the integral of the product of two profiles (gamma + 1) s^gamma / t^(gamma + 1), in closed form."""
     least = np.minimum(step_a, step_b)
     log = (gamma_a + gamma_b + 1) * np.log(least) - (gamma_a + 1) * np.log(step_a) - (gamma_b + 1) * np.log(step_b)
     return (gamma_a + 1) * (gamma_b + 1) / (gamma_a + gamma_b + 1) * np.exp(log)

@@ -41,7 +41,7 @@ PLAIN = {
     "mid_block_type": "UNetMidBlock2D",
 }
 
-# name -> what differs from BASE; "run" holds how the model is called.
+# name -> differences from BASE; "run" holds the arguments of the call.
 CASES = {
     "sd15": {
         "in_channels": 4,
@@ -246,7 +246,7 @@ CASES = {
 
 
 def residual_shapes(model, call):
-    """The shapes of what the down blocks leave, of what adapters add to, and of the mid block's output."""
+    """Returns the shapes of the down blocks' residuals, of the adapters' residuals, and of the mid block's output."""
     control, adapter, handles = [], [], []
 
     def keep(block, _, output):
@@ -267,7 +267,7 @@ def residual_shapes(model, call):
 
 
 def inputs_of(model, run, dtype):
-    """Name -> tensor of everything that the forward takes; lists have a number behind their name."""
+    """Returns name -> tensor of all inputs of the forward. The names of list elements end with a number."""
     generator = torch.Generator().manual_seed(7)
 
     def randn(*shape):
@@ -325,7 +325,7 @@ def call(model, run, inputs):
 
 
 def run_model(model, key, run, tensors, dtype, outputs_of, inputs):
-    """Calls the model forward and backward, and keeps inputs, outputs and gradients."""
+    """Runs the forward and the backward pass, and records inputs, outputs and gradients."""
     for tensor in inputs.values():
         if tensor.is_floating_point():
             tensor.requires_grad_(True)
@@ -360,7 +360,7 @@ def run_case(name, seed, tensors, dtype):
 
 
 def let_dual_transformers_run():
-    """As released, DualTransformer2DModel refuses the encoder_attention_mask that every block passes to it."""
+    """Works around the released DualTransformer2DModel, which refuses the encoder_attention_mask of every block."""
     forward = DualTransformer2DModel.forward
 
     @functools.wraps(forward)

@@ -1,6 +1,7 @@
-// Numbers that are Python's to the last bit: timesteps, so that a value taken from there is found here, and
-// the steps at large noise levels, where x_0 is a difference of nearly equal numbers divided by something
-// small and a last bit of a coefficient grows a hundredfold. tests/reference/schedulers_exact.py made them.
+// Values that equal Python's bit for bit. Timesteps are equal, so a timestep from Python exists here. Steps
+// at large noise levels are equal, since x_0 is a difference of nearly equal numbers divided by a small
+// number there, and an error in the last bit of a coefficient grows a hundredfold.
+// tests/reference/schedulers_exact.py writes the golden tensors.
 
 #include <array>
 #include <cstdlib>
@@ -10,8 +11,8 @@
 namespace diffusers::test {
 namespace {
 
-/// The golden numbers were computed with AVX2 kernels; those for AVX-512 round some functions differently.
-/// LibTorch reads this before its first operation.
+/// Selects AVX2 kernels, with which the golden tensors were computed. AVX-512 kernels round some functions
+/// differently. LibTorch reads the variable before its first operation.
 [[maybe_unused]] const int kKernels = setenv("ATEN_CPU_CAPABILITY", "avx2", /*overwrite=*/0);
 
 const Golden& exact() {
@@ -38,8 +39,8 @@ uint32_t crc32(const Tensor& tensor) {
   return ~sum;
 }
 
-/// Whether LibTorch's functions give the same bits here as on the CPU that the golden numbers were made on;
-/// MKL has code of its own for some CPUs.
+/// Returns true if LibTorch's functions give the same bits as on the CPU on which the golden tensors were
+/// made. MKL has special code for some CPUs.
 bool rounds_as_the_golden_numbers() {
   static const bool same = [] {
     const Tensor numbers = at::arange(1, 258) / 257;
@@ -70,12 +71,14 @@ TEST(ExactSchedulers, HavePythonsTimestepsToTheLastBit) {
         continue;
       }
       Tensor timesteps = scheduler->timesteps();
-      // Python drops equal timesteps of its Karras inversion and keeps their sigmas; here each is visited.
+      // Python drops equal timesteps of the inverse Karras schedule but keeps their sigmas. The library
+      // visits each timestep.
       if (each["class"] == "DPMSolverMultistepInverseScheduler" &&
           each["config"].value("use_karras_sigmas", false))
         timesteps = std::get<0>(at::unique_consecutive(timesteps));
       EXPECT_EQ(dtype_name(timesteps.scalar_type()), each["dtype"].get<std::string>()) << dump_json(json);
-      // SciPy's quantiles, behind the beta sigmas, are off by up to 8 units in the last place of a float64.
+      // SciPy's quantiles, from which the beta sigmas are computed, have errors of up to 8 units in the last
+      // place of a float64.
       const bool narrowed =
           timesteps.scalar_type() == at::kDouble && each["config"].value("use_beta_sigmas", false);
       EXPECT_EQ(crc32(narrowed ? timesteps.to(at::kFloat) : timesteps), each["sums"][i].get<uint32_t>())
@@ -104,11 +107,12 @@ TEST(ExactSchedulers, HavePythonsVelocityToTheLastBit) {
   }
 }
 
-/// What Python computes in a way that cannot be repeated to the last bit.
+/// Returns true for cases that Python computes in a way that cannot be reproduced bit for bit.
 double step_tolerance(const std::string& class_name) {
   // SciPy integrates the coefficients numerically, in float32.
   if (class_name == "LMSDiscreteScheduler") return 1e-6;
-  // Differences are summed by a product of matrices; the system of its coefficients is solved in float32.
+  // Differences are summed by a matrix product, and the linear system of the coefficients is solved in
+  // float32.
   if (class_name == "UniPCMultistepScheduler") return 1e-6;
   return 0;
 }

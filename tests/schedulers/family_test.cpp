@@ -1,5 +1,5 @@
-// What the recorded loops do not show: steps with arguments of their own, noising, convergence to a known
-// answer.
+// Tests beyond the recorded loops: steps with special arguments, noising, and convergence to a known
+// solution.
 
 #include <algorithm>
 #include <cmath>
@@ -109,7 +109,7 @@ TEST(ScoreSdeVeScheduler, PredictorAndCorrectorMatchDiffusers) {
       const auto result = scheduler.step_pred(output, t, x, options);
       x = result.prev_sample;
       const Tensor& expected = family_golden()[key][i++];
-      // Langevin steps are long where the noise is: the scale of a step is that of its largest element.
+      // Langevin steps are long at high noise levels, so tolerances are relative to the largest element.
       const double scale = expected.abs().max().item<double>();
       ASSERT_TRUE(expect_close(x, expected[0], 1e-5, 1e-5 * std::max(scale, 1.0)));
       ASSERT_TRUE(expect_close(result.prev_sample_mean, expected[1], 1e-5, 1e-5 * std::max(scale, 1.0)));
@@ -169,7 +169,7 @@ TEST(SigmaSchedulers, NoisingTheTimestepsOfARunMatchesDiffusers) {
                family_golden()["noised/FlowMatchEulerDiscreteScheduler"]);
 }
 
-/// 1.0009 is no number of half precision; a step must not round it before it multiplies.
+/// 1.0009 is not representable in half precision. A step must not round it before the multiplication.
 TEST(StepMath, ScalesHalfPrecisionByTheNumberThatIsGiven) {
   for (const auto dtype : {at::kHalf, at::kBFloat16, at::kFloat, at::kDouble}) {
     const Tensor x = seeded(0, {64}, dtype);
@@ -206,7 +206,7 @@ TEST(SigmaSchedulers, TrainingTimestepsHaveTheirOwnNoiseLevelBeforeSetTimesteps)
   expect_close(DPMSolverMultistepScheduler().add_noise(x, e, t), expected, 1e-4, 1e-5);
   expect_close(DPMSolverSinglestepScheduler().add_noise(x, e, t), expected, 1e-4, 1e-5);
   expect_close(UniPCMultistepScheduler().add_noise(x, e, t), expected, 1e-4, 1e-5);
-  // Karras coordinates: divided by sqrt(abar).
+  // In Karras coordinates the sample is divided by sqrt(abar).
   const Tensor scale = ddpm.alphas_cumprod().index_select(0, t).sqrt().view({2, 1, 1, 1});
   for (const char* name : {"EulerDiscreteScheduler", "LMSDiscreteScheduler", "HeunDiscreteScheduler"}) {
     SCOPED_TRACE(name);

@@ -1,5 +1,5 @@
-// What every class is made from and what its calls take, against what tests/reference/schedulers.py read off
-// the Python classes: config fields and their defaults, options of set_timesteps and step, members.
+// The interface of every class against the Python classes, as recorded by tests/reference/schedulers.py:
+// config fields and their defaults, options of set_timesteps and step, and members.
 
 #include <algorithm>
 #include <functional>
@@ -95,7 +95,7 @@ TYPED_TEST(EveryScheduler, HasPythonsAttributes) {
   EXPECT_NEAR(scheduler.init_noise_sigma(), sigma, 1e-6 * sigma);
 }
 
-/// Whether a call fails because the class lacks what it asks for.
+/// Returns true if a call fails because the class does not support it.
 bool is_lacking(const std::function<void()>& call) {
   try {
     call();
@@ -117,7 +117,7 @@ TYPED_TEST(EveryScheduler, TakesTheOptionsThatPythonTakesAndRefusesTheOthersByNa
   };
   for (const auto& [name, options] : set_timesteps_options) {
     SCOPED_TRACE(name);
-    // DDIM takes timesteps beyond Python, for quadratic spacing.
+    // Unlike in Python, DDIM takes custom timesteps, for quadratic spacing.
     const bool known = holds(python["set_timesteps"], name) ||
                        (name == "timesteps" && TypeParam::kClassName == DDIMScheduler::kClassName);
     EXPECT_EQ(is_lacking([&, &o = options] { TypeParam().set_timesteps(10, o); }), !known);
@@ -138,7 +138,8 @@ TYPED_TEST(EveryScheduler, TakesTheOptionsThatPythonTakesAndRefusesTheOthersByNa
     SCOPED_TRACE(name);
     TypeParam scheduler;
     scheduler.set_timesteps(10);
-    // An option without effect is refused: the churn of FlowMatchEuler, the noise of a deterministic solver.
+    // An option without effect is refused, such as s_churn of FlowMatchEuler or variance_noise of a
+    // deterministic solver.
     const bool without_effect = TypeParam::kClassName == FlowMatchEulerDiscreteScheduler::kClassName ||
                                 TypeParam::kClassName.starts_with("DPMSolverMultistep");
     const bool known = holds(python["step"], name) && !without_effect;
@@ -178,8 +179,8 @@ TYPED_TEST(EveryScheduler, HasPythonsMembers) {
   }
 }
 
-/// The classes whose configs Python calls compatible (KarrasDiffusionSchedulers), and those beyond it that
-/// Stable Diffusion's models are sampled with.
+/// The classes that Python lists as compatible (KarrasDiffusionSchedulers), and the other classes that work
+/// with Stable Diffusion's models.
 const std::set<std::string_view> kCompatible{"DDPMScheduler",
                                              "DDIMScheduler",
                                              "PNDMScheduler",
@@ -219,7 +220,7 @@ TYPED_TEST(EveryScheduler, IsMadeFromTheConfigOfEveryCompatibleOne) {
   }
 }
 
-// Errors name what is wrong, whatever the class.
+// The errors of every class name the cause.
 
 TYPED_TEST(EveryScheduler, NamesATimestepThatItDoesNotHave) {
   if constexpr (!std::is_same_v<TypeParam, ScoreSdeVeScheduler>) {
@@ -260,7 +261,7 @@ TYPED_TEST(EveryScheduler, NamesAModelOutputOfTheWrongWidth) {
 TYPED_TEST(EveryScheduler, ThatCannotStartBeforeSetTimestepsSaysSo) {
   const Tensor x = seeded(0, {2, 3, 2, 2});
   TypeParam scheduler;
-  // The others start with a run over all training timesteps, as in Python.
+  // The other classes have a run over all training timesteps after construction, as in Python.
   const std::set<std::string_view> need{"DDIMScheduler",
                                         "DDIMInverseScheduler",
                                         "PNDMScheduler",
@@ -277,9 +278,9 @@ TYPED_TEST(EveryScheduler, ThatCannotStartBeforeSetTimestepsSaysSo) {
     expect_throws_with<Error>([&] { scheduler.Scheduler::step(x, 999, x); }, "set_timesteps");
 }
 
-/// Epsilon says nothing of x_0 where there is no signal.
+/// x_0 cannot be computed from epsilon at a level without signal.
 TYPED_TEST(EveryScheduler, RefusesEpsilonWithoutSignal) {
-  // DDIMInverse only arrives where there is no signal.
+  // DDIMInverse reaches a level without signal only at its end.
   if constexpr (!std::is_same_v<TypeParam, DDIMInverseScheduler> &&
                 requires(typename TypeParam::Config config) {
                   config.rescale_betas_zero_snr;

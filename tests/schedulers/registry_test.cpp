@@ -1,4 +1,4 @@
-// A scheduler class of a program: what `register_scheduler.h` shows, in full.
+// A scheduler class that a program defines: the complete example of `register_scheduler.h`.
 
 #include <memory>
 #include <string>
@@ -61,7 +61,7 @@ namespace {
 
 using my_program::LinearScheduler;
 
-/// Registered once for all tests of this file, whichever runs first.
+/// Registers the class once for all tests of this file.
 void register_linear_scheduler() {
   [[maybe_unused]] static const bool is_registered = [] {
     register_scheduler<LinearScheduler>();
@@ -114,10 +114,10 @@ TEST(RegisterScheduler, ConvertsToAndFromClassesOfTheLibrary) {
   const auto linear = LinearScheduler::from_config(
       DDPMScheduler({.beta_end = 0.03, .prediction_type = "v_prediction"}).config_json());
   EXPECT_EQ(linear.prediction_type(), PredictionType::kVPrediction);
-  // A value that was set is kept for the next conversion; a default is not, as in Python.
+  // A conversion keeps values that were set. Defaults are not kept, as in Python.
   EXPECT_EQ(parse_json(linear.config_json(), "config")["beta_end"], 0.03);
   set_log_sink({});
-  // The keys of either class are known, so nothing is reported.
+  // The keys of both classes are known, so there is no warning.
   EXPECT_EQ(warnings, std::vector<std::string>());
 }
 

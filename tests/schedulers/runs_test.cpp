@@ -1,5 +1,5 @@
-// How a run starts and ends: where its first timestep stands, what a second run without set_timesteps does,
-// and levels at which a formula would divide zero by zero.
+// The start and the end of a run: the position of the first timestep, a second run without set_timesteps, and
+// levels at which a formula would divide zero by zero.
 
 #include <diffusers/schedulers/ddim_inverse_scheduler.h>
 #include <diffusers/schedulers/ddim_scheduler.h>
@@ -35,7 +35,7 @@ Tensor run_step(Scheduler& scheduler, const Tensor& t, const Tensor& x, const St
   return scheduler.step(output, t, x, options).prev_sample;
 }
 
-/// How a caller passes a timestep.
+/// The type in which a caller passes a timestep.
 enum class Passed { kElement, kValue, kCopy };
 
 Tensor whole_run(Scheduler& scheduler, Passed passed, int64_t start = 0) {
@@ -123,7 +123,7 @@ TEST(SchedulerRun, StartsPairsOfEvaluationsAtTheFirst) {
     const auto by_first = scheduler->clone();
     const auto by_value = scheduler->clone();
     const Tensor x = seeded(0, {1, 2, 2, 2});
-    // timesteps() is t_0, t_1, t_1, t_2, t_2, ...: the run starts at the fifth element either way.
+    // timesteps() is t_0, t_1, t_1, t_2, t_2, ..., so both runs start at the fifth element.
     const Tensor expected = run_step(*by_second, timesteps[4], x, {});
     expect_equal(run_step(*by_first, timesteps[3], x, {}), expected);
     expect_equal(run_step(*by_value, timesteps[3].clone(), x, {}), expected);
@@ -131,7 +131,7 @@ TEST(SchedulerRun, StartsPairsOfEvaluationsAtTheFirst) {
   }
 }
 
-/// Everything that a run keeps between steps is in `timesteps()`, so that it can be repeated.
+/// These classes keep no state between steps besides `timesteps()`, so a run can be repeated.
 bool is_stateless(const std::string& name) {
   return name == "DDPMScheduler" || name == "DDIMScheduler" || name == "DDIMInverseScheduler" ||
          name == "RePaintScheduler" || name == "UnCLIPScheduler" || name == "ScoreSdeVeScheduler";
@@ -249,14 +249,14 @@ TEST(SchedulerRun, EpsilonThatIsTheSampleIsClippedWhereThereIsNoSignal) {
       const Tensor t = scheduler->timesteps()[0];
       EXPECT_TRUE(
           all_finite(scheduler->clone()->step(x, t, x, {.generator = make_generator(0)}).prev_sample));
-      // Where it is not, x_0 is at an end of the range, as in Python.
+      // Otherwise x_0 is at an end of the range, as in Python.
       const Tensor x0 = scheduler->step(0.5 * x, t, x, {.generator = make_generator(0)}).pred_original_sample;
       if (x0.defined()) expect_equal(x0, x.sign());
     }
 }
 
 TEST(SchedulerRun, ALevelThatStandsTwiceChangesNothing) {
-  // With leading spacing and an offset the first timestep is beyond the last level, which takes its place.
+  // With leading spacing and an offset, the first timestep is greater than the last level, which replaces it.
   for (const char* name :
        {"DPMSolverMultistepScheduler", "DEISMultistepScheduler", "UniPCMultistepScheduler",
         "SASolverScheduler", "LMSDiscreteScheduler", "EulerDiscreteScheduler",
@@ -278,8 +278,8 @@ TEST(SchedulerRun, ALevelThatStandsTwiceChangesNothing) {
     }
 }
 
-/// Four fifths of a run with the ideal epsilon of N(0.7, 0.6^2), in which a sample keeps its number of
-/// standard deviations z.
+/// Runs four fifths of the steps with the ideal epsilon of N(0.7, 0.6^2), for which z, the distance from the
+/// mean in standard deviations, is constant.
 void expect_to_keep_z(Scheduler& scheduler, int64_t n) {
   SCOPED_TRACE(scheduler.class_name() + " " + std::to_string(n));
   scheduler.set_timesteps(n);
@@ -304,7 +304,7 @@ void expect_to_keep_z(Scheduler& scheduler, int64_t n) {
 
 TEST(SchedulerRun, ShortStepsOfHighOrderConverge) {
   for (const int64_t n : {480, 960}) {
-    // Of order 3, DEIS takes integrals of which float32 differences keep nothing.
+    // At order 3, the integrals of DEIS are smaller than the rounding errors of their float32 differences.
     const auto deis = made("DEISMultistepScheduler", {{"num_train_timesteps", 1921}, {"solver_order", 3}});
     expect_to_keep_z(*deis, n);
     for (const char* algorithm : {"data_prediction", "noise_prediction"})

@@ -15,7 +15,7 @@
 namespace diffusers::test {
 namespace {
 
-/// Collects the warnings of a scope.
+/// Collects the warnings during its lifetime.
 class Warnings {
  public:
   Warnings() {
@@ -135,7 +135,7 @@ TEST(SchedulerConfig, OverridesOfKeysThatNobodyKnowsAreRefusedByName) {
         DDIMScheduler::from_config(config, {{"steps_offset", "one"}});
       },
       "steps_offset is \"one\"");
-  // A key that came with the config can be changed, although the class does not know it.
+  // A key of the config can be changed even if the class does not know it.
   const auto euler = EulerDiscreteScheduler::from_config(config, {{"clip_sample", false}});
   EXPECT_EQ(euler.clip_sample(), false);
 }

@@ -81,7 +81,7 @@ TEST(Scheduler, TellsWhatTrainingAndPipelinesNeed) {
   expect_throws_with<ConfigError>([] { ScoreSdeVeScheduler().prediction_type(); }, "score");
 }
 
-/// Keys that came with the config of another class are kept, and count as in Python.
+/// Keys from the config of another class are kept, as in Python.
 TEST(Scheduler, TellsWhatItsHiddenConfigSays) {
   const auto euler = EulerDiscreteScheduler::from_config(
       R"({"_class_name": "DDPMScheduler", "variance_type": "learned", "clip_sample": true})");

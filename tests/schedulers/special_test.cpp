@@ -1,5 +1,5 @@
-// The schedulers for distilled and unusual models: loops that tests/reference/schedulers_special.py recorded,
-// and the Brownian motion behind DPMSolverSDE.
+// The schedulers for distilled and special models: loops that tests/reference/schedulers_special.py recorded,
+// and the Brownian motion of DPMSolverSDE.
 
 #include <diffusers/schedulers/dpmsolver_sde_scheduler.h>
 
@@ -56,7 +56,8 @@ TEST(BrownianInterval, IncrementsAddUpAndVaryAsTheirLength) {
   const Tensor left = motion.increment(0.3, 0.8);
   const Tensor right = motion.increment(0.8, 1.7);
   expect_close(left + right, motion.increment(0.3, 1.7), 0, 1e-12);
-  // The standard error of a variance over n numbers is sqrt(2 / n) of it; five of those.
+  // The limit is five standard errors. The standard error of a variance of n numbers is sqrt(2 / n) times the
+  // variance.
   const double tolerance = 5 * std::sqrt(2.0 / 40000);
   EXPECT_NEAR(left.pow(2).mean().item<double>(), 0.5, 0.5 * tolerance);
   EXPECT_NEAR(right.pow(2).mean().item<double>(), 0.9, 0.9 * tolerance);

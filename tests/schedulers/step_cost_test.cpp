@@ -1,5 +1,5 @@
-// What a step costs beside its arithmetic: nothing is read back from tensors, no more memory is taken than
-// the outputs, the history and the noise need, and on a GPU nothing waits for the device.
+// The cost of a step besides its arithmetic. A step reads nothing back from tensors, allocates only its
+// outputs, its history and its noise, and does not wait for a GPU.
 
 #include <algorithm>
 #include <functional>
@@ -24,14 +24,15 @@ namespace {
 
 struct StepCost {
   std::string class_name;
-  /// Tensors of the size of the sample that one step may allocate, at most.
+  /// Returns the maximum number of tensors of the sample's size that one step may allocate.
   int64_t allocations;
 };
 
-// Its outputs (x_{t-1}, x_0 where it is returned, ...), the noise that it draws, and what it keeps for later
-// steps. Beyond these: the slope of PNDM, IPNDM and DEIS; the difference of predictions that a solver of
-// second order takes (two for UniPC and SASolver, which correct the step before as well); the terms of
-// sums, whose rounding has to be Python's, so that a product is not fused with the sum that takes it.
+// A step allocates its outputs (x_{t-1}, x_0 if it is returned, ...), the noise that it draws, and the
+// history for later steps. It also allocates the slope of PNDM, IPNDM and DEIS, and the difference of
+// predictions of a second-order solver (two for UniPC and SASolver, which also correct the previous step).
+// The terms of sums are allocated because their rounding must equal Python's, so products and sums are not
+// fused.
 const std::vector<StepCost> kCosts{
     {"DDPMScheduler", 4},
     {"DDIMScheduler", 3},
@@ -46,7 +47,7 @@ const std::vector<StepCost> kCosts{
     {"DPMSolverMultistepScheduler", 4},
     {"DPMSolverMultistepInverseScheduler", 4},
     {"DPMSolverSinglestepScheduler", 4},
-    {"DPMSolverSDEScheduler", 250},  // a draw of Brownian motion walks down a tree of about 30 levels, twice
+    {"DPMSolverSDEScheduler", 250},  // a sample of Brownian motion visits about 30 levels of a tree, twice
     {"DEISMultistepScheduler", 5},
     {"UniPCMultistepScheduler", 8},
     {"SASolverScheduler", 10},
@@ -74,7 +75,7 @@ std::unique_ptr<Scheduler> scheduler_of(const std::string& class_name, at::Devic
   return scheduler;
 }
 
-/// A step of any class, with what it needs beyond the others.
+/// Runs a step of any class, with the additional arguments that the class needs.
 Tensor any_step(Scheduler& scheduler, const Tensor& output, const Tensor& t, const Tensor& x,
                 const StepOptions& options) {
   if (auto* repaint = dynamic_cast<RePaintScheduler*>(&scheduler))
@@ -84,7 +85,7 @@ Tensor any_step(Scheduler& scheduler, const Tensor& output, const Tensor& t, con
   return scheduler.step(output, t, x, options).prev_sample;
 }
 
-/// The operations that read a tensor on the host, while this object lives.
+/// Records the operations that read a tensor on the host, during its lifetime.
 class HostReads {
  public:
   HostReads() {
@@ -113,10 +114,9 @@ class HostReads {
   at::CallbackHandle handle_;
 };
 
-/// Operations, while this object lives, that read a tensor on the host or bring host memory to a device. The
-/// device is "meta", which a machine without a GPU has too: there a tensor of the host among the arguments of
-/// an operation is something that would have to be copied. A number travels as a 0-dim tensor and costs
-/// nothing.
+/// Records the operations that read a tensor on the host or copy host memory to a device, during its
+/// lifetime. The device is "meta", which exists without a GPU. A host tensor among the arguments of an
+/// operation would have to be copied to a GPU. A number is passed as a 0-dim tensor and needs no copy.
 class HostTraffic {
  public:
   HostTraffic() {
@@ -184,7 +184,7 @@ TEST_P(StepsOf, ReadNothingBackFromTensors) {
     x = any_step(*scheduler, output, t, x, options);
   }
   EXPECT_EQ(HostReads::reads(), std::vector<std::string>{});
-  // The watch sees what it is there for.
+  // The recorder itself works.
   x.sum().item();
   EXPECT_FALSE(HostReads::reads().empty());
 }
@@ -210,7 +210,7 @@ TEST_P(StepsOf, AllocateWhatTheyNeedAndNoMore) {
   EXPECT_GE(most, 1);
 }
 
-/// Noise, velocity and model input of a batch whose timesteps lie on the device.
+/// Computes noise, velocity and model input of a batch whose timesteps are on the device.
 TEST_P(StepsOf, NoiseWithoutTrafficBetweenHostAndDevice) {
   const auto scheduler = scheduler_of(GetParam().class_name, at::kMeta);
   const Timesteps own = scheduler->timesteps();
@@ -242,7 +242,7 @@ TEST_P(StepsOf, NoiseWithoutTrafficBetweenHostAndDevice) {
       try {
         call(t);  // uploads its tables
       } catch (const Error&) {
-        continue;  // the class has no such method, or takes one timestep, or integral ones only
+        continue;  // the class has no such method, or takes only one timestep or only integral timesteps
       }
       const HostTraffic watch;
       call(t);
@@ -258,7 +258,7 @@ TEST_P(StepsOf, NoiseWithoutTrafficBetweenHostAndDevice) {
   const HostTraffic watch;
   scheduler->scale_model_input(x, own[3]);
   EXPECT_EQ(HostTraffic::seen(), std::vector<std::string>{});
-  // The watch sees what it is there for.
+  // The recorder itself works.
   at::ones({2}).to(at::kMeta);
   EXPECT_FALSE(HostTraffic::seen().empty());
 }
@@ -283,7 +283,7 @@ TEST_P(StepsOf, NeverWaitForTheGpu) {
     const auto fresh = scheduler->clone();
     const Strict strict;
     for (const Tensor& t : timesteps) {
-      // Inpainting noises what is known in every step.
+      // Inpainting adds noise to the known part in every step.
       if (noises && flow) fresh->scale_noise(x, t.reshape({1}), noise);
       if (noises && !flow) fresh->add_noise(x, noise, t.reshape({1}));
       fresh->scale_model_input(x, t);
@@ -293,7 +293,7 @@ TEST_P(StepsOf, NeverWaitForTheGpu) {
   EXPECT_NO_THROW(run({}));
   EXPECT_NO_THROW(run({.generator = make_generator(7)}));
   const Strict strict;
-  EXPECT_ANY_THROW(x.sum().item());  // the mode does what it is there for
+  EXPECT_ANY_THROW(x.sum().item());  // the mode itself works
 #else
   GTEST_SKIP() << "needs a build with DIFFUSERS_WITH_CUDA";
 #endif

@@ -1,6 +1,6 @@
 #pragma once
 
-// The runs that tests/reference/schedulers.py recorded, replayed.
+// Functions that replay the runs that tests/reference/schedulers.py recorded.
 
 #include <algorithm>
 #include <limits>
@@ -26,7 +26,7 @@ inline at::ScalarType dtype_from_name(const std::string& name) {
   throw Error("unknown dtype " + name);
 }
 
-/// Standard normal numbers of a seed, drawn in float32.
+/// Draws standard normal numbers from a seed, in float32, and converts them to dtype.
 inline Tensor seeded(uint64_t seed, at::IntArrayRef shape, at::ScalarType dtype = at::kFloat) {
   return randn_tensor(shape, make_generator(seed)).to(dtype);
 }
@@ -56,9 +56,9 @@ inline SetTimestepsOptions set_timesteps_options(const Json& json) {
   return options;
 }
 
-/// 1e-5, but for what Python's own arithmetic leaves open: half precision rounds at every operation, and from
-/// order 4 on UniPC solves its linear system in float32, whose right-hand side is a difference of nearly
-/// equal numbers.
+/// Returns the tolerance of a loop, usually 1e-5. It is larger in half precision, which rounds at every
+/// operation. It is larger for UniPC from order 4 on, which solves a linear system in float32 whose
+/// right-hand side is a difference of nearly equal numbers.
 inline double loop_tolerance(const Json& loop, at::ScalarType dtype) {
   if (dtype == at::kHalf) return 2e-3;
   if (dtype == at::kBFloat16) return 1.6e-2;
@@ -68,8 +68,7 @@ inline double loop_tolerance(const Json& loop, at::ScalarType dtype) {
 }
 
 /// Replays one loop and compares timesteps, sigmas and every step, element by element.
-/// @param steps_tolerance relative to the largest element; none: that of loop_tolerance. With 0 all bits
-/// count.
+/// @param steps_tolerance relative to the largest element; nullopt: loop_tolerance; 0: bit for bit
 inline void replay_loop(const Json& loop, const Golden& golden,
                         std::optional<double> steps_tolerance = std::nullopt) {
   const auto name = loop["name"].get<std::string>();
@@ -112,8 +111,8 @@ inline void replay_loop(const Json& loop, const Golden& golden,
                     0.3 * at::cat(std::vector<Tensor>(static_cast<std::size_t>(width), scaled), 1);
     if (width == 2 && loop["config"].value("variance_type", "") == "learned")
       output = at::cat({output.narrow(1, 0, 3), output.narrow(1, 3, 3).abs() * 0.1}, 1);
-    // A step adds terms of the size of its sample, which is sigma at a high noise level; so does its
-    // rounding.
+    // A step adds terms of the size of the sample, which is sigma at a high noise level. The rounding error
+    // has that scale, too.
     const double atol = tolerance * std::max(1.0, x.abs().max().item<double>());
     const SchedulerOutput result = scheduler->step(output, t, x, options);
     x = result.prev_sample;
@@ -123,7 +122,7 @@ inline void replay_loop(const Json& loop, const Golden& golden,
       ASSERT_TRUE(expect_close(result.pred_original_sample, golden[name + "/x0"][i], tolerance, atol,
                                where + ", pred_original_sample"));
     }
-    // Differences in half precision would grow from step to step and hide a mistake in a later one.
+    // In half precision, differences would grow from step to step and hide an error in a later step.
     if (dtype == at::kHalf || dtype == at::kBFloat16) x = prev[i];
   }
   EXPECT_EQ(dtype_name(x.scalar_type()), loop["prev_dtype"].get<std::string>());

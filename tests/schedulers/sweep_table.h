@@ -1,7 +1,7 @@
 #pragma once
 
-// What sweep_test.cpp varies: for each scheduler class the options that change the path of a run, the config
-// keys that it leaves at their defaults, and the refusals that are documented in docs/schedulers.md.
+// The table of sweep_test.cpp: for each scheduler class the options that change the path of a run, the config
+// keys that keep their defaults, and the refusals that docs/schedulers.md documents.
 
 #include <cstdint>
 #include <ostream>
@@ -19,11 +19,11 @@ using SweepAxis = std::vector<Json>;
 struct SweepClass {
   std::string name;
   std::vector<SweepAxis> axes;
-  /// Config keys without influence on the path, or whose values are as good as those that are varied.
+  /// Config keys that do not affect the path, or that are equivalent to keys that are varied.
   std::vector<std::string> fixed;
   /// Parts of the messages with which the class may refuse a combination before the first step.
   std::vector<std::string> refusals = {};
-  /// How many combinations are run unless DIFFUSERS_SWEEP says otherwise.
+  /// Number of combinations that are run unless DIFFUSERS_SWEEP is set.
   int64_t sample = 400;
 };
 
@@ -51,7 +51,7 @@ inline std::vector<SweepClass> sweep_classes() {
   const SweepAxis final_sigmas = values_of_key("final_sigmas_type", {"zero", "sigma_min"});
   const SweepAxis spread{
       none, {{"use_karras_sigmas", true}}, {{"use_exponential_sigmas", true}}, {{"use_beta_sigmas", true}}};
-  // Where the levels of a solver come from: spread over those of the betas, or along a flow.
+  // The source of a solver's noise levels: the betas, or a flow.
   SweepAxis levels = spread;
   for (const double shift : {1.0, 3.0}) levels.push_back({{"use_flow_sigmas", true}, {"flow_shift", shift}});
   levels.push_back({{"use_flow_sigmas", true}, {"use_exponential_sigmas", true}});  // refused
@@ -184,7 +184,7 @@ inline std::vector<SweepClass> sweep_classes() {
       {.name = "DEISMultistepScheduler",
        .axes = {betas, four, order, thresholding, flag("lower_order_final"), shifted(levels, {"exponential"}),
                 spacing, offset},
-       // The other algorithms and solver types become the own ones.
+       // Other algorithm and solver types are converted to those of the class.
        .fixed = with(base, {ratio, "algorithm_type", "solver_type"}),
        .refusals = {flow_spread},
        .sample = 1000},
@@ -211,7 +211,7 @@ inline std::vector<SweepClass> sweep_classes() {
                 values_of_key("corrector_order", {1, 2, 3, 4}), thresholding,
                 values_of_key("algorithm_type", {"data_prediction", "noise_prediction"}),
                 flag("lower_order_final"), levels, lambda_clip, learned, spacing, offset},
-       // A function, which no config file holds.
+       // A function, which a config file cannot store.
        .fixed = with(base, {ratio, "tau_func"}),
        .refusals = {flow_spread, noise_of_flow},
        .sample = 1000},

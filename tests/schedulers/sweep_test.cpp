@@ -1,9 +1,7 @@
-// Every class with every combination of the options that change its path, for many step counts, with the
-// exact denoiser of a Gaussian as the model: a run ends after the promised number of steps with finite
-// values, or is refused before its first step with a documented reason.
-//
-// A sample of the combinations is run; DIFFUSERS_SWEEP in the environment takes another number of them for
-// each class, or all: DIFFUSERS_SWEEP=all.
+// Runs every class with combinations of the options that change its path, for many step counts, with the
+// exact denoiser of a Gaussian as the model. A run must end after the expected number of steps with finite
+// values, or be refused before its first step with a documented reason. A sample of the combinations is run.
+// The environment variable DIFFUSERS_SWEEP sets another number of combinations for each class, or "all".
 
 #include <array>
 #include <chrono>
@@ -31,7 +29,7 @@ struct SweepLevel {
   double sigma;
 };
 
-/// The ideal model of N(m, s^2): its output is a x + b, with numbers that depend on the timestep.
+/// The ideal model of N(m, s^2). Its output is a x + b, where a and b depend on the timestep.
 class SweepModel {
  public:
   SweepModel(const Scheduler& scheduler, const Json& config)
@@ -56,7 +54,7 @@ class SweepModel {
       const double c_skip = 0.25 / (above * above + 0.25);
       const double c_out = above * 0.5 / scale;
       const double gain = kSweepDeviation / std::hypot(kSweepDeviation, sigma);
-      if (c_out < 1e-6) return at::zeros_like(input);  // at sigma_min the sample is the end
+      if (c_out < 1e-6) return at::zeros_like(input);  // at sigma_min the sample is the end of the flow
       return at::add(input * ((gain - c_skip) * scale / c_out),
                      at::scalar_tensor(kSweepMean * (1 - gain) / c_out, at::kFloat));
     }
@@ -107,7 +105,7 @@ class SweepModel {
       const double sigma = std::exp(4 * t);
       return {1 / std::hypot(1, sigma), sigma / std::hypot(1, sigma)};
     }
-    // Between training timesteps linear in log sigma, as the schedulers take it.
+    // Between training timesteps the levels are linear in log sigma, as in the schedulers.
     const double last = static_cast<double>(abar_.size() - 1);
     const double place = std::clamp(t, 0.0, last);
     const auto low = static_cast<std::size_t>(place);
@@ -127,14 +125,14 @@ class SweepModel {
   std::vector<double> abar_;
 };
 
-/// The number of timesteps that set_timesteps(n) promises.
+/// Returns the expected number of timesteps after set_timesteps(n).
 int64_t promised_steps(const std::string& name, const Json& config, int64_t n, const Scheduler& scheduler) {
   if (name.starts_with("Heun") || name.starts_with("KDPM2") || name == "FlowMatchHeunDiscreteScheduler" ||
       name == "DPMSolverSDEScheduler")
     return 2 * n - 1;
   if (name == "PNDMScheduler") return config.value("skip_prk_steps", false) ? n + (n > 1 ? 1 : 0) : n + 9;
   if (name == "RePaintScheduler") return n + (n > 10 ? (n - 10 + 9) / 10 * 180 : 0);
-  // What lambda_min_clipped cuts off is not visited.
+  // Levels below lambda_min_clipped are not visited.
   bool spread = false;
   for (const char* key : {"use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas",
                           "use_flow_sigmas"})
@@ -155,7 +153,7 @@ int64_t promised_steps(const std::string& name, const Json& config, int64_t n, c
 
 struct SweepOutcome {
   bool refused = false;
-  std::string problem;  // empty: all is well
+  std::string problem;  // empty: no error
 };
 
 class SweepRun {
@@ -194,7 +192,7 @@ class SweepRun {
     try {
       x = run(*scheduler, timesteps, seed, i);
     } catch (const ConfigError& error) {
-      if (i == 0) return refusal(error.what());  // the first step refuses what only it can know
+      if (i == 0) return refusal(error.what());  // some options are checked in the first step
       return {.problem = "step " + std::to_string(i) + " throws " + error.what()};
     } catch (const std::exception& error) {
       return {.problem = "step " + std::to_string(i) + " throws " + error.what()};
@@ -229,7 +227,7 @@ class SweepRun {
     }
     auto* repaint = dynamic_cast<RePaintScheduler*>(&scheduler);
     const Tensor mask = at::ones({1, 2, 2, 2}).slice(3, 0, 1);
-    // The solvers know a learned variance next to epsilon only.
+    // The solvers support a learned variance only with epsilon.
     const bool wide = config_.value("variance_type", "").starts_with("learned") &&
                       (each_.name == "DDPMScheduler" || each_.name == "UnCLIPScheduler" ||
                        config_["prediction_type"] == "epsilon");
@@ -294,7 +292,7 @@ TEST_P(SchedulerSweep, EndsFiniteAfterThePromisedStepsOrIsRefused) {
   const bool all = setting != nullptr && std::string_view(setting) == "all";
   const int64_t wanted = setting == nullptr ? each.sample : std::atoll(setting);
   const int64_t count = all ? total : std::min(wanted, total);
-  // Steps of the golden ratio visit the combinations evenly, each once.
+  // A stride by the golden ratio selects the combinations evenly, each once.
   int64_t stride = std::max<int64_t>(static_cast<int64_t>(static_cast<double>(total) * 0.6180339887), 1);
   while (std::gcd(stride, total) != 1) ++stride;
 
@@ -307,7 +305,7 @@ TEST_P(SchedulerSweep, EndsFiniteAfterThePromisedStepsOrIsRefused) {
     int64_t rest = count == total ? k : k * stride % total;
     const int64_t n =
         kSweepCounts[static_cast<std::size_t>(rest % static_cast<int64_t>(kSweepCounts.size()))];
-    if (!all && n > 50 && k % 16 != 0) {  // a sample has few of the long runs
+    if (!all && n > 50 && k % 16 != 0) {  // a sample contains few long runs
       ++left_out;
       continue;
     }

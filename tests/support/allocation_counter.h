@@ -1,6 +1,6 @@
 #pragma once
 
-// How much memory the tensors of the CPU take, to the byte.
+// Measures the memory of CPU tensors in bytes.
 
 #include <atomic>
 #include <cstdint>
@@ -14,8 +14,8 @@
 
 namespace diffusers::test {
 
-/// While it lives, LibTorch's CPU memory comes from here, and is counted, whichever thread asks for it.
-/// Tensors that outlive it stay valid; those from before it are not counted. One at a time.
+/// Counts LibTorch's CPU allocations of all threads during its lifetime. Tensors that outlive it stay valid.
+/// Tensors from before are not counted. Only one counter may exist at a time.
 class AllocationCounter {
  public:
   AllocationCounter() : previous_(c10::GetCPUAllocator()) {
@@ -26,14 +26,14 @@ class AllocationCounter {
   AllocationCounter& operator=(const AllocationCounter&) = delete;
   ~AllocationCounter() { c10::SetCPUAllocator(previous_); }
 
-  /// Bytes allocated and not freed yet.
+  /// Returns the number of allocated bytes that are not freed yet.
   int64_t live() const { return live_bytes; }
-  /// The most that were alive at one time since the last `restart_peak`.
+  /// Returns the maximum of allocated bytes since the last `restart_peak`.
   int64_t peak() const { return peak_bytes; }
   void restart_peak() { peak_bytes = live_bytes.load(); }
 
  private:
-  /// In front of each block stands its size; as much as keeps the alignment that LibTorch gives.
+  /// Size of the header in front of each block, which holds the block's size. It keeps LibTorch's alignment.
   static constexpr std::size_t kHeader = 64;
 
   struct Allocator : c10::Allocator {
@@ -73,14 +73,14 @@ class AllocationCounter {
   c10::Allocator* previous_;
 };
 
-/// What one forward and backward need besides the parameters and their gradients, in bytes.
+/// Memory of one forward and backward pass besides parameters and gradients, in bytes.
 struct ActivationMemory {
-  int64_t held = 0;  ///< at the end of the forward, for the backward
-  int64_t peak = 0;  ///< at the worst moment of both
-  int64_t left = 0;  ///< when both are over: 0 unless something is kept
+  int64_t held = 0;  ///< at the end of the forward pass, kept for the backward pass
+  int64_t peak = 0;  ///< maximum during both passes
+  int64_t left = 0;  ///< after both passes: 0 unless memory is still in use
 };
 
-/// @param forward gives the loss, a scalar, of parameters that all have a gradient already
+/// @param forward returns a scalar loss; all parameters must already have a gradient
 template <class Forward>
 ActivationMemory measure_activations(AllocationCounter& counter, const Forward& forward) {
   ActivationMemory memory;

@@ -29,7 +29,7 @@ std::mutex traffic_mutex;
 bool is_counting = false;
 DeviceTraffic counted;
 
-/// More than zero in the operators of the CPU that an operator of the device is made of.
+/// Nesting depth of CPU operators inside an operator of the device.
 thread_local int inside = 0;
 
 struct Inside {
@@ -68,7 +68,7 @@ struct Guard : c10::impl::NoOpDeviceGuardImpl<kType> {
   c10::Stream getStream(c10::Device) const noexcept override { return stream(); }
   c10::Stream getNewStream(c10::Device, int) const override { return stream(); }
   c10::Stream exchangeStream(c10::Stream) const noexcept override { return stream(); }
-  // Everything is done when a call returns.
+  // Calls are synchronous.
   void record(void**, const c10::Stream&, c10::DeviceIndex, c10::EventFlag) const override {}
   void block(void*, const c10::Stream&) const override {}
   bool queryEvent(void*) const override { return true; }
@@ -82,14 +82,14 @@ struct Guard : c10::impl::NoOpDeviceGuardImpl<kType> {
 
 const c10::impl::DeviceGuardImplRegistrar kRegisteredGuard(kType, new Guard);
 
-/// Draws what a generator of the CPU draws.
+/// Draws the same numbers as a CPU generator.
 class DeviceGenerator : public c10::GeneratorImpl {
  public:
   explicit DeviceGenerator(at::Generator host)
       : GeneratorImpl(counting_device(), c10::DispatchKeySet(c10::DispatchKey::PrivateUse1)),
         host_(std::move(host)) {}
 
-  /// For one operator.
+  /// Counts the traffic of one operator.
   at::Generator draw() {
     ++offset_;
     return host_;
@@ -129,15 +129,15 @@ struct Hooks : at::PrivateUse1HooksInterface {
   at::Generator getNewGenerator(c10::DeviceIndex) const override { return new_generator(); }
 };
 
-/// A backward asks the accelerator of the process for its streams. A build with CUDA would ask CUDA, which
-/// may not be there, unless the program registers its own.
+/// A backward pass queries the streams of the process's accelerator. A build with CUDA would query CUDA,
+/// which may not be available, unless the program registers an accelerator.
 const bool kIsRegistered = [] {
   c10::register_privateuse1_backend("counting");
   at::RegisterPrivateUse1HooksInterface(new Hooks);
   return true;
 }();
 
-/// The same memory as a tensor of the CPU.
+/// Returns a CPU tensor with the same memory.
 at::Tensor on_host(const at::Tensor& tensor) {
   if (!tensor.defined() || tensor.is_cpu()) return tensor;
   return at::from_blob(tensor.data_ptr(), tensor.sizes(), tensor.strides(),
@@ -213,7 +213,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward(
   return {to_device(grad_input), to_device(grad_weight), to_device(grad_bias)};
 }
 
-/// As a GPU does: a tensor of the host is taken as an index, which is copied, or if it is a single number.
+/// As on a GPU, a host tensor is accepted as an index, which is copied, or if it has one element.
 void check_devices(const std::string& name, const c10::IValue& value) {
   const auto check = [&](const at::Tensor& tensor) {
     if (!tensor.defined() || !tensor.is_cpu() || tensor.dim() == 0) return;
@@ -232,7 +232,7 @@ void check_devices(const std::string& name, const c10::IValue& value) {
 /// Every other operator runs on the CPU.
 void fall_back(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const std::string& name = op.schema().name();
-  // The host needs the values of their arguments, or the size of their result.
+  // The host reads the values of the arguments or the size of the result.
   for (const std::string_view reading :
        {"aten::nonzero", "aten::nonzero_numpy", "aten::equal", "aten::masked_select", "aten::_unique2",
         "aten::unique_dim", "aten::unique_consecutive", "aten::bincount", "aten::repeat_interleave"})
@@ -264,7 +264,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, library) {
   library.impl("_reshape_alias", &at::native::_reshape_alias);
   library.impl("unfold", &at::native::unfold);
   library.impl("convolution_overrideable", &convolution);
-  // LibTorch's own composition of it takes contiguous tensors alone; a GPU has a kernel.
+  // LibTorch's composition of this operator requires contiguous tensors, but a GPU has a kernel.
   library.impl("native_group_norm", torch::CppFunction::makeFromBoxedFunction<&fall_back>());
   library.impl("convolution_backward_overrideable", &convolution_backward);
 }

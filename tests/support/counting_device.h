@@ -1,6 +1,6 @@
 #pragma once
 
-// A device for tests without a GPU: what a program sends to it and reads from it is counted.
+// A device for tests without a GPU. It counts the copies to it and the reads from it.
 
 #include <cstdint>
 #include <map>
@@ -15,28 +15,29 @@ class Module;
 
 namespace diffusers::test {
 
-/// A device that LibTorch takes for an accelerator (of the kind `privateuseone`), whose memory is the host's
-/// and whose operators are those of the CPU. To a program it is a device like a GPU: `is_cpu()` is false,
-/// tensors of the host are refused beside its own, and reading a value or copying a tensor between the two
-/// are operations of their own. On a GPU each of these makes the host wait, or moves data.
+/// A device that LibTorch treats as an accelerator (`privateuseone`). Its memory is host memory and its
+/// operators are those of the CPU. A program uses it like a GPU: `is_cpu()` is false, operators refuse host
+/// tensors, and reading a value or copying a tensor is a separate operation. On a GPU each of these makes the
+/// host wait or moves data.
 ///
-/// counting_device.cpp belongs into a test program of its own: a GPU cannot be used beside it.
+/// Link counting_device.cpp into a separate test program, since a GPU cannot be used next to
+/// it.
 at::Device counting_device();
 
-/// Moves the parameters and buffers of a module. `Module::to` cannot: LibTorch does not let a parameter take
-/// the data of a device that it does not know itself.
+/// Moves the parameters and buffers of a module. `Module::to` fails, since LibTorch does not allow a
+/// parameter to take the data of a device of this kind.
 void move_to_counting_device(torch::nn::Module& module);
 
-/// Number of events by what they are:
+/// Number of events by kind:
 ///
 ///     "aten::_local_scalar_dense"      a value is read: item(), a condition, is_nonzero()
-///     "aten::nonzero", "aten::equal"   operators whose result the host needs, and their kind
-///     "copy to the device"             of a tensor of the host, such as one that is made from values
+///     "aten::nonzero", "aten::equal"   an operator whose result the host reads
+///     "copy to the device"             of a host tensor, such as one that is made from values
 ///     "copy to the host"
 using DeviceTraffic = std::map<std::string, int64_t>;
 
-/// Counts from its construction on, in all threads. One at a time. If the environment variable
-/// DIFFUSERS_TRACE_TRAFFIC is set, each event prints where it comes from.
+/// Counts the events of all threads during its lifetime. Only one may exist at a time. If the environment
+/// variable DIFFUSERS_TRACE_TRAFFIC is set, each event prints its stack trace.
 class TrafficCounter {
  public:
   TrafficCounter();
@@ -47,9 +48,8 @@ class TrafficCounter {
   DeviceTraffic traffic() const;
 };
 
-/// What each of `work(n)`'s repetitions adds: the traffic of `work(repetitions + 1)` less that of
-/// `work(repetitions)`, so that what happens once in a call does not count, nor what happens in the first
-/// call.
+/// Returns the traffic of one repetition in `work(n)`: the traffic of `work(repetitions + 1)` minus that of
+/// `work(repetitions)`. Traffic that occurs once in a call, or only in the first call, is not included.
 template <class Work>
 DeviceTraffic traffic_of_one(const Work& work, int64_t repetitions = 2) {
   work(repetitions);

@@ -1,7 +1,7 @@
 #pragma once
 
-// What tests share: golden tensors that Python wrote, comparison element by element, errors by their text,
-// and temporary folders.
+// Shared functions of the tests: golden tensors that Python wrote, comparison element by element, checks of
+// error messages, and temporary folders.
 
 #include <cmath>
 #include <cstdlib>
@@ -23,10 +23,10 @@
 
 namespace diffusers::test {
 
-/// Path of a file in tests/golden.
+/// Returns the path of a file in tests/golden.
 inline std::string golden_path(std::string_view name) { return join_path(DIFFUSERS_TEST_GOLDEN, name); }
 
-/// A golden file: its tensors and the strings that Python put next to them (often JSON).
+/// A golden file: its tensors and its metadata strings (often JSON).
 struct Golden {
   TensorMap tensors;
   std::map<std::string, std::string> metadata;
@@ -43,15 +43,15 @@ inline Golden load_golden(std::string_view name) {
   return golden;
 }
 
-/// "[1, 0, 27]": where the element number `flat` of a contiguous tensor stands.
+/// Returns the position of element number `flat` of a contiguous tensor, such as "[1, 0, 27]".
 inline std::string element_index(at::IntArrayRef sizes, int64_t flat) {
   std::vector<int64_t> index(sizes.size());
   for (std::size_t i = sizes.size(); i-- > 0; flat /= sizes[i]) index[i] = flat % sizes[i];
   return shape_string(index);
 }
 
-/// Every element within `atol + rtol * |expected|`; NaN equals NaN, infinities by sign. A failure names the
-/// label and the worst element, its position and both values.
+/// Checks that every element is within `atol + rtol * |expected|`. NaN equals NaN, and infinities of equal
+/// sign are equal. A failure prints the label, the worst element, its position and both values.
 /// @return true if all were close
 inline bool expect_close(const Tensor& actual, const Tensor& expected, double rtol = 1e-5, double atol = 1e-5,
                          std::string_view label = "") {
@@ -87,7 +87,7 @@ inline bool expect_close(const Tensor& actual, const Tensor& expected, double rt
   return false;
 }
 
-/// Same dtype, shape and bits (a NaN equals a NaN).
+/// Checks that dtype, shape and bits are equal (NaN equals NaN).
 inline bool expect_equal(const Tensor& actual, const Tensor& expected, std::string_view label = "") {
   if (actual.defined() && expected.defined() && actual.scalar_type() != expected.scalar_type()) {
     ADD_FAILURE() << label << ": got " << describe(actual) << ", expected " << describe(expected);
@@ -96,7 +96,7 @@ inline bool expect_equal(const Tensor& actual, const Tensor& expected, std::stri
   return expect_close(actual, expected, 0, 0, label);
 }
 
-/// `function()` throws `E` (or what derives from it) with a message that contains `part`.
+/// Checks that `function()` throws `E` or a class derived from it, with a message that contains `part`.
 template <class E, class Function>
 void expect_throws_with(Function&& function, std::string_view part) {
   try {
@@ -110,12 +110,12 @@ void expect_throws_with(Function&& function, std::string_view part) {
   }
 }
 
-/// Writes a file without ceremony.
+/// Writes a file directly, without a temporary file.
 inline void write_bytes(const std::string& path, std::string_view bytes) {
   std::ofstream(path, std::ios::binary) << bytes;
 }
 
-/// A fresh folder that is removed with its content at the end of the scope.
+/// A new folder that is removed with its content at the end of the scope.
 class TemporaryFolder {
  public:
   TemporaryFolder() {
@@ -135,7 +135,7 @@ class TemporaryFolder {
   }
 
   const std::string& path() const { return path_; }
-  /// The path of something inside.
+  /// Returns the path of a file or folder inside.
   std::string operator/(std::string_view name) const { return join_path(path_, name); }
 
  private:

@@ -38,7 +38,8 @@ namespace diffusers::test {
 
 inline constexpr int64_t kLargestWholeGradient = 512;
 
-/// A random direction of `count` elements in float64, of norm 1 in expectation: Python's, bit by bit.
+/// Returns a random direction of `count` elements in float64, with an expected norm of 1. It equals Python's
+/// bit for bit.
 inline Tensor random_direction(int64_t count, uint64_t seed) {
   return (torch::rand({count}, make_generator(seed), torch::kDouble) - 0.5) *
          std::sqrt(12.0 / static_cast<double>(count));
@@ -48,9 +49,9 @@ inline Tensor random_direction(int64_t count, uint64_t seed) {
 struct ExpectedGradient {
   bool exists = false;
   int64_t size = 0;
-  Tensor elements;     ///< [size], of a small gradient
-  double norm = 0;     ///< of a large gradient
-  Tensor projections;  ///< [8] in float64, of a large gradient
+  Tensor elements;     ///< [size], all elements of a small gradient
+  double norm = 0;     ///< norm of a large gradient
+  Tensor projections;  ///< [8] in float64, projections of a large gradient
 };
 
 /// @param key prefix of the case's tensors, such as "plain/"
@@ -77,7 +78,8 @@ inline std::vector<ExpectedGradient> read_gradients(const Golden& golden, const 
   return gradients;
 }
 
-/// Every element of a small gradient, the norm and the projections of a large one. One failure at most.
+/// Compares every element of a small gradient, or norm and projections of a large gradient. Reports at most
+/// one failure.
 /// @param tolerance relative to the largest element of a small gradient, to the norm of a large one
 inline void expect_gradient(const Tensor& actual, const ExpectedGradient& expected, double tolerance,
                             const std::string& label) {
@@ -99,7 +101,8 @@ inline void expect_gradient(const Tensor& actual, const ExpectedGradient& expect
                   << tolerance << ")";
     return;
   }
-  // Five standard deviations of what rounding does to a projection; the reason is at the top of this file.
+  // The limit is five standard deviations of the rounding error of a projection, as explained at the top of
+  // this file.
   const double limit = 5 * tolerance * expected.norm / std::sqrt(static_cast<double>(expected.size));
   for (int64_t i = 0; i < expected.projections.numel(); ++i) {
     const double want = expected.projections[i].item<double>();
@@ -111,8 +114,8 @@ inline void expect_gradient(const Tensor& actual, const ExpectedGradient& expect
   }
 }
 
-/// Whether a parameter is the bias of the only keys of an attention. Its gradient is exactly zero, since it
-/// moves all scores of a query alike, which the softmax does not see.
+/// Returns true if a parameter is the bias of the only keys of an attention layer. Its gradient is exactly
+/// zero: it shifts all scores of a query equally, and the softmax is invariant to that.
 template <class Parameters>
 bool is_key_bias(const std::string& name, const Parameters& parameters) {
   const auto end_with = [&](std::string_view own, std::string_view other) {
@@ -123,14 +126,14 @@ bool is_key_bias(const std::string& name, const Parameters& parameters) {
   return name.ends_with("k_proj.bias");
 }
 
-/// The weight next to a bias. Its gradient sums the terms of the bias's, with factors that do not cancel
-/// them, and so tells the size of the rounding noise that a key bias has for a gradient.
+/// Returns the weight that belongs to a bias. Its gradient sums the same terms with factors that do not
+/// cancel them. Its size therefore bounds the rounding noise in the gradient of a key bias.
 template <class Parameters>
 Tensor weight_of_key_bias(const std::string& name, const Parameters& parameters) {
   return parameters[name.substr(0, name.size() - std::string_view("bias").size()) + "weight"];
 }
 
-/// The gradients of all parameters against Python's.
+/// Compares the gradients of all parameters with Python's.
 inline void expect_gradients(const torch::nn::Module& model, const Golden& golden, const std::string& key,
                              double tolerance) {
   const auto parameters = model.named_parameters();

@@ -16,7 +16,7 @@
 namespace diffusers::test {
 namespace {
 
-/// What the comparison of a gradient with Python's says; empty if it finds them equal.
+/// Returns the message of the comparison of a gradient with Python's; empty if they are equal.
 std::string verdict_on(const Tensor& gradient, const ExpectedGradient& expected, double tolerance) {
   testing::TestPartResultArray results;
   {
@@ -28,7 +28,7 @@ std::string verdict_on(const Tensor& gradient, const ExpectedGradient& expected,
   return results.size() == 0 ? "" : results.GetTestPartResult(0).message();
 }
 
-/// Exchanges two elements of a flat copy.
+/// Returns a flat copy with two elements exchanged.
 Tensor with_swap(const Tensor& gradient, int64_t i, int64_t j) {
   Tensor changed = gradient.clone();
   Tensor flat = changed.view(-1);
@@ -37,14 +37,14 @@ Tensor with_swap(const Tensor& gradient, int64_t i, int64_t j) {
   return changed;
 }
 
-/// A gradient with its name, and what Python stored of it.
+/// A gradient with its name and the form that Python stored.
 struct Compared {
   std::string name;
   Tensor gradient;
   ExpectedGradient expected;
 };
 
-/// The gradients of a case, those that are exactly zero apart.
+/// Returns the gradients of a case, except those that are exactly zero.
 std::vector<Compared> gradients_of_case(const std::string& name) {
   const auto& golden = unet_2d_golden();
   auto model = make_case(name);
@@ -67,7 +67,7 @@ TEST(Gradients, DirectionsHaveThePythonBits) {
   EXPECT_NEAR(random_direction(1000, 3).norm().item<double>(), 1, 0.05);
 }
 
-/// Changes that leave the sum and the sum of the absolute values as they are.
+/// Changes that keep the sum and the sum of absolute values.
 class WrongGradients : public testing::TestWithParam<std::string> {};
 
 TEST_P(WrongGradients, TwoSwappedElementsAreReported) {
@@ -77,8 +77,8 @@ TEST_P(WrongGradients, TwoSwappedElementsAreReported) {
     SCOPED_TRACE(name);
     EXPECT_EQ(verdict_on(gradient, expected, kFloat32Tolerance), "");
     const Tensor flat = gradient.view(-1);
-    // The largest and the smallest element, and five pairs whose elements differ by the root mean square or
-    // more.
+    // Exchanges the largest and the smallest element, and five pairs that differ by at least the root mean
+    // square.
     std::vector<std::pair<int64_t, int64_t>> pairs{
         {flat.argmin().item<int64_t>(), flat.argmax().item<int64_t>()}};
     const double usual = flat.norm().item<double>() / std::sqrt(static_cast<double>(flat.numel()));
@@ -88,7 +88,7 @@ TEST_P(WrongGradients, TwoSwappedElementsAreReported) {
     }
     for (const auto& [i, j] : pairs) {
       const double difference = (flat[i] - flat[j]).abs().item<double>();
-      // Elements as close as rounding cannot be told apart.
+      // Elements that differ by less than the rounding error cannot be distinguished.
       if (difference <= 4 * kFloat32Tolerance * flat.abs().max().item<double>()) continue;
       EXPECT_NE(verdict_on(with_swap(gradient, i, j), expected, kFloat32Tolerance), "")
           << "elements " << i << " and " << j << ", which differ by " << difference;
@@ -111,7 +111,7 @@ TEST_P(WrongGradients, PermutedTensorsAreReported) {
     EXPECT_NE(verdict_on(gradient.view(-1).roll(1).view(gradient.sizes()), expected, kFloat32Tolerance), "");
     ++reversed;
     if (gradient.dim() < 2 || gradient.size(0) == 1 || gradient.size(1) == 1) continue;
-    // The elements in another order; the shape is as it was.
+    // The elements are reordered, and the shape stays the same.
     const Tensor across = gradient.transpose(0, 1).contiguous().view(gradient.sizes());
     EXPECT_NE(verdict_on(across, expected, kFloat32Tolerance), "");
     ++transposed;
@@ -124,7 +124,8 @@ INSTANTIATE_TEST_SUITE_P(Cases, WrongGradients, testing::Values("plain", "attent
                          [](const auto& info) { return info.param; });
 
 TEST(Gradients, EveryElementOfEveryGradientCounts) {
-  // Of each gradient one element after the other has its sign changed; of the large ones every 97th.
+  // The sign of one element is changed: of each element in turn, or of every 97th element of a large
+  // gradient.
   int64_t changes = 0;
   for (const auto& [name, gradient, expected] : gradients_of_case("google_ddpm")) {
     SCOPED_TRACE(name);

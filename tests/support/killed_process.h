@@ -1,6 +1,7 @@
 #pragma once
 
-// Code that is killed at a given system call, and a file system that cannot exchange two paths.
+// Functions that kill code at a given system call, and a simulated file system that cannot exchange two
+// paths.
 
 #include <csignal>
 #include <cstddef>
@@ -24,7 +25,8 @@
 
 namespace diffusers::test {
 
-/// Temporary folders lie in memory, where there is such a file system: thousands of syncs take no time there.
+/// Puts temporary folders into a file system in memory, if there is one, since thousands of syncs are fast
+/// there.
 class MemoryScope {
  public:
   MemoryScope() {
@@ -41,14 +43,14 @@ class MemoryScope {
 };
 
 enum class ChildEnd {
-  kKilled,     ///< at the call
-  kEnded,      ///< before it made so many calls
-  kFailed,     ///< by an exception
-  kNotTraced,  ///< a child process may not be traced here
+  kKilled,     ///< killed at the call
+  kEnded,      ///< ended before that number of calls
+  kFailed,     ///< ended by an exception
+  kNotTraced,  ///< child processes cannot be traced here
 };
 
 /// Runs `function` in a child process that stops before and after each of its system calls.
-/// @param at_stop is told the child and the number of the stop, from 1; false: the child is killed
+/// @param at_stop receives the child and the number of the stop, from 1; returns false to kill the child
 template <class Function, class AtStop>
 ChildEnd run_traced(Function function, AtStop at_stop) {
   std::fflush(nullptr);
@@ -85,15 +87,15 @@ ChildEnd run_traced(Function function, AtStop at_stop) {
   }
 }
 
-/// Runs `function` in a child process, which is killed as it makes its system call number `call`, from 1.
+/// Runs `function` in a child process and kills it at its system call number `call`, from 1.
 template <class Function>
 ChildEnd killed_at_system_call(int64_t call, Function function) {
   return run_traced(function, [call](pid_t, int64_t stop) { return stop != 2 * call - 1; });
 }
 
-/// Runs `function` in a child process, whose call number `call` of those that change a disk fails with
+/// Runs `function` in a child process, in which call number `call` of the calls that change a disk fails with
 /// `error`.
-/// @param is_injected becomes true if it makes so many such calls
+/// @param is_injected set to true if the process makes that many such calls
 template <class Function>
 ChildEnd failing_system_call(int64_t call, int error, bool& is_injected, Function function) {
   is_injected = false;
@@ -125,8 +127,8 @@ ChildEnd failing_system_call(int64_t call, int error, bool& is_injected, Functio
 #endif
 }
 
-/// From now on, this thread cannot exchange two paths (renameat2 with RENAME_EXCHANGE): it fails with
-/// `error`.
+/// Makes the exchange of two paths (renameat2 with RENAME_EXCHANGE) fail with `error` in this thread from now
+/// on.
 inline void deny_rename_exchange(int error) {
   constexpr unsigned kExchange = 2;  // RENAME_EXCHANGE of linux/fs.h
   sock_filter program[] = {
@@ -144,8 +146,8 @@ inline void deny_rename_exchange(int error) {
 }
 
 /// Kills `function` at each of its system calls in turn.
-/// @param before prepares each run; `after` looks at what the killed process left
-/// @return the number of kills; 0 where a child may not be traced
+/// @param before prepares each run; `after` checks the files that the killed process left
+/// @return the number of kills; 0 if child processes cannot be traced
 template <class Before, class Function, class After>
 int64_t kill_at_each_system_call(Before before, Function function, After after) {
   for (int64_t call = 1;; ++call) {

@@ -1,4 +1,4 @@
-# What ctest runs after its summary: lists the tests that were skipped, whole or in part, with their reasons.
+# Run by ctest after its summary. Lists the tests that were skipped, completely or in part, with their reasons.
 #   cmake -DFOLDER=DIR -P list_skips.cmake     DIR: the files that test_main.cpp and skips.py wrote
 file(GLOB files "${FOLDER}/*.txt")
 set(lines "")

@@ -1,6 +1,6 @@
 #pragma once
 
-// The messages that a test's code logs.
+// Captures the messages that the code of a test logs.
 
 #include <string>
 #include <string_view>
@@ -10,7 +10,8 @@
 
 namespace diffusers::test {
 
-/// Collects the messages of its lifetime instead of letting them through. For code that logs from one thread.
+/// Collects the messages that are logged during its lifetime, instead of printing them. For code that logs
+/// from one thread.
 class LogCapture {
  public:
   LogCapture()

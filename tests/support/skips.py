@@ -1,6 +1,6 @@
-"""How a test script says that it, or a part of it, is skipped.
+"""Reports that a test script, or a part of it, is skipped.
 
-ctest lists these reasons after its summary (list_skips.cmake), with those of the C++ tests (test_main.cpp). Where
+ctest lists these reasons after its summary (list_skips.cmake), with those of the C++ tests (test_main.cpp). If
 DIFFUSERS_REQUIRE_TOOLS is set, as in .ci/run, a missing tool is a failure.
 """
 import os

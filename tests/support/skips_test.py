@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Skipped tests are seen: skips_test.py TEST_SKIPPING CTEST BUILD"""
+"""Tests that skipped tests are reported: skips_test.py TEST_SKIPPING CTEST BUILD"""
 import os
 import pathlib
 import shutil
@@ -42,7 +42,7 @@ class Skips(unittest.TestCase):
     def test_ctest_lists_them_after_its_summary(self):
         build = self.folder / "build"
         build.mkdir()
-        # The file of this build, for another one; BUILD may be a link.
+        # The file of this build, changed for another build. BUILD may be a link.
         custom = (pathlib.Path(BUILD) / "CTestCustom.cmake").read_text().replace(BUILD, str(build))
         self.assertIn(str(build), custom)
         (build / "CTestCustom.cmake").write_text(custom)
@@ -53,7 +53,7 @@ class Skips(unittest.TestCase):
             f'add_test(skipping "{PROGRAM}" "--gtest_brief=1")\n'
             f'add_test(whole "{sys.executable}" "{build}/script.py")\n'
             'set_tests_properties(whole PROPERTIES SKIP_RETURN_CODE 77)\n')
-        for _ in range(2):  # what an earlier run wrote is not listed again
+        for _ in range(2):  # files of an earlier run are not listed again
             code, text = run([CTEST, "--test-dir", build])
             self.assertEqual(code, 0, text)
             self.assertIn("100% tests passed, 0 tests failed out of 2", text)
@@ -91,7 +91,7 @@ class Skips(unittest.TestCase):
         self.assertFalse((self.folder / "cmake_ran").exists(), text)
 
     def test_the_gate_fails_where_a_step_is_skipped(self):
-        # A copy, whose steps find a cmake and a python3 that skip everything.
+        # A copy, whose steps find a cmake and a python3 that skip all tests.
         (self.folder / ".ci").mkdir()
         shutil.copy(ROOT / ".ci/run", self.folder / ".ci/run")
         self.stub("id", "echo 1000\n")

@@ -1,7 +1,6 @@
-// The main function of all C++ tests: GoogleTest's, and a list of the skipped tests with their reasons at the
-// end. With
-// --gtest_brief=1 GoogleTest says nothing of them. ctest's list is made of the files in the folder
-// DIFFUSERS_SKIPS.
+// The main function of all C++ tests. It runs GoogleTest, and prints the skipped tests with their reasons at
+// the end, which GoogleTest does not print with --gtest_brief=1. It also writes them to the folder
+// DIFFUSERS_SKIPS, from which ctest's list is made.
 
 #include <algorithm>
 #include <cstdio>

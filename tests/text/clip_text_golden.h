@@ -26,7 +26,7 @@ inline const Json& clip_text_cases() {
   return json;
 }
 
-/// @param float64_only those that also have numbers in float64
+/// @param float64_only selects the cases that also have float64 tensors
 inline std::vector<std::string> clip_text_case_names(bool float64_only = false) {
   std::vector<std::string> names;
   for (const auto& item : clip_text_cases()["cases"].items())
@@ -34,7 +34,7 @@ inline std::vector<std::string> clip_text_case_names(bool float64_only = false) 
   return names;
 }
 
-/// A model with the weights that Python had in this case, before `perturb_text_model`.
+/// Makes a model with Python's initial weights of this case, before `perturb_text_model`.
 template <class Model>
 Model make_text_model(const std::string& name) {
   const auto& entry = clip_text_cases()["cases"].at(name);

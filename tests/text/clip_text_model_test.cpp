@@ -113,7 +113,7 @@ void expect_folder(const std::string& name, const ModelLoadOptions& options = {}
   EXPECT_EQ(names, clip_text_cases()["folders"][name]["keys"].get<std::vector<std::string>>());
   const torch::NoGradGuard no_grad;
   const auto output = model->forward(golden["folders/input_ids"]).last_hidden_state;
-  // Half precision was rounded on saving.
+  // The weights in half precision were rounded when they were saved.
   const double tolerance = options.variant == "fp16" ? 1e-2 : kFloat32Tolerance;
   expect_close_to_scale(output, golden[name + "/output"], tolerance, name);
 }

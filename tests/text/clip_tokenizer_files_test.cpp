@@ -15,7 +15,7 @@ namespace {
 
 using Ids = std::vector<int64_t>;
 
-/// A folder with the vocabulary of small_config() and whatever else is written into it.
+/// A folder with the vocabulary of small_config(), to which tests add other files.
 class SmallFolder {
  public:
   SmallFolder() {

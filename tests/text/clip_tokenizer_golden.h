@@ -28,7 +28,7 @@ inline void copy_golden(const std::string& from, const std::string& to) {
   write_bytes(to, read_text_file(golden_path(from)));
 }
 
-/// A folder with the vocabulary of clip_tokenizer and the tokenizer_config.json of another.
+/// A folder with the vocabulary of clip_tokenizer and the tokenizer_config.json of another tokenizer.
 class TokenizerFolder {
  public:
   explicit TokenizerFolder(const std::string& config = "clip_tokenizer") {
@@ -44,7 +44,7 @@ class TokenizerFolder {
   TemporaryFolder folder_;
 };
 
-/// "a" and "b", alone and together, and CLIP's special tokens.
+/// A config with the tokens "a", "b" and "ab", and CLIP's special tokens.
 inline CLIPTokenizerConfig small_config() {
   return {.vocab = {{"a", 0},
                     {"b", 1},

@@ -1,4 +1,4 @@
-// A config of one model class is not taken for that of another.
+// A model class refuses the config of another class.
 
 #include <string>
 #include <vector>
@@ -22,7 +22,7 @@
 namespace diffusers {
 namespace {
 
-/// A config that says no more than its class.
+/// Returns a config with only the class name.
 std::string config_of(const std::string& class_name) {
   if (class_name.starts_with("CLIP") || class_name.starts_with("T5"))
     return R"({"architectures": [")" + class_name + R"("], "model_type": "clip_text_model"})";
@@ -32,7 +32,7 @@ std::string config_of(const std::string& class_name) {
 const std::vector<std::string> kModelClasses{
     "AutoencoderKL", "CLIPTextModel", "CLIPTextModelWithProjection", "ControlNetModel", "MultiAdapter",
     "T2IAdapter",    "UNet2DModel",   "UNet2DConditionModel",        "VQModel"};
-/// Classes of Python alone, and what is no model at all.
+/// Classes that only Python has, and names that are not models.
 const std::vector<std::string> kOtherClasses{
     "AutoencoderTiny",         "DDIMScheduler",   "CLIPVisionModel",   "T5EncoderModel",
     "StableDiffusionPipeline", "UNetMotionModel", "LearnedLogVariance"};
@@ -40,7 +40,8 @@ const std::vector<std::string> kOtherClasses{
 template <class Model>
 class EveryModelClass : public testing::Test {
  protected:
-  /// Both ways of reading `json` throw and name all of `parts`; the folder's way names the folder too.
+  /// Checks that `from_config` and `from_pretrained` throw for `json`, with a message that contains all of
+  /// `parts`. The message of `from_pretrained` also names the folder.
   void expect_refused(const std::string& json, const std::vector<std::string>& parts) {
     const test::TemporaryFolder folder;
     create_folders(folder / "inner");
@@ -71,7 +72,7 @@ TYPED_TEST(EveryModelClass, RefusesTheConfigsOfOthers) {
   std::vector<std::string> others = kModelClasses;
   others.insert(others.end(), kOtherClasses.begin(), kOtherClasses.end());
   for (const std::string& other : others) {
-    // As in transformers, each of CLIP's text encoders reads the config of the other.
+    // As in transformers, each of CLIP's text encoders accepts the config of the other.
     const bool is_clip = own.starts_with("CLIPText") && other.starts_with("CLIPText");
     if (other == own || is_clip) continue;
     this->expect_refused(config_of(other), {"this is the config of a " + other,

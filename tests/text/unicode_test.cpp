@@ -71,7 +71,8 @@ const Json& unicode_golden() {
   return json;
 }
 
-/// [first, last] of each run of code points for which `holds`, flat; surrogates are none.
+/// Returns [first, last] of each run of code points for which `holds` is true, flattened. Surrogates are left
+/// out.
 template <class Predicate>
 std::vector<uint32_t> ranges_where(Predicate&& holds) {
   std::vector<uint32_t> ranges;
@@ -91,7 +92,7 @@ TEST(Unicode, ClassesOfAllCodePointsAreThoseOfTokenizers) {
   EXPECT_EQ(ranges_where(is_space), unicode_golden()["space"].get<std::vector<uint32_t>>());
 }
 
-/// Compares what a function makes of each code point by itself.
+/// Compares the result of a function for each single code point.
 template <class Change>
 void expect_changes(const std::string& name, Change&& change) {
   std::string text;

@@ -81,7 +81,7 @@ TEST(Vocabulary, WhatStandsInItsPlaceIsNamed) {
   expect_no_merges(std::string_view("PK\x03\x04\0\0", 6), "as torch.save writes it");
   const std::string lines = "#version: 0.2\ni n\n<<<<<<< HEAD\nt h\n=======\na n\n>>>>>>> theirs\nr e\n";
   expect_no_merges(lines, "a merge conflict, the first in line 3");
-  // Tokens may look like the markers.
+  // Tokens may be equal to the markers.
   EXPECT_EQ(parse_merges("< <\n<<<<<<< =======\n>>>>>>> >\n", "m.txt").size(), 3U);
 }
 

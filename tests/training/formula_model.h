@@ -1,6 +1,6 @@
 #pragma once
 
-// Denoisers that are formulas, for tests of EDM.
+// Denoisers defined by formulas, for tests of EDM.
 
 #include <functional>
 #include <memory>
@@ -14,7 +14,7 @@
 
 namespace diffusers::test {
 
-/// F as a formula of the scaled sample and c_noise.
+/// A network F that is a formula of the scaled sample and c_noise.
 using Formula = std::function<Tensor(const Tensor& sample, const Tensor& timesteps)>;
 
 inline TrainableDenoiser formula_model(Formula formula) {
@@ -36,7 +36,7 @@ inline Batch batch_of(const Tensor& images) {
   return batch;
 }
 
-/// Noise levels and noise that are given instead of drawn.
+/// A task whose noise levels and noise are given and not drawn.
 class GivenEDMTask : public EDMTask {
  public:
   GivenEDMTask(Formula formula, const EDMConfig& config, Tensor sigma, Tensor noise)

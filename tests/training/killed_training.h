@@ -1,6 +1,6 @@
 #pragma once
 
-// Trainings in processes of their own that are killed and resumed.
+// Trainings in separate processes that are killed and resumed.
 
 #include <csignal>
 #include <cstdint>
@@ -18,10 +18,10 @@
 
 namespace diffusers::test {
 
-/// The environment variable that names the folder of such a training.
+/// The environment variable that names the output folder of the training.
 inline constexpr const char* kProcessFolder = "DIFFUSERS_TEST_TRAINING_FOLDER";
 
-/// Starts this test program again with one disabled test.
+/// Starts this test program in a new process with one disabled test.
 inline pid_t spawn_training(const std::string& folder, const std::string& test) {
   ::setenv(kProcessFolder, folder.c_str(), 1);
   std::string program = "/proc/self/exe";
@@ -38,8 +38,8 @@ inline pid_t spawn_training(const std::string& folder, const std::string& test) 
   return process;
 }
 
-/// Kills a training again and again and resumes it, until it has done all of its steps.
-/// @param test a disabled test that trains or resumes in the folder that the environment names
+/// Kills and resumes a training repeatedly until it has run all steps.
+/// @param test a disabled test that trains or resumes in the folder of kProcessFolder
 /// @return the number of kills that hit a running process
 inline int train_with_kills(const std::string& folder, const std::string& test, int64_t steps) {
   const auto newest = [&] {
@@ -51,7 +51,7 @@ inline int train_with_kills(const std::string& folder, const std::string& test, 
     const int64_t before = newest();
     const pid_t process = spawn_training(folder, test);
     int status = 0;
-    // Killed a moment after it got further: in a step, in a preview or in the middle of a save.
+    // The process is killed shortly after a new checkpoint: in a step, in a preview or during a save.
     bool has_ended = false;
     while (newest() == before && !has_ended) {
       ::usleep(1000);

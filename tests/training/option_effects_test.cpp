@@ -28,12 +28,12 @@ ConfigChange with_schedule(const char* name) {
   return [name](TrainingConfig& c) { c.lr_scheduler = name; };
 }
 
-/// What gives a field an effect, and what takes it.
+/// Changes of other options with which a field has an effect (on), or has none (off).
 struct Switch {
   std::vector<ConfigChange> on, off;
 };
 
-/// Of each field that has not always an effect.
+/// Returns the switches of each field that does not always have an effect.
 std::map<std::string, Switch> switches() {
   using enum OptimizerType;
   const ConfigChange nothing = [](TrainingConfig&) {};
@@ -163,7 +163,7 @@ TEST(OptionEffects, AreCheckedWithTheConfig) {
   refuses({.lr_power = 2.0}, "lr_power is 2.0");
 }
 
-// Python's scripts pass every flag on, with the defaults of the script.
+// Programs pass every flag to the config, with the defaults of Python's scripts.
 TEST(OptionEffects, LetTheDefaultsOfScriptsPass) {
   const auto passes = [](const TrainingConfig& config) { EXPECT_NO_THROW(config.validate()); };
   passes({.lr_scheduler = "constant", .lr_warmup_steps = 0});

@@ -1,6 +1,6 @@
 #pragma once
 
-// Short trainings of a tiny model, for tests of what surrounds them.
+// Short trainings of a tiny model.
 
 #include <string>
 #include <string_view>
@@ -13,7 +13,8 @@
 
 namespace diffusers::test {
 
-/// What most tests here train with.
+/// Returns the config of most tests: 4 images per batch, one epoch, a constant learning rate, no checkpoints
+/// and no progress bar.
 inline TrainingConfig quiet_config(const std::string& output_dir) {
   TrainingConfig config;
   config.output_dir = output_dir;
@@ -40,7 +41,7 @@ inline std::vector<Tensor> copies(const std::vector<Tensor>& tensors) {
   return result;
 }
 
-/// Keeps the log of a test out of its output, and in reach.
+/// Collects the log messages during its lifetime, instead of printing them.
 class CapturedLog {
  public:
   CapturedLog()

@@ -17,7 +17,8 @@
 
 namespace diffusers::test {
 
-/// 18 images in batches of 3, two batches a step: 3 steps an epoch, 9 in all.
+/// Returns 18 images. With batches of 3 and two batches per step, an epoch has 3 steps, and three epochs
+/// have 9.
 inline const TinyImages& resumable_images() {
   static const TinyImages kImages(18);
   return kImages;
@@ -40,12 +41,12 @@ inline TrainingConfig resumable_config(const std::string& output_dir) {
   return config;
 }
 
-/// Trains a network of its own up to step `stop` or the end.
+/// Trains a new network up to step `stop` or to the end.
 /// @param pause microseconds after each step
 inline TrainingResult train_until(TrainingConfig config, int64_t stop, bool previews = false,
                                   at::Device device = at::kCPU, useconds_t pause = 0,
                                   const DiffusionTaskOptions& options = {}) {
-  // Each process would draw other initial weights; they come from the checkpoint.
+  // A new process draws other initial weights. On resume they are loaded from the checkpoint.
   TinyNet model(0.2);
   if (!config.resume_from_checkpoint) {
     manual_seed(1);
@@ -62,7 +63,7 @@ inline TrainingResult train_until(TrainingConfig config, int64_t stop, bool prev
   return trainer.train(resumable_images());
 }
 
-/// The same on the CPU with options of the task.
+/// Trains on the CPU with options of the task.
 inline TrainingResult train_until(const TrainingConfig& config, int64_t stop,
                                   const DiffusionTaskOptions& options) {
   return train_until(config, stop, /*previews=*/false, at::kCPU, /*pause=*/0, options);

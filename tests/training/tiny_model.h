@@ -1,6 +1,6 @@
 #pragma once
 
-// A small denoiser and small data sets, for tests of training.
+// Small denoisers and datasets for tests of training.
 
 #include <cstdint>
 #include <mutex>
@@ -22,7 +22,7 @@
 
 namespace diffusers::test {
 
-/// The TinyNet of tests/reference/training.py; with `dropout`, its forward also draws random numbers.
+/// The TinyNet of tests/reference/training.py. With `dropout`, its forward also draws random numbers.
 struct TinyNetImpl : torch::nn::Module {
   explicit TinyNetImpl(double dropout = 0.0) : torch::nn::Module("TinyNet") {
     conv_in = register_module("conv_in", torch::nn::Conv2d(torch::nn::Conv2dOptions(1, 4, 3).padding(1)));
@@ -47,7 +47,7 @@ struct LabelOutput {
   Tensor sample;
 };
 
-/// A denoiser that takes class labels as UNet2DModel takes them, and remembers the last ones.
+/// A denoiser that takes class labels like UNet2DModel and records the last labels.
 struct LabelledNetImpl : torch::nn::Module {
   LabelledNetImpl() {
     conv = register_module("conv", torch::nn::Conv2d(torch::nn::Conv2dOptions(1, 1, 3).padding(1)));
@@ -57,7 +57,7 @@ struct LabelledNetImpl : torch::nn::Module {
   LabelOutput forward(const Tensor& sample, const Tensor&, const LabelOptions& options = {}) {
     const Tensor& labels = options.class_labels;
     {
-      const std::lock_guard lock(mutex);  // the parts of a batch are computed by several threads
+      const std::lock_guard lock(mutex);  // several threads compute the parts of a batch
       last_labels = labels;
     }
     Tensor out = conv(sample);
@@ -72,7 +72,7 @@ struct LabelledNetImpl : torch::nn::Module {
 };
 TORCH_MODULE(LabelledNet);
 
-/// Images that differ from each other, the same each time.
+/// A dataset of different images that are the same in each run.
 class TinyImages : public Dataset {
  public:
   explicit TinyImages(int64_t size, bool has_labels = false, int64_t side = 6) : has_labels_(has_labels) {

@@ -1,6 +1,6 @@
-// A training step neither reads from its device nor copies anything to it but the batch: what else it needs
-// is there before the first step. Whole trainings run on a device that counts; a training of one step more
-// may differ by the batch alone. Logging steps, validation and checkpoints read, and are left out.
+// A training step copies only the batch to its device and reads nothing from it. All other data is copied
+// before the first step. The test runs complete trainings on a counting device: the traffic of one more step
+// may only be the batch. Logging steps, validation and checkpoints read from the device and are left out.
 
 #include <functional>
 #include <string>
@@ -36,7 +36,7 @@ TrainingConfig unlogged_config(const std::string& folder, int64_t steps) {
 
 using Change = std::function<void(TrainingConfig&)>;
 
-/// What one step more adds, but for the upload of the batch.
+/// Returns the traffic of one more step without the upload of the batch.
 template <class Train>
 void expect_batch_alone(const Train& train, const std::string& label, int64_t tensors_of_batch = 1) {
   SCOPED_TRACE(label);
@@ -199,7 +199,7 @@ TEST(TrainingTraffic, OfAStepWithLabelsIsTheBatchAlone) {
         "labels", 2);
 }
 
-/// TinyImages with every field of a batch.
+/// A dataset of TinyImages that sets every field of a batch.
 class AllFields : public TinyImages {
  public:
   using TinyImages::TinyImages;
@@ -219,8 +219,8 @@ class AllFields : public TinyImages {
 };
 
 TEST(TrainingTraffic, OfEveryFieldIsWhatAModelReads) {
-  // Images, class labels, conditioning images, original images, masks and is_prior. The host reads the sizes,
-  // the crops and the indices.
+  // The step uploads images, class labels, conditioning images, original images, masks and is_prior. Sizes,
+  // crops and indices stay on the host.
   expect_batch_alone(
       [&](const TrainingConfig& config) {
         Trainer(device_net(), DDPMScheduler(), config).train(AllFields(16));

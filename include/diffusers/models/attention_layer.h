@@ -19,7 +19,7 @@ enum class CrossAttentionNorm {
   kLayerNorm,  ///< layer norm
   kGroupNorm   ///< group norm
 };
-/// Python's strings.
+/// Maps each enumerator to Python's string.
 template <>
 struct EnumNames<CrossAttentionNorm> {
   static constexpr std::string_view kKey = "cross_attention_norm";
@@ -30,27 +30,29 @@ struct EnumNames<CrossAttentionNorm> {
 /// The arguments of Python's `Attention(...)`.
 struct AttentionLayerOptions {
   int64_t query_dim = 0;  ///< channels of hidden_states
-  std::optional<int64_t> cross_attention_dim =
-      std::nullopt;       ///< width of encoder_hidden_states; default: query_dim
+  /// Width of encoder_hidden_states; default: query_dim.
+  std::optional<int64_t> cross_attention_dim = std::nullopt;
   int64_t heads = 8;      ///< number of heads
   int64_t dim_head = 64;  ///< channels of a head
-  double dropout = 0.0;   ///< probability, after the output projection
-  bool bias = false;      ///< bias of the projections to queries, keys and values
+  double dropout = 0.0;   ///< dropout probability after the output projection
+  bool bias = false;      ///< bias of the projections of queries, keys and values
   CrossAttentionNorm cross_attention_norm = CrossAttentionNorm::kNone;  ///< norm of encoder_hidden_states
   int64_t cross_attention_norm_num_groups = 32;                         ///< groups of `kGroupNorm`
-  /// Width of encoder_hidden_states that have their own projections. Their keys and values stand before those
-  /// of the image (`AttnAddedKVProcessor`). cross_attention_dim is then a width of the image.
+  /// Width of encoder_hidden_states that have projections of their own (`AttnAddedKVProcessor`). Their keys
+  /// and values are concatenated before those of hidden_states. cross_attention_dim then equals query_dim.
+  /// nullopt: no such projections.
   std::optional<int64_t> added_kv_proj_dim = std::nullopt;
-  std::optional<int64_t> norm_num_groups =
-      std::nullopt;  ///< groups of a group norm of the input; nullopt: none
-  std::optional<int64_t> spatial_norm_dim =
-      std::nullopt;      ///< channels of the latents of a spatial norm of the input; nullopt: none
-  bool out_bias = true;  ///< bias of the output projection
-  bool only_cross_attention = false;   ///< with added_kv_proj_dim: no keys and values of the image
+  /// Groups of a group norm of the input; nullopt: none.
+  std::optional<int64_t> norm_num_groups = std::nullopt;
+  /// Channels of the latents of a spatial norm of the input; nullopt: none.
+  std::optional<int64_t> spatial_norm_dim = std::nullopt;
+  bool out_bias = true;                ///< bias of the output projection
+  bool only_cross_attention = false;   ///< with added_kv_proj_dim: no keys and values of hidden_states
   double eps = 1e-5;                   ///< epsilon of the group norm of the input
   double rescale_output_factor = 1.0;  ///< divisor of the output
   bool residual_connection = false;    ///< adds the input to the output
-  /// Old files call the projections query, key, value and proj_attn (diffusers before 0.15).
+  /// Files of diffusers before 0.15 name the projections query, key, value and proj_attn. true reads such
+  /// files.
   bool from_deprecated_attn_block = false;
 };
 
@@ -58,22 +60,22 @@ struct AttentionLayerOptions {
 /// `AttnAddedKVProcessor2_0`).
 class AttentionImpl : public torch::nn::Module {
  public:
-  /// Makes the projections and norms.
+  /// Makes the projections and the norms.
   /// @param options the arguments of the layer
   /// @throws ConfigError if channels, groups or heads do not fit
   explicit AttentionImpl(const AttentionLayerOptions& options);
-  /// Attends to the encoder's tokens, or to the input itself.
+  /// Computes attention of hidden_states to encoder_hidden_states, or to themselves.
   /// @param hidden_states `[B, query_dim, H, W]` or `[B, L, query_dim]`
   /// @param encoder_hidden_states `[B, S, cross_attention_dim]`, or `[B, S, added_kv_proj_dim]`; undefined
   ///   for self-attention
-  /// @param attention_mask broadcasts to `[B, heads, L, S]`. Boolean: true takes part. Floating: added to the
-  ///   scores. With added_kv_proj_dim it is floating and covers the encoder's tokens only.
+  /// @param attention_mask broadcasts to `[B, heads, L, S]`. Boolean: false excludes a key. Floating: added
+  ///   to the scores. With added_kv_proj_dim it is floating and covers the encoder's tokens only.
   /// @param temb `[B, spatial_norm_dim, h, w]`, for a layer with spatial_norm_dim
   /// @return shape of hidden_states
   /// @throws TensorError naming both sides if a shape does not fit
   Tensor forward(const Tensor& hidden_states, const Tensor& encoder_hidden_states = {},
                  const Tensor& attention_mask = {}, const Tensor& temb = {}) const;
-  /// @return true if old files have other names for the projections
+  /// @return the option from_deprecated_attn_block
   bool from_deprecated_attn_block() const { return options_.from_deprecated_attn_block; }
 
  private:

@@ -8,8 +8,8 @@
 
 namespace diffusers {
 
-/// Projects an image embedding to tokens and puts them before the projected tokens of a text (Kandinsky 2.1;
-/// diffusers `TextImageProjection`).
+/// Projects an image embedding to tokens and concatenates them before the projected tokens of a text
+/// (Kandinsky 2.1; diffusers `TextImageProjection`).
 class TextImageProjectionImpl : public torch::nn::Module {
  public:
   /// Makes the projections.
@@ -147,7 +147,7 @@ TORCH_MODULE(ImageTimeEmbedding);
 class ImageHintTimeEmbeddingImpl : public ImageTimeEmbeddingImpl {
  public:
   static constexpr int64_t kHintChannels = 3;    ///< channels of the hint image
-  static constexpr int64_t kSampleChannels = 4;  ///< channels that are computed from it
+  static constexpr int64_t kSampleChannels = 4;  ///< channels that are computed from the hint image
 
   /// Makes projection, norm and convolutions.
   /// @param image_embed_dim width of the image embedding

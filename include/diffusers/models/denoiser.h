@@ -18,26 +18,26 @@
 
 namespace diffusers {
 
-/// Facts of a model that training and sampling depend on. A field without a value is not known.
+/// Properties of a model that training and sampling depend on. A field without a value is unknown.
 struct DenoiserInfo {
   std::optional<int64_t> in_channels = std::nullopt;       ///< channels of the sample
   std::optional<int64_t> out_channels = std::nullopt;      ///< channels of the prediction
   std::optional<int64_t> num_class_embeds = std::nullopt;  ///< rows of the class embedding
   bool takes_class_labels = false;                         ///< uses `Conditioning::class_labels`
   bool takes_encoder_hidden_states = false;                ///< uses `Conditioning::encoder_hidden_states`
-  /// "positional", "fourier" or "learned"; empty if the model does not tell. Only "positional" takes negative
+  /// "positional", "fourier" or "learned"; empty if unknown. Only "positional" takes negative
   /// and fractional timesteps.
   std::string time_embedding_type = {};
   double dropout = 0.0;  ///< largest dropout probability of the model's layers
 };
 
 namespace detail {
-/// The sample, with `conditioning.extra_channels` after its channels if they are given.
+/// Concatenates `conditioning.extra_channels`, if given, after the channels of the sample.
 Tensor with_extra_channels(const Tensor& sample, const Conditioning& conditioning);
 /// @throws ConfigError naming the first input that is given and not `accepted`
 void refuse_inputs(const Conditioning& conditioning, std::initializer_list<std::string_view> accepted,
                    const torch::nn::Module& model);
-/// Largest probability of the dropout layers below a module.
+/// Returns the largest probability of the dropout layers in a module.
 double largest_dropout(const torch::nn::Module& model);
 
 template <class Output>
@@ -49,7 +49,7 @@ Tensor prediction_of(Output&& output) {
   }
 }
 
-// The forms of `forward` that a Denoiser can be made of.
+// The signatures of `forward` from which a Denoiser can be made.
 template <class Model>
 concept TakesConditioning = requires(Model model, const Tensor& tensor, const Conditioning& conditioning) {
   model->forward(tensor, tensor, conditioning);
@@ -86,18 +86,18 @@ concept TakesThreeTensors = requires(Model model, const Tensor& tensor) {
 ///  - `forward(sample, timesteps, {.class_labels = ...})`, as UNet2DModel;
 ///  - `forward(sample, timesteps, const Tensor& class_labels = {})`;
 ///  - `forward(sample, timesteps, encoder_hidden_states, {...})`, as UNet2DConditionModel;
-///  - `forward(sample, timesteps, const Conditioning&)`, which receives every input, the extra channels apart
-///    from the sample.
+///  - `forward(sample, timesteps, const Conditioning&)`, which receives every input. The extra channels are
+///    not concatenated to the sample.
 template <class Model>
 concept DenoisingModel = requires(Model model) {
   { *model.operator->() } -> std::convertible_to<torch::nn::Module&>;
 }
 &&(detail::TakesTwoTensors<Model> || detail::TakesConditioning<Model> || detail::TakesHiddenStates<Model>);
 
-/// Returns the facts of a model: those of its own `denoiser_info()` if it has that method, else those of the
-/// fields of its `config()` and of the form of its `forward`.
+/// Returns the properties of a model. If the model has a method `denoiser_info()`, its result is returned.
+/// Otherwise they are derived from the fields of `config()` and the signature of `forward`.
 /// @param model a holder or pointer that is not empty
-/// @return the facts
+/// @return the properties
 template <DenoisingModel Model>
 DenoiserInfo denoiser_info(Model model) {
   if constexpr (requires { DenoiserInfo(model->denoiser_info()); }) return model->denoiser_info();
@@ -134,7 +134,8 @@ DenoiserInfo denoiser_info(Model model) {
 /// Makes a Denoiser that calls the model's `forward`. The model is shared, not copied.
 /// @param model a holder or pointer that is not empty
 /// @return the denoiser
-/// @throws ConfigError from the call, naming an input of the conditioning that the model does not take
+/// @throws ConfigError when the denoiser is called, naming an input of the conditioning that the model does
+///   not take
 template <DenoisingModel Model>
 Denoiser make_denoiser(Model model) {
   return [model = std::move(model)](const Tensor& noisy, const Tensor& timesteps,

@@ -10,7 +10,8 @@
 namespace diffusers {
 
 /// A normal distribution with independent elements, the output of an autoencoder's encoder (Kingma and
-/// Welling 2014; diffusers `DiagonalGaussianDistribution`). Every result is differentiable in `parameters`.
+/// Welling 2014; diffusers `DiagonalGaussianDistribution`). Every result is differentiable with respect to
+/// `parameters`.
 class DiagonalGaussianDistribution {
  public:
   /// Makes the distribution.
@@ -20,15 +21,14 @@ class DiagonalGaussianDistribution {
   /// @throws TensorError if the second dimension of parameters cannot be halved
   explicit DiagonalGaussianDistribution(const Tensor& parameters, bool deterministic = false);
 
-  /// Draws mean + std z with z from N(0, I). A CPU generator draws the numbers that Python draws with its
+  /// Samples mean + std z with z from N(0, I). With a CPU generator the sample equals Python's for the same
   /// seed.
-  /// @param generator source of the draw; the device's global generator by default
+  /// @param generator source of z; nullopt: the global generator of the device
   /// @return shape and dtype of mean
   Tensor sample(const std::optional<Generator>& generator = std::nullopt) const;
   /// @return the mean
   const Tensor& mode() const { return mean; }
-  /// Computes the divergence KL(this || N(0, I)), summed over dimensions 1, 2 and 3, which `parameters` must
-  /// have.
+  /// Computes the divergence KL(this || N(0, I)), summed over dimensions 1, 2 and 3.
   /// @return `[B]`; one zero, `[1]`, if the distribution is deterministic, as in Python
   /// @throws TensorError unless `parameters` has four dimensions
   Tensor kl() const;
@@ -38,7 +38,7 @@ class DiagonalGaussianDistribution {
   /// @throws TensorError naming both shapes if they do not broadcast
   Tensor kl(const DiagonalGaussianDistribution& other) const;
   /// Computes the negative logarithm of the density.
-  /// @param sample place of the density; shape of mean, or one that broadcasts with it
+  /// @param sample point at which the density is computed; broadcasts with mean
   /// @param dims dimensions that are summed
   /// @return shape of mean without `dims`; one zero, `[1]`, if the distribution is deterministic, as in
   ///   Python

@@ -12,12 +12,13 @@ namespace diffusers {
 /// downscale_freq_shift)) for i < half (Ho et al. 2020; diffusers `get_timestep_embedding`).
 /// @param timesteps `[N]`, integral or floating
 /// @param embedding_dim width of the result; an odd one gets a zero column at the end
-/// @param flip_sin_to_cos puts cosines before sines
-/// @param downscale_freq_shift see above
+/// @param flip_sin_to_cos true: cosines precede sines
+/// @param downscale_freq_shift shift in the exponent of f_i
 /// @param scale factor of the arguments t f_i
-/// @param max_period see above
+/// @param max_period base of f_i, the largest period
 /// @return `[N, embedding_dim]`, float32 for every dtype of the timesteps
-/// @throws TensorError unless timesteps is 1-D, ConfigError if the frequencies would divide by zero
+/// @throws TensorError unless timesteps is 1-D
+/// @throws ConfigError if the frequencies would divide by zero
 Tensor get_timestep_embedding(const Tensor& timesteps, int64_t embedding_dim, bool flip_sin_to_cos = false,
                               double downscale_freq_shift = 1, double scale = 1, double max_period = 10000);
 
@@ -25,9 +26,9 @@ Tensor get_timestep_embedding(const Tensor& timesteps, int64_t embedding_dim, bo
 struct GaussianFourierProjectionOptions {
   int64_t embedding_size = 256;  ///< number of frequencies
   double scale = 1.0;            ///< standard deviation of the frequencies
-  bool set_W_to_weight = true;   ///< keeps the second of two draws, as Python's layer; false: draws once
+  bool set_W_to_weight = true;   ///< draws twice and keeps the second draw, as Python; false: draws once
   bool log = true;               ///< takes the logarithm of the input
-  bool flip_sin_to_cos = false;  ///< cosines stand before sines
+  bool flip_sin_to_cos = false;  ///< cosines precede sines
 };
 
 /// Random Fourier features of noise levels or of their logarithms (Song et al. 2021; diffusers
@@ -51,15 +52,15 @@ TORCH_MODULE(GaussianFourierProjection);
 
 /// The optional arguments of Python's `TimestepEmbedding(...)`.
 struct TimestepEmbeddingOptions {
-  layers::Activation act_fn = layers::Activation::kSilu;  ///< between the linear layers
+  layers::Activation act_fn = layers::Activation::kSilu;  ///< activation between the linear layers
   std::optional<int64_t> out_dim = std::nullopt;          ///< width of the result; default: time_embed_dim
-  std::optional<layers::Activation> post_act_fn =
-      std::nullopt;                                     ///< after the second linear layer; nullopt: none
+  /// Activation after the second linear layer; nullopt: none.
+  std::optional<layers::Activation> post_act_fn = std::nullopt;
   std::optional<int64_t> cond_proj_dim = std::nullopt;  ///< width of the condition; nullopt: none
   bool sample_proj_bias = true;                         ///< bias of the linear layers
 };
 
-/// The two linear layers that turn the features of a timestep into the time embedding of residual blocks
+/// Two linear layers that compute the time embedding of residual blocks from the features of a timestep
 /// (diffusers `TimestepEmbedding`).
 class TimestepEmbeddingImpl : public torch::nn::Module {
  public:

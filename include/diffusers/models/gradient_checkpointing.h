@@ -9,10 +9,10 @@
 
 namespace diffusers {
 
-/// Runs `body(inputs)` without keeping the intermediate results that its backward pass needs; the backward
+/// Runs `body(inputs)` without keeping the intermediate results that its backward pass needs. The backward
 /// pass runs it again (Chen et al. 2016, "Training deep nets with sublinear memory cost"; PyTorch
-/// `torch.utils.checkpoint`). Value and gradients equal those of a plain call, also under autocast. Without
-/// gradient mode it is a plain call. Not differentiable twice.
+/// `torch.utils.checkpoint`). Value and gradients equal those of a plain call, also under autocast. If
+/// gradients are disabled, it is a plain call. The result is differentiable once.
 /// @param body computes one tensor; must not depend on anything that changes before the backward pass
 /// @param inputs the arguments of `body`, all defined
 /// @param owner module whose parameters take part in the gradient

@@ -12,18 +12,18 @@
 #include <torch/nn/module.h>
 #include <torch/nn/pimpl.h>
 
-/// The layers of the models. They hold the parameters of torch.nn's layers of the same name and draw the same
-/// initial values, so that a seed gives Python's weights bit for bit. Unlike `torch::nn` they can skip the
-/// initialisation before weights are loaded, and their header compiles fast.
+/// The layers of the models. They have the parameters of torch.nn's layers of the same name and draw the same
+/// initial values, so a seed gives Python's weights bit for bit. Unlike the layers of `torch::nn`, they can
+/// skip the initialisation before weights are loaded.
 namespace diffusers::layers {
 
-/// During its life, layers that are made on this thread leave their parameters uninitialised and draw no
+/// While a guard exists, layers that are made on its thread leave their parameters uninitialised and draw no
 /// random numbers.
 class SkipInitGuard {
  public:
-  /// Skips initialisation from now on.
+  /// Disables initialisation on this thread.
   SkipInitGuard();
-  /// Restores the state before.
+  /// Restores the previous state.
   ~SkipInitGuard();
   SkipInitGuard(const SkipInitGuard&) = delete;
   SkipInitGuard& operator=(const SkipInitGuard&) = delete;
@@ -56,7 +56,7 @@ TORCH_MODULE(Linear);
 struct Conv2dOptions {
   int64_t kernel_size = 3;  ///< height and width of the kernel
   int64_t stride = 1;       ///< stride in both directions
-  int64_t padding = 0;      ///< rows and columns of zeros on each side
+  int64_t padding = 0;      ///< number of zeros on each side
   bool bias = true;         ///< adds a bias
 };
 
@@ -95,7 +95,7 @@ class GroupNormImpl : public torch::nn::Module {
   /// @param input `[B, num_channels, ...]`
   /// @return shape of input
   Tensor forward(const Tensor& input) const;
-  /// Applies the layer and SiLU, by a fused kernel if there is one (`group_norm_silu`).
+  /// Applies the layer and SiLU, with a fused kernel if one is available (`group_norm_silu`).
   /// @param input `[B, num_channels, ...]`
   /// @return shape of input
   Tensor forward_silu(const Tensor& input) const;
@@ -134,9 +134,9 @@ class EmbeddingImpl : public torch::nn::Module {
  public:
   /// Draws the vectors.
   /// @param num_embeddings number of vectors
-  /// @param embedding_dim their length
+  /// @param embedding_dim length of a vector
   EmbeddingImpl(int64_t num_embeddings, int64_t embedding_dim);
-  /// Looks vectors up.
+  /// Looks up vectors.
   /// @param indices integral, each in [0, num_embeddings)
   /// @return shape of indices with embedding_dim at the end
   Tensor forward(const Tensor& indices) const;
@@ -158,14 +158,14 @@ class ModuleVectorImpl : public torch::nn::Module {
   }
   /// @return number of modules
   std::size_t size() const { return items_.size(); }
-  /// @return true if there is none
+  /// @return true if there are no modules
   bool empty() const { return items_.empty(); }
   /// @param index in [0, size())
   /// @return the module at `index`
   const Pointer& operator[](std::size_t index) const { return items_[index]; }
   /// @return iterator at the first module
   auto begin() const { return items_.begin(); }
-  /// @return iterator behind the last module
+  /// @return iterator past the last module
   auto end() const { return items_.end(); }
 
  private:
@@ -183,18 +183,18 @@ enum class Activation {
   kRelu   ///< "relu"
 };
 
-/// Gives the activation function of Python's name.
-/// @param name "silu", "swish", "mish", "gelu" or "relu", in any case
+/// Returns the activation function with one of Python's names.
+/// @param name "silu", "swish", "mish", "gelu" or "relu"; upper and lower case are equal
 /// @param key name of the config field, for the message
 /// @return the function
-/// @throws ConfigError naming the key, the value and the values that exist
+/// @throws ConfigError naming the key, the value and the supported values
 Activation activation_from_name(std::string_view name, std::string_view key = "act_fn");
 /// Applies an activation function.
 /// @param activation the function
 /// @param input any shape, floating
 /// @return shape of input
 Tensor activate(Activation activation, const Tensor& input);
-/// Computes activation(norm(input)), by a fused kernel if there is one.
+/// Computes activation(norm(input)), with a fused kernel if one is available.
 /// @param norm the norm
 /// @param activation the function
 /// @param input `[B, num_channels, ...]`
@@ -205,7 +205,7 @@ Tensor norm_activate(const GroupNorm& norm, Activation activation, const Tensor&
 /// device's global generator.
 /// @param input any shape, floating
 /// @param p probability in [0, 1]
-/// @param training false returns the input
+/// @param training false: returns the input
 /// @return shape of input
 Tensor dropout(const Tensor& input, double p, bool training);
 

@@ -30,8 +30,9 @@ struct ModelLoadOptions {
 
 /// Options of `save_pretrained`.
 struct ModelSaveOptions {
-  std::string variant = {};                 ///< "fp16" writes `diffusion_pytorch_model.fp16.safetensors`
-  int64_t max_shard_size = 10'000'000'000;  ///< bytes; larger models are split into several files
+  std::string variant = {};  ///< "fp16" writes `diffusion_pytorch_model.fp16.safetensors`
+  /// Size in bytes above which weights are split into several files.
+  int64_t max_shard_size = 10'000'000'000;
 };
 
 /// The result of `from_pretrained`.
@@ -40,10 +41,10 @@ struct LoadReport {
   std::size_t num_loaded = 0;                     ///< tensors that were loaded
   std::size_t num_converted = 0;                  ///< loaded tensors whose dtype changed
   std::vector<std::string> unexpected_keys = {};  ///< tensors that the model does not have
-  std::vector<std::pair<std::string, std::string>> renamed_keys =
-      {};                                             ///< {name in the file, name in the model}
-  std::vector<std::string> unknown_config_keys = {};  ///< config keys that the class lacks
-  /// @return the report as text, one fact a line
+  /// Tensors with names of old versions: {name in the file, name in the model}.
+  std::vector<std::pair<std::string, std::string>> renamed_keys = {};
+  std::vector<std::string> unknown_config_keys = {};  ///< config keys that the class does not have
+  /// @return the report as text, one fact per line
   std::string to_string() const;
 };
 
@@ -52,20 +53,20 @@ namespace detail {
 /// Names of the weights files of a class of models, and of the tensors in them.
 struct WeightsFormat {
   std::string basename = "diffusion_pytorch_model";  ///< name of the weights file without its ending
-  /// Gives the model's name of a tensor in a file; empty for a tensor that the model does not need. Null: the
-  /// names are the same.
+  /// Returns the model's name of a tensor in a file, or an empty string for a tensor that the model does not
+  /// need. Null: the names are the same.
   std::string (*name_in_model)(const std::string& name_in_file) = nullptr;
-  /// Gives the name in a file of a tensor of the model. Null: the names are the same.
+  /// Returns the name in the file of a tensor of the model. Null: the names are the same.
   std::string (*name_in_file)(const std::string& name_in_model) = nullptr;
 };
 
-/// A config whose fields `visit_fields` lists.
+/// A config with a function `visit_fields`.
 template <class Config>
 concept HasVisitFields = requires(Config& config, ConfigVisitor& visit) {
   visit_fields(config, visit);
 };
 
-/// Hands a visitor to `visit_fields` of a config.
+/// A function that passes a visitor to `visit_fields` of a config.
 using VisitConfig = std::function<void(ConfigVisitor&)>;
 
 /// Reads the fields of a config from the text of a config.json, with Python's semantics.
@@ -94,7 +95,7 @@ std::map<std::string, std::string> renamed_tensors(const torch::nn::Module& mode
 ///
 /// `Derived` has `static constexpr std::string_view kClassName`, a constructor from `ConfigType`, and builds
 /// its layers in `reset()`. A function `visit_fields(ConfigType&, ConfigVisitor&)` in the namespace of
-/// `ConfigType` lists the fields. `<diffusers/models/register_model.h>` shows a model of a program.
+/// `ConfigType` lists the fields. `<diffusers/models/register_model.h>` has an example.
 ///
 /// @tparam Derived the model's class
 /// @tparam ConfigType an aggregate of its constructor's arguments
@@ -122,7 +123,9 @@ class ModelImpl : public torch::nn::Cloneable<Derived> {
                                   Derived::kClassName);
     }
   }
-  /// @return names of the weights files; a model whose files do not follow diffusers hides this function
+  /// Returns the names of the weights files. A model whose files have other names than those of diffusers
+  /// hides this function.
+  /// @return names of the files and of the tensors in them
   static detail::WeightsFormat weights_format() { return {}; }
   /// @return the class name in config.json
   static std::string class_name() { return std::string(Derived::kClassName); }
@@ -136,7 +139,7 @@ class ModelImpl : public torch::nn::Cloneable<Derived> {
   }
   /// Writes config.json and the weights (diffusion_pytorch_model.safetensors, or shards of it).
   /// @param folder is created if it does not exist
-  /// @param options variant and size of shards
+  /// @param options variant and shard size
   /// @throws FileError if a file cannot be written
   void save_pretrained(const std::filesystem::path& folder, const ModelSaveOptions& options = {}) const {
     const auto& derived = static_cast<const Derived&>(*this);
@@ -161,9 +164,9 @@ class ModelImpl : public torch::nn::Cloneable<Derived> {
   }
 
  protected:
-  /// Copies settings that are neither config nor tensor. A model that has such settings hides this function.
+  /// Copies settings that are in neither config nor tensors. A model with such settings hides this function.
   void copy_settings(const Derived&) {}
-  /// @return the config, for models that can grow
+  /// @return the config, for changes after construction such as `resize_token_embeddings`
   Config& mutable_config() { return config_; }
   /// @return the JSON of the config file that the model was made from; empty if there was none
   const std::string& config_source() const { return config_source_; }
@@ -177,8 +180,8 @@ class ModelImpl : public torch::nn::Cloneable<Derived> {
   LoadReport load_report_;
 };
 
-/// A handle of a model, as torch.nn's holders, with the constructors of Python's classes. Copies share the
-/// weights.
+/// A handle of a model, like the holders of torch::nn, with the constructors of Python's classes. Copies
+/// share the weights.
 /// @tparam Impl the model's class, derived from `ModelImpl`
 /// @tparam Config its config struct
 template <class Impl, class Config>
@@ -207,24 +210,44 @@ class ModelHolder : public torch::nn::ModuleHolder<Impl> {
     return this->ptr()->forward(std::forward<Args>(args)...);
   }
   /// @name Calls with braced options
-  /// They call `forward`, with the optional arguments in braces: `unet(sample, timesteps, {.class_labels =
+  /// They call `forward` with its optional arguments in braces: `unet(sample, timesteps, {.class_labels =
   /// y})`.
-  /// @param a, b, c, d the required arguments of `forward`
-  /// @param options the optional ones
-  /// @return the result of `forward`
   /// @{
+
+  /// Calls `forward` with one required argument and options.
+  /// @param a first argument of `forward`
+  /// @param options the optional arguments of `forward`
+  /// @return the result of `forward`
   template <class A, class Model = Impl>
   decltype(auto) operator()(A&& a, const typename Model::ForwardOptions& options) const {
     return this->ptr()->forward(std::forward<A>(a), options);
   }
+  /// Calls `forward` with two required arguments and options.
+  /// @param a first argument of `forward`
+  /// @param b second argument of `forward`
+  /// @param options the optional arguments of `forward`
+  /// @return the result of `forward`
   template <class A, class B, class Model = Impl>
   decltype(auto) operator()(A&& a, B&& b, const typename Model::ForwardOptions& options) const {
     return this->ptr()->forward(std::forward<A>(a), std::forward<B>(b), options);
   }
+  /// Calls `forward` with three required arguments and options.
+  /// @param a first argument of `forward`
+  /// @param b second argument of `forward`
+  /// @param c third argument of `forward`
+  /// @param options the optional arguments of `forward`
+  /// @return the result of `forward`
   template <class A, class B, class C, class Model = Impl>
   decltype(auto) operator()(A&& a, B&& b, C&& c, const typename Model::ForwardOptions& options) const {
     return this->ptr()->forward(std::forward<A>(a), std::forward<B>(b), std::forward<C>(c), options);
   }
+  /// Calls `forward` with four required arguments and options.
+  /// @param a first argument of `forward`
+  /// @param b second argument of `forward`
+  /// @param c third argument of `forward`
+  /// @param d fourth argument of `forward`
+  /// @param options the optional arguments of `forward`
+  /// @return the result of `forward`
   template <class A, class B, class C, class D, class Model = Impl>
   decltype(auto) operator()(A&& a, B&& b, C&& c, D&& d, const typename Model::ForwardOptions& options) const {
     return this->ptr()->forward(std::forward<A>(a), std::forward<B>(b), std::forward<C>(c),
@@ -237,7 +260,7 @@ class ModelHolder : public torch::nn::ModuleHolder<Impl> {
   /// @param json the text
   /// @return the model
   /// @throws ConfigError naming the key and the value that is not supported
-  /// @throws FileError if the text is no JSON
+  /// @throws FileError if the text is not JSON
   static ModelHolder from_config(std::string_view json) { return make(json, "config"); }
 
   /// Loads a model from config.json and the weights of a folder. Draws no random numbers if the layers are

@@ -1,9 +1,9 @@
 #pragma once
 
 /// @file
-/// Models of a program. A class derived from `ModelImpl`, with a config struct whose fields `visit_fields`
-/// lists, has everything that the library's models have: `config.json`, `save_pretrained`, `from_pretrained`,
-/// `from_config`, `clone`, and training by `Trainer`.
+/// Registration of model classes that a program defines. A class derived from `ModelImpl`, with a config
+/// struct and a function `visit_fields`, has the functions of the library's models: `config.json`,
+/// `save_pretrained`, `from_pretrained`, `from_config` and `clone`. `Trainer` can train it.
 /// @code
 /// struct TinyConfig {
 ///   int64_t in_channels = 3;
@@ -21,7 +21,7 @@
 /// };
 /// using Tiny = ModelHolder<TinyImpl, TinyConfig>;
 /// @endcode
-/// `register_model<Tiny>()` adds the class to those that `AutoModel` finds by the `_class_name` of a config.
+/// `register_model<Tiny>()` makes `AutoModel` find the class by the `_class_name` of a config.
 
 #include <filesystem>
 #include <memory>
@@ -38,7 +38,7 @@ namespace diffusers {
 
 namespace detail {
 
-/// A class of models as the registry keeps it.
+/// An entry of the registry of model classes.
 struct ModelClass {
   std::string_view name;
   const std::type_info* type;
@@ -64,8 +64,8 @@ void register_model(const ModelClass& model);
 
 }  // namespace detail
 
-/// Makes a class of models known by its class name. The library's own are known from the start. Registering a
-/// class again changes nothing. Thread-safe.
+/// Registers a class of models under its class name. The library's own classes are registered already.
+/// Registering a class again has no effect. Thread-safe.
 /// @tparam Model a `ModelHolder`, such as `Tiny` above
 /// @throws ConfigError if another class is registered under the same name
 template <class Model>
@@ -77,20 +77,20 @@ void register_model() {
 /// @return class names in alphabetical order
 std::vector<std::string> registered_models();
 
-/// Makes models of the class that a config names (diffusers `AutoModel`).
+/// Makes models whose class is named in the config (diffusers `AutoModel`).
 class AutoModel {
  public:
   /// Makes a model with new weights from the text of a config.json.
   /// @param json the text; `_class_name` names a registered class
   /// @return the model; `module->as<TinyImpl>()` gives its own type
-  /// @throws ConfigError if the class is not registered, listing those that are; or as
+  /// @throws ConfigError if the class is not registered, listing the registered classes; or as
   ///   `ModelHolder::from_config`
   static std::shared_ptr<torch::nn::Module> from_config(std::string_view json);
   /// Loads a model from a folder.
   /// @param folder a model folder, or a pipeline folder with `options.subfolder`
   /// @param options subfolder, variant, dtype and device
   /// @return the model, in eval mode
-  /// @throws ConfigError if the class is not registered, listing those that are
+  /// @throws ConfigError if the class is not registered, listing the registered classes
   /// @throws FileError as `ModelHolder::from_pretrained`
   static std::shared_ptr<torch::nn::Module> from_pretrained(const std::filesystem::path& folder,
                                                             const ModelLoadOptions& options = {});

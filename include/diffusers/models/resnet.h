@@ -19,7 +19,7 @@ enum class ResnetTimeScaleShift {
   kDefault,    ///< added to the hidden states
   kScaleShift  ///< scale and shift of the second norm
 };
-/// Python's strings.
+/// Maps each enumerator to Python's string.
 template <>
 struct EnumNames<ResnetTimeScaleShift> {
   static constexpr std::string_view kKey = "resnet_time_scale_shift";
@@ -29,12 +29,13 @@ struct EnumNames<ResnetTimeScaleShift> {
 
 /// The optional arguments of Python's `Downsample2D(...)`.
 struct Downsample2DOptions {
-  bool use_conv = false;  ///< strided convolution; false: average
-  std::optional<int64_t> out_channels =
-      std::nullopt;         ///< channels of the result; default: those of the input
-  int64_t padding = 1;      ///< of the convolution; 0 pads one row below and one column to the right
-  int64_t kernel_size = 3;  ///< of the convolution
-  bool bias = true;         ///< of the convolution
+  bool use_conv = false;  ///< downsamples by a strided convolution; false: by averaging
+  /// Channels of the result; default: those of the input.
+  std::optional<int64_t> out_channels = std::nullopt;
+  /// Padding of the convolution. 0 pads one row below and one column on the right.
+  int64_t padding = 1;
+  int64_t kernel_size = 3;  ///< kernel size of the convolution
+  bool bias = true;         ///< bias of the convolution
 };
 
 /// Halves height and width by a strided convolution or by averaging (diffusers `Downsample2D`).
@@ -58,13 +59,13 @@ TORCH_MODULE(Downsample2D);
 
 /// The optional arguments of Python's `Upsample2D(...)`.
 struct Upsample2DOptions {
-  bool use_conv = false;  ///< convolution after the interpolation
-  std::optional<int64_t> out_channels =
-      std::nullopt;         ///< channels of the result; default: those of the input
-  int64_t kernel_size = 3;  ///< of the convolution
-  int64_t padding = 1;      ///< of the convolution
-  bool bias = true;         ///< of the convolution
-  bool interpolate = true;  ///< false keeps the size
+  bool use_conv = false;  ///< applies a convolution after the interpolation
+  /// Channels of the result; default: those of the input.
+  std::optional<int64_t> out_channels = std::nullopt;
+  int64_t kernel_size = 3;  ///< kernel size of the convolution
+  int64_t padding = 1;      ///< padding of the convolution
+  bool bias = true;         ///< bias of the convolution
+  bool interpolate = true;  ///< doubles the size; false: keeps it
 };
 
 /// Doubles height and width by repeating each element, with an optional convolution (diffusers `Upsample2D`).
@@ -107,7 +108,7 @@ Tensor k_downsample_2d(const Tensor& hidden_states);
 
 /// Change of the resolution in a residual block.
 enum class ResnetResample {
-  kNone,    ///< keeps it
+  kNone,    ///< keeps the resolution
   kUp,      ///< doubles it by repeating elements
   kDown,    ///< halves it by averaging
   kFirUp,   ///< doubles it with the filter 1-3-3-1
@@ -119,8 +120,8 @@ class ResnetBase : public torch::nn::Module {
  public:
   /// Applies the block.
   /// @param input `[B, in_channels, H, W]`
-  /// @param temb time embedding
-  /// @return `[B, out_channels, H, W]`, or the new resolution
+  /// @param temb time embedding `[B, temb_channels]`
+  /// @return `[B, out_channels, H, W]`, with the new height and width if the block resamples
   virtual Tensor forward(const Tensor& input, const Tensor& temb) const = 0;
   /// @return dropout probability of the block
   virtual double dropout() const = 0;
@@ -133,20 +134,20 @@ struct ResnetBlock2DOptions {
   int64_t in_channels = 0;                             ///< channels of the input
   std::optional<int64_t> out_channels = std::nullopt;  ///< channels of the result; default: in_channels
   std::optional<int64_t> temb_channels = 512;          ///< width of the time embedding; nullopt: none
-  double dropout = 0.0;                                ///< probability, before the second convolution
+  double dropout = 0.0;                                ///< dropout probability before the second convolution
   int64_t groups = 32;                                 ///< groups of the first norm
   std::optional<int64_t> groups_out = std::nullopt;    ///< groups of the second norm; default: groups
   double eps = 1e-6;                                   ///< epsilon of the norms
   layers::Activation non_linearity = layers::Activation::kSilu;  ///< activation function
-  bool skip_time_act = false;                                    ///< no activation on the time embedding
+  bool skip_time_act = false;  ///< omits the activation of the time embedding
   ResnetTimeScaleShift time_embedding_norm = ResnetTimeScaleShift::kDefault;  ///< use of the time embedding
   double output_scale_factor = 1.0;                                           ///< divisor of the result
-  std::optional<bool> use_in_shortcut =
-      std::nullopt;  ///< 1x1 convolution of the input; default: if channels change
+  /// Applies a 1x1 convolution to the input (shortcut). nullopt: if the number of channels changes.
+  std::optional<bool> use_in_shortcut = std::nullopt;
   ResnetResample resample = ResnetResample::kNone;  ///< change of the resolution
-  bool conv_shortcut_bias = true;                   ///< bias of that 1x1 convolution
-  std::optional<int64_t> conv_2d_out_channels =
-      std::nullopt;  ///< channels of the last convolution; default: out_channels
+  bool conv_shortcut_bias = true;                   ///< bias of the shortcut
+  /// Channels of the last convolution; default: out_channels.
+  std::optional<int64_t> conv_2d_out_channels = std::nullopt;
 };
 
 /// A residual block: norm, activation, resampling, convolution, time embedding, norm, activation, dropout,
@@ -160,8 +161,9 @@ class ResnetBlock2DImpl : public ResnetBase {
   /// Applies the block.
   /// @param input `[B, in_channels, H, W]`
   /// @param temb `[B, temb_channels]`; undefined for a block without time embedding
-  /// @return `[B, out_channels, H, W]`, or the new resolution
+  /// @return `[B, out_channels, H, W]`, with the new height and width if the block resamples
   Tensor forward(const Tensor& input, const Tensor& temb = {}) const override;
+  /// @return dropout probability of the block
   double dropout() const override { return options_.dropout; }
 
  private:
@@ -211,16 +213,16 @@ struct ResnetBlockCondNorm2DOptions {
   int64_t in_channels = 0;                             ///< channels of the input
   std::optional<int64_t> out_channels = std::nullopt;  ///< channels of the result; default: in_channels
   int64_t temb_channels = 512;                         ///< width of the embedding, or channels of the latents
-  double dropout = 0.0;                                ///< probability, before the second convolution
+  double dropout = 0.0;                                ///< dropout probability before the second convolution
   int64_t groups = 32;                                 ///< groups of the first norm
   std::optional<int64_t> groups_out = std::nullopt;    ///< groups of the second norm; default: groups
   double eps = 1e-6;                                   ///< epsilon of the norms
   layers::Activation non_linearity = layers::Activation::kSilu;                  ///< activation function
   ResnetConditionalNorm time_embedding_norm = ResnetConditionalNorm::kAdaGroup;  ///< kind of the norms
   double output_scale_factor = 1.0;                                              ///< divisor of the result
-  bool conv_shortcut_bias = true;  ///< bias of the 1x1 convolution of the input
-  std::optional<int64_t> conv_2d_out_channels =
-      std::nullopt;  ///< channels of the last convolution; default: out_channels
+  bool conv_shortcut_bias = true;  ///< bias of the shortcut, the 1x1 convolution of the input
+  /// Channels of the last convolution; default: out_channels.
+  std::optional<int64_t> conv_2d_out_channels = std::nullopt;
 };
 
 /// A residual block whose norms depend on the time embedding or on latents (diffusers
@@ -236,6 +238,7 @@ class ResnetBlockCondNorm2DImpl : public ResnetBase {
   /// @param temb `[B, temb_channels]`; `[B, temb_channels, h, w]` for `kSpatial`
   /// @return `[B, out_channels, H, W]`
   Tensor forward(const Tensor& input, const Tensor& temb) const override;
+  /// @return dropout probability of the block
   double dropout() const override { return options_.dropout; }
 
  private:

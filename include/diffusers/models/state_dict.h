@@ -13,28 +13,28 @@ namespace diffusers {
 
 /// Options of `load_state_dict`.
 struct LoadStateDictOptions {
-  /// Throws if a tensor of the module is missing or if a name is unknown. With false such names are only
-  /// returned. A wrong shape always throws, as in PyTorch.
+  /// Throws if a tensor of the module is missing or if a name is unknown. false: returns such names. A wrong
+  /// shape always throws, as in PyTorch.
   bool strict = true;
 };
 
 /// The names that `load_state_dict` could not match (PyTorch: the result of `Module.load_state_dict`).
 struct IncompatibleKeys {
   std::vector<std::string> missing_keys = {};     ///< tensors of the module that were not given
-  std::vector<std::string> unexpected_keys = {};  ///< tensors that were given and that the module lacks
+  std::vector<std::string> unexpected_keys = {};  ///< given tensors that the module does not have
 };
 
-/// Returns the parameters and buffers of a module by name, in PyTorch's order: of each module its parameters,
+/// Returns the parameters and buffers of a module by name, in PyTorch's order: the parameters of the module,
 /// its buffers, then its children (PyTorch: `Module.state_dict`).
 /// @param module any module
 /// @return the tensors without their graph; they share memory with the module
 TensorMap state_dict(const torch::nn::Module& module);
 
 /// Copies tensors into the parameters and buffers of a module (PyTorch: `Module.load_state_dict`). The module
-/// keeps its dtypes and devices. If anything is refused, nothing is copied.
+/// keeps its dtypes and devices. If an error is thrown, nothing has been copied.
 /// @param module any module
 /// @param tensors by their names in `state_dict(module)`
-/// @param options what is refused
+/// @param options strictness
 /// @return the names without a counterpart; both lists are empty if `strict` is true
 /// @throws TensorError naming missing and unexpected tensors if `strict` is true, naming the tensors and both
 ///   shapes on a mismatch, and naming a tensor that is undefined
@@ -47,7 +47,7 @@ concept ModuleHandle = requires(Holder holder) {
   { *holder.operator->() } -> std::convertible_to<torch::nn::Module&>;
 };
 
-/// As above, for a holder: `state_dict(unet)`.
+/// Returns the parameters and buffers of the module of a holder: `state_dict(unet)`.
 /// @param module a holder or pointer that is not empty
 /// @return the tensors without their graph; they share memory with the module
 template <ModuleHandle Holder>
@@ -55,10 +55,10 @@ TensorMap state_dict(Holder module) {
   return state_dict(static_cast<const torch::nn::Module&>(*module.operator->()));
 }
 
-/// As above, for a holder: `load_state_dict(unet, tensors)`.
+/// Copies tensors into the module of a holder: `load_state_dict(unet, tensors)`.
 /// @param module a holder or pointer that is not empty
 /// @param tensors by their names in `state_dict(module)`
-/// @param options what is refused
+/// @param options strictness
 /// @return the names without a counterpart
 /// @throws TensorError as above
 template <ModuleHandle Holder>

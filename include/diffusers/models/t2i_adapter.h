@@ -18,13 +18,13 @@
 
 namespace diffusers {
 
-/// Shape of a T2IAdapter.
+/// Architecture of a T2IAdapter.
 enum class T2IAdapterType {
   kFullAdapter,    ///< each block after the first halves the resolution (Stable Diffusion 1.x)
   kFullAdapterXl,  ///< only the third block halves the resolution (Stable Diffusion XL)
-  kLightAdapter    ///< narrow blocks, and one block more
+  kLightAdapter    ///< blocks with a quarter of the channels, and one more block
 };
-/// Python's strings.
+/// Maps each enumerator to Python's string.
 template <>
 struct EnumNames<T2IAdapterType> {
   static constexpr std::string_view kKey = "adapter_type";
@@ -36,14 +36,15 @@ struct EnumNames<T2IAdapterType> {
 
 /// The arguments of Python's `T2IAdapter(...)`, with its defaults.
 struct T2IAdapterConfig {
-  int64_t in_channels = 3;                                 ///< channels of the control image
-  std::vector<int64_t> channels = {320, 640, 1280, 1280};  ///< of the features, from the highest resolution
-  int64_t num_res_blocks = 2;                              ///< residual blocks of each block
-  int64_t downscale_factor = 8;                            ///< of the pixel unshuffle before the first block
-  EnumChoice<T2IAdapterType> adapter_type = T2IAdapterType::kFullAdapter;  ///< shape of the network
+  int64_t in_channels = 3;  ///< channels of the control image
+  std::vector<int64_t> channels = {320, 640, 1280,
+                                   1280};  ///< channels of the features, from the highest resolution
+  int64_t num_res_blocks = 2;              ///< residual blocks of each block
+  int64_t downscale_factor = 8;            ///< factor of the pixel unshuffle before the first block
+  EnumChoice<T2IAdapterType> adapter_type = T2IAdapterType::kFullAdapter;  ///< architecture
 };
 
-/// Lists the fields, for config files.
+/// Lists the fields of a config for reading and writing config.json.
 /// @param config the fields
 /// @param visit called once for each field
 void visit_fields(T2IAdapterConfig& config, ConfigVisitor& visit);
@@ -62,7 +63,7 @@ class T2IAdapterImpl : public ModelImpl<T2IAdapterImpl, T2IAdapterConfig> {
   /// @param config the arguments of the model
   /// @throws ConfigError naming the key and the value that is not supported
   explicit T2IAdapterImpl(T2IAdapterConfig config = {});
-  /// Makes the layers anew, with new weights.
+  /// Builds the layers again with new weights.
   void reset() override;
 
   /// Computes the features of a control image.
@@ -72,7 +73,7 @@ class T2IAdapterImpl : public ModelImpl<T2IAdapterImpl, T2IAdapterConfig> {
   /// @throws TensorError naming both sides if a shape, dtype or device does not fit
   std::vector<Tensor> forward(const Tensor& x) const;
 
-  /// @return size of the image divided by the size of the last features, as Python counts it
+  /// @return height of the image divided by the height of the last features, as Python computes it
   int64_t total_downscale_factor() const;
   /// @return factor of the pixel unshuffle
   int64_t downscale_factor() const { return config().downscale_factor; }
@@ -94,14 +95,15 @@ class MultiAdapterImpl : public torch::nn::Module {
   explicit MultiAdapterImpl(std::vector<T2IAdapter> adapters);
   /// Computes the weighted sum of the adapters' features.
   /// @param xs one image for each adapter, as `T2IAdapter::forward` takes it
-  /// @param adapter_weights one for each adapter; 1 / number of adapters by default
+  /// @param adapter_weights one weight for each adapter; nullopt: 1 / number of adapters
   /// @return one tensor for each block, from the highest resolution
-  /// @throws TensorError if an image does not fit its adapter or numbers differ
+  /// @throws TensorError if an image does not fit its adapter, or if the number of images or weights is not
+  ///   the number of adapters
   std::vector<Tensor> forward(const std::vector<Tensor>& xs,
                               const std::optional<std::vector<double>>& adapter_weights = std::nullopt) const;
-  /// @return that of the adapters
+  /// @return total_downscale_factor of the adapters
   int64_t total_downscale_factor() const;
-  /// @return that of the adapters
+  /// @return downscale_factor of the adapters
   int64_t downscale_factor() const;
   /// @return the adapters
   const std::vector<T2IAdapter>& adapters() const { return adapters_; }
@@ -130,7 +132,8 @@ class MultiAdapter : public torch::nn::ModuleHolder<MultiAdapterImpl> {
   /// @param folder folder of the first adapter
   /// @param options variant, dtype and device
   /// @return the adapters, each in eval mode
-  /// @throws FileError, ConfigError as `T2IAdapter::from_pretrained`
+  /// @throws FileError as `T2IAdapter::from_pretrained`
+  /// @throws ConfigError as `T2IAdapter::from_pretrained`, or as `MultiAdapterImpl`
   static MultiAdapter from_pretrained(const std::filesystem::path& folder,
                                       const ModelLoadOptions& options = {});
 };

@@ -25,7 +25,7 @@ enum class FeedForwardActivation {
   kSwiglu,            ///< gated SiLU
   kLinearSilu         ///< SiLU
 };
-/// Python's strings.
+/// Maps each enumerator to Python's string.
 template <>
 struct EnumNames<FeedForwardActivation> {
   static constexpr std::string_view kKey = "activation_fn";
@@ -42,7 +42,7 @@ struct EnumNames<FeedForwardActivation> {
 struct FeedForwardOptions {
   std::optional<int64_t> dim_out = std::nullopt;  ///< width of the result; default: `dim`
   int64_t mult = 4;                               ///< width of the hidden layer divided by `dim`
-  double dropout = 0.0;                           ///< probability, after the activation
+  double dropout = 0.0;                           ///< dropout probability after the activation
   EnumChoice<FeedForwardActivation> activation_fn = FeedForwardActivation::kGeglu;  ///< activation
 };
 
@@ -72,13 +72,14 @@ struct BasicTransformerBlockOptions {
   int64_t dim = 0;                  ///< width of the tokens
   int64_t num_attention_heads = 1;  ///< number of heads
   int64_t attention_head_dim = 64;  ///< channels of a head
-  double dropout = 0.0;             ///< probability, in attention and feed forward
-  std::optional<int64_t> cross_attention_dim =
-      std::nullopt;  ///< width of the encoder's tokens; nullopt: none
-  EnumChoice<FeedForwardActivation> activation_fn = FeedForwardActivation::kGeglu;  ///< of the feed forward
+  double dropout = 0.0;             ///< dropout probability in attention and feed forward
+  /// Width of the encoder's tokens; nullopt: none.
+  std::optional<int64_t> cross_attention_dim = std::nullopt;
+  /// Activation of the feed forward.
+  EnumChoice<FeedForwardActivation> activation_fn = FeedForwardActivation::kGeglu;
   bool attention_bias = false;         ///< bias of queries, keys and values
-  bool only_cross_attention = false;   ///< the first attention is to the encoder, too
-  bool double_self_attention = false;  ///< the second attention is self-attention, too
+  bool only_cross_attention = false;   ///< the first attention also attends to the encoder
+  bool double_self_attention = false;  ///< the second attention is also self-attention
   double norm_eps = 1e-5;              ///< epsilon of the layer norms
 };
 
@@ -136,16 +137,17 @@ struct Transformer2DModelOptions {
   int64_t attention_head_dim = 88;   ///< channels of a head
   int64_t in_channels = 0;           ///< channels of the input
   int64_t num_layers = 1;            ///< number of blocks
-  double dropout = 0.0;              ///< probability, in the blocks
+  double dropout = 0.0;              ///< dropout probability in the blocks
   int64_t norm_num_groups = 32;      ///< groups of the group norm
-  std::optional<int64_t> cross_attention_dim =
-      std::nullopt;             ///< width of the encoder's tokens; nullopt: none
+  /// Width of the encoder's tokens; nullopt: none.
+  std::optional<int64_t> cross_attention_dim = std::nullopt;
   bool attention_bias = false;  ///< bias of queries, keys and values
-  EnumChoice<FeedForwardActivation> activation_fn = FeedForwardActivation::kGeglu;  ///< of the feed forward
+  /// Activation of the feed forward.
+  EnumChoice<FeedForwardActivation> activation_fn = FeedForwardActivation::kGeglu;
   bool use_linear_projection = false;  ///< linear layers at both ends instead of 1x1 convolutions
-  bool only_cross_attention = false;   ///< the first attention of a block is to the encoder, too
-  bool double_self_attention = false;  ///< the second attention of a block is self-attention, too
-  double norm_eps = 1e-5;              ///< epsilon of the blocks; that of the group norm is 1e-6
+  bool only_cross_attention = false;   ///< the first attention of a block also attends to the encoder
+  bool double_self_attention = false;  ///< the second attention of a block is also self-attention
+  double norm_eps = 1e-5;              ///< epsilon of the layer norms; the group norm has 1e-6
 };
 
 /// The transformer of a latent diffusion UNet: group norm, projection, blocks, projection; added to the input
@@ -176,7 +178,7 @@ class Transformer2DModelImpl : public ImageTransformer {
 /// A handle of a `Transformer2DModelImpl`.
 TORCH_MODULE(Transformer2DModel);
 
-/// Two transformers, each for a part of the encoder's hidden states. Their changes of the input are averaged
+/// Two transformers, each for a part of the encoder's hidden states. Their residuals are averaged
 /// (Xu et al. 2022, Versatile Diffusion; diffusers `DualTransformer2DModel`). The second one attends to the
 /// first 77 tokens, the first one to the 257 tokens after them. Masks are not supported.
 class DualTransformer2DModelImpl : public ImageTransformer {

@@ -24,7 +24,7 @@ enum class DownsampleType {
   kConv,   ///< strided convolution
   kResnet  ///< residual block
 };
-/// Python's strings.
+/// Maps each enumerator to Python's string.
 template <>
 struct EnumNames<DownsampleType> {
   static constexpr std::string_view kKey = "downsample_type";
@@ -37,7 +37,7 @@ enum class UpsampleType {
   kConv,   ///< interpolation and convolution
   kResnet  ///< residual block
 };
-/// Python's strings.
+/// Maps each enumerator to Python's string.
 template <>
 struct EnumNames<UpsampleType> {
   static constexpr std::string_view kKey = "upsample_type";
@@ -59,15 +59,16 @@ struct UNetState {
   Tensor temb;           ///< time embedding `[B, temb_channels]`
   std::vector<Tensor>
       residuals;       ///< added at the end by the down blocks, removed from the end by the up blocks
-  Tensor skip_sample;  ///< image of the Skip blocks; undefined without them
+  Tensor skip_sample;  ///< image branch of the Skip blocks; undefined without them
   Tensor encoder_hidden_states = {};   ///< `[B, S, D]`, for the CrossAttn blocks
   Tensor attention_mask = {};          ///< `[B, 1, 1, L]`, added to the scores of self-attention
   Tensor encoder_attention_mask = {};  ///< `[B, 1, 1, S]`, added to the scores of attention to the encoder
   Tensor additional_residual = {};     ///< residual of a T2I-Adapter for the next down block
   std::optional<FreeU> freeu = std::nullopt;  ///< for UpBlock2D and CrossAttnUpBlock2D; nullopt: off
   std::size_t up_block_index = 0;             ///< number of up blocks that have run
-  bool forward_upsample_size =
-      false;  ///< upsamples to the size of the next residual: sizes do not halve evenly
+  /// Upsamples to the size of the next residual. Needed if height or width is not a multiple of the total
+  /// downsampling factor.
+  bool forward_upsample_size = false;
 };
 
 /// Place in a down block where the residual of a T2I-Adapter is added.
@@ -77,12 +78,11 @@ enum class AdapterPlace {
   kNone     ///< nowhere
 };
 
-/// A down, mid or up block of a UNet. Parameters have the names of the Python class that `type` of the
-/// functions below names.
+/// A down, mid or up block of a UNet. Parameters have the state-dict names of the Python class of that type.
 class UNetBlock : public torch::nn::Module {
  public:
   /// Applies the block.
-  /// @param state read and changed
+  /// @param state tensors that the block reads and replaces
   virtual void run(UNetState& state) const = 0;
   /// Sets gradient checkpointing.
   /// @param enabled recomputes each residual and transformer block in the backward pass instead of keeping
@@ -95,7 +95,7 @@ class UNetBlock : public torch::nn::Module {
   /// Applies a residual block, with gradient checkpointing if it is set.
   /// @param resnet the residual block
   /// @param hidden_states `[B, C, H, W]`
-  /// @param temb time embedding
+  /// @param temb time embedding `[B, temb_channels]`
   /// @return the block's result
   Tensor run_resnet(const ResnetPointer& resnet, const Tensor& hidden_states, const Tensor& temb) const;
   /// @copydoc run_resnet(const ResnetPointer&, const Tensor&, const Tensor&) const
@@ -113,30 +113,31 @@ struct UNetBlockOptions {
   int64_t num_layers = 1;           ///< residual blocks
   int64_t in_channels = 0;          ///< channels of the input
   int64_t out_channels = 0;         ///< channels of the result
-  int64_t prev_output_channel = 0;  ///< up blocks: channels of the block before
+  int64_t prev_output_channel = 0;  ///< channels of the previous block; up blocks only
   int64_t temb_channels = 0;        ///< width of the time embedding
-  bool add_resample = true;         ///< false in the block of the lowest (down) or full (up) resolution
+  bool add_resample = true;         ///< false in the block at the lowest (down) or full (up) resolution
   double resnet_eps = 1e-6;         ///< epsilon of the norms
   layers::Activation resnet_act_fn = layers::Activation::kSilu;  ///< activation of the residual blocks
-  std::optional<int64_t> resnet_groups = 32;               ///< groups of the norms; nullopt: K blocks only
-  int64_t attention_head_dim = 8;                          ///< channels of a head
-  int64_t downsample_padding = 1;                          ///< 0 pads below and to the right only
-  DownsampleType downsample_type = DownsampleType::kConv;  ///< in AttnDownBlock2D
-  UpsampleType upsample_type = UpsampleType::kConv;        ///< in AttnUpBlock2D
-  ResnetTimeScaleShift resnet_time_scale_shift =
-      ResnetTimeScaleShift::kDefault;    ///< use of the time embedding
-  bool resnet_skip_time_act = false;     ///< no activation on the time embedding
+  std::optional<int64_t> resnet_groups = 32;  ///< groups of the norms; nullopt only for K blocks
+  int64_t attention_head_dim = 8;             ///< channels of a head
+  int64_t downsample_padding = 1;  ///< padding of convolutions that downsample; 0: below and right only
+  DownsampleType downsample_type = DownsampleType::kConv;  ///< downsampling of AttnDownBlock2D
+  UpsampleType upsample_type = UpsampleType::kConv;        ///< upsampling of AttnUpBlock2D
+  /// Use of the time embedding.
+  ResnetTimeScaleShift resnet_time_scale_shift = ResnetTimeScaleShift::kDefault;
+  bool resnet_skip_time_act = false;     ///< omits the activation of the time embedding
   double resnet_out_scale_factor = 1.0;  ///< divisor of the outputs
-  double dropout = 0.0;                  ///< probability, in residual blocks
-  std::optional<int64_t> cross_attention_dim =
-      std::nullopt;                 ///< width of the encoder's tokens; nullopt: none
+  double dropout = 0.0;                  ///< dropout probability in residual blocks
+  /// Width of the encoder's tokens; nullopt: none.
+  std::optional<int64_t> cross_attention_dim = std::nullopt;
   int64_t num_attention_heads = 1;  ///< heads of the transformers in CrossAttn blocks
-  OneOrMany<int64_t> transformer_layers_per_block =
-      1;                               ///< transformer blocks: one for all layers or one each
+  /// Transformer blocks in each layer: one number for all layers or one each.
+  OneOrMany<int64_t> transformer_layers_per_block = 1;
   bool dual_cross_attention = false;   ///< DualTransformer2DModel in CrossAttn blocks
-  bool use_linear_projection = false;  ///< of Transformer2DModel
+  bool use_linear_projection = false;  ///< linear layers at both ends of Transformer2DModel
   bool only_cross_attention = false;   ///< leaves out self-attention
-  CrossAttentionNorm cross_attention_norm = CrossAttentionNorm::kNone;  ///< in SimpleCrossAttn blocks
+  /// Norm of encoder_hidden_states in SimpleCrossAttn blocks.
+  CrossAttentionNorm cross_attention_norm = CrossAttentionNorm::kNone;
 };
 
 /// Makes a down block.
@@ -145,7 +146,7 @@ struct UNetBlockOptions {
 ///   KCrossAttnDownBlock2D. A prefix "UNetRes" is dropped, as in Python.
 /// @param options the arguments of the block
 /// @return the block
-/// @throws ConfigError for another type, listing those that exist; and for channels, groups or head sizes
+/// @throws ConfigError for an unknown type, listing the known types; and for channels, groups or head sizes
 ///   that do not fit
 UNetBlockPointer get_down_block(std::string_view type, const UNetBlockOptions& options);
 
@@ -161,7 +162,7 @@ UNetBlockPointer get_up_block(std::string_view type, const UNetBlockOptions& opt
 /// Makes a mid block with `in_channels` at both ends.
 /// @param type UNetMidBlock2D (with one residual block), UNetMidBlock2DCrossAttn or
 ///   UNetMidBlock2DSimpleCrossAttn
-/// @param options the arguments of the block; resnet_out_scale_factor is the mid block's
+/// @param options the arguments of the block; resnet_out_scale_factor is mid_block_scale_factor
 /// @return the block
 /// @throws ConfigError as `get_down_block`
 UNetBlockPointer get_mid_block(std::string_view type, const UNetBlockOptions& options);
@@ -170,15 +171,15 @@ UNetBlockPointer get_mid_block(std::string_view type, const UNetBlockOptions& op
 struct UNetMidBlock2DOptions {
   int64_t in_channels = 0;                              ///< channels at both ends
   std::optional<int64_t> temb_channels = std::nullopt;  ///< width of the time embedding; nullopt: none
-  double dropout = 0.0;                                 ///< probability, in residual blocks
+  double dropout = 0.0;                                 ///< dropout probability in residual blocks
   int64_t num_layers = 1;                               ///< pairs of attention and residual block
   double resnet_eps = 1e-6;                             ///< epsilon of the norms
-  ResnetTimeScaleShift resnet_time_scale_shift =
-      ResnetTimeScaleShift::kDefault;                            ///< use of the time embedding
+  /// Use of the time embedding.
+  ResnetTimeScaleShift resnet_time_scale_shift = ResnetTimeScaleShift::kDefault;
   layers::Activation resnet_act_fn = layers::Activation::kSilu;  ///< activation of the residual blocks
-  std::optional<int64_t> resnet_groups = 32;                     ///< nullopt: min(in_channels / 4, 32)
-  std::optional<int64_t> attn_groups =
-      std::nullopt;                  ///< groups of the attention's norm; default: resnet_groups
+  std::optional<int64_t> resnet_groups = 32;  ///< groups of the norms; nullopt: min(in_channels / 4, 32)
+  /// Groups of the attention's norm; default: resnet_groups.
+  std::optional<int64_t> attn_groups = std::nullopt;
   bool add_attention = true;         ///< false leaves out the attention
   int64_t attention_head_dim = 1;    ///< channels of a head
   double output_scale_factor = 1.0;  ///< divisor of the outputs

@@ -14,7 +14,7 @@ enum class TimeEmbeddingType {
   kFourier,     ///< random Fourier features of the logarithm, for noise levels (Song et al. 2021)
   kLearned      ///< a learned table, UNet2DModel only
 };
-/// Python's strings.
+/// Maps each enumerator to Python's string.
 template <>
 struct EnumNames<TimeEmbeddingType> {
   static constexpr std::string_view kKey = "time_embedding_type";
@@ -26,12 +26,12 @@ struct EnumNames<TimeEmbeddingType> {
 
 /// Use of `class_labels` in a UNet that has no table of class embeddings (`num_class_embeds`).
 enum class ClassEmbedType {
-  kTimestep,         ///< embedded as timesteps are
-  kIdentity,         ///< taken as the embedding
+  kTimestep,         ///< embedded like timesteps
+  kIdentity,         ///< used as the embedding
   kProjection,       ///< projected by two linear layers; not in UNet2DModel
   kSimpleProjection  ///< projected by one linear layer; UNet2DConditionModel only
 };
-/// Python's strings.
+/// Maps each enumerator to Python's string.
 template <>
 struct EnumNames<ClassEmbedType> {
   static constexpr std::string_view kKey = "class_embed_type";
@@ -48,7 +48,7 @@ enum class EncoderHidDimType {
   kTextImageProj,  ///< the text, with tokens of `image_embeds` in front (Kandinsky 2.1)
   kImageProj       ///< tokens of `image_embeds` (Kandinsky 2.2)
 };
-/// Python's strings.
+/// Maps each enumerator to Python's string.
 template <>
 struct EnumNames<EncoderHidDimType> {
   static constexpr std::string_view kKey = "encoder_hid_dim_type";
@@ -60,13 +60,13 @@ struct EnumNames<EncoderHidDimType> {
 
 /// Embedding that is added to the time embedding.
 enum class AdditionEmbedType {
-  kText,       ///< of `encoder_hidden_states` (DeepFloyd IF)
-  kTextImage,  ///< of `text_embeds` and `image_embeds` (Kandinsky 2.1)
-  kTextTime,   ///< of `text_embeds` and `time_ids` (Stable Diffusion XL)
-  kImage,      ///< of `image_embeds` (Kandinsky 2.2)
-  kImageHint   ///< of `image_embeds` and `hint` (Kandinsky 2.2 ControlNet)
+  kText,       ///< embedding of `encoder_hidden_states` (DeepFloyd IF)
+  kTextImage,  ///< embedding of `text_embeds` and `image_embeds` (Kandinsky 2.1)
+  kTextTime,   ///< embedding of `text_embeds` and `time_ids` (Stable Diffusion XL)
+  kImage,      ///< embedding of `image_embeds` (Kandinsky 2.2)
+  kImageHint   ///< embedding of `image_embeds` and `hint` (Kandinsky 2.2 ControlNet)
 };
-/// Python's strings.
+/// Maps each enumerator to Python's string.
 template <>
 struct EnumNames<AdditionEmbedType> {
   static constexpr std::string_view kKey = "addition_embed_type";
@@ -84,7 +84,7 @@ enum class TransformerAttentionType {
   kGated,          ///< not supported
   kGatedTextImage  ///< not supported
 };
-/// Python's strings.
+/// Maps each enumerator to Python's string.
 template <>
 struct EnumNames<TransformerAttentionType> {
   static constexpr std::string_view kKey = "attention_type";

@@ -21,7 +21,7 @@ enum class VaeNormType {
   kGroup,   ///< group norms
   kSpatial  ///< `SpatialNorm` of the latents
 };
-/// Python's strings.
+/// Maps each enumerator to Python's string.
 template <>
 struct EnumNames<VaeNormType> {
   static constexpr std::string_view kKey = "norm_type";
@@ -39,13 +39,13 @@ struct DecoderOutput {
 struct VaeEncoderOptions {
   int64_t in_channels = 3;   ///< channels of the images
   int64_t out_channels = 3;  ///< channels of the latents
-  std::vector<std::string> down_block_types = {
-      "DownEncoderBlock2D"};                       ///< from the full resolution to the lowest
+  /// Types of the blocks, from the full resolution to the lowest.
+  std::vector<std::string> down_block_types = {"DownEncoderBlock2D"};
   std::vector<int64_t> block_out_channels = {64};  ///< output channels of each block
   int64_t layers_per_block = 2;                    ///< residual blocks of each block
   int64_t norm_num_groups = 32;                    ///< groups of the norms
   std::string act_fn = "silu";                     ///< "silu" ("swish"), "mish", "gelu", "relu"
-  bool double_z = true;  ///< the result has 2 * out_channels: mean and logarithm of the variance
+  bool double_z = true;                 ///< returns 2 * out_channels channels: mean and log variance
   bool mid_block_add_attention = true;  ///< attention in the mid block
 };
 
@@ -58,7 +58,7 @@ class VaeEncoderImpl : public torch::nn::Module {
   explicit VaeEncoderImpl(const VaeEncoderOptions& options = {});
   /// Computes latents.
   /// @param sample `[B, in_channels, H, W]`, H and W at least `2^(blocks - 1)`
-  /// @return `[B, out_channels (twice with double_z), H / 2^(blocks - 1), W / 2^(blocks - 1)]`
+  /// @return `[B, out_channels (2 out_channels with double_z), H / 2^(blocks - 1), W / 2^(blocks - 1)]`
   /// @throws TensorError if the image is too small to be halved in each block
   Tensor forward(const Tensor& sample) const;
   /// Sets gradient checkpointing.
@@ -79,14 +79,15 @@ TORCH_MODULE(VaeEncoder);
 
 /// The arguments of Python's `Decoder(...)`.
 struct VaeDecoderOptions {
-  int64_t in_channels = 3;                                         ///< channels of the latents
-  int64_t out_channels = 3;                                        ///< channels of the images
-  std::vector<std::string> up_block_types = {"UpDecoderBlock2D"};  ///< from the lowest resolution to the full
-  std::vector<int64_t> block_out_channels = {
-      64};                       ///< channels of each block, from the full resolution to the lowest
-  int64_t layers_per_block = 2;  ///< residual blocks of each block, less one
-  int64_t norm_num_groups = 32;  ///< groups of the norms
-  std::string act_fn = "silu";   ///< "silu" ("swish"), "mish", "gelu", "relu"
+  int64_t in_channels = 3;   ///< channels of the latents
+  int64_t out_channels = 3;  ///< channels of the images
+  /// Types of the blocks, from the lowest resolution to the full.
+  std::vector<std::string> up_block_types = {"UpDecoderBlock2D"};
+  /// Channels of each block, from the full resolution to the lowest.
+  std::vector<int64_t> block_out_channels = {64};
+  int64_t layers_per_block = 2;                 ///< number of residual blocks of each block minus one
+  int64_t norm_num_groups = 32;                 ///< groups of the norms
+  std::string act_fn = "silu";                  ///< "silu" ("swish"), "mish", "gelu", "relu"
   VaeNormType norm_type = VaeNormType::kGroup;  ///< kind of the norms
   bool mid_block_add_attention = true;          ///< attention in the mid block
 };

@@ -10,8 +10,7 @@
 
 namespace diffusers {
 
-/// A block of an autoencoder. Parameters have the names of the Python class that `type` of the functions
-/// below names.
+/// A block of an autoencoder. Parameters have the state-dict names of the Python class of that type.
 class VaeBlock : public torch::nn::Module {
  public:
   /// Applies the block.
@@ -28,7 +27,7 @@ struct VaeBlockOptions {
   int64_t num_layers = 1;    ///< residual blocks
   int64_t in_channels = 0;   ///< channels of the input
   int64_t out_channels = 0;  ///< channels of the result
-  bool add_resample = true;  ///< false in the block of the lowest (encoder) or full (decoder) resolution
+  bool add_resample = true;  ///< false in the block at the lowest (encoder) or full (decoder) resolution
   double resnet_eps = 1e-6;  ///< epsilon of the norms
   layers::Activation resnet_act_fn = layers::Activation::kSilu;  ///< activation of the residual blocks
   int64_t resnet_groups = 32;                                    ///< groups of the norms
@@ -41,7 +40,7 @@ struct VaeBlockOptions {
 /// @param type DownEncoderBlock2D or AttnDownEncoderBlock2D. A prefix "UNetRes" is dropped, as in Python.
 /// @param options the arguments of the block
 /// @return the block
-/// @throws ConfigError for another type, listing those that exist; and for channels, groups or head sizes
+/// @throws ConfigError for an unknown type, listing the known types; and for channels, groups or head sizes
 ///   that do not fit
 VaeBlockPointer get_encoder_block(std::string_view type, const VaeBlockOptions& options);
 

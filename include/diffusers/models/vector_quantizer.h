@@ -10,14 +10,14 @@ namespace diffusers {
 
 /// The optional arguments of Python's `VectorQuantizer(...)`.
 struct VectorQuantizerOptions {
-  bool sane_index_shape = false;  ///< gives indices as `[B, H, W]`
-  bool legacy = true;             ///< beta weighs the codebook term of the loss; false: the commitment term
+  bool sane_index_shape = false;  ///< returns indices as `[B, H, W]`; false: `[B * H * W]`
+  bool legacy = true;             ///< beta is the weight of the codebook loss; false: of the commitment loss
 };
 
 /// The result of `VectorQuantizer::forward`.
 struct VectorQuantizerOutput {
-  Tensor quantized;  ///< `[B, vq_embed_dim, H, W]`; passes its gradient on to z (straight-through)
-  Tensor loss;       ///< 0-dim, codebook and commitment loss
+  Tensor quantized;  ///< `[B, vq_embed_dim, H, W]`; its gradient is passed to z (straight-through)
+  Tensor loss;       ///< 0-dim, sum of codebook and commitment loss
   Tensor indices;    ///< int64 `[B * H * W]`, or `[B, H, W]` with sane_index_shape
 };
 
@@ -27,7 +27,7 @@ class VectorQuantizerImpl : public torch::nn::Module {
  public:
   /// Draws the codebook.
   /// @param n_e number of vectors
-  /// @param vq_embed_dim their length
+  /// @param vq_embed_dim length of a vector
   /// @param beta weight of one term of the loss, see `VectorQuantizerOptions::legacy`
   /// @param options the other arguments
   VectorQuantizerImpl(int64_t n_e, int64_t vq_embed_dim, double beta,
@@ -40,7 +40,8 @@ class VectorQuantizerImpl : public torch::nn::Module {
   /// Looks up vectors of the codebook.
   /// @param indices integral, each in [0, n_e)
   /// @param shape `{B, H, W, vq_embed_dim}`, or empty
-  /// @return `[B, vq_embed_dim, H, W]`; for an empty shape that of indices with vq_embed_dim at the end
+  /// @return `[B, vq_embed_dim, H, W]`; without a shape: shape of indices with vq_embed_dim
+  ///   at the end
   /// @throws TensorError if an index or the shape does not fit
   Tensor get_codebook_entry(const Tensor& indices, const std::vector<int64_t>& shape = {}) const;
 

@@ -30,19 +30,21 @@ struct VQModelConfig {
   int64_t layers_per_block = 1;  ///< residual blocks of each block of the encoder; the decoder has one more
   std::string act_fn = "silu";   ///< "silu" ("swish"), "mish", "gelu", "relu"
   int64_t latent_channels = 3;   ///< channels of the encoder's output
-  OneOrMany<int64_t> sample_size = 32;                 ///< height and width of images, for pipelines
-  int64_t num_vq_embeddings = 256;                     ///< number of vectors of the codebook
-  int64_t norm_num_groups = 32;                        ///< groups of the group norms
-  std::optional<int64_t> vq_embed_dim = std::nullopt;  ///< length of the vectors; default: latent_channels
-  double scaling_factor = 0.18215;                     ///< factor of the latents in pipelines and trainers
-  /// "spatial": the decoder's norms take the quantized latents (MoVQ); needs vq_embed_dim = latent_channels.
+  OneOrMany<int64_t> sample_size = 32;  ///< height and width of images, for pipelines
+  int64_t num_vq_embeddings = 256;      ///< number of vectors of the codebook
+  int64_t norm_num_groups = 32;         ///< groups of the group norms
+  /// Length of the codebook's vectors; default: latent_channels.
+  std::optional<int64_t> vq_embed_dim = std::nullopt;
+  double scaling_factor = 0.18215;  ///< factor of the latents in pipelines and in training
+  /// Norms of the decoder. "spatial": norms that depend on the quantized latents (MoVQ), which needs
+  /// vq_embed_dim = latent_channels.
   EnumChoice<VaeNormType> norm_type = VaeNormType::kGroup;
   bool mid_block_add_attention = true;  ///< attention in the mid blocks
-  bool lookup_from_codebook = false;    ///< decode with force_not_quantize takes indices
+  bool lookup_from_codebook = false;    ///< `decode` with force_not_quantize takes indices of the codebook
   bool force_upcast = false;            ///< pipelines run the model in float32
 };
 
-/// Lists the fields, for config files.
+/// Lists the fields of a config for reading and writing config.json.
 /// @param config the fields
 /// @param visit called once for each field
 void visit_fields(VQModelConfig& config, ConfigVisitor& visit);
@@ -54,14 +56,15 @@ struct VQEncoderOutput {
 
 /// The optional arguments of `VQModel::decode`.
 struct VQModelDecodeOptions {
-  /// The input is already quantized, or holds indices if the config has lookup_from_codebook.
+  /// Skips quantization: the input is already quantized, or holds indices if the config has
+  /// lookup_from_codebook.
   bool force_not_quantize = false;
-  std::vector<int64_t> shape =
-      {};  ///< shape `{B, h, w, vq_embed_dim}` of the latents that the indices stand for
+  /// Shape `{B, h, w, vq_embed_dim}` of the latents, for an input of indices.
+  std::vector<int64_t> shape = {};
 };
 
-/// The autoencoder with a codebook (Esser et al. 2021; Rombach et al. 2022; diffusers `VQModel`). Parameters
-/// have Python's state-dict names and are drawn in Python's order: a seed gives Python's weights.
+/// An autoencoder with a codebook (Esser et al. 2021; Rombach et al. 2022; diffusers `VQModel`). Parameters
+/// have Python's state-dict names. They are drawn in Python's order, so a seed gives Python's weights.
 class VQModelImpl : public ModelImpl<VQModelImpl, VQModelConfig> {
  public:
   static constexpr std::string_view kClassName = "VQModel";  ///< class name in config.json
@@ -70,7 +73,7 @@ class VQModelImpl : public ModelImpl<VQModelImpl, VQModelConfig> {
   /// @param config the arguments of the model
   /// @throws ConfigError naming the key and the value that is not supported
   explicit VQModelImpl(VQModelConfig config = {});
-  /// Makes the layers anew, with new weights.
+  /// Builds the layers again with new weights.
   void reset() override;
 
   /// Computes the latents of images.
@@ -80,9 +83,9 @@ class VQModelImpl : public ModelImpl<VQModelImpl, VQModelConfig> {
   VQEncoderOutput encode(const Tensor& x) const;
   /// Quantizes latents and computes images from them.
   /// @param h `[B, vq_embed_dim, h, w]`; integral indices with lookup_from_codebook and force_not_quantize
-  /// @param options what the input is
+  /// @param options kind of the input
   /// @return sample `[B, out_channels, h * 2^(blocks - 1), w * 2^(blocks - 1)]`, and commit_loss: the
-  ///   quantizer's loss, or one zero for each row of `h` if the quantizer did not run
+  ///   quantizer's loss, or `[B]` zeros if the quantizer did not run
   /// @throws TensorError as `encode`
   DecoderOutput decode(const Tensor& h, const VQModelDecodeOptions& options = {}) const;
   /// Encodes and decodes images.
@@ -92,18 +95,19 @@ class VQModelImpl : public ModelImpl<VQModelImpl, VQModelConfig> {
   DecoderOutput forward(const Tensor& sample) const;
 
   /// Recomputes blocks in the backward pass instead of keeping their intermediate results. Saves memory and
-  /// costs time. Values and gradients stay the same. (Python has it for AutoencoderKL only.)
+  /// costs time. Values and gradients stay the same. Python's VQModel does not
+  /// support it.
   void enable_gradient_checkpointing() { set_gradient_checkpointing(true); }
-  /// Keeps the intermediate results again.
+  /// Disables gradient checkpointing.
   void disable_gradient_checkpointing() { set_gradient_checkpointing(false); }
   /// @return true if gradient checkpointing is enabled
   bool is_gradient_checkpointing() const { return gradient_checkpointing_; }
 
-  VaeEncoder encoder{nullptr};              ///< images to latents
+  VaeEncoder encoder{nullptr};              ///< computes latents from images
   layers::Conv2d quant_conv{nullptr};       ///< 1x1 convolution after the encoder
   VectorQuantizer quantize{nullptr};        ///< the codebook
   layers::Conv2d post_quant_conv{nullptr};  ///< 1x1 convolution before the decoder
-  VaeDecoder decoder{nullptr};              ///< latents to images
+  VaeDecoder decoder{nullptr};              ///< computes images from latents
 
  private:
   friend class ModelImpl<VQModelImpl, VQModelConfig>;

@@ -6,14 +6,16 @@
 
 namespace diffusers {
 
-/// The scope of a pipeline's call: no gradients, and all models in eval mode. At its end each module is in
-/// the mode in which it was. Not to be passed to another thread.
+/// Disables gradients and sets all models of a pipeline to eval mode, for the duration of a call. The
+/// destructor restores the mode of each module. Construct and destroy it on the same thread.
 class InferenceGuard {
  public:
+  /// Disables gradients and sets the models to eval mode.
   /// @param pipeline must outlive the guard
   explicit InferenceGuard(const DiffusionPipeline& pipeline);
   InferenceGuard(const InferenceGuard&) = delete;
   InferenceGuard& operator=(const InferenceGuard&) = delete;
+  /// Restores gradients and modes.
   ~InferenceGuard();
 
  private:

@@ -18,13 +18,17 @@ namespace diffusers {
 
 /// Result of a pipeline's call (Python: `ImagePipelineOutput` with `output_type="pt"`).
 struct ImagePipelineOutput {
-  /// `[B, C, H, W]` in [0, 1], with the dtype and device of the model; latents for `OutputType::kLatent`.
+  /// Images `[B, C, H, W]` in [0, 1], with the dtype and device of the model. Latents for
+  /// `OutputType::kLatent`.
   Tensor images;
 };
 
-/// Result of a latent pipeline: decoded images, or the latents that the autoencoder would decode.
-enum class OutputType { kPt, kLatent };
-/// Python's names of the output types.
+/// Kind of the result of a pipeline with an autoencoder.
+enum class OutputType {
+  kPt,     ///< decoded images
+  kLatent  ///< latents before decoding
+};
+/// Maps each enumerator to Python's string.
 template <>
 struct EnumNames<OutputType> {
   static constexpr std::string_view kKey = "output_type";  ///< the option, for messages
@@ -33,23 +37,24 @@ struct EnumNames<OutputType> {
       {{OutputType::kPt, "pt"}, {OutputType::kLatent, "latent"}}};
 };
 
-/// A function that is called after each denoising step.
-/// Arguments: the index of the step from 0, the timestep (0-dim), and the sample after the step,
-/// `[B, C, H, W]` around [-1, 1]. Assigning to the sample changes what the next step starts from; the new
-/// tensor must have the same shape, dtype and device, otherwise the call throws TensorError.
+/// A function that is called after each denoising step. It may assign a new sample, from which the next step
+/// starts. If shape, dtype or device of the new sample differ, the pipeline throws TensorError.
+/// @param step index of the step, from 0
+/// @param timestep the timestep, 0-dim
+/// @param sample sample after the step, `[B, C, H, W]` around [-1, 1]
 using StepEndCallback = std::function<void(int64_t step, const Tensor& timestep, Tensor& sample)>;
 
-/// Arguments of `set_progress_bar_config`. The bar is drawn on standard error if that is a terminal.
+/// Settings of a pipeline's progress bar. The bar is written to standard error if that is a terminal.
 struct ProgressBarConfig {
-  bool disable = false;   ///< draws no bar
+  bool disable = false;   ///< disables the progress bar
   std::string desc = {};  ///< text before the bar; empty: "Sampling"
 };
 
 /// Arguments of a pipeline's `from_pretrained`.
 struct PipelineLoadOptions {
   std::string variant = {};           ///< "fp16" reads `diffusion_pytorch_model.fp16.safetensors`
-  at::ScalarType dtype = at::kFloat;  ///< dtype of all floating tensors, whatever the files hold
-  at::Device device = at::kCPU;       ///< device of all models
+  at::ScalarType dtype = at::kFloat;  ///< dtype that all floating tensors are converted to
+  at::Device device = at::kCPU;       ///< device that the models are loaded to
 };
 
 }  // namespace diffusers

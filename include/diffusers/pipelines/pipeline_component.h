@@ -37,19 +37,19 @@ concept SavedValue = requires(const T& value, const std::filesystem::path& folde
 class ComponentInterface {
  public:
   virtual ~ComponentInterface() = default;
-  /// A copy that shares the module, if the component is a model.
+  /// Returns a copy, which shares the module if the component is a model.
   virtual std::unique_ptr<ComponentInterface> copy() const = 0;
-  /// Python's name of the class.
+  /// Returns Python's name of the class.
   virtual std::string class_name() const = 0;
   /// Writes the component into a folder. @throws ConfigError if its class cannot be saved, FileError
   virtual void save(const std::filesystem::path& folder) const = 0;
-  /// The model; null if the component is not a model.
+  /// Returns the model; null if the component is not a model.
   virtual std::shared_ptr<torch::nn::Module> module() const = 0;
-  /// False for a handle without a model.
+  /// Returns false for an empty handle.
   virtual bool has_value() const = 0;
-  /// The C++ type of the object at `value()`.
+  /// Returns the C++ type of the object at `value()`.
   virtual const std::type_info& type() const = 0;
-  /// The handle, scheduler or value itself.
+  /// Returns the handle, scheduler or value.
   virtual void* value() = 0;
 };
 
@@ -103,54 +103,66 @@ class ComponentOf final : public ComponentInterface {
 
 }  // namespace detail
 
-/// A component of a pipeline: a model, a scheduler, a tokenizer, or nothing (Python's None).
-///
-/// A value: a copy shares the weights of a model, and has its own scheduler or tokenizer.
+/// A component of a pipeline: a model, a scheduler, a tokenizer, or absent (Python's None). Copies share a
+/// model and copy a scheduler or tokenizer.
 class PipelineComponent {
  public:
-  /// An absent component.
+  /// Makes an absent component.
   PipelineComponent() = default;
-  // NOLINTBEGIN(google-explicit-constructor): a model is written where a component is expected.
-  /// @param scheduler is copied
+  // NOLINTBEGIN(google-explicit-constructor): a model converts to a component.
+  /// Holds a copy of a scheduler.
+  /// @param scheduler the scheduler
   PipelineComponent(const Scheduler& scheduler);
-  /// @param scheduler is taken over; null: an absent component
+  /// Takes ownership of a scheduler.
+  /// @param scheduler the scheduler; null: an absent component
   PipelineComponent(std::unique_ptr<Scheduler> scheduler);
+  /// Holds a model or a value. The header of its class must be included.
   /// @param value a handle of a torch::nn::Module (shared, not copied), or a value with
-  ///   `static class_name()` and `save_pretrained(folder)`. The header of its class must be included.
+  ///   `static class_name()` and `save_pretrained(folder)` (copied)
   template <class T>
   requires(!std::is_same_v<T, PipelineComponent> && !std::is_base_of_v<Scheduler, T> &&
            (detail::ModuleHandle<T> || detail::SavedValue<T>)) PipelineComponent(const T& value)
       : held_(std::make_unique<detail::ComponentOf<T>>(value)) {}
   // NOLINTEND(google-explicit-constructor)
-  /// Shares the weights of a model and copies anything else.
+  /// Shares a model and copies anything else.
+  /// @param other the component
   PipelineComponent(const PipelineComponent& other);
   PipelineComponent(PipelineComponent&&) noexcept = default;
-  /// Shares the weights of a model and copies anything else.
+  /// Shares a model and copies anything else.
+  /// @param other the component
+  /// @return this component
   PipelineComponent& operator=(const PipelineComponent& other);
   PipelineComponent& operator=(PipelineComponent&&) noexcept = default;
   ~PipelineComponent() = default;
 
-  /// False for an absent component and for an empty handle.
+  /// @return false for an absent component and for an empty handle
   bool has_value() const { return held_ != nullptr && held_->has_value(); }
-  /// Python's name of the class, such as "UNet2DModel"; empty for an absent component.
+  /// @return Python's name of the class, such as "UNet2DModel"; empty for an absent component
   std::string class_name() const;
-  /// The model, shared; null if the component is not a model.
+  /// @return the model, shared; null if the component is not a model
   std::shared_ptr<torch::nn::Module> module() const;
-  /// The component as an object of the type that it was made of (`get<UNet2DModel>()`); `Scheduler` for a
-  /// scheduler of any class.
+  /// Returns the component as an object of its type: `get<UNet2DModel>()`. The type of every scheduler is
+  /// `Scheduler`.
+  /// @tparam T the type of the component
+  /// @return the object
   /// @throws ConfigError naming both types if the component is of another type or absent
   template <class T>
   T& get() {
     return *static_cast<T*>(value_of(typeid(T)));
   }
-  /// As above, read only.
+  /// Returns the component as a const object of its type.
+  /// @tparam T the type of the component
+  /// @return the object
+  /// @throws ConfigError naming both types if the component is of another type or absent
   template <class T>
   const T& get() const {
     return *static_cast<const T*>(value_of(typeid(T)));
   }
-  /// Writes the component as its class does: config and weights, scheduler_config.json, vocabulary.
+  /// Writes the files of the component: config and weights of a model, scheduler_config.json, or the files of
+  /// a tokenizer.
   /// @param folder is created if it does not exist
-  /// @throws ConfigError if the component is absent or its class cannot be saved; FileError
+  /// @throws ConfigError if the component is absent or its class cannot be saved
+  /// @throws FileError if a file cannot be written
   void save_pretrained(const std::filesystem::path& folder) const;
 
  private:

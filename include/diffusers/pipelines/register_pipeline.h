@@ -10,7 +10,8 @@
 #include <diffusers/pipelines/pipeline_component.h>
 
 /// @file
-/// Pipelines and components of a program. A pipeline class with a model of the library and a scheduler:
+/// Registration of pipeline classes and component classes that a program defines. Example of a pipeline class
+/// with a model of the library and a scheduler:
 ///
 ///     class ColdPipeline : public diffusers::TypedPipeline<ColdPipeline> {
 ///      public:
@@ -40,13 +41,13 @@ using LoadPipeline = std::unique_ptr<DiffusionPipeline> (*)(const std::filesyste
 using LoadComponent = PipelineComponent (*)(const std::filesystem::path& folder, const std::string& name,
                                             const PipelineLoadOptions& options);
 
-/// The function that loads a class by `P::from_pretrained`.
+/// Loads a pipeline by `Pipeline::from_pretrained`.
 template <class Pipeline>
 std::unique_ptr<DiffusionPipeline> load_pipeline(const std::filesystem::path& folder,
                                                  const PipelineLoadOptions& options) {
   return std::make_unique<Pipeline>(Pipeline::from_pretrained(folder, options));
 }
-/// The function that loads a class by `Model::from_pretrained`.
+/// Loads a component by `Model::from_pretrained`.
 template <class Model>
 PipelineComponent load_model_component(const std::filesystem::path& folder, const std::string& name,
                                        const PipelineLoadOptions& options) {
@@ -55,26 +56,28 @@ PipelineComponent load_model_component(const std::filesystem::path& folder, cons
       {.subfolder = name, .variant = options.variant, .dtype = options.dtype, .device = options.device});
 }
 
-/// @throws ConfigError if another class of that name is known
+/// Registers a pipeline class.
+/// @throws ConfigError if another class is registered under the name
 void add_pipeline_class(const std::string& class_name, LoadPipeline load);
-/// @throws ConfigError if another class of that name is known
+/// Registers a component class.
+/// @throws ConfigError if another class is registered under the name
 void add_component_class(const std::string& class_name, LoadComponent load);
 }  // namespace detail
 
 /// Makes `DiffusionPipeline::from_pretrained` load folders whose `_class_name` is `Pipeline`'s. Registering a
 /// class again has no effect. Thread-safe.
 /// @tparam Pipeline a class that derives from TypedPipeline
-/// @throws ConfigError if the library or the program has another class of that name
+/// @throws ConfigError if another class is registered under the name
 template <class Pipeline>
 void register_pipeline() {
   detail::add_pipeline_class(Pipeline::spec().class_name, &detail::load_pipeline<Pipeline>);
 }
 
-/// Makes pipelines load components whose class in model_index.json is `class_name`. The models of the library
-/// are known already. Registering a class again has no effect. Thread-safe.
+/// Makes pipelines load components whose class in model_index.json is `class_name`. The models of the
+/// library are registered already. Registering a class again has no effect. Thread-safe.
 /// @tparam Model a handle with `static Model from_pretrained(folder, const ModelLoadOptions&)`
-/// @param class_name as model_index.json has it; for a `ModelHolder`, its `kClassName`
-/// @throws ConfigError if the library or the program has another class of that name
+/// @param class_name name of the class in model_index.json; default: `kClassName` of the model
+/// @throws ConfigError if another class is registered under the name
 template <class Model>
 void register_pipeline_component(
     const std::string& class_name = std::string(Model::ContainedType::kClassName)) {

@@ -7,23 +7,36 @@
 
 namespace diffusers {
 
-/// The components that the Stable Diffusion pipelines share.
+/// Base of the Stable Diffusion pipelines, with the components that they share.
 class StableDiffusionBase : public DiffusionPipeline {
  public:
   AutoencoderKL& vae();           ///< encodes images to latents and decodes latents to images
-  CLIPTextModel& text_encoder();  ///< turns the tokens of a prompt into hidden states
-  CLIPTokenizer& tokenizer();     ///< turns prompts into tokens
-  UNet2DConditionModel& unet();   ///< predicts the noise of latents
+  CLIPTextModel& text_encoder();  ///< computes the hidden states of a prompt's tokens
+  CLIPTokenizer& tokenizer();     ///< computes the tokens of prompts
+  UNet2DConditionModel& unet();   ///< predicts from noisy latents
 
  protected:
-  /// As DiffusionPipeline's constructor.
+  /// Makes a pipeline from its components, as DiffusionPipeline.
+  /// @param spec the pipeline class; must outlive the pipeline
+  /// @param components one for each component of the class
+  /// @throws ConfigError naming the component that is missing, empty, of another class or not taken
   StableDiffusionBase(const PipelineSpec& spec, PipelineComponents components);
-  /// Warns if the folder has a safety checker, and keeps `requires_safety_checker` only without one.
+  /// Takes over the settings of a folder. If it has a safety checker, warns and sets
+  /// `requires_safety_checker` to false.
+  /// @param folder the folder that was loaded
   void take_settings(const Folder& folder) override;
 
-  /// The spec of a class with exactly these components and a scheduler.
+  /// Describes a pipeline class with these components and a scheduler.
+  /// @param class_name Python's name of the class
+  /// @return the description
   static PipelineSpec spec_of(const char* class_name);
-  /// The components of the constructor that Python's class has.
+  /// Names the arguments of the constructor of Python's class.
+  /// @param vae "vae"
+  /// @param text_encoder "text_encoder"
+  /// @param tokenizer "tokenizer"
+  /// @param unet "unet"
+  /// @param scheduler "scheduler"
+  /// @return the components by name
   static PipelineComponents components_of(const AutoencoderKL& vae, const CLIPTextModel& text_encoder,
                                           const CLIPTokenizer& tokenizer, const UNet2DConditionModel& unet,
                                           const Scheduler& scheduler);

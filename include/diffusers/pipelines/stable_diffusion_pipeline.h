@@ -18,54 +18,64 @@ namespace diffusers {
 /// The arguments of a `StableDiffusionPipeline` call, in Python's order and with Python's defaults.
 struct StableDiffusionPipelineOptions {
   Texts prompt = {};  ///< one text or several; not together with prompt_embeds
-  /// Height of the images, a multiple of 8 and of the autoencoder's scale. If height or width is not given,
-  /// both are the UNet's sample_size times that scale, as in Python.
+  /// Height of the images in pixels, a multiple of 8 and of the autoencoder's scale. If height or width is
+  /// nullopt, both are the UNet's sample_size times that scale, as in Python.
   std::optional<int64_t> height = std::nullopt;
-  std::optional<int64_t> width = std::nullopt;  ///< width of the images, as height
+  std::optional<int64_t> width = std::nullopt;  ///< width of the images in pixels, as height
   int64_t num_inference_steps = 50;             ///< number of steps, at least 1
-  std::vector<double> timesteps = {};  ///< replaces num_inference_steps; only if the scheduler takes them
-  std::vector<double> sigmas = {};     ///< replaces num_inference_steps; only if the scheduler takes them
-  double guidance_scale = 7.5;         ///< strength of the prompt; above 1 the UNet also runs without it
-  Texts negative_prompt = {};          ///< as many as prompts; none: empty texts
-  int64_t num_images_per_prompt = 1;   ///< at least 1
-  double eta = 0.0;                    ///< for DDIM and TCD; other schedulers do not use it
-  std::optional<Generator> generator = std::nullopt;  ///< none: the global generator of the device
-  /// Noise to start from, `[B, in_channels, height / scale, width / scale]`; undefined: drawn.
+  std::vector<double> timesteps = {};           ///< replace num_inference_steps, if the scheduler supports it
+  std::vector<double> sigmas = {};              ///< replace num_inference_steps, if the scheduler supports it
+  double guidance_scale = 7.5;                  ///< classifier-free guidance scale; at most 1: no guidance
+  Texts negative_prompt = {};                   ///< one for each prompt; empty: empty texts
+  int64_t num_images_per_prompt = 1;            ///< number of images for each prompt, at least 1
+  double eta = 0.0;  ///< noise of DDIM and TCD steps; other schedulers do not use it
+  std::optional<Generator> generator = std::nullopt;  ///< nullopt: global generator of the device
+  /// Initial noise `[B, in_channels, height / scale, width / scale]`. Undefined: drawn from the generator.
   Tensor latents = {};
-  Tensor prompt_embeds = {};           ///< `[prompts, L, D]` floating, replaces prompt
-  Tensor negative_prompt_embeds = {};  ///< shape of the prompt's embeddings, replaces negative_prompt
+  Tensor prompt_embeds = {};           ///< `[prompts, L, D]` floating; replaces prompt
+  Tensor negative_prompt_embeds = {};  ///< shape of the prompt's embeddings; replaces negative_prompt
   EnumChoice<OutputType> output_type = OutputType::kPt;  ///< "pt": images, "latent": latents
-  double guidance_rescale = 0.0;                         ///< 0 to 1, see GuidanceOptions
-  /// Number of the text encoder's last layers that are left out; none: 0, with the final layer norm.
+  double guidance_rescale = 0.0;                         ///< 0 to 1, as in GuidanceOptions
+  /// Number of the text encoder's last layers that are skipped, 0 to num_hidden_layers. nullopt: 0. The final
+  /// layer norm is always applied.
   std::optional<int64_t> clip_skip = std::nullopt;
-  StepEndCallback callback_on_step_end = {};  ///< called after each step with the latents
+  StepEndCallback callback_on_step_end = {};  ///< called after each step with the latents; empty: none
 };
 
-/// Images from texts (Rombach et al. 2022; Python: `StableDiffusionPipeline`).
+/// Generates images from texts (Rombach et al. 2022; Python: `StableDiffusionPipeline`).
 ///
-/// The models are shared, not copied; the scheduler is copied, with `steps_offset` 1 and without
-/// `clip_sample`, as in Python. Sampling runs without gradients and in eval mode, and then gives the models
-/// their modes back. With a CPU generator the images equal Python's for the same seed.
+/// The models are shared, not copied. The scheduler is copied; the copy has `steps_offset` 1 and
+/// `clip_sample` false, as in Python. Sampling runs without gradients and in eval mode, and restores the
+/// modes of the models afterwards. With a CPU generator the images equal Python's for the same seed.
 ///
-/// Loading, saving, `to`, `from_pipe` and the scheduler are in `DiffusionPipeline` and `TypedPipeline`. A
-/// folder may have a safety_checker, feature_extractor or image_encoder; they are not run, and a safety
-/// checker causes a warning.
+/// Loading, saving, `to`, `from_pipe` and the scheduler are in `DiffusionPipeline` and `TypedPipeline`. If
+/// a folder has a safety_checker, feature_extractor or image_encoder, it is not loaded. A safety_checker
+/// causes a warning.
 class StableDiffusionPipeline : public TypedPipeline<StableDiffusionPipeline, StableDiffusionBase> {
  public:
-  /// The components: vae, text_encoder, tokenizer, unet, scheduler.
+  /// @return the components: vae, text_encoder, tokenizer, unet and scheduler
   static const PipelineSpec& spec();
+  /// Makes a pipeline from its components.
+  /// @param vae the autoencoder, shared
+  /// @param text_encoder the text encoder, shared
+  /// @param tokenizer the tokenizer, copied
+  /// @param unet the UNet, shared
+  /// @param scheduler the scheduler, copied
   /// @throws ConfigError if a model is empty
   StableDiffusionPipeline(const AutoencoderKL& vae, const CLIPTextModel& text_encoder,
                           const CLIPTokenizer& tokenizer, const UNet2DConditionModel& unet,
                           const Scheduler& scheduler);
+  /// Makes a pipeline from named components.
   /// @param components "vae", "text_encoder", "tokenizer", "unet" and "scheduler"
   /// @throws ConfigError naming the component that is missing, empty or of another class
   explicit StableDiffusionPipeline(PipelineComponents components);
 
-  /// Draws images.
+  /// Generates images.
+  /// @param options the arguments of the call
   /// @return images `[prompts * num_images_per_prompt, C, height, width]` in [0, 1], the images of one prompt
   ///   next to each other; or their latents
-  /// @throws ConfigError or TensorError naming the option that does not fit the others or the models
+  /// @throws ConfigError naming the option that is not valid
+  /// @throws TensorError naming the tensor whose shape, dtype or range does not fit
   ImagePipelineOutput operator()(const StableDiffusionPipelineOptions& options);
 };
 

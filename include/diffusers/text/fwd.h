@@ -1,6 +1,7 @@
 #pragma once
 
-// Names of the text encoders, for headers that only pass them on.
+/// @file
+/// Forward declarations of the text encoders, for headers that only pass them on.
 
 namespace diffusers {
 
@@ -9,6 +10,7 @@ class ModelHolder;
 
 class CLIPTextModelImpl;
 struct CLIPTextConfig;
+/// A handle of a text encoder. Defined in `<diffusers/text/clip_text_model.h>`.
 using CLIPTextModel = ModelHolder<CLIPTextModelImpl, CLIPTextConfig>;
 
 }  // namespace diffusers

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""sample draws from saved pipelines: sample_test.py PROGRAM"""
+"""Tests that the program sample generates images with saved pipelines: sample_test.py PROGRAM"""
 import pathlib
 import shutil
 import struct
@@ -18,7 +18,7 @@ STABLE_DIFFUSION = GOLDEN / "tiny_stable_diffusion"
 
 
 def size_of(png):
-    """(width, height)"""
+    """Returns (width, height)."""
     return struct.unpack(">II", png.read_bytes()[16:24])
 
 
@@ -43,7 +43,7 @@ class Sample(unittest.TestCase):
             # Six images of 12 x 8 pixels with a padding of 2.
             self.assertEqual(size_of(self.folder / "new/grid.png"), (6 * 14 + 2, 12))
             drawn[str(words)] = (self.folder / "new/grid.png").read_bytes()
-        # DDIM with eta = 1 draws and adds the noise of DDPM.
+        # DDIM with eta = 1 draws and adds the same noise as DDPM.
         self.assertEqual(drawn.pop("[]"), drawn["['--scheduler', 'ddpm']"])
         self.assertEqual(drawn.pop("['--scheduler', 'DDIMScheduler', '--eta', 1]"), drawn["['--scheduler', 'ddpm']"])
         self.assertEqual(len(set(drawn.values())), len(drawn))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What inspect_checkpoint says of good, torn, incomplete and suspicious folders: inspect_checkpoint_test.py PROGRAM"""
+"""Tests inspect_checkpoint with valid, damaged, incomplete and suspicious folders: inspect_checkpoint_test.py PROGRAM"""
 import json
 import pathlib
 import shutil

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""reconstruct_ema makes a model folder of snapshots: reconstruct_ema_test.py PROGRAM"""
+"""Tests that reconstruct_ema makes a model folder from snapshots: reconstruct_ema_test.py PROGRAM"""
 import json
 import pathlib
 import struct
@@ -69,7 +69,7 @@ class ReconstructEma(unittest.TestCase):
         self.assertIn("step 20", text)
         values = read_tensors(self.folder / "out" / WEIGHTS)["conv.weight"]
         self.assertTrue(1.0 < values[0] < 2.0, values)
-        # All averages agree on the second weight.
+        # The second weight is the same in all averages.
         self.assertAlmostEqual(values[1], 1.0, delta=0.001)
 
     def test_mistakes_are_named(self):

@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""Every two flags of train_mnist together: train_mnist_test.py PROGRAM [--list]
+"""Tests every pair of flags of train_mnist: train_mnist_test.py PROGRAM [--list]
 
-The flags are those that `--help` offers. Runs are made until each pair of values of two flags stood in one of them. A run
-has to succeed, or to end before the training with an error that names a flag; it is then repeated without that flag, so
-that the others are tried as well. Pairs that are known to exclude each other have to be refused, in runs of their own. A
-flag that this file has no values for fails the test.
+The flags are those of `--help`. The runs cover each pair of values of two flags. A run must succeed, or end before the
+training with an error that names a flag. In that case it is repeated without the flag, to test the other flags. Pairs that
+are known to exclude each other must be refused, in separate runs. A flag without values in this file fails the test.
 """
 import argparse
 import itertools
@@ -21,12 +20,12 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from inputs import make_inputs
 
-# What makes a run short.
+# Arguments that make a run short.
 SHORT = ["--max_train_steps", "2", "--train_batch_size", "4", "--eval_batch_size", "4", "--ddpm_num_inference_steps", "2"]
 
 
 def values(folder):
-    """The arguments that stand for each flag. The first are those of a run without it."""
+    """Returns the lists of arguments for each flag. The first list is that of a run without the flag."""
     idx = ["--data_dir", folder / "idx"]
     return {
         "--dataset": [idx, ["--dataset", "fashion-mnist", *idx], ["--train_data_dir", folder / "classes"],
@@ -54,12 +53,12 @@ def values(folder):
         "--timestep_bias_portion": [[], [0.5]],
         "--pyramid_noise_iterations": [[], [2]],
         "--pyramid_noise_discount": [[], [0.8]],
-        "--output_dir": [[]],  # each run has its own
+        "--output_dir": [[]],  # each run has a separate folder
         "--device": [[], ["cpu"]],
         "--seed": [[], [7]],
         "--train_batch_size": [[], [1]],
         "--num_epochs": [[], [1]],
-        "--max_train_steps": [[]],  # of all runs
+        "--max_train_steps": [[]],  # the same for all runs
         "--gradient_accumulation_steps": [[], [2]],
         "--learning_rate": [[], [1e-4]],
         "--lr_scheduler": [[], ["linear"], ["constant_with_warmup"]],
@@ -95,7 +94,7 @@ def values(folder):
     }
 
 
-# Levels of two factors that exclude each other, by their position in the lists above; a string is the value of a choice.
+# Levels of two factors that exclude each other, by their position in the lists above. A string is the value of a choice.
 CONFLICTS = [
     ("--guidance_scale", [1, 2], "--class_conditional", [0]),
     ("--class_dropout_prob", [1], "--class_conditional", [0]),
@@ -126,7 +125,7 @@ CONFLICTS = [
     ("--adam_beta2", [1], "--optimizer", ["sgd", "adafactor"]),
     ("--adam_epsilon", [1], "--optimizer", ["sgd", "lion", "adafactor"]),
 ]  # fmt: skip
-# Refused by themselves.
+# Command lines that are refused, and the flag that the error names.
 MISTAKES = [
     (["--train_data_dir", "flat", "--data_dir", "idx"], "--data_dir"),
     (["--train_data_dir", "flat", "--dataset", "mnist"], "--dataset"),
@@ -144,7 +143,7 @@ MISTAKES = [
 
 
 def read_help(text):
-    """flag -> the values that the help lists: none for a flag without a value, an empty list where any value will do."""
+    """Returns flag -> the values in the help text: None for a flag without a value, an empty list for any value."""
     flags = {}
     for line in text.splitlines():
         if match := re.match(r"  (-\S+(?:,-\S+)*)(?: (\S+))?", line):
@@ -159,7 +158,7 @@ def read_help(text):
 
 
 def factors(help_text, folder):
-    """name -> levels, each a list of arguments; the first is the default."""
+    """Returns name -> levels, each a list of arguments. The first is the default."""
     offered, table = read_help(help_text), values(folder)
     assert len(offered) > 50 and "--preset" in offered and offered["--random_flip"] is None, f"cannot read the help: {offered}"
     result = {}
@@ -180,7 +179,7 @@ def factors(help_text, folder):
 
 
 def conflicts(levels):
-    """The pairs ((factor, level), (factor, level)) of CONFLICTS, in both orders."""
+    """Returns the pairs ((factor, level), (factor, level)) of CONFLICTS, in both orders."""
     def positions(name, chosen):
         return [level if isinstance(level, int) else levels[name].index([name, level]) for level in chosen]
 
@@ -189,7 +188,7 @@ def conflicts(levels):
 
 
 def rows(levels, seed=0):
-    """Rows {factor: level} in which all pairs of levels stand (greedy, from a fixed seed), but those of CONFLICTS."""
+    """Returns rows {factor: level} that cover all pairs of levels except CONFLICTS (greedy, from a fixed seed)."""
     names, (_, excluded) = list(levels), conflicts(levels)
     draw = random.Random(seed)
     missing = {((a, i), (b, j)) for a, b in itertools.combinations(names, 2)
@@ -224,7 +223,7 @@ class Failure(Exception):
 
 
 def names(flag, text):
-    """Whether a message names a flag, as on the command line or as the field of the configuration."""
+    """Returns true if a message names a flag, as on the command line or as a field of the config."""
     return re.search(rf"(?<![A-Za-z0-9_]){flag[2:]}(?![A-Za-z0-9_])", text) is not None
 
 
@@ -234,7 +233,7 @@ class Runs:
         self.count = self.refused = 0
 
     def complete(self, arguments):
-        """With what makes a run short, but for flags that are given."""
+        """Adds the arguments that make a run short, except for flags that are given."""
         arguments = ["--output_dir", str(self.folder / "out"), *arguments]
         for flag, value in zip(SHORT[::2], SHORT[1::2]):
             if flag not in arguments:
@@ -242,7 +241,7 @@ class Runs:
         return arguments
 
     def named_factor(self, row, text):
-        """A factor that is not at its default and whose flag the error names."""
+        """Returns a factor that does not have its default and whose flag the error names."""
         for name, level in row.items():
             if level == 0:
                 continue
@@ -269,12 +268,12 @@ class Runs:
                 raise Failure(f"exit code {result.returncode}: {command}")
             if (out / "unet").exists():
                 raise Failure("the error comes after the training: " + command)
-            # A warning may name a flag as well.
+            # A warning may name a flag, too.
             error = "\n".join(line for line in result.stdout.splitlines() if not line.startswith("diffusers warning"))
             name = self.named_factor(row, error)
             self.refused += 1
             if name is None:
-                # A flag that is not given, but whose default does not fit.
+                # A flag that is not given, but whose default is not valid.
                 if not any(names(flag, error) for flag in self.offered):
                     raise Failure("the error names no flag: " + command)
                 return

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""train_unconditional on small pictures and IDX files: train_unconditional_test.py PROGRAM"""
+"""Tests train_unconditional with small images and IDX files: train_unconditional_test.py PROGRAM"""
 import json
 import pathlib
 import signal

@@ -1,5 +1,4 @@
-// JPEG images. libFuzzer does not see into the system's library, which is not instrumented; our side of it
-// is.
+// JPEG images. The system's library is not instrumented, so libFuzzer observes only this library's code.
 #include <cstdint>
 
 #include <diffusers/core/error.h>

@@ -1,4 +1,4 @@
-// The metadata of a folder of pictures: JSON lines and CSV.
+// The metadata of an image folder: JSON lines and CSV.
 #include <cstdint>
 #include <string>
 

@@ -1,4 +1,4 @@
-// PNG images. libFuzzer does not see into the system's library, which is not instrumented; our side of it is.
+// PNG images. The system's library is not instrumented, so libFuzzer observes only this library's code.
 #include <cstdint>
 
 #include <diffusers/core/error.h>

@@ -1,6 +1,6 @@
-// The header of a safetensors file. The mutator knows the format: it changes the header as text or as tokens,
-// and afterwards mostly repairs the length in front and the amount of data behind, which chance would never
-// get right.
+// The header of a safetensors file. The mutator knows the format: it changes the header as text or as tokens.
+// It then usually corrects the length before the header and the amount of data after it, which random changes
+// would not do.
 #include <algorithm>
 #include <array>
 #include <cstdint>
@@ -69,7 +69,7 @@ uint64_t header_length(const std::string& file) {
   return length;
 }
 
-/// The largest number that stands second in a pair of brackets: where the data should end.
+/// Returns the largest second number in a pair of brackets, the expected end of the data.
 uint64_t declared_end(const std::string& header) {
   uint64_t end = 0;
   for (std::size_t at = header.find("\"data_offsets\""); at != std::string::npos;
@@ -96,14 +96,14 @@ void replace_number(std::string& header, Random& random) {
   header.replace(begin, end - begin, std::to_string(choices[below(random, choices.size())]));
 }
 
-/// One of the parts between commas or brackets is removed, doubled, or exchanged for another.
+/// Removes or duplicates one of the parts between commas or brackets, or replaces it by another part.
 void move_part(std::string& header, Random& random) {
   const auto part = [&](std::size_t& begin, std::size_t& end) {
     begin = header.find_first_of("{[,", below(random, header.size()));
     if (begin == std::string::npos) return false;
     end = header.find_first_of("}],", begin + 1);
     if (end == std::string::npos) return false;
-    // Sometimes a whole tensor.
+    // Sometimes changes a whole tensor.
     if (random() % 2 == 0) end = std::min(header.find('}', end), header.size() - 1) + 1;
     return end <= header.size();
   };

@@ -1,5 +1,5 @@
-// tokenizer.json, and texts that are encoded with what it holds. The texts are built of its own tokens, so
-// that its merges and its added tokens match in them.
+// tokenizer.json, and texts that are encoded with it. The texts consist of its tokens, so merges and added
+// tokens occur in them.
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -58,7 +58,7 @@ extern "C" int LLVMFuzzerTestOneInput(const unsigned char* data, std::size_t siz
   try {
     encode_own_tokens(text::parse_tokenizer_json(fuzz::text_of(data, size), "tokenizer.json"));
   } catch (const FileError&) {
-  } catch (const ConfigError&) {  // a merge of a token that the vocabulary lacks
+  } catch (const ConfigError&) {  // a merge with a token that is not in the vocabulary
   }
   return 0;
 }

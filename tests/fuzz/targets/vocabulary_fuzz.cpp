@@ -1,4 +1,4 @@
-// vocab.json: the ids of a vocabulary, and the encoding that is made of them.
+// vocab.json: the ids of a vocabulary, and the encoding that is built from them.
 #include <cstdint>
 #include <set>
 #include <string>

@@ -11,7 +11,7 @@
 namespace diffusers::test {
 namespace {
 
-// Sums in another order: a few float32 roundings for each layer.
+// The order of summation differs from Python's, which gives a few float32 rounding errors for each layer.
 constexpr double kControlFloat32Tolerance = 1e-4;
 constexpr double kControlFloat64Tolerance = 1e-9;
 
@@ -20,7 +20,7 @@ const ConditionCases& control_cases() {
   return cases;
 }
 
-/// The model of a case, made from its UNet where it has one.
+/// Makes the model of a case, from its UNet if it has one.
 ControlNetModel make_controlnet(const std::string& name) {
   const auto& entry = control_cases().cases.at(name);
   if (!entry.contains("unet")) return ControlNetModel(control_cases().make<ControlNetModel>(name));

@@ -50,7 +50,7 @@ void expect_same_step(const std::string& name, bool autocast) {
   const auto plain = train_step(model, false, autocast);
   const auto checkpointed = train_step(model, true, autocast);
   expect_equal(checkpointed.output, plain.output, "output");
-  // Gradients that meet are added in another order; under autocast that rounds to the 8 bits of bfloat16.
+  // Gradients are accumulated in another order, which under autocast rounds to the 8 bits of bfloat16.
   const double tolerance = autocast ? 2e-2 : 1e-5;
   const auto compare = [&](const Tensor& a, const Tensor& b, const std::string& label) {
     expect_close(a, b, tolerance, tolerance * b.abs().max().item<double>(), label);
@@ -104,7 +104,7 @@ TEST(GradientCheckpointing, RefusesGradientsOfGradients) {
 }
 
 TEST(GradientCheckpointing, HalvesTheMemoryOfActivations) {
-  // The blocks of Stable Diffusion 1.5, an eighth as wide.
+  // The blocks of Stable Diffusion 1.5 with an eighth of the channels.
   torch::manual_seed(0);
   AllocationCounter counter;
   UNet2DConditionModel unet({.sample_size = 32,

@@ -56,7 +56,7 @@ TEST(Embeddings, TimestepsAreRefusedUnlessOneDimensional) {
 
 TEST(Resampling, FilterKeepsConstants) {
   const auto image = torch::full({1, 2, 8, 8}, 3.0);
-  // Away from the border, where zeros come in.
+  // The border is left out, since zero padding affects it.
   expect_close(fir_upsample_2d(image).slice(2, 2, 14).slice(3, 2, 14), torch::full({1, 2, 12, 12}, 3.0), 1e-6,
                1e-6);
   expect_close(fir_downsample_2d(image).slice(2, 1, 3).slice(3, 1, 3), torch::full({1, 2, 2, 2}, 3.0), 1e-6,

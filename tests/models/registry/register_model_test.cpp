@@ -114,7 +114,7 @@ TEST(RegisterModel, MakesTheClassKnownByItsName) {
   EXPECT_EQ(module->as<PlainDenoiserImpl>()->config().hidden, std::vector<int64_t>{6});
   const std::string json = read_text_file(folder / "config.json");
   EXPECT_NE(AutoModel::from_config(json)->as<PlainDenoiserImpl>(), nullptr);
-  // The other classes know it as a model, and refuse its config.
+  // The other classes recognise the registered class, and refuse its config.
   expect_throws_with<ConfigError>([&] { VQModel::from_config(json); },
                                   "this is the config of a PlainDenoiser, expected that of a VQModel");
   expect_throws_with<ConfigError>([] { register_model<SecondDenoiser>(); },

@@ -1,7 +1,7 @@
 #pragma once
 
-// The cases of tests/reference/unet_2d_condition.py and controlnet.py: making the model of a case, its
-// inputs, and comparing what comes out.
+// The cases of tests/reference/unet_2d_condition.py and controlnet.py: functions that make the model and the
+// inputs of a case, and compare outputs and gradients.
 
 #include <map>
 #include <string>
@@ -22,14 +22,14 @@ struct ConditionCases {
       : golden(load_golden(stem + ".safetensors")),
         cases(parse_json(read_text_file(golden_path(stem + ".json")), stem)["cases"]) {}
 
-  /// @param float64_only those that also have numbers in float64
+  /// @param float64_only selects the cases that also have float64 tensors
   std::vector<std::string> names(bool float64_only = false) const {
     std::vector<std::string> names;
     for (const auto& item : cases.items())
       if (!float64_only || item.value()["run"].value("float64", false)) names.push_back(item.key());
     return names;
   }
-  /// A model with the weights that Python had in this case, before `perturb`.
+  /// Makes a model with Python's initial weights of this case, before `perturb`.
   template <class Model>
   Model make(const std::string& name) const {
     torch::manual_seed(cases.at(name)["seed"].get<uint64_t>());
@@ -40,7 +40,7 @@ struct ConditionCases {
   Json cases;
 };
 
-/// The inputs of a case; floating ones require a gradient.
+/// Returns the inputs of a case. Floating inputs require a gradient.
 class ConditionInputs {
  public:
   ConditionInputs(const ConditionCases& cases, const std::string& key) {
@@ -50,7 +50,7 @@ class ConditionInputs {
       inputs_[name.substr(prefix.size())] = tensor.clone().requires_grad_(tensor.is_floating_point());
     }
   }
-  /// Undefined where there is none.
+  /// Returns an undefined tensor if the input is not given.
   Tensor operator[](const std::string& name) const {
     const auto found = inputs_.find(name);
     return found == inputs_.end() ? Tensor() : found->second;
@@ -84,7 +84,7 @@ class ConditionInputs {
   std::map<std::string, Tensor> inputs_;
 };
 
-/// After the backward: gradients of inputs and parameters against Python's.
+/// Compares the gradients of inputs and parameters with Python's after the backward pass.
 template <class Model>
 void expect_gradients(const ConditionCases& cases, const std::string& key, const ConditionInputs& inputs,
                       const Model& model, double tolerance) {

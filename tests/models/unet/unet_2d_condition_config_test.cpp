@@ -31,7 +31,7 @@ ConditionConfig small_condition_config() {
 struct BadConditionConfig {
   std::string name;
   std::function<void(ConditionConfig&)> change;
-  std::vector<std::string> expected;  ///< parts of the message
+  std::vector<std::string> expected;  ///< expected parts of the message
 };
 
 TEST(UNet2DConditionModel, ImpossibleConfigsAreRefusedByKeyAndValue) {

@@ -75,7 +75,7 @@ INSTANTIATE_TEST_SUITE_P(Cases, UNet2DConditionModelFloat64,
                          [](const auto& info) { return info.param; });
 
 TEST(UNet2DConditionModel, StableDiffusionHas859520964Parameters) {
-  // Uninitialised memory is not touched, so that it costs nothing.
+  // Uninitialised memory is not accessed, so no pages are allocated for it.
   const layers::SkipInitGuard skip_init;
   const UNet2DConditionModel unet({.sample_size = 64, .cross_attention_dim = 768});
   EXPECT_EQ(unet->num_parameters(), 859520964);

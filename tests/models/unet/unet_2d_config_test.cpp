@@ -26,7 +26,7 @@ UNet2DModelConfig small_config() {
 struct BadConfig {
   std::string name;
   std::function<void(UNet2DModelConfig&)> change;
-  std::vector<std::string> expected;  ///< parts of the message
+  std::vector<std::string> expected;  ///< expected parts of the message
 };
 
 TEST(UNet2DModel, ImpossibleConfigsAreRefusedByKeyAndValue) {

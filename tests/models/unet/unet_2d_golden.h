@@ -24,7 +24,7 @@ inline const Json& unet_2d_cases() {
   return json;
 }
 
-/// @param float64_only those that also have numbers in float64
+/// @param float64_only selects the cases that also have float64 tensors
 inline std::vector<std::string> unet_2d_case_names(bool float64_only = false) {
   std::vector<std::string> names;
   for (const auto& item : unet_2d_cases()["cases"].items())
@@ -32,7 +32,7 @@ inline std::vector<std::string> unet_2d_case_names(bool float64_only = false) {
   return names;
 }
 
-/// A model with the weights that Python had in this case, before `perturb`.
+/// Makes a model with Python's initial weights of this case, before `perturb`.
 inline UNet2DModel make_case(const std::string& name) {
   const auto& entry = unet_2d_cases()["cases"].at(name);
   torch::manual_seed(entry["seed"].get<uint64_t>());

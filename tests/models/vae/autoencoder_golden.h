@@ -23,8 +23,8 @@ inline const Json& autoencoder_cases() {
 
 inline const Json& autoencoder_case(const std::string& name) { return autoencoder_cases()["cases"].at(name); }
 
-/// @param class_name whose cases
-/// @param flag only those for which Python's "run" has it
+/// @param class_name selects the cases of this class
+/// @param flag selects the cases whose "run" in Python has this flag
 inline std::vector<std::string> autoencoder_case_names(const std::string& class_name,
                                                        const std::string& flag = "") {
   std::vector<std::string> names;
@@ -34,7 +34,7 @@ inline std::vector<std::string> autoencoder_case_names(const std::string& class_
   return names;
 }
 
-/// A model with the weights that Python had in this case, before they were moved.
+/// Makes a model with Python's initial weights of this case, before they were changed.
 template <class Model>
 Model make_autoencoder(const std::string& name) {
   const auto& entry = autoencoder_case(name);

@@ -135,7 +135,7 @@ TEST(AutoencoderKL, LoadsAndSavesFoldersOfDiffusers) {
             << file << " differs from Python's";
       continue;
     }
-    // Two mid blocks and two layers of the decoder's first block, with four projections of two tensors.
+    // Two mid blocks and two layers of the decoder's first block have four projections with two tensors each.
     EXPECT_EQ(model->load_report().renamed_keys.size(), 4 * 8U) << model->load_report().to_string();
     EXPECT_EQ(model->load_report().unknown_config_keys, std::vector<std::string>{"decay"});
     EXPECT_EQ(model->config().scaling_factor, 0.18215);
@@ -226,7 +226,7 @@ TEST(AutoencoderKL, TilesWithoutSizeAreRefused) {
 
 struct BadAutoencoder {
   std::function<void(AutoencoderKLConfig&)> change;
-  std::vector<std::string> expected;  ///< parts of the message
+  std::vector<std::string> expected;  ///< expected parts of the message
 };
 
 TEST(AutoencoderKL, ImpossibleConfigsAreRefusedByKeyAndValue) {

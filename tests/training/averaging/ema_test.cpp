@@ -1,4 +1,4 @@
-// Averages in float64 against Python, their saved state, and latent-diffusion's average.
+// EMA in float64 against Python, its saved state, and latent-diffusion's EMA.
 
 #include <string>
 #include <vector>
@@ -107,8 +107,8 @@ TEST(EMAModel, FollowsPythonInFloat64) {
   }
 }
 
-// https://github.com/huggingface/diffusers/issues/1864: the first step's decay of 0 replaced the configured
-// one, and the "average" was a copy of the weights ever after.
+// https://github.com/huggingface/diffusers/issues/1864: the decay of 0 in the first step replaced the
+// configured decay, and the average was a copy of the weights from then on.
 TEST(EMAModel, KeepsItsConfiguredDecay) {
   const Tensor parameter = variable(at::zeros({1}));
   EMAModel ema({parameter}, {.decay = 0.5});
@@ -122,7 +122,7 @@ TEST(EMAModel, KeepsItsConfiguredDecay) {
   expect_equal(ema.shadow_params()[0], at::full({1}, 0.5));
 }
 
-// https://github.com/huggingface/diffusers/issues/9764: a loaded average started again from step 0.
+// https://github.com/huggingface/diffusers/issues/9764: a loaded EMA restarted at step 0.
 TEST(EMAModel, SurvivesSavingAndLoading) {
   const test::TemporaryFolder folder;
   const TensorMap parameters{{"a", variable(at::randn({3, 2}))}, {"b", variable(at::randn({4}))}};
@@ -140,7 +140,7 @@ TEST(EMAModel, SurvivesSavingAndLoading) {
   };
   for (int step = 0; step < 9; ++step) train(ema);
 
-  // As a trainer saves it: the model with the average in place of its weights.
+  // A trainer saves the model with the EMA weights.
   ema.store(list);
   ema.copy_to(list);
   save_weights(parameters, folder.path());
@@ -191,11 +191,11 @@ TEST(EMAModel, SharesTheMemoryOfFrozenParameters) {
     EXPECT_TRUE(shares(1, frozen));
     ema.step({trained, frozen});
   }
-  // The parameters of another model receive it all the same.
+  // The parameters of another model receive the EMA weights, too.
   const Tensor other = at::zeros({3});
   ema.copy_to({at::zeros({2}), other});
   expect_equal(other, at::ones({3}));
-  // A loaded average does not change the parameter.
+  // Loading EMA weights does not change the parameters.
   ema.load_shadow_params({at::ones({2}), at::ones({3})});
   EXPECT_TRUE(shares(1, frozen));
   ema.load_shadow_params({at::ones({2}), at::full({3}, 7.0)});
@@ -248,7 +248,7 @@ TEST(LitEma, CountsAsLatentDiffusion) {
     }
     EXPECT_EQ(ema.num_updates(), one.at("use_num_updates").get<bool>() ? 50 : -1);
   }
-  // 2/11 at the first update.
+  // The decay is 2/11 at the first update.
   const TensorMap parameters{{"a", variable(at::zeros({1}))}};
   EXPECT_EQ(LitEma(parameters).get_decay(1), static_cast<double>(2.0F / 11.0F));
 }

@@ -21,7 +21,7 @@ using test::expect_throws_with;
 
 constexpr int64_t kWalkSteps = 256;
 
-/// A training whose weights are a random walk, float64.
+/// A training whose weights are a random walk in float64.
 struct Walk {
   explicit Walk(const std::vector<double>& sigma_rels)
       : path(at::cumsum(at::randn({kWalkSteps, 5, 2}, at::TensorOptions().dtype(at::kDouble)), 0)),
@@ -34,7 +34,8 @@ struct Walk {
     average.step(parameters);
   }
 
-  /// The average at `step` by its definition: weights s^gamma, integrated over each step's unit of time.
+  /// Computes the average at `step` from its definition: weights s^gamma, integrated over the unit interval
+  /// of each step.
   Tensor direct(double sigma_rel, int64_t step) const {
     const double exponent = sigma_rel_to_gamma(sigma_rel) + 1;
     const Tensor ends = at::arange(step + 1, at::kDouble).div(static_cast<double>(step)).pow(exponent);
@@ -56,7 +57,7 @@ TEST(PostHocEma, GammaAndWidthAreInverse) {
     EXPECT_NEAR(gamma, golden["gamma"][i].item<double>(), 1e-10 * (1 + gamma)) << sigma_rel;
     EXPECT_NEAR(gamma_to_sigma_rel(gamma), sigma_rel, 1e-14);
   }
-  // The figures of the paper, and the plain mean.
+  // The values of the paper, and the plain mean.
   EXPECT_NEAR(sigma_rel_to_gamma(0.05), 16.97, 0.005);
   EXPECT_NEAR(sigma_rel_to_gamma(0.10), 6.94, 0.005);
   EXPECT_NEAR(sigma_rel_to_gamma(1 / std::sqrt(12.0)), 0.0, 1e-7);
@@ -95,10 +96,10 @@ TEST(PowerEma, CoefficientsMatchPython) {
   }
 }
 
-// What the snapshots cannot give is bounded: the error is the integral of the difference r of the profiles
-// over the weights' path, so at most |r| |path| (Cauchy and Schwarz), and |r| = relative_error |profile| is
-// known. A random walk is smooth compared with r, which oscillates between the snapshots: its error is far
-// below that.
+// The error of a reconstruction is bounded. It is the integral of r, the difference of the profiles, over the
+// path of the weights, so it is at most |r| |path| (Cauchy-Schwarz), and |r| = relative_error |profile| is
+// known. A random walk is smooth compared with r, which oscillates between the snapshots, so its error is far
+// smaller.
 TEST(PowerEma, ReconstructsAThirdWidth) {
   at::manual_seed(2);
   const test::TemporaryFolder folder;
@@ -143,7 +144,7 @@ TEST(PowerEma, IsExactForAStoredWidth) {
   const PowerEmaReconstruction earlier = reconstruct_power_ema(snapshots, 0.10, 16);
   expect_equal(earlier.tensors.at("net.weight"), then.at("net.weight"));
   EXPECT_EQ(earlier.relative_error, 0.0);
-  // The equations alone say so too: a width that differs from a stored one by almost nothing.
+  // The equations give the same result for a width that is almost equal to a stored one.
   const auto near = reconstruct_power_ema(snapshots, 0.10 + 1e-12, 16);
   expect_close(near.tensors.at("net.weight"), then.at("net.weight"), 1e-8, 1e-8);
 }
@@ -167,8 +168,7 @@ TEST(PowerEma, SnapshotsMayBeHalfPrecise) {
   const Tensor got =
       reconstruct_power_ema(list_power_ema_snapshots(half.path()), 0.07).tensors.at("net.weight");
   EXPECT_EQ(want.scalar_type(), at::kFloat);
-  // Each snapshot is rounded to 2^-11 of its value, and the coefficients' absolute values add up to less
-  // than 2.
+  // Each snapshot is rounded to 2^-11 of its value, and the sum of the absolute coefficients is less than 2.
   expect_close(got, want, 0, 2 * 0x1p-11 * walk.path.abs().max().item<double>());
   walk.parameters.at("net.weight").detach().fill_(1e30);
   walk.ema.step(walk.parameters);
@@ -215,7 +215,7 @@ TEST(PostHocEma, NamesWhatCannotWork) {
   walk.ema.save_snapshots(folder.path());
   const auto snapshots = list_power_ema_snapshots(folder.path());
   expect_throws_with<ConfigError>([&] { reconstruct_power_ema(snapshots, 0.1, 9); }, "step is 9");
-  // Of another model, and of nobody.
+  // A snapshot of another model, and one with invalid metadata.
   save_safetensors({{"other", at::zeros({5, 2})}}, folder / "power_ema-1-0.2.safetensors",
                    {{"step", "1"}, {"sigma_rel", "0.2"}});
   expect_throws_with<FileError>([&] { reconstruct_power_ema(list_power_ema_snapshots(folder.path()), 0.1); },

@@ -34,7 +34,7 @@ TEST(Checkpoints, AreListedByNumberAndTheOldestAreRemoved) {
     create_folders(folder / name);
   write_bytes(folder / "checkpoint-5", "a file");
   EXPECT_EQ(list_checkpoints(folder.path()), (std::vector<int64_t>{2, 9, 10, 30}));
-  // checkpoint-30 is beyond the current step: it belongs to another training.
+  // checkpoint-30 is later than the current step, so it belongs to another training.
   keep_newest_checkpoints(folder.path(), 2, 10);
   EXPECT_EQ(list_checkpoints(folder.path()), (std::vector<int64_t>{9, 10, 30}));
   remove_checkpoint(folder.path(), 30);
@@ -43,7 +43,7 @@ TEST(Checkpoints, AreListedByNumberAndTheOldestAreRemoved) {
 }
 
 TEST(UnfinishedFolders, GiveBackWhatWasAboutToBeReplaced) {
-  // As a process leaves it that is killed between the two renames; earlier versions had the other name.
+  // The state after a kill between the two renames. Earlier versions used the other name.
   for (const char* suffix : {".replaced", ".removed"}) {
     const TemporaryFolder folder;
     TrainingConfig config = resumable_config(folder.path());

@@ -1,4 +1,4 @@
-// Checkpoints that are written while the training goes on.
+// Checkpoints that are written in the background while the training continues.
 
 #include "training/checkpoint/checkpoint_writer.h"
 
@@ -48,7 +48,7 @@ TrainingConfig short_config(const std::string& output_dir) {
   return config;
 }
 
-/// A denoiser whose snapshots do something before they are written: they say the step that they were made at.
+/// A denoiser whose snapshots call a function with the step at which they were made, before they are written.
 class WatchedModel : public SavedHolder<TinyNet> {
  public:
   WatchedModel(TinyNet net, std::function<void(int64_t)> before_write, const std::atomic<int64_t>& step)
@@ -82,7 +82,7 @@ void train(
   trainer.train(TinyImages(18));
 }
 
-/// Every file but those that say how it was trained.
+/// Returns every file except those that record the training options.
 void expect_same_files(const std::string& actual, const std::string& expected,
                        const std::string& inner = "") {
   for (const std::string& name : list_folder(join_path(expected, inner))) {
@@ -102,7 +102,7 @@ TEST(BackgroundCheckpoints, HoldWhatTheTrainingHadWhenTheyBegan) {
   config.background_checkpoints = false;
   train(config);
 
-  // So slow that the training is at the next checkpoint when the weights are written.
+  // Writing is so slow that the training reaches the next checkpoint before the weights are written.
   const TemporaryFolder folder;
   std::atomic<int64_t> step = 0;
   std::atomic<int> ahead = 0;
@@ -142,7 +142,7 @@ TEST(BackgroundCheckpoints, FailInTheTrainingThread) {
     const char* where;
     int64_t checkpointing_steps, logging_steps, expected_last_step;
   };
-  // The second checkpoint fails; who asks next reports it.
+  // The second checkpoint fails, and the next checkpoint or the end of the training throws its error.
   for (const Case& c : {Case{"the next checkpoint", 2, 100, 6}, Case{"the end", 3, 100, 6}}) {
     const TemporaryFolder folder;
     TrainingConfig config = short_config(folder.path());
@@ -248,7 +248,7 @@ void expect_snapshot_is_save(SavedModule& model) {
   expect_same_files(written.path(), saved.path());
 }
 
-/// A model whose files are named as those of another library.
+/// A model whose files have the names of another library.
 struct RenamedNetImpl : test::TinyNetImpl {
   struct Format {
     std::string basename = "model";
@@ -279,7 +279,7 @@ TEST(Snapshot, WritesTheBytesOfSavePretrained) {
                                       .norm_num_groups = 4})));
 }
 
-/// A model that saves itself in a way that nobody else knows.
+/// A model with its own way of saving.
 struct OwnFilesNetImpl : test::TinyNetImpl {
   void save_pretrained(const std::string& folder) {
     save_weights(TensorMap(named_parameters()), folder);

@@ -1,4 +1,4 @@
-// What is in output_dir when a training is resumed from an older checkpoint, or another one begins there.
+// The content of output_dir after a resume from an older checkpoint, or after another training starts there.
 
 #include "training/checkpoint/output_folder.h"
 
@@ -35,7 +35,7 @@ using test::write_bytes;
 
 using StepList = std::vector<int64_t>;
 
-/// A process that is killed before it has saved anything.
+/// Runs a process that is killed before it saves anything.
 void train_and_die(const TrainingConfig& config, int64_t step) {
   Trainer trainer(TinyNet(0.2), DDPMScheduler(), config);
   trainer.on_step([&](int64_t done) {
@@ -68,7 +68,7 @@ TEST(OlderCheckpoint, LeavesABranchThatLatestNeverGoesOnWith) {
   EXPECT_EQ(list_checkpoints(folder.path()), (StepList{2, 4, 6, 8}));
   const std::string metrics = read_text_file(folder / "metrics.csv");
 
-  // It ends before it has a checkpoint of its own.
+  // The resumed training ends before it writes a checkpoint.
   for (const bool background : {true, false}) {
     const CapturedLog log;
     config.background_checkpoints = background;
@@ -78,7 +78,7 @@ TEST(OlderCheckpoint, LeavesABranchThatLatestNeverGoesOnWith) {
     EXPECT_EQ(log.contains("abandoned-1"), background) << "said when they are moved";
     EXPECT_EQ(MetricsLog(folder.path(), 100).steps(), (std::vector<double>{1, 2}));
   }
-  // Nothing is lost: the folder is as an output_dir.
+  // No file is lost: the abandoned folder is a complete output_dir.
   EXPECT_EQ(list_checkpoints(folder / "abandoned-1"), (StepList{4, 6, 8}));
   for (const int64_t step : {4, 6, 8})
     EXPECT_NO_THROW(verify_manifest(checkpoint_path(folder / "abandoned-1", step)));
@@ -89,7 +89,7 @@ TEST(OlderCheckpoint, LeavesABranchThatLatestNeverGoesOnWith) {
   EXPECT_EQ(list_checkpoints(folder.path()), (StepList{2, 4, 6, 8}));
   expect_same_checkpoint(folder / "checkpoint-8", folder / "abandoned-1/checkpoint-8");
 
-  // A second branch, and back to the first one.
+  // Starts a second branch, then returns to the first one.
   config.resume_from_checkpoint = folder / "checkpoint-6/";
   EXPECT_EQ(first_trained_step(config), 7);
   EXPECT_EQ(list_checkpoints(folder / "abandoned-2"), StepList{8});
@@ -239,7 +239,7 @@ TEST(OlderCheckpoint, TakesSnapshotsAndPreviewsOfLaterStepsAway) {
   EXPECT_EQ(list_folder(folder / "power_ema/unet"), all);
   EXPECT_EQ(list_folder(folder / "previews"), (std::vector<std::string>{"p-3.png", "p-6.png", "p-9.png"}));
 
-  // With other intervals they would stay beside the new ones.
+  // With other intervals, the old files would be mixed with the new ones.
   config.post_hoc_ema_steps = 7;
   config.validation_steps = 7;
   config.resume_from_checkpoint = "checkpoint-4";
@@ -249,7 +249,7 @@ TEST(OlderCheckpoint, TakesSnapshotsAndPreviewsOfLaterStepsAway) {
   EXPECT_EQ(list_folder(folder / "abandoned-1/power_ema/unet"), (std::vector<std::string>{all[1], all[2]}));
   EXPECT_EQ(list_folder(folder / "abandoned-1/previews"), (std::vector<std::string>{"p-6.png", "p-9.png"}));
 
-  // A training that was killed: what it does again is not there twice.
+  // After a kill, a resumed training does not duplicate the files that it writes again.
   write_bytes(folder / "power_ema/unet/power_ema-6-0.1.safetensors", "of the killed process");
   config.resume_from_checkpoint = "latest";
   train(-1);
@@ -272,7 +272,7 @@ TEST(CheckpointFromElsewhere, IsSavedHereAtOnce) {
   EXPECT_EQ(first_trained_step(config), 5);
   expect_same_checkpoint(folder / "checkpoint-8", source / "checkpoint-8");
 
-  // Two trainings are not mixed.
+  // The files of two trainings are not mixed.
   config.resume_from_checkpoint = source / "checkpoint-2";
   expect_throws_with<ConfigError>([&] { train_until(config, -1); }, "of another training");
   config.overwrite_output_dir = true;
@@ -291,7 +291,7 @@ TEST(OutputFolder, IsRefusedWhenItHoldsAFinishedTraining) {
   };
   expect_refused("a finished model in unet/");
   {
-    const CapturedLog log;  // there is no checkpoint to go on with
+    const CapturedLog log;  // there is no checkpoint to resume from
     config.resume_from_checkpoint = "latest";
     expect_refused("a finished model in unet/");
     config.resume_from_checkpoint.reset();
@@ -307,7 +307,7 @@ TEST(OutputFolder, IsRefusedWhenItHoldsAFinishedTraining) {
   EXPECT_TRUE(train_until(config, -1).is_complete) << "logs alone are no result";
 }
 
-/// Everything that a training can write.
+/// Trains with all options that write files.
 void train_with_everything(const std::string& output_dir) {
   TrainingConfig config = branching_config(output_dir);
   config.post_hoc_ema_sigma_rels = {0.1};
@@ -320,7 +320,7 @@ void train_with_everything(const std::string& output_dir) {
   trainer.train(resumable_images());
 }
 
-/// The files below a folder, relative to it.
+/// Returns the files in a folder, as relative paths.
 std::vector<std::string> files_below(const std::string& root, const std::string& inner = "") {
   std::vector<std::string> files;
   for (const std::string& name : list_folder(join_path(root, inner))) {
@@ -337,7 +337,7 @@ std::vector<std::string> files_below(const std::string& root, const std::string&
 TEST(OutputFolder, IsClearedOfATrainingAndOfNothingElse) {
   const TemporaryFolder folder;
   train_with_everything(folder.path());
-  // Another branch, too.
+  // Adds an abandoned branch.
   create_folders(folder / "abandoned-1");
   rename_path(folder / "checkpoint-8", folder / "abandoned-1/checkpoint-8");
   write_bytes(folder / "abandoned-1/metrics.csv", "");

@@ -1,4 +1,4 @@
-// Which options may change when a training is resumed.
+// Options that may change, and options that must not change, when a training is resumed.
 
 #include "training/checkpoint/resume_rules.h"
 
@@ -32,13 +32,13 @@ using test::train_until;
 
 Json config_fields(const TrainingConfig& config = {}) { return parse_json(config.to_json(), "the config"); }
 
-/// Another value of the same field.
+/// Returns another value of the same type.
 Json changed_value(const Json& value) {
   if (value.is_boolean()) return !value.get<bool>();
   if (value.is_number_integer()) return value.get<int64_t>() + 1;
   if (value.is_number()) return value.get<double>() / 2 + 1;
   if (value.is_string()) return value.get<std::string>() + "x";
-  return Json::array({1});  // of an optional value or a list
+  return Json::array({1});  // an optional value or a list
 }
 
 TEST(ResumeRules, CoverEveryFieldOfTheConfigOnce) {
@@ -69,7 +69,7 @@ TEST(ResumeRules, DecideWhichFieldMayChange) {
     expect_throws_with<ConfigError>(compare, key + " is " + ours[key].dump());
     expect_throws_with<ConfigError>(compare, "trained with " + saved.at(key).dump());
     expect_throws_with<ConfigError>(compare, "trainer_state.json");
-    // An older checkpoint does not say.
+    // An older checkpoint does not have the key.
     Json older = saved;
     older.erase(key);
     EXPECT_NO_THROW(require_same_options(older, ours, "")) << key;
@@ -161,7 +161,7 @@ TEST(Resume, ComparesTheOptionsOfTheTask) {
                                   "pyramid_noise_iterations of the options is 2");
   expect_throws_with<ConfigError>(resuming({.class_conditional = false}),
                                   "class_conditional of the options is false");
-  // The model has no log variance to resume with.
+  // The checkpoint has no log variance.
   expect_throws_with<ConfigError>(resuming({.learned_log_variance = LogVarianceType::kTable}),
                                   "learned_log_variance of the options is \"table\"");
 }
@@ -211,7 +211,7 @@ TEST(Resume, MayMakeTheTrainingLonger) {
     EXPECT_EQ(train_until(config, -1).global_step, 12);
     const bool follows_length = std::string_view(schedule) == "cosine";
     EXPECT_EQ(log.contains("follows the new length"), follows_length);
-    // As Python: the learning rate is that of a training of 12 steps.
+    // As in Python, the learning rate is that of a training of 12 steps.
     const std::vector<TrainingProgress> rows = MetricsLog(folder.path(), 100).rows();
     ASSERT_EQ(rows.size(), 12U);
     const LRSchedule expected = get_scheduler(schedule, {.num_warmup_steps = 2, .num_training_steps = 12});
@@ -253,7 +253,7 @@ TEST(Resume, ComparesTheNoiseSchedule) {
   expect_refused(DDPMScheduler({.rescale_betas_zero_snr = true}), "rescale_betas_zero_snr", "with false");
   expect_refused(FlowMatchEulerDiscreteScheduler(), "of the scheduler is \"FlowMatchEulerDiscreteScheduler\"",
                  "with \"DDPMScheduler\"");
-  // Options of sampling alone.
+  // Options that affect only sampling may change.
   train_with(config, DDPMScheduler({.clip_sample = false, .timestep_spacing = TimestepSpacing::kTrailing}),
              3);
 }
@@ -271,11 +271,11 @@ TEST(Resume, ComparesTheTask) {
   config.resume_from_checkpoint = "latest";
   expect_throws_with<ConfigError>([&] { train_edm({.p_mean = -0.4}); },
                                   "p_mean of the task is -0.4, but the checkpoint was trained with -1.2");
-  train_edm({.sigma_max = 20});  // of the scheduler that is saved in the end
+  train_edm({.sigma_max = 20});  // affects only the scheduler that is saved at the end
   expect_throws_with<ConfigError>([&] { train_with(config, DDPMScheduler(), 3); },
                                   "is \"DiffusionTask\", but the checkpoint was trained with \"EDMTask\"");
 
-  /// A task of a program, which says nothing about itself.
+  /// A task that a program defines, without a description.
   class OwnTask : public EDMTask {
    public:
     using EDMTask::EDMTask;
@@ -309,7 +309,7 @@ TEST(Resume, ComparesTheConfigOfTheModelAndItsDtype) {
   train(small_unet_config());
   config.resume_from_checkpoint = "latest";
   UNet2DModelConfig other = small_unet_config();
-  other.act_fn = "gelu";  // all parameters have the same shapes
+  other.act_fn = "gelu";  // does not change the shapes of the parameters
   expect_throws_with<ConfigError>([&] { train(other); }, "act_fn of unet is \"gelu\"");
   expect_throws_with<ConfigError>([&] { train(other); }, "with \"silu\"");
   expect_throws_with<ConfigError>([&] { train(small_unet_config(), at::kDouble); },

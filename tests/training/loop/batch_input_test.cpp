@@ -1,4 +1,4 @@
-// What a training refuses and warns of in the batches that it is given.
+// Errors and warnings about the batches of a training.
 
 #include <optional>
 #include <string>
@@ -25,7 +25,7 @@ using test::quiet_config;
 using test::seeded_net;
 using test::TinyImages;
 
-/// The warnings that were logged while it lives.
+/// Collects the warnings that are logged during its lifetime.
 class Warnings {
  public:
   Warnings()
@@ -47,7 +47,7 @@ class Warnings {
   LogSink previous_;
 };
 
-/// TinyImages with images and labels of one's own.
+/// TinyImages with given images and labels.
 class AnyImages : public Dataset {
  public:
   AnyImages(Tensor images, Tensor labels, int64_t classes = 0)
@@ -121,7 +121,7 @@ TEST(BatchInput, ImagesThatAreNotScaledAreWarnedOfOnce) {
 }
 
 TEST(BatchInput, LaterImagesOfTheFirstEpochAreLookedAtWhereItIsLogged) {
-  // The first batch is black.
+  // The pixels of the first batch are black.
   class DarkStart : public AnyImages {
    public:
     using AnyImages::AnyImages;
@@ -230,7 +230,7 @@ TEST(BatchInput, LabelsAreCheckedBeforeTheyReachTheModel) {
                                   "the data set has the label ");
   expect_throws_with<ConfigError>([&] { train_on(AnyImages(images, labels, 12), model); },
                                   "the data set has 12 classes, but num_class_embeds of the model is 11");
-  // Labels that are left out are not looked at.
+  // Labels that the model does not use are not checked.
   EXPECT_TRUE(train_on(AnyImages(images, labels + 40, 48), model, {.class_conditional = false}).is_complete);
 }
 
@@ -239,10 +239,10 @@ TEST(BatchInput, TheLabelForNoClassIsNoClassOfTheData) {
   const Tensor labels = at::arange(20, at::kLong).remainder(10);
   LabelledNet model;
   model->facts.num_class_embeds = 10;
-  // Without dropout ten classes need ten rows.
+  // Without class dropout, ten classes need ten embedding rows.
   EXPECT_TRUE(train_on(AnyImages(images, labels, 10), model).is_complete);
   const DiffusionTaskOptions guided{.class_dropout_prob = 0.1};
-  // The data set says how many classes there are, before any batch; or a label shows it.
+  // The number of classes is known from the dataset before the first batch, or from a label.
   expect_throws_with<ConfigError>(
       [&] { train_on(AnyImages(images, labels, 10), model, guided); },
       "class_dropout_prob is 0.1, so the label 9 (num_class_embeds - 1) stands for");
@@ -261,7 +261,7 @@ TEST(BatchInput, TheLabelForNoClassIsNoClassOfTheData) {
   EXPECT_TRUE(train_on(AnyImages(images, labels, 10), model, guided).is_complete);
 }
 
-/// Takes labels as a tensor.
+/// A model whose forward takes labels as a tensor.
 struct TensorLabelNetImpl : torch::nn::Module {
   TensorLabelNetImpl() {
     conv = register_module("conv", torch::nn::Conv2d(torch::nn::Conv2dOptions(1, 1, 3).padding(1)));
@@ -278,7 +278,7 @@ struct TensorLabelNetImpl : torch::nn::Module {
 };
 TORCH_MODULE(TensorLabelNet);
 
-/// The same as an optional tensor, with facts of its own.
+/// A model whose forward takes labels as an optional tensor, with its own denoiser_info().
 struct OptionalLabelNetImpl : torch::nn::Module {
   OptionalLabelNetImpl() {
     conv = register_module("conv", torch::nn::Conv2d(torch::nn::Conv2dOptions(1, 1, 3).padding(1)));

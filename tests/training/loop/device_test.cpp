@@ -1,4 +1,4 @@
-// The same training on a device, and in half precision.
+// A training on a device and in half precision equals the training on the CPU.
 
 #include <cmath>
 #include <memory>
@@ -27,7 +27,7 @@ using test::seeded_net;
 using test::TemporaryFolder;
 using test::TinyImages;
 
-/// Draws its noise and timesteps on the CPU, so that each device has the same.
+/// A task that draws noise and timesteps on the CPU, so they are the same for each device.
 class HostNoiseTask : public DiffusionTask {
  public:
   using DiffusionTask::DiffusionTask;
@@ -87,7 +87,7 @@ TEST(Trainer, GivesTheSameOnADevice) {
                                         OptimizerType::kLion, OptimizerType::kAdafactor}) {
     const std::vector<Tensor> host = train_five_steps(at::kCPU, optimizer);
     const std::vector<Tensor> device = train_five_steps(at::Device(at::kCUDA, 0), optimizer);
-    // A device gets its learning rate as float32.
+    // The learning rate on the device is float32.
     for (std::size_t i = 0; i < host.size(); ++i)
       expect_close(device[i], host[i], 1e-5, 1e-7, std::string(enum_name(optimizer)));
   }
@@ -105,7 +105,7 @@ UNet2DModel small_attention_unet() {
                       .norm_num_groups = 4});
 }
 
-/// Losses of each step.
+/// Returns the loss of each step.
 std::vector<double> losses_of(MixedPrecision precision, at::Device device) {
   const CapturedLog log;
   const TemporaryFolder folder;
@@ -129,7 +129,7 @@ void expect_near_relative(const std::vector<double>& actual, const std::vector<d
     EXPECT_NEAR(actual[i], expected[i], tolerance * expected[i]) << "step " << i + 1;
 }
 
-// bfloat16 rounds to 1 part in 256; a loss is a mean of many roundings.
+// bfloat16 rounds to 1 part in 256, and a loss averages many rounding errors.
 TEST(Trainer, TrainsAUNetInBfloat16AsInFloat32) {
   const std::vector<double> full = losses_of(MixedPrecision::kNo, at::kCPU);
   const std::vector<double> half = losses_of(MixedPrecision::kBf16, at::kCPU);

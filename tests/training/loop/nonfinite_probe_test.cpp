@@ -89,7 +89,7 @@ TEST(Trainer, NamesTheModuleWhoseOutputWasNotFiniteFirst) {
   int64_t steps = 0;
   trainer.on_step([&](int64_t step) { steps = step; });
   expect_throws_with<Error>([&] { trainer.train(TinyImages(20)); }, "first in the output of second (aten::");
-  EXPECT_EQ(steps, 2);  // the third ends it, long before the next logging step
+  EXPECT_EQ(steps, 2);  // the third step ends the training, long before the next logging step
 }
 
 TEST(Trainer, NamesABadBatchAndABadParameter) {
@@ -116,7 +116,7 @@ TEST(Trainer, NamesABadBatchAndABadParameter) {
   EXPECT_NE(message(false).find("first in the parameter time.bias"), std::string::npos) << message(false);
 }
 
-// The step is computed once more to name the module; what the task learned of it counts once.
+// The step is computed again to find the module. The state of the task is updated only once.
 TEST(Trainer, LearnsOfABadStepOnce) {
   const CapturedLog log;
   const test::TemporaryFolder folder;
@@ -136,13 +136,13 @@ TEST(Trainer, LearnsOfABadStepOnce) {
   EXPECT_EQ(overflowing.task().state().at("losses_seen").sum().item<int64_t>(), 20);
 }
 
-/// NaN values out of many small operations.
+/// Computes NaN values with many small operations.
 void compute_nan_values() {
   Tensor value = at::full({4}, std::nan(""));
   for (int i = 0; i < 20; ++i) value = (value + 1).relu().exp();
 }
 
-/// Threads that compute NaN values all the while, as a program may do beside a training.
+/// Threads that compute NaN values continuously, as another part of a program may do during a training.
 class BusyThreads {
  public:
   explicit BusyThreads(int count) {
@@ -210,7 +210,7 @@ TEST(FindNonfiniteOutput, RunsInSeveralThreadsAtOnceAndNested) {
     });
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(right, 150);
-  // Nothing is left installed.
+  // No callbacks remain registered.
   EXPECT_FALSE(at::hasThreadLocalCallbacks());
   EXPECT_FALSE(at::hasGlobalCallbacks());
 }
@@ -225,7 +225,7 @@ TEST(FindNonfiniteOutput, WatchesThePartsOfABatch) {
     sample[i % 4].fill_(3e38);  // a convolution over it overflows
     model->conv_in->weight.detach().fill_(1);
     const auto found = find_nonfinite_output(named_parameters_of(model), [&] {
-      const at::AutoGradMode with_grad(true);  // otherwise the batch is not cut
+      const at::AutoGradMode with_grad(true);  // otherwise the batch is not split
       predict_in_parts(trainable, sample, at::zeros({4}), {}, 4);
     });
     ASSERT_TRUE(found.has_value());
@@ -233,7 +233,7 @@ TEST(FindNonfiniteOutput, WatchesThePartsOfABatch) {
   }
 }
 
-/// Its batches cost many operations, in the loader's threads.
+/// A dataset whose batches need many operations in the loader's threads.
 class BusyImages : public TinyImages {
  public:
   using TinyImages::TinyImages;
@@ -243,7 +243,7 @@ class BusyImages : public TinyImages {
   }
 };
 
-// Each step is computed once more, watched, while the loader's threads read ahead.
+// Each step is computed again under observation, while the loader's threads read ahead.
 TEST(Trainer, FindsTheModuleWhileWorkersReadData) {
   const CapturedLog log;
   for (const int64_t parts : {1, 2}) {

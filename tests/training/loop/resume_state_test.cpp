@@ -1,5 +1,4 @@
-// Checkpoints of another device, of an older version, and such whose manifest holds while their content does
-// not fit.
+// Checkpoints of another device, of an older version, and with a valid manifest but invalid content.
 
 #include <cmath>
 #include <functional>
@@ -28,7 +27,7 @@ using test::TemporaryFolder;
 using test::train_until;
 using test::write_bytes;
 
-/// Changes a file of a checkpoint, and its manifest with it.
+/// Changes a file of a checkpoint and its entry in the manifest.
 void replace_in_checkpoint(const std::string& checkpoint, const std::string& name, const std::string& bytes) {
   write_bytes(join_path(checkpoint, name), bytes);
   const std::string path = join_path(checkpoint, "manifest.json");
@@ -55,7 +54,7 @@ void change_tensors(const std::string& checkpoint, const std::string& name,
   replace_in_checkpoint(checkpoint, name, read_text_file(folder / "file"));
 }
 
-/// A stopped training, and what resumes it.
+/// A stopped training and the function that resumes it.
 struct Stopped {
   TemporaryFolder folder;
   TrainingConfig config;
@@ -78,7 +77,7 @@ TEST(Resume, GoesOnOnTheCpuAfterACudaDevice) {
   Stopped stopped;
   change_state(stopped.checkpoint(), [](Json& state) { state["device"] = "cuda:0"; });
   change_tensors(stopped.checkpoint(), "trainer_state.safetensors", [](TensorMap& tensors) {
-    // What a CUDA generator keeps: its seed and its offset.
+    // The state of a CUDA generator: its seed and its offset.
     tensors.insert("noise_generator", at::zeros({16}, at::kByte));
     tensors.insert("random.cuda:0", at::zeros({16}, at::kByte));
   });
@@ -112,7 +111,7 @@ TEST(Resume, TakesCheckpointsOfAnOlderVersion) {
 
 using TensorChange = std::function<at::Tensor(const at::Tensor&)>;
 
-/// What may be wrong with a tensor; an undefined one is left out.
+/// Changes that make a tensor invalid. An undefined result removes the tensor.
 const std::vector<std::pair<const char*, TensorChange>>& hostile_changes() {
   static const std::vector<std::pair<const char*, TensorChange>> kChanges{
       {"missing", [](const at::Tensor&) { return at::Tensor(); }},
@@ -131,8 +130,9 @@ const std::vector<std::pair<const char*, TensorChange>>& hostile_changes() {
   return kChanges;
 }
 
-/// Each change of each tensor of a file is an error that names both, or does no harm.
-/// @return how many were refused
+/// Checks that each change of each tensor of a file either throws an error that names file and tensor, or has
+/// no effect.
+/// @return number of changes that throw
 int expect_named_errors(const Stopped& stopped, const std::string& file) {
   const std::string good = read_text_file(join_path(stopped.checkpoint(), file));
   const TensorMap tensors = load_safetensors(join_path(stopped.checkpoint(), file));
@@ -142,7 +142,7 @@ int expect_named_errors(const Stopped& stopped, const std::string& file) {
       SCOPED_TRACE(file + ": " + name + ": " + what);
       const std::string key = name;
       const bool is_huge = std::string_view(what) == "huge";
-      // They fit, and the numbers are bad.
+      // The shapes are valid, and only the values are bad.
       if (is_huge && (key.starts_with("post_hoc_ema.") || key.starts_with("scaler."))) continue;
       const bool is_number_of_optimizer = file == "optimizer.safetensors" && (is_huge || what[0] == 'n');
       const at::Tensor changed = change(tensor);
@@ -201,7 +201,7 @@ TEST(Resume, NamesTheWeightThatDoesNotFit) {
     SCOPED_TRACE(what);
     const std::string good = read_text_file(join_path(stopped.checkpoint(), file));
     const at::Tensor changed = change(at::zeros({4, 1}));
-    if (std::string_view(what) == "huge") continue;  // it fits
+    if (std::string_view(what) == "huge") continue;  // the shape is valid
     change_tensors(stopped.checkpoint(), file, [&](TensorMap& all) {
       if (changed.defined()) {
         all.insert("time.weight", changed);
@@ -229,7 +229,7 @@ TEST(Resume, NamesTheEntryThatDoesNotFit) {
                                 1e300,
                                 std::numeric_limits<uint64_t>::max(),
                                 std::nan("")};
-  // What the training reads; "total_steps" of another number is a longer training.
+  // The keys that the training reads. Another number in "total_steps" means a longer training.
   for (const char* key : {"version", "global_step", "total_steps", "epoch", "loader", "seed", "dataset_size",
                           "train_batch_size", "optimizer", "device", "last_loss", "use_ema",
                           "training_config", "ema_optimization_step"}) {
@@ -263,7 +263,7 @@ TEST(Resume, NamesTheEntryThatDoesNotFit) {
   }
 }
 
-/// A model whose forward is wrong after some steps.
+/// A model whose forward returns wrong results after some steps.
 struct FailingNetImpl : test::TinyNetImpl {
   Tensor forward(const Tensor& sample, const Tensor& timesteps) {
     if (++calls > 2) return sample.matmul(at::ones({99, 99}));

@@ -1,6 +1,5 @@
-// Interruption, damage and resumption of trainings.
+// Interrupted and resumed trainings, also with damaged checkpoints.
 
-#include <csignal>
 #include <cstdlib>
 #include <fstream>
 #include <functional>
@@ -9,24 +8,16 @@
 #include <utility>
 #include <vector>
 
-#include <diffusers/core/logging.h>
 #include <diffusers/schedulers/ddpm_scheduler.h>
 #include <diffusers/training/trainer.h>
 
 #include <ATen/ATen.h>
-#include <fcntl.h>
 #include <gtest/gtest.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include "core/json.h"
-#include "io/folder_lock.h"
 #include "io/manifest.h"
 #include "support/golden.h"
 #include "training/checkpoint/checkpoint.h"
 #include "training/killed_training.h"
-#include "training/loop/stop_signals.h"
 #include "training/quick_training.h"
 #include "training/resumable_training.h"
 
@@ -52,8 +43,8 @@ TEST(Resume, IsBitExactWhereverTheTrainingStopped) {
   EXPECT_TRUE(train_until(resumable_config(whole.path()), -1).is_complete);
   const std::string expected = whole / "checkpoint-9";
 
-  // Mid-epoch, at the end of an epoch, in the second and the third one, several times, with previews that
-  // draw.
+  // Stops in the middle and at the end of an epoch, in the second and the third epoch, and several times,
+  // with previews that draw random numbers.
   const std::vector<std::vector<int64_t>> stops{{1}, {3}, {5}, {6, 8}, {1, 2, 3, 4, 5, 6, 7, 8}};
   for (const std::vector<int64_t>& steps : stops) {
     const TemporaryFolder folder;
@@ -66,7 +57,7 @@ TEST(Resume, IsBitExactWhereverTheTrainingStopped) {
     }
     EXPECT_TRUE(train_until(config, -1, true).is_complete);
     expect_same_checkpoint(folder / "checkpoint-9", expected);
-    // The logged losses are those of the whole run as well, times aside.
+    // The logged losses also equal those of the uninterrupted run.
     EXPECT_EQ(MetricsLog(folder.path(), 100).losses(), MetricsLog(whole.path(), 100).losses());
   }
 }
@@ -81,7 +72,7 @@ TEST(Resume, IsBitExactOnADeviceWithDeterministicAlgorithms) {
       config.mixed_precision = precision;
       return config;
     };
-    // The log variance must follow the model to its device.
+    // The log variance must be moved to the device of the model.
     const DiffusionTaskOptions options{.learned_log_variance = LogVarianceType::kTable};
     const TemporaryFolder whole;
     EXPECT_TRUE(train_until(config_of(whole.path()), -1, false, at::kCUDA, 0, options).is_complete);
@@ -144,8 +135,8 @@ TEST(Resume, PreviewsAndWorkersDoNotDisturbTheTraining) {
   expect_same_checkpoint(disturbed / "checkpoint-9", plain / "checkpoint-9");
 }
 
-/// Trains with a checkpoint after each step, slowly enough to be killed before it ends; run as a process of
-/// its own by the test below.
+/// Trains with a checkpoint after each step, slowly enough to be killed before it ends. The test below runs
+/// it in a separate process.
 TEST(TrainingProcess, DISABLED_TrainsOrResumes) {
   const char* folder = std::getenv(test::kProcessFolder);
   ASSERT_NE(folder, nullptr);
@@ -213,7 +204,8 @@ TEST(Resume, FallsBackToTheNewestWholeCheckpoint) {
       trainer.train(resumable_images());
       EXPECT_EQ(steps, std::vector<int64_t>{4}) << name << " " << kind;
       EXPECT_TRUE(log.contains("checkpoint-6")) << name << " " << kind;
-      // The manifest may stay readable with a bit flipped, and then accuses the file whose entry it was.
+      // A manifest with a flipped bit may still be readable. The error then names the file whose entry
+      // changed.
       if (std::string_view(name) != "manifest.json") {
         EXPECT_TRUE(log.contains(name)) << name << " " << kind;
       }
@@ -237,7 +229,7 @@ TEST(Resume, NeverStartsAgainAtZeroByItself) {
   config.resume_from_checkpoint = "checkpoint-3";
   expect_throws_with<FileError>([&] { train_until(config, -1); }, "SHA-256");
 
-  // Without a word about resuming, a folder with checkpoints is refused, unless it may be overwritten.
+  // Without resume_from_checkpoint, a folder with checkpoints is refused unless overwrite_output_dir is true.
   config.resume_from_checkpoint.reset();
   expect_throws_with<ConfigError>([&] { train_until(config, -1); }, "overwrite_output_dir");
   config.overwrite_output_dir = true;
@@ -274,116 +266,7 @@ TEST(Resume, RefusesAnotherTraining) {
   expect_throws_with<ConfigError>([&] { trainer.train(TinyImages(17)); }, "dataset_size is 17");
 }
 
-TEST(Checkpoints, KeepTheNewestByNumber) {
-  const TemporaryFolder folder;
-  TrainingConfig config = resumable_config(folder.path());
-  config.max_train_steps = 12;
-  config.checkpointing_steps = 1;
-  config.checkpoints_total_limit = 3;
-  train_until(config, -1);
-  // As text, "checkpoint-9" would be the last.
-  EXPECT_EQ(list_checkpoints(folder.path()), (std::vector<int64_t>{10, 11, 12}));
-  for (const int64_t step : {10, 11, 12})
-    EXPECT_NO_THROW(verify_manifest(checkpoint_path(folder.path(), step)));
-}
-
-TEST(Checkpoints, HoldOrdinaryModelFolders) {
-  const TemporaryFolder folder;
-  train_until(resumable_config(folder.path()), 4);
-  const TensorMap weights =
-      load_safetensors(folder / "checkpoint-4/unet/diffusion_pytorch_model.safetensors");
-  EXPECT_TRUE(weights.contains("conv_in.weight"));
-  const Json config = parse_json(read_text_file(folder / "checkpoint-4/unet_ema/config.json"), "config.json");
-  EXPECT_EQ(config.at("optimization_step"), 4);
-  EXPECT_EQ(config.at("use_ema_warmup"), true);
-  EXPECT_EQ(config.at("power"), 0.75);
-}
-
-TEST(Checkpoints, LeaveNothingOfAnInterruptedSave) {
-  const TemporaryFolder folder;
-  create_folders(folder / "checkpoint-2.partial/unet");
-  create_folders(folder / "checkpoint-1.removed");
-  create_folders(folder / "scheduler");
-  const std::vector<std::string> temporary{".metrics.csv.123-0.tmp",
-                                           "scheduler/.scheduler_config.json.7-12.tmp"};
-  const std::vector<std::string> other{".notes.tmp", "notes.123-0.tmp", ".123-0.tmp", ".a.b-0.tmp",
-                                       ".a.1-.tmp"};
-  for (const auto& names : {temporary, other})
-    for (const std::string& name : names) test::write_bytes(folder / name, "text");
-  train_until(resumable_config(folder.path()), -1);
-  EXPECT_FALSE(folder_exists(folder / "checkpoint-2.partial"));
-  EXPECT_FALSE(folder_exists(folder / "checkpoint-1.removed"));
-  for (const std::string& name : temporary) EXPECT_FALSE(file_exists(folder / name)) << name;
-  for (const std::string& name : other) EXPECT_TRUE(file_exists(folder / name)) << name;
-}
-
-TEST(Checkpoints, MissNotEvenTheLastByteOfTheirManifest) {
-  const TemporaryFolder folder;
-  train_until(resumable_config(folder.path()), 4);
-  const std::string manifest = folder / "checkpoint-4/manifest.json";
-  const std::string text = read_text_file(manifest);
-  test::write_bytes(manifest, std::string_view(text).substr(0, text.size() - 1));
-  expect_throws_with<FileError>([&] { verify_manifest(folder / "checkpoint-4"); }, "cut short");
-}
-
-TEST(Checkpoints, HaveOneWriterAFolder) {
-  const TemporaryFolder folder;
-  const FolderLock lock(folder.path(), "output_dir", "training");
-  expect_throws_with<FileError>([&] { train_until(resumable_config(folder.path()), -1); },
-                                "another training");
-}
-
-TEST(Signals, SaveAndStopTheTraining) {
-  const TemporaryFolder whole;
-  train_until(resumable_config(whole.path()), -1);
-  for (const int number : {SIGINT, SIGTERM, SIGUSR1}) {
-    const TemporaryFolder folder;
-    TrainingConfig config = resumable_config(folder.path());
-    config.handle_signals = true;
-    manual_seed(1);
-    Trainer trainer(TinyNet(0.2), DDPMScheduler(), config);
-    trainer.on_step([&](int64_t step) {
-      if (step == 4) std::raise(number);
-    });
-    const TrainingResult result = trainer.train(resumable_images());
-    EXPECT_EQ(result.signal, number);
-    EXPECT_EQ(result.global_step, 4);
-    EXPECT_FALSE(result.is_complete);
-    config.resume_from_checkpoint = "latest";
-    EXPECT_TRUE(train_until(config, -1).is_complete);
-    expect_same_checkpoint(folder / "checkpoint-9", whole / "checkpoint-9");
-  }
-}
-
-TEST(Signals, EndTheProgramTheSecondTime) {
-  ::testing::GTEST_FLAG(death_test_style) = "threadsafe";
-  for (const int number : {SIGINT, SIGTERM, SIGUSR1}) {
-    const auto raise_twice = [&] {
-      const StopSignals signals(true);
-      std::raise(number);
-      if (signals.received() == number) std::raise(number);
-    };
-    EXPECT_EXIT(raise_twice(), ::testing::KilledBySignal(number), "");
-  }
-}
-
-TEST(Signals, AreSeenByPreviews) {
-  const TemporaryFolder folder;
-  TrainingConfig config = resumable_config(folder.path());
-  config.validation_steps = 1;
-  config.handle_signals = true;
-  Trainer trainer(TinyNet(), DDPMScheduler(), config);
-  std::vector<bool> answers;
-  trainer.on_preview([&](const PreviewContext& context) {
-    answers.push_back(context.stop_requested());
-    if (context.step == 2) std::raise(SIGUSR1);
-    answers.push_back(context.stop_requested());
-  });
-  EXPECT_EQ(trainer.train(resumable_images()).signal, SIGUSR1);
-  EXPECT_EQ(answers, (std::vector<bool>{false, false, false, true}));
-}
-
-/// Weights each step by the losses of the steps before.
+/// A task that weights each step by the losses of the previous steps.
 class HistoryTask : public DiffusionTask {
  public:
   using DiffusionTask::DiffusionTask;
@@ -422,7 +305,7 @@ TEST(Resume, RestoresTheStateOfTheTask) {
   expect_equal(train(config, -1), expected, "history");
   expect_same_checkpoint(folder / "checkpoint-9", whole / "checkpoint-9");
 
-  // A task without a state does not drop one silently.
+  // A task without state refuses a checkpoint with a task state.
   expect_throws_with<Error>([&] { train_until(config, -1); }, "\"losses\"");
 }
 

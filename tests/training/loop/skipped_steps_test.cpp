@@ -1,4 +1,4 @@
-// Steps that are skipped: loss scaling that never recovers, and the learning rate.
+// Skipped steps: loss scaling that does not recover, and the learning rate.
 
 #include <algorithm>
 #include <limits>
@@ -34,7 +34,7 @@ using test::TemporaryFolder;
 using test::TinyImages;
 using test::TinyNet;
 
-/// A model whose prediction is finite, and whose gradients are not.
+/// A model with finite predictions and non-finite gradients.
 struct BrokenGradientNetImpl : test::TinyNetImpl {
   Tensor forward(const Tensor& sample, const Tensor& timesteps) {
     const Tensor zero = (conv_out->bias - conv_out->bias.detach()).sqrt();  // its derivative is infinite
@@ -64,7 +64,9 @@ TEST(Trainer, StopsAHalfPrecisionTrainingWhoseGradientsAreNeverFinite) {
   int64_t steps = 0;
   trainer.on_step([&](int64_t step) { steps = step; });
   expect_throws_with<Error>([&] { trainer.train(TinyImages(20)); }, "max_nonfinite_steps is 5");
-  EXPECT_EQ(steps, 20);  // 16 halvings of 65536 down to 1, and the fifth step from there ends it
+  EXPECT_EQ(
+      steps,
+      20);  // the scale is halved 16 times from 65536 to 1, and the fifth step after that ends the training
   for (std::size_t i = 0; i < before.size(); ++i) expect_equal(model->parameters()[i].detach(), before[i]);
   EXPECT_FALSE(folder_exists(folder / "unet"));
 }
@@ -76,7 +78,7 @@ TEST(Trainer, PublishesNothingIfEachStepWasSkipped) {
     manual_seed(11);
     TrainingConfig config = quiet_config(folder.path());
     config.mixed_precision = precision;
-    config.max_train_steps = 10;  // too few for the loss scale to fall
+    config.max_train_steps = 10;  // too few steps for the loss scale to be reduced
     config.max_nonfinite_steps = 100;
     config.validation_steps = 100;
     Trainer trainer(std::make_shared<BrokenGradientNetImpl>(), DDPMScheduler(), config);
@@ -94,7 +96,7 @@ TEST(Trainer, ToleratesOverflowsThatTheLossScaleMends) {
   const TemporaryFolder folder;
   TinyNet model = seeded_net();
   std::vector<int64_t> bad;
-  for (int64_t step = 0; step < 15; ++step) bad.push_back(step);  // down to a scale of 2
+  for (int64_t step = 0; step < 15; ++step) bad.push_back(step);  // reduces the scale to 2
   overflow_in(model, bad);
   TrainingConfig config = quiet_config(folder.path());
   config.mixed_precision = MixedPrecision::kFp16;
@@ -115,7 +117,7 @@ TEST(Trainer, RefusesALossThatDependsOnNothingTrained) {
   expect_throws_with<ConfigError>([&] { trainer.train(TinyImages(4)); }, "depends on none of the 6");
 }
 
-/// What accelerate's scheduler gives each step: it is stepped only if the optimizer was.
+/// Returns the learning rates of accelerate's scheduler, which is stepped only if the optimizer was stepped.
 std::vector<double> rates_of_accelerate(const LRSchedule& schedule, double lr, int64_t steps,
                                         const std::vector<int64_t>& skipped) {
   std::vector<double> rates;
@@ -148,7 +150,8 @@ TEST(Trainer, CountsStepsThatWereTakenForTheLearningRate) {
   }
 }
 
-// SGD without momentum moves a weight by the learning rate times its gradient: a rate of zero leaves it.
+// SGD without momentum changes a weight by the learning rate times its gradient, so a rate of zero does not
+// change it.
 TEST(Trainer, StepsWithTheLearningRateOfTheStepsTaken) {
   const CapturedLog log;
   const TemporaryFolder folder;
@@ -157,7 +160,7 @@ TEST(Trainer, StepsWithTheLearningRateOfTheStepsTaken) {
   TrainingConfig config = quiet_config(folder.path());
   config.optimizer = OptimizerType::kSGD;
   config.lr_scheduler = "piecewise_constant";
-  config.lr_step_rules = "0:1,1";  // the first step that is taken has a rate of zero
+  config.lr_step_rules = "0:1,1";  // the first step that is not skipped has a rate of zero
   config.max_train_steps = 4;
   std::vector<std::vector<Tensor>> weights{copies(model->parameters())};
   Trainer trainer(model, DDPMScheduler(), config);

@@ -36,7 +36,7 @@ SignalHandler installed_handler(int number) {
   return action.sa_handler;
 }
 
-/// A handler of the program's own for SIGUSR1, until the scope ends.
+/// Installs a signal handler of the program for SIGUSR1 until the end of the scope.
 class OwnHandler {
  public:
   OwnHandler() {
@@ -73,13 +73,13 @@ TEST(StopSignals, AreSeenByAllThatLive) {
     EXPECT_EQ(second.received(), SIGUSR1);
     EXPECT_EQ(disabled.received(), std::nullopt);
     std::raise(SIGTERM);
-    EXPECT_EQ(second.end(), SIGUSR1);  // the first one
+    EXPECT_EQ(second.end(), SIGUSR1);  // the first signal
     EXPECT_EQ(second.received(), SIGUSR1);
   }
   StopSignals late(true);
-  EXPECT_EQ(late.received(), std::nullopt);  // of signals before it
+  EXPECT_EQ(late.received(), std::nullopt);  // signals before its construction do not count
   first.reset();
-  // The handlers outlive the one that installed them.
+  // The handlers stay installed after the object that installed them is destroyed.
   std::raise(SIGUSR1);
   EXPECT_EQ(late.received(), SIGUSR1);
   EXPECT_EQ(g_signals_of_the_program, 0);
@@ -126,10 +126,10 @@ TEST(Signals, OfTheFinalValidationAreReported) {
   EXPECT_EQ(result.signal, SIGTERM);
   EXPECT_TRUE(result.is_complete);
   EXPECT_TRUE(file_exists(folder / "unet/config.json"));
-  EXPECT_EQ(previews, std::vector<int64_t>{2});  // none after the signal
+  EXPECT_EQ(previews, std::vector<int64_t>{2});  // no preview after the signal
 }
 
-/// Raises a signal when everything but its own files is published.
+/// A task that raises a signal after all files except its own are published.
 class SignallingTask : public DiffusionTask {
  public:
   using DiffusionTask::DiffusionTask;

@@ -1,4 +1,4 @@
-// The options of the optimizer and its parameter groups, as the flags of a training set them.
+// The TrainingConfig's options of the optimizer and its parameter groups.
 
 #include "training/loop/trained_parameters.h"
 
@@ -61,7 +61,7 @@ TEST(OptimizerOptions, AreThoseOfTheFlags) {
   EXPECT_EQ(adafactor.d, 2.0);
 }
 
-/// The weights after a short training.
+/// Returns the weights after a short training.
 std::vector<Tensor> trained_weights(const std::function<void(TrainingConfig&)>& change) {
   const TemporaryFolder folder;
   TrainingConfig config = quiet_config(folder.path());
@@ -76,7 +76,7 @@ TEST(OptimizerOptions, ChangeTheTraining) {
                                 const std::function<void(TrainingConfig&)>& change, const char* label) {
     EXPECT_FALSE(at::equal(trained_weights(change)[0], base[0])) << label;
   };
-  // The second moment must fall now and then.
+  // With a small beta2 the second moment decreases in some steps.
   const auto short_memory = [](TrainingConfig& c) { c.adam_beta2 = 0.1; };
   const auto adamw = trained_weights(short_memory);
   expect_change(

@@ -1,4 +1,4 @@
-// What a Trainer refuses or warns of, and when.
+// Errors and warnings of a Trainer, and the time at which they are reported.
 
 #include <functional>
 #include <memory>
@@ -70,7 +70,7 @@ TEST(Trainer, RefusesABadConfigurationWhenItIsMade) {
                                   "float16");
   EXPECT_FALSE(folder_exists(output_dir));
 
-  // A Trainer that is made changes nothing of what it will freeze.
+  // The constructor of Trainer does not freeze parameters yet.
   TrainingConfig config = quiet_config(output_dir);
   config.freeze = {"conv_in.*"};
   TinyNet model;
@@ -107,7 +107,7 @@ TEST(Trainer, TellsThatItRunsOnTheCPUThoughThereIsADevice) {
   CapturedLog log;
   EXPECT_FALSE(warn_of_cpu_training(at::kCPU, 1, /*has_cuda=*/false));
   EXPECT_FALSE(warn_of_cpu_training(at::Device(at::kCUDA, 0), 1, true));
-  EXPECT_FALSE(warn_of_cpu_training(at::kCPU, 4, true));  // asked for by cpu_data_parallel
+  EXPECT_FALSE(warn_of_cpu_training(at::kCPU, 4, true));  // enabled by cpu_data_parallel
   EXPECT_FALSE(log.contains("CPU"));
   EXPECT_TRUE(warn_of_cpu_training(at::kCPU, 1, true));
   EXPECT_TRUE(log.contains("the training runs on the CPU"));

@@ -1,4 +1,4 @@
-// The EMA weights of a training: with and without warm-up, of latent-diffusion, and of frozen parameters.
+// The EMA weights of a training: with and without warm-up, latent-diffusion's EMA, and frozen parameters.
 
 #include "training/loop/training_average.h"
 
@@ -39,7 +39,7 @@ TEST(TrainingAverage, IsThatOfAnEMAModelWithTheSameOptions) {
                      {.update_after_step = 1, .use_ema_warmup = use_warmup, .power = 0.75});
     trainer.on_step([&](int64_t step) {
       by_hand.step(model->parameters());
-      // Python: (1 + n) / (10 + n) without warm-up.
+      // Python's decay without warm-up is (1 + n) / (10 + n).
       const auto n = static_cast<double>(step - 2);
       if (n > 0 && !use_warmup) {
         EXPECT_DOUBLE_EQ(trainer.ema()->cur_decay_value(), (1 + n) / (10 + n));
@@ -127,7 +127,7 @@ TEST(TrainingAverage, HoldsNoCopyOfFrozenParameters) {
     for (std::size_t i = 0; trainer.ema() != nullptr && i < start.size(); ++i)
       EXPECT_EQ(trainer.ema()->shadow_params()[i].is_alias_of(model->parameters()[i]),
                 model->named_parameters()[i].key().starts_with("conv_in."));
-    // The folder of the average is a complete model.
+    // The folder of the EMA weights is a complete model folder.
     const TensorMap saved =
         load_safetensors(folder / "checkpoint-5/unet_ema/diffusion_pytorch_model.safetensors");
     const TensorMap parameters(model->named_parameters());

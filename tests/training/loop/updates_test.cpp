@@ -1,4 +1,4 @@
-// Trainings with several updates a step, frozen modules and named values: a tiny GAN.
+// Trainings with several updates per step, frozen modules and named values, with a tiny GAN.
 
 #include <cstdlib>
 #include <memory>
@@ -68,7 +68,8 @@ struct FeatureNetImpl : torch::nn::Module {
 };
 TORCH_MODULE(FeatureNet);
 
-/// Generator and discriminator, each with its own optimizer; the discriminator begins at step 2.
+/// A task with a generator and a discriminator, each with its own optimizer. The discriminator starts at
+/// step 2.
 class TinyGan : public Task {
  public:
   TinyGan() {
@@ -242,7 +243,7 @@ TEST(Updates, LogTheirLossesAndNamedValues) {
   trainer.on_log([&](const TrainingProgress& progress) { logged.push_back(progress); });
   trainer.train(gan_images());
   ASSERT_EQ(logged.size(), 4U);
-  EXPECT_EQ(logged[0].values.size(), 2U);  // the discriminator begins at step 2
+  EXPECT_EQ(logged[0].values.size(), 2U);  // the discriminator starts at step 2
   ASSERT_EQ(logged[1].values.size(), 6U);
   const std::vector<std::string> names = {"distance",
                                           "g_loss",
@@ -264,7 +265,7 @@ TEST(Updates, LogTheirLossesAndNamedValues) {
   const std::string report = read_text_file(folder / "report.html");
   EXPECT_NE(report.find("chart-value-5"), std::string::npos);
   EXPECT_NE(report.find("discriminator/d_loss"), std::string::npos);
-  // A resumed training keeps the columns.
+  // A resumed training keeps the columns of metrics.csv.
   const MetricsLog resumed(folder.path(), 4);
   ASSERT_EQ(resumed.rows().size(), 2U);
   EXPECT_EQ(resumed.rows()[1].values.size(), 6U);
@@ -324,7 +325,7 @@ TEST(Updates, OfACheckpointAreCompared) {
   expect_throws_with<ConfigError>([&] { Trainer(task, config).train(gan_images()); }, "update 1 of the task");
 }
 
-/// Trains a text encoder: its files have other names than those of a UNet.
+/// A task that trains a text encoder, whose files have other names than those of a UNet.
 class TextEncoderTask : public Task {
  public:
   TextEncoderTask() {

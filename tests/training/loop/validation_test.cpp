@@ -39,17 +39,17 @@ TEST(Trainer, ValidatesOnHeldOutDataWithTheSameNoiseEachTime) {
   const std::vector<ValidationResult> still = train(0.0, 5);
   ASSERT_EQ(still.size(), 3U);  // steps 2, 4 and the last, 5
   EXPECT_EQ(still[2].step, 5);
-  EXPECT_EQ(still[0].loss, still[2].loss);  // dropout and drawn noise would show
+  EXPECT_EQ(still[0].loss, still[2].loss);  // dropout or newly drawn noise would change the loss
   EXPECT_EQ(still[0].bin_losses, still[2].bin_losses);
   ASSERT_EQ(still[0].bin_losses.size(), 5U);
-  // 30 examples over 5 bins are 6 each.
+  // 30 examples in 5 bins give 6 examples per bin.
   double mean = 0;
   for (const double bin : still[0].bin_losses) mean += bin / 5;
   EXPECT_NEAR(mean, still[0].loss, 1e-9);
 
   const std::vector<ValidationResult> learning = train(1e-2, 40);
   EXPECT_LT(learning[2].loss, learning[0].loss);
-  // An average over more bins than examples leaves some empty.
+  // With more bins than examples, some bins are empty.
   EXPECT_EQ(std::count_if(learning[0].bin_losses.begin(), learning[0].bin_losses.end(),
                           [](double bin) { return std::isnan(bin); }),
             10);
@@ -90,7 +90,7 @@ TEST(Trainer, GivesEachSubmoduleItsModeBack) {
   });
   trainer.on_preview([&](const PreviewContext&) {
     note_modes();
-    model->drop->train();  // a callback's own changes end with it
+    model->drop->train();  // changes by a callback end with the callback
   });
   trainer.train(TinyImages(20), TinyImages(7));
   const std::vector<bool> previewed{false, false, false, false};

@@ -38,7 +38,7 @@ TEST(EDMPreconditioner, MatchesPython) {
     expect(edm.precondition_inputs(noisy, sigma), "inputs");
     const Denoiser model = formula_model(reference_network).denoise;
     expect(edm.denoise(model, noisy, sigma), "denoised");
-    // One noise level for all samples.
+    // All samples have the same noise level.
     expect_close(edm.denoise(model, noisy, sigma[3]).select(0, 3), golden[name + "denoised"][3], 1e-10,
                  1e-12);
   }
@@ -59,7 +59,7 @@ TEST(EDMPreconditioner, GivesTheModelInputsAndTargetsOfUnitVariance) {
       const Tensor x0 = sigma_data * at::randn({1, 200'000}, generator);
       const Tensor noise = at::randn({1, 200'000}, generator);
       const Tensor sigma = at::full({1}, level);
-      // Four standard deviations of the estimate, sqrt(2 / n).
+      // The limit is four standard deviations of the estimate, each sqrt(2 / n).
       EXPECT_NEAR(edm.target(x0, noise, sigma).var().item<double>(), 1, 0.013) << level;
       EXPECT_NEAR(edm.precondition_inputs(x0 + level * noise, sigma).var().item<double>(), 1, 0.013) << level;
     }
@@ -67,7 +67,7 @@ TEST(EDMPreconditioner, GivesTheModelInputsAndTargetsOfUnitVariance) {
 }
 
 TEST(EDMPreconditioner, NamesTheShapesThatDoNotFit) {
-  // A model with twice the channels, and noise levels for other samples than there are.
+  // A model with twice the channels, and a wrong number of noise levels.
   const EDMPreconditioner edm;
   const Denoiser twice = formula_model([](const Tensor& x, const Tensor&) {
                            return at::cat({x, x}, 1);

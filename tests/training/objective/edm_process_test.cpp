@@ -33,10 +33,10 @@ TEST(EDMProcess, HasNoLossWhereThePredictionIsPerfect) {
   expect_close(edm.denoise(model, x0 + sigma.view({2, 1, 1, 1}) * noise, sigma), x0, 1e-12, 1e-12);
 }
 
-/// Data x_0 ~ N(mean, deviation^2), whose best denoiser is known, and F solved from it.
+/// Data x_0 ~ N(mean, deviation^2), whose ideal denoiser is known, and the F that follows from it.
 struct GaussianData {
   double mean = 0.3;
-  double deviation = 0.8;  // not sigma_data, with which F would be 0 everywhere
+  double deviation = 0.8;  // differs from sigma_data, for which F would be 0 everywhere
 
   Tensor denoised(const Tensor& x, const Tensor& sigma) const {
     const Tensor variance = sigma * sigma;
@@ -59,7 +59,8 @@ TEST(EDMProcess, HasTheLossOfTheBestDenoiserOnGaussianData) {
   const Tensor noise = at::randn(x0.sizes(), generator, at::kDouble);
   const EDMPreconditioner edm;
   GivenEDMTask task(data.best_model(edm), {}, sigma, noise);
-  // The variance of x_0 given x, times lambda; the mean of 40000 squares is as close as that.
+  // The expected loss is lambda times the variance of x_0 given x. The tolerance allows for a mean of 40000
+  // squares.
   const double s2 = data.deviation * data.deviation;
   const Tensor variance = s2 * sigma * sigma / (s2 + sigma * sigma);
   expect_close(task.loss(batch_of(x0), 0).loss, edm.loss_weight(sigma) * variance, 0.03, 0);
@@ -77,7 +78,8 @@ TEST(EDMTask, TheBestModelSamplesTheDataWithItsScheduler) {
     const Tensor output = model(scheduler.scale_model_input(x, t), t.expand({64}), {});
     x = scheduler.step(output.to(at::kFloat), t, x).prev_sample;
   }
-  // Euler's steps of the flow dx/dsigma = (x - D) / sigma, which is linear here: what they do to x - mean.
+  // The factor by which Euler steps of the flow dx/dsigma = (x - D) / sigma change x - mean. The flow is
+  // linear here.
   const Tensor sigmas = scheduler.sigmas().to(at::kDouble);
   const double* sigma = sigmas.const_data_ptr<double>();
   double factor = 1;
@@ -85,7 +87,7 @@ TEST(EDMTask, TheBestModelSamplesTheDataWithItsScheduler) {
     factor *=
         1 + (sigma[i + 1] - sigma[i]) * sigma[i] / (data.deviation * data.deviation + sigma[i] * sigma[i]);
   expect_close(x, data.mean + factor * (start - data.mean), 1e-4, 1e-4);
-  // And that is the data, up to the error of the steps and of 16384 draws.
+  // The result has the distribution of the data, up to the error of the steps and of 16384 samples.
   EXPECT_NEAR(x.std().item<double>(), data.deviation, 0.03);
   EXPECT_NEAR(x.mean().item<double>(), data.mean, 0.03);
 }

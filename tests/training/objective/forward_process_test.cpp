@@ -1,4 +1,4 @@
-// The input of a model in training is its input in sampling, for every scheduler.
+// For every scheduler, a model receives the same input in training as in sampling.
 
 #include <algorithm>
 #include <cmath>
@@ -31,7 +31,7 @@ using test::quiet_config;
 using test::seeded_net;
 using test::TinyImages;
 
-/// Remembers what it is given, and gives what it is told to.
+/// A model that records its inputs and returns a given tensor.
 struct ProbeNetImpl : torch::nn::Module {
   Tensor forward(const Tensor& sample, const Tensor& timesteps) {
     last_sample = sample;
@@ -62,7 +62,7 @@ const std::set<std::string> kRefusedClasses{"CMStochasticIterativeScheduler",
                                             "RePaintScheduler",
                                             "ScoreSdeVeScheduler"};
 
-/// Every class that a scheduler folder can name.
+/// Returns every class that a scheduler folder can name.
 std::vector<std::string> registered_classes() {
   std::string text;
   try {
@@ -85,7 +85,7 @@ std::unique_ptr<Scheduler> make_scheduler(const std::string& class_name, const s
   return Scheduler::from_config(R"({"_class_name": ")" + class_name + "\"" + fields + "}");
 }
 
-/// The scheduler, or null where the class does not know the prediction type.
+/// Makes a scheduler; null if the class does not support the prediction type.
 std::unique_ptr<Scheduler> with_prediction(const std::string& class_name, const std::string& prediction_type,
                                            const std::string& fields = "") {
   try {
@@ -97,7 +97,7 @@ std::unique_ptr<Scheduler> with_prediction(const std::string& class_name, const 
   }
 }
 
-/// The prediction of a model that knows x_0 and the noise, in float64.
+/// Computes the exact prediction from x_0 and the noise, in float64.
 Tensor right_prediction(const std::string& prediction_type, const Tensor& x0, const Tensor& noise,
                         double alpha_bar) {
   if (prediction_type == "epsilon") return noise;
@@ -107,14 +107,14 @@ Tensor right_prediction(const std::string& prediction_type, const Tensor& x0, co
       .to(x0.scalar_type());
 }
 
-/// Training against sampling at some timesteps of a new run.
+/// Compares training with sampling at some timesteps of a new run.
 void expect_same_input(const std::string& label, const Scheduler& scheduler) {
   const std::string prediction_type = scheduler.prediction_type_name();
   const bool is_flow = prediction_type == "flow_prediction";
   const int64_t steps = scheduler.num_train_timesteps();
   std::unique_ptr<Scheduler> sampling = scheduler.clone();
-  // Distilled models have 50 timesteps. The inverse solver, as in Python, leaves out timesteps that occur
-  // twice but keeps their sigmas, which happens with every timestep.
+  // Distilled models have 50 timesteps. As in Python, the inverse solver drops duplicate timesteps but keeps
+  // their sigmas, which occurs if all timesteps are used.
   const int64_t run = label.starts_with("LCM") || label.starts_with("TCD")      ? 50
                       : label.starts_with("DPMSolverMultistepInverseScheduler") ? 500
                                                                                 : steps;
@@ -134,7 +134,7 @@ void expect_same_input(const std::string& label, const Scheduler& scheduler) {
     const Tensor t = timesteps[i];
     const auto value = t.item<double>();
     const bool is_continuous = value < 0 || label.ends_with("continuous");
-    if (!is_flow && !is_continuous && value != std::floor(value)) continue;  // between two of the training
+    if (!is_flow && !is_continuous && value != std::floor(value)) continue;  // between two training timesteps
     const std::string where = label + " at " + std::to_string(value);
     Tensor input;
     Tensor drawn;
@@ -157,7 +157,7 @@ void expect_same_input(const std::string& label, const Scheduler& scheduler) {
       EXPECT_NEAR(net->last_sample.std().item<double>(), 1.0, 0.06) << where;
     }
 
-    // The scheduler finds x_0 in the same prediction.
+    // The scheduler's step computes x_0 from the same prediction.
     if (!is_flow && alpha_bar > 0.01 && alpha_bar < 0.99) {
       std::unique_ptr<Scheduler> once = scheduler.clone();
       once->set_timesteps(run);
@@ -199,7 +199,7 @@ TEST(ForwardProcess, TrainsOnTheInputOfSamplingWithZeroTerminalSnrAndOtherBetas)
     if (kRefusedClasses.contains(name) || name.starts_with("FlowMatch")) continue;
     for (const char* fields : {R"(, "rescale_betas_zero_snr": true, "beta_schedule": "scaled_linear")",
                                R"(, "beta_schedule": "squaredcos_cap_v2")"}) {
-      // Where alpha_bar ends near 0, the others need its inverse, or the class has no such betas.
+      // If alpha_bar ends near 0, the other types divide by it, or the class does not support such betas.
       const auto scheduler = with_prediction(name, "v_prediction", fields);
       if (scheduler) expect_same_input(name + fields, *scheduler);
     }
@@ -249,7 +249,7 @@ TEST(ForwardProcess, WeighsAsDdpmWithTheSameBetas) {
     for (const char* prediction : {"epsilon", "sample", "v_prediction"}) {
       const auto scheduler = with_prediction(name, prediction);
       if (!scheduler) continue;
-      // UnCLIP has betas of its own.
+      // UnCLIP has fixed betas.
       const std::string betas = name == "UnCLIPScheduler" ? R"(, "beta_schedule": "squaredcos_cap_v2")" : "";
       const std::string own =
           name == "LCMScheduler" || name == "TCDScheduler"
@@ -290,7 +290,7 @@ TEST(ForwardProcess, RefusesWhatCannotBeTrainedWithInTheConstructor) {
       "use_flow_sigmas = true");
 }
 
-/// A class that this library does not know.
+/// A scheduler class that the library does not have.
 class ForeignScheduler : public Scheduler {
  public:
   explicit ForeignScheduler(double scale) : scale_(scale) {}

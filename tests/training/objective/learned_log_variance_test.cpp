@@ -32,8 +32,8 @@ void set_tensor(torch::nn::Module& module, const std::string& name, const Tensor
   tensors[name].copy_(value);
 }
 
-/// loss / exp(u) + u, summed up and differentiated; what the tests of EDMTask and DiffusionObjective compute
-/// in place.
+/// Computes the sum of loss / exp(u) + u and its gradients. The tests of EDMTask and DiffusionObjective
+/// compute the same inline.
 Tensor backward_of(const Tensor& loss, const Tensor& u) {
   Tensor uncertain = loss * (-u).exp() + u;
   uncertain.sum().backward();
@@ -69,7 +69,7 @@ TEST(LearnedLogVariance, StartsWhereItsConfigSays) {
   const LearnedLogVariance fourier;
   const Tensor c_noise = at::linspace(-1.5, 1.1, 7);
   expect_equal(fourier->forward(c_noise), at::zeros({7}));
-  // Frequencies 2 pi N(0, 1) and phases over the whole circle: 128 of each.
+  // There are 128 frequencies 2 pi N(0, 1), and 128 phases uniform in [0, 2 pi).
   const Tensor freqs = fourier->named_buffers()["freqs"];
   EXPECT_NEAR(freqs.std().item<double>(), 6.283, 1.6);  // four standard deviations
   EXPECT_NEAR(freqs.mean().item<double>(), 0.0, 2.2);

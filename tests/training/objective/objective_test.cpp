@@ -72,7 +72,7 @@ TEST(TimestepDensity, MatchesPython) {
 constexpr std::array kPredictionTypes{PredictionType::kEpsilon, PredictionType::kSample,
                                       PredictionType::kVPrediction};
 
-/// Each weighting under its name in the goldens, with an option that is not the default.
+/// Returns each weighting by its name in the golden file, with options that are not the defaults.
 std::vector<std::pair<std::string, DiffusionLossOptions>> weightings() {
   return {{"min_snr", {.snr_gamma = 5.0}},
           {"soft_min_snr", {.weighting = LossWeighting::kSoftMinSnr}},
@@ -95,27 +95,27 @@ TEST(LossWeighting, MatchesPythonForEveryPredictionType) {
       for (const auto& entry : weightings())
         expect_close(DiffusionObjective(scheduler, entry.second).weights(t), golden_of(entry.first), 1e-10, 0,
                      entry.first);
-      // LDM's bound, by the loss of an error of one.
+      // LDM's variational weight, computed as the loss of an error of 1.
       const Tensor x0 = at::zeros({t.size(0), 1}, at::kDouble);
       const DiffusionObjective objective(
           scheduler,
           {.reduction = LossReduction::kNone, .l_simple_weight = 0.0, .original_elbo_weight = 1.0});
       const Tensor error = objective(objective.target(x0, x0, t) + 1, x0, x0, t);
-      // The difference of two SNRs, which the golden has as a product, keeps fewer digits where they are
-      // close.
+      // The difference of two SNRs, which the golden file computes as a product, has fewer accurate digits if
+      // they are close.
       expect_close(error, golden_of("lvlb"), 1e-8, 0, "lvlb");
     }
   }
 }
 
-// The same error of x_0, seen by each prediction type, must weigh the same.
+// The same error of x_0 must have the same weight for each prediction type.
 TEST(LossWeighting, CountsTheSameErrorOfX0TheSameForEveryPredictionType) {
   const Tensor t = at::arange(1000);
   for (const BetaSchedule schedule :
        {BetaSchedule::kLinear, BetaSchedule::kScaledLinear, BetaSchedule::kSigmoid,
         BetaSchedule::kSquaredcosCapV2, BetaSchedule::kLaplace}) {
     const Tensor abar = DDPMScheduler({.beta_schedule = schedule}).alphas_cumprod().to(at::kDouble);
-    // An error d of x_0 is an error sqrt(SNR) d of epsilon and d / sigma of v.
+    // An error d of x_0 equals an error sqrt(SNR) d of epsilon and an error d / sigma of v.
     const std::vector<Tensor> squared_error{abar / (1 - abar), at::ones_like(abar), 1 / (1 - abar)};
     std::vector<std::pair<std::string, DiffusionLossOptions>> cases = weightings();
     cases.emplace_back("elbo", DiffusionLossOptions{.l_simple_weight = 0.0, .original_elbo_weight = 1.0});
@@ -154,7 +154,7 @@ TEST(LossWeighting, CarriesToFlowMatching) {
 }
 
 TEST(LossWeighting, HasTheLimitsOfItsFormulaAtBothEnds) {
-  // A custom schedule from nearly no noise to nearly nothing but noise.
+  // A custom schedule from almost no noise to almost pure noise.
   const std::vector<double> betas{1e-6, 0.5, 0.999999};
   const auto of_x0 = [&](const DiffusionLossOptions& options) {
     const DDPMScheduler scheduler(
@@ -222,7 +222,7 @@ TEST(LearnedLogVariance, DividesTheLossAndIsAddedToIt) {
   const Tensor losses = objective(at::full({2, 1}, 3.0F), x0, x0, t, u);
   expect_close(losses, 9 * (-u).exp() + u, 1e-6, 0);
   losses.sum().backward();
-  // Zero where u is the logarithm of the loss.
+  // The gradient is zero if u is the logarithm of the loss.
   expect_close(u.grad(), 1 - 9 * (-u).exp(), 1e-6, 1e-6);
   expect_throws_with<TensorError>([&] { objective(x0, x0, x0, t, at::zeros({3})); }, "log_variance");
 }

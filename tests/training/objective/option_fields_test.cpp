@@ -28,12 +28,12 @@ Options options_from(const Json& fields) {
   return options;
 }
 
-/// A changed value of an option, and the other options with which it has an effect.
+/// A changed value of an option, and the other options that it requires to have an effect.
 struct Effect {
   Json changed, with;
 };
 
-/// @param use makes what the options are for
+/// @param use constructs the object that takes the options
 template <class Options, class Use>
 void expect_effects(const std::map<std::string, Effect>& dependent, const std::set<std::string>& independent,
                     const Use& use) {
@@ -55,7 +55,7 @@ TEST(DiffusionLossOptions, AChangedOptionWithoutEffectIsRefused) {
   const Json p2 = {{"weighting", "p2"}};
   const Json huber = {{"loss_type", "huber"}};
   const auto use = [](const DiffusionLossOptions& options) {
-    // A learned variance is all that vlb_weight depends on.
+    // vlb_weight requires only a learned variance.
     const bool is_learned = options.vlb_weight && options.loss_type == LossType::kL1;
     const DDPMScheduler scheduler(
         {.variance_type = is_learned ? VarianceType::kLearnedRange : VarianceType::kFixedSmall});
@@ -69,7 +69,7 @@ TEST(DiffusionLossOptions, AChangedOptionWithoutEffectIsRefused) {
        {"sigma_data", {0.75, {{"weighting", "edm"}}}},
        {"vlb_weight", {1.5, {{"loss_type", "l1"}}}}},
       {"loss_type", "snr_gamma", "reduction", "weighting", "l_simple_weight", "original_elbo_weight"}, use);
-  // snr_gamma alone selects min_snr; with another weighting it has no effect.
+  // snr_gamma without a weighting selects min_snr. With another weighting it has no effect.
   for (const char* weighting : {"p2", "edm", "debiased", "truncated_snr"})
     expect_throws_with<ConfigError>(
         [&] {

@@ -43,7 +43,7 @@ TEST(TimestepSampler, DrawsWhatPythonDraws) {
 
 TEST(TimestepSampler, TakesOneFromEachStratum) {
   const Tensor t = drawn({.strategy = TimestepSampling::kStratified}, 50);
-  EXPECT_FALSE(at::equal(t, std::get<0>(t.sort())));  // the place in the batch says nothing
+  EXPECT_FALSE(at::equal(t, std::get<0>(t.sort())));  // timesteps are not sorted by the position in the batch
   expect_equal(std::get<0>(t.sort()).div(20, "floor"), at::arange(50));
 }
 
@@ -62,7 +62,8 @@ TEST(TimestepSampler, CoversTheWholeRangeAndNoMore) {
        {TimestepSampling::kUniform, TimestepSampling::kStratified, TimestepSampling::kAntithetic,
         TimestepSampling::kLogitNormal, TimestepSampling::kMode, TimestepSampling::kLossSecondMoment}) {
     TimestepSamplingOptions options{.strategy = strategy};
-    if (strategy == TimestepSampling::kLogitNormal) options.logit_std = 3.0;  // reaches both ends
+    if (strategy == TimestepSampling::kLogitNormal)
+      options.logit_std = 3.0;  // wide enough to reach the first and the last timestep
     const Tensor t = drawn(options, 4000, 7);
     EXPECT_EQ(t.scalar_type(), at::kLong);
     const Tensor counts = at::bincount(t, {}, 7);
@@ -71,7 +72,7 @@ TEST(TimestepSampler, CoversTheWholeRangeAndNoMore) {
   }
 }
 
-// Chi-square over ten bins, 9 degrees of freedom: above 33.7 once in ten thousand draws.
+// Chi-square over ten bins (9 degrees of freedom) exceeds 33.7 with probability 1e-4.
 double chi_square(const Tensor& values, double range) {
   const Tensor counts =
       at::bincount((values.to(at::kDouble) / range * 10).floor().to(at::kLong), {}, 10).to(at::kDouble);
@@ -103,7 +104,7 @@ TEST(TimestepSampler, LearnsFromTheLossesAndStaysUnbiased) {
   const Tensor all = at::arange(kFew);
   const Tensor loss = at::linspace(0.1, 2.0, kFew);
   expect_close(sampler.sample(5, make_generator(1)).weights, at::ones({5}), 1e-6, 0);
-  // Uniform until each timestep has its ten losses; twenty of one t in a batch count as well.
+  // Sampling is uniform until each timestep has ten losses. A batch may have twenty samples of one timestep.
   for (int i = 0; i < 9; ++i) sampler.update(all, loss);
   expect_close(sampler.probabilities(), at::full({kFew}, 1.0 / kFew, at::kDouble), 1e-12, 0);
   sampler.update(all.repeat({2}), loss.repeat({2}));
@@ -112,12 +113,12 @@ TEST(TimestepSampler, LearnsFromTheLossesAndStaysUnbiased) {
 
   const TimestepSampler::Draw draw = sampler.sample(200000, make_generator(2));
   expect_close(draw.weights, (1 / (kFew * expected)).index({draw.timesteps}), 1e-5, 0);
-  // E[w f(t)] is the mean of f under the uniform distribution, whatever f.
+  // E[w f(t)] is the mean of f under the uniform distribution for every f.
   const Tensor f = (all.to(at::kDouble) * 0.7).cos() + 2;
   const Tensor estimate = draw.weights.to(at::kDouble) * f.index({draw.timesteps});
   const double error = estimate.std().item<double>() / std::sqrt(200000.0);
   EXPECT_NEAR(estimate.mean().item<double>(), f.mean().item<double>(), 4 * error);
-  // The newest ten count: after ten others nothing is left of the old ones.
+  // Only the newest ten losses count, so ten new losses replace all old ones.
   for (int i = 0; i < 10; ++i) sampler.update(all, at::ones({kFew}));
   expect_close(sampler.probabilities(), at::full({kFew}, 1.0 / kFew, at::kDouble), 1e-9, 0);
 }
@@ -170,7 +171,7 @@ TEST(PyramidNoise, HasUnitVarianceAndMoreOfTheLowFrequencies) {
   EXPECT_NEAR(colored.std().item<double>(), 1.0, 1e-12);
   expect_equal(noise(at::kDouble), colored);
   EXPECT_EQ(noise(at::kFloat).scalar_type(), at::kFloat);
-  // Means over 8 x 8 pixels: of white noise their variance is 1 / 64.
+  // For white noise, means over 8 x 8 pixels have a variance of 1 / 64.
   EXPECT_GT(at::avg_pool2d(colored, {8, 8}).var().item<double>(), 4.0 / 64);
   expect_throws_with<ConfigError>([&] { pyramid_noise(colored, {.iterations = 0}); }, "iterations is 0");
   expect_throws_with<ConfigError>([&] { pyramid_noise(colored, {.discount = 2.0}); }, "discount is 2");

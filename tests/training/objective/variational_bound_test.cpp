@@ -56,7 +56,7 @@ TEST(HybridLoss, MatchesPythonWithItsGradient) {
     const DiffusionObjective objective(scheduler_of(one), {.reduction = LossReduction::kNone});
     EXPECT_TRUE(objective.has_learned_variance());
     const Tensor losses = objective(output, golden["x0"], golden["noise"], golden["timesteps"]);
-    // add_noise and get_velocity have float32 tables; the golden's are float64.
+    // add_noise and get_velocity use float32 tables, but the golden file uses float64.
     expect_close(losses, golden[name + ".hybrid"], 1e-5, 1e-6, name);
     losses.mean().backward();
     expect_close(output.grad(), golden[name + ".gradient"], 1e-5, 1e-6, name);
@@ -73,7 +73,7 @@ TEST(HybridLoss, TrainsTheVarianceThroughTheBoundAlone) {
   DiffusionObjective(scheduler, {.vlb_weight = 1.0})(output, x0, noise, t).backward();
   const Tensor simple = at::zeros({2, 1, 2, 2}).requires_grad_();
   DiffusionObjective(DDPMScheduler{})(simple, x0, noise, t).backward();
-  // The mean's gradient is that of the simple loss; the variance has one of its own.
+  // The gradient of the mean is that of the simple loss. The variance has a separate gradient.
   expect_close(output.grad().narrow(1, 0, 1), simple.grad(), 1e-6, 0);
   EXPECT_TRUE((output.grad().narrow(1, 1, 1) != 0).all().item<bool>());
 
@@ -86,7 +86,8 @@ TEST(HybridLoss, TrainsTheVarianceThroughTheBoundAlone) {
                                   "twice the channels");
 }
 
-// A variance that a network gives at first may be negative; the loss must be finite and lead out of there.
+// An untrained network may predict a negative variance. The loss must be finite, and its gradient must
+// increase the variance.
 TEST(HybridLoss, LeadsANegativeVarianceUp) {
   const DDPMScheduler scheduler({.variance_type = VarianceType::kLearned});
   const Tensor x0 = at::full({1, 1, 1, 1}, 0.5);
@@ -97,12 +98,13 @@ TEST(HybridLoss, LeadsANegativeVarianceUp) {
   EXPECT_LT(output.grad()[0][1].item<double>(), 0.0);
 }
 
-// For x_0 ~ N(0, s^2) the best denoiser is linear and every KL has a closed form in its error's variance.
+// For x_0 ~ N(0, s^2) the ideal denoiser is linear, and every KL has a closed form in the variance of its
+// error.
 TEST(VariationalBound, EqualsTheClosedFormOnAGaussian) {
   constexpr double kDeviation = 0.6;
   constexpr double kVariance = kDeviation * kDeviation;
-  // All terms but the decoder's are quadratic in x_0 and the noise, so that two values of each, of the right
-  // variance, give the expectation itself.
+  // All terms except the decoder's are quadratic in x_0 and the noise, so two values of each with the correct
+  // variance give the exact expectation.
   const Tensor x0 = at::tensor({1.0, 1.0, -1.0, -1.0}, at::kDouble) * kDeviation;
   const Tensor noise = at::tensor({1.0, -1.0, 1.0, -1.0}, at::kDouble);
   for (const PredictionType type :
@@ -123,7 +125,8 @@ TEST(VariationalBound, EqualsTheClosedFormOnAGaussian) {
                             : type == PredictionType::kSample
                                 ? x0_hat
                                 : std::sqrt(abar) * epsilon - std::sqrt(1 - abar) * x0_hat;
-      // (SNR_{t-1} - SNR_t) / 2 times the error of x_0, the posterior's variance being the model's.
+      // If the model has the posterior's variance, a term is (SNR_{t-1} - SNR_t) / 2 times the squared error
+      // of x_0.
       const double nats = 0.5 * (before / (1 - before) - abar / (1 - abar)) * error;
       const Tensor bits = bound.term(output, x0, x_t, at::full({4}, step, at::kLong)).mean();
       EXPECT_NEAR(bits.item<double>(), nats / std::numbers::ln2, 1e-10 * nats) << step;
@@ -134,10 +137,10 @@ TEST(VariationalBound, EqualsTheClosedFormOnAGaussian) {
   }
 }
 
-// With the best variance as well, the reverse process is the true one, and the bound is -log p(x_0) itself.
+// With the ideal variance, the reverse process is exact, and the bound equals -log p(x_0).
 TEST(VariationalBound, IsTheEntropyOfAGaussianAtItsOptimum) {
   constexpr double kVariance = 0.09;
-  // The differential entropy, and the levels, which are 2 / 255 wide.
+  // The expected value is the differential entropy minus the logarithm of the level width 2 / 255.
   const double entropy =
       (0.5 * std::log(2 * std::numbers::pi * std::numbers::e * kVariance) - std::log(2.0 / 255)) /
       std::numbers::ln2;
@@ -164,7 +167,7 @@ TEST(VariationalBound, IsTheEntropyOfAGaussianAtItsOptimum) {
   const BitsPerDimension bits = VariationalBound(scheduler)(best, x0.clamp(-1, 1), generator);
   EXPECT_EQ(bits.terms.sizes(), (std::vector<int64_t>{4, 200}));
   expect_close(bits.total, bits.prior + bits.terms.sum(1), 1e-12, 0);
-  // What is left is the noise of 16,000 numbers.
+  // The remaining difference is the sampling noise of 16,000 numbers.
   EXPECT_NEAR(bits.total.mean().item<double>(), entropy, 0.02);
 }
 

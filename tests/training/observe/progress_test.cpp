@@ -1,4 +1,4 @@
-// What a person sees of a training while it runs, and the files that it leaves.
+// The output of a running training in the terminal, and the files that it writes.
 
 #include <cmath>
 #include <limits>
@@ -57,7 +57,7 @@ TEST(Progress, PeakMemoryGrowsWithWhatIsTouched) {
   const std::vector<char> touched(static_cast<std::size_t>(before + kMore), 1);
   EXPECT_GE(peak_memory_bytes(), before + kMore) << touched.back();
 #if defined(__SANITIZE_THREAD__)
-  constexpr int64_t kMost = 15;  // the sanitizer keeps four bytes of its own for each byte
+  constexpr int64_t kMost = 15;  // the sanitizer uses four more bytes for each byte
 #else
   constexpr int64_t kMost = 3;
 #endif
@@ -136,7 +136,7 @@ TEST(MetricsLog, WritesAJsonObjectALine) {
   log.append_validation({50, 0.25, {0.5, std::nan("")}});
   const std::vector<std::string> lines = lines_of(folder / "metrics.jsonl");
   ASSERT_EQ(lines.size(), 2U);
-  // The library's own parser is not asked: it takes NaN, which is no JSON.
+  // The library's parser is not used here, since it accepts NaN, which is not JSON.
   const Json row = Json::parse(lines[0]);
   EXPECT_EQ(row["step"], 50);
   EXPECT_EQ(row["loss"], 0.02);
@@ -154,7 +154,7 @@ TEST(MetricsLog, DropsWhatACrashCutShort) {
   const test::TemporaryFolder folder;
   MetricsLog(folder.path(), 0).append(progress_at(10));
   const std::string whole = read_text_file(folder / "metrics.jsonl");
-  // The last one would be a whole object, if the line were known to end there.
+  // The last text is a complete object, but without the end of the line it may be truncated.
   for (const std::string& torn :
        {std::string("{\"step\":20,\"lo"), std::string(64, '\0'), std::string("{\"step\":20,\"loss\":0.5}")}) {
     test::write_bytes(folder / "metrics.jsonl", whole + torn);

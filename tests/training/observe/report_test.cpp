@@ -28,7 +28,7 @@ std::size_t occurrences(const std::string& text, std::string_view part) {
   return count;
 }
 
-/// The text of the <svg> with that id.
+/// Returns the text of the <svg> with the id.
 std::string chart(const std::string& html, std::string_view id) {
   const auto start = html.find("<svg id=\"" + std::string(id) + "\"");
   if (start == std::string::npos) return "";
@@ -44,7 +44,7 @@ TrainingReport example_report() {
                            .lr = 1e-3,
                            .grad_norm = 0.5,
                            .images_per_second = 80,
-                           // the second half by another process
+                           // another process runs the second half
                            .elapsed_seconds = static_cast<double>(step <= 50 ? step : step - 50)});
   }
   report.validations = {{50, 0.06, {0.1, 0.04, 0.02}}, {100, 0.03, {0.05, 0.03, std::nan("")}}};
@@ -60,10 +60,10 @@ TEST(TrainingReport, ShowsEveryChart) {
     EXPECT_EQ(occurrences(html, "<svg id=\"" + std::string(id) + "\""), 1U);
     EXPECT_GE(occurrences(chart(html, id), "L"), 1U) << "a path with more than one point";
   }
-  // Two curves, told apart by a legend.
+  // Two curves with a legend.
   EXPECT_TRUE(html_holds(chart(html, "chart-loss"), ">training</text>"));
   EXPECT_TRUE(html_holds(chart(html, "chart-loss"), ">validation</text>"));
-  // A bar for each bin that has examples.
+  // One bar for each bin with examples.
   EXPECT_EQ(occurrences(chart(html, "chart-timestep-bins"), "<title>"), 2U);
   EXPECT_TRUE(html_holds(chart(html, "chart-timestep-bins"), "0–33.3: 0.05"));
   EXPECT_TRUE(html_holds(chart(html, "chart-timestep-bins"), ">none</text>"));

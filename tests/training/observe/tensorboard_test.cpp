@@ -22,12 +22,12 @@ namespace {
 
 using test::expect_throws_with;
 
-/// A reader of the files that knows their format from its description, not from the writer.
+/// A reader of event files, implemented from the description of the format and independent of the writer.
 class EventReader {
  public:
   explicit EventReader(const std::string& path) : bytes_(read_text_file(path)) {}
 
-  /// The data of the next record; false at the end, or where the rest is no whole record.
+  /// Reads the data of the next record. Returns false at the end or before an incomplete record.
   bool next(std::string& data) {
     if (bytes_.size() - at_ < 12) return false;
     const auto size = number<uint64_t>(at_);
@@ -108,7 +108,7 @@ TEST(TensorBoardWriter, WritesARecordForEachEntry) {
 
 TEST(TensorBoardWriter, NamesNewFilesSoThatTheySortLast) {
   const test::TemporaryFolder folder;
-  // A clock that was ahead.
+  // A clock that was set back.
   test::write_bytes(folder / "events.out.tfevents.9000000000.host.1", "");
   test::write_bytes(folder / "events.out.tfevents.mine", "");
   std::vector<std::string> expected = list_folder(folder.path());
@@ -129,7 +129,8 @@ TEST(TensorBoardWriter, CountsEachValueOfAHistogramOnce) {
   const test::TemporaryFolder folder;
   TensorBoardWriter writer(folder.path());
   writer.add_histogram("one", at::full({3}, 2.0, at::kHalf), 0);
-  // 0, 1, ..., 64: the first bin holds both of its edges, each other one the upper edge alone.
+  // For the values 0, 1, ..., 64, the first bin contains both of its edges, and each other bin only its upper
+  // edge.
   writer.add_histogram("many", at::arange(65, at::kFloat).view({5, 13}), 0);
   const std::vector<std::string> events = events_of(writer.path());
   const ProtoMessage one =
@@ -211,7 +212,7 @@ TEST(TensorBoardWriter, SaysWhichFileCannotBeWrittenAndKeepsItWhole) {
 
   TensorBoardWriter writer(folder / "logs");
   writer.add_scalar("loss", 1, 1);
-  // What a full disk does: the beginning of a record is written, the rest is refused.
+  // As on a full disk, the beginning of a record is written and the rest fails.
   struct rlimit before {};
   ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
   const auto handler = std::signal(SIGXFSZ, SIG_IGN);

@@ -53,7 +53,7 @@ TEST(GetScheduler, NamesWhatIsMissing) {
       "learning_rate is 1e-08");
 }
 
-/// Two groups, with learning rates of 0.1 and 0.02.
+/// Returns two groups with learning rates of 0.1 and 0.02.
 std::vector<ParameterGroup> two_rates() {
   return {{.params = {at::ones({2}).requires_grad_()}},
           {.params = {at::ones({3}).requires_grad_()}, .lr = 0.04, .lr_factor = 0.5}};
@@ -102,7 +102,7 @@ TEST(LRScheduler, ContinuesFromASavedState) {
   const TensorMap state = scheduler.state_dict();
   EXPECT_EQ(state.keys(), (std::vector<std::string>{"last_epoch", "base_lrs"}));
 
-  // The base learning rates are those of the state.
+  // The base learning rates are loaded from the state.
   Optimizer other(two_rates(), {.lr = 0.7});
   LRScheduler loaded = get_scheduler("cosine", other, options);
   loaded.load_state_dict(state);

@@ -44,7 +44,7 @@ Tensor trained(const Tensor& value, at::ScalarType dtype = at::kFloat) {
   return value.to(dtype, false, true).requires_grad_();
 }
 
-/// The optimizer of a case of the golden file, with its parameters, in the order of kNames.
+/// The optimizer of a case of the golden file and its parameters, in the order of kNames.
 struct GoldenRun {
   GoldenRun(const test::Golden& values, const Json& one)
       : golden(values),
@@ -79,7 +79,7 @@ void expect_like_python(const Tensor& actual, const Tensor& expected, at::Scalar
   expect_close(actual, expected, rtol, 0.1 * rtol * expected.abs().max().item<double>(), label);
 }
 
-// Every case over 20 steps, in one piece and saved and loaded at step 11.
+// Runs every case for 20 steps, once without interruption and once saved and loaded at step 11.
 TEST(Optimizer, MatchesTorchOptim) {
   const test::Golden golden = test::load_golden("training_optimizer.safetensors");
   const Json cases = parse_json(golden.metadata.at("cases"), "cases").at("optimizers");
@@ -159,7 +159,7 @@ TEST(Optimizer, MatchesTorchOptimInBothPrecisions) {
                            cases.at(number).dump() + " " + kNames[i] + " step " + std::to_string(step));
       }
     }
-    // The state as well: names, shapes and values.
+    // The state is equal, too: names, shapes and values.
     std::size_t entries = 0;
     for (std::size_t i = 0; i < kNames.size(); ++i) {
       const std::string prefix = std::to_string(number) + ".state." + kNames[i] + ".";
@@ -182,7 +182,7 @@ TEST(Optimizer, GoesOnExactlyFromALoadedState) {
     GoldenRun parts(golden, one_case);
     for (int64_t step = 0; step < 20; ++step) {
       whole.step(step);
-      // Before and after the second group takes part.
+      // Before and after the second group has gradients.
       if (step == 2 || step == 11) {
         Optimizer loaded(parts.groups(), parts.optimizer.config());
         loaded.load_state_dict(parts.optimizer.state_dict());
@@ -206,7 +206,7 @@ TEST(Optimizer, SkippedStepsLeaveNoTraceInAnyType) {
       plain.step(step);
       for (const Tensor& parameter : skipping.params)
         parameter.mutable_grad() = at::full_like(parameter, step % 2 == 0 ? std::nan("") : HUGE_VAL);
-      // The state is new for the second group at the first step: nothing but zeros may come of it.
+      // A skipped first step creates the state of the second group, which must be zero.
       skipping.optimizer.step(1.0, at::ones({1}));
       for (const Tensor& parameter : skipping.params) parameter.mutable_grad() = Tensor();
     }

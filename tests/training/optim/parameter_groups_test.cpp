@@ -22,7 +22,7 @@ namespace {
 using test::expect_equal;
 using test::expect_throws_with;
 
-/// Linear layers, a norm and an embedding, nested.
+/// A nested module with linear layers, a norm and an embedding.
 struct NestedNetImpl : torch::nn::Module {
   NestedNetImpl() {
     tokens = register_module("tokens", torch::nn::Embedding(5, 4));
@@ -60,7 +60,7 @@ TEST(MatchesPattern, TakesStarsAndQuestionMarks) {
   EXPECT_TRUE(fits("**b", "ab"));
   EXPECT_FALSE(fits("", "a"));
   EXPECT_FALSE(fits("a", ""));
-  // A pattern for which a matcher that tries every way would take forever.
+  // A matcher with backtracking would need exponential time for this pattern.
   EXPECT_FALSE(fits("*a*a*a*a*a*a*a*a*a*a*b", std::string(200, 'a').c_str()));
 }
 
@@ -69,12 +69,12 @@ TEST(NoDecay, IsForBiasesNormsAndEmbeddings) {
   EXPECT_EQ(no_decay_names(*net),
             (std::vector<std::string>{"scale", "bias", "tokens.weight", "down.conv_in.bias", "down.time.bias",
                                       "down.conv_out.bias", "norm.weight", "norm.bias"}));
-  // Every name is one of a parameter.
+  // Every name in the groups is the name of a parameter.
   for (const std::string& name : no_decay_names(*net)) EXPECT_TRUE(net->named_parameters().contains(name));
 }
 
-/// Every parameter of a library model either multiplies its input (weights of linear layers and convolutions,
-/// which decay) or does not (everything else, which must not).
+/// Checks the weight decay of every parameter of a library model. Weights of linear layers and convolutions
+/// decay; all other parameters do not.
 void expect_only_products_decay(const torch::nn::Module& model, const std::string& label) {
   const std::vector<std::string> names = no_decay_names(model);
   const std::set<std::string> without_decay(names.begin(), names.end());
@@ -156,7 +156,7 @@ TEST(MakeParameterGroups, LetsLaterRulesOverrideEachOption) {
       const bool is_down = name.starts_with("down.");
       EXPECT_EQ(group.lr_factor, is_down ? 0.1 : 1.0) << name;
       EXPECT_EQ(group.lr.value_or(0), name.starts_with("down.conv_out") ? 3e-3 : 0) << name;
-      // Everything outside "down" is a bias, a norm or an embedding.
+      // All parameters outside "down" are biases, norms or embeddings.
       EXPECT_EQ(group.weight_decay.value_or(-1), name.ends_with(".weight") && is_down ? 0.5 : 0.0) << name;
     }
   }
@@ -201,7 +201,7 @@ TEST(FreezeParameters, NamesAPatternThatFitsNothing) {
   expect_throws_with<ConfigError>([&] { train_only(*net, {}); }, "no patterns");
   expect_throws_with<ConfigError>(
       [&] { make_parameter_groups(net->named_parameters(), {{.patterns = {"*.bais"}}}); }, "\"*.bais\"");
-  // Nothing was changed by the calls that failed.
+  // The failed calls have changed nothing.
   EXPECT_EQ(trained_names(*net), all);
   freeze_parameters(*net, {"*"});
   expect_throws_with<ConfigError>([&] { make_parameter_groups(net->named_parameters(), {}); },

@@ -51,7 +51,7 @@ Result run(int64_t parts, int64_t batch_size, at::ScalarType dtype = at::kDouble
   return result;
 }
 
-// In float64, where another order of summation shows up far below any mistake.
+// In float64 the effect of another order of summation is far smaller than any error.
 TEST(PredictInParts, GivesThePredictionAndTheGradientsOfTheWholeBatch) {
   const Result whole = run(1, 7);
   for (const int64_t parts : {2, 3, 7, 20}) {
@@ -146,8 +146,8 @@ TEST(PredictInParts, TheTrainerTrainsTheSameModel) {
   };
   const std::vector<Tensor> whole = train(1);
   const std::vector<Tensor> cut = train(2);
-  // Adam divides gradients by their size, so a rounding of a gradient near zero moves a weight by up to a
-  // step.
+  // Adam divides gradients by their magnitude, so a rounding error of a gradient near zero may change a
+  // weight by a full step.
   for (std::size_t i = 0; i < whole.size(); ++i) test::expect_close(cut[i], whole[i], 1e-3, 1e-4);
   const std::vector<Tensor> again = train(2);
   for (std::size_t i = 0; i < cut.size(); ++i) test::expect_equal(again[i], cut[i]);

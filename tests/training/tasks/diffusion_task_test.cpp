@@ -86,8 +86,8 @@ TEST(DiffusionTask, DrawsTheSigmasOfFlowMatching) {
   const Tensor discrete = timesteps(shifted, false);
   EXPECT_TRUE(at::isin(discrete, shifted.timesteps()).all().item<bool>());
   const Tensor continuous = timesteps(shifted, true);
-  EXPECT_LT(at::isin(continuous, shifted.timesteps()).sum().item<int64_t>(), 20);  // by rounding
-  // Both are sigma T with sigma = 3 u / (1 + 2 u) of a uniform u.
+  EXPECT_LT(at::isin(continuous, shifted.timesteps()).sum().item<int64_t>(), 20);  // equal only by rounding
+  // Both are sigma T with sigma = 3 u / (1 + 2 u), where u is uniform.
   for (const Tensor& t : {discrete, continuous}) {
     const Tensor sigma = t / 1000;
     EXPECT_NEAR((sigma / (3 - 2 * sigma)).mean().item<double>(), 0.5, 0.03);
@@ -114,7 +114,7 @@ TEST(DiffusionTask, DrawsTimestepsOverTheWholeRange) {
   const Tensor x0 = at::zeros({4000, 2, 3, 3});
   const DiffusionTask::Draw drawn = task.draw(x0);
 
-  // The same numbers by hand, in the order of train_text_to_image.py.
+  // The expected numbers are drawn in the order of train_text_to_image.py.
   Generator generator = make_generator(1);
   Tensor noise = at::randn(x0.sizes(), generator);
   noise = noise + 0.5 * at::randn({4000, 2, 1, 1}, generator);

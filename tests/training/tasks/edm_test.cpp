@@ -51,7 +51,7 @@ TEST(EDMTask, DividesByTheLearnedVarianceOfTheLoss) {
   ASSERT_EQ(task.trained().size(), 2U);
   EXPECT_EQ(task.trained()[1].name, "log_variance");
   const Batch batch = batch_of(golden["x0"]);
-  expect_close(task.loss(batch, 0).loss, golden["0.5.loss"], 1e-10, 1e-12);  // u is 0 at first
+  expect_close(task.loss(batch, 0).loss, golden["0.5.loss"], 1e-10, 1e-12);  // u is initialised to 0
 
   auto* log_variance = task.trained()[1].module->module().as<LearnedLogVarianceImpl>();
   ASSERT_NE(log_variance, nullptr);
@@ -79,7 +79,7 @@ TEST(EDMTask, ValidatesAtQuantilesOfTheNoiseLevels) {
   GivenEDMTask given([](const Tensor& x, const Tensor&) { return x; }, {}, sigma, noise);
   expect_close(losses, given.loss(batch_of(x0), 0).loss, 1e-10, 1e-12);
 
-  // The first position that there is has a finite loss as well.
+  // The loss at the lowest position 0 is finite, too.
   const Tensor first =
       task.validation_loss(batch_of(x0.slice(0, 0, 1)), at::zeros({1}, at::kDouble), make_generator(2));
   EXPECT_TRUE(first.isfinite().all().item<bool>());
@@ -109,7 +109,7 @@ TEST(EDMTask, LearnsAndLeavesAFolderToSampleFrom) {
     return task->validation_loss(held_out, positions, make_generator(1)).mean().item<double>();
   };
   const double before = validate();
-  EXPECT_GT(before, 0.9);  // an untrained F gives nearly nothing, and its target has a variance of 1
+  EXPECT_GT(before, 0.9);  // an untrained F predicts almost 0, and its target has a variance of 1
   trainer.train(TinyImages(20));
   EXPECT_LT(validate(), 0.75 * before);
   EXPECT_GT(task->trained()[1].module->module().parameters()[0].abs().max().item<double>(), 0.0);
@@ -174,7 +174,7 @@ TEST(EDMTask, ResumesBitForBit) {
     config.checkpointing_steps = 6;
     config.use_ema = true;
     if (resumes) config.resume_from_checkpoint = "latest";
-    // Another process would draw other weights and other frequencies; they come from the checkpoint.
+    // A new process draws other weights and frequencies. On resume they are loaded from the checkpoint.
     manual_seed(resumes ? 99 : 11);
     const auto task = std::make_shared<EDMTask>(make_trainable(TinyNet(0.2)),
                                                 EDMConfig{.log_variance = LogVarianceType::kFourier});
@@ -211,7 +211,7 @@ TEST(EDMTask, DrawsLogNormalNoiseLevels) {
   const Tensor x0 = at::zeros({4, 2, 3, 3});
   const EDMTask::Draw first = task.draw(x0);
   const EDMTask::Draw last = task.draw(x0.slice(0, 0, 2));
-  // By hand: noise levels before noise, as in EDM's code, for all samples of the step.
+  // The expected numbers are drawn for all samples of the step: noise levels before noise, as in EDM's code.
   const Generator generator = make_generator(1);
   const Tensor sigma = (-0.4 + 1.5 * at::randn({6}, generator)).exp();
   const Tensor noise = at::randn({6, 2, 3, 3}, generator);
@@ -240,7 +240,7 @@ TEST(EDMTask, GivesAndDropsLabels) {
                                   "class_dropout_prob is 0.3");
   train({.class_conditional = false});
   EXPECT_FALSE(model->last_labels.defined());
-  // A function that computes the conditioning takes the place of the labels.
+  // A function that computes the conditioning replaces the labels.
   train({.conditioning = [](const Batch& batch) {
     return Conditioning{.class_labels = at::full_like(batch.class_labels, 7)};
   }});

@@ -30,7 +30,7 @@ using test::TemporaryFolder;
 
 constexpr int64_t kTexts = 4;
 
-/// Pictures of one gray level for each text; the label is the number of the text.
+/// A dataset of images with one gray level for each text. The label is the index of the text.
 class GrayTexts : public Dataset {
  public:
   explicit GrayTexts(int64_t size) : size_(size) {}
@@ -48,7 +48,7 @@ class GrayTexts : public Dataset {
   int64_t size_;
 };
 
-/// Stands for the output of a text encoder: `[texts, tokens, channels]`.
+/// Returns random tensors in place of a text encoder's output, `[texts, tokens, channels]`.
 Tensor text_embeddings() { return at::randn({kTexts, 3, 6}, make_generator(4)); }
 
 UNet2DConditionModel text_unet() {
@@ -85,7 +85,7 @@ TEST(TextConditioning, TrainsInAShortProgramAndLeavesAFolderThatOpens) {
   UNet2DConditionModel unet = text_unet();
   const std::vector<Tensor> before = copies(unet->parameters());
   const DDPMScheduler scheduler;
-  // The whole program.
+  // This is a complete training program.
   const Tensor embeddings = text_embeddings();
   Trainer trainer(unet, scheduler, text_config(folder.path(), 60), {.conditioning = [=](const Batch& batch) {
                     return Conditioning{.encoder_hidden_states = embeddings.index({batch.class_labels})};
@@ -109,7 +109,7 @@ TEST(TextConditioning, TrainsInAShortProgramAndLeavesAFolderThatOpens) {
     EXPECT_GT((unet->parameters()[i] - before[i]).abs().max().item<double>(), 1e-3) << name;
   }
   EXPECT_GE(keys, 4);  // down, middle, up
-  // The labels have another use here than class labels of the model.
+  // The labels select the text. They are not class labels of the model.
   EXPECT_FALSE(log.contains("the data set has class labels"));
 
   const auto loaded = UNet2DConditionModel::from_pretrained(folder.path(), {.subfolder = "unet"});
@@ -120,11 +120,11 @@ TEST(TextConditioning, TrainsInAShortProgramAndLeavesAFolderThatOpens) {
   expect_equal(loaded->forward(x, t, text).sample, unet->forward(x, t, text).sample);
   EXPECT_EQ(Scheduler::from_pretrained(folder.path(), {.subfolder = "scheduler"})->class_name(),
             "DDPMScheduler");
-  // No pipeline of Python samples with this model alone.
+  // Python has no pipeline for this model without its other components.
   EXPECT_FALSE(file_exists(folder / "model_index.json"));
 }
 
-/// The same as `with_texts`, by a class of its own.
+/// The conditioning of `with_texts` as a task class.
 class TextTask : public DiffusionTask {
  public:
   using DiffusionTask::DiffusionTask;
@@ -194,8 +194,8 @@ TEST(TextConditioning, EveryPartOfASplitBatchGetsItsTexts) {
   };
   const std::vector<Tensor> whole = train(1);
   const std::vector<Tensor> cut = train(3);
-  // Adam divides gradients by their size, so a rounding of a gradient near zero moves a weight by up to a
-  // step.
+  // Adam divides gradients by their magnitude, so a rounding error of a gradient near zero may change a
+  // weight by a full step.
   for (std::size_t i = 0; i < whole.size(); ++i) expect_close(cut[i], whole[i], 1e-3, 1e-3);
 }
 
