@@ -67,7 +67,8 @@ struct LearningRateFactor {
 struct TrainingConfig {
   /// Folder of the checkpoints, metrics and previews, and of the final model. It is created if it is missing.
   std::string output_dir = "ddpm-model-64";
-  /// Seed of the data order, the noise, the timesteps and dropout, 0 or more. None: a new seed in each run.
+  /// Seed of the data order, the noise, the timesteps and dropout, 0 or more. None: a random seed, or
+  /// the checkpoint's if the training is resumed.
   std::optional<int64_t> seed = std::nullopt;
   /// Expected height and width of the images, in pixels, 1 or more. An image of another size is an error.
   /// None: any size.
