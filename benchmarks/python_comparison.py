@@ -47,7 +47,7 @@ def python_training(data, steps):
     from diffusers.training_utils import EMAModel
     raw = gzip.decompress((pathlib.Path(data) / "train-images-idx3-ubyte.gz").read_bytes())
     images = torch.frombuffer(bytearray(raw[16:]), dtype=torch.uint8).reshape(-1, 1, 28, 28)
-    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images.float() / 127.5 - 1), batch_size=32, shuffle=True)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images), batch_size=32, shuffle=True)
     model, scheduler = UNet2DModel(**MODEL), DDPMScheduler()
     ema = EMAModel(model.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8)
@@ -56,6 +56,7 @@ def python_training(data, steps):
     for step, (clean,) in enumerate(loader):
         if step == steps:
             break
+        clean = clean.float() / 127.5 - 1
         noise = torch.randn_like(clean)
         timesteps = torch.randint(0, 1000, (clean.shape[0],))
         output = model(scheduler.add_noise(clean, noise, timesteps), timesteps).sample
