@@ -13,7 +13,7 @@
 
 namespace diffusers {
 
-/// What both have in common: a scheduler, and a weight of each time.
+/// Base of both processes: a scheduler, and a weight for each time.
 class ScheduledProcess : public ForwardProcess {
  public:
   Tensor log_variance_time(const Tensor& t) const override;
