@@ -29,26 +29,26 @@ constexpr std::size_t kMaxMetricsCopy = std::size_t{1} << 30;
 
 bool is_own_folder(const std::string& path) { return S_ISDIR(mode_of(path)); }
 
-/// The names in a folder that is there and no link; else none.
+/// Returns the names in a folder. Returns none for a link or a missing folder.
 std::vector<std::string> names_in(const std::string& folder) {
   return is_own_folder(folder) ? list_folder(folder) : std::vector<std::string>();
 }
 
-/// The whole of `text` as a number, -1 if it is none.
+/// Returns `text` as a number, or -1 if it is not a number as a whole.
 int64_t step_number(std::string_view text) {
   int64_t step = -1;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), step);
   return error == std::errc() && end == text.data() + text.size() && !text.empty() ? step : -1;
 }
 
-/// STEP of "NAME-STEP.png", -1 for any other name.
+/// Returns STEP of "NAME-STEP.png", or -1 for any other name.
 int64_t step_of_preview(std::string_view name) {
   const std::size_t dash = name.rfind('-');
   if (!name.ends_with(".png") || dash == std::string_view::npos || dash == 0) return -1;
   return step_number(name.substr(dash + 1, name.size() - 4 - dash - 1));
 }
 
-/// STEP of "power_ema-STEP-WIDTH.safetensors", -1 for any other name.
+/// Returns STEP of "power_ema-STEP-WIDTH.safetensors", or -1 for any other name.
 int64_t step_of_snapshot(std::string_view name) {
   constexpr std::string_view kPrefix = "power_ema-";
   if (!name.starts_with(kPrefix) || !name.ends_with(".safetensors")) return -1;
@@ -87,7 +87,7 @@ void remove_if_empty(const std::string& folder) {
       "cannot remove folder {}: {}", escaped(folder), errno_text(error));
 }
 
-/// Removes those files of a folder that `is_ours` names, and the folder if it is empty then.
+/// Removes the files of a folder for which `is_ours` is true, then the folder if it is empty.
 template <class Predicate>
 void remove_files_of(const std::string& folder, Predicate is_ours) {
   if (!is_own_folder(folder)) return;
@@ -103,7 +103,7 @@ bool is_file_of_model(std::string_view name) {
 
 bool is_event_file(std::string_view name) { return name.starts_with("events.out.tfevents."); }
 
-/// Where an earlier training logged to, by its training_config.json; empty if that does not say.
+/// Returns `logging_dir` of an earlier training from its training_config.json. Empty: it is not known.
 std::string earlier_logging_dir(const std::string& output_dir) {
   const std::string path = join_path(output_dir, "training_config.json");
   try {
@@ -153,10 +153,10 @@ std::string earlier_results(const std::string& output_dir, const std::vector<std
 
 void remove_earlier_training(const std::string& output_dir, const std::vector<std::string>& model_names,
                              const std::string& logging_dir, bool keep_abandoned) {
-  // A process that is killed meanwhile must not leave some of the old checkpoints for a later start.
+  // If the process is killed here, a later start must not resume from a remaining old checkpoint.
   const std::string marker = join_path(output_dir, kOverwritingMarker);
   write_file(dump_json({{"version", 1}, {"keep_abandoned", keep_abandoned}}), marker);
-  // First what a later start could go on from.
+  // Files that a later start could resume from are removed first.
   remove_file(join_path(output_dir, kAsideMarker));
   std::vector<int64_t> steps = list_checkpoints(output_dir);
   for (std::size_t i = steps.size(); i-- > 0;) remove_checkpoint(output_dir, steps[i]);

@@ -70,7 +70,7 @@ void RecordFile::append(std::string_view data) {
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) {
       const int error = errno;
-      // A reader stops at a record that is torn: none may follow it.
+      // A reader stops at an incomplete record, so no record may follow it.
       const auto end = static_cast<off_t>(size_);
       if (::ftruncate(file_.get(), end) != 0 || ::lseek(file_.get(), end, SEEK_SET) != end) file_.reset();
       fail<FileError>("cannot write to {}: {}", escaped(path_), errno_text(error));

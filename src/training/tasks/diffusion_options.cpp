@@ -11,8 +11,8 @@
 namespace diffusers {
 namespace {
 
-/// The options of the objective and of the sampler are in their own tables; those of the labels depend on the
-/// model.
+/// The options of the objective and of the sampler have their own tables. The options of the labels depend on
+/// the model, so ClassLabels checks them.
 constexpr std::array<OptionEffect<DiffusionTaskOptions>, 2> kTaskOptionEffects{{
     {"pyramid_noise_discount", [](const auto& o) { return o.pyramid_noise_iterations > 0; },
      "pyramid_noise_iterations above 0"},
