@@ -187,7 +187,7 @@ void EMAModel::load_shadow_params(const std::vector<Tensor>& shadow_params) {
 void save_ema_state(const EMAModelState& state, const std::filesystem::path& folder) {
   const std::string path = join_path(folder.string(), kEmaConfigFile);
   Json config = parse_json(read_model_file(folder.string(), kEmaConfigFile), path);
-  require<FileError>(config.is_object(), "{} is no JSON object", escaped(path));
+  require<FileError>(config.is_object(), "{} is not a JSON object", escaped(path));
   config.update(config_json::fields_to_json(state));
   write_file(dump_json(config), path);
 }

@@ -42,7 +42,8 @@ Number metadata_number(const SafetensorsFile& file, const std::string& key) {
   Number number{};
   const auto found = file.metadata().find(key);
   require<FileError>(found != file.metadata().end(),
-                     "{} is no snapshot of an average: its metadata lack \"{}\"", escaped(file.path()), key);
+                     "{} is not a snapshot of an average: its metadata lack \"{}\"", escaped(file.path()),
+                     key);
   const std::string& text = found->second;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   require<FileError>(error == std::errc() && end == text.data() + text.size(),
@@ -157,7 +158,7 @@ PowerEmaSolution solve_power_ema(const std::vector<PowerEmaProfile>& profiles,
     gammas.push_back(sigma_rel_to_gamma(profiles[i].sigma_rel));
     for (std::size_t j = 0; j < i; ++j)
       require<ConfigError>(!same_profile(profiles[i], profiles[j]),
-                           "the average of step {} and sigma_rel {} is there twice", profiles[i].step,
+                           "the average of step {} and sigma_rel {} is given twice", profiles[i].step,
                            profiles[i].sigma_rel);
   }
 
@@ -181,7 +182,7 @@ PowerEmaSolution solve_power_ema(const std::vector<PowerEmaProfile>& profiles,
   for (int64_t i = 0; i < size; ++i) {
     solution.coefficients[i] = coefficients[i].item<double>();
     require<ConfigError>(std::isfinite(solution.coefficients[i]),
-                         "the averages are too much alike to be combined");
+                         "the averages are too similar to be combined");
   }
   const double length_squared = inner_product(step(wanted), gamma, step(wanted), gamma);
   const Tensor covered = coefficients.dot(2 * wanted_products - products.mv(coefficients));

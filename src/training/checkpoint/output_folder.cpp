@@ -200,10 +200,10 @@ void finish_removing(const std::string& output_dir, const std::vector<std::strin
   const Json todo = parse_json(read_text_file(marker), marker);
   const bool is_valid = todo.is_object() && todo.value("version", Json()) == 1 &&
                         todo.contains("keep_abandoned") && todo["keep_abandoned"].is_boolean();
-  require<FileError>(is_valid, "{} does not say what is to be removed", escaped(marker));
+  require<FileError>(is_valid, "{} is not a valid record of an interrupted overwrite", escaped(marker));
   log_message(LogLevel::kWarning,
-              fmt::format("a training that was to overwrite {} was interrupted: the rest of the earlier "
-                          "training is removed",
+              fmt::format("overwriting {} was interrupted; the remaining files of the earlier training are "
+                          "removed now",
                           output_dir));
   remove_earlier_training(output_dir, model_names, logging_dir, todo["keep_abandoned"].get<bool>());
 }
@@ -226,7 +226,7 @@ void finish_setting_aside(const std::string& output_dir) {
   const bool is_valid = todo.is_object() && todo.value("version", Json()) == 1 &&
                         todo.contains("after_step") && todo["after_step"].is_number_integer() &&
                         todo.contains("folder") && todo["folder"].is_string();
-  require<FileError>(is_valid, "{} does not say which checkpoints are to be set aside", escaped(marker));
+  require<FileError>(is_valid, "{} is not a valid record of checkpoints to move", escaped(marker));
   const auto after = todo["after_step"].get<int64_t>();
   const auto name = todo["folder"].get<std::string>();
   require<FileError>(is_plain_basename(name) && name.starts_with(kAbandonedPrefix),
@@ -252,9 +252,9 @@ void finish_setting_aside(const std::string& output_dir) {
   sync_folder(output_dir);
   remove_file(marker);
   sync_folder(output_dir);
-  log_message(LogLevel::kWarning,
-              fmt::format("the training goes on from step {}; the checkpoints after it were moved to {}",
-                          after, folder));
+  log_message(
+      LogLevel::kWarning,
+      fmt::format("the training continues from step {}; later checkpoints were moved to {}", after, folder));
 }
 
 std::string find_set_aside(const std::string& output_dir, const std::string& name) {

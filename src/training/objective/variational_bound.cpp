@@ -111,7 +111,7 @@ Tensor VariationalBound::log_variance(const Tensor& variance_output, const Tenso
              (1 - fraction) * gather(kLogPosteriorVariance, timesteps, like);
     }
   }
-  fail<ConfigError>("variance_type has the value {}, which is no VarianceType",
+  fail<ConfigError>("variance_type has the value {}, expected a VarianceType",
                     static_cast<int>(variance_type_));
 }
 

@@ -61,7 +61,7 @@ RecordFile::RecordFile(std::string path) : path_(std::move(path)) {
 }
 
 void RecordFile::append(std::string_view data) {
-  require<FileError>(file_.get() >= 0, "cannot write to {}: it was given up after an earlier error",
+  require<FileError>(file_.get() >= 0, "cannot write to {}: the file was closed after an earlier error",
                      escaped(path_));
   const std::string record = framed_record(data);
   std::size_t written = 0;
@@ -81,7 +81,7 @@ void RecordFile::append(std::string_view data) {
 }
 
 void RecordFile::sync() {
-  require<FileError>(file_.get() >= 0, "cannot write to {}: it was given up after an earlier error",
+  require<FileError>(file_.get() >= 0, "cannot write to {}: the file was closed after an earlier error",
                      escaped(path_));
   int result = -1;
   do {

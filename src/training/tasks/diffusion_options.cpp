@@ -44,7 +44,7 @@ void require_possible_times(const DiffusionTaskOptions& options, const ForwardPr
     return;
   }
   require<ConfigError>(options.timestep_sampling != TimestepSampling::kLossSecondMoment,
-                       "timestep_sampling is \"loss_second_moment\", which learns of discrete timesteps, but "
+                       "timestep_sampling is \"loss_second_moment\", which needs discrete timesteps, but "
                        "prediction_type is \"{}\", whose timesteps are continuous",
                        prediction_type);
   require<ConfigError>(options.learned_log_variance != LogVarianceType::kTable,
