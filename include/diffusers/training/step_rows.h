@@ -25,7 +25,7 @@ class StepRows {
   /// @param draw function that draws random numbers of a shape `[N, ...]`. It is called with N = the samples
   /// of
   ///        the step before the first batch of a step. It is called again for a batch of another shape, and
-  ///        if the step has more samples than `begin_step` said
+  ///        if the step has more samples than `begin_step` announced
   /// @return index of the first of the B rows
   template <class F>
   int64_t next(const Tensor& x0, F draw) {

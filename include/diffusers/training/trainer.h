@@ -111,8 +111,8 @@ class Trainer {
   }
 
   /// Sets the preview callback. It is called every `validation_steps` steps and at the end, without
-  /// gradients. The modules are in eval mode and have the EMA weights. It is not called after a stop was
-  /// requested. The Trainer restores the global random number generators afterwards.
+  /// gradients. The modules are in eval mode. With `use_ema` they have the EMA weights. It is not called
+  /// after a stop was requested. The Trainer restores the global random number generators afterwards.
   /// @param callback called in the thread of `train`
   void on_preview(std::function<void(const PreviewContext&)> callback) { on_preview_ = std::move(callback); }
   /// Sets the validation callback. It is called every `validation_steps` steps and at the end of a training
