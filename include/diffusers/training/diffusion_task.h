@@ -24,14 +24,15 @@ class ClassLabels;
 class ForwardProcess;
 }  // namespace internal
 
-/// Trains a denoiser: images, noise and a timestep for each sample, the noisy sample, the model's prediction,
-/// the loss against the scheduler's target.
+/// The task of training a denoiser. For each sample it draws noise and a timestep, and computes the noisy
+/// sample and the model's prediction. The loss compares the prediction with the scheduler's target.
 ///
-/// The model receives the input that sampling with the scheduler gives it at the same timestep; for the
-/// schedulers that scale their input (Euler, LMS, Heun, KDPM2, DPMSolverSDE, ...) this is the scaled one.
-/// Only the scheduler's config matters; `set_timesteps` changes nothing.
+/// The model receives the same input as in sampling at that timestep. Schedulers that scale their input
+/// (Euler, LMS, Heun, KDPM2, DPMSolverSDE, ...) scale it in training, too. The task uses the scheduler's
+/// config only; `set_timesteps` has no effect.
 ///
-/// To customise it, set `DiffusionTaskOptions::conditioning`, or override `encode`, `conditioning` or `draw`.
+/// To customise the task, set `DiffusionTaskOptions::conditioning`, or subclass it and override `encode`,
+/// `conditioning` or `draw`.
 /// @code
 /// DiffusionTask task(unet, DDPMScheduler(), {.conditioning = [=](const Batch& batch) {
 ///                      return Conditioning{.encoder_hidden_states = embeddings.index({batch.class_labels})};
@@ -41,31 +42,35 @@ class DiffusionTask : public Task {
  public:
   /// Random numbers of a batch.
   struct Draw {
-    Tensor noise;        ///< shape of x_0; the target is made of it
-    Tensor input_noise;  ///< shape of x_0; added to x_0: the noise, perturbed with `input_perturbation`
-    /// `[B]`: int64 training timesteps; for flow matching sigma times T, floating; for EDM sigma, floating.
+    Tensor noise;        ///< shape of x_0; noise of the target
+    Tensor input_noise;  ///< shape of x_0; noise of the model's input: `noise` plus the input perturbation
+    /// `[B]`. Discrete schedules: int64 timesteps. Flow matching: sigma times T, floating. EDM: sigma,
+    /// floating.
     Tensor timesteps;
     Tensor weights = {};           ///< `[B]`, factors of the losses; undefined: all are 1
-    Tensor is_unconditional = {};  ///< `[B]` bool, true where the label is dropped; undefined: nowhere
+    Tensor is_unconditional = {};  ///< `[B]` bool, true if the label is dropped; undefined: no label is
   };
 
-  /// @param model is shared, not copied
-  /// @param scheduler is copied
-  /// @param options what is no flag of a training script
+  /// Creates a task.
+  /// @param model shared, not copied
+  /// @param scheduler noise schedule and prediction type; copied
+  /// @param options options besides TrainingConfig
   /// @param name folder of the model in `output_dir`
-  /// @throws ConfigError naming the option and its value, or the scheduler's class and the reason why a model
-  /// cannot be trained for it
+  /// @throws ConfigError naming the option and its value, or the scheduler's class and the reason why it
+  /// cannot
+  ///         train a model
   DiffusionTask(TrainableDenoiser model, const Scheduler& scheduler, DiffusionTaskOptions options = {},
                 std::string name = "unet");
 
   /// @return the options as given
   const DiffusionTaskOptions& options() const { return options_; }
 
-  /// @return the model and, if there is one, the learned log variance as "log_variance"
+  /// @return the model, and the learned log variance as "log_variance" if there is one
   const std::vector<NamedModule>& trained() const override { return trained_; }
-  /// Takes the flags of the training.
-  /// @param config the flags
-  /// @throws ConfigError naming a flag that cannot work or has no effect
+  /// Reads the options of the training.
+  /// @param config options of the training
+  /// @throws ConfigError naming an option that the model or the scheduler does not support, or that has no
+  ///         effect
   void configure(const TrainingConfig& config) override;
   void check_dataset(const Dataset& dataset) override;
   void check_batch(const Batch& batch) override;
@@ -74,33 +79,41 @@ class DiffusionTask : public Task {
   Tensor validation_loss(const Batch& batch, const Tensor& positions, const Generator& generator) override;
   TensorMap state() const override;
   void load_state(const TensorMap& state) override;
-  /// Writes `scheduler/`, `noise_schedule.svg` and, for a model that a pipeline of Python samples from
-  /// without other models, `model_index.json`.
+  /// Writes `scheduler/` and `noise_schedule.svg`. If a pipeline of Python can sample from the model alone,
+  /// it also writes `model_index.json`.
+  /// @param output_dir existing folder
+  /// @throws FileError if a file cannot be written
   void save_extras(const std::filesystem::path& output_dir) const override;
-  /// @return the config of the scheduler and the options
+  /// @return JSON of the scheduler's config and the options
   std::string config_json() const override;
 
  protected:
-  /// Makes a task of another forward process of the library.
+  /// Creates a task of another forward process of the library.
+  /// @param model shared, not copied
+  /// @param process forward process, not null
+  /// @param options options besides TrainingConfig
+  /// @param name folder of the model in `output_dir`
+  /// @throws ConfigError naming the option and its value
   DiffusionTask(TrainableDenoiser model, std::shared_ptr<const ForwardProcess> process,
                 DiffusionTaskOptions options, std::string name);
 
-  /// @return the current step: its samples and the source of its random numbers
+  /// @return the current step, with its number of samples and its generator
   const StepContext& step_context() const { return context_; }
-  /// Computes x_0 of a batch. The default returns the images. It is called before `draw`, so random numbers
-  /// that it draws, such as the posterior noise of a VAE, come before the noise.
-  /// @param batch on the device of the model
+  /// Computes x_0 of a batch. The default returns the images. It is called before `draw`, so its random
+  /// numbers, such as the posterior noise of a VAE, are drawn before the noise.
+  /// @param batch batch on the device of the model
   /// @return `[B, ...]`, floating
   virtual Tensor encode(const Batch& batch);
   /// Computes the inputs of the model besides the noisy sample and its timestep. The default calls
   /// `DiffusionTaskOptions::conditioning`, or returns the class labels.
-  /// @param batch on the device of the model
-  /// @return one row for each sample
+  /// @param batch batch on the device of the model
+  /// @return conditioning with one row for each sample
   virtual Conditioning conditioning(const Batch& batch);
-  /// Draws the random numbers of a batch, for all samples of the step at once, in this order: noise, noise
-  /// offset, multi-resolution noise, input perturbation, timesteps, dropped labels.
-  /// @param x0 x_0 of the batch
-  /// @return the rows of this batch
+  /// Draws the random numbers of a batch. They are drawn for all samples of the step at once, in this order:
+  /// noise, noise offset, multi-resolution noise, input perturbation, timesteps, dropped labels. EDMTask
+  /// draws the timesteps first.
+  /// @param x0 `[B, ...]`, x_0 of the batch
+  /// @return the B rows of this batch
   virtual Draw draw(const Tensor& x0);
 
  private:

@@ -7,15 +7,17 @@
 
 namespace diffusers {
 
-/// The preconditioned denoiser D(x; sigma) = c_skip x + c_out F(c_in x; c_noise) around a model F (Karras et
-/// al. 2022, arXiv 2206.00364, eq. 7). Input and target of F have unit variance at every noise level. The
-/// formulas are those of diffusers' EDMEulerScheduler with prediction_type "epsilon"; d is sigma_data.
+/// Computes the preconditioned denoiser D(x; sigma) = c_skip x + c_out F(c_in x; c_noise) of a model F
+/// (Karras et al. 2022, arXiv 2206.00364, eq. 7). The input and the target of F have unit variance at every
+/// noise level. The formulas are those of diffusers' EDMEulerScheduler with prediction_type "epsilon". In the
+/// formulas, d is sigma_data.
 ///
-/// Every `sigma` is a floating tensor of positive noise levels. The coefficients have its shape and dtype.
+/// Each `sigma` is a floating tensor of positive noise levels. The coefficients have its shape and dtype.
 class EDMPreconditioner {
  public:
+  /// Creates a preconditioner.
   /// @param sigma_data standard deviation of the data, above 0
-  /// @throws ConfigError naming sigma_data if it is not a positive number
+  /// @throws ConfigError if sigma_data is not a finite number above 0
   explicit EDMPreconditioner(double sigma_data = 0.5);
 
   /// @return the standard deviation of the data
@@ -30,7 +32,7 @@ class EDMPreconditioner {
   /// @return 1 / sqrt(sigma^2 + d^2)
   Tensor c_in(const Tensor& sigma) const;
   /// @param sigma noise levels
-  /// @return log(sigma) / 4, the timestep of F
+  /// @return log(sigma) / 4, which F receives as its timestep
   Tensor c_noise(const Tensor& sigma) const;
   /// @param sigma noise levels
   /// @return lambda = (sigma^2 + d^2) / (sigma d)^2 = 1 / c_out^2, the weight of the squared error of D
@@ -60,7 +62,7 @@ class EDMPreconditioner {
   Tensor target(const Tensor& x0, const Tensor& noise, const Tensor& sigma) const;
 
   /// Computes D(x; sigma).
-  /// @param model F; `make_denoiser` makes one of a model
+  /// @param model F; `make_denoiser` makes a Denoiser of a model
   /// @param noisy x `[B, C, H, W]`, floating
   /// @param sigma 0-dim or `[B]`
   /// @param conditioning inputs of the model besides x and sigma

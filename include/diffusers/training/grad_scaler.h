@@ -12,7 +12,7 @@ namespace diffusers {
 
 /// Options of a `GradScaler`, with the names and defaults of `torch.amp.GradScaler`.
 struct GradScalerConfig {
-  double init_scale = 65536.0;     ///< first scale, above 0
+  double init_scale = 65536.0;     ///< initial scale, above 0
   double growth_factor = 2.0;      ///< factor on the scale after `growth_interval` steps, above 1
   double backoff_factor = 0.5;     ///< factor on the scale after an overflow, between 0 and 1
   int64_t growth_interval = 2000;  ///< consecutive steps without an overflow before the scale grows
@@ -34,14 +34,14 @@ class GradScaler {
   /// @throws ConfigError naming the option and its value
   explicit GradScaler(at::Device device, const GradScalerConfig& config = {});
 
-  /// Multiplies the loss with the scale.
+  /// Multiplies the loss by the scale.
   /// @param loss any shape, floating
   /// @return the scaled loss, with its graph
   Tensor scale(const Tensor& loss) const;
   /// Divides the gradients by the scale, in place.
-  /// @param parameters those without a gradient do not count
-  /// @return found_inf, float32 `[1]`: 1 if a gradient is not finite, else 0
-  /// @throws ConfigError for a float16 gradient: the weights must be float32
+  /// @param parameters parameters; those without a gradient are ignored
+  /// @return found_inf, float32 `[1]`: 1 if a gradient is non-finite, else 0
+  /// @throws ConfigError for a float16 gradient; the weights must be float32
   Tensor unscale_(const std::vector<Tensor>& parameters) const;
   /// Shrinks the scale after an overflow; grows it after `growth_interval` steps without one.
   /// @param found_inf float32 `[1]`, from `unscale_`

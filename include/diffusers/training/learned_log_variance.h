@@ -13,16 +13,16 @@
 
 namespace diffusers {
 
-/// What the logarithm u of the variance of the loss depends on.
+/// Parametrisation of the learned log variance u of the loss.
 ///
-/// | name      | u depends on                                                                        |
-/// |-----------|-------------------------------------------------------------------------------------|
-/// | `none`    | there is no u                                                                       |
-/// | `table`   | a discrete timestep, by a table (latent diffusion's `learn_logvar`)                 |
-/// | `fourier` | a continuous noise level, by Fourier features (EDM2)                                |
+/// | name      | u                                                                        |
+/// |-----------|--------------------------------------------------------------------------|
+/// | `none`    | no u is learned                                                          |
+/// | `table`   | a number for each discrete timestep (latent diffusion's `learn_logvar`)  |
+/// | `fourier` | a function of the continuous noise level, by Fourier features (EDM2)     |
 enum class LogVarianceType { kNone, kTable, kFourier };
 
-/// Names of the kinds of log variance.
+/// The Python strings of `LogVarianceType`.
 template <>
 struct EnumNames<LogVarianceType> {
   static constexpr std::string_view kKey = "learned_log_variance";
@@ -36,50 +36,53 @@ struct EnumNames<LogVarianceType> {
 /// Config of a LearnedLogVariance.
 struct LearnedLogVarianceConfig {
   LogVarianceType type = LogVarianceType::kFourier;  ///< `table` or `fourier`
-  int64_t num_train_timesteps = 1000;                ///< rows of the table
-  double logvar_init = 0.0;                          ///< initial value of the table
-  int64_t channels = 128;                            ///< number of Fourier features
+  int64_t num_train_timesteps = 1000;                ///< number of rows of the table, 1 or more
+  double logvar_init = 0.0;                          ///< initial value of each row of the table, finite
+  int64_t channels = 128;                            ///< number of Fourier features, 1 or more
 };
 
 /// Reads `config.json` of a LearnedLogVariance.
-/// @param json its text
-/// @param where what the text is, for messages
+/// @param json text of the file
+/// @param where name of the text in error messages
 /// @param config receives the fields
-/// @param source receives what is needed to write the file again
-/// @param report receives unknown keys
+/// @param source receives the text that `write_model_config` needs to write unknown keys back
+/// @param report receives the unknown keys
+/// @throws FileError if the text is not JSON; ConfigError naming an invalid field
 void read_model_config(std::string_view json, std::string_view where, LearnedLogVarianceConfig& config,
                        std::string& source, LoadReport& report);
 /// Writes `config.json` of a LearnedLogVariance.
 /// @param config the fields
-/// @param source what `read_model_config` gave; empty for a new model
-/// @return its text
+/// @param source text that `read_model_config` returned; empty for a new model
+/// @return text of the file
 std::string write_model_config(const LearnedLogVarianceConfig& config, std::string_view source);
 
-/// A learned u for each sample of a batch, with which the loss L becomes L / exp(u) + u. This is least where
-/// u is the logarithm of the mean of L, so that every noise level has the same influence, whatever the size
-/// of its loss.
+/// Learns the log variance u of the loss at each noise level. The loss L of a sample becomes L / exp(u) + u.
+/// This expression is smallest if u is the logarithm of the mean of L. All noise levels then have the same
+/// influence on the training.
 ///
-///  - `table`: the parameter "logvar" `[T]` (Rombach et al. 2022, latent diffusion's `learn_logvar`);
-///  - `fourier`: u = sum of w sqrt(2) cos(x f + p), with f a normal number times 2 pi and p uniform in
-///    [0, 2 pi), both drawn once: the buffers "freqs" and "phases" `[channels]`, and the parameter "weight"
-///    `[channels]`, which starts at zero (Karras et al. 2023, arXiv 2312.02696, where the weight is
-///    normalised and u does not start at 0).
+///  - `table`: u is the row of the timestep in the parameter "logvar" `[T]` (Rombach et al. 2022, latent
+///    diffusion's `learn_logvar`).
+///  - `fourier`: u is the sum over the features of w sqrt(2) cos(x f + p). The parameter w is "weight"
+///    `[channels]`, initialised to zero. The buffers f, "freqs" `[channels]`, and p, "phases" `[channels]`,
+///    are drawn once: f from N(0, (2 pi)^2), p uniformly from [0, 2 pi). EDM2 (Karras et al. 2023, arXiv
+///    2312.02696) also normalises the weight, and its u does not start at 0.
 class LearnedLogVarianceImpl : public ModelImpl<LearnedLogVarianceImpl, LearnedLogVarianceConfig> {
  public:
   /// Name of the class in `config.json`.
   static constexpr std::string_view kClassName = "LearnedLogVariance";
 
-  /// @param config kind and size
+  /// Creates the module.
+  /// @param config parametrisation and size
   /// @throws ConfigError naming the field and its value
   explicit LearnedLogVarianceImpl(LearnedLogVarianceConfig config = {});
-  /// Makes the parameters anew.
+  /// Initialises the parameters and buffers again.
   /// @throws ConfigError naming the field and its value
   void reset() override;
 
   /// Computes u.
-  /// @param timesteps_or_c_noise `[B]`: for the table timesteps of an integral dtype in
-  /// [0, num_train_timesteps); for Fourier features any dtype, such as EDM's c_noise = log(sigma) / 4
-  /// @return u `[B]`, of the parameters' dtype, also under autocast
+  /// @param timesteps_or_c_noise `[B]`. `table`: timesteps of an integral dtype in [0, num_train_timesteps).
+  ///        `fourier`: noise levels of any dtype, such as EDM's c_noise = log(sigma) / 4
+  /// @return u `[B]`, in the dtype of the parameters, also under autocast
   /// @throws TensorError for another shape or dtype
   Tensor forward(const Tensor& timesteps_or_c_noise) const;
 
@@ -88,8 +91,8 @@ class LearnedLogVarianceImpl : public ModelImpl<LearnedLogVarianceImpl, LearnedL
   Tensor freqs_, phases_, weight_;  // of the Fourier features
 };
 
-/// Holder of a LearnedLogVarianceImpl. It also loads what the Trainer saved:
-/// `LearnedLogVariance::from_pretrained("out/log_variance")`.
+/// Holder of a LearnedLogVarianceImpl. `LearnedLogVariance::from_pretrained("out/log_variance")` loads one
+/// that the Trainer saved.
 using LearnedLogVariance = ModelHolder<LearnedLogVarianceImpl, LearnedLogVarianceConfig>;
 
 }  // namespace diffusers

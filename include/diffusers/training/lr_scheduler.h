@@ -13,23 +13,24 @@ namespace diffusers {
 
 class Optimizer;
 
-/// Arguments of `diffusers.optimization.get_scheduler`.
+/// Options of `get_scheduler`: the arguments of `diffusers.optimization.get_scheduler`.
 struct LRSchedulerOptions {
-  /// piecewise_constant: factors and the steps at which they end. "1:10,0.1:20,0.01:30,0.005" is 1 before
-  /// step 10, 0.1 before step 20, 0.01 before step 30, then 0.005.
+  /// piecewise_constant: factors, and the steps at which they end. "1:10,0.1:20,0.01:30,0.005" means factor 1
+  /// before step 10, 0.1 before step 20, 0.01 before step 30, and 0.005 from then on.
   std::string step_rules = {};
-  /// Steps over which the factor rises from 0 to 1; needed by all but constant and piecewise_constant.
+  /// Number of steps in which the factor rises from 0 to 1, 0 or more. All schedules except constant and
+  /// piecewise_constant need it.
   std::optional<int64_t> num_warmup_steps = std::nullopt;
-  /// Length of the training in steps; needed by linear, cosine, cosine_with_restarts and polynomial.
+  /// Number of steps of the training. linear, cosine, cosine_with_restarts and polynomial need it.
   std::optional<int64_t> num_training_steps = std::nullopt;
-  int64_t num_cycles = 1;  ///< cosine_with_restarts: number of cycles, as in Python's `get_scheduler`
+  int64_t num_cycles = 1;  ///< cosine_with_restarts: number of cycles, 1 or more
   double power = 1.0;      ///< polynomial: exponent of the decay
-  /// polynomial: the learning rate that the factors are relative to. The schedule ends at a learning rate of
-  /// 1e-7. None: that of the optimizer, or 1e-3 without an optimizer.
+  /// polynomial: initial learning rate, which the factors are relative to. The schedule ends at a learning
+  /// rate of 1e-7. None: the learning rate of the optimizer, or 1e-3 without an optimizer.
   std::optional<double> lr_init = std::nullopt;
 };
 
-/// Maps a step, counted from 0, to the factor on the learning rate.
+/// Function from a step, counted from 0, to the factor on the learning rate.
 using LRSchedule = std::function<double(int64_t)>;
 
 /// Creates a learning rate schedule as a function (`diffusers.optimization.get_scheduler`).
@@ -41,24 +42,25 @@ using LRSchedule = std::function<double(int64_t)>;
 /// @param name constant, constant_with_warmup, linear, cosine, cosine_with_restarts, polynomial or
 ///        piecewise_constant
 /// @param options warm-up, length and shape
-/// @return step -> factor
-/// @throws ConfigError for an unknown name, and for an option that the schedule needs and that is missing or
-///         out of range
+/// @return function from a step to the factor
+/// @throws ConfigError for an unknown name, for a missing option that the schedule needs, and for an option
+/// out
+///         of range
 LRSchedule get_scheduler(std::string_view name, const LRSchedulerOptions& options = {});
 
-/// Sets the learning rates of an optimizer step by step (`torch.optim.lr_scheduler.LambdaLR`).
+/// Sets the learning rates of an optimizer in each step (`torch.optim.lr_scheduler.LambdaLR`).
 ///
 /// The learning rate of each parameter group is its base learning rate times the factor of the current step.
-/// Call `step` after `Optimizer::step`, and `Optimizer::step` without a factor.
+/// Call `step` after `Optimizer::step`. Call `Optimizer::step` without a factor.
 class LRScheduler {
  public:
   /// Takes the optimizer's learning rates as base learning rates and sets those of step 0.
   /// @param optimizer must outlive the scheduler, at the same address
-  /// @param schedule step -> factor
+  /// @param schedule function from a step to the factor
   /// @throws ConfigError if the schedule is empty or gives a learning rate that is negative or not finite
   LRScheduler(Optimizer& optimizer, LRSchedule schedule);
 
-  /// Goes to the next step and sets its learning rates.
+  /// Advances to the next step and sets its learning rates.
   /// @throws ConfigError if the schedule gives a learning rate that is negative or not finite
   void step();
   /// Returns the learning rates that were set last, one for each parameter group.
@@ -68,8 +70,8 @@ class LRScheduler {
 
   /// Returns the state: "last_epoch" (int64, 0-dim) and "base_lrs" (float64, one for each group).
   TensorMap state_dict() const;
-  /// Takes over a state and sets the learning rates of its step.
-  /// @param state as `state_dict` gives it
+  /// Restores a state and sets the learning rates of its step.
+  /// @param state result of `state_dict`
   /// @throws TensorError naming the entry that is missing, of another shape or dtype, or out of range
   void load_state_dict(const TensorMap& state);
 
@@ -90,11 +92,11 @@ class LRScheduler {
 /// optimizer.step();
 /// lr_scheduler.step();
 /// @endcode
-/// @param name as above
+/// @param name name of the schedule, as above
 /// @param optimizer must outlive the scheduler, at the same address
-/// @param options as above; `lr_init` is the optimizer's `config().lr`
-/// @return the scheduler, at step 0; the optimizer has the learning rates of that step
-/// @throws ConfigError as above, and for an `lr_init` that is not the optimizer's
+/// @param options options as above; `lr_init` is the optimizer's `config().lr`
+/// @return the scheduler at step 0; the optimizer has the learning rates of that step
+/// @throws ConfigError as above, and for an `lr_init` that differs from the optimizer's learning rate
 LRScheduler get_scheduler(std::string_view name, Optimizer& optimizer,
                           const LRSchedulerOptions& options = {});
 

@@ -14,31 +14,35 @@
 
 namespace diffusers {
 
-/// Writes into a folder what `SavedModule::save` would have written when the snapshot was taken. Another
-/// thread may call it while the module is trained.
+/// Writes the files of a module into a folder, as `SavedModule::save` would have written them when the
+/// snapshot was taken. Another thread may call it while the module is trained.
 using SnapshotWriter = std::function<void(const std::filesystem::path& folder)>;
 
-/// A module that the Trainer saves and resumes, with a file layout of its own. It does not predict: a task
-/// calls the model itself.
+/// A module with functions that save and load it. The Trainer saves and resumes modules through this class. A
+/// task calls the model itself.
 class SavedModule {
  public:
   virtual ~SavedModule() = default;
 
+  /// @return the module
   virtual torch::nn::Module& module() = 0;
-  /// Returns the text of `config.json`, which is compared when a training is resumed. Empty: there is none.
+  /// Returns the text of `config.json`. A training is resumed only if it is unchanged.
+  /// @return JSON; empty: the module has no config
   virtual std::string config_json() const { return {}; }
-  /// Writes the module's files into a folder that exists.
-  /// @throws FileError
+  /// Writes the module's files.
+  /// @param folder existing folder
+  /// @throws FileError if a file cannot be written
   virtual void save(const std::filesystem::path& folder) = 0;
-  /// Copies the weights that `save` wrote into the module, in place.
-  /// @throws FileError if a tensor is missing, not finite, or of another shape or dtype, naming file and
-  /// tensor
+  /// Loads weights that `save` wrote, in place.
+  /// @param folder folder of the module's files
+  /// @throws FileError naming file and tensor, if a tensor is missing, non-finite, or of another shape or
+  /// dtype
   virtual void load(const std::filesystem::path& folder) = 0;
   /// Copies the weights to the CPU and returns the function that writes them.
-  /// @return empty if the module cannot be written later; then the training waits for `save`
+  /// @return the function; empty if the module does not support it. The Trainer then calls `save` and waits
   virtual SnapshotWriter snapshot() { return {}; }
-  /// Makes the module recompute activations in the backward pass.
-  /// @throws ConfigError if the module cannot
+  /// Enables gradient checkpointing: the module recomputes activations in the backward pass.
+  /// @throws ConfigError if the module does not support it
   virtual void enable_gradient_checkpointing();
 
  protected:
@@ -50,11 +54,11 @@ class SavedModule {
   SavedModule& operator=(SavedModule&&) noexcept = default;
 };
 
-/// A module under the name of its folder in `output_dir`, such as "unet".
+/// A module and the name of its folder in `output_dir`.
 struct NamedModule {
-  std::string name;
-  std::shared_ptr<SavedModule> module;
-  /// False: `use_ema` and post-hoc averages leave the module out, such as the discriminator of a GAN.
+  std::string name;                     ///< name of the folder, such as "unet"
+  std::shared_ptr<SavedModule> module;  ///< the module, not null
+  /// False excludes the module from `use_ema` and post-hoc averages, such as the discriminator of a GAN.
   bool is_averaged = true;
 };
 
@@ -87,18 +91,21 @@ bool is_empty_holder(const Holder& holder) {
 
 }  // namespace detail
 
-/// The SavedModule of a holder. It uses the module's `save_pretrained(folder)`, `config_json()`,
-/// `weights_format()` and `enable_gradient_checkpointing()` where they exist; other modules are saved as
-/// `config.json` and `diffusion_pytorch_model.safetensors`.
+/// The SavedModule of a holder or pointer. It uses the module's `save_pretrained(folder)`, `config_json()`,
+/// `weights_format()` and `enable_gradient_checkpointing()` if they exist. A module without `save_pretrained`
+/// is saved as `config.json` and `diffusion_pytorch_model.safetensors`.
 template <ModuleHandle Holder>
 class SavedHolder : public SavedModule {
  public:
+  /// Creates the SavedModule of a holder.
+  /// @param holder holder or pointer; the module is shared, not copied
   /// @throws ConfigError for an empty holder or a null pointer
   explicit SavedHolder(Holder holder) : holder_(std::move(holder)) {
     if (detail::is_empty_holder(holder_))
       throw ConfigError("the model to train is an empty holder (nullptr); expected a constructed model");
   }
 
+  /// @return the module
   torch::nn::Module& module() override { return *holder_.operator->(); }
 
   std::string config_json() const override {
@@ -157,7 +164,9 @@ class SavedHolder : public SavedModule {
   Holder holder_;
 };
 
-/// Makes the SavedModule of a holder or a pointer, such as `make_saved_module(unet)`. The module is shared.
+/// Creates the SavedModule of a holder or a pointer, such as `make_saved_module(unet)`.
+/// @param holder holder or pointer; the module is shared, not copied
+/// @return the SavedModule
 /// @throws ConfigError for an empty holder or a null pointer
 template <ModuleHandle Holder>
 std::shared_ptr<SavedModule> make_saved_module(Holder holder) {

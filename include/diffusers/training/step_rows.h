@@ -9,21 +9,23 @@
 
 namespace diffusers {
 
-/// Finds the rows of a batch in random numbers that are drawn for all samples of a step at once. A step of
-/// several small batches then draws what one large batch draws.
+/// Assigns rows of the random numbers of a step to its batches. The random numbers are drawn for all samples
+/// of the step at once. Several small batches therefore get the same numbers as one large batch.
 class StepRows {
  public:
   /// Starts a step.
-  /// @param context gives the number of samples of the step
+  /// @param context its `samples` is the number of samples of the step
   void begin_step(const StepContext& context) {
     samples_ = context.samples;
     shape_.clear();
   }
 
-  /// Returns where the rows of the next batch begin.
-  /// @param x0 `[B, ...]` of the batch
-  /// @param draw is called with `[samples of the step, ...]` before the first batch of a step, and again for
-  /// a batch of another shape or beyond the announced number of samples
+  /// Assigns the next B rows to a batch.
+  /// @param x0 `[B, ...]`, the clean samples of the batch
+  /// @param draw function that draws random numbers of a shape `[N, ...]`. It is called with N = the samples
+  /// of
+  ///        the step before the first batch of a step. It is called again for a batch of another shape, and
+  ///        if the step has more samples than `begin_step` announced
   /// @return index of the first of the B rows
   template <class F>
   int64_t next(const Tensor& x0, F draw) {

@@ -19,98 +19,116 @@
 
 namespace diffusers {
 
-/// One optimizer step as a task sees it.
+/// The current optimizer step, for a task.
 struct StepContext {
   int64_t step = 0;     ///< optimizer steps done before
-  int64_t samples = 0;  ///< samples of all batches of this step together
-  /// Source of all random numbers of the step, on the device of the trained modules.
+  int64_t samples = 0;  ///< total number of samples of all batches of this step
+  /// Source of all random numbers of the step, on the device of the trained modules. The Trainer always sets
+  /// it.
   std::optional<Generator> generator = std::nullopt;
 };
 
-/// One optimizer of a training: the parameters that it updates, and when. A training with several updates
-/// runs them one after another in each step. A field without a value takes the TrainingConfig's.
+/// An update of a step: an optimizer and the modules whose parameters it updates. In each step, the Trainer
+/// runs the updates of a task one after another. TrainingConfig has the value of a field that is not set.
 struct Update {
-  std::string name = {};  ///< in the log and in checkpoints; may be empty if it is the only update
-  /// Names of the trained modules whose parameters are updated. Empty: all. Each module belongs to one
-  /// update.
+  std::string name = {};  ///< name in the log and in checkpoints; it may be empty if there is only one update
+  /// Names of the trained modules whose parameters are updated. Empty: all modules. Each module belongs to
+  /// exactly one update.
   std::vector<std::string> modules = {};
-  std::optional<OptimizerConfig> optimizer = std::nullopt;  ///< with its learning rate, `lr`
-  std::optional<std::string> lr_scheduler = std::nullopt;   ///< see get_scheduler
-  std::optional<int64_t> lr_warmup_steps = std::nullopt;
-  std::optional<double> max_grad_norm = std::nullopt;  ///< 0 disables clipping
-  int64_t start_step = 0;                              ///< The update does not run in steps before this one.
+  /// Optimizer, with its learning rate. None: the optimizer and the learning rate of TrainingConfig.
+  std::optional<OptimizerConfig> optimizer = std::nullopt;
+  std::optional<std::string> lr_scheduler = std::nullopt;  ///< learning rate schedule; see `get_scheduler`
+  std::optional<int64_t> lr_warmup_steps = std::nullopt;   ///< number of warm-up steps, 0 or more
+  std::optional<double> max_grad_norm = std::nullopt;      ///< maximum gradient norm; 0 disables clipping
+  int64_t start_step = 0;                                  ///< first step in which the update runs, 0 or more
 };
 
-/// A number of a step for the log, such as `{"kl_loss", kl}`.
+/// A named number of a step for the log, such as `{"kl_loss", kl}`.
 struct NamedValue {
-  std::string name;
-  Tensor value;  ///< 0-dim, or `[B]`, of which the mean is logged
+  std::string name;  ///< letters, digits, "_", "-", "." and "/"; it may not be a column of metrics.csv
+  Tensor value;      ///< 0-dim, or `[B]`; the mean is logged
 };
 
 /// The loss of a batch.
 struct StepLoss {
-  /// `[B]`, one for each sample, with its graph; or 0-dim, the mean over the batch. The Trainer minimises the
-  /// mean over the samples of the step.
+  /// `[B]`, one loss for each sample, or 0-dim, the mean over the batch; with its graph. The Trainer
+  /// minimises the mean over the samples of the step.
   Tensor loss;
-  /// Values for metrics.csv, TensorBoard and the report, the same names in every step.
+  /// Values for metrics.csv, TensorBoard and the report. All batches have the same names.
   std::vector<NamedValue> values = {};
 
+  /// Creates the loss of a batch.
+  /// @param batch_loss `[B]` or 0-dim, with its graph
+  /// @param logged values for the log
   StepLoss(Tensor batch_loss, std::vector<NamedValue> logged = {})  // NOLINT(google-explicit-constructor)
       : loss(std::move(batch_loss)), values(std::move(logged)) {}
 };
 
-/// The part of a training that is specific to one kind of model: its modules and its loss. The Trainer calls
-/// `configure` once, `check_dataset` for each dataset of a training, and in each step `check_batch` for each
-/// batch, `begin_step`, and `loss` for each update and batch.
+/// The part of a training that is specific to one kind of model: its modules and the loss of a batch.
+///
+/// The Trainer's constructor calls `configure`. `Trainer::train` calls `check_dataset` for each dataset. In
+/// each step it calls `check_batch` for each batch, `begin_step`, and `loss` for each update and batch.
 class Task {
  public:
   virtual ~Task() = default;
 
   /// Returns the modules whose parameters are trained, averaged and saved.
+  /// @return one or more modules, always the same
   virtual const std::vector<NamedModule>& trained() const = 0;
   /// Returns the modules that the loss uses and that are not trained, such as a VAE. The Trainer moves them
-  /// to the device of the trained modules and puts them into eval mode without gradients. They are neither
-  /// averaged nor saved in checkpoints.
+  /// to the device of the trained modules, puts them into eval mode and disables their gradients. They are
+  /// neither averaged nor saved in checkpoints.
+  /// @return the modules; none by default
   virtual std::vector<NamedModule> frozen() const { return {}; }
-  /// Returns the updates of a step, in order; one by default.
+  /// Returns the updates of a step, in the order in which they run. `config` has the options of the training.
+  /// @return one or more updates; by default one that updates all modules
   virtual std::vector<Update> updates(const TrainingConfig& /*config*/) const { return {Update{}}; }
-  /// Reads the options that concern the task.
-  /// @throws ConfigError for an option that the task cannot serve
+  /// Reads the options of the training.
+  /// @param config options of the training
+  /// @throws ConfigError naming an option that the task does not support
   virtual void configure(const TrainingConfig& config) = 0;
-  /// Checks a dataset before the first step. The default accepts any.
-  /// @throws ConfigError naming the field and both values, if the modules cannot be trained on it
+  /// Checks a dataset before the first step. The default accepts any dataset.
+  /// @throws ConfigError naming the field and both values, if the modules cannot be trained on the dataset
   virtual void check_dataset(const Dataset& /*dataset*/) {}
-  /// Checks a batch as the dataset gave it, before it is copied to the device. Called for every batch; reads
-  /// values on the CPU only. The default accepts any.
+  /// Checks a batch of the dataset before it is copied to the device. The batch may only be read on the CPU.
+  /// The default accepts any batch.
   /// @throws TensorError or ConfigError naming the field, the expected and the actual value
   virtual void check_batch(const Batch& /*batch*/) {}
-  /// Called before the first batch of a step.
+  /// Starts a step. The Trainer calls it before the first `loss` of the step.
+  /// @param context number, samples and generator of the step
   virtual void begin_step(const StepContext& context) = 0;
   /// Computes the loss of a batch.
-  /// @param batch on the device of the trained modules
-  /// @param update index into `updates()`; parameters of other updates do not require gradients meanwhile
+  /// @param batch batch on the device of the trained modules
+  /// @param update index into `updates()`. The parameters of the other updates do not require gradients
+  /// @return the losses and values for the log
   virtual StepLoss loss(const Batch& batch, std::size_t update) = 0;
-  /// Computes the loss of each sample of held-out data, `[B]`, without a graph, at given places of the noise
-  /// schedule and without augmentation of the conditioning.
-  /// @param batch on the device of the trained modules
-  /// @param positions `[B]` float64 in [0, 1): 0 is the least noise, 1 the most
-  /// @param generator source of the noise
-  /// @throws ConfigError if the task has no validation
+  /// Computes the loss of each sample of a held-out batch at given positions of the noise schedule, without
+  /// dropout of the conditioning. The Trainer calls it without gradients. Its arguments are
+  ///  - `batch`: batch on the device of the trained modules;
+  ///  - `positions`: `[B]` float64 in [0, 1), from the least noise to the most;
+  ///  - `generator`: source of the noise, on the device of the trained modules.
+  /// @return `[B]`
+  /// @throws ConfigError by default: the task has no validation loss
   virtual Tensor validation_loss(const Batch& /*batch*/, const Tensor& /*positions*/,
                                  const Generator& /*generator*/) {
     throw ConfigError("a validation dataset is given, but this task has no validation loss");
   }
-  /// Writes the files that make the trained modules usable: scheduler/, model_index.json, pictures.
+  /// Writes the files that are needed to sample from the trained modules, such as `scheduler/` and
+  /// `model_index.json`.
+  /// @param output_dir existing folder
+  /// @throws FileError if a file cannot be written
   virtual void save_extras(const std::filesystem::path& output_dir) const = 0;
-  /// Returns the options that the loss depends on besides the TrainingConfig and the modules, such as the
-  /// noise schedule, as a JSON object. A training is resumed only with equal values; a key that one side
-  /// lacks is not compared.
+  /// Returns the options that the loss depends on besides TrainingConfig and the modules, such as the noise
+  /// schedule. A training can be resumed only with equal values. A key that one side lacks is not compared.
+  /// @return JSON object
   virtual std::string config_json() const { return "{}"; }
-  /// Returns the state that the task keeps from one step to the next besides its modules, such as a history
-  /// of losses. It is saved in each checkpoint; the tensors may be on any device.
+  /// Returns the state of the task besides its modules, such as a history of losses. Each checkpoint contains
+  /// it.
+  /// @return tensors by name, on any device; none by default
   virtual TensorMap state() const { return {}; }
-  /// Restores what `state` returned, on the CPU, when a training is resumed; empty from a checkpoint without.
-  /// @throws Error if it does not fit
+  /// Restores the state of a checkpoint when a training is resumed.
+  /// @param state tensors of `state()`, on the CPU; empty if the checkpoint has no state of its task
+  /// @throws Error if the state is of another task
   virtual void load_state(const TensorMap& state) {
     if (!state.empty())
       throw Error("the checkpoint holds a state of its task (\"" + state.begin()->first +

@@ -10,23 +10,30 @@
 
 namespace diffusers {
 
-/// A model that predicts and is trained: its Denoiser, its facts, and the SavedModule that the Trainer saves.
-/// Every holder of a DenoisingModel converts to it.
+/// A denoiser that can be trained and saved. Every holder of a DenoisingModel converts to it.
 struct TrainableDenoiser {
-  std::shared_ptr<SavedModule> saved;
-  Denoiser denoise;
-  DenoiserInfo info = {};
+  std::shared_ptr<SavedModule> saved;  ///< the module that the Trainer trains and saves
+  Denoiser denoise;                    ///< function that computes the prediction with this module
+  DenoiserInfo info = {};              ///< facts of the model
 
+  /// Creates a TrainableDenoiser from its parts.
+  /// @param saved_module module that the Trainer trains and saves
+  /// @param denoiser function that computes the prediction with this module
+  /// @param facts facts of the model
   TrainableDenoiser(std::shared_ptr<SavedModule> saved_module, Denoiser denoiser, DenoiserInfo facts = {})
       : saved(std::move(saved_module)), denoise(std::move(denoiser)), info(std::move(facts)) {}
-  /// @param model shared, not copied
+  /// Creates a TrainableDenoiser of a model.
+  /// @param model holder or pointer; the module is shared, not copied
   /// @throws ConfigError for an empty holder or a null pointer
   template <DenoisingModel Model>
   TrainableDenoiser(Model model)  // NOLINT(google-explicit-constructor): UNet2DModel stands for its denoiser
       : saved(make_saved_module(model)), denoise(make_denoiser(model)), info(denoiser_info(model)) {}
 };
 
-/// Makes a TrainableDenoiser of a holder, as its constructor does.
+/// Creates a TrainableDenoiser of a model, as its constructor does.
+/// @param model holder or pointer; the module is shared, not copied
+/// @return the TrainableDenoiser
+/// @throws ConfigError for an empty holder or a null pointer
 template <DenoisingModel Model>
 TrainableDenoiser make_trainable(Model model) {
   return TrainableDenoiser(std::move(model));

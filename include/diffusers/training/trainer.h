@@ -28,59 +28,63 @@ class TrainingAverage;
 class TrainingRun;
 }  // namespace internal
 
-/// What a preview callback is told, and what it may do with what it made.
+/// State of the training in a preview callback, and the functions that the callback may call.
 struct PreviewContext {
-  int64_t step = 0;
-  int64_t total_steps = 0;
-  int64_t epoch = 0;
-  std::string output_dir;
-  /// Keeps pictures `[N, C, H, W]` in [0, 1] as a grid: in `previews/NAME-STEP.png`, and in TensorBoard and
-  /// the report where these are on. @throws ConfigError unless the name is a plain file name
+  int64_t step = 0;         ///< optimizer steps done
+  int64_t total_steps = 0;  ///< optimizer steps of the whole training
+  int64_t epoch = 0;        ///< current epoch, from 0
+  std::string output_dir;   ///< folder of the training
+  /// Saves images `[N, C, H, W]` in [0, 1] as a grid in `previews/NAME-STEP.png`. The grid is also added to
+  /// TensorBoard and the report if these are on. Throws ConfigError if `name` is not a plain file name.
   std::function<void(const std::string& name, const Tensor& images, const ImageGridOptions& options)>
       log_images;
-  /// True once the training is to end, by a signal or `request_stop`: a callback that takes long may leave.
+  /// Returns true after a signal or `request_stop`. A long callback can then return early.
   std::function<bool()> stop_requested;
 };
 
-/// What `Trainer::train` did.
+/// Result of `Trainer::train`.
 struct TrainingResult {
-  int64_t global_step = 0;
-  int64_t epoch = 0;          ///< the last epoch that was trained in, from 0
-  double loss = 0.0;          ///< as logged last
-  int64_t skipped_steps = 0;  ///< because something was not finite
-  /// True if all steps were done and the model was published. False if the training was stopped and can be
-  /// resumed.
+  int64_t global_step = 0;    ///< optimizer steps done, those before a resume included
+  int64_t epoch = 0;          ///< last epoch that was trained in, from 0
+  double loss = 0.0;          ///< loss that was logged last
+  int64_t skipped_steps = 0;  ///< steps that were skipped because of a non-finite value
+  /// True if all steps were done and the model was published. False if the training was stopped; it can then
+  /// be resumed.
   bool is_complete = false;
-  /// The stop signal that came while it ran. Programs exit with 128 + signal. A complete training has one too
-  /// if it came after the last step: the model is published, the rest of the final validation is left out.
+  /// Stop signal that arrived during the training. Programs exit with 128 + signal. If it arrived after the
+  /// last step, the training is complete: the model is published and the final validation is cut short.
   std::optional<int> signal = std::nullopt;
 };
 
-/// Trains: draws the batches, steps the optimizer, averages, logs, previews, saves and resumes.
+/// Runs the complete training loop: data loading, loss, optimizer, EMA, logging, previews and checkpoints.
 ///
-/// While it trains, `output_dir` holds
-///  - `metrics.csv`, a row every `logging_steps`;
-///  - `checkpoint-N/`: `unet/` and `unet_ema/` as ordinary model folders, the optimizer, the random states,
-///  the position in
-///    the data, and a manifest that shows damage. A training that resumes from one continues bit for bit on
-///    the CPU.
-/// In the end it holds the model (the average, with `use_ema`) in `unet/`, and `scheduler/` and
-/// `model_index.json`, so that Python's `DDPMPipeline.from_pretrained` opens it; and `loss.svg` and
-/// `noise_schedule.svg`. The model itself then has the averaged weights as well, and is in eval mode.
+/// During the training, `output_dir` contains
+///  - `metrics.csv` and `metrics.jsonl`, with a row every `logging_steps`;
+///  - `checkpoint-N/`: the model folders `unet/` and `unet_ema/`, the optimizer, the random states, the
+///    position in the data, and a manifest of sizes and hashes.
 ///
-/// The host never waits for the loss of a single step: a step that is not finite is skipped on the device.
+/// On the CPU a training that resumes from a checkpoint continues bit for bit.
+///
+/// At the end, `output_dir` contains the model in `unet/` (the EMA weights with `use_ema`), `scheduler/`,
+/// `model_index.json`, `loss.svg` and `noise_schedule.svg`. Python opens it with
+/// `DDPMPipeline.from_pretrained`. The model object then has the same weights and is in eval mode.
+///
+/// The loss is read from the device only every `logging_steps` steps. A non-finite step is skipped on the
+/// device.
 class Trainer {
  public:
-  /// @param task configured here, with `config`
-  /// @throws ConfigError naming the field and its value, for everything that does not depend on the data set
+  /// Creates a Trainer of a task.
+  /// @param task defines the modules and the loss; the Trainer calls its `configure`
+  /// @param config options of the training
+  /// @throws ConfigError naming the field and its value, for everything that does not depend on the dataset
   Trainer(std::shared_ptr<Task> task, TrainingConfig config);
 
-  /// Trains a denoiser with a DiffusionTask.
-  /// @param model is shared, not copied
-  /// @param scheduler gives the noise schedule and the prediction type; is copied
-  /// @param config the flags of the training
-  /// @param options what is no flag of a training script
-  /// @throws ConfigError as above and as DiffusionTask
+  /// Creates a Trainer of a DiffusionTask.
+  /// @param model shared, not copied
+  /// @param scheduler noise schedule and prediction type; copied
+  /// @param config options of the training
+  /// @param options options of the DiffusionTask
+  /// @throws ConfigError naming the field and its value, as the other constructor and DiffusionTask do
   template <DenoisingModel Model>
   Trainer(Model model, const Scheduler& scheduler, TrainingConfig config = {},
           DiffusionTaskOptions options = {})
@@ -88,46 +92,61 @@ class Trainer {
                                                 std::move(options)),
                 std::move(config)) {}
 
-  /// Trains until the configured step, or until it is stopped. The models are trained on the device they are
-  /// on.
-  /// A model in train mode keeps the modes of its submodules; a model in eval mode is put into train mode as
-  /// a whole.
-  /// @throws Error if `max_nonfinite_steps` steps in a row were not finite, or if all steps were skipped;
-  /// FileError if there are
-  /// checkpoints to resume
-  ///         from and none is whole, or a checkpoint cannot be written (the ones before stay whole; written
-  ///         in the background, this is thrown at the next logging step or checkpoint, or at the end)
+  /// Trains until the configured step or until it is stopped. Training runs on the device that the modules
+  /// are on. A module in train mode keeps the modes of its submodules. A module in eval mode is put into
+  /// train mode as a whole.
+  /// @param dataset training data, not empty
+  /// @return the last step, and whether the training is complete
+  /// @throws ConfigError if an option does not fit the dataset, the device or the checkpoint
+  /// @throws TensorError for a batch that does not fit the modules
+  /// @throws Error after `max_nonfinite_steps` consecutive non-finite steps, or if all steps were skipped
+  /// @throws FileError if no complete checkpoint can be resumed from although there are some, or if a
+  ///         checkpoint cannot be written; older checkpoints stay complete. An error of the background thread
+  ///         is thrown at the next logging step, at the next checkpoint or at the end
   TrainingResult train(const Dataset& dataset) { return train_and_validate(dataset, nullptr); }
-  /// And every `validation_steps` the loss on `validation` is logged, by timestep.
+  /// Trains, and computes the validation loss every `validation_steps` steps.
+  /// @param dataset training data, not empty
+  /// @param validation held-out data, not empty
+  /// @return as above
+  /// @throws Error as above; ConfigError if the task has no validation loss
   TrainingResult train(const Dataset& dataset, const Dataset& validation) {
     return train_and_validate(dataset, &validation);
   }
 
-  /// Called every `validation_steps` and at the end, with the averaged weights in the models, in eval mode,
-  /// without gradients; not after a stop was requested. The global generators get their states back
-  /// afterwards.
+  /// Sets the preview callback. It is called every `validation_steps` steps and at the end, without
+  /// gradients. The modules are in eval mode. With `use_ema` they have the EMA weights. It is not called
+  /// after a stop was requested. The Trainer restores the global random number generators afterwards.
+  /// @param callback called in the thread of `train`
   void on_preview(std::function<void(const PreviewContext&)> callback) { on_preview_ = std::move(callback); }
-  /// Called every `validation_steps` and at the end of a training with a validation data set.
+  /// Sets the validation callback. It is called every `validation_steps` steps and at the end of a training
+  /// with a validation dataset.
+  /// @param callback called in the thread of `train`
   void on_validation(std::function<void(const ValidationResult&)> callback) {
     on_validation_ = std::move(callback);
   }
-  /// Called every `logging_steps`.
+  /// Sets the log callback. It is called every `logging_steps` steps.
+  /// @param callback called in the thread of `train`
   void on_log(std::function<void(const TrainingProgress&)> callback) { on_log_ = std::move(callback); }
-  /// Called after each step, with the number of steps done. The loss is still on the device then.
+  /// Sets the step callback. It is called after each step with the number of steps done. The loss has not
+  /// been read from the device then.
+  /// @param callback called in the thread of `train`
   void on_step(std::function<void(int64_t step)> callback) { on_step_ = std::move(callback); }
 
-  /// Ends `train` after the current step, with a checkpoint. After the last step, it leaves out the rest of
-  /// the final validation and the preview. May be called from callbacks and other threads.
+  /// Ends `train` after the current step, with a checkpoint. After the last step it cuts the final validation
+  /// short and skips the preview. It may be called from callbacks and from other threads.
   void request_stop() { stop_requested_ = true; }
 
+  /// @return the options as given
   const TrainingConfig& config() const { return config_; }
+  /// @return the task as given, or the DiffusionTask that the constructor made
   Task& task() { return *task_; }
-  /// Returns the average of the last `train`; null before, without `use_ema`, and with another `ema_type`.
+  /// @return the EMA of the last `train`; null before the first, without `use_ema`, and with another
+  /// `ema_type`
   const EMAModel* ema() const;
-  /// Returns the average of the last `train` with `ema_type` "lit_ema"; else null.
+  /// @return the EMA of the last `train` with `ema_type` "lit_ema", else null
   const LitEma* lit_ema() const;
-  /// Returns the optimizer of the last `train`; null before.
   /// @param update index into the task's updates
+  /// @return the optimizer of the last `train`; null before the first and beyond the last update
   const Optimizer* optimizer(std::size_t update = 0) const {
     return update < optimizers_.size() ? optimizers_[update].get() : nullptr;
   }

@@ -13,38 +13,41 @@ namespace diffusers {
 
 /// The variational bound on -log2 p(x_0) of each sample, in bits per dimension (per element of the sample).
 struct BitsPerDimension {
-  Tensor total;  ///< `[B]`: the prior and all terms
+  Tensor total;  ///< `[B]`: sum of the prior and all terms
   Tensor prior;  ///< `[B]`: KL(q(x_T | x_0) || N(0, 1))
   Tensor terms;  ///< `[B, T]`: KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)); at t = 0, -log p(x_0 | x_1)
 };
 
-/// The variational bound of a denoising diffusion model (Ho et al. 2020, eq. 5; with learned variances,
-/// Nichol and Dhariwal 2021, arXiv 2102.09672). The data are images of 256 levels in [-1, 1]: the decoder at
-/// t = 0 counts the probability of a level.
+/// Computes the variational bound of a denoising diffusion model (Ho et al. 2020, eq. 5; with learned
+/// variances, Nichol and Dhariwal 2021, arXiv 2102.09672). The data are images with 256 levels in [-1, 1]. At
+/// t = 0, the decoder gives each level a probability.
 ///
-/// The scheduler's `variance_type` gives the variance of p:
+/// The variance of p depends on the scheduler's `variance_type`:
 ///
 /// | variance_type                        | variance                                                        |
 /// |--------------------------------------|-----------------------------------------------------------------|
 /// | `fixed_small`, `fixed_small_log`     | beta~_t                                                         |
 /// | `fixed_large`, `fixed_large_log`     | beta_t                                                          |
 /// | `learned`                            | the second half of the model's channels                         |
-/// | `learned_range`                      | between beta~_t and beta_t in the logarithm, by the second half |
+/// | `learned_range`                      | interpolated between beta~_t and beta_t in the logarithm        |
 ///
-/// For `learned_range`, a channel value of -1 means beta~_t and 1 means beta_t.
+/// For `learned_range`, the second half of the model's channels is the position: -1 means beta~_t and 1 means
+/// beta_t.
 ///
-/// A learned variance below beta~_t, the smallest one possible, counts as beta~_t; its gradient is that of
-/// the unclamped value.
+/// For `learned`, a variance below beta~_t is clamped to beta~_t. Its gradient is that of the unclamped
+/// value.
 class VariationalBound {
  public:
-  /// @param scheduler gives the noise schedule, the prediction type and the variance type
+  /// Creates the bound of a scheduler.
+  /// @param scheduler noise schedule, prediction type and variance type
   /// @throws ConfigError for a scheduler without alphas_cumprod, for a prediction type without a posterior,
-  /// and for epsilon prediction where the schedule ends at an SNR of zero
+  /// and
+  ///         for epsilon prediction with a schedule that ends at an SNR of zero
   explicit VariationalBound(const Scheduler& scheduler);
 
-  /// @return true if the model outputs a variance beside its prediction
+  /// @return true if the model outputs a variance after its prediction
   bool has_learned_variance() const { return has_learned_variance_; }
-  /// @return T
+  /// @return T, the number of training timesteps
   int64_t num_train_timesteps() const { return tables_.host().size(1); }
 
   /// Computes the term of the timestep of each sample.
@@ -60,9 +63,8 @@ class VariationalBound {
   /// @return `[B]`, bits per dimension
   Tensor prior(const Tensor& x0) const;
 
-  /// Computes the whole bound, with one evaluation of the model for each of the T timesteps and without
-  /// gradients.
-  /// @param model maps (x_t `[B, C, ...]`, t `[B]` int64) to the model's output
+  /// Computes the whole bound, without gradients. It evaluates the model once for each of the T timesteps.
+  /// @param model function of (x_t `[B, C, ...]`, t `[B]` int64) that returns the model's output
   /// @param x0 clean samples `[B, C, ...]`, floating
   /// @param generator source of the noise, on the device of x0; none: the global one
   /// @return the bound and its terms
@@ -91,22 +93,22 @@ class VariationalBound {
   DeviceTable tables_;  // float64 [rows, T]
 };
 
-/// The scheduler's `variance_type`.
+/// Returns the `variance_type` of a scheduler.
 /// @param scheduler any scheduler
 /// @return its variance type; `fixed_small` if its class has none
 VarianceType variance_type_of(const Scheduler& scheduler);
 
-/// KL(N(mean_1, exp(logvar_1)) || N(mean_2, exp(logvar_2))) of each element.
-/// @param mean_1 floating; all four broadcast against each other
+/// Computes KL(N(mean_1, exp(logvar_1)) || N(mean_2, exp(logvar_2))) of each element.
+/// @param mean_1 mean of the first distribution, floating; all four tensors broadcast against each other
 /// @param logvar_1 logarithm of the variance of the first distribution
 /// @param mean_2 mean of the second distribution
 /// @param logvar_2 logarithm of the variance of the second distribution
 /// @return nats, of the broadcast shape
 Tensor normal_kl(const Tensor& mean_1, const Tensor& logvar_1, const Tensor& mean_2, const Tensor& logvar_2);
 
-/// log of the probability that a Gaussian gives the level of each element. The levels are 2 / 255 apart in
-/// [-1, 1]; the outermost two reach to infinity.
-/// @param x the elements, in [-1, 1]; all three broadcast against each other
+/// Computes the log probability of the level of each element under a Gaussian. The levels are 2 / 255 apart
+/// in [-1, 1]. The first and the last level extend to infinity.
+/// @param x the elements, in [-1, 1]; all three tensors broadcast against each other
 /// @param means means of the Gaussians
 /// @param log_scales logarithms of their standard deviations
 /// @return nats, of the broadcast shape

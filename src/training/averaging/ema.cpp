@@ -33,7 +33,7 @@ namespace {
 
 constexpr const char* kEmaConfigFile = "config.json";
 
-/// A frozen or an integral parameter has no history worth averaging.
+/// Frozen and integral parameters are not averaged.
 bool is_averaged(const Tensor& parameter) {
   return parameter.requires_grad() && at::isFloatingType(parameter.scalar_type());
 }
@@ -151,7 +151,7 @@ void EMAModel::to(std::optional<at::Device> device, std::optional<at::ScalarType
 void EMAModel::pin_memory() {
   require(at::hasCUDA(), "EMAModel::pin_memory: there is no CUDA device to transfer to");
   for (std::size_t i = 0; i < shadow_params_.size(); ++i) {
-    if (is_shared_[i]) continue;  // never transferred
+    if (is_shared_[i]) continue;  // it is the parameter itself, which is not moved
     require(shadow_params_[i].device().is_cpu(), "EMAModel::pin_memory: the average is on {}, expected cpu",
             shadow_params_[i].device().str());
     shadow_params_[i] = shadow_params_[i].pin_memory();
@@ -187,7 +187,7 @@ void EMAModel::load_shadow_params(const std::vector<Tensor>& shadow_params) {
 void save_ema_state(const EMAModelState& state, const std::filesystem::path& folder) {
   const std::string path = join_path(folder.string(), kEmaConfigFile);
   Json config = parse_json(read_model_file(folder.string(), kEmaConfigFile), path);
-  require<FileError>(config.is_object(), "{} is no JSON object", escaped(path));
+  require<FileError>(config.is_object(), "{} is not a JSON object", escaped(path));
   config.update(config_json::fields_to_json(state));
   write_file(dump_json(config), path);
 }

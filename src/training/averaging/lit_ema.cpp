@@ -126,7 +126,7 @@ void LitEma::load_state_dict(const TensorMap& checkpoint, std::string_view prefi
   const double decay = number(checkpoint, start + "decay").item<double>();
   require_decay(decay);
   const int64_t num_updates = number(checkpoint, start + "num_updates").item<int64_t>();
-  // Everything is looked at before anything changes.
+  // All entries are checked before the first one is copied.
   for (const auto& [name, average] : shadow_params_) {
     const Tensor& saved = find_entry(checkpoint, start + lit_ema_name(name));
     require<TensorError>(saved.sizes() == average.sizes(), "LitEma: the average of \"{}\" is {}, expected {}",

@@ -1,4 +1,4 @@
-// The averages that a training keeps. power_ema_solve.cpp combines their snapshots.
+// The post-hoc averages of a training. power_ema_solve.cpp combines their snapshots.
 
 #include <cmath>
 #include <filesystem>

@@ -1,4 +1,4 @@
-// Profiles of power-function averages, and the combination of snapshots that gives another profile.
+// Profiles of power-function averages, and combinations of snapshots that approximate another profile.
 
 #include <algorithm>
 #include <charconv>
@@ -26,7 +26,7 @@ namespace {
 constexpr std::string_view kSnapshotPrefix = "power_ema-";
 constexpr std::string_view kSnapshotSuffix = ".safetensors";
 
-/// The integral over both profiles' product (appendix C).
+/// Computes the integral of the product of two profiles (appendix C).
 double inner_product(double step_a, double gamma_a, double step_b, double gamma_b) {
   const double exponent = step_a < step_b ? gamma_b : -gamma_a;
   return (gamma_a + 1) * (gamma_b + 1) * std::pow(step_a / step_b, exponent) /
@@ -42,7 +42,8 @@ Number metadata_number(const SafetensorsFile& file, const std::string& key) {
   Number number{};
   const auto found = file.metadata().find(key);
   require<FileError>(found != file.metadata().end(),
-                     "{} is no snapshot of an average: its metadata lack \"{}\"", escaped(file.path()), key);
+                     "{} is not a snapshot of an average: its metadata lack \"{}\"", escaped(file.path()),
+                     key);
   const std::string& text = found->second;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   require<FileError>(error == std::errc() && end == text.data() + text.size(),
@@ -60,7 +61,7 @@ PowerEmaProfile profile_of(const SafetensorsFile& file) {
   return profile;
 }
 
-/// The snapshots that can be part of the average at `step`.
+/// Returns the snapshots up to `step`.
 std::vector<PowerEmaSnapshot> up_to(const std::vector<PowerEmaSnapshot>& snapshots, int64_t step) {
   std::vector<PowerEmaSnapshot> found;
   std::set<int64_t> steps;
@@ -105,12 +106,12 @@ bool holds_doubles(const std::string& path) {
 }  // namespace
 
 double sigma_rel_to_gamma(double sigma_rel) {
-  // The relative width of gamma = 0; a narrower margin than rounding leaves would refuse it.
+  // The relative width of gamma = 0. The margin accepts its rounding error.
   const double widest = 1 / std::sqrt(12.0);
   require<ConfigError>(sigma_rel > 1e-6 && sigma_rel <= widest * (1 + 1e-12),
                        "sigma_rel is {}, expected more than 1e-6, and at most {}", sigma_rel, widest);
-  // Newton's method from above the largest root, where the cubic rises and is convex: it falls onto the root
-  // and cannot pass it.
+  // Newton's method starts above the largest root, where the cubic is increasing and convex. It decreases
+  // towards the root and cannot pass it.
   const double t = 1 / (sigma_rel * sigma_rel);
   double gamma = std::sqrt(t);
   while (true) {
@@ -157,7 +158,7 @@ PowerEmaSolution solve_power_ema(const std::vector<PowerEmaProfile>& profiles,
     gammas.push_back(sigma_rel_to_gamma(profiles[i].sigma_rel));
     for (std::size_t j = 0; j < i; ++j)
       require<ConfigError>(!same_profile(profiles[i], profiles[j]),
-                           "the average of step {} and sigma_rel {} is there twice", profiles[i].step,
+                           "the average of step {} and sigma_rel {} is given twice", profiles[i].step,
                            profiles[i].sigma_rel);
   }
 
@@ -181,7 +182,7 @@ PowerEmaSolution solve_power_ema(const std::vector<PowerEmaProfile>& profiles,
   for (int64_t i = 0; i < size; ++i) {
     solution.coefficients[i] = coefficients[i].item<double>();
     require<ConfigError>(std::isfinite(solution.coefficients[i]),
-                         "the averages are too much alike to be combined");
+                         "the averages are too similar to be combined");
   }
   const double length_squared = inner_product(step(wanted), gamma, step(wanted), gamma);
   const Tensor covered = coefficients.dot(2 * wanted_products - products.mv(coefficients));

@@ -25,7 +25,7 @@ int64_t checkpoint_step(std::string_view name) {
   name.remove_prefix(kCheckpointPrefix.size());
   int64_t step = -1;
   const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), step);
-  // "checkpoint-007" is not a name that this library writes.
+  // The library does not write names such as "checkpoint-007".
   const bool is_whole = error == std::errc() && end == name.data() + name.size() && !name.empty();
   return is_whole && std::to_string(step) == name ? step : -1;
 }
@@ -38,7 +38,7 @@ std::vector<int64_t> list_checkpoints(const std::string& output_dir) {
   std::vector<int64_t> steps;
   if (!folder_exists(output_dir)) return steps;
   for (const std::string& name : list_folder(output_dir))
-    // A checkpoint that cannot be examined is an error, not none: the training must not start again at 0.
+    // A checkpoint that cannot be examined is an error. If it were ignored, the training would restart at 0.
     if (checkpoint_step(name) >= 0 && S_ISDIR(mode_of(join_path(output_dir, name), /*follow_link=*/true)))
       steps.push_back(checkpoint_step(name));
   std::sort(steps.begin(), steps.end());

@@ -1,6 +1,6 @@
 #pragma once
 
-// Names of the files of a checkpoint and of the tensors in them.
+// Names of the files of a checkpoint and of their tensors.
 
 #include <string>
 #include <string_view>
@@ -19,21 +19,21 @@ inline constexpr const char* kRandomPrefix = "random.";
 inline constexpr const char* kScalerPrefix = "scaler.";
 inline constexpr const char* kValuePrefix = "value.";
 
-/// The file of an optimizer. The first update of a training has the plain name.
+/// Returns the file name of an update's optimizer. The first update has the name without a suffix.
 inline std::string optimizer_file(const std::string& update, bool is_first) {
   return is_first ? kOptimizerFile : "optimizer_" + update + ".safetensors";
 }
-/// The prefix of an update's tensors among the trainer's. The first update of a training has none.
+/// Returns the prefix of an update's tensors in the trainer's state. The first update has no prefix.
 inline std::string update_prefix(const std::string& update, bool is_first) {
   return is_first ? "" : "update." + update + ".";
 }
 inline std::string post_hoc_prefix(const std::string& model) { return "post_hoc_ema." + model + "."; }
 
-/// Adds tensors under their names with a prefix.
+/// Adds tensors to a map, with a prefix before their names.
 inline void insert_with_prefix(TensorMap& into, const std::string& prefix, const TensorMap& tensors) {
   for (const auto& [name, tensor] : tensors) into.insert(prefix + name, tensor);
 }
-/// The tensors whose names have a prefix, without it.
+/// Returns the tensors whose names begin with a prefix, under their names without it.
 inline TensorMap with_prefix(const TensorMap& tensors, std::string_view prefix) {
   TensorMap found;
   for (const auto& [name, tensor] : tensors)

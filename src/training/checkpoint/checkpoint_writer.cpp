@@ -18,7 +18,7 @@ inline namespace internal {
 void write_checkpoint(const CheckpointContent& content) {
   try {
     for (const std::string& path : content.logs)
-      if (file_exists(path)) sync_file(path);  // somebody may have removed it
+      if (file_exists(path)) sync_file(path);  // the user may have removed it
     StagedFolder folder(checkpoint_path(content.output_dir, content.step));
     for (const auto& [name, write] : content.models) write(join_path(folder.stage(), name));
     for (const auto& [name, tensors] : content.tensors)
@@ -27,7 +27,8 @@ void write_checkpoint(const CheckpointContent& content) {
     folder.publish_with_manifest();
     if (content.total_limit) keep_newest_checkpoints(content.output_dir, *content.total_limit, content.step);
   } catch (...) {
-    // What the scopes above could not remove, perhaps for the same reason that the save failed for.
+    // Removes files that the scopes above could not remove, perhaps because of the error that failed the
+    // save.
     remove_unfinished_folders(content.output_dir);
     throw;
   }
@@ -50,7 +51,7 @@ void CheckpointWriter::start(CheckpointContent content) {
       job();
     });
   } catch (const std::system_error&) {
-    job();  // the system gives no more threads
+    job();  // no thread could be started
   }
 }
 

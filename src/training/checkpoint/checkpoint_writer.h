@@ -1,6 +1,6 @@
 #pragma once
 
-// Checkpoints that are written while the training goes on: the training takes copies, a thread writes them.
+// Checkpoints in the background: the training copies its state, and a thread writes the copy.
 
 #include <cstdint>
 #include <future>
@@ -16,36 +16,40 @@
 namespace diffusers {
 inline namespace internal {
 
-/// One checkpoint, as it is to be written.
+/// Content of a checkpoint.
 struct CheckpointContent {
   std::string output_dir;
   int64_t step = 0;
-  std::vector<std::pair<std::string, SnapshotWriter>> models;  // by the name of the folder
-  std::map<std::string, TensorMap> tensors;                    // by the name of the file
+  std::vector<std::pair<std::string, SnapshotWriter>> models;  // by folder name
+  std::map<std::string, TensorMap> tensors;                    // by file name
   std::map<std::string, std::string> texts;
-  std::optional<int64_t> total_limit;  // of the checkpoints, older ones are removed
-  /// Files that are appended to: a training that goes on from the checkpoint has all the lines before it.
+  std::optional<int64_t> total_limit;  // maximum number of checkpoints
+  /// Files that are appended to, such as metrics. They are synced first, so that a training that resumes from
+  /// the checkpoint has all of their earlier lines.
   std::vector<std::string> logs;
 };
 
-/// Writes, publishes and only then removes older checkpoints.
-/// @throws FileError with nothing left behind and the checkpoints before whole
+/// Writes and publishes a checkpoint, then removes older ones.
+/// @throws FileError if it cannot be written; it leaves no files, and older checkpoints stay complete
 void write_checkpoint(const CheckpointContent& content);
 
-/// Writes one checkpoint at a time in a thread of its own.
+/// Writes checkpoints in a background thread, one at a time.
 class CheckpointWriter {
  public:
   CheckpointWriter() = default;
   CheckpointWriter(const CheckpointWriter&) = delete;
   CheckpointWriter& operator=(const CheckpointWriter&) = delete;
-  /// Waits. An error that nobody asked for is logged.
+  /// Waits for the current checkpoint. An error that no function has thrown is logged.
   ~CheckpointWriter();
 
-  /// Begins to write, after the one before is done. @throws what that one failed with
+  /// Waits for the current checkpoint and starts to write the next one.
+  /// @throws FileError of the previous checkpoint
   void start(CheckpointContent content);
-  /// Waits for the one that is being written. @throws what it failed with, once
+  /// Waits for the current checkpoint.
+  /// @throws FileError of the current checkpoint, once
   void wait();
-  /// Does not wait. @throws what the last one failed with, if it is done, once
+  /// Checks the last checkpoint without waiting.
+  /// @throws FileError of the last checkpoint if it has failed, once
   void check();
 
  private:

@@ -30,26 +30,26 @@ constexpr std::size_t kMaxMetricsCopy = std::size_t{1} << 30;
 
 bool is_own_folder(const std::string& path) { return S_ISDIR(mode_of(path)); }
 
-/// The names in a folder that is there and no link; else none.
+/// Returns the names in a folder. Returns none for a link or a missing folder.
 std::vector<std::string> names_in(const std::string& folder) {
   return is_own_folder(folder) ? list_folder(folder) : std::vector<std::string>();
 }
 
-/// The whole of `text` as a number, -1 if it is none.
+/// Returns `text` as a number, or -1 if it is not a number as a whole.
 int64_t step_number(std::string_view text) {
   int64_t step = -1;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), step);
   return error == std::errc() && end == text.data() + text.size() && !text.empty() ? step : -1;
 }
 
-/// STEP of "NAME-STEP.png", -1 for any other name.
+/// Returns STEP of "NAME-STEP.png", or -1 for any other name.
 int64_t step_of_preview(std::string_view name) {
   const std::size_t dash = name.rfind('-');
   if (!name.ends_with(".png") || dash == std::string_view::npos || dash == 0) return -1;
   return step_number(name.substr(dash + 1, name.size() - 4 - dash - 1));
 }
 
-/// STEP of "power_ema-STEP-WIDTH.safetensors", -1 for any other name.
+/// Returns STEP of "power_ema-STEP-WIDTH.safetensors", or -1 for any other name.
 int64_t step_of_snapshot(std::string_view name) {
   constexpr std::string_view kPrefix = "power_ema-";
   if (!name.starts_with(kPrefix) || !name.ends_with(".safetensors")) return -1;
@@ -88,7 +88,7 @@ void remove_if_empty(const std::string& folder) {
       "cannot remove folder {}: {}", escaped(folder), errno_text(error));
 }
 
-/// Removes those files of a folder that `is_ours` names, and the folder if it is empty then.
+/// Removes the files of a folder for which `is_ours` is true, then the folder if it is empty.
 template <class Predicate>
 void remove_files_of(const std::string& folder, Predicate is_ours) {
   if (!is_own_folder(folder)) return;
@@ -104,7 +104,7 @@ bool is_file_of_model(std::string_view name) {
 
 bool is_event_file(std::string_view name) { return name.starts_with("events.out.tfevents."); }
 
-/// Where an earlier training logged to, by its training_config.json; empty if that does not say.
+/// Returns `logging_dir` of an earlier training from its training_config.json. Empty: it is not known.
 std::string earlier_logging_dir(const std::string& output_dir) {
   const std::string path = join_path(output_dir, "training_config.json");
   try {
@@ -154,10 +154,10 @@ std::string earlier_results(const std::string& output_dir, const std::vector<std
 
 void remove_earlier_training(const std::string& output_dir, const std::vector<std::string>& model_names,
                              const std::string& logging_dir, bool keep_abandoned) {
-  // A process that is killed meanwhile must not leave some of the old checkpoints for a later start.
+  // If the process is killed here, a later start must not resume from a remaining old checkpoint.
   const std::string marker = join_path(output_dir, kOverwritingMarker);
   write_file(dump_json({{"version", 1}, {"keep_abandoned", keep_abandoned}}), marker);
-  // First what a later start could go on from.
+  // Files that a later start could resume from are removed first.
   remove_file(join_path(output_dir, kAsideMarker));
   std::vector<int64_t> steps = list_checkpoints(output_dir);
   for (std::size_t i = steps.size(); i-- > 0;) remove_checkpoint(output_dir, steps[i]);
@@ -201,10 +201,10 @@ void finish_removing(const std::string& output_dir, const std::vector<std::strin
   const Json todo = parse_json(read_text_file(marker), marker);
   const bool is_valid = todo.is_object() && todo.value("version", Json()) == 1 &&
                         todo.contains("keep_abandoned") && todo["keep_abandoned"].is_boolean();
-  require<FileError>(is_valid, "{} does not say what is to be removed", escaped(marker));
+  require<FileError>(is_valid, "{} is not a valid record of an interrupted overwrite", escaped(marker));
   log_message(LogLevel::kWarning,
-              fmt::format("a training that was to overwrite {} was interrupted: the rest of the earlier "
-                          "training is removed",
+              fmt::format("overwriting {} was interrupted; the remaining files of the earlier training are "
+                          "removed now",
                           output_dir));
   remove_earlier_training(output_dir, model_names, logging_dir, todo["keep_abandoned"].get<bool>());
 }
@@ -227,7 +227,7 @@ void finish_setting_aside(const std::string& output_dir) {
   const bool is_valid = todo.is_object() && todo.value("version", Json()) == 1 &&
                         todo.contains("after_step") && todo["after_step"].is_number_integer() &&
                         todo.contains("folder") && todo["folder"].is_string();
-  require<FileError>(is_valid, "{} does not say which checkpoints are to be set aside", escaped(marker));
+  require<FileError>(is_valid, "{} is not a valid record of checkpoints to move", escaped(marker));
   const auto after = todo["after_step"].get<int64_t>();
   const auto name = todo["folder"].get<std::string>();
   require<FileError>(is_plain_basename(name) && name.starts_with(kAbandonedPrefix),
@@ -253,9 +253,9 @@ void finish_setting_aside(const std::string& output_dir) {
   sync_folder(output_dir);
   remove_file(marker);
   sync_folder(output_dir);
-  log_message(LogLevel::kWarning,
-              fmt::format("the training goes on from step {}; the checkpoints after it were moved to {}",
-                          after, folder));
+  log_message(
+      LogLevel::kWarning,
+      fmt::format("the training continues from step {}; later checkpoints were moved to {}", after, folder));
 }
 
 std::string find_set_aside(const std::string& output_dir, const std::string& name) {

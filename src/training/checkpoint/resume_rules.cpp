@@ -10,7 +10,7 @@ namespace diffusers {
 inline namespace internal {
 namespace {
 
-/// Options of schedulers that `add_noise` and the training targets do not depend on.
+/// Options of schedulers that have no effect on `add_noise` and the training targets.
 constexpr std::array<std::string_view, 36> kSamplingOptions{"algorithm_type",
                                                             "clip_denoised",
                                                             "clip_sample",

@@ -1,6 +1,6 @@
 #pragma once
 
-// Which options may change when a training is resumed.
+// Options that may change when a training is resumed, and options that may not.
 
 #include <string>
 #include <string_view>
@@ -12,33 +12,33 @@ namespace diffusers {
 inline namespace internal {
 
 enum class OnResume {
-  kCompared,     ///< must be as in the checkpoint
-  kFree,         ///< may change: the training goes on with the new value
-  kNoInfluence,  ///< may change: the weights do not depend on it
+  kCompared,     ///< must equal the value in the checkpoint
+  kFree,         ///< may change; the training continues with the new value
+  kNoInfluence,  ///< may change; the weights do not depend on it
 };
 
 struct ResumeRule {
   std::string_view key;
   OnResume rule = OnResume::kCompared;
-  std::string_view reason = {};  ///< where it is not obvious
+  std::string_view reason = {};  ///< empty if it is obvious
 };
 
-/// A rule for each field of TrainingConfig, in its order.
+/// Returns a rule for each field of TrainingConfig, in the order of the fields.
 const std::vector<ResumeRule>& resume_rules();
 
 /// Compares the fields of a TrainingConfig whose rule is `kCompared`. A field that one side lacks is not
 /// compared: older checkpoints have fewer fields.
-/// @param where the file that `saved` is from
+/// @param where file of `saved`
 /// @throws ConfigError naming the field and both values
 void require_same_options(const Json& saved, const Json& ours, std::string_view where);
 
-/// Compares two configs, objects in them included, but for keys that begin with an underscore other than
-/// `_class_name`, and options of schedulers that matter in sampling alone.
-/// @param owner whose config it is, such as "the scheduler"
+/// Compares two configs and the objects in them. Keys that begin with an underscore, except `_class_name`,
+/// are ignored, and so are options of schedulers that only matter in sampling.
+/// @param owner owner of the config, such as "the scheduler"
 /// @throws ConfigError naming the key and both values
 void require_same_config(const Json& saved, const Json& ours, std::string_view owner, std::string_view where);
 
-/// Fills in the options of a task that an older checkpoint has among the fields of the TrainingConfig.
+/// Moves options of the task, which older checkpoints have among the fields of TrainingConfig, to "options".
 /// @param saved_task config of the task in the checkpoint
 /// @param saved_fields TrainingConfig of the checkpoint
 /// @param our_task config of the task that resumes

@@ -12,7 +12,7 @@ inline namespace internal {
 /// 2206.00364, table 1). The model is the F of an EDMPreconditioner.
 class EDMProcess : public ForwardProcess {
  public:
-  /// @param scheduler samples with the trained model; gives sigma_data
+  /// @param scheduler scheduler that samples from the trained model; its sigma_data is used
   /// @throws ConfigError naming p_mean or p_std if it is out of range
   EDMProcess(const EDMEulerScheduler& scheduler, double p_mean, double p_std);
 
@@ -26,9 +26,9 @@ class EDMProcess : public ForwardProcess {
   TimestepSampler::Draw draw(TimestepSampler& sampler, int64_t count,
                              const std::optional<Generator>& generator,
                              const at::TensorOptions& options) const override;
-  /// True, as in EDM's code.
+  /// Returns true, as EDM's code draws sigma first.
   bool draws_times_first() const override { return true; }
-  /// The quantiles of the distribution of sigma, at positions clamped to 1e-6 and 1 - 1e-6.
+  /// Returns quantiles of the distribution of sigma. Positions are clamped to [1e-6, 1 - 1e-6].
   Tensor times_at(const Tensor& positions, const at::TensorOptions& options) const override;
   void check_times(const Tensor& sigma, const char* where) const override;
   bool has_discrete_times() const override { return false; }

@@ -1,7 +1,7 @@
 #pragma once
 
-// The forward process of a training: how samples are noised, what the model receives and what it is trained
-// to predict.
+// The forward process of a training: the noisy sample, the input of the model and the target of its
+// prediction.
 
 #include <cstdint>
 #include <memory>
@@ -18,15 +18,15 @@
 namespace diffusers {
 inline namespace internal {
 
-/// Maps clean samples, noise and times to the inputs and the target of a denoiser. In training, the model
-/// receives the input that sampling with `scheduler()` gives it at the same time.
+/// Maps clean samples, noise and times to the inputs and the target of a denoiser. The model receives the
+/// same input as in sampling with `scheduler()` at the same time.
 ///
-/// A time t is a training timestep (variance preserving), sigma times T (flow matching), or sigma (EDM); a
-/// batch has one for each sample. A process depends on the scheduler's config alone: `set_timesteps`, a begin
-/// index and steps of the scheduler do not change it. Its tables are copied to a device once.
+/// A time t is a training timestep (variance preserving), sigma times T (flow matching), or sigma (EDM). A
+/// batch has one time for each sample. A process depends only on the scheduler's config: `set_timesteps`, a
+/// begin index and steps of the scheduler have no effect. Its tables are copied to a device once.
 class ForwardProcess {
  public:
-  /// Share of x_0 and of the noise in the noisy sample.
+  /// Factors of x_0 and of the noise in the noisy sample.
   struct Shares {
     Tensor signal, noise;
   };
@@ -38,7 +38,7 @@ class ForwardProcess {
   /// @param noise standard normal noise, shape of x0
   /// @param t times `[B]`
   virtual Tensor noisy(const Tensor& x0, const Tensor& noise, const Tensor& t) const = 0;
-  /// Returns what the model is trained to predict, shape of x0. The arguments are those of `noisy`.
+  /// Returns the target of the prediction, shape of x0. The arguments are those of `noisy`.
   virtual Tensor target(const Tensor& x0, const Tensor& noise, const Tensor& t) const = 0;
   /// Returns the model's input, shape of x_t. The default is x_t.
   virtual Tensor model_input(const Tensor& x_t, const Tensor& t) const;
@@ -46,12 +46,12 @@ class ForwardProcess {
   virtual Tensor model_time(const Tensor& t) const;
   /// Returns the weight of the squared error of the prediction, float64 `[B]`; undefined if all are 1.
   virtual Tensor weight(const Tensor& t) const = 0;
-  /// Returns the weight that the variational bound gives this error, float64 `[B]`; undefined unless
+  /// Returns the weight of this error in the variational bound, float64 `[B]`. It is undefined unless
   /// `original_elbo_weight` is above 0. The default is undefined.
   virtual Tensor bound_weight(const Tensor& t) const;
 
-  /// Draws the times of some samples.
-  /// @param sampler draws training timesteps; a process with noise levels of its own does not use it
+  /// Draws the times of `count` samples.
+  /// @param sampler draws training timesteps; a process that draws its own noise levels does not use it
   /// @param count number of samples
   /// @param generator source of the random numbers
   /// @param options dtype and device of the samples
@@ -64,31 +64,31 @@ class ForwardProcess {
   /// @param positions `[B]` float64 in [0, 1) on the CPU; 0 is the least noise
   /// @param options dtype and device of the samples
   virtual Tensor times_at(const Tensor& positions, const at::TensorOptions& options) const = 0;
-  /// Checks times that a caller gives. Values are read on the CPU only.
+  /// Checks times. Values are read only on the CPU.
   /// @param where name of the called function, for the message
   /// @throws TensorError naming the dtype or the range
   virtual void check_times(const Tensor& t, const char* where) const = 0;
 
   /// True if the times are the whole numbers 0 to T - 1.
   virtual bool has_discrete_times() const = 0;
-  /// Returns the reason, for messages, why the model's timesteps are log(sigma) / 4, which is fractional and
-  /// can be negative; empty if they are not. The default is empty.
+  /// Returns the reason, for error messages, why the model's timesteps are log(sigma) / 4, which can be
+  /// fractional and negative. Empty: they are not. The default is empty.
   virtual std::string_view log_sigma_reason() const;
   /// Returns the input `[B]` of a learned log variance of continuous times, of the order of 1.
   virtual Tensor log_variance_time(const Tensor& t) const = 0;
 
-  /// The scheduler that samples with the trained model.
+  /// Returns the scheduler that samples from the trained model.
   virtual const Scheduler& scheduler() const = 0;
-  /// What the model predicts.
+  /// Returns the prediction type of the model.
   virtual PredictionType prediction_type() const = 0;
-  /// Returns the shares by training timestep, on the CPU; none if there is no table of timesteps.
+  /// Returns the factors by training timestep, on the CPU. None: the process has no table of timesteps.
   virtual std::optional<Shares> shares() const;
 };
 
-/// Makes the process of a scheduler.
+/// Creates the process of a scheduler.
 /// @param scheduler any scheduler with a training objective
-/// @param options weight the timesteps
-/// @throws ConfigError naming an option that is out of range, has no effect, or that the process cannot serve
+/// @param options weights of the timesteps
+/// @throws ConfigError naming an option that is out of range, has no effect, or is not supported
 std::shared_ptr<const ForwardProcess> make_forward_process(const Scheduler& scheduler,
                                                            const DiffusionLossOptions& options);
 

@@ -1,7 +1,7 @@
 #pragma once
 
 // The fields of the options of the objective and of the timestep sampler, under the names of the training
-// flags, and the tables of those that depend on others.
+// flags, and tables of the options that have an effect only with other options.
 
 #include <array>
 

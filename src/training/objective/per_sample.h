@@ -11,7 +11,7 @@
 namespace diffusers {
 inline namespace internal {
 
-/// Shapes one number for each sample so that it broadcasts over `samples`.
+/// Reshapes one number for each sample so that it broadcasts over `samples`.
 /// @param values `[B]`, or 0-dim for one number for all samples
 /// @param samples `[B, ...]`
 /// @return `[B, 1, ...]` (or 0-dim), of the dtype of `samples`
@@ -20,7 +20,7 @@ inline Tensor over_samples(const Tensor& values, const Tensor& samples) {
   return broadcast_per_sample(values.to(samples.scalar_type()), samples.dim());
 }
 
-/// The mean over the elements of each sample.
+/// Computes the mean over the elements of each sample.
 /// @param values `[B, ...]`
 /// @return `[B]`
 inline Tensor mean_of_each_sample(const Tensor& values) {

@@ -20,9 +20,9 @@ uint64_t scrambled(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-/// A number in [0, 1) that the host knows. On the CPU the next one of the generator, as in Python. A number
-/// that a device draws would have to be waited for: there it follows from seed and offset of the device's
-/// generator, which the host keeps and every draw moves on.
+/// Returns a number in [0, 1) without waiting for a device. On the CPU it is the next number of the
+/// generator, as in Python. For a device it is computed from the seed and the offset of the device's
+/// generator. The host knows both, and each draw advances the offset.
 double host_uniform(const std::optional<Generator>& generator, const at::TensorOptions& options) {
   if (options.device().is_cpu()) return at::rand({1}, generator, options.dtype(at::kFloat)).item<double>();
   Generator source =

@@ -14,7 +14,7 @@
 namespace diffusers {
 inline namespace internal {
 
-/// What both have in common: a scheduler, and a weight of each time.
+/// Base of both processes: a scheduler, and a weight for each time.
 class ScheduledProcess : public ForwardProcess {
  public:
   Tensor log_variance_time(const Tensor& t) const override;

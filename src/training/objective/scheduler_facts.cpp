@@ -13,7 +13,7 @@ namespace diffusers {
 inline namespace internal {
 namespace {
 
-/// Why a model for such a scheduler cannot be trained here; empty if it can.
+/// Returns the reason why the scheduler cannot train a model. Empty: it can.
 std::string_view refusal_of(ForwardProcessType process) {
   switch (process) {
     case ForwardProcessType::kOwn:
@@ -48,7 +48,7 @@ bool predicts_flow(const Scheduler& scheduler) {
   return scheduler.prediction_type() == PredictionType::kFlowPrediction;
 }
 
-/// A class of another library is trained with its own add_noise, which must return the model's input.
+/// A class of the program is trained with its own add_noise, which must return the model's input.
 void require_unscaled_input(const Scheduler& scheduler) {
   const Timesteps timesteps = scheduler.timesteps();
   const bool has_timesteps = timesteps.defined() && timesteps.dim() == 1 && timesteps.size(0) > 0;

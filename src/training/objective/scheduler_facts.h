@@ -1,6 +1,6 @@
 #pragma once
 
-// What training knows of the classes of schedulers.
+// Facts of the scheduler classes that training depends on.
 
 #include <optional>
 
@@ -11,16 +11,16 @@
 namespace diffusers {
 inline namespace internal {
 
-/// The variance preserving process of a scheduler class of this library that has betas.
-/// @return none for classes of other libraries, and where `use_flow_sigmas` replaces the betas
+/// Returns the variance preserving process of a scheduler class of this library that has betas.
+/// @return none for other classes, and if `use_flow_sigmas` replaces the betas
 std::optional<NoiseSchedule> variance_preserving_schedule(const Scheduler& scheduler);
 
-/// log(sigma) / 4 of each training timestep, float32 `[T]` on the CPU, if those are the timesteps that the
-/// model receives (`timestep_type` "continuous"); undefined if it receives training timesteps.
+/// Returns log(sigma) / 4 of each training timestep, float32 `[T]` on the CPU, if the model receives these as
+/// timesteps (`timestep_type` "continuous"). Undefined: the model receives training timesteps.
 Tensor log_sigma_times(const Scheduler& scheduler);
 
-/// The training timesteps of flow matching, sigma T, from T down, float32 `[T]` on the CPU. Undefined if a
-/// class of another library has none.
+/// Returns the training timesteps of flow matching, sigma T, from T down, float32 `[T]` on the CPU.
+/// Undefined: a class of the program has none.
 Tensor flow_timesteps(const Scheduler& scheduler);
 
 }  // namespace internal

@@ -7,8 +7,8 @@
 namespace diffusers {
 inline namespace internal {
 
-/// Squared factors of x_0 and of the noise in x_t = sqrt(signal) x_0 + sqrt(noise) eps, one of each for each
-/// timestep, float64. Variance preserving processes have abar_t and 1 - abar_t; flow matching has
+/// Squared factors of x_0 and of the noise in x_t = sqrt(signal) x_0 + sqrt(noise) eps, for each timestep,
+/// float64. Variance preserving processes have abar_t and 1 - abar_t; flow matching has
 /// (1 - sigma)^2 and sigma^2.
 struct SignalAndNoise {
   Tensor signal, noise;
@@ -30,7 +30,7 @@ Tensor elbo_weights(const SignalAndNoise& levels, PredictionType prediction_type
 
 /// gamma of `min_snr` and `soft_min_snr`.
 double snr_gamma_of(const DiffusionLossOptions& options);
-/// `weighting`; `min_snr` if `snr_gamma` is given alone.
+/// Returns `weighting`, or `min_snr` if only `snr_gamma` is set.
 LossWeighting weighting_of(const DiffusionLossOptions& options);
 /// @throws ConfigError naming an option that is out of range or has no effect
 void validate_loss_options(const DiffusionLossOptions& options);

@@ -16,7 +16,7 @@ namespace {
 constexpr int64_t kHistory = 10;
 constexpr double kUniformShare = 0.001;
 
-/// Before normalisation, float32 as in Python.
+/// The weights are float32, as in Python.
 Tensor weights_with_bias(int64_t steps, const TimestepSamplingOptions& options) {
   Tensor weights = at::ones({steps}, at::kFloat);
   const auto portion = static_cast<int64_t>(options.bias_portion * static_cast<double>(steps));
@@ -35,7 +35,7 @@ void validate(int64_t steps, const TimestepSamplingOptions& options) {
                        options.logit_mean);
   require<ConfigError>(std::isfinite(options.logit_std) && options.logit_std > 0,
                        "logit_std is {}, expected a finite number above 0", options.logit_std);
-  // Beyond these the density of SD3's `mode` is negative somewhere.
+  // Outside this range the density of SD3's `mode` is negative somewhere.
   require<ConfigError>(options.mode_scale >= -1 && options.mode_scale <= 2 / (M_PI - 2),
                        "mode_scale is {}, expected -1 to 2 / (pi - 2)", options.mode_scale);
   const bool is_uniform = options.strategy == TimestepSampling::kUniform;
@@ -75,7 +75,7 @@ TimestepSampler::TimestepSampler(int64_t num_train_timesteps, const TimestepSamp
   }
 }
 
-/// u in [0, 1) of the strategies that map it onto timesteps.
+/// Draws u in [0, 1) for the strategies that map u to timesteps.
 Tensor TimestepSampler::uniform_numbers(int64_t count, const std::optional<Generator>& generator,
                                         at::Device device) const {
   const at::TensorOptions floats = at::TensorOptions().dtype(at::kFloat).device(device);
@@ -136,7 +136,7 @@ Tensor TimestepSampler::probabilities() const {
                        options_.strategy.name());
   Tensor uniform = at::full({num_train_timesteps_}, 1 / steps, at::kDouble);
   if (!is_adaptive()) return uniform;
-  // Uniform until every timestep has its ten losses. The device decides.
+  // The distribution is uniform until each timestep has ten losses. The device decides, without a host read.
   const Tensor is_ready = (seen_ >= kHistory).all();
   const Tensor root_mean_square = history_.to(at::kDouble).square().mean(1).sqrt();
   const Tensor learned = root_mean_square / root_mean_square.sum().clamp_min(1e-30) * (1 - kUniformShare) +
@@ -153,11 +153,11 @@ void TimestepSampler::update(const Tensor& drawn, const Tensor& losses) {
   const Tensor timesteps = drawn.to(losses.device(), at::kLong);
   history_ = history_.to(losses.device());
   seen_ = seen_.to(losses.device());
-  // Each loss replaces the oldest of its t; several losses of one t in this batch take consecutive slots.
+  // Each loss replaces the oldest loss of its t. Several losses of one t in a batch take consecutive slots.
   const Tensor same = timesteps.unsqueeze(1) == timesteps.unsqueeze(0);
   const Tensor turn = same.tril(-1).sum(1);
   const Tensor slot = (seen_.index({timesteps}) + turn).remainder(kHistory);
-  // A loss that is not finite would stay in the probabilities for ten draws.
+  // A non-finite loss would affect the probabilities for ten draws.
   const Tensor known = losses.detach().to(at::kFloat);
   const Tensor finite = at::where(known.isfinite(), known, history_.index({timesteps, slot}));
   history_.index_put_({timesteps, slot}, finite);

@@ -28,7 +28,7 @@ Tensor normal_kl(const Tensor& mean_1, const Tensor& logvar_1, const Tensor& mea
 
 Tensor discretized_gaussian_log_likelihood(const Tensor& x, const Tensor& means, const Tensor& log_scales) {
   constexpr double kHalfLevel = 1.0 / 255;
-  // Keeps the logarithm finite where a level has no mass that the dtype can hold.
+  // Keeps the logarithm finite if the probability of a level underflows.
   constexpr double kLeast = 1e-12;
   const Tensor precision = (-log_scales).exp();
   const Tensor above = (x - means + kHalfLevel) * precision;
@@ -61,7 +61,7 @@ VariationalBound::VariationalBound(const Scheduler& scheduler) : variance_type_(
   const Tensor before = at::cat({at::ones({1}, at::kDouble), abar.narrow(0, 0, abar.size(0) - 1)});
   const Tensor alphas = abar / before;
   const Tensor betas = 1 - alphas;
-  // Ho et al., eq. 6 and 7. beta~_0 is 0, and the decoder takes the next one.
+  // Ho et al., eq. 6 and 7. beta~_0 is 0; the decoder uses beta~_1.
   const Tensor posterior_x0 = before.sqrt() * betas / (1 - abar);
   const Tensor posterior_xt = alphas.sqrt() * (1 - before) / (1 - abar);
   const Tensor posterior_variance = betas * (1 - before) / (1 - abar);
@@ -111,7 +111,7 @@ Tensor VariationalBound::log_variance(const Tensor& variance_output, const Tenso
              (1 - fraction) * gather(kLogPosteriorVariance, timesteps, like);
     }
   }
-  fail<ConfigError>("variance_type has the value {}, which is no VarianceType",
+  fail<ConfigError>("variance_type has the value {}, expected a VarianceType",
                     static_cast<int>(variance_type_));
 }
 

@@ -44,7 +44,7 @@ std::string csv_header(const std::vector<std::string>& value_names) {
   return header + "\n";
 }
 
-/// @param value_names the columns of named values; a row that lacks one has an empty cell
+/// @param value_names columns of named values; a row without one of them has an empty cell
 std::string csv_row(const TrainingProgress& progress, const std::vector<std::string>& value_names) {
   std::string row = fmt::format("{},{},{:.9g},{:.9g},{:.9g},{:.2f},{:.2f},{},{:.4f},{}", progress.step,
                                 progress.epoch, progress.loss, progress.lr, progress.grad_norm,
@@ -58,7 +58,7 @@ std::string csv_row(const TrainingProgress& progress, const std::vector<std::str
   return row + "\n";
 }
 
-/// The rows of a metrics.csv whose columns stand in any order; a row that is not whole is left out.
+/// Parses a metrics.csv with its columns in any order. Incomplete rows are left out.
 std::vector<TrainingProgress> parse_csv(const std::string& text) {
   const auto split = [](const std::string& line) {
     std::vector<std::string> cells;
@@ -71,7 +71,7 @@ std::vector<TrainingProgress> parse_csv(const std::string& text) {
   std::getline(lines, line);
   const std::vector<std::string> names = split(line);
   std::vector<TrainingProgress> rows;
-  // A line that the file ends in was cut short.
+  // A last line without a line break is incomplete.
   while (std::getline(lines, line) && !lines.eof()) {
     const std::vector<std::string> cells = split(line);
     std::map<std::string, double> values;
@@ -98,7 +98,7 @@ std::vector<TrainingProgress> parse_csv(const std::string& text) {
   return rows;
 }
 
-/// JSON has no NaN and no infinities; pandas and jq read null as missing.
+/// Formats a number. JSON has no NaN and no infinities; pandas and jq read null as missing.
 std::string json_number(double value, int digits = 9) {
   return std::isfinite(value) ? fmt::format("{:.{}g}", value, digits) : "null";
 }
@@ -140,7 +140,7 @@ MetricsLog::MetricsLog(const std::filesystem::path& folder, int64_t resumed_step
     std::istringstream lines(read_text_file(json_path_, kMaxMetricsBytes));
     for (std::string line; std::getline(lines, line) && !lines.eof();) keep(line, resumed_step, kept);
   } else if (resumed_step > 0 && file_exists(csv_path_)) {
-    // Of a training that began before there was a metrics.jsonl.
+    // Earlier versions wrote no metrics.jsonl.
     for (const TrainingProgress& row : parse_csv(read_text_file(csv_path_, kMaxMetricsBytes))) {
       if (row.step > resumed_step) continue;
       rows_.push_back(row);
@@ -181,7 +181,7 @@ void MetricsLog::keep(const std::string& line, int64_t resumed_step, std::string
   try {
     json = parse_json(line, json_path_);
   } catch (const FileError&) {
-    return;  // a crash cut it short, or left zeros
+    return;  // a crash truncated the line, or left zeros
   }
   if (!json.is_object() || !json.contains("step") || integer_of(json, "step") > resumed_step) return;
   if (json.contains("validation_loss")) {

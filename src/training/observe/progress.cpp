@@ -20,7 +20,7 @@ namespace {
 constexpr std::size_t kShortestBar = 8;
 constexpr std::size_t kLongestBar = 40;
 
-/// From what matters most to what matters least.
+/// Returns the metrics as texts, the most important ones first.
 std::vector<std::string> figures(const TrainingProgress& progress) {
   std::vector<std::string> parts{fmt::format("loss {:.4f}", progress.loss),
                                  fmt::format("lr {:.2e}", progress.lr),
@@ -48,7 +48,7 @@ std::string format_memory(int64_t bytes) {
 }
 
 int64_t peak_memory_bytes() {
-  // Not from getrusage(), whose figure a process inherits from the one that started it.
+  // A process inherits the figure of getrusage() from its parent, so it is only the fallback.
   std::ifstream status("/proc/self/status");
   for (std::string line; std::getline(status, line);) {
     if (!line.starts_with("VmHWM:")) continue;
@@ -97,7 +97,7 @@ ProgressDisplay::ProgressDisplay(bool enabled, int64_t total_steps)
 ProgressDisplay::~ProgressDisplay() = default;
 
 void ProgressDisplay::draw_bar(int64_t step) {
-  // The last column stays free: some terminals begin a line once it is written.
+  // The last column stays free, because some terminals break the line after it.
   line_->draw(progress_bar(latest_, step, total_steps_, line_->columns() - 1));
 }
 

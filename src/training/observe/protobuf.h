@@ -1,7 +1,7 @@
 #pragma once
 
-// As much of the wire format of protocol buffers as event files need: messages that are written, field by
-// field (https://protobuf.dev/programming-guides/encoding).
+// Writes messages in the wire format of protocol buffers, as far as event files need it
+// (https://protobuf.dev/programming-guides/encoding).
 
 #include <bit>
 #include <cstdint>
@@ -12,12 +12,12 @@
 namespace diffusers {
 inline namespace internal {
 
-/// The bytes of one message. A message inside another is written as its bytes.
+/// Builds the bytes of a message field by field. A message inside another one is written as its bytes.
 class ProtoMessage {
  public:
   ProtoMessage& integer(int field, int64_t value) {
     tag(field, 0);
-    // Negative numbers take ten bytes, as they do everywhere.
+    // Negative numbers take ten bytes in this format.
     varint(static_cast<uint64_t>(value));
     return *this;
   }
@@ -38,7 +38,7 @@ class ProtoMessage {
     return *this;
   }
   ProtoMessage& message(int field, const ProtoMessage& inner) { return text(field, inner.bytes_); }
-  /// A repeated double, packed.
+  /// Adds a packed repeated double.
   ProtoMessage& reals(int field, const std::vector<double>& values) {
     tag(field, 2);
     varint(8 * values.size());

@@ -62,7 +62,7 @@ RecordFile::RecordFile(std::string path) : path_(std::move(path)) {
 }
 
 void RecordFile::append(std::string_view data) {
-  require<FileError>(file_.get() >= 0, "cannot write to {}: it was given up after an earlier error",
+  require<FileError>(file_.get() >= 0, "cannot write to {}: the file was closed after an earlier error",
                      escaped(path_));
   const std::string record = framed_record(data);
   std::size_t written = 0;
@@ -71,7 +71,7 @@ void RecordFile::append(std::string_view data) {
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) {
       const int error = errno;
-      // A reader stops at a record that is torn: none may follow it.
+      // A reader stops at an incomplete record, so no record may follow it.
       const auto end = static_cast<off_t>(size_);
       if (::ftruncate(file_.get(), end) != 0 || ::lseek(file_.get(), end, SEEK_SET) != end) file_.reset();
       fail<FileError>("cannot write to {}: {}", escaped(path_), errno_text(error));
@@ -82,7 +82,7 @@ void RecordFile::append(std::string_view data) {
 }
 
 void RecordFile::sync() {
-  require<FileError>(file_.get() >= 0, "cannot write to {}: it was given up after an earlier error",
+  require<FileError>(file_.get() >= 0, "cannot write to {}: the file was closed after an earlier error",
                      escaped(path_));
   int result = -1;
   do {

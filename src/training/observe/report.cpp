@@ -22,7 +22,7 @@ constexpr std::size_t kMaxCurvePoints = 1000;
 constexpr std::string_view kTrainColor = "#0072b2";
 constexpr std::string_view kValidationColor = "#d55e00";
 
-// The charts come in colours for paper; these rules give them those of the page.
+// The charts have colours for paper. These rules replace them with the colours of the page.
 constexpr std::string_view kStyle = R"css(
 :root{color-scheme:light dark;--page:#f6f7f9;--panel:#fff;--ink:#1f2328;--soft:#667078;--grid:#e6e8eb;
 --axis:#9aa3ab;--train:#0072b2;--validation:#d55e00}
@@ -63,7 +63,7 @@ std::string section(std::string_view id, std::string_view title, std::string_vie
   return fmt::format("<section id=\"{}\">\n<h2>{}</h2>\n{}</section>\n", id, title, content);
 }
 
-/// Seconds of all processes: each begins to count at zero.
+/// Returns the total time in seconds of all processes of the training, each of which counts from zero.
 double total_seconds(const std::vector<TrainingProgress>& rows) {
   double total = 0;
   double before = 0;
@@ -133,7 +133,7 @@ ChartSeries curve(const TrainingReport& report, double TrainingProgress::*field,
                  kMaxCurvePoints);
 }
 
-/// Names of the named values of all rows, in the order of their first row.
+/// Returns the names of the named values of all rows, in the order of their first rows.
 std::vector<std::string> value_names(const std::vector<TrainingProgress>& rows) {
   std::vector<std::string> names;
   for (const TrainingProgress& row : rows)
@@ -142,7 +142,7 @@ std::vector<std::string> value_names(const std::vector<TrainingProgress>& rows) 
   return names;
 }
 
-/// The curve of a named value over the rows that have it.
+/// Returns the curve of a named value over the rows that have it.
 ChartSeries value_curve(const TrainingReport& report, const std::string& name) {
   ChartSeries line{"", {}, {}, std::string(kTrainColor)};
   for (const TrainingProgress& row : report.rows) {
@@ -193,7 +193,7 @@ std::string curves(const TrainingReport& report) {
 }
 
 std::string timestep_bins(const TrainingReport& report) {
-  // Earlier validations may have told other numbers of bins apart.
+  // Earlier validations may have another number of bins.
   const std::size_t bins = report.validations.empty() ? 0 : report.validations.back().bin_losses.size();
   if (bins == 0) return "";
   std::vector<std::string> labels;
@@ -287,7 +287,7 @@ std::string training_report_html(const TrainingReport& report) {
   return fmt::format(
              "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
              "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n"
-             // A browser then loads nothing, whatever a title or a configuration holds.
+             // The policy stops a browser from loading anything that a title or a configuration contains.
              "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; "
              "style-src 'unsafe-inline'\">\n<title>{}</title>\n<style>{}</style>\n</head>\n<body>\n<main>\n"
              "<h1>{}</h1>\n",

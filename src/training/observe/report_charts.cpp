@@ -53,7 +53,7 @@ ChartSeries thinned(const ChartSeries& series, std::size_t max_points) {
       ++finite;
     }
     out.x.push_back(position / static_cast<double>(end - first));
-    out.y.push_back(sum / finite);  // NaN, which interrupts the line, where none was finite
+    out.y.push_back(sum / finite);  // NaN if no value is finite, which interrupts the line
   }
   return out;
 }
@@ -79,7 +79,7 @@ std::string line_figure(std::string_view id, std::string_view caption, std::stri
   options.width = kChartWidth;
   options.height = kChartHeight;
   const std::string svg = line_chart_svg(series, options);
-  // In HTML an <svg> needs no name space: what stands before its width makes room for the id.
+  // An <svg> in HTML needs no name space, so the id replaces the attributes before the width.
   return figure_of(id, caption, svg.substr(svg.find(" width=")), legend);
 }
 

@@ -38,12 +38,12 @@ std::string host_name() {
   return name;
 }
 
-/// The seconds in the names of the event files that are there, at most.
+/// Returns the largest number of seconds in the names of the existing event files.
 int64_t newest_event_file(const std::filesystem::path& folder) {
   int64_t newest = 0;
   for (const std::string& name : list_folder(folder)) {
     if (!name.starts_with(kEventFilePrefix)) continue;
-    // Ten digits, until the year 2286; anything longer is none of these files.
+    // The seconds have ten digits until the year 2286. Longer numbers belong to other files.
     const std::string digits = name.substr(kEventFilePrefix.size(), 10);
     int64_t seconds = 0;
     const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), seconds);
@@ -52,15 +52,15 @@ int64_t newest_event_file(const std::filesystem::path& folder) {
   return newest;
 }
 
-/// TensorBoard reads the files of a folder in the order of their names, and stays with the last.
+/// TensorBoard reads the files of a folder in the order of their names, and then only the last one.
 std::string new_event_file(const std::filesystem::path& folder) {
   create_folders(folder);
   const int64_t seconds = std::max(static_cast<int64_t>(wall_seconds()), newest_event_file(folder) + 1);
   return join_path(folder, fmt::format("{}{:010}.{}.{}", kEventFilePrefix, seconds, host_name(), ::getpid()));
 }
 
-// The messages of TensorBoard's event.proto, summary.proto and tensor.proto: what the numbers of the fields
-// mean is said there.
+// The messages of TensorBoard's event.proto, summary.proto and tensor.proto, which define the numbers of the
+// fields.
 
 ProtoMessage event_at(int64_t step) {
   ProtoMessage event;
@@ -70,7 +70,7 @@ ProtoMessage event_at(int64_t step) {
 
 ProtoMessage summary_value(const std::string& tag) {
   require<ConfigError>(!tag.empty(), "the tag of a TensorBoard entry is empty");
-  // A reader in Python refuses the whole file for one string that is not UTF-8.
+  // Python's reader refuses the whole file if one string is not UTF-8.
   require<ConfigError>(is_utf8(tag), "the tag {} is not UTF-8", escaped(tag));
   ProtoMessage value;
   value.text(1, tag);

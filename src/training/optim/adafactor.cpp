@@ -31,8 +31,8 @@ std::vector<int64_t> with_size_one(at::IntArrayRef sizes, int64_t from_the_end) 
   return result;
 }
 
-/// The numbers that Python reads from the device stay there, as float64 scalars. One parameter after the
-/// other, as Python does by default: who chooses Adafactor wants to save the memory of more than one update.
+/// The numbers that Python reads from the device stay there, as float64 scalars. As in Python's default, the
+/// parameters are updated one after another, which needs the memory of only one update.
 class AdafactorRule : public UpdateRule {
  public:
   explicit AdafactorRule(const OptimizerConfig& config) : config_(config) {}

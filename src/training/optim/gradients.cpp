@@ -1,5 +1,4 @@
-// What is done with the gradients between the backward pass and the optimizer step: clipping and loss
-// scaling.
+// Gradient clipping and loss scaling, between the backward pass and the optimizer step.
 
 #include <cmath>
 #include <map>
@@ -17,14 +16,14 @@
 namespace diffusers {
 namespace {
 
-/// Lists of one device and dtype each.
+/// Groups the tensors by device and dtype.
 std::map<DeviceAndDtype, std::vector<Tensor>> by_device_and_dtype(const std::vector<Tensor>& tensors) {
   std::map<DeviceAndDtype, std::vector<Tensor>> groups;
   for (const Tensor& tensor : tensors) groups[device_and_dtype(tensor)].push_back(tensor);
   return groups;
 }
 
-/// The gradients that exist.
+/// Returns the gradients of the parameters that have one.
 std::vector<Tensor> gradients(const std::vector<Tensor>& parameters) {
   std::vector<Tensor> grads;
   for (const Tensor& parameter : parameters)

@@ -26,9 +26,9 @@ constexpr std::array<std::string_view, 7> kScheduleNames{"linear",
                                                          "constant",
                                                          "constant_with_warmup",
                                                          "piecewise_constant"};
-/// The learning rate that polynomial decays to. Python's `get_scheduler` has no argument for it either.
+/// The final learning rate of polynomial. Python's `get_scheduler` has no argument for it.
 constexpr double kPolynomialEnd = 1e-7;
-/// The learning rate that polynomial assumes without an optimizer.
+/// The initial learning rate of polynomial without an optimizer.
 constexpr double kPolynomialStart = 1e-3;
 
 std::vector<std::string_view> split(std::string_view text, char separator) {
@@ -73,7 +73,7 @@ LRSchedule piecewise_constant(const std::string& rules) {
   };
 }
 
-/// The rise from 0 that most schedules begin with; `then` takes over at `warmup`.
+/// Returns a schedule that rises from 0 until step `warmup` and continues with `then`.
 template <class Then>
 LRSchedule after_warmup(int64_t warmup, Then then) {
   return [warmup, then = std::move(then)](int64_t step) -> double {

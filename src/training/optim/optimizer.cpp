@@ -111,7 +111,8 @@ void Optimizer::step_all(double lr_factor, const Tensor& device_factor, const Te
   std::size_t number = 0;
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     const ParameterGroup& group = groups_[g];
-    // SGD's kernel initialises the buffers of a whole list at once, so new ones go apart.
+    // SGD's kernel initialises the buffers of a whole list at once. New parameters therefore need another
+    // list.
     std::map<std::pair<DeviceAndDtype, bool>, UpdateBatch> batches;
     for (const Tensor& parameter : group.params) {
       State& state = states_[number++];
@@ -169,7 +170,7 @@ void Optimizer::load_state_dict(const TensorMap& state) {
       const std::string& key = keys_[number];
       State entries = rule_->new_state(parameter);
       State& target = loaded[number++];
-      // A parameter that was never stepped has no entries.
+      // A parameter that was never updated has no entries.
       if (entries.empty() || !state.contains(fmt::format("{}.{}", key, entries.front().first))) continue;
       for (const auto& [name, tensor] : entries) {
         const std::string full_name = fmt::format("{}.{}", key, name);

@@ -1,4 +1,4 @@
-// Which options each type of optimizer has, their ranges and their defaults.
+// The options of each type of optimizer, their ranges and their defaults.
 
 #include <algorithm>
 #include <cmath>

@@ -75,7 +75,7 @@ void add_no_decay_names(const torch::nn::Module& module, const std::string& pref
 bool matches_pattern(std::string_view name, std::string_view pattern) {
   std::size_t at = 0;
   std::size_t in_pattern = 0;
-  // Where to go on if what follows the last star does not fit: with one more character under the star.
+  // If the text after the last star does not match, the search continues with one more character in the star.
   std::size_t after_star = std::string_view::npos;
   std::size_t star_end = 0;
   while (at < name.size()) {

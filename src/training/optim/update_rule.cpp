@@ -18,7 +18,7 @@ void with_lr(const LearningRate& lr, F f) {
   }
 }
 
-/// Adam and AdamW by LibTorch's fused kernels.
+/// Adam and AdamW, with LibTorch's fused kernels.
 class AdamRule : public UpdateRule {
  public:
   explicit AdamRule(const OptimizerConfig& config) : config_(config) {}
@@ -55,7 +55,7 @@ class AdamRule : public UpdateRule {
   OptimizerConfig config_;
 };
 
-/// SGD by LibTorch's fused kernel.
+/// SGD, with LibTorch's fused kernel.
 class SGDRule : public UpdateRule {
  public:
   explicit SGDRule(const OptimizerConfig& config) : config_(config) {}
@@ -95,7 +95,7 @@ class LionRule : public UpdateRule {
     Tensor is_skipped;
     if (skip) {
       is_skipped = skip->squeeze() > 0;
-      // They may be NaN, which no factor makes zero.
+      // The gradients may be NaN, which a factor of 0 does not remove.
       for (Tensor& grad : grads) grad = grad.masked_fill(is_skipped, 0);
     }
     const auto scale = [&](const std::vector<Tensor>& tensors, const LearningRate& factor,

@@ -1,6 +1,6 @@
 #pragma once
 
-// What an Optimizer does with parameters that have gradients: one class for each OptimizerType.
+// The update rules of an Optimizer: one class for each OptimizerType.
 
 #include <memory>
 #include <optional>
@@ -30,7 +30,7 @@ struct UpdateBatch {
   std::vector<const ParameterState*> states;
   bool is_first_step = false;
 
-  /// Returns the tensor number `index` of each state.
+  /// Returns the tensor with index `index` of each state.
   std::vector<Tensor> column(std::size_t index) const;
 };
 
@@ -57,14 +57,14 @@ class UpdateRule {
   virtual ParameterState new_state(const Tensor& parameter) const = 0;
   /// Steps all parameters of the batch and updates their states.
   /// @param skip float32, one element, on the device of the batch. If it is 1, nothing changes, even if the
-  ///        gradients are not finite.
+  ///        gradients are non-finite.
   virtual void update(const UpdateBatch& batch, const LearningRate& lr, double weight_decay,
                       const std::optional<Tensor>& skip) const = 0;
 };
 
 /// Returns a step count of 0: float32, 0-dim, on the parameter's device.
 Tensor new_step_count(const Tensor& parameter);
-/// Subtracts `skip` from the step counts, which the skipped step has raised.
+/// Subtracts `skip` from the step counts, since a skipped step has increased them.
 void uncount_skipped(const std::vector<Tensor>& steps, const std::optional<Tensor>& skip);
 
 std::shared_ptr<const UpdateRule> make_adam_rule(const OptimizerConfig& config);

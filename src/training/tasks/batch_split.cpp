@@ -18,7 +18,7 @@
 namespace diffusers {
 namespace {
 
-/// The graphs of the parts, from the forward to the backward.
+/// The graphs of the parts, from the forward to the backward pass.
 struct Parts : torch::CustomClassHolder {
   Denoiser denoise;
   std::vector<Tensor> samples, timesteps;   // of each part
@@ -35,17 +35,17 @@ void compute_part(Parts& parts, std::size_t i) {
 
 template <class F>
 void for_each_part(std::size_t count, F f) {
-  // LibTorch's threads do not inherit the state of the thread that starts them, such as observers of
+  // LibTorch's threads do not inherit the thread-local state of the calling thread, such as observers of
   // operations.
   const at::ThreadLocalState caller;
-  // Inside, LibTorch's own operations stay on the thread that they are called from.
+  // In this region, LibTorch runs each operation on the calling thread.
   parallel_for(0, static_cast<int64_t>(count), 1, [&](int64_t begin, int64_t end) {
     const at::ThreadLocalStateGuard state(caller);
     for (int64_t i = begin; i < end; ++i) f(static_cast<std::size_t>(i));
   });
 }
 
-/// True if a gradient must reach the inputs, as for a text encoder that is trained too.
+/// Returns true if the inputs need a gradient, as for a text encoder that is also trained.
 bool needs_gradient(const Tensor& sample, const Conditioning& conditioning) {
   bool found = sample.requires_grad();
   for_each_conditioning_tensor(conditioning, [&](const char*, const Tensor& tensor) {
@@ -55,7 +55,7 @@ bool needs_gradient(const Tensor& sample, const Conditioning& conditioning) {
 }
 
 struct PartsFunction : torch::autograd::Function<PartsFunction> {
-  /// @param parameters the leaves of the graph; the graphs of the parts refer to them by themselves
+  /// @param parameters leaves of the graph; the graphs of the parts also refer to them
   static Tensor forward(torch::autograd::AutogradContext* context, const c10::intrusive_ptr<Parts>& parts,
                         at::TensorList parameters) {
     context->saved_data["parts"] = c10::IValue::make_capsule(parts);
@@ -87,7 +87,7 @@ struct PartsFunction : torch::autograd::Function<PartsFunction> {
       parts.outputs[i].reset();
     });
 
-    // One gradient for each argument of forward; the parts themselves have none.
+    // One gradient for each argument of forward. The parts have none.
     torch::autograd::variable_list sums(parameters.size() + 1);
     for (std::size_t p = 0; p < parameters.size(); ++p) {
       for (const auto& part : found) {

@@ -12,8 +12,8 @@ namespace diffusers {
 inline namespace internal {
 namespace {
 
-/// The options of the objective and of the sampler are in their own tables; those of the labels depend on the
-/// model.
+/// The options of the objective and of the sampler have their own tables. The options of the labels depend on
+/// the model, so ClassLabels checks them.
 constexpr std::array<OptionEffect<DiffusionTaskOptions>, 2> kTaskOptionEffects{{
     {"pyramid_noise_discount", [](const auto& o) { return o.pyramid_noise_iterations > 0; },
      "pyramid_noise_iterations above 0"},
@@ -45,7 +45,7 @@ void require_possible_times(const DiffusionTaskOptions& options, const ForwardPr
     return;
   }
   require<ConfigError>(options.timestep_sampling != TimestepSampling::kLossSecondMoment,
-                       "timestep_sampling is \"loss_second_moment\", which learns of discrete timesteps, but "
+                       "timestep_sampling is \"loss_second_moment\", which needs discrete timesteps, but "
                        "prediction_type is \"{}\", whose timesteps are continuous",
                        prediction_type);
   require<ConfigError>(options.learned_log_variance != LogVarianceType::kTable,

@@ -1,6 +1,6 @@
 #pragma once
 
-// The options of a DiffusionTask: their fields, their checks, and what the objective gets of them.
+// The options of a DiffusionTask: their fields, their checks, and the options of its objective and sampler.
 
 #include <string>
 
@@ -32,7 +32,7 @@ void visit_fields(DiffusionTaskOptions& options, Visitor&& visit) {
   visit("class_dropout_prob", options.class_dropout_prob);
 }
 
-/// Checks the options that depend neither on the flags nor on the model.
+/// Checks the options that depend neither on TrainingConfig nor on the model.
 /// @throws ConfigError naming an option that is out of range or has no effect
 void validate_task_options(const DiffusionTaskOptions& options);
 
@@ -40,13 +40,13 @@ void validate_task_options(const DiffusionTaskOptions& options);
 /// @throws ConfigError naming the option
 void require_possible_times(const DiffusionTaskOptions& options, const ForwardProcess& process);
 
-/// The options of the objective.
+/// Returns the options of the objective.
 DiffusionLossOptions loss_options(const DiffusionTaskOptions& options, const TrainingConfig& config);
 
-/// The options of the timestep sampler.
+/// Returns the options of the timestep sampler.
 TimestepSamplingOptions sampling_options(const DiffusionTaskOptions& options, const TrainingConfig& config);
 
-/// The scheduler's config and the options as a JSON object.
+/// Returns the scheduler's config and the options as a JSON object.
 std::string diffusion_task_json(const Scheduler& scheduler, const DiffusionTaskOptions& options);
 
 }  // namespace internal

@@ -19,7 +19,7 @@ EDMEulerScheduler edm_scheduler(const EDMConfig& config) {
 
 DiffusionTaskOptions edm_task_options(const EDMConfig& config) {
   require<ConfigError>(config.log_variance != LogVarianceType::kTable,
-                       "log_variance is \"table\", one number a discrete timestep, but EDM's noise levels "
+                       "log_variance is \"table\", which needs discrete timesteps, but EDM's noise levels "
                        "are continuous; expected \"none\" or \"fourier\"");
   return {.learned_log_variance = config.log_variance,
           .class_conditional = config.class_conditional,

@@ -29,7 +29,7 @@ TensorMap tensors_of_module(const torch::nn::Module& module) {
   return tensors;
 }
 
-/// The config of a module that has none.
+/// Returns a config with the module's name, for a module without a config.
 std::string config_with_name(const torch::nn::Module& module) {
   return dump_json({{"_class_name", module.name()}});
 }
@@ -58,7 +58,7 @@ void load_module(torch::nn::Module& module, const std::filesystem::path& folder,
     tensor.copy_(value);
   };
   for (const auto& parameter : module.named_parameters()) take(parameter.key(), parameter.value(), true);
-  // Buffers that the model computes itself need not be in its files.
+  // A buffer that the model computes itself may be missing in its files.
   for (const auto& buffer : module.named_buffers()) take(buffer.key(), buffer.value(), false);
 }
 

@@ -15,10 +15,11 @@ namespace diffusers {
 inline namespace internal {
 namespace {
 
-/// The pipeline of Python that samples with a UNet2DModel and a scheduler.
+/// Returns the pipeline of Python that samples from a UNet2DModel with the scheduler.
 const char* pipeline_for(const Scheduler& scheduler) {
   if (dynamic_cast<const DDIMScheduler*>(&scheduler) != nullptr) return "DDIMPipeline";
-  // Its loop scales the model's input and starts from init_noise_sigma, as EDM's schedulers need.
+  // The loop of this pipeline scales the model's input and starts from init_noise_sigma, as EDM's schedulers
+  // need.
   if (dynamic_cast<const EDMEulerScheduler*>(&scheduler) != nullptr) return "ConsistencyModelPipeline";
   return "DDPMPipeline";
 }

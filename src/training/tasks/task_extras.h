@@ -1,6 +1,6 @@
 #pragma once
 
-// What a task writes beside its models.
+// The files that a task writes besides its models.
 
 #include <filesystem>
 
@@ -12,13 +12,13 @@
 namespace diffusers {
 inline namespace internal {
 
-/// Draws the shares of signal and noise by timestep.
+/// Writes a chart of signal and noise by timestep.
 /// @param path SVG file
 void save_noise_schedule_picture(const ForwardProcess::Shares& shares, const std::filesystem::path& path);
 
-/// Writes `model_index.json`, with which Python opens the folder as a pipeline. Writes nothing for a model
-/// that no pipeline of Python samples from without other models.
-/// @param folder holds `model.name` and `scheduler/`
+/// Writes `model_index.json`, so that Python opens the folder as a pipeline. It writes nothing if no pipeline
+/// of Python can sample from the model alone.
+/// @param folder folder with `model.name` and `scheduler/`
 void save_model_index(const NamedModule& model, const Scheduler& scheduler,
                       const std::filesystem::path& folder);
 

@@ -17,21 +17,24 @@
 namespace diffusers {
 inline namespace internal {
 
-/// @throws ConfigError if the model draws random numbers, whose order depends on the threads that compute the
-/// parts of a batch
+/// Checks that the model has no dropout, for `cpu_data_parallel` above 1. The order of dropout's random
+/// numbers would depend on the threads.
+/// @throws ConfigError if the model has dropout
 void require_no_dropout(const DenoiserInfo& model, int64_t cpu_data_parallel);
 
-/// @throws ConfigError if the process gives the model timesteps that its time embedding does not accept.
-/// Other embeddings than the sinusoidal one accept positive or whole numbers only
+/// Checks that the model's time embedding accepts the timesteps of the process. Only the sinusoidal embedding
+/// accepts fractional and negative timesteps.
+/// @throws ConfigError if it does not
 void require_embeddable_times(const DenoiserInfo& model, const ForwardProcess& process);
 
-/// @return the images of a batch, `[B, C, H, W]`
-/// @throws TensorError if they are anything else, ConfigError if they are not of `resolution`
+/// Returns the images of a batch, `[B, C, H, W]`.
+/// @throws TensorError for another shape or dtype; ConfigError for another height or width than `resolution`
 const Tensor& images_of(const Batch& batch, const std::optional<int64_t>& resolution);
 
-/// @param names fields of TrainingConfig that a task does not use
+/// Refuses fields of TrainingConfig that a task does not use.
+/// @param names names of these fields
 /// @param task name of the task, for the message
-/// @throws ConfigError naming the first of them that was changed
+/// @throws ConfigError naming the first field that was changed from its default
 void refuse_flags(const TrainingConfig& config, std::initializer_list<const char*> names,
                   std::string_view task);
 
