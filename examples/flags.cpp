@@ -38,10 +38,13 @@ std::optional<int64_t> cuda_index(std::string_view text) {
   return index;
 }
 
+/// Returns the number of CUDA devices, which LibTorch counts in a signed char.
+int64_t cuda_device_count() { return static_cast<unsigned char>(torch::cuda::device_count()); }
+
 /// Returns the available devices, such as "cpu" or "cpu, cuda:0, cuda:1".
 std::string available_devices() {
   std::string devices = "cpu";
-  const auto count = static_cast<int64_t>(torch::cuda::device_count());
+  const int64_t count = cuda_device_count();
   for (int64_t i = 0; i < count; ++i) devices += ", cuda:" + std::to_string(i);
   return devices;
 }
@@ -52,7 +55,7 @@ std::string device_problem(const std::string& device) {
   const std::optional<int64_t> index = cuda_index(device);
   const std::string available = "; available: " + available_devices();
   if (device != "cuda" && !index) return "there is no device \"" + device + "\"" + available;
-  const auto count = static_cast<int64_t>(torch::cuda::device_count());
+  const int64_t count = cuda_device_count();
   if (count == 0) return "there is no CUDA device" + available;
   if (index && *index >= count) return "there is no CUDA device " + std::to_string(*index) + available;
   return "";

@@ -55,7 +55,7 @@ std::string class_of(const Json& config) {
 /// Returns the folder of a component. A link that leads out of the pipeline's folder is an error, because a
 /// pipeline does not load it.
 std::string component_folder(const std::string& folder, const std::string& name) {
-  const std::string path = join_path(folder, name);
+  std::string path = join_path(folder, name);
   if (!folder_exists(path)) return path;
   const std::filesystem::path target = std::filesystem::canonical(path);
   const std::filesystem::path relative = target.lexically_relative(std::filesystem::canonical(folder));
