@@ -23,7 +23,7 @@ TEST(OneOrMany, ConvertsToItsSingleValue) {
   const int64_t five = list_of_one;
   EXPECT_EQ(five, 5);
   const OneOrMany<bool> flag = true;
-  EXPECT_TRUE(flag ? true : false);
+  EXPECT_EQ(flag ? 1 : 0, 1);
   static_assert(!std::is_convertible_v<NestedOneOrMany, int64_t>);
 }
 

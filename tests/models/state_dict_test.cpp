@@ -44,7 +44,7 @@ TEST(StateDict, HasParametersAndBuffersInPythonsOrderAndSharesMemory) {
   EXPECT_EQ(state.keys(), (std::vector<std::string>{"scale", "running", "child.weight", "child.bias"}));
   EXPECT_FALSE(state["scale"].requires_grad());
   EXPECT_EQ(state["scale"].data_ptr(), module->scale.data_ptr());
-  const std::shared_ptr<StatefulImpl> pointer = module.ptr();
+  const std::shared_ptr<StatefulImpl>& pointer = module.ptr();
   EXPECT_EQ(state_dict(pointer).size(), 4U);
   EXPECT_EQ(state_dict(*pointer).size(), 4U);
 }
