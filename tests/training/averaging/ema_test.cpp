@@ -209,8 +209,7 @@ TEST(EMAModel, AveragesAParameterFromWhenItIsTrained) {
   const Tensor parameter = at::ones({2});
   EMAModel ema({parameter}, {.decay = 0.5});
   for (int step = 0; step < 20; ++step) ema.step({parameter});
-  Tensor thawed = parameter;
-  thawed.requires_grad_();
+  parameter.requires_grad_();
   parameter.detach().fill_(2);
   ema.step({parameter});
   EXPECT_FALSE(ema.shadow_params()[0].is_alias_of(parameter));

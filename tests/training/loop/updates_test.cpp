@@ -177,9 +177,9 @@ TEST(Updates, EqualALoopOfOnesOwn) {
     std::optional<Batch> batch = loader.next();
     if (!batch) batch = loader.next();
     own.begin_step({.step = step, .samples = 6, .generator = generator});
-    for (Tensor parameter : d_parameters) parameter.requires_grad_(false);
+    for (const Tensor& parameter : d_parameters) parameter.requires_grad_(false);
     (own.loss(*batch, 0).loss.sum() / 6.0).backward();
-    for (Tensor parameter : d_parameters) parameter.requires_grad_(true);
+    for (const Tensor& parameter : d_parameters) parameter.requires_grad_(true);
     clip_grad_norm_(g_parameters, 1.0);
     g_optimizer.step();
     g_optimizer.zero_grad();

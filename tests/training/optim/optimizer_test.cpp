@@ -300,7 +300,7 @@ TEST(Optimizer, RemovesOrZeroesGradients) {
   const Tensor without = trained(at::ones({2}));
   Optimizer optimizer(std::vector<Tensor>{a, without});
   a.mutable_grad() = at::ones({2});
-  const Tensor grad = a.grad();
+  const Tensor grad = a.mutable_grad();
   optimizer.zero_grad(/*set_to_none=*/false);
   EXPECT_TRUE(a.grad().is_same(grad));
   expect_equal(grad, at::zeros({2}));
