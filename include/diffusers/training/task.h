@@ -13,6 +13,7 @@
 #include <diffusers/core/tensor.h>
 #include <diffusers/core/tensor_map.h>
 #include <diffusers/data/dataset.h>
+#include <diffusers/data/iterable_dataset.h>
 #include <diffusers/training/optimizer.h>
 #include <diffusers/training/saved_module.h>
 #include <diffusers/training/training_config.h>
@@ -28,7 +29,9 @@ struct StepContext {
 };
 
 /// One optimizer of a training: the parameters that it updates, and when. A training with several updates
-/// runs them one after another in each step. A field without a value takes the TrainingConfig's.
+/// runs them one after another in each step. A field without a value takes the TrainingConfig's. The Trainer
+/// refuses a changed field of TrainingConfig that no update takes, such as `adam_beta2` if each update has
+/// its own optimizer.
 struct Update {
   std::string name = {};  ///< in the log and in checkpoints; may be empty if it is the only update
   /// Names of the trained modules whose parameters are updated. Empty: all. Each module belongs to one
@@ -36,15 +39,16 @@ struct Update {
   std::vector<std::string> modules = {};
   std::optional<OptimizerConfig> optimizer = std::nullopt;  ///< with its learning rate, `lr`
   std::optional<std::string> lr_scheduler = std::nullopt;   ///< see get_scheduler
-  std::optional<int64_t> lr_warmup_steps = std::nullopt;
-  std::optional<double> max_grad_norm = std::nullopt;  ///< 0 disables clipping
-  int64_t start_step = 0;                              ///< The update does not run in steps before this one.
+  std::optional<int64_t> lr_warmup_steps = std::nullopt;    ///< steps in which the rate rises from 0
+  std::optional<double> max_grad_norm = std::nullopt;       ///< 0 disables clipping
+  /// The update does not run in steps before this one.
+  int64_t start_step = 0;
 };
 
 /// A number of a step for the log, such as `{"kl_loss", kl}`.
 struct NamedValue {
-  std::string name;
-  Tensor value;  ///< 0-dim, or `[B]`, of which the mean is logged
+  std::string name;  ///< the column of metrics.csv
+  Tensor value;      ///< 0-dim, or `[B]`, of which the mean is logged
 };
 
 /// The loss of a batch.
@@ -55,13 +59,15 @@ struct StepLoss {
   /// Values for metrics.csv, TensorBoard and the report, the same names in every step.
   std::vector<NamedValue> values = {};
 
+  /// @param batch_loss see `loss`
+  /// @param logged see `values`
   StepLoss(Tensor batch_loss, std::vector<NamedValue> logged = {})  // NOLINT(google-explicit-constructor)
       : loss(std::move(batch_loss)), values(std::move(logged)) {}
 };
 
 /// The part of a training that is specific to one kind of model: its modules and its loss. The Trainer calls
-/// `configure` once, `check_dataset` for each dataset of a training, and in each step `check_batch` for each
-/// batch, `begin_step`, and `loss` for each update and batch.
+/// `configure` once, `check_dataset` or `check_iterable_dataset` for each dataset of a training, and in each
+/// step `check_batch` for each batch, `begin_step`, and `loss` for each update and batch.
 class Task {
  public:
   virtual ~Task() = default;
@@ -80,6 +86,9 @@ class Task {
   /// Checks a dataset before the first step. The default accepts any.
   /// @throws ConfigError naming the field and both values, if the modules cannot be trained on it
   virtual void check_dataset(const Dataset& /*dataset*/) {}
+  /// Checks a dataset that is read in order before the first step. The default accepts any.
+  /// @throws ConfigError naming the field and both values, if the modules cannot be trained on it
+  virtual void check_iterable_dataset(const IterableDataset& /*dataset*/) {}
   /// Checks a batch as the dataset gave it, before it is copied to the device. Called for every batch; reads
   /// values on the CPU only. The default accepts any.
   /// @throws TensorError or ConfigError naming the field, the expected and the actual value
@@ -96,8 +105,9 @@ class Task {
   /// @param positions `[B]` float64 in [0, 1): 0 is the least noise, 1 the most
   /// @param generator source of the noise
   /// @throws ConfigError if the task has no validation
-  virtual Tensor validation_loss(const Batch& /*batch*/, const Tensor& /*positions*/,
-                                 const Generator& /*generator*/) {
+  virtual Tensor validation_loss([[maybe_unused]] const Batch& batch,
+                                 [[maybe_unused]] const Tensor& positions,
+                                 [[maybe_unused]] const Generator& generator) {
     throw ConfigError("a validation dataset is given, but this task has no validation loss");
   }
   /// Writes the files that make the trained modules usable: scheduler/, model_index.json, pictures.

@@ -60,13 +60,14 @@ struct TrainingConfig {
   std::optional<int64_t> seed = std::nullopt;
   /// Side of the images that the data set is expected to give. None: whatever it gives.
   std::optional<int64_t> resolution = std::nullopt;
-  int64_t train_batch_size = 16;
-  int64_t num_epochs = 100;
-  /// Overrides num_epochs.
+  int64_t train_batch_size = 16;  ///< samples in a batch
+  int64_t num_epochs = 100;       ///< passes through the dataset
+  /// Number of steps. Overrides num_epochs. An IterableDataset without `size()` needs it.
   std::optional<int64_t> max_train_steps = std::nullopt;
   /// Batches whose gradients make one step. Equals one batch of their joint size, in the last group of an
   /// epoch as well, noise and timesteps included.
   int64_t gradient_accumulation_steps = 1;
+  /// Recomputes activations in the backward pass, which saves memory and takes time.
   bool gradient_checkpointing = false;
   double learning_rate = 1e-4;  ///< learning rate, 0 or more
   /// Learning rate schedule; `get_scheduler` lists the names. The schedule counts the optimizer steps that
@@ -83,6 +84,7 @@ struct TrainingConfig {
   /// Strength of additional noise in the model's input that the target does not contain (Ning et al. 2023,
   /// arXiv 2301.11706). 0 disables it.
   double input_perturbation = 0.0;
+  /// Dtype that the model computes in under autocast. The weights stay float32.
   EnumChoice<MixedPrecision> mixed_precision = MixedPrecision::kNo;
   /// Maximum gradient norm. 0 disables clipping.
   double max_grad_norm = 1.0;
@@ -109,10 +111,10 @@ struct TrainingConfig {
   /// Optimizer; see `OptimizerType`. Lion needs about a tenth of the learning rate of AdamW.
   EnumChoice<OptimizerType> optimizer = OptimizerType::kAdamW;
 
-  /// A checkpoint every so many steps; 0: none but the one that an interruption saves.
+  /// Interval of the checkpoints in steps. 0 saves none but that of an interruption.
   int64_t checkpointing_steps = 500;
-  /// Older checkpoints than the newest so many are removed, once a new one is complete. One alone leaves
-  /// nothing to fall back on if the disk damages it.
+  /// Maximum number of checkpoints. Once a new one is complete, the oldest ones are removed. None keeps all.
+  /// With 1 there is nothing to fall back on if the disk damages it.
   std::optional<int64_t> checkpoints_total_limit = std::nullopt;
   /// "latest", or the path of a checkpoint, or its name in output_dir. An older checkpoint of output_dir
   /// moves the newer ones to `abandoned-N/`.
@@ -121,13 +123,14 @@ struct TrainingConfig {
   /// only when the next is due. A training that is killed then loses up to two intervals, else one. False: no
   /// copy, and the training waits.
   bool background_checkpoints = true;
-  /// Calls the preview callback and validates every so many steps and at the end; 0: never.
+  /// Interval in steps of the validation and the preview callback. Both also run at the end. 0: at the end
+  /// only. A value above 0 needs held-out data or a preview callback.
   int64_t validation_steps = 0;
   /// How often the loss is read from the device, logged and written to metrics.csv.
   int64_t logging_steps = 50;
   bool progress_bar = true;  ///< shows progress on standard output
 
-  int64_t dataloader_num_workers = 0;
+  int64_t dataloader_num_workers = 0;  ///< threads that read batches ahead; at most 1 for an IterableDataset
   /// On the CPU: parts that each batch is cut into, one thread computing a part, forward and backward.
   /// Several are faster than LibTorch's threads for models of small layers. A run repeats bit for bit with
   /// the same number. Not for models that draw random numbers (dropout), nor for other devices.
@@ -146,12 +149,15 @@ struct TrainingConfig {
   int64_t timestep_bias_begin = 0;        ///< first timestep of the bias "range"
   int64_t timestep_bias_end = 1000;       ///< end of the bias "range", not included
   double timestep_bias_portion = 0.25;    ///< share of the timesteps of "earlier" and "later", 0 to 1
-  /// Patterns of parameter names with `*` and `?` (see matches_pattern): those alone are trained; those are
-  /// not; those have no weight decay. Parameters of other models than the first have "log_variance." before
-  /// their names.
+  /// Patterns of the names of the only parameters that are trained, with `*` and `?` (see matches_pattern).
+  /// Empty: all. Parameters of other modules than the first have the module's name before their own, such as
+  /// "log_variance.logvar".
   std::vector<std::string> train_only = {};
-  std::vector<std::string> freeze = {};
+  std::vector<std::string> freeze = {};  ///< patterns of the names of parameters that are not trained
+  /// Patterns of the names of parameters without weight decay. A pattern that fits no trained parameter is an
+  /// error. Needs a weight decay above 0.
   std::vector<std::string> no_decay = {};
+  /// No weight decay for biases and for the parameters of norm layers. Needs a weight decay above 0.
   bool no_weight_decay_on_bias_and_norm = false;
   /// Factors on the learning rate by parameter name. If several patterns fit a name, the last one counts. A
   /// pattern that fits no trained parameter is an error.
@@ -174,8 +180,8 @@ struct TrainingConfig {
   bool tensorboard = true;           ///< writes event files into `logging_dir`
   std::string logging_dir = "logs";  ///< in output_dir
   bool report = true;                ///< writes report.html at the end
-  int64_t validation_samples = 256;  ///< the first so many of the validation data set
-  int64_t validation_bins = 10;      ///< parts of the noise schedule whose validation loss is told apart
+  int64_t validation_samples = 256;  ///< Held-out data: number of samples, from the first one on
+  int64_t validation_bins = 10;      ///< Held-out data: parts of the noise schedule with a loss of their own
   int64_t lr_num_cycles = 1;         ///< "cosine_with_restarts": number of cycles
   double lr_power = 1.0;             ///< "polynomial": exponent of the decay
   std::string lr_step_rules = {};    ///< "piecewise_constant": see `LRSchedulerOptions::step_rules`
