@@ -25,7 +25,9 @@
 namespace diffusers {
 
 class TrainingAverage;
+namespace detail {
 class TrainingData;
+}  // namespace detail
 
 /// The argument of a preview callback.
 struct PreviewContext {
@@ -161,7 +163,7 @@ class Trainer {
  private:
   friend class TrainingRun;
 
-  TrainingResult train_and_validate(const TrainingData& data, const Dataset* validation);
+  TrainingResult train_and_validate(const detail::TrainingData& data, const Dataset* validation);
 
   std::shared_ptr<Task> task_;
   TrainingConfig config_;

@@ -2,7 +2,7 @@
 
 #include "core/require.h"
 
-namespace diffusers {
+namespace diffusers::detail {
 
 std::optional<int64_t> TrainingData::size() const {
   return is_iterable() ? iterable_->size() : std::optional<int64_t>(dataset_->size());
@@ -43,4 +43,4 @@ std::string TrainingData::description() const {
   return count ? fmt::format("{} examples", *count) : "IterableDataset of unknown size";
 }
 
-}  // namespace diffusers
+}  // namespace diffusers::detail

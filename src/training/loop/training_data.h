@@ -10,7 +10,7 @@
 #include <diffusers/training/task.h>
 #include <diffusers/training/training_config.h>
 
-namespace diffusers {
+namespace diffusers::detail {
 
 /// The data of a training: a dataset with random access, or one that is read in order. Refers to the dataset.
 class TrainingData {
@@ -42,4 +42,4 @@ class TrainingData {
   const IterableDataset* iterable_ = nullptr;
 };
 
-}  // namespace diffusers
+}  // namespace diffusers::detail

@@ -33,7 +33,7 @@ namespace diffusers {
 class TrainingRun {
  public:
   /// @param validation null: none
-  TrainingRun(Trainer& trainer, const TrainingData& data, const Dataset* validation);
+  TrainingRun(Trainer& trainer, const detail::TrainingData& data, const Dataset* validation);
   TrainingResult run();
 
  private:
@@ -123,7 +123,7 @@ class TrainingRun {
   std::optional<FolderLock> lock_;
   std::optional<StopSignals> signals_;
   CheckpointWriter checkpoint_writer_;  // is done before the lock ends
-  TrainingData data_;
+  detail::TrainingData data_;
   const Dataset* validation_;
   std::optional<DataLoader> loader_;
   int64_t total_steps_ = 0;
