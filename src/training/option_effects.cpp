@@ -122,9 +122,9 @@ const std::vector<OptionEffect<TrainingConfig>>& option_effects() {
       // A training that overwrites another one removes its event files.
       {"logging_dir", [](const Config& c) { return c.tensorboard || c.overwrite_output_dir; }, "tensorboard"},
       {"report"},
-      {"validation_samples", [](const Config& c) { return c.validation_steps > 0; },
-       "validation_steps above 0"},
-      {"validation_bins", [](const Config& c) { return c.validation_steps > 0; }, "validation_steps above 0"},
+      // The Trainer checks whether there is held-out data, and what validation_steps have to call.
+      {"validation_samples"},
+      {"validation_bins"},
       {"lr_num_cycles", [](const Config& c) { return c.lr_scheduler == "cosine_with_restarts"; },
        R"(lr_scheduler "cosine_with_restarts")"},
       {"lr_power", [](const Config& c) { return c.lr_scheduler == "polynomial"; },

@@ -51,7 +51,6 @@ std::map<std::string, Switch> switches() {
   const ConfigChange l1 = [](TrainingConfig& c) { c.loss_type = LossType::kL1; };
   const ConfigChange later = [](TrainingConfig& c) { c.timestep_bias_strategy = TimestepBias::kLater; };
   const ConfigChange range = [](TrainingConfig& c) { c.timestep_bias_strategy = TimestepBias::kRange; };
-  const ConfigChange validation = [](TrainingConfig& c) { c.validation_steps = 1; };
   const ConfigChange sgd = [](TrainingConfig& c) {
     c.optimizer = OptimizerType::kSGD;
     c.sgd_momentum = 0.9;
@@ -99,8 +98,6 @@ std::map<std::string, Switch> switches() {
            c.overwrite_output_dir = true;
          }},
         {[](TrainingConfig& c) { c.tensorboard = false; }}}},
-      {"validation_samples", {{validation}, {nothing}}},
-      {"validation_bins", {{validation}, {nothing}}},
       {"lr_num_cycles", {{with_schedule("cosine_with_restarts")}, {nothing, with_schedule("polynomial")}}},
       {"lr_power", {{with_schedule("polynomial")}, {nothing, with_schedule("constant")}}},
       {"lr_step_rules", {{with_schedule("piecewise_constant")}, {nothing, with_schedule("constant")}}},

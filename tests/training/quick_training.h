@@ -3,12 +3,12 @@
 // Short trainings of a tiny model.
 
 #include <string>
-#include <string_view>
 #include <vector>
 
-#include <diffusers/core/logging.h>
+#include <diffusers/core/random.h>
 #include <diffusers/training/trainer.h>
 
+#include "support/log_capture.h"
 #include "training/tiny_model.h"
 
 namespace diffusers::test {
@@ -40,21 +40,5 @@ inline std::vector<Tensor> copies(const std::vector<Tensor>& tensors) {
   for (const Tensor& tensor : tensors) result.push_back(tensor.detach().clone());
   return result;
 }
-
-/// Collects the log messages during its lifetime, instead of printing them.
-class CapturedLog {
- public:
-  CapturedLog()
-      : previous_(set_log_sink(
-            [this](LogLevel, std::string_view message) { text_ += std::string(message) + "\n"; })) {}
-  CapturedLog(const CapturedLog&) = delete;
-  CapturedLog& operator=(const CapturedLog&) = delete;
-  ~CapturedLog() { set_log_sink(previous_); }
-  bool contains(std::string_view part) const { return text_.find(part) != std::string::npos; }
-
- private:
-  std::string text_;
-  LogSink previous_;
-};
 
 }  // namespace diffusers::test

@@ -41,7 +41,7 @@ inline TrainingConfig resumable_config(const std::string& output_dir) {
   return config;
 }
 
-/// Trains a new network up to step `stop` or to the end.
+/// Trains a new network up to step `stop` or to the end. Changed `validation_samples` add held-out data.
 /// @param pause microseconds after each step
 inline TrainingResult train_until(TrainingConfig config, int64_t stop, bool previews = false,
                                   at::Device device = at::kCPU, useconds_t pause = 0,
@@ -60,6 +60,8 @@ inline TrainingResult train_until(TrainingConfig config, int64_t stop, bool prev
     if (pause > 0) ::usleep(pause);
     if (step == stop) trainer.request_stop();
   });
+  if (config.validation_samples != TrainingConfig{}.validation_samples)
+    return trainer.train(resumable_images(), resumable_images());
   return trainer.train(resumable_images());
 }
 

@@ -73,6 +73,8 @@ class DiffusionTask : public Task {
   ///         effect
   void configure(const TrainingConfig& config) override;
   void check_dataset(const Dataset& dataset) override;
+  /// Checks the classes, as `check_dataset`.
+  void check_iterable_dataset(const IterableDataset& dataset) override;
   void check_batch(const Batch& batch) override;
   void begin_step(const StepContext& context) override;
   StepLoss loss(const Batch& batch, std::size_t update) override;

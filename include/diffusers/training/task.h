@@ -13,6 +13,7 @@
 #include <diffusers/core/tensor.h>
 #include <diffusers/core/tensor_map.h>
 #include <diffusers/data/dataset.h>
+#include <diffusers/data/iterable_dataset.h>
 #include <diffusers/training/optimizer.h>
 #include <diffusers/training/saved_module.h>
 #include <diffusers/training/training_config.h>
@@ -30,6 +31,8 @@ struct StepContext {
 
 /// An update of a step: an optimizer and the modules whose parameters it updates. In each step, the Trainer
 /// runs the updates of a task one after another. TrainingConfig has the value of a field that is not set.
+/// The Trainer refuses a changed field of TrainingConfig that no update takes, such as `adam_beta2` if each
+/// update has its own optimizer.
 struct Update {
   std::string name = {};  ///< name in the log and in checkpoints; it may be empty if there is only one update
   /// Names of the trained modules whose parameters are updated. Empty: all modules. Each module belongs to
@@ -66,8 +69,8 @@ struct StepLoss {
 
 /// The part of a training that is specific to one kind of model: its modules and the loss of a batch.
 ///
-/// The Trainer's constructor calls `configure`. `Trainer::train` calls `check_dataset` for each dataset. In
-/// each step it calls `check_batch` for each batch, `begin_step`, and `loss` for each update and batch.
+/// The Trainer's constructor calls `configure`. `Trainer::train` calls `check_dataset` or
+/// `check_iterable_dataset` for each dataset. In each step it calls `check_batch` for each batch, `begin_step`, and `loss` for each update and batch.
 class Task {
  public:
   virtual ~Task() = default;
@@ -90,6 +93,9 @@ class Task {
   /// Checks a dataset before the first step. The default accepts any dataset.
   /// @throws ConfigError naming the field and both values, if the modules cannot be trained on the dataset
   virtual void check_dataset(const Dataset& /*dataset*/) {}
+  /// Checks a dataset that is read in order, before the first step. The default accepts any dataset.
+  /// @throws ConfigError naming the field and both values, if the modules cannot be trained on the dataset
+  virtual void check_iterable_dataset(const IterableDataset& /*dataset*/) {}
   /// Checks a batch of the dataset before it is copied to the device. The batch may only be read on the CPU.
   /// The default accepts any batch.
   /// @throws TensorError or ConfigError naming the field, the expected and the actual value
@@ -103,14 +109,15 @@ class Task {
   /// @return the losses and values for the log
   virtual StepLoss loss(const Batch& batch, std::size_t update) = 0;
   /// Computes the loss of each sample of a held-out batch at given positions of the noise schedule, without
-  /// dropout of the conditioning. The Trainer calls it without gradients. Its arguments are
-  ///  - `batch`: batch on the device of the trained modules;
-  ///  - `positions`: `[B]` float64 in [0, 1), from the least noise to the most;
-  ///  - `generator`: source of the noise, on the device of the trained modules.
+  /// dropout of the conditioning. The Trainer calls it without gradients.
+  /// @param batch batch on the device of the trained modules
+  /// @param positions `[B]` float64 in [0, 1), from the least noise to the most
+  /// @param generator source of the noise, on the device of the trained modules
   /// @return `[B]`
   /// @throws ConfigError by default: the task has no validation loss
-  virtual Tensor validation_loss(const Batch& /*batch*/, const Tensor& /*positions*/,
-                                 const Generator& /*generator*/) {
+  virtual Tensor validation_loss([[maybe_unused]] const Batch& batch,
+                                 [[maybe_unused]] const Tensor& positions,
+                                 [[maybe_unused]] const Generator& generator) {
     throw ConfigError("a validation dataset is given, but this task has no validation loss");
   }
   /// Writes the files that are needed to sample from the trained modules, such as `scheduler/` and

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <diffusers/data/dataset.h>
+#include <diffusers/data/iterable_dataset.h>
 #include <diffusers/io/image.h>
 #include <diffusers/schedulers/scheduler.h>
 #include <diffusers/training/diffusion_task.h>
@@ -25,6 +26,7 @@ namespace diffusers {
 
 inline namespace internal {
 class TrainingAverage;
+class TrainingData;
 class TrainingRun;
 }  // namespace internal
 
@@ -92,35 +94,48 @@ class Trainer {
                                                 std::move(options)),
                 std::move(config)) {}
 
-  /// Trains until the configured step or until it is stopped. Training runs on the device that the modules
-  /// are on. A module in train mode keeps the modes of its submodules. A module in eval mode is put into
-  /// train mode as a whole.
-  /// @param dataset training data, not empty
-  /// @return the last step, and whether the training is complete
-  /// @throws ConfigError if an option does not fit the dataset, the device or the checkpoint
-  /// @throws TensorError for a batch that does not fit the modules
-  /// @throws Error after `max_nonfinite_steps` consecutive non-finite steps, or if all steps were skipped
-  /// @throws FileError if no complete checkpoint can be resumed from although there are some, or if a
-  ///         checkpoint cannot be written; older checkpoints stay complete. An error of the background thread
-  ///         is thrown at the next logging step, at the next checkpoint or at the end
-  TrainingResult train(const Dataset& dataset) { return train_and_validate(dataset, nullptr); }
-  /// Trains, and computes the validation loss every `validation_steps` steps.
-  /// @param dataset training data, not empty
-  /// @param validation held-out data, not empty
-  /// @return as above
-  /// @throws Error as above; ConfigError if the task has no validation loss
-  TrainingResult train(const Dataset& dataset, const Dataset& validation) {
-    return train_and_validate(dataset, &validation);
-  }
+  /// Trains until the configured step, or until it is stopped. The models are trained on the device they are
+  /// on.
+  /// A model in train mode keeps the modes of its submodules; a model in eval mode is put into train mode as
+  /// a whole.
+  /// @throws Error if `max_nonfinite_steps` steps in a row were not finite, or if all steps were skipped
+  /// @throws FileError if there are checkpoints to resume from and none is whole, or if a checkpoint cannot
+  ///         be written (the ones before stay whole; written in the background, this is thrown at the next
+  ///         logging step or checkpoint, or at the end)
+  /// @throws ConfigError if the data does not fit the models or the config, and for what would be ignored:
+  ///         `validation_steps` above 0 without held-out data and without a preview callback;
+  ///         `validation_samples`, `validation_bins` or `on_validation` without held-out data
+  /// @param dataset the training data; must outlive the call
+  /// @return the steps that were done, and whether they are all
+  TrainingResult train(const Dataset& dataset);
+  /// Also measures the loss on held-out data by timestep: every `validation_steps` steps and at the end.
+  /// @param dataset the training data; must outlive the call
+  /// @param validation held-out data, of which the first `validation_samples` samples are used
+  /// @return the steps that were done, and whether they are all
+  /// @throws ConfigError also if the task has no validation loss; else as without held-out data
+  TrainingResult train(const Dataset& dataset, const Dataset& validation);
+  /// Trains on data that can only be read in order, such as streamed shards. The dataset shuffles its samples
+  /// itself. An epoch is one pass. If the dataset has no `size()`, `max_train_steps` must be set, since the
+  /// number of steps of an epoch is not known. A resumed training passes over the samples that were read in
+  /// the epoch (`SampleStream::skip`), and continues bit for bit on the CPU.
+  /// `dataloader_num_workers` is 0 or 1: a stream is read by one thread.
+  /// @param dataset the training data; must outlive the call
+  /// @return the steps that were done, and whether they are all
+  /// @throws ConfigError without `max_train_steps` and `size()`, with more than one worker, and for a
+  ///         checkpoint of a training on a dataset with random access; else as for such a dataset
+  TrainingResult train(const IterableDataset& dataset);
+  /// Also measures the loss on held-out data, as for a dataset with random access.
+  /// @param dataset the training data; must outlive the call
+  /// @param validation held-out data with random access
+  /// @return the steps that were done, and whether they are all
+  /// @throws ConfigError also if the task has no validation loss; else as without held-out data
+  TrainingResult train(const IterableDataset& dataset, const Dataset& validation);
 
-  /// Sets the preview callback. It is called every `validation_steps` steps and at the end, without
-  /// gradients. The modules are in eval mode. With `use_ema` they have the EMA weights. It is not called
-  /// after a stop was requested. The Trainer restores the global random number generators afterwards.
-  /// @param callback called in the thread of `train`
+  /// Called every `validation_steps` and at the end, with the averaged weights in the models, in eval mode,
+  /// without gradients; not after a stop was requested. With a `validation_steps` of 0, it is called at the
+  /// end only. The global generators get their states back afterwards.
   void on_preview(std::function<void(const PreviewContext&)> callback) { on_preview_ = std::move(callback); }
-  /// Sets the validation callback. It is called every `validation_steps` steps and at the end of a training
-  /// with a validation dataset.
-  /// @param callback called in the thread of `train`
+  /// Called after each validation. A training without held-out data refuses the callback.
   void on_validation(std::function<void(const ValidationResult&)> callback) {
     on_validation_ = std::move(callback);
   }
@@ -154,7 +169,7 @@ class Trainer {
  private:
   friend class internal::TrainingRun;
 
-  TrainingResult train_and_validate(const Dataset& dataset, const Dataset* validation);
+  TrainingResult train_and_validate(const internal::TrainingData& data, const Dataset* validation);
 
   std::shared_ptr<Task> task_;
   TrainingConfig config_;

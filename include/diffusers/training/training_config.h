@@ -78,6 +78,7 @@ struct TrainingConfig {
   /// Number of passes over the dataset, 1 or more. It has no effect if `max_train_steps` is set.
   int64_t num_epochs = 100;
   /// Total number of steps, 1 or more. It overrides `num_epochs`. None: `num_epochs` passes over the dataset.
+  /// An IterableDataset without `size()` needs it.
   std::optional<int64_t> max_train_steps = std::nullopt;
   /// Number of batches whose gradients make one step, 1 or more. Accumulating N batches gives the same result
   /// as one batch of N times the size, with the same noise and timesteps. This also holds for the last,
@@ -159,8 +160,8 @@ struct TrainingConfig {
   /// disk only if the next checkpoint is due. A training that is killed then loses the steps of up to two
   /// intervals. False writes without a copy while the training waits; a killed training loses one interval.
   bool background_checkpoints = true;
-  /// Interval in steps between validations and previews, which also run at the end, 0 or more. 0 disables
-  /// both.
+  /// Interval in steps between validations and previews, which also run at the end, 0 or more. 0: at the end
+  /// only. A value above 0 needs held-out data or a preview callback.
   int64_t validation_steps = 0;
   /// Interval in steps at which the loss is read from the device, logged and written to metrics.csv, 1 or
   /// more.
@@ -169,6 +170,7 @@ struct TrainingConfig {
   bool progress_bar = true;
 
   /// Number of threads that read the dataset ahead, 0 to 1024. 0 reads in the thread of the training.
+  /// At most 1 for an IterableDataset.
   int64_t dataloader_num_workers = 0;
   /// Number of parts that each batch is cut into on the CPU, 1 or more. One thread computes a part, forward
   /// and backward. Several parts are faster than LibTorch's threads for models of small layers. A run repeats

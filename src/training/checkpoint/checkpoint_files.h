@@ -14,6 +14,8 @@ inline constexpr const char* kStateFile = "trainer_state.json";
 inline constexpr const char* kTensorFile = "trainer_state.safetensors";
 inline constexpr const char* kOptimizerFile = "optimizer.safetensors";
 inline constexpr const char* kAverageSuffix = "_ema";
+/// Key of the state file: true if the training was on an IterableDataset.
+inline constexpr const char* kIterableKey = "is_iterable_dataset";
 inline constexpr const char* kTaskPrefix = "task.";
 inline constexpr const char* kRandomPrefix = "random.";
 inline constexpr const char* kScalerPrefix = "scaler.";

@@ -47,12 +47,24 @@ bool is_frozen_by(const TrainingConfig& config, const std::string& name) {
 }
 
 /// @param trained the names of the parameters that are trained
-void require_lr_factors_fit(const std::vector<std::string>& trained, const TrainingConfig& config) {
-  for (const LearningRateFactor& one : config.lr_factors)
-    require<ConfigError>(std::any_of(trained.begin(), trained.end(),
-                                     [&](const auto& name) { return matches_pattern(name, one.pattern); }),
-                         "lr_factors has the pattern \"{}\", which fits none of {} trained parameters",
-                         one.pattern, trained.size());
+void require_trained_fit(const std::vector<std::string>& trained, const std::string& pattern,
+                         const char* key) {
+  require<ConfigError>(std::any_of(trained.begin(), trained.end(),
+                                   [&](const auto& name) { return matches_pattern(name, pattern); }),
+                       "{} has the pattern \"{}\", which fits none of {} trained parameters", key, pattern,
+                       trained.size());
+}
+
+/// An average of no module would be ignored.
+void require_averaged_module(const Task& task, const TrainingConfig& config) {
+  const std::vector<NamedModule>& trained = task.trained();
+  if (std::any_of(trained.begin(), trained.end(), [](const NamedModule& named) { return named.is_averaged; }))
+    return;
+  require<ConfigError>(!config.use_ema, "use_ema is true, but the task averages none of its {} modules",
+                       trained.size());
+  require<ConfigError>(config.post_hoc_ema_sigma_rels.empty(),
+                       "post_hoc_ema_sigma_rels has {} widths, but the task averages none of its {} modules",
+                       config.post_hoc_ema_sigma_rels.size(), trained.size());
 }
 
 }  // namespace
@@ -102,7 +114,10 @@ void check_trained_parameters(const Task& task, const TrainingConfig& config) {
     names.push_back(name);
   }
   require_trainable(trainable, parameters.size());
-  require_lr_factors_fit(names, config);
+  for (const LearningRateFactor& one : config.lr_factors)
+    require_trained_fit(names, one.pattern, "lr_factors");
+  for (const std::string& pattern : config.no_decay) require_trained_fit(names, pattern, "no_decay");
+  require_averaged_module(task, config);
   for (const Update& update : checked_updates(task, config)) {
     const TensorMap own = named_parameters(task, update.modules);
     require<ConfigError>(
@@ -112,20 +127,17 @@ void check_trained_parameters(const Task& task, const TrainingConfig& config) {
                     }),
         "none of the {} parameters of the update \"{}\" requires a gradient", own.size(), update.name);
     parameter_groups(task, config, update.modules);
-    validate_optimizer_config(update.optimizer ? *update.optimizer : optimizer_config(config));
+    validate_optimizer_config(config_of_optimizer(update, config));
   }
 }
 
 std::vector<ParameterGroup> parameter_groups(const Task& task, const TrainingConfig& config,
                                              const std::vector<std::string>& modules) {
-  const TensorMap all = named_parameters(task);
   const TensorMap parameters = named_parameters(task, modules);
   std::vector<ParameterRule> rules;
   ParameterRule no_decay{.patterns = {}, .weight_decay = 0.0};
-  for (const std::string& pattern : config.no_decay) {
-    require_fit(all, pattern, "no_decay");
+  for (const std::string& pattern : config.no_decay)
     if (fits_one_of(parameters, pattern)) no_decay.patterns.push_back(pattern);
-  }
   if (!no_decay.patterns.empty()) rules.push_back(no_decay);
   if (config.no_weight_decay_on_bias_and_norm) {
     ParameterRule rule{.patterns = {}, .weight_decay = 0.0};

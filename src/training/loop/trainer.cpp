@@ -21,7 +21,9 @@
 #include "training/loop/autocast.h"
 #include "training/loop/deterministic_scope.h"
 #include "training/loop/trained_parameters.h"
+#include "training/loop/training_data.h"
 #include "training/loop/training_run.h"
+#include "training/loop/update_options.h"
 
 namespace diffusers {
 namespace {
@@ -106,22 +108,39 @@ Trainer::Trainer(std::shared_ptr<Task> task, TrainingConfig config)
   config_.validate();
   task_->configure(config_);
   check_trained_parameters(*task_, config_);
+  require_options_of_updates(*task_, config_);
 }
 
 const EMAModel* Trainer::ema() const { return ema_ ? ema_->ema_model() : nullptr; }
 
 const LitEma* Trainer::lit_ema() const { return ema_ ? ema_->lit_ema() : nullptr; }
 
-TrainingResult Trainer::train_and_validate(const Dataset& dataset, const Dataset* validation) {
+TrainingResult Trainer::train(const Dataset& dataset) {
+  return train_and_validate(TrainingData(dataset), nullptr);
+}
+
+TrainingResult Trainer::train(const Dataset& dataset, const Dataset& validation) {
+  return train_and_validate(TrainingData(dataset), &validation);
+}
+
+TrainingResult Trainer::train(const IterableDataset& dataset) {
+  return train_and_validate(TrainingData(dataset), nullptr);
+}
+
+TrainingResult Trainer::train(const IterableDataset& dataset, const Dataset& validation) {
+  return train_and_validate(TrainingData(dataset), &validation);
+}
+
+TrainingResult Trainer::train_and_validate(const TrainingData& data, const Dataset* validation) {
   stop_requested_ = false;
   try {
-    return TrainingRun(*this, dataset, validation).run();
+    return TrainingRun(*this, data, validation).run();
   } catch (const c10::Error& error) {
     throw Error(error.what_without_backtrace());
   }
 }
 
-TrainingRun::TrainingRun(Trainer& trainer, const Dataset& dataset, const Dataset* validation)
+TrainingRun::TrainingRun(Trainer& trainer, const TrainingData& data, const Dataset* validation)
     : trainer_(trainer),
       config_(trainer.config_),
       task_(*trainer.task_),
@@ -130,20 +149,15 @@ TrainingRun::TrainingRun(Trainer& trainer, const Dataset& dataset, const Dataset
       trainable_(requiring_gradient(parameters_)),
       device_(trainable_.front().device()),
       dtype_(trainable_.front().scalar_type() == at::kDouble ? at::kDouble : at::kFloat),
-      dataset_size_(dataset.size()),
-      dataset_(dataset),
+      data_(data),
       validation_(validation) {
-  require<ConfigError>(dataset_size_ > 0, "the data set is empty");
-  require<ConfigError>(validation_ == nullptr || validation_->size() > 0, "the validation data set is empty");
+  check_validation();
   require<ConfigError>(config_.cpu_data_parallel == 1 || device_.is_cpu(),
                        "cpu_data_parallel is {}, but the model lies on {}", config_.cpu_data_parallel,
                        device_.str());
-  task_.check_dataset(dataset);
+  data_.check(task_);
   if (validation_ != nullptr) task_.check_dataset(*validation_);
-  const int64_t batches = DataLoader(dataset_, {.batch_size = config_.train_batch_size}).size();
-  steps_per_epoch_ =
-      (batches + config_.gradient_accumulation_steps - 1) / config_.gradient_accumulation_steps;
-  total_steps_ = config_.max_train_steps.value_or(config_.num_epochs * steps_per_epoch_);
+  total_steps_ = data_.total_steps(config_);
   for (Update& update : checked_updates(task_, config_))
     updates_.emplace_back(task_, config_, std::move(update), total_steps_, device_, dtype_);
   trainer_.optimizers_.clear();
@@ -235,11 +249,10 @@ void TrainingRun::start_fresh() {
 }
 
 void TrainingRun::open_loader() {
-  loader_.emplace(dataset_, DataLoaderOptions{.batch_size = config_.train_batch_size,
-                                              .shuffle = true,
-                                              .seed = seed_,
-                                              .num_workers = config_.dataloader_num_workers,
-                                              .pin_memory = device_.is_cuda()});
+  loader_.emplace(data_.loader({.batch_size = config_.train_batch_size,
+                                .seed = seed_,
+                                .num_workers = config_.dataloader_num_workers,
+                                .pin_memory = device_.is_cuda()}));
 }
 
 void TrainingRun::train_step() {
@@ -371,14 +384,12 @@ bool TrainingRun::must_stop() const { return trainer_.stop_requested_ || signals
 
 void TrainingRun::finish() {
   require_progress();
-  if (config_.validation_steps > 0) {
-    validate();
-    preview();
-    if (must_stop())
-      display_->message(
-          "a stop was requested after the last step: the model is published without the rest of "
-          "the final validation and preview");
-  }
+  validate();
+  preview();
+  if (must_stop() && (validation_ != nullptr || trainer_.on_preview_))
+    display_->message(
+        "a stop was requested after the last step: the model is published without the rest of "
+        "the final validation and preview");
   save_power_ema();
   save_final();
 }

@@ -24,6 +24,7 @@
 #include "training/loop/random_state.h"
 #include "training/loop/stop_signals.h"
 #include "training/loop/training_average.h"
+#include "training/loop/training_data.h"
 #include "training/loop/update_run.h"
 
 namespace diffusers {
@@ -33,7 +34,7 @@ inline namespace internal {
 class TrainingRun {
  public:
   /// @param validation null: none
-  TrainingRun(Trainer& trainer, const Dataset& dataset, const Dataset* validation);
+  TrainingRun(Trainer& trainer, const TrainingData& data, const Dataset* validation);
   TrainingResult run();
 
  private:
@@ -84,6 +85,7 @@ class TrainingRun {
   void save_report() const;
 
   // validation.cpp
+  void check_validation() const;
   void validate();
 
   void save_power_ema();
@@ -122,11 +124,9 @@ class TrainingRun {
   std::optional<FolderLock> lock_;
   std::optional<StopSignals> signals_;
   CheckpointWriter checkpoint_writer_;  // is done before the lock ends
-  int64_t dataset_size_;
-  const Dataset& dataset_;
+  TrainingData data_;
   const Dataset* validation_;
   std::optional<DataLoader> loader_;
-  int64_t steps_per_epoch_ = 0;
   int64_t total_steps_ = 0;
   uint64_t seed_ = 0;
   Generator generator_;

@@ -44,7 +44,7 @@ Json TrainingRun::state_json() const {
       {"epoch", epoch_},
       {"loader", {{"epoch", loader_->position().epoch}, {"index", loader_->position().index}}},
       {"seed", seed_},
-      {"dataset_size", dataset_size_},
+      {"dataset_size", data_.size() ? Json(*data_.size()) : Json()},
       {"train_batch_size", config_.train_batch_size},
       {"gradient_accumulation_steps", config_.gradient_accumulation_steps},
       {"optimizer", std::string(config_.optimizer.name())},
@@ -56,6 +56,7 @@ Json TrainingRun::state_json() const {
       {"training_config", parse_json(config_.to_json(), "the training config")},
       {"task", parse_json(task_.config_json(), "config_json() of the task")},
   };
+  if (data_.is_iterable()) state[kIterableKey] = true;
   for (const UpdateRun& update : updates_) state["updates"].push_back(update.config_json());
   if (trainer_.ema_) state["ema_optimization_step"] = trainer_.ema_->optimization_step();
   return state;

@@ -41,6 +41,25 @@ void load_counter(const TensorMap& tensors, const char* name, const Tensor& coun
   counter.copy_(saved);
 }
 
+void warn_of_long_warmup(const std::string& schedule, int64_t warmup_steps, int64_t steps,
+                         double learning_rate) {
+  if (warmup_steps < steps || schedule == "constant" || schedule == "piecewise_constant") return;
+  log_message(
+      LogLevel::kWarning,
+      fmt::format("lr_warmup_steps is {}, and the training has {} steps: the learning rate never reaches {}",
+                  warmup_steps, steps, learning_rate));
+}
+
+/// An update that begins after the end, such as a discriminator of a short training, never runs.
+void warn_of_late_start(const Update& update, int64_t total_steps) {
+  if (update.start_step < total_steps) return;
+  log_message(LogLevel::kWarning,
+              fmt::format("the update \"{}\" begins at step {}, and the training has {} steps: it never runs",
+                          update.name, update.start_step, total_steps));
+}
+
+}  // namespace
+
 OptimizerConfig config_of_optimizer(const Update& update, const TrainingConfig& config) {
   return update.optimizer ? *update.optimizer : optimizer_config(config);
 }
@@ -61,17 +80,6 @@ Json optimizer_json(const OptimizerConfig& config) {
           {"eps2", config.eps2},
           {"d", config.d}};
 }
-
-void warn_of_long_warmup(const std::string& schedule, int64_t warmup_steps, int64_t steps,
-                         double learning_rate) {
-  if (warmup_steps < steps || schedule == "constant" || schedule == "piecewise_constant") return;
-  log_message(
-      LogLevel::kWarning,
-      fmt::format("lr_warmup_steps is {}, and the training has {} steps: the learning rate never reaches {}",
-                  warmup_steps, steps, learning_rate));
-}
-
-}  // namespace
 
 std::vector<Update> checked_updates(const Task& task, const TrainingConfig& config) {
   const std::vector<NamedModule>& trained = task.trained();
@@ -125,6 +133,7 @@ UpdateRun::UpdateRun(const Task& task, const TrainingConfig& config, Update upda
                                           .num_cycles = config.lr_num_cycles,
                                           .power = config.lr_power,
                                           .lr_init = learning_rate_});
+  warn_of_late_start(update_, total_steps);
   warn_of_long_warmup(schedule, warmup_steps, steps, learning_rate_);
   if (!device_.is_cpu() && schedule != "constant")
     device_lr_.emplace(lr_schedule_, std::min(config.logging_steps, kMostUnsettledSteps), device_);

@@ -123,6 +123,11 @@ class OnlyUpdate {
   std::vector<Tensor> stopped_;
 };
 
+/// The optimizer of an update: its own, or that of the flags.
+OptimizerConfig config_of_optimizer(const Update& update, const TrainingConfig& config);
+/// All options of an optimizer.
+Json optimizer_json(const OptimizerConfig& config);
+
 /// The updates of a task, checked against its modules.
 /// @throws ConfigError for a name that is missing, not plain or used twice, a module that is unknown or
 /// belongs to no update or to several, and a start_step below 0

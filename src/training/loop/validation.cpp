@@ -25,6 +25,30 @@ Tensor fixed_positions(int64_t count) {
 
 }  // namespace
 
+/// Nothing that was given for the validation may be ignored.
+void TrainingRun::check_validation() const {
+  if (validation_ != nullptr) {
+    require<ConfigError>(validation_->size() > 0, "the validation data set is empty");
+    return;
+  }
+  require<ConfigError>(config_.validation_steps == 0 || trainer_.on_preview_,
+                       "validation_steps is {}, but there is neither held-out data nor a preview callback; "
+                       "call train(data, held_out) or on_preview(callback), or leave it at its default, 0",
+                       config_.validation_steps);
+  require<ConfigError>(!trainer_.on_validation_,
+                       "on_validation has a callback, but there is no held-out data; call "
+                       "train(data, held_out)");
+  const auto needs_data = [](const char* key, int64_t value, int64_t default_value) {
+    require<ConfigError>(value == default_value,
+                         "{} is {}, but has an effect only with held-out data; call train(data, held_out), "
+                         "or leave it at its default, {}",
+                         key, value, default_value);
+  };
+  const TrainingConfig defaults;
+  needs_data("validation_samples", config_.validation_samples, defaults.validation_samples);
+  needs_data("validation_bins", config_.validation_bins, defaults.validation_bins);
+}
+
 void TrainingRun::validate() {
   if (validation_ == nullptr || last_validation_step_ == global_step_) return;
   const EvaluationScope evaluation(task_, device_, averaged_, trainer_.ema_.get());

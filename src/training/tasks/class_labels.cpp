@@ -35,8 +35,7 @@ ClassLabels::ClassLabels(const DiffusionTaskOptions& options, const DenoiserInfo
                        class_dropout_prob_);
 }
 
-void ClassLabels::check(const Dataset& dataset) const {
-  const int64_t classes = dataset.class_count();
+void ClassLabels::check_class_count(int64_t classes) const {
   if (is_computed_ || !is_given() || !num_class_embeds_ || classes == 0) return;
   require<ConfigError>(classes <= *num_class_embeds_,
                        "the data set has {} classes, but num_class_embeds of the model is {}; expected at "

@@ -18,8 +18,9 @@ class ClassLabels {
   /// @throws ConfigError if the model does not support `class_conditional` or `class_dropout_prob`
   ClassLabels(const DiffusionTaskOptions& options, const DenoiserInfo& model);
 
+  /// @param classes number of classes of a dataset; 0: not known
   /// @throws ConfigError if the dataset has more classes than the model
-  void check(const Dataset& dataset) const;
+  void check_class_count(int64_t classes) const;
   /// Checks the labels of a batch on the host, before they are copied to a device. It warns once if the batch
   /// has labels and the model takes none.
   /// @throws TensorError for a dtype other than int64, and for a label outside the model's class embedding

@@ -82,7 +82,12 @@ void DiffusionTask::configure(const TrainingConfig& config) {
 
 void DiffusionTask::check_dataset(const Dataset& dataset) {
   require_configured("check_dataset");
-  labels_->check(dataset);
+  labels_->check_class_count(dataset.class_count());
+}
+
+void DiffusionTask::check_iterable_dataset(const IterableDataset& dataset) {
+  require_configured("check_iterable_dataset");
+  labels_->check_class_count(dataset.class_count());
 }
 
 void DiffusionTask::check_batch(const Batch& batch) {

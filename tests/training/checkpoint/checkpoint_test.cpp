@@ -13,7 +13,7 @@
 namespace diffusers {
 namespace {
 
-using test::CapturedLog;
+using test::LogCapture;
 using test::resumable_config;
 using test::TemporaryFolder;
 using test::train_until;
@@ -59,7 +59,7 @@ TEST(UnfinishedFolders, GiveBackWhatWasAboutToBeReplaced) {
     const std::string weights =
         read_text_file(join_path(folder / (std::string("unet") + suffix), "config.json"));
     config.resume_from_checkpoint = "latest";
-    const CapturedLog log;
+    const LogCapture log;
     remove_unfinished_folders(folder.path());
     EXPECT_EQ(read_text_file(folder / "unet/config.json"), weights);
     EXPECT_NO_THROW(verify_manifest(folder / "checkpoint-9"));

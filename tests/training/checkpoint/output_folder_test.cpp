@@ -22,10 +22,10 @@
 namespace diffusers {
 namespace {
 
-using test::CapturedLog;
 using test::expect_same_checkpoint;
 using test::expect_throws_with;
 using test::kSteps;
+using test::LogCapture;
 using test::resumable_config;
 using test::resumable_images;
 using test::TemporaryFolder;
@@ -70,7 +70,7 @@ TEST(OlderCheckpoint, LeavesABranchThatLatestNeverGoesOnWith) {
 
   // The resumed training ends before it writes a checkpoint.
   for (const bool background : {true, false}) {
-    const CapturedLog log;
+    const LogCapture log;
     config.background_checkpoints = background;
     config.resume_from_checkpoint = "checkpoint-2";
     train_and_die(config, 3);
@@ -111,7 +111,7 @@ TEST(OlderCheckpoint, StaysWithinTheLimitOfItsOwnBranch) {
   train_until(config, -1);
   config.resume_from_checkpoint = "checkpoint-4";
   config.checkpoints_total_limit = 2;
-  const CapturedLog log;
+  const LogCapture log;
   train_until(config, 7);
   EXPECT_EQ(list_checkpoints(folder.path()), (StepList{6, 7}));
   EXPECT_EQ(list_checkpoints(folder / "abandoned-1"), (StepList{6, 8}));
@@ -151,7 +151,7 @@ TEST(OlderCheckpoint, SurvivesAKillAtAnySystemCallInBetween) {
   };
   const auto after = [&](int64_t call) {
     SCOPED_TRACE(call);
-    const CapturedLog log;
+    const LogCapture log;
     finish_setting_aside(folder->path());
     const StepList left = list_checkpoints(folder->path());
     // It has not begun, or it is done.
@@ -184,7 +184,7 @@ TEST(OutputFolder, AKillWhileItIsClearedLeavesNoCheckpointToGoOnFrom) {
   const auto clear = [&] { remove_earlier_training(folder->path(), {"unet"}, "logs"); };
   const auto after = [&](int64_t call) {
     SCOPED_TRACE(call);
-    const CapturedLog log;
+    const LogCapture log;
     finish_removing(folder->path(), {"unet"}, "logs");
     // It has not begun, or it is done.
     const StepList left = list_checkpoints(folder->path());
@@ -230,7 +230,7 @@ TEST(OlderCheckpoint, TakesSnapshotsAndPreviewsOfLaterStepsAway) {
     trainer.on_step([&](int64_t step) {
       if (step == stop) trainer.request_stop();
     });
-    const CapturedLog log;
+    const LogCapture log;
     trainer.train(resumable_images());
   };
   train(-1);
@@ -291,7 +291,7 @@ TEST(OutputFolder, IsRefusedWhenItHoldsAFinishedTraining) {
   };
   expect_refused("a finished model in unet/");
   {
-    const CapturedLog log;  // there is no checkpoint to resume from
+    const LogCapture log;  // there is no checkpoint to resume from
     config.resume_from_checkpoint = "latest";
     expect_refused("a finished model in unet/");
     config.resume_from_checkpoint.reset();

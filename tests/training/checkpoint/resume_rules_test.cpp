@@ -22,8 +22,8 @@
 namespace diffusers {
 namespace {
 
-using test::CapturedLog;
 using test::expect_throws_with;
+using test::LogCapture;
 using test::resumable_config;
 using test::resumable_images;
 using test::TemporaryFolder;
@@ -192,7 +192,7 @@ TEST(Resume, GoesOnWithOtherOptionsThatDoNotMatter) {
   for (std::size_t i = 0; i < changes.size(); ++i) {
     SCOPED_TRACE(i);
     config.resume_from_checkpoint = "checkpoint-3";
-    const CapturedLog log;
+    const LogCapture log;
     resume_with(config, changes[i], -1);
     test::expect_same_checkpoint(folder / "checkpoint-9", whole / "checkpoint-9");
   }
@@ -207,7 +207,7 @@ TEST(Resume, MayMakeTheTrainingLonger) {
     train_until(config, -1);
     config.resume_from_checkpoint = "latest";
     config.max_train_steps = 12;
-    const CapturedLog log;
+    const LogCapture log;
     EXPECT_EQ(train_until(config, -1).global_step, 12);
     const bool follows_length = std::string_view(schedule) == "cosine";
     EXPECT_EQ(log.contains("follows the new length"), follows_length);

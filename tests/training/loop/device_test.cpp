@@ -19,9 +19,9 @@
 namespace diffusers {
 namespace {
 
-using test::CapturedLog;
 using test::copies;
 using test::expect_close;
+using test::LogCapture;
 using test::quiet_config;
 using test::seeded_net;
 using test::TemporaryFolder;
@@ -64,7 +64,7 @@ TrainingConfig five_steps(const TemporaryFolder& folder, OptimizerType optimizer
 }
 
 std::vector<Tensor> train_five_steps(at::Device device, OptimizerType optimizer) {
-  const CapturedLog log;
+  const LogCapture log;
   const TemporaryFolder folder;
   auto model = seeded_net();
   model->to(device, at::kDouble);
@@ -107,7 +107,7 @@ UNet2DModel small_attention_unet() {
 
 /// Returns the loss of each step.
 std::vector<double> losses_of(MixedPrecision precision, at::Device device) {
-  const CapturedLog log;
+  const LogCapture log;
   const TemporaryFolder folder;
   UNet2DModel model = small_attention_unet();
   model->to(device);

@@ -25,10 +25,10 @@
 namespace diffusers {
 namespace {
 
-using test::CapturedLog;
 using test::copies;
 using test::expect_equal;
 using test::expect_throws_with;
+using test::LogCapture;
 using test::quiet_config;
 using test::seeded_net;
 using test::TinyImages;
@@ -84,7 +84,7 @@ TEST(Trainer, NamesTheModuleWhoseOutputWasNotFiniteFirst) {
   config.logging_steps = 100;
   config.max_nonfinite_steps = 3;
   config.num_epochs = 10;
-  const CapturedLog log;
+  const LogCapture log;
   Trainer trainer(std::make_shared<OverflowingNetImpl>(), DDPMScheduler(), config);
   int64_t steps = 0;
   trainer.on_step([&](int64_t step) { steps = step; });
@@ -118,7 +118,7 @@ TEST(Trainer, NamesABadBatchAndABadParameter) {
 
 // The step is computed again to find the module. The state of the task is updated only once.
 TEST(Trainer, LearnsOfABadStepOnce) {
-  const CapturedLog log;
+  const LogCapture log;
   const test::TemporaryFolder folder;
   TinyImages images(20);
   images.images()[7].fill_(std::nan(""));
@@ -245,7 +245,7 @@ class BusyImages : public TinyImages {
 
 // Each step is computed again under observation, while the loader's threads read ahead.
 TEST(Trainer, FindsTheModuleWhileWorkersReadData) {
-  const CapturedLog log;
+  const LogCapture log;
   for (const int64_t parts : {1, 2}) {
     for (int i = 0; i < 15; ++i) {
       const test::TemporaryFolder folder;

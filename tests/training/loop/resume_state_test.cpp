@@ -20,8 +20,8 @@
 namespace diffusers {
 namespace {
 
-using test::CapturedLog;
 using test::expect_throws_with;
+using test::LogCapture;
 using test::resumable_config;
 using test::TemporaryFolder;
 using test::train_until;
@@ -81,7 +81,7 @@ TEST(Resume, GoesOnOnTheCpuAfterACudaDevice) {
     tensors.insert("noise_generator", at::zeros({16}, at::kByte));
     tensors.insert("random.cuda:0", at::zeros({16}, at::kByte));
   });
-  const CapturedLog log;
+  const LogCapture log;
   EXPECT_TRUE(stopped.resume().is_complete);
   EXPECT_TRUE(log.contains("trained on \"cuda:0\", and the training goes on on cpu"));
 }
@@ -89,7 +89,7 @@ TEST(Resume, GoesOnOnTheCpuAfterACudaDevice) {
 TEST(Resume, GoesOnOnADeviceAfterTheCpuAndBack) {
   if (!at::hasCUDA()) GTEST_SKIP() << "no CUDA device";
   Stopped stopped;
-  const CapturedLog log;
+  const LogCapture log;
   EXPECT_FALSE(train_until(stopped.config, 5, false, at::kCUDA).is_complete);
   EXPECT_TRUE(log.contains("trained on \"cpu\", and the training goes on on cuda:0"));
   EXPECT_TRUE(stopped.resume().is_complete);
@@ -176,7 +176,7 @@ int expect_named_errors(const Stopped& stopped, const std::string& file) {
 
 TEST(Resume, NamesTheTensorThatDoesNotFit) {
   const test::MemoryScope memory;
-  const CapturedLog log;
+  const LogCapture log;
   const Stopped plain(
       [](TrainingConfig& config) {
         config.post_hoc_ema_sigma_rels = {0.1};

@@ -24,12 +24,12 @@
 namespace diffusers {
 namespace {
 
-using test::CapturedLog;
 using test::damage;
 using test::expect_equal;
 using test::expect_same_checkpoint;
 using test::expect_throws_with;
 using test::kSteps;
+using test::LogCapture;
 using test::resumable_config;
 using test::resumable_images;
 using test::TemporaryFolder;
@@ -193,7 +193,7 @@ TEST(Resume, FallsBackToTheNewestWholeCheckpoint) {
       if (kind == kMissing) remove_file(path);
       if (kind == kEmpty) std::ofstream(path, std::ios::trunc).close();
 
-      const CapturedLog log;
+      const LogCapture log;
       std::vector<int64_t> steps;
       TinyNet model;
       Trainer trainer(model, DDPMScheduler(), config);
@@ -223,7 +223,7 @@ TEST(Resume, NeverStartsAgainAtZeroByItself) {
   train_until(config, 6);
   damage(folder / "checkpoint-3/optimizer.safetensors");
   damage(folder / "checkpoint-6/optimizer.safetensors");
-  const CapturedLog log;
+  const LogCapture log;
   config.resume_from_checkpoint = "latest";
   expect_throws_with<FileError>([&] { train_until(config, -1); }, "none of the 2 checkpoints");
   config.resume_from_checkpoint = "checkpoint-3";

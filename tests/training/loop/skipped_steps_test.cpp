@@ -23,11 +23,11 @@
 namespace diffusers {
 namespace {
 
-using test::CapturedLog;
 using test::copies;
 using test::expect_close;
 using test::expect_equal;
 using test::expect_throws_with;
+using test::LogCapture;
 using test::quiet_config;
 using test::seeded_net;
 using test::TemporaryFolder;
@@ -52,7 +52,7 @@ void overflow_in(TinyNet& model, std::vector<int64_t> steps, int64_t first_step 
 }
 
 TEST(Trainer, StopsAHalfPrecisionTrainingWhoseGradientsAreNeverFinite) {
-  const CapturedLog log;
+  const LogCapture log;
   const TemporaryFolder folder;
   manual_seed(11);
   const auto model = std::make_shared<BrokenGradientNetImpl>();
@@ -73,7 +73,7 @@ TEST(Trainer, StopsAHalfPrecisionTrainingWhoseGradientsAreNeverFinite) {
 
 TEST(Trainer, PublishesNothingIfEachStepWasSkipped) {
   for (const MixedPrecision precision : {MixedPrecision::kFp16, MixedPrecision::kNo}) {
-    const CapturedLog log;
+    const LogCapture log;
     const TemporaryFolder folder;
     manual_seed(11);
     TrainingConfig config = quiet_config(folder.path());
@@ -92,7 +92,7 @@ TEST(Trainer, PublishesNothingIfEachStepWasSkipped) {
 }
 
 TEST(Trainer, ToleratesOverflowsThatTheLossScaleMends) {
-  const CapturedLog log;
+  const LogCapture log;
   const TemporaryFolder folder;
   TinyNet model = seeded_net();
   std::vector<int64_t> bad;
@@ -131,7 +131,7 @@ std::vector<double> rates_of_accelerate(const LRSchedule& schedule, double lr, i
 
 TEST(Trainer, CountsStepsThatWereTakenForTheLearningRate) {
   for (const MixedPrecision precision : {MixedPrecision::kFp16, MixedPrecision::kNo}) {
-    const CapturedLog log;
+    const LogCapture log;
     const TemporaryFolder folder;
     TinyNet model = seeded_net();
     const std::vector<int64_t> bad{0, 1, 4, 8};
@@ -153,7 +153,7 @@ TEST(Trainer, CountsStepsThatWereTakenForTheLearningRate) {
 // SGD without momentum changes a weight by the learning rate times its gradient, so a rate of zero does not
 // change it.
 TEST(Trainer, StepsWithTheLearningRateOfTheStepsTaken) {
-  const CapturedLog log;
+  const LogCapture log;
   const TemporaryFolder folder;
   TinyNet model = seeded_net();
   overflow_in(model, {0, 1});
@@ -172,7 +172,7 @@ TEST(Trainer, StepsWithTheLearningRateOfTheStepsTaken) {
 }
 
 TEST(Resume, CountsTheStepsThatWereTaken) {
-  const CapturedLog log;
+  const LogCapture log;
   const auto train = [](const std::string& path, int64_t first_step, int64_t stop) {
     TinyNet model = seeded_net();
     overflow_in(model, {1, 2, 5}, first_step);

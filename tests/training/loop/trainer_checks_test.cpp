@@ -20,8 +20,8 @@
 namespace diffusers {
 namespace {
 
-using test::CapturedLog;
 using test::expect_throws_with;
+using test::LogCapture;
 using test::quiet_config;
 using test::TemporaryFolder;
 using test::TinyImages;
@@ -104,7 +104,7 @@ TEST(Trainer, RefusesAnEmptyBatch) {
 }
 
 TEST(Trainer, TellsThatItRunsOnTheCPUThoughThereIsADevice) {
-  CapturedLog log;
+  LogCapture log;
   EXPECT_FALSE(warn_of_cpu_training(at::kCPU, 1, /*has_cuda=*/false));
   EXPECT_FALSE(warn_of_cpu_training(at::Device(at::kCUDA, 0), 1, true));
   EXPECT_FALSE(warn_of_cpu_training(at::kCPU, 4, true));  // enabled by cpu_data_parallel

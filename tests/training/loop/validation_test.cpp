@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <cmath>
+#include <string>
 #include <vector>
 
+#include <diffusers/io/files.h>
 #include <diffusers/schedulers/ddpm_scheduler.h>
 #include <diffusers/training/trainer.h>
 
@@ -16,6 +18,7 @@ namespace {
 
 using test::copies;
 using test::expect_equal;
+using test::expect_throws_with;
 using test::quiet_config;
 using test::seeded_net;
 using test::TinyImages;
@@ -68,6 +71,52 @@ TEST(Trainer, DoesNotLetAValidationDisturbTheTraining) {
   const std::vector<Tensor> plain = train(0);
   const std::vector<Tensor> validated = train(1);
   for (std::size_t i = 0; i < plain.size(); ++i) expect_equal(validated[i], plain[i]);
+}
+
+TEST(Trainer, ValidatesAtTheEndWithoutAnInterval) {
+  const test::TemporaryFolder folder;
+  TrainingConfig config = quiet_config(folder.path());
+  config.validation_samples = 6;  // these two have an effect without an interval
+  config.validation_bins = 3;
+  Trainer trainer(seeded_net(), DDPMScheduler(), config);
+  std::vector<int64_t> validations;
+  std::vector<int64_t> previews;
+  trainer.on_validation([&](const ValidationResult& result) {
+    validations.push_back(result.step);
+    EXPECT_EQ(result.bin_losses.size(), 3U);
+  });
+  trainer.on_preview([&](const PreviewContext& at) { previews.push_back(at.step); });
+  trainer.train(TinyImages(20), TinyImages(7));
+  EXPECT_EQ(validations, std::vector<int64_t>{5});
+  EXPECT_EQ(previews, std::vector<int64_t>{5});
+}
+
+TEST(Trainer, RefusesWhatNeedsHeldOutDataIfThereIsNone) {
+  const test::TemporaryFolder folder;
+  const std::string output_dir = folder / "run";
+  const auto train = [&](void (*change)(TrainingConfig&), void (*prepare)(Trainer&)) {
+    return [=] {
+      TrainingConfig config = quiet_config(output_dir);
+      change(config);
+      Trainer trainer(seeded_net(), DDPMScheduler(), config);
+      prepare(trainer);
+      trainer.train(TinyImages(8));
+    };
+  };
+  const auto nothing = [](TrainingConfig&) {};
+  const auto no_callback = [](Trainer&) {};
+  const auto preview = [](Trainer& trainer) { trainer.on_preview([](const PreviewContext&) {}); };
+  expect_throws_with<ConfigError>(train([](TrainingConfig& c) { c.validation_steps = 2; }, no_callback),
+                                  "validation_steps is 2, but there is neither held-out data nor a preview");
+  expect_throws_with<ConfigError>(
+      train(nothing, [](Trainer& trainer) { trainer.on_validation([](const ValidationResult&) {}); }),
+      "on_validation has a callback, but there is no held-out data");
+  expect_throws_with<ConfigError>(train([](TrainingConfig& c) { c.validation_samples = 3; }, preview),
+                                  "validation_samples is 3, but has an effect only with held-out data");
+  expect_throws_with<ConfigError>(train([](TrainingConfig& c) { c.validation_bins = 2; }, preview),
+                                  "leave it at its default, 10");
+  EXPECT_FALSE(folder_exists(output_dir));
+  EXPECT_NO_THROW(train([](TrainingConfig& c) { c.validation_steps = 2; }, preview)());
 }
 
 TEST(Trainer, GivesEachSubmoduleItsModeBack) {

@@ -23,10 +23,10 @@
 namespace diffusers {
 namespace {
 
-using test::CapturedLog;
 using test::expect_close;
 using test::expect_equal;
 using test::expect_throws_with;
+using test::LogCapture;
 using test::quiet_config;
 using test::seeded_net;
 using test::TinyImages;
@@ -171,7 +171,7 @@ void expect_same_input(const std::string& label, const Scheduler& scheduler) {
 }
 
 TEST(ForwardProcess, TrainsOnTheInputOfSamplingWithEveryScheduler) {
-  const CapturedLog log;
+  const LogCapture log;
   int64_t supported = 0;
   for (const std::string& name : registered_classes()) {
     if (kRefusedClasses.contains(name)) continue;
@@ -194,7 +194,7 @@ TEST(ForwardProcess, TrainsOnTheInputOfSamplingWithEveryScheduler) {
 }
 
 TEST(ForwardProcess, TrainsOnTheInputOfSamplingWithZeroTerminalSnrAndOtherBetas) {
-  const CapturedLog log;
+  const LogCapture log;
   for (const std::string& name : registered_classes()) {
     if (kRefusedClasses.contains(name) || name.starts_with("FlowMatch")) continue;
     for (const char* fields : {R"(, "rescale_betas_zero_snr": true, "beta_schedule": "scaled_linear")",
@@ -242,7 +242,7 @@ TEST(ForwardProcess, KeepsTheBitsOfDdpm) {
 }
 
 TEST(ForwardProcess, WeighsAsDdpmWithTheSameBetas) {
-  const CapturedLog log;
+  const LogCapture log;
   const Tensor timesteps = at::arange(1000, at::kLong);
   for (const std::string& name : registered_classes()) {
     if (kRefusedClasses.contains(name) || name.starts_with("FlowMatch")) continue;
@@ -267,7 +267,7 @@ TEST(ForwardProcess, WeighsAsDdpmWithTheSameBetas) {
 }
 
 TEST(ForwardProcess, RefusesWhatCannotBeTrainedWithInTheConstructor) {
-  const CapturedLog log;
+  const LogCapture log;
   std::set<std::string> refused;
   for (const std::string& name : registered_classes()) {
     try {
@@ -331,7 +331,7 @@ TEST(ForwardProcess, TakesASchedulerOfTheUsersUnlessItScalesTheInput) {
 }
 
 TEST(ForwardProcess, DoesNotDependOnTheStateOfTheScheduler) {
-  const CapturedLog log;
+  const LogCapture log;
   const TinyImages images(8);
   const std::vector<int64_t> indices{0, 1, 2, 3, 4, 5, 6, 7};
   const Batch batch = images.get_batch(indices, 0);

@@ -20,11 +20,11 @@
 namespace diffusers {
 namespace {
 
-using test::CapturedLog;
 using test::copies;
 using test::expect_close;
 using test::expect_equal;
 using test::expect_throws_with;
+using test::LogCapture;
 using test::quiet_config;
 using test::TemporaryFolder;
 
@@ -80,7 +80,7 @@ TrainingConfig text_config(const std::string& folder, int64_t steps) {
 }
 
 TEST(TextConditioning, TrainsInAShortProgramAndLeavesAFolderThatOpens) {
-  const CapturedLog log;
+  const LogCapture log;
   const TemporaryFolder folder;
   UNet2DConditionModel unet = text_unet();
   const std::vector<Tensor> before = copies(unet->parameters());
@@ -136,7 +136,7 @@ class TextTask : public DiffusionTask {
 };
 
 TEST(TextConditioning, AnOverriddenMethodTrainsAsTheFunctionOfTheOptions) {
-  const CapturedLog log;
+  const LogCapture log;
   const auto train = [](bool is_overridden) {
     const TemporaryFolder folder;
     UNet2DConditionModel unet = text_unet();
@@ -200,7 +200,7 @@ TEST(TextConditioning, EveryPartOfASplitBatchGetsItsTexts) {
 }
 
 TEST(TextConditioning, InputsThatTheModelDoesNotTakeAreNamed) {
-  const CapturedLog log;
+  const LogCapture log;
   const TemporaryFolder folder;
   expect_throws_with<ConfigError>(
       [&] {

@@ -1,0 +1,48 @@
+#include "training/loop/training_data.h"
+
+#include "core/require.h"
+
+namespace diffusers {
+inline namespace internal {
+
+std::optional<int64_t> TrainingData::size() const {
+  return is_iterable() ? iterable_->size() : std::optional<int64_t>(dataset_->size());
+}
+
+void TrainingData::check(Task& task) const {
+  require<ConfigError>(size().value_or(1) > 0, "the data set is empty");
+  if (is_iterable()) {
+    task.check_iterable_dataset(*iterable_);
+  } else {
+    task.check_dataset(*dataset_);
+  }
+}
+
+int64_t TrainingData::total_steps(const TrainingConfig& config) const {
+  require<ConfigError>(!is_iterable() || config.dataloader_num_workers <= 1,
+                       "dataloader_num_workers is {}, but an IterableDataset is read by one thread; expected "
+                       "0 or 1",
+                       config.dataloader_num_workers);
+  if (config.max_train_steps) return *config.max_train_steps;
+  require<ConfigError>(size().has_value(),
+                       "max_train_steps is not set, and the IterableDataset has no size(), so the number of "
+                       "steps of num_epochs is not known; set max_train_steps");
+  const int64_t batches = loader({.batch_size = config.train_batch_size}).size();
+  const int64_t steps_per_epoch =
+      (batches + config.gradient_accumulation_steps - 1) / config.gradient_accumulation_steps;
+  return config.num_epochs * steps_per_epoch;
+}
+
+DataLoader TrainingData::loader(DataLoaderOptions options) const {
+  if (is_iterable()) return DataLoader(*iterable_, options);
+  options.shuffle = true;
+  return DataLoader(*dataset_, options);
+}
+
+std::string TrainingData::description() const {
+  const std::optional<int64_t> count = size();
+  return count ? fmt::format("{} examples", *count) : "IterableDataset of unknown size";
+}
+
+}  // namespace internal
+}  // namespace diffusers
