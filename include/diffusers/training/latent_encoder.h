@@ -77,6 +77,8 @@ class LatentEncoder {
   int64_t latent_channels() const;
   /// @return side of an image over that of its latents, 2^(blocks - 1)
   int64_t downsampling_factor() const;
+  /// @return device of the autoencoder
+  at::Device device() const;
   /// @return true if the latents are drawn from a normal distribution (AutoencoderKL), false if they are
   /// fixed
   bool has_posterior() const;

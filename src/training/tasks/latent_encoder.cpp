@@ -100,6 +100,7 @@ std::string LatentEncoder::config_json() const {
 int64_t LatentEncoder::in_channels() const { return facts_.in_channels; }
 int64_t LatentEncoder::latent_channels() const { return facts_.latent_channels; }
 int64_t LatentEncoder::downsampling_factor() const { return facts_.factor; }
+at::Device LatentEncoder::device() const { return module().parameters().front().device(); }
 bool LatentEncoder::has_posterior() const { return std::holds_alternative<AutoencoderKL>(model_); }
 
 AutoencoderKL LatentEncoder::vae() const {
