@@ -72,8 +72,7 @@ class DiffusionTask : public Task {
   Tensor validation_loss(const Batch& batch, const Tensor& positions, const Generator& generator) override;
   TensorMap state() const override;
   void load_state(const TensorMap& state) override;
-  /// Writes `scheduler/`, `noise_schedule.svg` and, for a model that a pipeline of Python samples from
-  /// without other models, `model_index.json`.
+  /// Writes `scheduler/`, `noise_schedule.svg` and the files of `save_pipeline_files`.
   void save_extras(const std::filesystem::path& output_dir) const override;
   /// @return the config of the scheduler and the options
   std::string config_json() const override;
@@ -90,6 +89,11 @@ class DiffusionTask : public Task {
   /// @param batch on the device of the model
   /// @return `[B, ...]`, floating
   virtual Tensor encode(const Batch& batch);
+  /// Computes x_0 of held-out data. The default calls `encode`, which serves if it draws no random numbers.
+  /// @param batch on the device of the model
+  /// @param generator source of random numbers, drawn before the noise
+  /// @return `[B, ...]`, floating
+  virtual Tensor encode_for_validation(const Batch& batch, const Generator& generator);
   /// Computes the inputs of the model besides the noisy sample and its timestep. The default calls
   /// `DiffusionTaskOptions::conditioning`, or returns the class labels.
   /// @param batch on the device of the model
@@ -100,6 +104,15 @@ class DiffusionTask : public Task {
   /// @param x0 x_0 of the batch
   /// @return the rows of this batch
   virtual Draw draw(const Tensor& x0);
+  /// Writes the files that make a pipeline of `output_dir`, apart from the trained models and `scheduler/`.
+  /// The default writes `model_index.json` for a model that a pipeline of Python samples from without other
+  /// models.
+  /// @param output_dir the folder
+  virtual void save_pipeline_files(const std::filesystem::path& output_dir) const;
+  /// @return the model
+  const TrainableDenoiser& model() const { return model_; }
+  /// @return the scheduler that samples with the trained model
+  const Scheduler& sampling_scheduler() const;
 
  private:
   DiffusionTask(TrainableDenoiser model, std::shared_ptr<const Scheduler> scheduler,
@@ -111,7 +124,6 @@ class DiffusionTask : public Task {
   Tensor predict(const Tensor& noisy, const Tensor& timesteps, const Conditioning& conditioning,
                  int64_t parts) const;
   Draw draw_samples(at::IntArrayRef shape, const at::TensorOptions& options);
-  const Scheduler& sampling_scheduler() const;
   void require_configured(const char* method) const;
 
   TrainableDenoiser model_;
