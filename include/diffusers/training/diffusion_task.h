@@ -69,6 +69,11 @@ class DiffusionTask : public Task {
   void check_batch(const Batch& batch) override;
   void begin_step(const StepContext& context) override;
   StepLoss loss(const Batch& batch, std::size_t update) override;
+  /// Computes the loss of each sample of held-out data, without dropped conditioning.
+  /// @param batch on the device of the model
+  /// @param positions `[B]` float64 in [0, 1): 0 is the least noise, 1 the most
+  /// @param generator source of the noise
+  /// @return `[B]`, without a graph
   Tensor validation_loss(const Batch& batch, const Tensor& positions, const Generator& generator) override;
   TensorMap state() const override;
   void load_state(const TensorMap& state) override;
