@@ -233,6 +233,12 @@ Tensor LatentDiffusionTask::embed(const std::vector<std::string>& captions, cons
   const Tensor ids = (*options_.tokenizer)(
                          captions, {.padding = Padding::kMaxLength, .truncation = true, .max_length = length})
                          .input_ids;
+  for (const std::string& caption : captions)
+    if (static_cast<int64_t>(options_.tokenizer->encode(caption).size()) > length)
+      warn_once(
+          fmt::format("a caption has more than {} tokens, the most that the text encoder takes; what is "
+                      "behind them is cut off",
+                      length));
   return options_.text_encoder->forward(ids.to(like.device(), /*non_blocking=*/true))
       .last_hidden_state.to(like.scalar_type());
 }

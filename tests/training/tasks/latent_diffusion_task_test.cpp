@@ -388,6 +388,13 @@ TEST(LatentDiffusionTask, EmbedsCaptionsAndWritesAStableDiffusionFolder) {
                             with_captions(0.0));
       },
       "cross_attention_dim of the model is 6, but hidden_size of the text encoder is 16");
+  EXPECT_FALSE(log.contains("a caption has more than"));
+  std::string long_caption = "cat";
+  for (int i = 0; i < 100; ++i) long_caption += " cat";
+  samples.captions[3] = long_caption;
+  const TemporaryFolder cut;
+  train(0.0, cut.path());
+  EXPECT_TRUE(log.contains("a caption has more than"));
   const TemporaryFolder without;
   expect_throws_with<TensorError>(
       [&] {
