@@ -33,11 +33,11 @@ using test::tiny_vqvae;
 
 constexpr int64_t kLatentSteps = 3;
 
-DDIMScheduler latent_ddim() { return DDIMScheduler({.clip_sample = false}); }
+DDIMScheduler unclipped_ddim() { return DDIMScheduler({.clip_sample = false}); }
 
 template <class Autoencoder, class UNet>
 LatentDiffusionPipeline latent_pipeline_of(const Autoencoder& vae, const UNet& unet) {
-  return LatentDiffusionPipeline({{"vae", vae}, {"unet", unet}, {"scheduler", latent_ddim()}});
+  return LatentDiffusionPipeline({{"vae", vae}, {"unet", unet}, {"scheduler", unclipped_ddim()}});
 }
 
 Tensor start_noise() { return at::randn({2, 2, 4, 4}, make_generator(7)); }
@@ -45,7 +45,7 @@ Tensor start_noise() { return at::randn({2, 2, 4, 4}, make_generator(7)); }
 /// The images that a loop by hand gives.
 Tensor sampled_by_hand(const AutoencoderKL& vae, const Denoiser& denoiser, const Conditioning& conditioning) {
   const at::NoGradGuard no_grad;
-  DDIMScheduler ddim = latent_ddim();
+  DDIMScheduler ddim = unclipped_ddim();
   ddim.set_timesteps(kLatentSteps);
   const Tensor latents = sampling_loop(ddim, denoiser, conditioning, start_noise());
   return (vae->decode(latents / 0.18215).sample / 2 + 0.5).clamp(0, 1);
@@ -60,7 +60,7 @@ Denoiser guided_by_hand(Denoiser denoiser, Conditioning without, double scale) {
   };
 }
 
-LatentDiffusionPipelineOptions drawn(LatentDiffusionPipelineOptions options = {}) {
+LatentDiffusionPipelineOptions seeded(LatentDiffusionPipelineOptions options = {}) {
   options.num_inference_steps = kLatentSteps;
   options.generator = make_generator(7);
   return options;
@@ -72,9 +72,9 @@ TEST(LatentDiffusionPipeline, DrawsClassesWithGuidance) {
   auto pipeline = latent_pipeline_of(vae, unet);
   const Tensor labels = at::tensor({3, 1}, at::kLong);
   const Denoiser denoiser = make_denoiser(unet);
-  expect_close(pipeline(drawn({.class_labels = labels})).images,
+  expect_close(pipeline(seeded({.class_labels = labels})).images,
                sampled_by_hand(vae, denoiser, {.class_labels = labels}), 1e-5, 1e-5);
-  const Tensor guided = pipeline(drawn({.class_labels = labels, .guidance_scale = 3.0})).images;
+  const Tensor guided = pipeline(seeded({.class_labels = labels, .guidance_scale = 3.0})).images;
   expect_close(
       guided,
       sampled_by_hand(vae, guided_by_hand(denoiser, {.class_labels = at::full({2}, 4, at::kLong)}, 3.0),
@@ -89,10 +89,10 @@ TEST(LatentDiffusionPipeline, DrawsFromImagesBehindTheLatents) {
   const Tensor images = at::rand({2, 3, 8, 8}, make_generator(2));
   const Tensor channels = resized_conditioning_images(images, start_noise());
   const Denoiser denoiser = make_denoiser(unet);
-  expect_close(pipeline(drawn({.conditioning_images = images})).images,
+  expect_close(pipeline(seeded({.conditioning_images = images})).images,
                sampled_by_hand(vae, denoiser, {.extra_channels = channels}), 1e-5, 1e-5);
   expect_close(
-      pipeline(drawn({.conditioning_images = images, .guidance_scale = 2.0})).images,
+      pipeline(seeded({.conditioning_images = images, .guidance_scale = 2.0})).images,
       sampled_by_hand(vae, guided_by_hand(denoiser, {.extra_channels = at::zeros_like(channels)}, 2.0),
                       {.extra_channels = channels}),
       1e-4, 1e-4);
@@ -108,7 +108,7 @@ TEST(LatentDiffusionPipeline, DrawsFromImagesBehindTheLatents) {
   EXPECT_TRUE(loaded->as<LatentDiffusionPipeline>().encodes_conditioning_images());
   const at::NoGradGuard no_grad;
   const Tensor encoded = vae->encode(images * 2 - 1).latent_dist.mean * 0.18215;
-  expect_close(loaded->as<LatentDiffusionPipeline>()(drawn({.conditioning_images = images})).images,
+  expect_close(loaded->as<LatentDiffusionPipeline>()(seeded({.conditioning_images = images})).images,
                sampled_by_hand(vae, make_denoiser(wide), {.extra_channels = encoded}), 1e-5, 1e-5);
 }
 
@@ -123,7 +123,7 @@ TEST(LatentDiffusionPipeline, Inpaints) {
   const at::NoGradGuard no_grad;
   const Tensor masked = vae->encode((image * 2 - 1) * (mask < 0.5)).latent_dist.sample(generator) * 0.18215;
   const Tensor channels = inpainting_channels(mask, masked);
-  expect_close(pipeline(drawn({.image = image, .mask_image = mask})).images,
+  expect_close(pipeline(seeded({.image = image, .mask_image = mask})).images,
                sampled_by_hand(vae, make_denoiser(unet), {.extra_channels = channels}), 1e-5, 1e-5);
 }
 
@@ -135,7 +135,7 @@ TEST(LatentDiffusionPipeline, DrawsFromHiddenStatesAndTexts) {
   const auto tokenizer = CLIPTokenizer::from_pretrained(folder, {.subfolder = "tokenizer"});
   LatentDiffusionPipeline pipeline({{"vae", vae},
                                     {"unet", unet},
-                                    {"scheduler", latent_ddim()},
+                                    {"scheduler", unclipped_ddim()},
                                     {"text_encoder", text},
                                     {"tokenizer", tokenizer}});
   const at::NoGradGuard no_grad;
@@ -155,28 +155,28 @@ TEST(LatentDiffusionPipeline, DrawsFromHiddenStatesAndTexts) {
                              .extra_channels = at::zeros_like(channels)};
   const Tensor expected = sampled_by_hand(vae, guided_by_hand(make_denoiser(unet), without, 2.0), with);
   expect_close(
-      pipeline(drawn({.prompt = prompts, .conditioning_images = images, .guidance_scale = 2.0})).images,
+      pipeline(seeded({.prompt = prompts, .conditioning_images = images, .guidance_scale = 2.0})).images,
       expected, 1e-4, 1e-4);
-  expect_close(pipeline(drawn({.prompt_embeds = with.encoder_hidden_states,
-                               .negative_prompt_embeds = without.encoder_hidden_states.slice(0, 0, 1),
-                               .conditioning_images = images,
-                               .guidance_scale = 2.0}))
+  expect_close(pipeline(seeded({.prompt_embeds = with.encoder_hidden_states,
+                                .negative_prompt_embeds = without.encoder_hidden_states.slice(0, 0, 1),
+                                .conditioning_images = images,
+                                .guidance_scale = 2.0}))
                    .images,
                expected, 1e-4, 1e-4);
   const test::TemporaryFolder saved;
   pipeline.save_pretrained(saved.path());
   auto loaded = LatentDiffusionPipeline::from_pretrained(saved.path());
   expect_close(
-      loaded(drawn({.prompt = prompts, .conditioning_images = images, .guidance_scale = 2.0})).images,
+      loaded(seeded({.prompt = prompts, .conditioning_images = images, .guidance_scale = 2.0})).images,
       expected, 1e-4, 1e-4);
 }
 
 TEST(LatentDiffusionPipeline, TakesAVQModelAndAnySize) {
   auto pipeline = latent_pipeline_of(tiny_vqvae(), tiny_latent_unet());
-  EXPECT_EQ(pipeline(drawn()).images.sizes(), (at::IntArrayRef{1, 3, 8, 8}));
-  EXPECT_EQ(pipeline(drawn({.batch_size = 3, .height = 16, .width = 12})).images.sizes(),
+  EXPECT_EQ(pipeline(seeded()).images.sizes(), (at::IntArrayRef{1, 3, 8, 8}));
+  EXPECT_EQ(pipeline(seeded({.batch_size = 3, .height = 16, .width = 12})).images.sizes(),
             (at::IntArrayRef{3, 3, 16, 12}));
-  EXPECT_EQ(pipeline(drawn({.batch_size = 2, .output_type = "latent"})).images.sizes(),
+  EXPECT_EQ(pipeline(seeded({.batch_size = 2, .output_type = "latent"})).images.sizes(),
             (at::IntArrayRef{2, 2, 4, 4}));
 }
 

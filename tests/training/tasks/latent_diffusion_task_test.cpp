@@ -142,6 +142,8 @@ TrainingConfig latent_config(const std::string& folder) {
   config.seed = 5;
   config.learning_rate = 1e-3;
   config.adam_epsilon = 1e-6;
+  config.tensorboard = false;
+  config.report = false;
   return config;
 }
 
