@@ -60,12 +60,6 @@ Seen look_at(Classifier& model, const Dataset& data, int64_t count) {
   return {torch::cat(features), torch::cat(labels)};
 }
 
-/// Returns the square root of a symmetric positive semi-definite matrix.
-torch::Tensor symmetric_root(const torch::Tensor& matrix) {
-  const auto [values, vectors] = torch::linalg_eigh(matrix);
-  return vectors.mul(values.clamp_min(0).sqrt()).matmul(vectors.t());
-}
-
 }  // namespace
 
 ClassifierImpl::ClassifierImpl(int64_t num_classes)
@@ -85,18 +79,6 @@ torch::Tensor ClassifierImpl::features(const torch::Tensor& images) {
   return torch::relu(hidden(x.flatten(1)));
 }
 
-double frechet_distance(const torch::Tensor& a, const torch::Tensor& b) {
-  const torch::Tensor x = a.to(torch::kDouble);
-  const torch::Tensor y = b.to(torch::kDouble);
-  const torch::Tensor cov_x = torch::cov(x.t());
-  const torch::Tensor cov_y = torch::cov(y.t());
-  // tr (S_1 S_2)^(1/2) = tr (R S_2 R)^(1/2) with R = S_1^(1/2), whose argument is symmetric.
-  const torch::Tensor root = symmetric_root(cov_x);
-  const torch::Tensor cross =
-      torch::linalg_eigvalsh(root.matmul(cov_y).matmul(root)).clamp_min(0).sqrt().sum();
-  return ((x.mean(0) - y.mean(0)).square().sum() + cov_x.trace() + cov_y.trace() - 2 * cross).item<double>();
-}
-
 Evaluation evaluate_samples(const torch::Tensor& samples, const Dataset& train, const Dataset& test,
                             int64_t num_classes, const std::string& cache_file, const torch::Tensor& asked) {
   torch::manual_seed(0);  // the same classifier for any random state
@@ -114,13 +96,14 @@ Evaluation evaluate_samples(const torch::Tensor& samples, const Dataset& train, 
   const Seen real = look_at(model, test, test.size());
   const Seen like_samples = look_at(model, train, std::min(samples.size(0), train.size()));
   const torch::Tensor is_right = model->output(real.features).argmax(1).eq(real.labels);
+  const FeatureStatistics of_test_set = feature_statistics(real.features);
   std::optional<double> asked_share;
   if (asked.defined()) asked_share = label.eq(asked.cpu()).to(torch::kDouble).mean().item<double>();
   return {.sure_share = (confidence > 0.9).to(torch::kDouble).mean().item<double>(),
           .distinct_classes = counts.gt(0).sum().item<int64_t>(),
           .per_class = {counts.const_data_ptr<int64_t>(), counts.const_data_ptr<int64_t>() + counts.numel()},
-          .frechet_distance = frechet_distance(features, real.features),
-          .frechet_of_real = frechet_distance(like_samples.features, real.features),
+          .frechet_distance = frechet_distance(feature_statistics(features), of_test_set),
+          .frechet_of_real = frechet_distance(feature_statistics(like_samples.features), of_test_set),
           .classifier_accuracy = is_right.to(torch::kDouble).mean().item<double>(),
           .asked_share = asked_share};
 }

@@ -55,7 +55,3 @@ struct GuidanceResult {
 void print_guidance_results(const std::vector<GuidanceResult>& results, int64_t num_samples);
 /// Writes the results as an SVG chart: percentages over guidance scales.
 void save_guidance_chart(const std::vector<GuidanceResult>& results, const std::string& path);
-
-/// Computes the squared Frechet distance of two sets of points `[N, D]`, each approximated by a Gaussian:
-/// |mu_1 - mu_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2))
-double frechet_distance(const torch::Tensor& a, const torch::Tensor& b);

@@ -62,6 +62,8 @@
 #include <diffusers/pipelines/diffusion_pipeline.h>
 #include <diffusers/pipelines/guidance.h>
 #include <diffusers/pipelines/inference_guard.h>
+#include <diffusers/pipelines/latent_diffusion_pipeline.h>
+#include <diffusers/pipelines/ldm_pipeline.h>
 #include <diffusers/pipelines/pipeline.h>
 #include <diffusers/pipelines/pipeline_component.h>
 #include <diffusers/pipelines/pipeline_spec.h>
@@ -118,8 +120,13 @@
 #include <diffusers/training/edm.h>
 #include <diffusers/training/edm_preconditioner.h>
 #include <diffusers/training/ema.h>
+#include <diffusers/training/feature_statistics.h>
 #include <diffusers/training/grad_scaler.h>
 #include <diffusers/training/gradient_clipping.h>
+#include <diffusers/training/latent_cache.h>
+#include <diffusers/training/latent_diffusion_task.h>
+#include <diffusers/training/latent_encoder.h>
+#include <diffusers/training/latent_source.h>
 #include <diffusers/training/learned_log_variance.h>
 #include <diffusers/training/lit_ema.h>
 #include <diffusers/training/loss_options.h>

@@ -12,6 +12,8 @@
 #include <diffusers/models/vq_model.h>
 #include <diffusers/pipelines/ddim_pipeline.h>
 #include <diffusers/pipelines/ddpm_pipeline.h>
+#include <diffusers/pipelines/latent_diffusion_pipeline.h>
+#include <diffusers/pipelines/ldm_pipeline.h>
 #include <diffusers/pipelines/register_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_img2img_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_pipeline.h>
@@ -50,6 +52,8 @@ struct KnownClasses {
   std::map<std::string, detail::LoadPipeline> pipelines{
       {"DDIMPipeline", &detail::load_pipeline<DDIMPipeline>},
       {"DDPMPipeline", &detail::load_pipeline<DDPMPipeline>},
+      {"LDMPipeline", &detail::load_pipeline<LDMPipeline>},
+      {"LatentDiffusionPipeline", &detail::load_pipeline<LatentDiffusionPipeline>},
       {"StableDiffusionImg2ImgPipeline", &detail::load_pipeline<StableDiffusionImg2ImgPipeline>},
       {"StableDiffusionPipeline", &detail::load_pipeline<StableDiffusionPipeline>}};
   std::map<std::string, detail::LoadComponent> components{

@@ -23,6 +23,8 @@ ARGUMENTS = {
     "inspect_checkpoint": [MODEL],
     "reconstruct_ema": [MODEL, "--model", MODEL, "--output", "out"],
     "sample": ["--model", MODEL],
+    "train_latent_diffusion": ["--vae", ROOT / "tests/golden/tiny_ldm_pipeline", "--dataset", "mnist",
+                               "--data_dir", ROOT / "examples/data/mnist"],
     "train_mnist": ["--data_dir", ROOT / "examples/data/mnist"],
     "train_unconditional": ["--dataset", "mnist", "--data_dir", ROOT / "examples/data/mnist"],
 }
@@ -39,6 +41,9 @@ OUT_OF_RANGE = [
     ("sample", "--strength", "-0.1"),
     ("sample", "--seed", "-1"),
     ("sample", "--scheduler", "none"),
+    ("train_latent_diffusion", "--conditioning_dropout_prob", "1"),
+    ("train_latent_diffusion", "--conditioning_key", "text"),
+    ("train_latent_diffusion", "--num_inference_steps", "0"),
     ("train_mnist", "--temperature", "-1"),
     ("train_mnist", "--ddim_eta", "2"),
     ("train_mnist", "--eval_batch_size", "1"),
@@ -138,7 +143,7 @@ class Programs(unittest.TestCase):
         self.all_name_their_flag(OUT_OF_RANGE)
 
     def test_flags_that_need_a_package_or_a_service_are_refused_with_the_reason(self):
-        for name in ("train_unconditional", "train_mnist"):
+        for name in ("train_unconditional", "train_mnist", "train_latent_diffusion"):
             for words, reason in (
                 (["--push_to_hub"], "does not upload"),
                 (["--hub_token", "x"], "does not upload"),
@@ -171,7 +176,8 @@ class Programs(unittest.TestCase):
                     message = self.fails(name, [*ARGUMENTS[name], f"--device={device}"])
                     self.assertRegex(message, r"--device: there is no .*; available: cpu(, cuda:\d)*\n")
             self.assertEqual(list(self.folder.iterdir()), [], f"{name} began to work")
-        self.assertEqual(with_device, {"diffusion_from_scratch", "sample", "train_mnist", "train_unconditional"})
+        self.assertEqual(with_device, {"diffusion_from_scratch", "sample", "train_latent_diffusion", "train_mnist",
+                                       "train_unconditional"})
 
     def test_errors_of_libtorch_have_no_stack_trace(self):
         for name, arguments in TOO_LARGE.items():

@@ -69,6 +69,7 @@ OPENED_BY_PATH = {
     "src/data/idx.cpp": "a data file that the caller names",
     "src/schedulers/scheduler_config.cpp": "a config file that the caller names",
     "src/training/checkpoint/output_folder.cpp": "the config, the metrics and the marker of earlier trainings in the output folder",
+    "src/training/tasks/latent_cache.cpp": "the files of the cache itself",
     "src/training/loop/training_resume.cpp": "files whose places and bytes the manifest has confirmed",
     "src/training/observe/metrics_log.cpp": "the log of the training itself",
     "src/training/averaging/power_ema_solve.cpp": "snapshots that the caller names",

@@ -9,10 +9,14 @@
 #include <diffusers/models/autoencoder_kl.h>
 #include <diffusers/models/unet_2d.h>
 #include <diffusers/models/unet_2d_condition.h>
+#include <diffusers/models/vq_model.h>
 #include <diffusers/pipelines/ddim_pipeline.h>
 #include <diffusers/pipelines/ddpm_pipeline.h>
+#include <diffusers/pipelines/latent_diffusion_pipeline.h>
+#include <diffusers/pipelines/ldm_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_img2img_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_pipeline.h>
+#include <diffusers/schedulers/ddim_scheduler.h>
 #include <diffusers/schedulers/scheduler.h>
 #include <diffusers/text/clip_text_model.h>
 
@@ -22,6 +26,8 @@
 #include "core/json.h"
 #include "support/counting_device.h"
 #include "support/golden.h"
+#include "training/tiny_autoencoder.h"
+#include "training/tiny_latent_unet.h"
 
 namespace diffusers::test {
 namespace {
@@ -127,6 +133,42 @@ Pipeline latent_pipeline(Pipeline& loaded, const std::string& class_name) {
                     *Scheduler::from_config(config.dump()));
   pipeline.set_progress_bar_config({.disable = true});
   return pipeline;
+}
+
+TEST(Traffic, AStepOfLDMPipelineHasNone) {
+  auto pipeline = on_device<LDMPipeline>("tiny_ldm_pipeline");
+  move_to_counting_device(*pipeline.component<VQModel>("vqvae"));
+  for (const double eta : {0.0, 0.5})
+    expect_none([&](int64_t steps) { pipeline({.batch_size = 2, .eta = eta, .num_inference_steps = steps}); },
+                "ldm, eta " + std::to_string(eta));
+}
+
+TEST(Traffic, AStepOfLatentDiffusionPipelineHasNone) {
+  AutoencoderKL vae = tiny_vae();
+  UNet2DModel classes = tiny_latent_unet(2, 5);
+  UNet2DModel inpainting = tiny_latent_unet(5);
+  move_to_counting_device(*vae);
+  move_to_counting_device(*classes);
+  move_to_counting_device(*inpainting);
+  const auto pipeline_of = [&](const UNet2DModel& unet) {
+    LatentDiffusionPipeline pipeline({{"vae", vae}, {"unet", unet}, {"scheduler", DDIMScheduler()}});
+    pipeline.set_progress_bar_config({.disable = true});
+    return pipeline;
+  };
+  auto by_class = pipeline_of(classes);
+  const Tensor labels = at::tensor({1, 3}, at::kLong);
+  for (const double scale : {1.0, 3.0})
+    expect_none(
+        [&](int64_t steps) {
+          by_class({.class_labels = labels, .num_inference_steps = steps, .guidance_scale = scale});
+        },
+        "classes, scale " + std::to_string(scale));
+  auto inpaint = pipeline_of(inpainting);
+  const Tensor image = at::rand({1, 3, 8, 8});
+  const Tensor mask = at::ones({1, 1, 8, 8});
+  expect_none(
+      [&](int64_t steps) { inpaint({.image = image, .mask_image = mask, .num_inference_steps = steps}); },
+      "inpainting");
 }
 
 TEST(Traffic, AStepOfStableDiffusionPipelineHasNone) {

@@ -3,14 +3,18 @@
 // may only be the batch. Logging steps, validation and checkpoints read from the device and are left out.
 
 #include <functional>
+#include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include <diffusers/data/tensor_dataset.h>
 #include <diffusers/models/unet_2d.h>
 #include <diffusers/schedulers/ddpm_scheduler.h>
 #include <diffusers/schedulers/flow_match_euler_discrete_scheduler.h>
 #include <diffusers/training/edm.h>
+#include <diffusers/training/latent_diffusion_task.h>
 #include <diffusers/training/pyramid_noise.h>
 #include <diffusers/training/trainer.h>
 
@@ -20,6 +24,8 @@
 #include "support/counting_device.h"
 #include "support/golden.h"
 #include "training/quick_training.h"
+#include "training/tiny_autoencoder.h"
+#include "training/tiny_latent_unet.h"
 
 namespace diffusers::test {
 namespace {
@@ -166,6 +172,74 @@ TEST(TrainingTraffic, OfEDMIsTheBatchAlone) {
         Trainer(std::make_shared<EDMTask>(make_trainable(device_net())), config).train(TinyImages(16));
       },
       "edm");
+}
+
+TEST(TrainingTraffic, OfLatentDiffusionIsTheBatchAlone) {
+  struct Case {
+    const char* label;
+    int64_t tensors_of_batch;
+    LatentDiffusionTaskOptions options = {};
+    int64_t channels = 2;
+    bool scale_by_std = false;
+    bool caches = false;
+  };
+  const Tensor states = at::randn({10, 3, 6}, make_generator(1)).to(counting_device());
+  const DiffusionTaskOptions by_label{.conditioning = [states](const Batch& batch) {
+    return Conditioning{.encoder_hidden_states = states.index_select(0, batch.class_labels)};
+  }};
+  // The images; for some the labels, the masks or the conditioning images; means and log-variances of a
+  // cache.
+  const Case cases[] = {
+      {"none", 1},
+      {"scale_by_std", 1, {}, 2, true},
+      {"cache", 3, {}, 2, false, true},
+      {"adm", 2, {.conditioning_key = "adm", .diffusion = {.class_dropout_prob = 0.2}}},
+      {"crossattn",
+       2,
+       {.conditioning_key = "crossattn",
+        .unconditional_hidden_states = states.slice(0, 0, 1),
+        .conditioning_dropout_prob = 0.2,
+        .diffusion = by_label}},
+      {"concat", 2, {.conditioning_key = "concat", .conditioning_dropout_prob = 0.2}, 5},
+      {"encoded", 2, {.conditioning_key = "concat", .concat_input = "encoded_images"}, 4},
+      {"inpainting", 2, {.conditioning_key = "concat", .concat_input = "inpainting"}, 5},
+      {"hybrid", 3, {.conditioning_key = "hybrid", .diffusion = by_label}, 5},
+  };
+  const CapturedLog log;
+  for (const Case& one : cases) {
+    const bool attends =
+        one.options.conditioning_key == "crossattn" || one.options.conditioning_key == "hybrid";
+    const bool has_labels = attends || one.options.conditioning_key == "adm";
+    const bool inpaints = one.options.concat_input == "inpainting";
+    Batch samples{.images = tiny_images(16)};
+    if (has_labels) samples.class_labels = at::arange(16).remainder(10);
+    if (one.channels > 2 && !inpaints) samples.conditioning_images = at::rand({16, 3, 8, 8});
+    if (inpaints) samples.masks = at::ones({16, 1, 8, 8});
+    const TensorDataset dataset(samples);
+    const TemporaryFolder cache;
+    expect_batch_alone(
+        [&](const TrainingConfig& config) {
+          AutoencoderKL vae = tiny_vae();
+          move_to_counting_device(*vae);
+          const LatentEncoder encoder(vae, {.scale_by_std = one.scale_by_std});
+          const auto unet = [&]() -> TrainableDenoiser {
+            if (attends) {
+              UNet2DConditionModel model = tiny_condition_unet(one.channels);
+              move_to_counting_device(*model);
+              return model;
+            }
+            UNet2DModel model =
+                tiny_latent_unet(one.channels, has_labels ? std::optional<int64_t>(11) : std::nullopt);
+            move_to_counting_device(*model);
+            return model;
+          };
+          LatentDiffusionTaskOptions options = one.options;
+          if (one.caches) options.cache = LatentCache::build(cache.path(), dataset, encoder);
+          Trainer(std::make_shared<LatentDiffusionTask>(unet(), DDPMScheduler(), encoder, options), config)
+              .train(dataset);
+        },
+        one.label, one.tensors_of_batch);
+  }
 }
 
 TEST(TrainingTraffic, OfEveryPredictionTypeIsTheBatchAlone) {

@@ -136,6 +136,8 @@ class DiffusionPipeline {
   /// @param name name of the setting
   /// @param value the new value
   void set_setting(const std::string& name, bool value) { settings_[name] = value; }
+  /// One of the class's settings.
+  bool setting(const std::string& name) const { return settings_.at(name); }
 
   /// Loads the components of a pipeline class.
   /// @param spec the pipeline class

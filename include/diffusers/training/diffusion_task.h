@@ -78,11 +78,15 @@ class DiffusionTask : public Task {
   void check_batch(const Batch& batch) override;
   void begin_step(const StepContext& context) override;
   StepLoss loss(const Batch& batch, std::size_t update) override;
+  /// Computes the loss of each sample of held-out data, without dropped conditioning.
+  /// @param batch on the device of the model
+  /// @param positions `[B]` float64 in [0, 1): 0 is the least noise, 1 the most
+  /// @param generator source of the noise
+  /// @return `[B]`, without a graph
   Tensor validation_loss(const Batch& batch, const Tensor& positions, const Generator& generator) override;
   TensorMap state() const override;
   void load_state(const TensorMap& state) override;
-  /// Writes `scheduler/` and `noise_schedule.svg`. If a pipeline of Python can sample from the model alone,
-  /// it also writes `model_index.json`.
+  /// Writes `scheduler/`, `noise_schedule.svg` and the files of `save_pipeline_files`.
   /// @param output_dir existing folder
   /// @throws FileError if a file cannot be written
   void save_extras(const std::filesystem::path& output_dir) const override;
@@ -106,6 +110,11 @@ class DiffusionTask : public Task {
   /// @param batch batch on the device of the model
   /// @return `[B, ...]`, floating
   virtual Tensor encode(const Batch& batch);
+  /// Computes x_0 of held-out data. The default calls `encode`, which serves if it draws no random numbers.
+  /// @param batch on the device of the model
+  /// @param generator source of random numbers, drawn before the noise
+  /// @return `[B, ...]`, floating
+  virtual Tensor encode_for_validation(const Batch& batch, const Generator& generator);
   /// Computes the inputs of the model besides the noisy sample and its timestep. The default calls
   /// `DiffusionTaskOptions::conditioning`, or returns the class labels.
   /// @param batch batch on the device of the model
@@ -117,6 +126,15 @@ class DiffusionTask : public Task {
   /// @param x0 `[B, ...]`, x_0 of the batch
   /// @return the B rows of this batch
   virtual Draw draw(const Tensor& x0);
+  /// Writes the files that make a pipeline of `output_dir`, apart from the trained models and `scheduler/`.
+  /// The default writes `model_index.json` for a model that a pipeline of Python samples from without other
+  /// models.
+  /// @param output_dir the folder
+  virtual void save_pipeline_files(const std::filesystem::path& output_dir) const;
+  /// @return the model
+  const TrainableDenoiser& model() const { return model_; }
+  /// @return the scheduler that samples with the trained model
+  const Scheduler& sampling_scheduler() const;
 
  private:
   DiffusionTask(TrainableDenoiser model, std::shared_ptr<const Scheduler> scheduler,
@@ -128,7 +146,6 @@ class DiffusionTask : public Task {
   Tensor predict(const Tensor& noisy, const Tensor& timesteps, const Conditioning& conditioning,
                  int64_t parts) const;
   Draw draw_samples(at::IntArrayRef shape, const at::TensorOptions& options);
-  const Scheduler& sampling_scheduler() const;
   void require_configured(const char* method) const;
 
   TrainableDenoiser model_;

@@ -70,7 +70,8 @@ struct StepLoss {
 /// The part of a training that is specific to one kind of model: its modules and the loss of a batch.
 ///
 /// The Trainer's constructor calls `configure`. `Trainer::train` calls `check_dataset` or
-/// `check_iterable_dataset` for each dataset. In each step it calls `check_batch` for each batch, `begin_step`, and `loss` for each update and batch.
+/// `check_iterable_dataset` for each dataset. In each step it calls `check_batch` for each batch,
+/// `begin_step`, and `loss` for each update and batch.
 class Task {
  public:
   virtual ~Task() = default;

@@ -128,7 +128,7 @@ StepLoss DiffusionTask::loss(const Batch& batch, std::size_t) {
 Tensor DiffusionTask::validation_loss(const Batch& batch, const Tensor& positions,
                                       const Generator& generator) {
   require_configured("validation_loss");
-  const Tensor x0 = encode(batch);
+  const Tensor x0 = encode_for_validation(batch, generator);
   const Tensor timesteps = process_->times_at(positions, x0.options());
   const Tensor noise = at::randn(x0.sizes(), generator, x0.options());
   const Tensor noisy = process_->noisy(x0, noise, timesteps);
@@ -137,6 +137,10 @@ Tensor DiffusionTask::validation_loss(const Batch& batch, const Tensor& position
 }
 
 Tensor DiffusionTask::encode(const Batch& batch) { return images_of(batch, resolution_); }
+
+Tensor DiffusionTask::encode_for_validation(const Batch& batch, const Generator& /*generator*/) {
+  return encode(batch);
+}
 
 Conditioning DiffusionTask::conditioning(const Batch& batch) {
   return options_.conditioning ? options_.conditioning(batch) : labels_->conditioning(batch);
@@ -198,7 +202,11 @@ void DiffusionTask::save_extras(const std::filesystem::path& output_dir) const {
   scheduler.save_pretrained(join_path(output_dir, "scheduler"));
   if (const auto shares = process_->shares())
     save_noise_schedule_picture(*shares, join_path(output_dir, "noise_schedule.svg"));
-  save_model_index(trained_.front(), scheduler, output_dir);
+  save_pipeline_files(output_dir);
+}
+
+void DiffusionTask::save_pipeline_files(const std::filesystem::path& output_dir) const {
+  save_model_index(trained_.front(), sampling_scheduler(), output_dir);
 }
 
 }  // namespace diffusers

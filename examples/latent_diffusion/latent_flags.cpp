@@ -1,0 +1,171 @@
+#include "latent_flags.h"
+
+#include <diffusers/core/error.h>
+
+#include <torch/cuda.h>
+
+#include "../train_flags.h"
+
+using namespace diffusers;
+
+namespace {
+
+const FlagTable<LatentSettings>& latent_flags() {
+  using Settings = LatentSettings;
+  static const FlagTable<Settings> table{
+      {"Latents",
+       {{"--vae",
+         &Settings::vae,
+         "Folder of an AutoencoderKL or a VQModel, or a pipeline folder with vae/ or vqvae/. It stays "
+         "frozen.",
+         {.required = true}},
+        {"--scale_by_std", &Settings::scale_by_std,
+         "Scale the latents by 1 / std of the first batch, instead of the autoencoder's scaling_factor."},
+        {"--latent_cache", &Settings::latent_cache,
+         "Folder that keeps the means and variances of the latents, so that each image is encoded once."}}},
+      {"Conditioning",
+       {{"--conditioning_key", &Settings::conditioning_key,
+         "How the model receives its conditioning: crossattn takes captions, adm class labels, concat images "
+         "behind the latents, hybrid captions and images."},
+        {"--concat_input", &Settings::concat_input,
+         "Images of concat and hybrid: conditioning images averaged down or encoded, or mask and masked "
+         "image."},
+        {"--text_encoder",
+         &Settings::text_encoder,
+         "Pipeline folder with text_encoder/ and tokenizer/, for the captions of crossattn and hybrid.",
+         {}},
+        {"--conditioning_dropout_prob",
+         &Settings::conditioning_dropout_prob,
+         "Share of the samples whose captions and images are dropped, for classifier-free guidance.",
+         {.check = between(0, 0.999)}}}},
+      {"Data",
+       {{"--train_data_dir", &Settings::train_data_dir,
+         "Folder of PNG and JPEG files, with metadata or with sub-folders for the classes."},
+        {"--dataset",
+         &Settings::dataset,
+         "Dataset of IDX files, instead of --train_data_dir: mnist or fashion-mnist.",
+         {.check = CLI::IsMember({"mnist", "fashion-mnist"})}},
+        {"--data_dir",
+         &Settings::data_dir,
+         "Folder of the four IDX files of --dataset.",
+         {.default_text = "examples/data/mnist, or that of Debian's package dataset-fashion-mnist"}},
+        {"--caption_column",
+         &Settings::caption_column,
+         "Column of the captions in the metadata of --train_data_dir.",
+         {.default_text = "text"}},
+        {"--conditioning_image_column", &Settings::conditioning_image_column,
+         "Column of the conditioning images in the metadata of --train_data_dir."},
+        {"--mask_column", &Settings::mask_column,
+         "Column of the inpainting masks in the metadata of --train_data_dir, white where an image is to be "
+         "inpainted."},
+        {"--center_crop", &Settings::center_crop,
+         "Crop the centre of each picture. Without it the crop is random."},
+        {"--random_flip", &Settings::random_flip, "Flip half of the images horizontally."}}},
+      {"Model",
+       {{"--model_config_name_or_path",
+         &Settings::model_config_name_or_path,
+         "config.json of a UNet2DModel or a UNet2DConditionModel, or the folder that contains it.",
+         {.default_text = "the program's model"}},
+        {"--device",
+         &Settings::device,
+         "Device of the training: cpu, cuda or cuda:INDEX.",
+         {.check = available_device()}}}},
+      {"Samples",
+       {{"--eval_batch_size",
+         &Settings::eval_batch_size,
+         "Number of samples that are drawn for previews.",
+         {.check = at_least(1)}},
+        {"--num_inference_steps",
+         &Settings::num_inference_steps,
+         "Number of denoising steps of these samples.",
+         {.check = at_least(1)}},
+        {"--guidance_scale",
+         &Settings::guidance_scale,
+         "Scale of the classifier-free guidance of these samples. 1 or less disables it.",
+         {.check = at_least(0)}},
+        {"--report_to",
+         &Settings::logger,
+         "Experiment tracker: tensorboard.",
+         {.check = available_logger()}}}},
+  };
+  return table;
+}
+
+void refuse_latent(bool is_wrong, const std::string& message) {
+  if (is_wrong) throw ConfigError(message);
+}
+
+}  // namespace
+
+LatentSettings::LatentSettings()
+    : device(torch::cuda::is_available() ? "cuda" : "cpu"),
+      scheduler{.beta_start = 0.0015,
+                .beta_end = 0.0195,
+                .beta_schedule = BetaSchedule::kScaledLinear,
+                .clip_sample = false,
+                .steps_offset = 1} {
+  training.validation_steps = 1000;
+}
+
+bool LatentSettings::attends() const {
+  return conditioning_key == ConditioningKey::kCrossattn || conditioning_key == ConditioningKey::kHybrid;
+}
+
+bool LatentSettings::concatenates() const {
+  return conditioning_key == ConditioningKey::kConcat || conditioning_key == ConditioningKey::kHybrid;
+}
+
+bool LatentSettings::inpaints() const { return concatenates() && concat_input == ConcatInput::kInpainting; }
+
+std::string LatentSettings::data_folder() const {
+  if (!is_idx()) return train_data_dir;
+  if (!data_dir.empty()) return data_dir;
+  return dataset == "mnist" ? "examples/data/mnist" : "/usr/share/datasets/fashion-mnist";
+}
+
+void add_latent_flags(CLI::App& app, LatentSettings& settings) {
+  add_flags(app, latent_flags(), settings);
+  add_flags(app, scheduler_flags(), settings.scheduler);
+  add_flags(app, training_flags(), settings.training);
+  add_flags(app, task_flags(), settings.task);
+}
+
+void complete_latent_settings(const CLI::App& app, LatentSettings& settings) {
+  const auto is_given = [&](const char* flag) { return app.count(flag) > 0; };
+  const std::string key = "--conditioning_key " + std::string(settings.conditioning_key.name());
+  refuse_latent(settings.train_data_dir.empty() && settings.dataset.empty(),
+                "there is no training data; expected --train_data_dir or --dataset");
+  refuse_latent(!settings.train_data_dir.empty() && settings.is_idx(),
+                "--train_data_dir and --dataset exclude each other; found both");
+  refuse_latent(
+      !settings.is_idx() && is_given("--data_dir"),
+      "--data_dir is the folder of the IDX files of --dataset; pictures are read from --train_data_dir");
+  for (const char* flag :
+       {"--center_crop", "--caption_column", "--conditioning_image_column", "--mask_column"})
+    refuse_latent(settings.is_idx() && is_given(flag), std::string(flag) + " needs --train_data_dir");
+  refuse_latent(settings.attends() && settings.text_encoder.empty(),
+                "--text_encoder is missing; " + key + " embeds captions with it");
+  refuse_latent(!settings.attends() && !settings.text_encoder.empty(),
+                "--text_encoder needs --conditioning_key crossattn or hybrid; found " + key);
+  refuse_latent(settings.is_idx() && (settings.attends() || settings.concatenates()),
+                key + " needs captions or images of --train_data_dir; found --dataset " + settings.dataset);
+  refuse_latent(!settings.concatenates() && is_given("--concat_input"),
+                "--concat_input needs --conditioning_key concat or hybrid; found " + key);
+  refuse_latent(settings.inpaints() && settings.mask_column.empty(),
+                "--mask_column is missing; --concat_input inpainting needs masks");
+  refuse_latent(settings.concatenates() && !settings.inpaints() && settings.conditioning_image_column.empty(),
+                "--conditioning_image_column is missing; " + key + " needs conditioning images");
+  refuse_latent(settings.guidance_scale > 1 && settings.conditioning_key == ConditioningKey::kNone,
+                "--guidance_scale needs a --conditioning_key other than none");
+  refuse_latent(!settings.latent_cache.empty() && !settings.is_idx() && !settings.center_crop,
+                "--latent_cache needs --center_crop, since a random crop gives other images in each epoch");
+  TrainingConfig& training = settings.training;
+  const bool has_warmup =
+      training.lr_scheduler != "constant" && training.lr_scheduler != "piecewise_constant";
+  if (!has_warmup && !is_given("--lr_warmup_steps")) training.lr_warmup_steps = 0;
+  if (is_given("--num_epochs") && !is_given("--max_train_steps")) training.max_train_steps.reset();
+  // Where there is no other conditioning, guidance needs a class that means "no class".
+  if (settings.conditioning_key == ConditioningKey::kAdm && !is_given("--class_dropout_prob"))
+    settings.task.class_dropout_prob = 0.1;
+  training.validate();
+}

@@ -1,0 +1,227 @@
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <diffusers/core/logging.h>
+#include <diffusers/io/files.h>
+#include <diffusers/training/latent_cache.h>
+
+#include <ATen/ATen.h>
+
+#include "core/require.h"
+#include "io/folder_lock.h"
+#include "io/staged_folder.h"
+
+namespace diffusers {
+namespace {
+
+constexpr const char* kHashes = "hashes";
+constexpr const char* kLatentFormat = "1";
+
+/// A hash of the pixels of an image: equal images have equal hashes; others differ by all odds.
+uint64_t hash_of_image(const Tensor& image) {
+  const Tensor pixels = image.to(at::kCPU, at::kFloat).contiguous();
+  const auto* bytes = static_cast<const char*>(pixels.const_data_ptr());
+  uint64_t hash = 0x9e3779b97f4a7c15ULL ^ pixels.nbytes();
+  for (std::size_t i = 0; i < pixels.nbytes(); i += sizeof(uint64_t)) {
+    uint64_t word = 0;
+    std::memcpy(&word, bytes + i, std::min(sizeof(word), pixels.nbytes() - i));
+    hash = (hash ^ word) * 0xff51afd7ed558ccdULL;
+    hash ^= hash >> 32;
+  }
+  return hash;
+}
+
+std::string entry_name(int64_t index, int64_t variant) { return fmt::format("{}.{}", index, variant); }
+
+/// Calls `use(first, batch)` with the samples of `indices`, some at a time.
+template <class F>
+void for_each_batch(const Dataset& dataset, const std::vector<int64_t>& indices, int64_t batch_size, F use) {
+  const std::span<const int64_t> all(indices);
+  for (std::size_t first = 0; first < indices.size(); first += static_cast<std::size_t>(batch_size)) {
+    const auto count = std::min(static_cast<std::size_t>(batch_size), indices.size() - first);
+    if (!use(static_cast<int64_t>(first), dataset.get_batch(all.subspan(first, count)))) return;
+  }
+}
+
+/// The image as it is, or mirrored.
+Tensor variant_of(const Tensor& images, int64_t variant) {
+  return variant == 0 ? images : images.flip({images.dim() - 1});
+}
+
+void require_host_images(const Batch& batch) {
+  require<TensorError>(batch.images.defined() && batch.images.is_cpu() && batch.images.dim() == 4,
+                       "the images of the data set are {}, expected [B, C, H, W] in host memory",
+                       describe(batch.images));
+}
+
+}  // namespace
+
+LatentCache::LatentCache(std::filesystem::path folder, const LatentEncoder& encoder,
+                         const LatentCacheOptions& options, int64_t size)
+    : folder_(std::move(folder)),
+      options_(options),
+      fingerprint_(encoder.fingerprint()),
+      size_(size),
+      has_posterior_(encoder.has_posterior()) {
+  require<ConfigError>(options_.batch_size > 0, "batch_size of the latent cache is {}, expected at least 1",
+                       options_.batch_size);
+  require<ConfigError>(options_.samples_per_file > 0,
+                       "samples_per_file of the latent cache is {}, expected at least 1",
+                       options_.samples_per_file);
+  require<ConfigError>(size_ > 0, "the data set is empty; there are no latents to cache");
+}
+
+std::shared_ptr<const LatentCache> LatentCache::build(const std::filesystem::path& folder,
+                                                      const Dataset& dataset, const LatentEncoder& encoder,
+                                                      const LatentCacheOptions& options) {
+  std::shared_ptr<LatentCache> cache(new LatentCache(folder, encoder, options, dataset.size()));
+  create_folders(folder);
+  const FolderLock lock(folder.string(), "the latent cache", "latent encoding");
+  remove_temporary_files(folder.string());
+  const int64_t files = (cache->size_ + options.samples_per_file - 1) / options.samples_per_file;
+  for (int64_t number = 0; number < files; ++number) {
+    if (!cache->is_current(number, dataset)) cache->encode_file(number, dataset, encoder);
+    cache->files_.push_back(cache->open_file(number));
+  }
+  cache->remove_surplus_files(files);
+  return cache;
+}
+
+std::filesystem::path LatentCache::file_path(int64_t number) const {
+  return folder_ / fmt::format("latents-{:05}.safetensors", number);
+}
+
+std::vector<int64_t> LatentCache::indices_of(int64_t number) const {
+  std::vector<int64_t> indices;
+  const int64_t end = std::min((number + 1) * options_.samples_per_file, size_);
+  for (int64_t i = number * options_.samples_per_file; i < end; ++i) indices.push_back(i);
+  return indices;
+}
+
+LatentCache::Contents LatentCache::open_file(int64_t number) const {
+  SafetensorsFile file(file_path(number));
+  const Tensor hashes = file.get(kHashes);
+  const auto* values = hashes.const_data_ptr<int64_t>();
+  std::vector<uint64_t> list;
+  for (int64_t i = 0; i < hashes.numel(); ++i) list.push_back(static_cast<uint64_t>(values[i]));
+  return {std::move(file), std::move(list)};
+}
+
+bool LatentCache::is_current(int64_t number, const Dataset& dataset) const {
+  const std::string path = file_path(number).string();
+  if (!file_exists(path)) return false;
+  const auto outdated = [&](const std::string& reason) {
+    log_message(LogLevel::kInfo, fmt::format("{}: {}; its latents are made anew", path, reason));
+    return false;
+  };
+  const std::vector<int64_t> indices = indices_of(number);
+  const int64_t variants = options_.random_flip ? 2 : 1;
+  std::optional<SafetensorsFile> file;
+  try {
+    file.emplace(path);
+  } catch (const FileError& error) {
+    return outdated(error.what());
+  }
+  const std::map<std::string, std::string>& metadata = file->metadata();
+  const auto has = [&](const char* key, const std::string& value) {
+    const auto found = metadata.find(key);
+    return found != metadata.end() && found->second == value;
+  };
+  if (!has("format", kLatentFormat)) return outdated("it is no file of this version's latent cache");
+  if (!has("fingerprint", fingerprint_)) return outdated("the autoencoder has changed");
+  if (!file->contains(kHashes) || file->info(kHashes).dtype != at::kLong ||
+      file->info(kHashes).shape != std::vector<int64_t>{static_cast<int64_t>(indices.size()), variants})
+    return outdated("the number of samples or of variants has changed");
+  for (const int64_t index : indices)
+    for (int64_t variant = 0; variant < variants; ++variant)
+      if (!file->contains(entry_name(index, variant))) return outdated("entries are missing");
+
+  const Tensor hashes = file->get(kHashes);
+  const auto* known = hashes.const_data_ptr<int64_t>();
+  int64_t changed = -1;
+  for_each_batch(dataset, indices, options_.batch_size, [&](int64_t first, const Batch& batch) {
+    require_host_images(batch);
+    for (int64_t i = 0; i < batch.images.size(0); ++i)
+      if (static_cast<uint64_t>(known[(first + i) * variants]) != hash_of_image(batch.images[i])) {
+        changed = indices[static_cast<std::size_t>(first + i)];
+        return false;
+      }
+    return true;
+  });
+  return changed < 0 || outdated(fmt::format("the image of sample {} has changed", changed));
+}
+
+void LatentCache::encode_file(int64_t number, const Dataset& dataset, const LatentEncoder& encoder) {
+  const std::vector<int64_t> indices = indices_of(number);
+  const int64_t variants = options_.random_flip ? 2 : 1;
+  const at::Device device = encoder.device();
+  Tensor hashes = at::empty({static_cast<int64_t>(indices.size()), variants}, at::kLong);
+  auto* out = hashes.mutable_data_ptr<int64_t>();
+  TensorMap entries;
+  for_each_batch(dataset, indices, options_.batch_size, [&](int64_t first, const Batch& batch) {
+    require_host_images(batch);
+    for (int64_t variant = 0; variant < variants; ++variant) {
+      const Tensor images = variant_of(batch.images, variant).contiguous();
+      const LatentDistribution found = encoder.encode_distribution(images.to(device));
+      const Tensor moments = found.logvar.defined() ? at::cat({found.mean, found.logvar}, 1) : found.mean;
+      const Tensor on_host = moments.to(at::kCPU, at::kFloat);
+      for (int64_t i = 0; i < images.size(0); ++i) {
+        out[(first + i) * variants + variant] = static_cast<int64_t>(hash_of_image(images[i]));
+        entries.insert(entry_name(indices[static_cast<std::size_t>(first + i)], variant), on_host[i].clone());
+      }
+      encoded_images_ += images.size(0);
+    }
+    return true;
+  });
+  entries.insert(kHashes, hashes);
+  save_safetensors(entries, file_path(number), {{"format", kLatentFormat}, {"fingerprint", fingerprint_}});
+}
+
+/// Files of samples that the dataset no longer has.
+void LatentCache::remove_surplus_files(int64_t files) const {
+  for (int64_t number = files; file_exists(file_path(number)); ++number) remove_file(file_path(number));
+}
+
+Tensor LatentCache::read(int64_t index, uint64_t hash) const {
+  require<TensorError>(index >= 0 && index < size_,
+                       "index {} of a sample is outside the latent cache, which has {} samples", index,
+                       size_);
+  const Contents& contents = files_[static_cast<std::size_t>(index / options_.samples_per_file)];
+  const int64_t variants = options_.random_flip ? 2 : 1;
+  const int64_t row = index % options_.samples_per_file * variants;
+  for (int64_t variant = 0; variant < variants; ++variant)
+    if (contents.hashes[static_cast<std::size_t>(row + variant)] == hash)
+      return contents.file.get(entry_name(index, variant));
+  fail<TensorError>(
+      "the image of sample {} is not the one whose latents are in {}{}; the data set has changed, or "
+      "augments "
+      "images in another way, such as random crops. Build the cache of the same data set, {}",
+      index, folder_.string(), options_.random_flip ? ", nor its mirror image" : "",
+      options_.random_flip ? "with center_crop" : "with random_flip set as in the data set");
+}
+
+LatentDistribution LatentCache::find(const Batch& batch) const {
+  require_host_images(batch);
+  const int64_t count = batch.images.size(0);
+  require<TensorError>(
+      batch.indices.defined() && batch.indices.is_cpu() && batch.indices.scalar_type() == at::kLong &&
+          batch.indices.numel() == count,
+      "indices of the batch are {}, expected int64 [{}] in host memory: the latent cache finds "
+      "samples by their index in the data set",
+      describe(batch.indices), count);
+  const Tensor indices = batch.indices.contiguous();
+  std::vector<Tensor> moments;
+  for (int64_t i = 0; i < count; ++i)
+    moments.push_back(read(indices.const_data_ptr<int64_t>()[i], hash_of_image(batch.images[i])));
+  const Tensor all = at::stack(moments);
+  if (!has_posterior_) return {all};
+  const std::vector<Tensor> halves = all.chunk(2, 1);
+  return {halves[0], halves[1]};
+}
+
+}  // namespace diffusers
