@@ -111,7 +111,7 @@ class ConditionedCall {
     const Tensor& given = options_.prompt_embeds;
     require<TensorError>(!given.defined() || (given.dim() == 3 && given.is_floating_point()),
                          "prompt_embeds is {}, expected floating [B, L, D]", describe(given));
-    const Tensor embeds = has_prompt ? embed(options_.prompt) : given.defined() ? on_device(given) : given;
+    Tensor embeds = has_prompt ? embed(options_.prompt) : given.defined() ? on_device(given) : given;
     require<ConfigError>(!embeds.defined() || unet_.info.takes_encoder_hidden_states,
                          "a prompt or prompt_embeds is given, but the unet has no cross-attention");
     return embeds;
