@@ -107,7 +107,9 @@ TEST(DiffusionPipeline, NamesTheKnownClassesIfTheFolderNamesAnother) {
         R"("unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]})");
     test::expect_throws_with<FileError>([&] { DiffusionPipeline::from_pretrained(folder.path()); }, message);
     test::expect_throws_with<FileError>([&] { DiffusionPipeline::from_pretrained(folder.path()); },
-                                        "StableDiffusionImg2ImgPipeline, StableDiffusionPipeline");
+                                        "StableDiffusionControlNetPipeline, StableDiffusionImg2ImgPipeline, "
+                                        "StableDiffusionInpaintPipeline, StableDiffusionPipeline, "
+                                        "StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline");
     // A class that is asked for by name is loaded all the same.
     EXPECT_NO_THROW(DDPMPipeline::from_pretrained(folder.path()));
   }

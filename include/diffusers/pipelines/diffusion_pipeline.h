@@ -111,6 +111,8 @@ class DiffusionPipeline {
   virtual void take_settings(const Folder& folder);
   /// Sets one of the class's settings.
   void set_setting(const std::string& name, bool value) { settings_[name] = value; }
+  /// One of the class's settings.
+  bool setting(const std::string& name) const { return settings_.at(name); }
 
   /// Loads the components of a class. @throws FileError, as `from_pretrained` of the class
   static Folder load_folder(const PipelineSpec& spec, const std::filesystem::path& folder,

@@ -50,6 +50,8 @@ struct SamplingLoopOptions {
   /// Whether the model receives `scheduler.scale_model_input(sample)`. false: the sample itself, as in
   /// Python's DDPMPipeline and DDIMPipeline.
   bool scale_model_input = true;
+  /// Position in `timesteps()` to stop before, so that another model can continue; none: all are run.
+  std::optional<int64_t> end_step = std::nullopt;
 };
 
 /// Runs the scheduler along its timesteps, which `set_timesteps` has set. This is the loop of all pipelines.

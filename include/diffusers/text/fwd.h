@@ -8,7 +8,9 @@ template <class Impl, class Config>
 class ModelHolder;
 
 class CLIPTextModelImpl;
+class CLIPTextModelWithProjectionImpl;
 struct CLIPTextConfig;
 using CLIPTextModel = ModelHolder<CLIPTextModelImpl, CLIPTextConfig>;
+using CLIPTextModelWithProjection = ModelHolder<CLIPTextModelWithProjectionImpl, CLIPTextConfig>;
 
 }  // namespace diffusers
