@@ -39,6 +39,7 @@
 #include <diffusers/models/gradient_checkpointing.h>
 #include <diffusers/models/layers.h>
 #include <diffusers/models/model.h>
+#include <diffusers/models/multi_controlnet.h>
 #include <diffusers/models/register_model.h>
 #include <diffusers/models/resnet.h>
 #include <diffusers/models/spatial_norm.h>
@@ -70,8 +71,13 @@
 #include <diffusers/pipelines/register_pipeline.h>
 #include <diffusers/pipelines/sampling_loop.h>
 #include <diffusers/pipelines/stable_diffusion_base.h>
+#include <diffusers/pipelines/stable_diffusion_controlnet_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_img2img_pipeline.h>
+#include <diffusers/pipelines/stable_diffusion_inpaint_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_pipeline.h>
+#include <diffusers/pipelines/stable_diffusion_xl_base.h>
+#include <diffusers/pipelines/stable_diffusion_xl_img2img_pipeline.h>
+#include <diffusers/pipelines/stable_diffusion_xl_pipeline.h>
 #include <diffusers/schedulers/beta_schedule.h>
 #include <diffusers/schedulers/cm_stochastic_iterative_scheduler.h>
 #include <diffusers/schedulers/configured_scheduler.h>

@@ -28,7 +28,7 @@ Tensor denoise(DiffusionPipeline& pipeline, const Denoiser& denoiser, const Cond
   Scheduler& scheduler = pipeline.scheduler();
   const Timesteps timesteps = scheduler.timesteps();
   const int64_t start = options.start_step;
-  const int64_t total = timesteps.defined() ? timesteps.numel() - start : 0;
+  const int64_t total = options.end_step.value_or(timesteps.defined() ? timesteps.numel() : start) - start;
   const int64_t order = scheduler.order();
   // A scheduler may have more timesteps than steps: PNDM at the start, Heun in every step.
   const int64_t num_warmup_steps = total - num_inference_steps * order;

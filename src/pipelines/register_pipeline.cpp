@@ -6,6 +6,7 @@
 #include <diffusers/io/files.h>
 #include <diffusers/models/autoencoder_kl.h>
 #include <diffusers/models/controlnet.h>
+#include <diffusers/models/multi_controlnet.h>
 #include <diffusers/models/t2i_adapter.h>
 #include <diffusers/models/unet_2d.h>
 #include <diffusers/models/unet_2d_condition.h>
@@ -15,8 +16,12 @@
 #include <diffusers/pipelines/latent_diffusion_pipeline.h>
 #include <diffusers/pipelines/ldm_pipeline.h>
 #include <diffusers/pipelines/register_pipeline.h>
+#include <diffusers/pipelines/stable_diffusion_controlnet_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_img2img_pipeline.h>
+#include <diffusers/pipelines/stable_diffusion_inpaint_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_pipeline.h>
+#include <diffusers/pipelines/stable_diffusion_xl_img2img_pipeline.h>
+#include <diffusers/pipelines/stable_diffusion_xl_pipeline.h>
 #include <diffusers/text/clip_text_model.h>
 #include <diffusers/text/clip_tokenizer.h>
 
@@ -54,8 +59,12 @@ struct KnownClasses {
       {"DDPMPipeline", &detail::load_pipeline<DDPMPipeline>},
       {"LDMPipeline", &detail::load_pipeline<LDMPipeline>},
       {"LatentDiffusionPipeline", &detail::load_pipeline<LatentDiffusionPipeline>},
+      {"StableDiffusionControlNetPipeline", &detail::load_pipeline<StableDiffusionControlNetPipeline>},
       {"StableDiffusionImg2ImgPipeline", &detail::load_pipeline<StableDiffusionImg2ImgPipeline>},
-      {"StableDiffusionPipeline", &detail::load_pipeline<StableDiffusionPipeline>}};
+      {"StableDiffusionInpaintPipeline", &detail::load_pipeline<StableDiffusionInpaintPipeline>},
+      {"StableDiffusionPipeline", &detail::load_pipeline<StableDiffusionPipeline>},
+      {"StableDiffusionXLImg2ImgPipeline", &detail::load_pipeline<StableDiffusionXLImg2ImgPipeline>},
+      {"StableDiffusionXLPipeline", &detail::load_pipeline<StableDiffusionXLPipeline>}};
   std::map<std::string, detail::LoadComponent> components{
       {"AutoencoderKL", &detail::load_model_component<AutoencoderKL>},
       {"CLIPTextModel", &detail::load_model_component<CLIPTextModel>},
@@ -64,6 +73,7 @@ struct KnownClasses {
       {"CLIPTokenizerFast", &load_clip_tokenizer},
       {"ControlNetModel", &detail::load_model_component<ControlNetModel>},
       {"MultiAdapter", &detail::load_model_component<MultiAdapter>},
+      {"MultiControlNetModel", &detail::load_model_component<MultiControlNetModel>},
       {"T2IAdapter", &detail::load_model_component<T2IAdapter>},
       {"UNet2DConditionModel", &detail::load_model_component<UNet2DConditionModel>},
       {"UNet2DModel", &detail::load_model_component<UNet2DModel>},

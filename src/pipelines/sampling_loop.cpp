@@ -81,13 +81,17 @@ Tensor sampling_loop(Scheduler& scheduler, const SamplingModel& model, const Ten
                            options.start_step % scheduler.order() == 0,
                        "{}: start_step is {}, expected a multiple of {} from 0 to {}", kLoop,
                        options.start_step, scheduler.order(), timesteps.numel() - 1);
+  const int64_t end = options.end_step.value_or(timesteps.numel());
+  require<ConfigError>(end > options.start_step && end <= timesteps.numel(),
+                       "{}: end_step is {}, expected {} to {}", kLoop, end, options.start_step + 1,
+                       timesteps.numel());
   const bool tempered = options.temperature != 1 || options.noise_dropout > 0;
   require<ConfigError>(!tempered || !options.step.variance_noise.defined(),
                        "{}: variance_noise cannot be given with temperature or noise_dropout", kLoop);
   const Tensor mask = options.mask.defined() ? options.mask.to(sample.scalar_type()) : Tensor();
 
   Tensor x = sample;
-  for (int64_t i = options.start_step; i < timesteps.numel(); ++i) {
+  for (int64_t i = options.start_step; i < end; ++i) {
     const Tensor t = timesteps[i];
     if (mask.defined()) x = noised(scheduler, options.x0, t, options.step.generator) * mask + (1 - mask) * x;
     const Tensor input = options.scale_model_input ? scheduler.scale_model_input(x, t) : x;

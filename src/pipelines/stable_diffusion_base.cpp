@@ -77,4 +77,9 @@ CLIPTextModel& StableDiffusionBase::text_encoder() { return component<CLIPTextMo
 CLIPTokenizer& StableDiffusionBase::tokenizer() { return component<CLIPTokenizer>("tokenizer"); }
 UNet2DConditionModel& StableDiffusionBase::unet() { return component<UNet2DConditionModel>("unet"); }
 
+void StableDiffusionBase::enable_vae_slicing() { vae()->enable_slicing(); }
+void StableDiffusionBase::disable_vae_slicing() { vae()->disable_slicing(); }
+void StableDiffusionBase::enable_vae_tiling() { vae()->enable_tiling(); }
+void StableDiffusionBase::disable_vae_tiling() { vae()->disable_tiling(); }
+
 }  // namespace diffusers

@@ -19,29 +19,14 @@
 #include <torch/types.h>
 
 #include "exchange.h"
+#include "tiny_tokenizer.h"
 
 using namespace diffusers;
 
 namespace {
 
-/// A vocabulary of single letters, at the end of a word and elsewhere, and "cat".
-CLIPTokenizer tiny_tokenizer() {
-  CLIPTokenizerConfig config;
-  const auto add = [&](const std::string& token) {
-    const auto id = static_cast<int64_t>(config.vocab.size());
-    config.vocab[token] = id;
-  };
-  for (char letter = 'a'; letter <= 'z'; ++letter) {
-    add(std::string(1, letter));
-    add(std::string(1, letter) + "</w>");
-  }
-  for (const char* token : {"ca", "cat</w>", "<|startoftext|>", "<|endoftext|>"}) add(token);
-  config.merges = {{"c", "a"}, {"ca", "t</w>"}};
-  return CLIPTokenizer(config);
-}
-
 StableDiffusionPipeline tiny_pipeline() {
-  const CLIPTokenizer tokenizer = tiny_tokenizer();
+  const CLIPTokenizer tokenizer = test::tiny_tokenizer();
   const UNet2DConditionModel unet({.sample_size = 8,
                                    .down_block_types = {"DownBlock2D", "CrossAttnDownBlock2D"},
                                    .up_block_types = {"CrossAttnUpBlock2D", "UpBlock2D"},

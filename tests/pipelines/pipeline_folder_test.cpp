@@ -107,7 +107,9 @@ TEST(DiffusionPipeline, NamesTheKnownClassesIfTheFolderNamesAnother) {
         R"("unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]})");
     test::expect_throws_with<FileError>([&] { DiffusionPipeline::from_pretrained(folder.path()); }, message);
     test::expect_throws_with<FileError>([&] { DiffusionPipeline::from_pretrained(folder.path()); },
-                                        "StableDiffusionImg2ImgPipeline, StableDiffusionPipeline");
+                                        "StableDiffusionControlNetPipeline, StableDiffusionImg2ImgPipeline, "
+                                        "StableDiffusionInpaintPipeline, StableDiffusionPipeline, "
+                                        "StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline");
     // `from_pretrained` of the class loads the folder, although the index names another class.
     EXPECT_NO_THROW(DDPMPipeline::from_pretrained(folder.path()));
   }

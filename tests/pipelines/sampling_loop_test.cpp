@@ -45,6 +45,18 @@ TEST(DDIMScheduler, TakesTimestepsOfAnySpacing) {
                even.step(drawn(0), 500, drawn(1)).prev_sample);
 }
 
+TEST(SamplingLoop, StopsBeforeTheEndStepAndContinuesFromIt) {
+  DDIMScheduler ddim({.clip_sample = false});
+  ddim.set_timesteps(7);
+  const Tensor whole = sampling_loop(ddim, smooth_model, drawn(1));
+  int64_t steps = 0;
+  const Tensor half =
+      sampling_loop(ddim, smooth_model, drawn(1),
+                    {.callback = [&](int64_t, const Tensor&, SchedulerOutput&) { ++steps; }, .end_step = 3});
+  EXPECT_EQ(steps, 3);
+  expect_equal(sampling_loop(ddim, smooth_model, half, {.start_step = 3}), whole);
+}
+
 TEST(SamplingLoop, RunsAnySchedulerAsALoopByHandDoes) {
   std::vector<std::unique_ptr<Scheduler>> schedulers;
   schedulers.push_back(std::make_unique<DDPMScheduler>());
@@ -279,6 +291,9 @@ TEST(SamplingLoop, NamesWhatCannotWork) {
   expect_throws_with<ConfigError>([&] { run({.temperature = -1.0}); }, "temperature is -1");
   expect_throws_with<ConfigError>([&] { run({.noise_dropout = 1.0}); }, "noise_dropout is 1");
   expect_throws_with<ConfigError>([&] { run({.start_step = 10}); }, "start_step is 10");
+  expect_throws_with<ConfigError>([&] { run({.end_step = 11}); }, "end_step is 11, expected 1 to 10");
+  expect_throws_with<ConfigError>([&] { run({.start_step = 3, .end_step = 3}); },
+                                  "end_step is 3, expected 4 to 10");
   expect_throws_with<ConfigError>([&] { run({.step = {.variance_noise = x}, .temperature = 0.5}); },
                                   "variance_noise");
   expect_throws_with<TensorError>([&] { sampling_loop(ddim, smooth_model, {}); },

@@ -5,8 +5,10 @@
 #include <array>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include <diffusers/models/autoencoder_kl.h>
+#include <diffusers/models/controlnet.h>
 #include <diffusers/models/unet_2d.h>
 #include <diffusers/models/unet_2d_condition.h>
 #include <diffusers/models/vq_model.h>
@@ -14,8 +16,12 @@
 #include <diffusers/pipelines/ddpm_pipeline.h>
 #include <diffusers/pipelines/latent_diffusion_pipeline.h>
 #include <diffusers/pipelines/ldm_pipeline.h>
+#include <diffusers/pipelines/stable_diffusion_controlnet_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_img2img_pipeline.h>
+#include <diffusers/pipelines/stable_diffusion_inpaint_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_pipeline.h>
+#include <diffusers/pipelines/stable_diffusion_xl_img2img_pipeline.h>
+#include <diffusers/pipelines/stable_diffusion_xl_pipeline.h>
 #include <diffusers/schedulers/ddim_scheduler.h>
 #include <diffusers/schedulers/scheduler.h>
 #include <diffusers/text/clip_text_model.h>
@@ -43,6 +49,7 @@ Pipeline on_device(const std::string& folder) {
     move_to_counting_device(*pipeline.vae());
     move_to_counting_device(*pipeline.text_encoder());
   }
+  if constexpr (requires { pipeline.text_encoder_2(); }) move_to_counting_device(*pipeline.text_encoder_2());
   pipeline.set_progress_bar_config({.disable = true});
   return pipeline;
 }
@@ -217,6 +224,94 @@ TEST(Traffic, AStepOfStableDiffusionImg2ImgPipelineHasNone) {
         },
         std::string("scheduler ") + name);
   }
+}
+
+/// Gives a pipeline its scheduler's config as a scheduler of another class.
+void change_scheduler(DiffusionPipeline& pipeline, const std::string& class_name) {
+  Json config = parse_json(pipeline.scheduler().config_json(), "config");
+  config["_class_name"] = class_name;
+  pipeline.set_scheduler(*Scheduler::from_config(config.dump()));
+}
+
+TEST(Traffic, AStepOfStableDiffusionInpaintPipelineHasNone) {
+  auto four = on_device<StableDiffusionInpaintPipeline>("tiny_stable_diffusion");
+  UNet2DConditionModelConfig config = four.unet()->config();
+  config.in_channels = 9;
+  UNet2DConditionModel unet(config);
+  move_to_counting_device(*unet);
+  auto nine = StableDiffusionInpaintPipeline::from_pipe(four, {{"unet", unet}});
+  nine.set_progress_bar_config({.disable = true});
+  const Tensor image = at::rand({1, 3, 16, 16}).to(counting_device());
+  const Tensor mask = at::rand({1, 1, 16, 16}).to(counting_device());
+  for (const char* name :
+       {"PNDMScheduler", "DDIMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"})
+    for (auto* pipeline : {&four, &nine}) {
+      change_scheduler(*pipeline, name);
+      expect_none(
+          [&](int64_t steps) {
+            (*pipeline)({.prompt = "a red cat",
+                         .image = image,
+                         .mask_image = mask,
+                         .num_inference_steps = steps,
+                         .output_type = OutputType::kLatent});
+          },
+          std::string("scheduler ") + name);
+    }
+}
+
+TEST(Traffic, AStepOfStableDiffusionControlNetPipelineHasNone) {
+  auto stable = on_device<StableDiffusionPipeline>("tiny_stable_diffusion");
+  const auto loaded = StableDiffusionPipeline::from_pretrained(golden_path("tiny_stable_diffusion"));
+  std::vector<ControlNetModel> nets;
+  for (int i = 0; i < 2; ++i) {
+    nets.push_back(ControlNetModel::from_unet(loaded.components().at("unet").get<UNet2DConditionModel>(),
+                                              {.conditioning_embedding_out_channels = {8, 8}}));
+    move_to_counting_device(*nets.back());
+  }
+  StableDiffusionControlNetPipeline pipeline(stable.vae(), stable.text_encoder(), stable.tokenizer(),
+                                             stable.unet(), nets, stable.scheduler());
+  pipeline.set_progress_bar_config({.disable = true});
+  const Tensor image = at::rand({1, 3, 16, 16}).to(counting_device());
+  for (const bool guess_mode : {false, true})
+    expect_none(
+        [&](int64_t steps) {
+          pipeline({.prompt = "a red cat",
+                    .image = {image, image},
+                    .num_inference_steps = steps,
+                    .output_type = OutputType::kLatent,
+                    .guess_mode = guess_mode,
+                    .control_guidance_end = {1.0, 0.5}});
+        },
+        guess_mode ? "guess mode" : "two nets");
+}
+
+TEST(Traffic, AStepOfStableDiffusionXLPipelineHasNone) {
+  auto pipeline = on_device<StableDiffusionXLPipeline>("tiny_stable_diffusion_xl");
+  for (const char* name : {"EulerDiscreteScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler"}) {
+    change_scheduler(pipeline, name);
+    expect_none(
+        [&](int64_t steps) {
+          pipeline({.prompt = "a red cat",
+                    .num_inference_steps = steps,
+                    .output_type = OutputType::kLatent,
+                    .guidance_rescale = 0.5});
+        },
+        std::string("scheduler ") + name);
+  }
+}
+
+TEST(Traffic, AStepOfStableDiffusionXLImg2ImgPipelineHasNone) {
+  auto pipeline = on_device<StableDiffusionXLImg2ImgPipeline>("tiny_stable_diffusion_xl");
+  const Tensor image = at::rand({1, 3, 16, 16}).to(counting_device());
+  expect_none(
+      [&](int64_t steps) {
+        pipeline({.prompt = "a red cat",
+                  .image = image,
+                  .strength = 1,
+                  .num_inference_steps = steps,
+                  .output_type = OutputType::kLatent});
+      },
+      "img2img");
 }
 
 }  // namespace

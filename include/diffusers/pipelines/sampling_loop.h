@@ -58,6 +58,8 @@ struct SamplingLoopOptions {
   /// Passes `scheduler.scale_model_input(sample)` to the model. false: passes the sample itself, as Python's
   /// DDPMPipeline and DDIMPipeline do.
   bool scale_model_input = true;
+  /// Position in `timesteps()` to stop before, so that another model can continue; none: all are run.
+  std::optional<int64_t> end_step = std::nullopt;
 };
 
 /// Denoises a sample: calls model and scheduler once for each timestep. Call `set_timesteps` of the scheduler

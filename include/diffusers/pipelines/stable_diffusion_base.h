@@ -15,6 +15,15 @@ class StableDiffusionBase : public DiffusionPipeline {
   CLIPTokenizer& tokenizer();     ///< computes the tokens of prompts
   UNet2DConditionModel& unet();   ///< predicts from noisy latents
 
+  /// Makes the autoencoder process one image of a batch at a time. Other pipelines with it see the change.
+  void enable_vae_slicing();
+  /// Makes the autoencoder process whole batches again.
+  void disable_vae_slicing();
+  /// Makes the autoencoder process large images in overlapping tiles. Other pipelines with it see the change.
+  void enable_vae_tiling();
+  /// Makes the autoencoder process whole images again.
+  void disable_vae_tiling();
+
  protected:
   /// Makes a pipeline from its components, as DiffusionPipeline.
   /// @param spec the pipeline class; must outlive the pipeline

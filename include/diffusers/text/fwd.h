@@ -9,8 +9,10 @@ template <class Impl, class Config>
 class ModelHolder;
 
 class CLIPTextModelImpl;
+class CLIPTextModelWithProjectionImpl;
 struct CLIPTextConfig;
 /// A handle of a text encoder. Defined in `<diffusers/text/clip_text_model.h>`.
 using CLIPTextModel = ModelHolder<CLIPTextModelImpl, CLIPTextConfig>;
+using CLIPTextModelWithProjection = ModelHolder<CLIPTextModelWithProjectionImpl, CLIPTextConfig>;
 
 }  // namespace diffusers
