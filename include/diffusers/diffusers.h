@@ -34,10 +34,12 @@
 #include <diffusers/models/controlnet.h>
 #include <diffusers/models/denoiser.h>
 #include <diffusers/models/diagonal_gaussian.h>
+#include <diffusers/models/discriminator.h>
 #include <diffusers/models/embeddings.h>
 #include <diffusers/models/fwd.h>
 #include <diffusers/models/gradient_checkpointing.h>
 #include <diffusers/models/layers.h>
+#include <diffusers/models/lpips.h>
 #include <diffusers/models/model.h>
 #include <diffusers/models/register_model.h>
 #include <diffusers/models/resnet.h>
