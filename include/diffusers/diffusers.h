@@ -114,6 +114,8 @@
 #include <diffusers/text/clip_text_model.h>
 #include <diffusers/text/clip_tokenizer.h>
 #include <diffusers/text/fwd.h>
+#include <diffusers/training/autoencoder_losses.h>
+#include <diffusers/training/autoencoder_task.h>
 #include <diffusers/training/batch_split.h>
 #include <diffusers/training/diffusion_task.h>
 #include <diffusers/training/diffusion_task_options.h>
