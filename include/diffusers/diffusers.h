@@ -34,10 +34,12 @@
 #include <diffusers/models/controlnet.h>
 #include <diffusers/models/denoiser.h>
 #include <diffusers/models/diagonal_gaussian.h>
+#include <diffusers/models/discriminator.h>
 #include <diffusers/models/embeddings.h>
 #include <diffusers/models/fwd.h>
 #include <diffusers/models/gradient_checkpointing.h>
 #include <diffusers/models/layers.h>
+#include <diffusers/models/lpips.h>
 #include <diffusers/models/model.h>
 #include <diffusers/models/multi_controlnet.h>
 #include <diffusers/models/register_model.h>
@@ -120,6 +122,8 @@
 #include <diffusers/text/clip_text_model.h>
 #include <diffusers/text/clip_tokenizer.h>
 #include <diffusers/text/fwd.h>
+#include <diffusers/training/autoencoder_losses.h>
+#include <diffusers/training/autoencoder_task.h>
 #include <diffusers/training/batch_split.h>
 #include <diffusers/training/diffusion_task.h>
 #include <diffusers/training/diffusion_task_options.h>

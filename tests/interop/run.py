@@ -180,8 +180,8 @@ def main():
     parser.add_argument("--environment", type=pathlib.Path, required=True)
     parser.add_argument("--torch-site", type=pathlib.Path, help="site-packages that holds torch")
     parser.add_argument("action",
-                        choices=["environment", "goldens", "comparison", "exchange", "full-size", "models", "mutations",
-                                 "observability", "pipelines", "text"])
+                        choices=["environment", "goldens", "comparison", "exchange", "full-size", "lpips", "models",
+                                 "mutations", "observability", "pipelines", "text"])
     parser.add_argument("--only", help="goldens: one script, without .py")
     parser.add_argument("--program", type=pathlib.Path, help="the C++ side of all but environment and goldens")
     arguments = parser.parse_args()
@@ -193,6 +193,8 @@ def main():
         return goldens(arguments.environment, arguments.only)
     if arguments.action == "comparison":
         return run_python(arguments.environment, HERE / "compare_goldens_test.py")
+    if arguments.action == "lpips":
+        return run_python(arguments.environment, HERE / "convert_lpips_test.py")
     if arguments.action == "exchange":
         return exchange(arguments.environment, arguments.program, "exchange.py", "C++ trains and saves")
     if arguments.action == "models":

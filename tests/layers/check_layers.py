@@ -66,6 +66,7 @@ OPENED_BY_PATH = {
     "src/io/model_file.cpp": "a shard of an older save, which is kept until the new save is complete",
     "src/io/save_model_files.cpp": "the config of the save that is replaced",
     "src/io/image.cpp": "a picture that the caller names",
+    "src/models/vae/lpips.cpp": "a weights file that the caller names",
     "src/data/idx.cpp": "a data file that the caller names",
     "src/schedulers/scheduler_config.cpp": "a config file that the caller names",
     "src/training/checkpoint/output_folder.cpp": "the config, the metrics and the marker of earlier trainings in the output folder",

@@ -13,6 +13,7 @@
 #include <diffusers/models/unet_2d.h>
 #include <diffusers/schedulers/ddpm_scheduler.h>
 #include <diffusers/schedulers/flow_match_euler_discrete_scheduler.h>
+#include <diffusers/training/autoencoder_task.h>
 #include <diffusers/training/edm.h>
 #include <diffusers/training/latent_diffusion_task.h>
 #include <diffusers/training/pyramid_noise.h>
@@ -205,7 +206,7 @@ TEST(TrainingTraffic, OfLatentDiffusionIsTheBatchAlone) {
       {"inpainting", 2, {.conditioning_key = "concat", .concat_input = "inpainting"}, 5},
       {"hybrid", 3, {.conditioning_key = "hybrid", .diffusion = by_label}, 5},
   };
-  const CapturedLog log;
+  const LogCapture log;
   for (const Case& one : cases) {
     const bool attends =
         one.options.conditioning_key == "crossattn" || one.options.conditioning_key == "hybrid";
@@ -240,6 +241,48 @@ TEST(TrainingTraffic, OfLatentDiffusionIsTheBatchAlone) {
         },
         one.label, one.tensors_of_batch);
   }
+}
+
+TEST(TrainingTraffic, OfAnAutoencoderIsTheBatchAlone) {
+  const std::vector<std::string> down = {"DownEncoderBlock2D", "DownEncoderBlock2D"};
+  const std::vector<std::string> up = {"UpDecoderBlock2D", "UpDecoderBlock2D"};
+  const auto networks = [](bool use_actnorm) {
+    return std::pair(
+        LPIPS({.net = "alex"}),
+        NLayerDiscriminator({.input_nc = 1, .ndf = 4, .n_layers = 2, .use_actnorm = use_actnorm}));
+  };
+  const TinyImages images(16, /*has_labels=*/false, /*side=*/16);
+  expect_batch_alone(
+      [&](const TrainingConfig& config) {
+        AutoencoderKL vae({.in_channels = 1,
+                           .out_channels = 1,
+                           .down_block_types = down,
+                           .up_block_types = up,
+                           .block_out_channels = {4, 8},
+                           .norm_num_groups = 2});
+        const auto [lpips, disc] = networks(/*use_actnorm=*/false);
+        LPIPSWithDiscriminator loss({}, lpips, disc);
+        move_to_counting_device(*vae);
+        move_to_counting_device(*loss);
+        Trainer(std::make_shared<AutoencoderTask>(vae, loss), config).train(images);
+      },
+      "kl");
+  expect_batch_alone(
+      [&](const TrainingConfig& config) {
+        VQModel vq({.in_channels = 1,
+                    .out_channels = 1,
+                    .down_block_types = down,
+                    .up_block_types = up,
+                    .block_out_channels = {4, 8},
+                    .num_vq_embeddings = 8,
+                    .norm_num_groups = 2});
+        const auto [lpips, disc] = networks(/*use_actnorm=*/true);
+        VQLPIPSWithDiscriminator loss({}, lpips, disc);
+        move_to_counting_device(*vq);
+        move_to_counting_device(*loss);
+        Trainer(std::make_shared<AutoencoderTask>(vq, loss), config).train(images);
+      },
+      "vq");
 }
 
 TEST(TrainingTraffic, OfEveryPredictionTypeIsTheBatchAlone) {

@@ -28,11 +28,11 @@
 namespace diffusers {
 namespace {
 
-using test::CapturedLog;
 using test::copies;
 using test::expect_close;
 using test::expect_equal;
 using test::expect_throws_with;
+using test::LogCapture;
 using test::quiet_config;
 using test::TemporaryFolder;
 using test::tiny_condition_unet;
@@ -147,7 +147,7 @@ TrainingConfig latent_config(const std::string& folder) {
 }
 
 TEST(LatentDiffusionTask, TenStepsOfEachConditioningKeyMatchDiffusers) {
-  const CapturedLog log;
+  const LogCapture log;
   const Json cases = parse_json(latent_golden().metadata.at("cases"), "cases");
   ASSERT_EQ(cases.size(), 11U);
   for (const Json& given : cases) {
@@ -183,7 +183,7 @@ Json latent_case(const std::string& name) {
 }
 
 TEST(LatentDiffusionTask, AccumulatedBatchesEqualOneLargeBatch) {
-  const CapturedLog log;
+  const LogCapture log;
   for (const char* name : {"inpainting", "hybrid", "adm"}) {
     const auto train = [&](int64_t batch_size, int64_t accumulation) {
       const TemporaryFolder folder;
@@ -201,7 +201,7 @@ TEST(LatentDiffusionTask, AccumulatedBatchesEqualOneLargeBatch) {
 }
 
 TEST(LatentDiffusionTask, ResumesBitForBit) {
-  const CapturedLog log;
+  const LogCapture log;
   for (const char* name : {"kl_by_std", "inpainting", "hybrid"}) {
     SCOPED_TRACE(name);
     const auto train_until = [&](const std::string& folder, int64_t stop, bool resumes) {
@@ -235,7 +235,7 @@ TEST(LatentDiffusionTask, ResumesBitForBit) {
 }
 
 TEST(LatentDiffusionTask, RefusesToResumeWithAnotherAutoencoder) {
-  const CapturedLog log;
+  const LogCapture log;
   const TemporaryFolder folder;
   TrainingConfig config = latent_config(folder.path());
   config.checkpointing_steps = 2;
@@ -253,7 +253,7 @@ TEST(LatentDiffusionTask, RefusesToResumeWithAnotherAutoencoder) {
 }
 
 TEST(LatentDiffusionTask, TrainsPartsOfTheModelAndLeavesTheAutoencoder) {
-  const CapturedLog log;
+  const LogCapture log;
   const TemporaryFolder folder;
   const Parts parts = parts_of(latent_case("none"), at::kFloat);
   TrainingConfig config = latent_config(folder.path());
@@ -272,7 +272,7 @@ TEST(LatentDiffusionTask, TrainsPartsOfTheModelAndLeavesTheAutoencoder) {
 }
 
 TEST(LatentDiffusionTask, ValidationChangesNothing) {
-  const CapturedLog log;
+  const LogCapture log;
   const auto train = [&](bool validates) {
     const TemporaryFolder folder;
     const Parts parts = parts_of(latent_case("inpainting"), at::kFloat);
@@ -293,7 +293,7 @@ TEST(LatentDiffusionTask, ValidationChangesNothing) {
 }
 
 TEST(LatentDiffusionTask, TrainsOnTheLatentsOfACache) {
-  const CapturedLog log;
+  const LogCapture log;
   const auto train = [&](bool caches) {
     const TemporaryFolder folder;
     Parts parts = parts_of(latent_case("none"), at::kFloat);
@@ -314,7 +314,7 @@ TEST(LatentDiffusionTask, TrainsOnTheLatentsOfACache) {
 }
 
 TEST(LatentDiffusionTask, WritesTheFolderOfAPipeline) {
-  const CapturedLog log;
+  const LogCapture log;
   const auto index_of = [](const Parts& parts, const std::string& folder) {
     Trainer(parts.task(), latent_config(folder)).train(TensorDataset(golden_samples()));
     return parse_json(read_text_file(join_path(folder, "model_index.json")), "model_index.json");
@@ -358,7 +358,7 @@ LatentDiffusionTaskOptions with_captions(double dropout) {
 }
 
 TEST(LatentDiffusionTask, EmbedsCaptionsAndWritesAStableDiffusionFolder) {
-  const CapturedLog log;
+  const LogCapture log;
   Batch samples = golden_samples();
   for (int64_t i = 0; i < samples.size(); ++i)
     samples.captions.push_back(i % 2 == 0 ? "a red cat" : "two dogs");
@@ -408,7 +408,7 @@ TEST(LatentDiffusionTask, EmbedsCaptionsAndWritesAStableDiffusionFolder) {
 }
 
 TEST(LatentDiffusionTask, WarnsOfASchedulerThatClipsLatents) {
-  const CapturedLog log;
+  const LogCapture log;
   const auto make = [](const Scheduler& scheduler) {
     LatentDiffusionTask(tiny_latent_unet(), scheduler, LatentEncoder(tiny_vae()));
   };
@@ -468,7 +468,7 @@ TEST(LatentDiffusionTask, RefusesOptionsThatDoNotFit) {
 }
 
 TEST(LatentDiffusionTask, NamesDataThatDoesNotFit) {
-  const CapturedLog log;
+  const LogCapture log;
   const TemporaryFolder unlabelled;
   expect_throws_with<ConfigError>(
       [&] {
