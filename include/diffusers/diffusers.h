@@ -120,6 +120,7 @@
 #include <diffusers/training/ema.h>
 #include <diffusers/training/grad_scaler.h>
 #include <diffusers/training/gradient_clipping.h>
+#include <diffusers/training/latent_encoder.h>
 #include <diffusers/training/learned_log_variance.h>
 #include <diffusers/training/lit_ema.h>
 #include <diffusers/training/loss_options.h>

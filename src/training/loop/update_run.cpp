@@ -6,6 +6,7 @@
 #include <set>
 
 #include <diffusers/core/logging.h>
+#include <diffusers/io/files.h>
 #include <diffusers/training/gradient_clipping.h>
 
 #include <ATen/ATen.h>
