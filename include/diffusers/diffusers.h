@@ -125,6 +125,7 @@
 #include <diffusers/training/autoencoder_losses.h>
 #include <diffusers/training/autoencoder_task.h>
 #include <diffusers/training/batch_split.h>
+#include <diffusers/training/controlnet_task.h>
 #include <diffusers/training/diffusion_task.h>
 #include <diffusers/training/diffusion_task_options.h>
 #include <diffusers/training/edm.h>
@@ -152,6 +153,8 @@
 #include <diffusers/training/step_rows.h>
 #include <diffusers/training/task.h>
 #include <diffusers/training/tensorboard.h>
+#include <diffusers/training/text_to_image_models.h>
+#include <diffusers/training/text_to_image_task.h>
 #include <diffusers/training/timestep_sampler.h>
 #include <diffusers/training/trainable_denoiser.h>
 #include <diffusers/training/trainer.h>

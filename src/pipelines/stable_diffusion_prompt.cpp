@@ -9,6 +9,7 @@
 #include "core/require.h"
 #include "pipelines/prompt_inputs.h"
 #include "pipelines/stable_diffusion.h"
+#include "text/prompt_encoding.h"
 
 namespace diffusers {
 inline namespace internal {
@@ -35,22 +36,11 @@ StableDiffusionCall::StableDiffusionCall(StableDiffusionBase& pipeline)
 
 Tensor StableDiffusionCall::encode_texts(const Texts& texts, int64_t max_length,
                                          std::optional<int64_t> clip_skip) const {
-  const BatchEncoding tokens =
-      tokenizer_(texts, {.padding = Padding::kMaxLength, .truncation = true, .max_length = max_length});
+  const BatchEncoding tokens = tokenize_prompts(tokenizer_, texts, max_length);
   const at::Device device = text_encoder_->parameters().front().device();
-  CLIPTextModelForwardOptions options;
-  if (text_encoder_->use_attention_mask()) options.attention_mask = tokens.attention_mask.to(device);
-  const Tensor ids = tokens.input_ids.to(device);
-  if (!clip_skip) return text_encoder_->forward(ids, options).last_hidden_state;
-
-  const int64_t num_layers = text_encoder_->config().num_hidden_layers;
-  require<ConfigError>(*clip_skip >= 0 && *clip_skip <= num_layers,
-                       "clip_skip is {}, expected 0 to {}, the text encoder's layers", *clip_skip,
-                       num_layers);
-  options.output_hidden_states = true;
-  const std::vector<Tensor> hidden_states = text_encoder_->forward(ids, options).hidden_states;
-  return text_encoder_->final_layer_norm(
-      hidden_states[hidden_states.size() - 1 - static_cast<std::size_t>(*clip_skip)]);
+  Tensor attention_mask;
+  if (text_encoder_->use_attention_mask()) attention_mask = tokens.attention_mask.to(device);
+  return encode_tokens(text_encoder_, tokens.input_ids.to(device), attention_mask, clip_skip);
 }
 
 EncodedPrompt StableDiffusionCall::encode_prompt(const GuidedPrompt& prompt) const {
