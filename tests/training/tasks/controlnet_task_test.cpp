@@ -16,7 +16,7 @@
 namespace diffusers {
 namespace {
 
-using test::CapturedLog;
+using test::LogCapture;
 using test::expect_equal;
 using test::expect_throws_with;
 using test::load_golden;
@@ -49,7 +49,7 @@ Batch control_samples() {
 
 TEST(ControlNetTask, FollowsThePythonScripts) {
   const auto golden = load_golden(kControlNetGolden);
-  const CapturedLog log;
+  const LogCapture log;
   for (const at::ScalarType dtype : {at::kFloat, at::kDouble})
     for (const bool is_xl : {false, true})
       for (const bool is_changed : {false, true}) {
@@ -67,7 +67,7 @@ TEST(ControlNetTask, FollowsThePythonScripts) {
 }
 
 TEST(ControlNetTask, SavesTheControlNetAndLeavesTheUNet) {
-  const CapturedLog log;
+  const LogCapture log;
   const TemporaryFolder folder;
   TrainingConfig config = parity_config(folder.path());
   config.checkpointing_steps = 10;
@@ -96,7 +96,7 @@ TEST(ControlNetTask, StartsFromTheUNetWithoutAControlNet) {
 }
 
 TEST(ControlNetTask, ResumesBitForBit) {
-  const CapturedLog log;
+  const LogCapture log;
   const auto train_until = [](const std::string& folder, int64_t stop, bool resumes) {
     TrainingConfig config = parity_config(folder);
     config.max_train_steps = 5;
@@ -120,7 +120,7 @@ TEST(ControlNetTask, ResumesBitForBit) {
 }
 
 TEST(ControlNetTask, WhatDoesNotFitIsNamed) {
-  const CapturedLog log;
+  const LogCapture log;
   const auto train = [](const Batch& samples) {
     const TemporaryFolder folder;
     Trainer(make_controlnet_task(), parity_config(folder.path())).train(TensorDataset(samples));

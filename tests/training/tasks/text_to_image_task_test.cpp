@@ -17,7 +17,7 @@
 namespace diffusers {
 namespace {
 
-using test::CapturedLog;
+using test::LogCapture;
 using test::copies;
 using test::expect_close;
 using test::expect_equal;
@@ -62,7 +62,7 @@ void expect_parity(ParityCase one, at::ScalarType dtype, const std::function<voi
   SCOPED_TRACE(one.name);
   const auto golden = load_golden(kTextToImageGolden);
   const TemporaryFolder folder;
-  const CapturedLog log;
+  const LogCapture log;
   TrainingConfig config = parity_config(folder.path());
   one.change(config);
   change(config);
@@ -117,7 +117,7 @@ TEST(TextToImageTask, WritesAPipelineFolder) {
         Case{{.is_xl = true}, false, "StableDiffusionXLPipeline"},
         Case{{.is_xl = true}, true, "StableDiffusionXLPipeline"}}) {
     SCOPED_TRACE(one.class_name);
-    const CapturedLog log;
+    const LogCapture log;
     const TemporaryFolder folder;
     TrainingConfig config = parity_config(folder.path());
     config.max_train_steps = 2;
@@ -159,7 +159,7 @@ TEST(TextToImageTask, ModelsAreSavedAsAWholeFolder) {
 }
 
 TEST(TextToImageTask, ResumesBitForBit) {
-  const CapturedLog log;
+  const LogCapture log;
   const auto train_until = [](const std::string& folder, int64_t stop, bool resumes) {
     TrainingConfig config = parity_config(folder);
     config.max_train_steps = 5;
@@ -194,7 +194,7 @@ TEST(TextToImageTask, ResumesBitForBit) {
 }
 
 TEST(TextToImageTask, ALongCaptionIsCutWithOneWarning) {
-  const CapturedLog log;
+  const LogCapture log;
   const TemporaryFolder folder;
   TrainingConfig config = parity_config(folder.path());
   config.max_train_steps = 2;
@@ -218,7 +218,7 @@ TEST(TextToImageTask, ALongCaptionIsCutWithOneWarning) {
 }
 
 TEST(TextToImageTask, ValidationDrawsTheSameEachTime) {
-  const CapturedLog log;
+  const LogCapture log;
   const TemporaryFolder folder;
   TrainingConfig config = parity_config(folder.path());
   config.max_train_steps = 2;
@@ -238,7 +238,7 @@ TEST(TextToImageTask, ValidationDrawsTheSameEachTime) {
 }
 
 TEST(TextToImageTask, TrainsInHalfPrecision) {
-  const CapturedLog log;
+  const LogCapture log;
   const auto final_loss = [](MixedPrecision precision) {
     const TemporaryFolder folder;
     TrainingConfig config = parity_config(folder.path());
@@ -293,7 +293,7 @@ TEST(TextToImageTask, ComponentsThatDoNotFitAreNamed) {
 }
 
 TEST(TextToImageTask, DataThatDoesNotFitIsNamedBeforeTheFirstStep) {
-  const CapturedLog log;
+  const LogCapture log;
   const auto train = [](const Batch& samples, const TinyTextToImage& kind = {}) {
     const TemporaryFolder folder;
     Trainer(make_task(kind), parity_config(folder.path())).train(TensorDataset(samples));
@@ -318,7 +318,7 @@ TEST(TextToImageTask, DataThatDoesNotFitIsNamedBeforeTheFirstStep) {
 }
 
 TEST(TextToImageTask, SizesThatAreMissingAreThoseOfTheImages) {
-  const CapturedLog log;
+  const LogCapture log;
   const auto final_loss = [](const Batch& samples) {
     const TemporaryFolder folder;
     TrainingConfig config = parity_config(folder.path());
