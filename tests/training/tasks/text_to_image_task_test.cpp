@@ -12,6 +12,7 @@
 #include <gtest/gtest.h>
 
 #include "support/golden.h"
+#include "support/log_capture.h"
 #include "training/tiny_text_to_image.h"
 
 namespace diffusers {
