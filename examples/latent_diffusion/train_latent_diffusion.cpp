@@ -42,7 +42,7 @@ using UNetHandle = std::variant<UNet2DModel, UNet2DConditionModel>;
 /// The folder of the autoencoder in `--vae`.
 std::string autoencoder_folder(const std::string& path) {
   for (const char* part : {"", "vae", "vqvae"}) {
-    const std::string folder = *part == '\0' ? path : join_path(path, part);
+    std::string folder = *part == '\0' ? path : join_path(path, part);
     if (file_exists(join_path(folder, "config.json"))) return folder;
   }
   throw FileError("--vae: " + path + " has no config.json, nor vae/config.json or vqvae/config.json");

@@ -361,7 +361,7 @@ TEST(LatentDiffusionTask, EmbedsCaptionsAndWritesAStableDiffusionFolder) {
   const LogCapture log;
   Batch samples = golden_samples();
   for (int64_t i = 0; i < samples.size(); ++i)
-    samples.captions.push_back(i % 2 == 0 ? "a red cat" : "two dogs");
+    samples.captions.emplace_back(i % 2 == 0 ? "a red cat" : "two dogs");
   const auto train = [&](double dropout, const std::string& folder) {
     UNet2DConditionModel unet = tiny_condition_unet(2, 16);
     const auto task = std::make_shared<LatentDiffusionTask>(unet, DDPMScheduler(), LatentEncoder(tiny_vae()),
