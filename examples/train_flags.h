@@ -30,9 +30,9 @@ struct RefusedFlag {
 /// Flags that need a service or a package of Python's.
 const std::vector<RefusedFlag>& refused_flags();
 
-/// Ends the parsing where one of `refused_flags` is given, and names them in the help text.
+/// Ends the parsing where one of `refused_flags` or `more` is given, and names them in the help text.
 /// @throws diffusers::ConfigError with the reason
-void refuse_python_flags(CLI::App& app, int argc, char** argv);
+void refuse_python_flags(CLI::App& app, int argc, char** argv, const std::vector<RefusedFlag>& more = {});
 
 /// Validator of `--report_to` and `--logger`: tensorboard.
 CLI::Validator available_logger();
