@@ -23,7 +23,7 @@ const FlagTable<TrainingConfig>& training_flags() {
          "Height and width of the training images, in pixels.",
          {.default_text = "that of the program"}},
         {"--train_batch_size", &Config::train_batch_size, "Number of samples in a batch."},
-        {"--num_epochs", &Config::num_epochs, "Number of passes through the dataset."},
+        {"--num_epochs,--num_train_epochs", &Config::num_epochs, "Number of passes through the dataset."},
         {"--max_train_steps",
          &Config::max_train_steps,
          "Number of optimizer steps. Overrides --num_epochs.",
@@ -162,9 +162,11 @@ const std::vector<RefusedFlag>& refused_flags() {
   return flags;
 }
 
-void refuse_python_flags(CLI::App& app, int argc, char** argv) {
+void refuse_python_flags(CLI::App& app, int argc, char** argv, const std::vector<RefusedFlag>& more) {
   std::string names;
-  for (const RefusedFlag& flag : refused_flags()) {
+  std::vector<RefusedFlag> refused = refused_flags();
+  refused.insert(refused.end(), more.begin(), more.end());
+  for (const RefusedFlag& flag : refused) {
     names += (names.empty() ? "" : ", ") + flag.name;
     for (int i = 1; i < argc; ++i) {
       const std::string_view argument = argv[i];

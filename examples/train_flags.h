@@ -31,9 +31,9 @@ struct RefusedFlag {
 /// Returns the flags that need a service or a Python package.
 const std::vector<RefusedFlag>& refused_flags();
 
-/// Throws if one of `refused_flags` is given, and lists these flags in the help text.
+/// Throws if one of `refused_flags` or `more` is given, and lists these flags in the help text.
 /// @throws diffusers::ConfigError with the reason
-void refuse_python_flags(CLI::App& app, int argc, char** argv);
+void refuse_python_flags(CLI::App& app, int argc, char** argv, const std::vector<RefusedFlag>& more = {});
 
 /// Returns the validator of `--report_to` and `--logger`: tensorboard.
 CLI::Validator available_logger();

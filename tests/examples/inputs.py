@@ -1,4 +1,5 @@
 """Small images, IDX files and model configs for the tests of the training programs."""
+import json
 import struct
 import zlib
 
@@ -38,3 +39,19 @@ def make_inputs(folder):
     write_config(folder / "color/config.json", 3)
     write_config(folder / "gray_classes/config.json", 1, 11)
     write_config(folder / "color_classes/config.json", 3, 3)
+
+
+def make_captioned_pictures(folder, columns=("text",), count=8):
+    """Pictures with a metadata.jsonl: captions, and conditioning images or masks where columns name them."""
+    rows = []
+    for i in range(count):
+        write_png(folder / f"{i}.png", 9 * i)
+        row = {"file_name": f"{i}.png"}
+        for column in columns:
+            if column == "text":
+                row[column] = ["a red cat", "a blue dog"][i % 2]
+            else:
+                row[column] = f"{column}/{i}.png"
+                write_png(folder / row[column], 5 * i)
+        rows.append(json.dumps(row))
+    (folder / "metadata.jsonl").write_text("\n".join(rows) + "\n")

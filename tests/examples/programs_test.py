@@ -16,6 +16,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SOURCES = pathlib.Path(sys.argv[1])
 PROGRAMS = {pathlib.Path(path).name: pathlib.Path(path).resolve() for path in sys.argv[2:]}
 MODEL = ROOT / "tests/golden/tiny_ddpm_pipeline"
+STABLE_DIFFUSION = ["--pretrained_model_name_or_path", ROOT / "tests/golden/tiny_stable_diffusion", "--train_data_dir", "none"]
 # Arguments that a program needs besides --device to start its work.
 ARGUMENTS = {
     "compare_schedulers": ["--model", MODEL],
@@ -25,7 +26,9 @@ ARGUMENTS = {
     "sample": ["--model", MODEL],
     "train_latent_diffusion": ["--vae", ROOT / "tests/golden/tiny_ldm_pipeline", "--dataset", "mnist",
                                "--data_dir", ROOT / "examples/data/mnist"],
+    "train_controlnet": STABLE_DIFFUSION,
     "train_mnist": ["--data_dir", ROOT / "examples/data/mnist"],
+    "train_text_to_image": STABLE_DIFFUSION,
     "train_unconditional": ["--dataset", "mnist", "--data_dir", ROOT / "examples/data/mnist"],
 }
 # Values outside of the range of a flag.
@@ -44,9 +47,13 @@ OUT_OF_RANGE = [
     ("train_latent_diffusion", "--conditioning_dropout_prob", "1"),
     ("train_latent_diffusion", "--conditioning_key", "text"),
     ("train_latent_diffusion", "--num_inference_steps", "0"),
+    ("train_controlnet", "--proportion_empty_prompts", "1.5"),
     ("train_mnist", "--temperature", "-1"),
     ("train_mnist", "--ddim_eta", "2"),
     ("train_mnist", "--eval_batch_size", "1"),
+    ("train_text_to_image", "--max_train_samples", "-1"),
+    ("train_text_to_image", "--prediction_type", "noise"),
+    ("train_text_to_image", "--image_column", "picture"),
     *(("train_unconditional", flag, value) for flag, value in (
         ("--resolution", "0"), ("--resolution", "28"), ("--train_batch_size", "0"), ("--num_epochs", "0"),
         ("--max_train_steps", "0"), ("--gradient_accumulation_steps", "0"), ("--learning_rate", "-1"),
@@ -143,7 +150,8 @@ class Programs(unittest.TestCase):
         self.all_name_their_flag(OUT_OF_RANGE)
 
     def test_flags_that_need_a_package_or_a_service_are_refused_with_the_reason(self):
-        for name in ("train_unconditional", "train_mnist", "train_latent_diffusion"):
+        for name in ("train_unconditional", "train_mnist", "train_latent_diffusion", "train_text_to_image",
+                     "train_controlnet"):
             for words, reason in (
                 (["--push_to_hub"], "does not upload"),
                 (["--hub_token", "x"], "does not upload"),
@@ -176,8 +184,8 @@ class Programs(unittest.TestCase):
                     message = self.fails(name, [*ARGUMENTS[name], f"--device={device}"])
                     self.assertRegex(message, r"--device: there is no .*; available: cpu(, cuda:\d)*\n")
             self.assertEqual(list(self.folder.iterdir()), [], f"{name} began to work")
-        self.assertEqual(with_device, {"diffusion_from_scratch", "sample", "train_latent_diffusion", "train_mnist",
-                                       "train_unconditional"})
+        self.assertEqual(with_device, {"diffusion_from_scratch", "sample", "train_controlnet", "train_latent_diffusion",
+                                       "train_mnist", "train_text_to_image", "train_unconditional"})
 
     def test_errors_of_libtorch_have_no_stack_trace(self):
         for name, arguments in TOO_LARGE.items():

@@ -14,9 +14,11 @@
 #include <diffusers/schedulers/ddpm_scheduler.h>
 #include <diffusers/schedulers/flow_match_euler_discrete_scheduler.h>
 #include <diffusers/training/autoencoder_task.h>
+#include <diffusers/training/controlnet_task.h>
 #include <diffusers/training/edm.h>
 #include <diffusers/training/latent_diffusion_task.h>
 #include <diffusers/training/pyramid_noise.h>
+#include <diffusers/training/text_to_image_task.h>
 #include <diffusers/training/trainer.h>
 
 #include <ATen/ATen.h>
@@ -27,6 +29,7 @@
 #include "training/quick_training.h"
 #include "training/tiny_autoencoder.h"
 #include "training/tiny_latent_unet.h"
+#include "training/tiny_text_to_image.h"
 
 namespace diffusers::test {
 namespace {
@@ -343,6 +346,60 @@ TEST(TrainingTraffic, OfEveryFieldIsWhatAModelReads) {
         Trainer(device_net(), DDPMScheduler(), config).train(AllFields(16));
       },
       "all fields", 6);
+}
+
+/// Models on the counting device.
+TextToImageModels device_models(const TinyTextToImage& kind) {
+  TextToImageModels models = tiny_text_to_image(kind);
+  move_to_counting_device(*models.unet);
+  move_to_counting_device(*models.vae);
+  move_to_counting_device(*models.text_encoder);
+  if (kind.is_xl) move_to_counting_device(*models.text_encoder_2);
+  return models;
+}
+
+TensorDataset captioned_images(bool has_masks, bool has_conditioning_images) {
+  Batch samples = parity_samples(load_golden("text_to_image.safetensors")).slice(0, 16);
+  samples.captions.assign(16, "a red cat");
+  if (!has_masks) samples.masks = Tensor();
+  if (!has_conditioning_images) samples.conditioning_images = Tensor();
+  return TensorDataset(samples);
+}
+
+TEST(TrainingTraffic, OfTextToImageIsTheBatchAndTheTokens) {
+  struct Case {
+    const char* label;
+    TinyTextToImage kind;
+    TextToImageTaskOptions options;
+    int64_t tensors;
+  };
+  const Case cases[] = {
+      {"text to image", {}, {}, 2},
+      {"text encoder, empty prompts", {}, {.train_text_encoder = true, .proportion_empty_prompts = 0.3}, 2},
+      {"inpainting", {.in_channels = 9}, {}, 3},
+      // The tokens of two encoders and the time ids.
+      {"xl", {.is_xl = true}, {.proportion_empty_prompts = 0.3}, 4},
+  };
+  for (const Case& one : cases)
+    expect_batch_alone(
+        [&](const TrainingConfig& config) {
+          Trainer(std::make_shared<TextToImageTask>(device_models(one.kind), one.options), config)
+              .train(captioned_images(one.kind.in_channels == 9, false));
+        },
+        one.label, one.tensors);
+}
+
+TEST(TrainingTraffic, OfControlNetIsTheBatchAndTheTokens) {
+  expect_batch_alone(
+      [&](const TrainingConfig& config) {
+        const TextToImageModels models = device_models({});
+        ControlNetModel controlnet = ControlNetModel::from_unet(
+            tiny_text_to_image().unet, {.conditioning_embedding_out_channels = {4, 8}});
+        move_to_counting_device(*controlnet);
+        Trainer(std::make_shared<ControlNetTask>(models, controlnet), config)
+            .train(captioned_images(false, true));
+      },
+      "controlnet", 3);
 }
 
 TEST(TrainingTraffic, PyramidNoiseOnADeviceFollowsItsGenerator) {

@@ -12,7 +12,9 @@
 
 namespace diffusers {
 
+inline namespace internal {
 class TextToImageParts;
+}  // namespace internal
 
 /// Options of a ControlNetTask that are no fields of TrainingConfig.
 struct ControlNetTaskOptions {

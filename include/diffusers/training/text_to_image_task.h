@@ -11,7 +11,9 @@
 
 namespace diffusers {
 
+inline namespace internal {
 class TextToImageParts;
+}  // namespace internal
 
 /// Options of a TextToImageTask that are no fields of TrainingConfig.
 struct TextToImageTaskOptions {

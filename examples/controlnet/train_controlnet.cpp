@@ -1,0 +1,111 @@
+// Trains a ControlNet for Stable Diffusion 1.x, 2.x or XL on pictures with captions and conditioning images,
+// as diffusers' train_controlnet.py and train_controlnet_sdxl.py do, and writes a ControlNet folder.
+
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <diffusers/core/error.h>
+#include <diffusers/core/random.h>
+#include <diffusers/training/controlnet_task.h>
+#include <diffusers/training/trainer.h>
+
+#include "../program.h"
+#include "../text_to_image/stable_diffusion_flags.h"
+
+using namespace diffusers;
+
+namespace {
+
+struct Settings {
+  std::string controlnet_model_name_or_path = {};
+  std::string tokenizer_name = {};
+  std::string conditioning_image_column = "conditioning_image";
+};
+
+const FlagTable<Settings>& flags() {
+  static const FlagTable<Settings> table{
+      {"Model",
+       {{"--controlnet_model_name_or_path",
+         &Settings::controlnet_model_name_or_path,
+         "Folder of a ControlNet to go on from.",
+         {.default_text = "a new one with the weights of the UNet"}},
+        {"--tokenizer_name",
+         &Settings::tokenizer_name,
+         "Folder of another tokenizer.",
+         {.default_text = "that of the pipeline folder"}}}},
+      {"Data",
+       {{"--conditioning_image_column", &Settings::conditioning_image_column,
+         "Column of the conditioning images in the metadata."}}},
+  };
+  return table;
+}
+
+const FlagTable<TrainingConfig>& schedule_flags() {
+  static const FlagTable<TrainingConfig> table{
+      {"Optimizer",
+       {{"--lr_num_cycles", &TrainingConfig::lr_num_cycles, "Number of cycles of cosine_with_restarts."},
+        {"--lr_power", &TrainingConfig::lr_power, "Exponent of the learning rate schedule polynomial."}}}};
+  return table;
+}
+
+std::vector<RefusedFlag> refused() {
+  static const std::string previews =
+      "the program draws no pictures during the training; sample from --output_dir with a ControlNet "
+      "pipeline";
+  std::vector<RefusedFlag> flags = refused_stable_diffusion_flags();
+  for (const char* name : {"--validation_prompt", "--validation_image", "--num_validation_images"})
+    flags.push_back({name, previews});
+  return flags;
+}
+
+int run(int argc, char** argv) {
+  StableDiffusionSettings shared;
+  shared.training.output_dir = "controlnet-model";
+  shared.training.train_batch_size = 4;
+  shared.training.num_epochs = 1;
+  shared.training.learning_rate = 5e-6;
+  Settings settings;
+  CLI::App app("Trains a ControlNet for Stable Diffusion on pictures with captions and conditioning images");
+  add_flags(app, flags(), settings);
+  add_stable_diffusion_flags(app, shared);
+  add_flags(app, schedule_flags(), shared.training);
+  refuse_python_flags(app, argc, argv, refused());
+  parse_or_exit(app, argc, argv);
+  complete_stable_diffusion(app, shared);
+  if (app.count("--validation_steps") > 0)
+    throw ConfigError(
+        "--validation_steps is not supported: the program draws no pictures during the training");
+
+  TextToImageModels models = load_stable_diffusion(shared);
+  if (!settings.tokenizer_name.empty())
+    models.tokenizer = CLIPTokenizer::from_pretrained(settings.tokenizer_name);
+  ControlNetModel controlnet = nullptr;
+  if (!settings.controlnet_model_name_or_path.empty()) {
+    controlnet = ControlNetModel::from_pretrained(settings.controlnet_model_name_or_path,
+                                                  {.device = at::Device(shared.device)});
+  } else {
+    if (shared.training.seed) manual_seed(static_cast<uint64_t>(*shared.training.seed));
+    controlnet = ControlNetTask::make_controlnet(models);
+    controlnet->to(at::Device(shared.device));
+  }
+  ImageFolderOptions pictures = picture_options(shared);
+  pictures.center_crop = true;
+  pictures.conditioning_image_column = settings.conditioning_image_column;
+  const ImageFolder data(shared.train_data_dir, pictures);
+  std::printf("ControlNetModel with %lld parameters on %s, %lld images\n",
+              static_cast<long long>(controlnet->num_parameters()), shared.device.c_str(),
+              static_cast<long long>(data.size()));
+
+  Trainer trainer(std::make_shared<ControlNetTask>(
+                      models, controlnet,
+                      ControlNetTaskOptions{.proportion_empty_prompts = shared.proportion_empty_prompts}),
+                  shared.training);
+  const TrainingResult result = trainer.train(data);
+  return !result.is_complete || result.signal ? 128 + result.signal.value_or(0) : 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) { return run_program("train_controlnet", run, argc, argv); }

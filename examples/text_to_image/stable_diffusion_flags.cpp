@@ -1,0 +1,123 @@
+#include "stable_diffusion_flags.h"
+
+#include <diffusers/core/error.h>
+
+#include <ATen/Context.h>
+#include <torch/cuda.h>
+
+using namespace diffusers;
+
+namespace {
+
+const FlagTable<StableDiffusionSettings>& stable_diffusion_flags() {
+  using Settings = StableDiffusionSettings;
+  static const FlagTable<Settings> table{
+      {"Model",
+       {{"--pretrained_model_name_or_path",
+         &Settings::pretrained_model_name_or_path,
+         "Pipeline folder of Stable Diffusion 1.x, 2.x or XL, with model_index.json.",
+         {.required = true}},
+        {"--variant", &Settings::variant,
+         "Variant of the weights files, such as fp16. The weights are read as float32."},
+        {"--device",
+         &Settings::device,
+         "Device of the training: cpu, cuda or cuda:INDEX.",
+         {.check = available_device()}}}},
+      {"Data",
+       {{"--train_data_dir",
+         &Settings::train_data_dir,
+         "Folder of PNG and JPEG files with a metadata.jsonl or metadata.csv.",
+         {.required = true}},
+        {"--image_column",
+         &Settings::image_column,
+         "Column of the image: image, the column of a folder of pictures.",
+         {.check = CLI::IsMember({"image"})}},
+        {"--caption_column", &Settings::caption_column, "Column of the captions in the metadata."},
+        {"--max_train_samples",
+         &Settings::max_train_samples,
+         "Use only the first samples. 0 uses all.",
+         {.check = at_least(0)}},
+        {"--proportion_empty_prompts",
+         &Settings::proportion_empty_prompts,
+         "Share of the captions that are replaced by empty ones.",
+         {.check = between(0, 1)}}}},
+      {"Optimizer",
+       {{"--scale_lr", &Settings::scale_lr,
+         "Multiply the learning rate by the batch size and the gradient accumulation steps."},
+        {"--allow_tf32", &Settings::allow_tf32, "Allow TF32 matrix products on CUDA devices."}}},
+      {"Logs",
+       {{"--report_to",
+         &Settings::report_to,
+         "Experiment tracker: tensorboard.",
+         {.check = available_logger()}}}},
+  };
+  return table;
+}
+
+}  // namespace
+
+StableDiffusionSettings::StableDiffusionSettings() : device(torch::cuda::is_available() ? "cuda" : "cpu") {
+  training.resolution = 512;
+  training.learning_rate = 1e-4;
+  training.lr_scheduler = "constant";
+  training.adam_beta1 = 0.9;
+  training.adam_weight_decay = 1e-2;
+  training.use_ema_warmup = false;
+  training.handle_signals = true;
+}
+
+void add_stable_diffusion_flags(CLI::App& app, StableDiffusionSettings& settings) {
+  add_flags(app, stable_diffusion_flags(), settings);
+  add_flags(app, training_flags(), settings.training);
+}
+
+const std::vector<RefusedFlag>& refused_stable_diffusion_flags() {
+  static const std::string revisions = "the program reads a local folder, which has no revisions";
+  static const std::vector<RefusedFlag> flags{
+      {"--revision", revisions},
+      {"--non_ema_revision", revisions},
+      {"--tracker_project_name", "TensorBoard files have no project; --logging_dir names their folder"},
+      {"--set_grads_to_none", "gradients are always reset in this way"},
+      {"--dream_training", "the program does not have the DREAM loss"},
+      {"--dream_detail_preservation", "the program does not have the DREAM loss"},
+      {"--offload_ema", "the EMA weights stay on the device of the model"},
+      {"--foreach_ema", "the EMA weights are always updated in this way"},
+      {"--image_interpolation_mode", "pictures are resized with an antialiased bilinear filter"},
+  };
+  return flags;
+}
+
+void complete_stable_diffusion(const CLI::App& app, StableDiffusionSettings& settings) {
+  TrainingConfig& training = settings.training;
+  const auto is_given = [&](const char* flag) { return app.count(flag) > 0; };
+  const bool has_warmup =
+      training.lr_scheduler != "constant" && training.lr_scheduler != "piecewise_constant";
+  if (!has_warmup && !is_given("--lr_warmup_steps")) training.lr_warmup_steps = 0;
+  // Without EMA its options are at their defaults.
+  if (!training.use_ema) training.use_ema_warmup = TrainingConfig().use_ema_warmup;
+  // A betas default that is AdamW's is none of these optimizers'.
+  if (training.optimizer == OptimizerType::kSGD || training.optimizer == OptimizerType::kAdafactor)
+    if (!is_given("--adam_beta1")) training.adam_beta1 = TrainingConfig().adam_beta1;
+  if (settings.scale_lr)
+    training.learning_rate *=
+        static_cast<double>(training.gradient_accumulation_steps * training.train_batch_size);
+  training.validate();
+  if (settings.allow_tf32) at::globalContext().setAllowTF32CuBLAS(true);
+}
+
+TextToImageModels load_stable_diffusion(const StableDiffusionSettings& settings) {
+  return TextToImageModels::from_pretrained(
+      settings.pretrained_model_name_or_path,
+      {.variant = settings.variant, .device = at::Device(settings.device)});
+}
+
+ImageFolderOptions picture_options(const StableDiffusionSettings& settings) {
+  return {.resolution = *settings.training.resolution,
+          .caption_column = settings.caption_column,
+          .max_samples = settings.max_train_samples};
+}
+
+int64_t steps_per_epoch(const Dataset& data, const TrainingConfig& config) {
+  const auto ratio_up = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
+  return ratio_up(ratio_up(data.size(), config.train_batch_size), config.gradient_accumulation_steps);
+}

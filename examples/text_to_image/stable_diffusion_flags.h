@@ -1,0 +1,55 @@
+#pragma once
+
+// The flags of the programs that train on a Stable Diffusion folder and pictures with captions.
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <diffusers/data/image_folder.h>
+#include <diffusers/training/text_to_image_models.h>
+#include <diffusers/training/training_config.h>
+
+#include "../flags.h"
+#include "../train_flags.h"
+
+/// Values of the flags, with the defaults that diffusers' scripts share.
+struct StableDiffusionSettings {
+  std::string pretrained_model_name_or_path = {};
+  std::string variant = {};
+  std::string train_data_dir = {};
+  std::string image_column = "image";
+  std::string caption_column = "text";
+  int64_t max_train_samples = 0;  ///< 0: all
+  double proportion_empty_prompts = 0.0;
+  bool scale_lr = false;
+  bool allow_tf32 = false;
+  std::string report_to = "tensorboard";
+  std::string device;  ///< CUDA where there is a device
+  diffusers::TrainingConfig training = {};
+
+  /// Sets the defaults of `training` that differ from train_unconditional's.
+  StableDiffusionSettings();
+};
+
+/// Adds the shared flags, and those of `TrainingConfig` with `--num_train_epochs`.
+/// @param settings holds the defaults; must outlive the parsing
+void add_stable_diffusion_flags(CLI::App& app, StableDiffusionSettings& settings);
+
+/// Flags of these scripts that are refused, with the reason.
+const std::vector<RefusedFlag>& refused_stable_diffusion_flags();
+
+/// Fills in what follows from other flags, and checks the training config.
+/// @throws diffusers::ConfigError naming the flag
+void complete_stable_diffusion(const CLI::App& app, StableDiffusionSettings& settings);
+
+/// Loads the folder and moves the models to `settings.device`.
+/// @throws diffusers::FileError naming the component that is missing
+diffusers::TextToImageModels load_stable_diffusion(const StableDiffusionSettings& settings);
+
+/// The options of the ImageFolder of the training pictures.
+diffusers::ImageFolderOptions picture_options(const StableDiffusionSettings& settings);
+
+/// Number of optimizer steps of an epoch.
+int64_t steps_per_epoch(const diffusers::Dataset& data, const diffusers::TrainingConfig& config);

@@ -1,0 +1,148 @@
+#!/usr/bin/env python3
+"""Folders that the training programs write, opened by Python: training.py --program TRAIN_TEXT_TO_IMAGE
+
+Each program trains a tiny Stable Diffusion folder for 20 steps. Python opens the result and draws the picture that `sample`
+draws from it. The programs are taken from the folder of the given one.
+"""
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+import torch
+from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionInpaintPipeline
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import EulerDiscreteScheduler
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+TESTS = pathlib.Path(__file__).resolve().parents[1]
+MODEL = TESTS / "golden/tiny_stable_diffusion"
+STEPS = 20
+
+
+def make_pictures(folder):
+    rows, rng = [], np.random.default_rng(0)
+    for name in ("mask", "edges"):
+        (folder / name).mkdir(parents=True)
+    for i in range(8):
+        for name in (f"{i}.png", f"mask/{i}.png", f"edges/{i}.png"):
+            pixels = rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)
+            Image.fromarray(np.where(pixels > 127, 255, 0).astype(np.uint8) if "mask" in name else pixels).save(folder / name)
+        rows.append({"file_name": f"{i}.png", "text": ["a red cat", "a blue dog"][i % 2], "mask": f"mask/{i}.png",
+                     "edges": f"edges/{i}.png"})
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+
+
+def train(program, model, pictures, out, *flags):
+    command = [program, "--pretrained_model_name_or_path", model, "--train_data_dir", pictures, "--output_dir", out,
+               "--resolution", 16, "--train_batch_size", 4, "--max_train_steps", STEPS, "--learning_rate", 1e-3, "--seed", 0,
+               *flags]  # fmt: skip
+    result = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert result.returncode == 0, result.stdout
+    return out
+
+
+def pixels_of(pipeline, **options):
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline(num_inference_steps=5, generator=torch.Generator().manual_seed(7), output_type="np", **options).images
+
+
+def check_same_picture(sample, folder):
+    """Both draw the same picture from a folder, to a step of 255."""
+    png = folder.parent / "sample.png"
+    subprocess.run([sample, "--model", folder, "--prompt", "a red cat", "--num_inference_steps", "5", "--seed", "7",
+                    "--output", png], check=True, stdout=subprocess.DEVNULL)  # fmt: skip
+    ours = np.asarray(Image.open(png).convert("RGB")).astype(int)
+    theirs = (pixels_of(StableDiffusionPipeline.from_pretrained(folder), prompt="a red cat")[0] * 255).round().astype(int)
+    assert ours.shape == theirs.shape and np.abs(ours - theirs).max() <= 1, np.abs(ours - theirs).max()
+    assert theirs.std() > 2, "the picture is blank"
+
+
+def make_xl(folder):
+    """An SDXL folder of the tiny parts."""
+    pipeline = StableDiffusionPipeline.from_pretrained(MODEL)
+    torch.manual_seed(1)
+    config = {**pipeline.unet.config, "cross_attention_dim": 32, "addition_embed_type": "text_time",
+              "addition_time_embed_dim": 4, "projection_class_embeddings_input_dim": 32}  # fmt: skip
+    unet = UNet2DConditionModel.from_config(config)
+    text_encoder_2 = CLIPTextModelWithProjection(CLIPTextConfig(
+        vocab_size=len(pipeline.tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        projection_dim=8, bos_token_id=pipeline.tokenizer.bos_token_id, eos_token_id=pipeline.tokenizer.eos_token_id))
+    StableDiffusionXLPipeline(
+        pipeline.vae, pipeline.text_encoder, text_encoder_2, pipeline.tokenizer, pipeline.tokenizer, unet,
+        EulerDiscreteScheduler.from_config(pipeline.scheduler.config)).save_pretrained(folder)  # fmt: skip
+
+
+def make_inpainting(folder):
+    pipeline = StableDiffusionPipeline.from_pretrained(MODEL)
+    torch.manual_seed(2)
+    unet = UNet2DConditionModel.from_config({**pipeline.unet.config, "in_channels": 9})
+    StableDiffusionInpaintPipeline(pipeline.vae, pipeline.text_encoder, pipeline.tokenizer, unet, pipeline.scheduler, None,
+                                   None, requires_safety_checker=False).save_pretrained(folder)  # fmt: skip
+
+
+def is_trained(folder, before, weights="unet/diffusion_pytorch_model.safetensors"):
+    # Both versions of the names of a text encoder are read by Python.
+    ours, theirs = ({name.removeprefix("text_model."): tensor for name, tensor in load_file(base / weights).items()}
+                    for base in (folder, before))
+    assert ours.keys() == theirs.keys()
+    return any(not torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--program", type=pathlib.Path, required=True)
+    program = parser.parse_args().program
+    torch.set_num_threads(2)
+    with tempfile.TemporaryDirectory() as root:
+        root = pathlib.Path(root)
+        pictures = root / "pictures"
+        make_pictures(pictures)
+
+        print("text to image", flush=True)
+        out = train(program, MODEL, pictures, root / "sd", "--use_ema")
+        assert is_trained(out, MODEL)
+        check_same_picture(program.parent / "sample", out)
+        print("text to image, text encoder", flush=True)
+        out = train(program, MODEL, pictures, root / "text", "--train_text_encoder", "--prediction_type", "v_prediction")
+        assert is_trained(out, MODEL) and is_trained(out, MODEL, "text_encoder/model.safetensors")
+        check_same_picture(program.parent / "sample", out)
+
+        print("inpainting", flush=True)
+        make_inpainting(root / "inpainting")
+        out = train(program, root / "inpainting", pictures, root / "inpainted", "--mask_column", "mask")
+        assert is_trained(out, root / "inpainting")
+        image = Image.open(pictures / "0.png").resize((16, 16))
+        pixels_of(StableDiffusionInpaintPipeline.from_pretrained(out), prompt="a red cat", image=image,
+                  mask_image=Image.open(pictures / "mask/0.png").resize((16, 16)), height=16, width=16)  # fmt: skip
+
+        print("Stable Diffusion XL", flush=True)
+        make_xl(root / "xl")
+        out = train(program, root / "xl", pictures, root / "xl_trained", "--proportion_empty_prompts", 0.3)
+        assert is_trained(out, root / "xl")
+        pipeline = StableDiffusionXLPipeline.from_pretrained(out)
+        assert pipeline.config.force_zeros_for_empty_prompt
+        assert isinstance(pipeline.scheduler, EulerDiscreteScheduler)
+        pixels_of(pipeline, prompt="a red cat", height=16, width=16)
+
+        print("ControlNet", flush=True)
+        for model, name in ((MODEL, "net"), (root / "xl", "net_xl")):
+            out = train(program.parent / "train_controlnet", model, pictures, root / name, "--conditioning_image_column",
+                        "edges", "--proportion_empty_prompts", 0.5)  # fmt: skip
+            controlnet = ControlNetModel.from_pretrained(out)
+            assert controlnet.controlnet_mid_block.weight.abs().max() > 0
+            if model is MODEL:
+                parts = StableDiffusionPipeline.from_pretrained(MODEL).components
+                edges = Image.open(pictures / "edges/0.png").resize((16, 16))
+                pixels_of(StableDiffusionControlNetPipeline(**parts, controlnet=controlnet, requires_safety_checker=False),
+                          prompt="a red cat", image=edges)  # fmt: skip
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
