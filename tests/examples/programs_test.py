@@ -27,6 +27,7 @@ ARGUMENTS = {
     "train_latent_diffusion": ["--vae", ROOT / "tests/golden/tiny_ldm_pipeline", "--dataset", "mnist",
                                "--data_dir", ROOT / "examples/data/mnist"],
     "train_controlnet": STABLE_DIFFUSION,
+    "train_autoencoder": ["--dataset", "mnist", "--data_dir", ROOT / "examples/data/mnist", "--perceptual_weight", "0"],
     "train_mnist": ["--data_dir", ROOT / "examples/data/mnist"],
     "train_text_to_image": STABLE_DIFFUSION,
     "train_unconditional": ["--dataset", "mnist", "--data_dir", ROOT / "examples/data/mnist"],
@@ -48,6 +49,11 @@ OUT_OF_RANGE = [
     ("train_latent_diffusion", "--conditioning_key", "text"),
     ("train_latent_diffusion", "--num_inference_steps", "0"),
     ("train_controlnet", "--proportion_empty_prompts", "1.5"),
+    *(("train_autoencoder", flag, value) for flag, value in (
+        ("--model", "gan"), ("--block_out_channels", "0"), ("--num_vq_embeddings", "0"), ("--perceptual_weight", "-1"),
+        ("--disc_start", "-1"), ("--disc_factor", "-1"), ("--disc_weight", "nan"), ("--disc_loss", "wgan"),
+        ("--disc_num_layers", "0"), ("--pixel_loss", "huber"), ("--kl_weight", "-1"), ("--logvar_init", "inf"),
+        ("--learning_rate", "-1"), ("--resolution", "0"), ("--num_validation_images", "0"))),
     ("train_mnist", "--temperature", "-1"),
     ("train_mnist", "--ddim_eta", "2"),
     ("train_mnist", "--eval_batch_size", "1"),
@@ -184,8 +190,9 @@ class Programs(unittest.TestCase):
                     message = self.fails(name, [*ARGUMENTS[name], f"--device={device}"])
                     self.assertRegex(message, r"--device: there is no .*; available: cpu(, cuda:\d)*\n")
             self.assertEqual(list(self.folder.iterdir()), [], f"{name} began to work")
-        self.assertEqual(with_device, {"diffusion_from_scratch", "sample", "train_controlnet", "train_latent_diffusion",
-                                       "train_mnist", "train_text_to_image", "train_unconditional"})
+        self.assertEqual(with_device, {"diffusion_from_scratch", "sample", "train_autoencoder", "train_controlnet",
+                                       "train_latent_diffusion", "train_mnist", "train_text_to_image",
+                                       "train_unconditional"})
 
     def test_errors_of_libtorch_have_no_stack_trace(self):
         for name, arguments in TOO_LARGE.items():

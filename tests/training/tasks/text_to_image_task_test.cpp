@@ -18,12 +18,12 @@
 namespace diffusers {
 namespace {
 
-using test::LogCapture;
 using test::copies;
 using test::expect_close;
 using test::expect_equal;
 using test::expect_throws_with;
 using test::load_golden;
+using test::LogCapture;
 using test::parity_config;
 using test::parity_samples;
 using test::TemporaryFolder;

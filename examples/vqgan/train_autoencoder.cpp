@@ -1,0 +1,184 @@
+// Trains an AutoencoderKL or a VQModel with LPIPS and a PatchGAN discriminator, as latent-diffusion does, and
+// writes a model folder that Python opens with AutoencoderKL.from_pretrained or VQModel.from_pretrained.
+
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+#include <numeric>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <diffusers/core/error.h>
+#include <diffusers/core/random.h>
+#include <diffusers/io/files.h>
+#include <diffusers/io/model_file.h>
+#include <diffusers/models/autoencoder_kl.h>
+#include <diffusers/models/vq_model.h>
+#include <diffusers/training/autoencoder_task.h>
+#include <diffusers/training/trainer.h>
+
+#include "../program.h"
+#include "../train_flags.h"
+#include "../unconditional_image_generation/unconditional_data.h"
+#include "../unconditional_image_generation/unconditional_training.h"
+#include "autoencoder_flags.h"
+
+using namespace diffusers;
+
+namespace {
+
+std::string config_text(const std::string& path) {
+  return folder_exists(path) ? read_model_file(path, "config.json") : read_text_file(path);
+}
+
+/// Sets the fields that both models have.
+template <class Config>
+void set_architecture(const AutoencoderSettings& settings, int64_t channels, Config& config) {
+  const std::vector<int64_t> widths =
+      settings.is_kl() ? std::vector<int64_t>{128, 256, 512, 512} : std::vector<int64_t>{128, 256, 512};
+  config.block_out_channels = settings.block_out_channels.empty() ? widths : settings.block_out_channels;
+  config.down_block_types.assign(config.block_out_channels.size(), "DownEncoderBlock2D");
+  config.up_block_types.assign(config.block_out_channels.size(), "UpDecoderBlock2D");
+  config.in_channels = config.out_channels = channels;
+  config.layers_per_block = settings.layers_per_block;
+  config.latent_channels = settings.latent_channels.value_or(settings.is_kl() ? 4 : 3);
+  config.norm_num_groups = settings.norm_num_groups;
+  config.sample_size = *settings.training.resolution;
+  config.mid_block_add_attention = settings.mid_block_add_attention;
+}
+
+AutoencoderKLConfig kl_config(const AutoencoderSettings& settings, int64_t channels) {
+  AutoencoderKLConfig config;
+  set_architecture(settings, channels, config);
+  return config;
+}
+
+VQModelConfig vq_config(const AutoencoderSettings& settings, int64_t channels) {
+  VQModelConfig config;
+  set_architecture(settings, channels, config);
+  config.num_vq_embeddings = settings.num_vq_embeddings;
+  return config;
+}
+
+/// The model that the flags name, with new or loaded weights.
+template <class Model, class MakeConfig>
+Model make_autoencoder(const AutoencoderSettings& settings, MakeConfig make_config) {
+  if (!settings.pretrained_model_name_or_path.empty())
+    return Model::from_pretrained(settings.pretrained_model_name_or_path);
+  if (!settings.model_config_name_or_path.empty())
+    return Model::from_config(config_text(settings.model_config_name_or_path));
+  return Model(make_config(settings, settings.data.is_idx() ? 1 : 3));
+}
+
+/// Opens the data with the model's channels.
+template <class Model>
+TrainingData open_data_for(AutoencoderSettings& settings, Model& model) {
+  UnconditionalSettings& data = settings.data;
+  data.training.resolution = settings.training.resolution;
+  // Pictures are read as gray or as colour, as the model wants them.
+  data.model.in_channels = model->config().in_channels;
+  data.model_config_name_or_path = "the model's config";
+  TrainingData opened = open_data(data);
+  if (opened.channels != model->config().in_channels)
+    throw ConfigError("--model_config_name_or_path: the model has in_channels " +
+                      std::to_string(model->config().in_channels) + ", expected " +
+                      std::to_string(opened.channels) + ", the channels of " + data.data_flag());
+  const auto halvings = static_cast<int64_t>(model->config().block_out_channels.size()) - 1;
+  const int64_t factor = int64_t{1} << std::min<int64_t>(halvings, 32);
+  if (*settings.training.resolution % factor != 0)
+    throw ConfigError("--resolution is " + std::to_string(*settings.training.resolution) +
+                      ", expected a multiple of " + std::to_string(factor) + ", since the model has " +
+                      std::to_string(halvings + 1) + " levels");
+  return opened;
+}
+
+LPIPS load_lpips(const AutoencoderSettings& settings) {
+  if (settings.lpips_weights.empty()) return nullptr;
+  return LPIPS::from_pretrained(settings.lpips_weights);
+}
+
+LPIPSWithDiscriminatorConfig kl_loss_config(const AutoencoderSettings& settings, int64_t channels) {
+  const VQLPIPSWithDiscriminatorConfig& loss = settings.loss;
+  return {.disc_start = loss.disc_start,
+          .logvar_init = settings.logvar_init,
+          .kl_weight = settings.kl_weight,
+          .disc_num_layers = loss.disc_num_layers,
+          .disc_in_channels = channels,
+          .disc_factor = loss.disc_factor,
+          .disc_weight = loss.disc_weight,
+          .perceptual_weight = loss.perceptual_weight,
+          .use_actnorm = loss.use_actnorm,
+          .disc_loss = loss.disc_loss,
+          .pixel_loss = loss.pixel_loss};
+}
+
+/// Images and their reconstructions below them, in [0, 1].
+template <class Model>
+Tensor reconstruction_rows(Model& model, const Dataset& data, int64_t count, at::Device device) {
+  std::vector<int64_t> indices(static_cast<std::size_t>(std::min(count, data.size())));
+  std::iota(indices.begin(), indices.end(), 0);
+  const Tensor images = data.get_batch(indices, 0).images.to(device);
+  const Tensor made = model->forward(images).sample;
+  return (torch::cat({images, made}) / 2 + 0.5).clamp(0, 1);
+}
+
+template <class Model>
+int train(Model model, const std::shared_ptr<AutoencoderTask>& task, const AutoencoderSettings& settings,
+          const TrainingData& data) {
+  const at::Device device(settings.data.device);
+  std::printf("%s with %lld parameters on %s, %lld images\n", std::string(model->class_name()).c_str(),
+              static_cast<long long>(model->num_parameters()), device.str().c_str(),
+              static_cast<long long>(data.train->size()));
+  Trainer trainer(task, settings.training);
+  trainer.on_preview([&](const PreviewContext& at) {
+    const Dataset& shown = data.held_out ? *data.held_out : *data.train;
+    const Tensor rows = reconstruction_rows(model, shown, settings.num_validation_images, device);
+    at.log_images("reconstructions", rows, {.columns = rows.size(0) / 2});
+  });
+  const bool is_validated = data.held_out && settings.training.validation_steps > 0;
+  return exit_code(is_validated ? trainer.train(*data.train, *data.held_out) : trainer.train(*data.train));
+}
+
+/// Weights are drawn in the order model, discriminator.
+int train_kl(AutoencoderSettings& settings) {
+  AutoencoderKL model = make_autoencoder<AutoencoderKL>(settings, kl_config);
+  const TrainingData data = open_data_for(settings, model);
+  const LPIPSWithDiscriminatorConfig config = kl_loss_config(settings, data.channels);
+  NLayerDiscriminator disc = nullptr;
+  if (config.disc_factor > 0)
+    disc = NLayerDiscriminator({.input_nc = data.channels,
+                                .ndf = settings.loss.disc_ndf,
+                                .n_layers = config.disc_num_layers,
+                                .use_actnorm = config.use_actnorm});
+  const LPIPSWithDiscriminator loss(config, load_lpips(settings), disc);
+  model->to(at::Device(settings.data.device));
+  return train(model,
+               std::make_shared<AutoencoderTask>(
+                   model, loss, AutoencoderTaskOptions{.learn_logvar = !settings.no_learn_logvar}),
+               settings, data);
+}
+
+int train_vq(AutoencoderSettings& settings) {
+  VQModel model = make_autoencoder<VQModel>(settings, vq_config);
+  const TrainingData data = open_data_for(settings, model);
+  settings.loss.disc_in_channels = data.channels;
+  const VQLPIPSWithDiscriminator loss(settings.loss, load_lpips(settings));
+  model->to(at::Device(settings.data.device));
+  return train(model, std::make_shared<AutoencoderTask>(model, loss), settings, data);
+}
+
+int run(int argc, char** argv) {
+  AutoencoderSettings settings;
+  CLI::App app("Trains an AutoencoderKL or a VQModel with LPIPS and a PatchGAN discriminator");
+  add_autoencoder_flags(app, settings);
+  refuse_python_flags(app, argc, argv);
+  parse_or_exit(app, argc, argv);
+  complete_autoencoder_settings(app, settings);
+  if (settings.training.seed) manual_seed(static_cast<uint64_t>(*settings.training.seed));
+  return settings.is_kl() ? train_kl(settings) : train_vq(settings);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) { return run_program("train_autoencoder", run, argc, argv); }
