@@ -114,6 +114,10 @@ class Flag {
           return flag_detail::add_flag(app, name, config.*field, help, options);
         }) {}
 
+  /// Makes a flag for a field of another type.
+  /// @param add adds the flag to a command line; see `add`
+  explicit Flag(std::function<CLI::Option*(CLI::App&, Config&)> add) : add_(std::move(add)) {}
+
   /// Adds the flag to a command line. The value in `config` is the default.
   /// @param config the config, which must outlive the parsing
   CLI::Option* add(CLI::App& app, Config& config) const { return add_(app, config); }

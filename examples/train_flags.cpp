@@ -1,10 +1,43 @@
 #include "train_flags.h"
 
+#include <charconv>
 #include <string_view>
 
 #include <diffusers/core/error.h>
 
 using namespace diffusers;
+
+namespace {
+
+/// Reads "PATTERN:FACTOR". A pattern may contain colons.
+LearningRateFactor parse_lr_factor(const std::string& text) {
+  const std::size_t colon = text.rfind(':');
+  double factor = 0;
+  const char* end = text.data() + text.size();
+  const char* number = colon == std::string::npos ? end : text.data() + colon + 1;
+  const auto [rest, error] = std::from_chars(number, end, factor);
+  if (error != std::errc() || rest != end || colon == 0)
+    throw ConfigError("--lr_factors has \"" + text + "\", expected PATTERN:FACTOR, such as \"*.bias:0.5\"");
+  return {text.substr(0, colon), factor};
+}
+
+Flag<TrainingConfig> lr_factors_flag() {
+  return Flag<TrainingConfig>([](CLI::App& app, TrainingConfig& config) {
+    return app
+        .add_option_function<std::vector<std::string>>(
+            "--lr_factors",
+            [&config](const std::vector<std::string>& texts) {
+              config.lr_factors.clear();
+              for (const std::string& text : texts) config.lr_factors.push_back(parse_lr_factor(text));
+            },
+            "Factors on the learning rate by the names of parameters: PATTERN:FACTOR, such as "
+            "\"*.bias:0.5\". "
+            "The last pattern that fits a name counts.")
+        ->default_str("none");
+  });
+}
+
+}  // namespace
 
 const FlagTable<TrainingConfig>& training_flags() {
   using Config = TrainingConfig;
@@ -43,25 +76,60 @@ const FlagTable<TrainingConfig>& training_flags() {
         {"--freeze", &Config::freeze,
          "Patterns of the names of parameters that are not trained, with * and ?."},
         {"--train_only", &Config::train_only,
-         "Patterns of the names of the only parameters that are trained."}}},
+         "Patterns of the names of the only parameters that are trained."},
+        {"--max_nonfinite_steps", &Config::max_nonfinite_steps,
+         "Number of consecutive steps with a non-finite loss or gradient that end the training."}}},
       {"Optimizer",
        {{"--learning_rate", &Config::learning_rate, "Learning rate after the warm-up."},
         {"--lr_scheduler", &Config::lr_scheduler,
-         "Learning rate schedule: linear, cosine, cosine_with_restarts, polynomial, constant or "
-         "constant_with_warmup."},
+         "Learning rate schedule: linear, cosine, cosine_with_restarts, polynomial, constant, "
+         "constant_with_warmup or piecewise_constant."},
         {"--lr_warmup_steps", &Config::lr_warmup_steps,
          "Number of steps in which the learning rate rises from 0."},
+        {"--lr_num_cycles", &Config::lr_num_cycles,
+         "Number of cycles of --lr_scheduler cosine_with_restarts."},
+        {"--lr_power", &Config::lr_power, "Exponent of the decay of --lr_scheduler polynomial."},
+        {"--lr_step_rules", &Config::lr_step_rules,
+         "Rules of --lr_scheduler piecewise_constant: FACTOR:STEP for each part, and the factor of the rest, "
+         "such as 1:1000,0.1:2000,0.01."},
+        lr_factors_flag(),
         {"--optimizer", &Config::optimizer, "Update rule of the parameters."},
         {"--adam_beta1", &Config::adam_beta1, "Decay of the mean of the gradients."},
         {"--adam_beta2", &Config::adam_beta2, "Decay of the mean of the squared gradients."},
-        {"--adam_weight_decay", &Config::adam_weight_decay, "Weight decay."},
-        {"--adam_epsilon", &Config::adam_epsilon, "Term added to the denominator for numerical stability."}}},
+        {"--adam_weight_decay", &Config::adam_weight_decay, "Weight decay of all optimizers."},
+        {"--adam_epsilon", &Config::adam_epsilon, "Term added to the denominator for numerical stability."},
+        {"--adam_amsgrad", &Config::adam_amsgrad,
+         "Divide by the largest mean of the squared gradients so far (AMSGrad)."},
+        {"--no_decay", &Config::no_decay,
+         "Patterns of the names of parameters without weight decay, with * and ?."},
+        {"--no_weight_decay_on_bias_and_norm", &Config::no_weight_decay_on_bias_and_norm,
+         "No weight decay for biases and for the parameters of norm layers."},
+        {"--sgd_momentum", &Config::sgd_momentum, "Momentum of --optimizer sgd. 0 disables it."},
+        {"--sgd_dampening", &Config::sgd_dampening,
+         "Share of a gradient that the momentum of --optimizer sgd leaves out."},
+        {"--sgd_nesterov", &Config::sgd_nesterov, "Nesterov momentum of --optimizer sgd."},
+        {"--adafactor_beta2_decay", &Config::adafactor_beta2_decay,
+         "Exponent of Adafactor's decay of squared gradients: beta2 is 1 - step^beta2_decay."},
+        {"--adafactor_eps1",
+         &Config::adafactor_eps1,
+         "Adafactor's lower bound of the root mean square of a gradient.",
+         {.default_text = "machine epsilon"}},
+        {"--adafactor_eps2", &Config::adafactor_eps2,
+         "Adafactor's lower bound of the root mean square of a parameter."},
+        {"--adafactor_d", &Config::adafactor_d,
+         "Adafactor's upper bound of the root mean square of an update."}}},
       {"EMA",
        {{"--use_ema,!--no_use_ema", &Config::use_ema,
          "Keep an exponential moving average of the weights. It becomes the final model."},
+        {"--ema_type", &Config::ema_type, "Class of the average: diffusers' EMAModel or LDM's LitEma."},
+        {"--use_ema_warmup", &Config::use_ema_warmup,
+         "Raise the decay of the EMA slowly, as train_unconditional.py does."},
         {"--ema_inv_gamma", &Config::ema_inv_gamma, "Inverse multiplicative factor of the EMA warm-up."},
         {"--ema_power", &Config::ema_power, "Exponent of the EMA warm-up."},
         {"--ema_max_decay", &Config::ema_max_decay, "Maximum decay of the EMA."},
+        {"--ema_min_decay", &Config::ema_min_decay, "Minimum decay of the EMA."},
+        {"--ema_update_after_step", &Config::ema_update_after_step,
+         "Number of steps at the start in which the EMA copies the weights."},
         {"--post_hoc_ema_sigma_rels", &Config::post_hoc_ema_sigma_rels,
          "Relative widths of power-function averages, such as 0.05 0.1. reconstruct_ema reads their "
          "snapshots."},
@@ -74,7 +142,14 @@ const FlagTable<TrainingConfig>& training_flags() {
         {"--input_perturbation", &Config::input_perturbation,
          "Strength of noise added to the model's input, but not to the target."},
         {"--loss_type", &Config::loss_type, "Error function of the loss."},
-        {"--timestep_bias_strategy", &Config::timestep_bias_strategy, "Timesteps that are drawn more often."},
+        {"--huber_schedule", &Config::huber_schedule,
+         "How --huber_c depends on the timestep, for --loss_type huber and smooth_l1."},
+        {"--huber_c", &Config::huber_c, "Width of the quadratic part of --loss_type huber and smooth_l1."},
+        {"--logit_mean", &Config::logit_mean, "Mean of --timestep_sampling logit_normal."},
+        {"--logit_std", &Config::logit_std, "Standard deviation of --timestep_sampling logit_normal."},
+        {"--mode_scale", &Config::mode_scale, "Concentration of --timestep_sampling mode."},
+        {"--timestep_bias_strategy", &Config::timestep_bias_strategy,
+         "Which timesteps are drawn more often."},
         {"--timestep_bias_multiplier", &Config::timestep_bias_multiplier,
          "Factor by which these timesteps are drawn more often."},
         {"--timestep_bias_begin", &Config::timestep_bias_begin,
@@ -99,8 +174,14 @@ const FlagTable<TrainingConfig>& training_flags() {
         {"--logging_dir", &Config::logging_dir, "Folder of the TensorBoard files, in --output_dir."},
         {"--tensorboard", &Config::tensorboard, "Write TensorBoard files."},
         {"--report", &Config::report, "Write report.html at the end."},
+        {"--progress_bar", &Config::progress_bar, "Show the progress on standard output."},
         {"--validation_steps", &Config::validation_steps,
-         "Number of steps between two previews and validations."}}},
+         "Number of steps between two previews and validations. Both also come at the end, with 0 only "
+         "there."},
+        {"--validation_samples", &Config::validation_samples,
+         "Number of held-out images that a validation uses."},
+        {"--validation_bins", &Config::validation_bins,
+         "Number of parts of the noise schedule whose validation loss is measured separately."}}},
   };
   return table;
 }
@@ -114,13 +195,18 @@ const FlagTable<DiffusionTaskOptions>& task_flags() {
         {"--weighting", &Config::weighting, "Weighting of the loss over the timesteps."},
         {"--p2_gamma", &Config::p2_gamma, "Gamma of --weighting p2."},
         {"--p2_k", &Config::p2_k, "K of --weighting p2."},
+        {"--sigma_data", &Config::sigma_data, "Standard deviation of the data, for --weighting edm."},
+        {"--l_simple_weight", &Config::l_simple_weight, "Factor of the weighted loss (LDM)."},
+        {"--original_elbo_weight", &Config::original_elbo_weight,
+         "Factor of the loss with the weights of the variational bound (LDM)."},
         {"--timestep_sampling", &Config::timestep_sampling, "Distribution of the timesteps."},
         {"--pyramid_noise_iterations", &Config::pyramid_noise_iterations,
          "Number of levels of multi-resolution noise. 0 disables it."},
         {"--pyramid_noise_discount", &Config::pyramid_noise_discount,
          "Factor from one level of multi-resolution noise to the next."},
         {"--learned_log_variance", &Config::learned_log_variance,
-         "Learned weight of each timestep: a table, or Fourier features of the timestep."}}},
+         "Learned weight of each timestep: a table, or Fourier features of the timestep."},
+        {"--logvar_init", &Config::logvar_init, "Initial value of --learned_log_variance table."}}},
   };
   return table;
 }

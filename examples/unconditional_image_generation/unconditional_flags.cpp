@@ -101,7 +101,7 @@ void check_flags(const CLI::App& app, UnconditionalSettings& settings) {
          "--save_images_epochs and --validation_steps exclude each other; found both");
   refuse(is_given("--save_model_epochs") && is_given("--validation_steps") &&
              settings.training.validation_steps == 0,
-         "--save_model_epochs needs previews, which --validation_steps 0 switches off");
+         "--save_model_epochs needs previews before the end, which --validation_steps 0 switches off");
 }
 
 /// Fills in defaults that depend on other flags.

@@ -69,11 +69,22 @@ OUT_OF_RANGE = [
         ("--logging_steps", "0"), ("--logging_dir", "../logs"), ("--save_images_epochs", "0"), ("--save_model_epochs", "0"),
         ("--dataloader_num_workers", "-1"), ("--cpu_data_parallel", "0"), ("--seed", "-5"), ("--logger", "wandb"))),
 ]
+# Fields of TrainingConfig that are no flags of the training programs, with the reason.
+NO_FLAGS = {
+    "handle_signals": "programs always end with a checkpoint when they get a signal",
+}
 # Arguments for which a program asks LibTorch for more memory than there is.
 TOO_LARGE = {
     "compare_schedulers": ["--model", MODEL, "--num_images", 10**12],
     "sample": ["--model", MODEL, "--num_images", 10**12],
 }
+
+
+def training_fields():
+    """The fields of TrainingConfig, as its header declares them."""
+    header = (ROOT / "include/diffusers/training/training_config.h").read_text()
+    body = re.search(r"^struct TrainingConfig \{$(.*?)^\};$", header, re.MULTILINE | re.DOTALL)[1]
+    return re.findall(r"^  [\w:<>]+ (\w+) = ", body, re.MULTILINE)
 
 
 def read_flags(help_text):
@@ -137,6 +148,15 @@ class Programs(unittest.TestCase):
                         self.assertRegex(kind, r"=\S|REQUIRED")
                     else:
                         self.assertRegex(description, r" \[(on|off)\]$")
+
+    def test_every_training_option_has_a_flag(self):
+        fields = training_fields()
+        self.assertGreater(len(fields), 70)
+        for name in ("train_mnist", "train_unconditional"):
+            flags = {flag for flag, _, _ in read_flags(self.help_of(name))}
+            missing = [field for field in fields if f"--{field}" not in flags and field not in NO_FLAGS]
+            self.assertEqual(missing, [], f"{name}: add them to examples/train_flags.cpp, or say in NO_FLAGS why not")
+            self.assertEqual([field for field in NO_FLAGS if f"--{field}" in flags or field not in fields], [])
 
     def test_an_unknown_flag_is_refused(self):
         self.assertEqual(set(ARGUMENTS), set(PROGRAMS))
