@@ -76,13 +76,11 @@ def tiny_xl(tokenizer) -> StableDiffusionXLPipeline:
                                      add_watermarker=False)  # fmt: skip
 
 
-def seeded_controlnet(seed, unet, **changes):
+def seeded_controlnet(seed, unet, pooled=False):
     """A ControlNet whose zero-initialised layers have an effect."""
     torch.manual_seed(seed)
-    net = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 8))
-    if changes:
-        torch.manual_seed(seed)
-        net = ControlNetModel.from_config({**net.config, **changes})
+    net = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 8), load_weights_from_unet=not pooled)
+    net.register_to_config(global_pool_conditions=pooled)
     with torch.no_grad():
         for name, parameter in net.named_parameters():
             if name.startswith("controlnet_"):
@@ -148,7 +146,7 @@ def inpaint(draw, folder):
 def controlnet(draw, folder):
     base = StableDiffusionInpaintPipeline.from_pretrained(folder)
     nets = [seeded_controlnet(7, base.unet), seeded_controlnet(8, base.unet)]
-    pooled = seeded_controlnet(9, base.unet, global_pool_conditions=True)
+    pooled = seeded_controlnet(9, base.unet, pooled=True)
     image, images, odd = draw.tensors["image"], draw.tensors["images"], draw.tensors["odd"]
 
     def pipeline(controlnet):
