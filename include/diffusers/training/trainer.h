@@ -26,7 +26,7 @@ namespace diffusers {
 
 inline namespace internal {
 class TrainingAverage;
-class TrainingData;
+class TrainerData;
 class TrainingRun;
 }  // namespace internal
 
@@ -169,7 +169,7 @@ class Trainer {
  private:
   friend class internal::TrainingRun;
 
-  TrainingResult train_and_validate(const internal::TrainingData& data, const Dataset* validation);
+  TrainingResult train_and_validate(const internal::TrainerData& data, const Dataset* validation);
 
   std::shared_ptr<Task> task_;
   TrainingConfig config_;

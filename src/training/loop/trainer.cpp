@@ -21,7 +21,7 @@
 #include "training/loop/autocast.h"
 #include "training/loop/deterministic_scope.h"
 #include "training/loop/trained_parameters.h"
-#include "training/loop/training_data.h"
+#include "training/loop/trainer_data.h"
 #include "training/loop/training_run.h"
 #include "training/loop/update_options.h"
 
@@ -116,22 +116,22 @@ const EMAModel* Trainer::ema() const { return ema_ ? ema_->ema_model() : nullptr
 const LitEma* Trainer::lit_ema() const { return ema_ ? ema_->lit_ema() : nullptr; }
 
 TrainingResult Trainer::train(const Dataset& dataset) {
-  return train_and_validate(TrainingData(dataset), nullptr);
+  return train_and_validate(TrainerData(dataset), nullptr);
 }
 
 TrainingResult Trainer::train(const Dataset& dataset, const Dataset& validation) {
-  return train_and_validate(TrainingData(dataset), &validation);
+  return train_and_validate(TrainerData(dataset), &validation);
 }
 
 TrainingResult Trainer::train(const IterableDataset& dataset) {
-  return train_and_validate(TrainingData(dataset), nullptr);
+  return train_and_validate(TrainerData(dataset), nullptr);
 }
 
 TrainingResult Trainer::train(const IterableDataset& dataset, const Dataset& validation) {
-  return train_and_validate(TrainingData(dataset), &validation);
+  return train_and_validate(TrainerData(dataset), &validation);
 }
 
-TrainingResult Trainer::train_and_validate(const TrainingData& data, const Dataset* validation) {
+TrainingResult Trainer::train_and_validate(const TrainerData& data, const Dataset* validation) {
   stop_requested_ = false;
   try {
     return TrainingRun(*this, data, validation).run();
@@ -140,7 +140,7 @@ TrainingResult Trainer::train_and_validate(const TrainingData& data, const Datas
   }
 }
 
-TrainingRun::TrainingRun(Trainer& trainer, const TrainingData& data, const Dataset* validation)
+TrainingRun::TrainingRun(Trainer& trainer, const TrainerData& data, const Dataset* validation)
     : trainer_(trainer),
       config_(trainer.config_),
       task_(*trainer.task_),

@@ -224,7 +224,7 @@ void TrainingRun::load_state_json(const Json& state, const std::string& where) {
     const bool was_iterable = state.value(kIterableKey, false);
     require<ConfigError>(
         was_iterable == data_.is_iterable(), "the data is {}, but the checkpoint was trained on {} ({})",
-        TrainingData::kind(data_.is_iterable()), TrainingData::kind(was_iterable), escaped(where));
+        TrainerData::kind(data_.is_iterable()), TrainerData::kind(was_iterable), escaped(where));
     must_be("dataset_size", data_.size() ? Json(*data_.size()) : Json());
     if (state.contains("dtype")) must_be("dtype", dtype_name(dtype_));
     compare_options(state, where);

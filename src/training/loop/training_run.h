@@ -23,8 +23,8 @@
 #include "training/loop/image_checks.h"
 #include "training/loop/random_state.h"
 #include "training/loop/stop_signals.h"
+#include "training/loop/trainer_data.h"
 #include "training/loop/training_average.h"
-#include "training/loop/training_data.h"
 #include "training/loop/update_run.h"
 
 namespace diffusers {
@@ -34,7 +34,7 @@ inline namespace internal {
 class TrainingRun {
  public:
   /// @param validation null: none
-  TrainingRun(Trainer& trainer, const TrainingData& data, const Dataset* validation);
+  TrainingRun(Trainer& trainer, const TrainerData& data, const Dataset* validation);
   TrainingResult run();
 
  private:
@@ -124,7 +124,7 @@ class TrainingRun {
   std::optional<FolderLock> lock_;
   std::optional<StopSignals> signals_;
   CheckpointWriter checkpoint_writer_;  // is done before the lock ends
-  TrainingData data_;
+  TrainerData data_;
   const Dataset* validation_;
   std::optional<DataLoader> loader_;
   int64_t total_steps_ = 0;

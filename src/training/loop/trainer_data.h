@@ -14,10 +14,10 @@ namespace diffusers {
 inline namespace internal {
 
 /// The data of a training: a dataset with random access, or one that is read in order. Refers to the dataset.
-class TrainingData {
+class TrainerData {
  public:
-  explicit TrainingData(const Dataset& dataset) : dataset_(&dataset) {}
-  explicit TrainingData(const IterableDataset& dataset) : iterable_(&dataset) {}
+  explicit TrainerData(const Dataset& dataset) : dataset_(&dataset) {}
+  explicit TrainerData(const IterableDataset& dataset) : iterable_(&dataset) {}
 
   bool is_iterable() const { return iterable_ != nullptr; }
   /// Returns the number of samples; nullopt if an IterableDataset does not know it.

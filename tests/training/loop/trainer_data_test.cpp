@@ -1,6 +1,6 @@
 // Trainings on an IterableDataset.
 
-#include "training/loop/training_data.h"
+#include "training/loop/trainer_data.h"
 
 #include <cstdint>
 #include <memory>

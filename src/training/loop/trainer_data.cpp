@@ -1,15 +1,15 @@
-#include "training/loop/training_data.h"
+#include "training/loop/trainer_data.h"
 
 #include "core/require.h"
 
 namespace diffusers {
 inline namespace internal {
 
-std::optional<int64_t> TrainingData::size() const {
+std::optional<int64_t> TrainerData::size() const {
   return is_iterable() ? iterable_->size() : std::optional<int64_t>(dataset_->size());
 }
 
-void TrainingData::check(Task& task) const {
+void TrainerData::check(Task& task) const {
   require<ConfigError>(size().value_or(1) > 0, "the data set is empty");
   if (is_iterable()) {
     task.check_iterable_dataset(*iterable_);
@@ -18,7 +18,7 @@ void TrainingData::check(Task& task) const {
   }
 }
 
-int64_t TrainingData::total_steps(const TrainingConfig& config) const {
+int64_t TrainerData::total_steps(const TrainingConfig& config) const {
   require<ConfigError>(!is_iterable() || config.dataloader_num_workers <= 1,
                        "dataloader_num_workers is {}, but an IterableDataset is read by one thread; expected "
                        "0 or 1",
@@ -33,13 +33,13 @@ int64_t TrainingData::total_steps(const TrainingConfig& config) const {
   return config.num_epochs * steps_per_epoch;
 }
 
-DataLoader TrainingData::loader(DataLoaderOptions options) const {
+DataLoader TrainerData::loader(DataLoaderOptions options) const {
   if (is_iterable()) return DataLoader(*iterable_, options);
   options.shuffle = true;
   return DataLoader(*dataset_, options);
 }
 
-std::string TrainingData::description() const {
+std::string TrainerData::description() const {
   const std::optional<int64_t> count = size();
   return count ? fmt::format("{} examples", *count) : "IterableDataset of unknown size";
 }
