@@ -2,15 +2,16 @@
 """Start-up, memory and training speed of this library beside Python diffusers, in one run.
 
     cmake --build --preset release
-    ~/.cache/libdiffusers/reference-0.42.1/bin/python benchmarks/python_comparison.py [--rounds 5] [--steps 40]
+    ~/.cache/libdiffusers/reference-0.42.1/bin/python benchmarks/python_comparison.py [--rounds 5] [--steps 40] [--threads N]
 
-Two measurements, each in turn for C++ and Python, every run a process of its own with one thread:
+Two measurements, each in turn for C++ and Python, every run a process of its own, with N threads (default: one for each core):
 
     start      opens a DDPMPipeline folder and draws one 28 x 28 image with one step
     training   trains the model of `train_mnist` on MNIST: batch 32, AdamW, EMA, clipping, as train_unconditional.py does.
+               C++ cuts each batch into N parts (--cpu_data_parallel).
                The time of a step is the difference between a run of 3 N and one of N steps, divided by 2 N
 
-Time is processor time, since the clock says little on a shared machine. Memory is the largest resident size of the process.
+Time is that of the clock: run it on a machine that does nothing else. Memory is the largest resident size of the process.
 Medians; the ratios are Python's divided by ours, with the smallest and the largest of the rounds.
 """
 import argparse
@@ -21,6 +22,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 MODEL = {"sample_size": 28, "in_channels": 1, "out_channels": 1, "layers_per_block": 1, "norm_num_groups": 8,
@@ -70,14 +72,16 @@ def python_training(data, steps):
         loss.detach().item()
 
 
-def measure(command):
-    """Processor time in seconds and largest resident size in bytes of a process."""
+def measure(command, threads):
+    """Seconds and largest resident size in bytes of a process."""
+    begin = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                               env={**os.environ, "OMP_NUM_THREADS": "1"})
+                               env={**os.environ, "OMP_NUM_THREADS": str(threads)})
     _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.monotonic() - begin
     if status != 0:
         sys.exit(f"{' '.join(map(str, command))}: exit status {os.waitstatus_to_exitcode(status)}")
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+    return seconds, usage.ru_maxrss * 1024
 
 
 def report(name, unit, ours, python):
@@ -91,6 +95,7 @@ def main():
     parser.add_argument("--programs", type=pathlib.Path, default=ROOT / "build/release/examples")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--python", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     data = ROOT / "examples/data/mnist"
@@ -102,12 +107,13 @@ def main():
     # This process imports nothing large: a child begins with the largest resident size of its parent.
     this = [sys.executable, __file__, "--python"]
     with tempfile.TemporaryDirectory() as folder:
-        measure([*this, "make", folder])
+        measure([*this, "make", folder], arguments.threads)
         sample = [arguments.programs / "sample", "--model", folder, "--num_images", "1", "--num_inference_steps", "1",
                   "--output", f"{folder}/ours.png"]
         train = [arguments.programs / "train_unconditional", "--dataset", "mnist", "--data_dir", data, "--resolution", "28",
                  "--model_config_name_or_path", f"{folder}/unet", "--train_batch_size", "32", "--use_ema", "--lr_warmup_steps", "0",
-                 "--checkpointing_steps", "0", "--report", "false", "--tensorboard", "false", "--eval_batch_size", "1",
+                 "--checkpointing_steps", "0", "--cpu_data_parallel", str(arguments.threads), "--report", "false",
+                 "--tensorboard", "false", "--eval_batch_size", "1",
                  "--ddpm_num_inference_steps", "1", "--overwrite_output_dir", "--output_dir", f"{folder}/out", "--max_train_steps"]
         start = [[], []], [[], []]
         steps = [], []
@@ -115,12 +121,12 @@ def main():
         few, many = str(arguments.steps), str(3 * arguments.steps)
         for _ in range(arguments.rounds):
             for side, command in enumerate((sample, [*this, "start", folder])):
-                seconds, memory = measure(command)
+                seconds, memory = measure(command, arguments.threads)
                 start[side][0].append(seconds)
                 start[side][1].append(memory / 2**20)
             for side, command in enumerate((train, [*this, "training"])):
-                short, _ = measure([*command, few])
-                long, memory = measure([*command, many])
+                short, _ = measure([*command, few], arguments.threads)
+                long, memory = measure([*command, many], arguments.threads)
                 steps[side].append(1000 * (long - short) / (2 * arguments.steps))
                 long_memory[side].append(memory / 2**20)
         report("start, time", "s", start[0][0], start[1][0])
