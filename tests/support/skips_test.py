@@ -99,7 +99,7 @@ class Skips(unittest.TestCase):
             self.stub(tool, 'echo "  skipped: some.test: a reason"; [ "$DIFFUSERS_REQUIRE_TOOLS" = 1 ] && exit 77\n')
         code, text = run([self.folder / ".ci/run"], PATH=f"{self.folder}/bin:{os.environ['PATH']}")
         self.assertEqual(code, 1, text)
-        self.assertIn("FAILED: test fuzz tidy", text)
+        self.assertIn("FAILED: test fuzz docs tidy", text)
         self.assertIn("skipped: some.test: a reason", text[text.index("== Summary"):])
 
 
