@@ -42,14 +42,6 @@ const FlagTable<Settings>& flags() {
   return table;
 }
 
-const FlagTable<TrainingConfig>& schedule_flags() {
-  static const FlagTable<TrainingConfig> table{
-      {"Optimizer",
-       {{"--lr_num_cycles", &TrainingConfig::lr_num_cycles, "Number of cycles of cosine_with_restarts."},
-        {"--lr_power", &TrainingConfig::lr_power, "Exponent of the learning rate schedule polynomial."}}}};
-  return table;
-}
-
 std::vector<RefusedFlag> refused() {
   static const std::string previews =
       "the program draws no pictures during the training; sample from --output_dir with a ControlNet "
@@ -70,7 +62,6 @@ int run(int argc, char** argv) {
   CLI::App app("Trains a ControlNet for Stable Diffusion on pictures with captions and conditioning images");
   add_flags(app, flags(), settings);
   add_stable_diffusion_flags(app, shared);
-  add_flags(app, schedule_flags(), shared.training);
   refuse_python_flags(app, argc, argv, refused());
   parse_or_exit(app, argc, argv);
   complete_stable_diffusion(app, shared);
