@@ -130,13 +130,16 @@ int train(Model model, const std::shared_ptr<AutoencoderTask>& task, const Autoe
   std::printf("%s with %lld parameters on %s, %lld images\n", std::string(model->class_name()).c_str(),
               static_cast<long long>(model->num_parameters()), device.str().c_str(),
               static_cast<long long>(data.train->size()));
-  Trainer trainer(task, settings.training);
+  const bool is_validated = data.held_out && settings.training.validation_steps > 0;
+  TrainingConfig config = settings.training;
+  // The one bin that the program presets has a meaning for held-out data alone.
+  if (!is_validated && config.validation_bins == 1) config.validation_bins = TrainingConfig().validation_bins;
+  Trainer trainer(task, config);
   trainer.on_preview([&](const PreviewContext& at) {
     const Dataset& shown = data.held_out ? *data.held_out : *data.train;
     const Tensor rows = reconstruction_rows(model, shown, settings.num_validation_images, device);
     at.log_images("reconstructions", rows, {.columns = rows.size(0) / 2});
   });
-  const bool is_validated = data.held_out && settings.training.validation_steps > 0;
   return exit_code(is_validated ? trainer.train(*data.train, *data.held_out) : trainer.train(*data.train));
 }
 

@@ -206,9 +206,10 @@ def read_help(text):
             names = [name.split("{")[0] for name in match[1].split(",") if name.startswith("--")]
             kind = match[2] or ""
             choices = re.search(r":\{(.*)\}", kind)
-            for name in names:
-                flags[name] = choices[1].split(",") if choices else [] if kind[:1].isupper() and kind.upper().startswith(
-                    ("TEXT", "INT", "FLOAT", "BOOLEAN", "UINT")) else None
+            takes_value = kind[:1].isupper() and kind.upper().startswith(("TEXT", "INT", "FLOAT", "BOOLEAN", "UINT"))
+            # The other names of a flag with a value mean the same. Those of a switch set another value.
+            for name in names[:1] if choices or takes_value else names:
+                flags[name] = choices[1].split(",") if choices else [] if takes_value else None
     flags.pop("--help")
     return flags
 
