@@ -103,7 +103,7 @@ LPIPSImpl::LPIPSImpl(const LPIPSConfig& config) : torch::nn::Module("LPIPS"), co
                                             std::make_shared<torch::nn::Module>("Slice"));
     Stage made{.pool = stage.pool, .convolutions = {}};
     for (const FeatureConv& convolution : stage.convolutions) {
-      made.convolutions.push_back(
+      made.convolutions.emplace_back(
           slice->register_module(std::to_string(convolution.index),
                                  layers::Conv2d(channels, convolution.out_channels, convolution.options)));
       channels = convolution.out_channels;
@@ -114,7 +114,7 @@ LPIPSImpl::LPIPSImpl(const LPIPSConfig& config) : torch::nn::Module("LPIPS"), co
   for (std::size_t i = 0; i < widths.size(); ++i) {
     const auto head = register_module("lin" + std::to_string(i), std::make_shared<torch::nn::Module>("Head"));
     const auto model = head->register_module("model", std::make_shared<torch::nn::Module>("Sequential"));
-    heads_.push_back(model->register_module(
+    heads_.emplace_back(model->register_module(
         "1", layers::Conv2d(widths[i], 1, layers::Conv2dOptions{.kernel_size = 1, .bias = false})));
   }
   for (Tensor& parameter : parameters()) parameter.requires_grad_(false);
