@@ -82,7 +82,7 @@ Tensor starting_latents(const StableDiffusionXLCall& call, const XLImageOptions&
                          batch_size, channels);
     return options.latents.to(call.tensor_options());
   }
-  const Tensor x0 =
+  Tensor x0 =
       repeated_rows("image",
                     image.size(1) == kImageLatentChannels ? image.to(call.tensor_options())
                                                           : call.encode_image(image, options.generator),
