@@ -77,7 +77,7 @@ class LatentCall {
   Tensor noise(const Tensor& latents, at::IntArrayRef shape, const std::optional<Generator>& generator) const;
   /// The embedding of the guidance scale, for UNets with time_cond_proj_dim.
   Tensor guidance_scale_embedding(double guidance_scale, int64_t batch_size) const;
-  /// Whether the UNet runs with and without the prompt.
+  /// Returns true if the UNet runs with and without the prompt.
   bool is_guided(double guidance_scale) const;
   /// Adds noise of the timestep at the position `start` to clean latents.
   Tensor add_noise(const Tensor& latents, const Tensor& noise, int64_t start) const;
@@ -95,7 +95,7 @@ class LatentCall {
  private:
   DiffusionPipeline& pipeline_;
   InferenceGuard guard_;
-  // Handles of its own, so that a callback may replace the pipeline's components.
+  // Separate handles, so that a callback may replace the pipeline's components.
   AutoencoderKL vae_;
   UNet2DConditionModel unet_;
 };

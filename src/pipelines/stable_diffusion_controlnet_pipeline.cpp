@@ -21,7 +21,7 @@ namespace {
 
 using ControlOptions = StableDiffusionControlNetPipelineOptions;
 
-/// How the ControlNets take part in each step.
+/// The part of the ControlNets in each step.
 struct ControlPlan {
   std::vector<Tensor> images;               ///< of each net, with a row for each row that the net sees
   std::vector<std::vector<double>> scales;  ///< of each step and net

@@ -63,7 +63,7 @@ class StableDiffusionXLCall : public LatentCall {
   /// set yet.
   /// @throws ConfigError, TensorError if the options do not fit each other or the text encoders
   EncodedPrompt encode_prompt(const TwoPrompts& prompt) const;
-  /// Checks that the UNet takes so many time ids, and converts them.
+  /// Checks that the number of time ids fits the UNet, and converts them.
   /// @return `[1, n]`
   /// @throws ConfigError naming both numbers
   Tensor time_ids(const TimeIds& ids, const EncodedPrompt& prompt, const char* hint) const;
@@ -94,7 +94,7 @@ class StableDiffusionXLCall : public LatentCall {
   void check_prompts(const TwoPrompts& prompt) const;
 
   bool force_zeros_;
-  // Handles of its own, so that a callback may replace the pipeline's components.
+  // Separate handles, so that a callback may replace the pipeline's components.
   CLIPTextModel text_encoder_{nullptr};
   CLIPTextModelWithProjection text_encoder_2_{nullptr};
   std::optional<CLIPTokenizer> tokenizer_;

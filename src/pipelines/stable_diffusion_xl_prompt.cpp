@@ -22,7 +22,7 @@ void check_pooled(const char* name, const Tensor& pooled, int64_t num_prompts) {
                        describe(pooled), num_prompts);
 }
 
-/// What an encoder makes of texts, up to `skipped` layers before the last one.
+/// Runs an encoder on texts, up to `skipped` layers before the last one.
 template <class Encoder>
 auto run_encoder(const Encoder& encoder, const CLIPTokenizer& tokenizer, const Texts& texts,
                  int64_t max_length) {

@@ -1,6 +1,6 @@
 #pragma once
 
-// Which options of a TrainingConfig have an effect, given the others.
+// Lists the options of a TrainingConfig that have no effect with the values of others.
 
 #include <vector>
 

@@ -46,7 +46,7 @@ class ActNormImpl : public torch::nn::Module {
  private:
   bool is_initialized();
 
-  // What `initialized` held when the host read it last: a device is not asked in every step.
+  // Value of `initialized` when the host read it last. It saves a read from the device in each step.
   bool known_ = false;
   int64_t known_version_ = -1;
 };

@@ -19,7 +19,7 @@ class StableDiffusionXLBase : public DiffusionPipeline {
   CLIPTokenizer& tokenizer_2();  ///< tokenizer of the second encoder. @throws ConfigError if it is absent
   UNet2DConditionModel& unet();  ///< predicts the noise of latents
 
-  /// Whether the embeddings without a prompt are zeros where a call gives no negative prompt; false: those of
+  /// True if the embeddings without a prompt are zeros where a call gives no negative prompt; false: those of
   /// an empty text.
   bool force_zeros_for_empty_prompt() const { return setting("force_zeros_for_empty_prompt"); }
   /// Sets it (Python: `pipe.register_to_config(force_zeros_for_empty_prompt=...)`).

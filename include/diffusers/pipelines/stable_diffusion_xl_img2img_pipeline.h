@@ -106,7 +106,7 @@ class StableDiffusionXLImg2ImgPipeline
   /// @throws ConfigError or TensorError naming the option that does not fit the others or the models
   ImagePipelineOutput operator()(const StableDiffusionXLImg2ImgPipelineOptions& options);
 
-  /// Whether the UNet takes an aesthetic score in place of the target size, as a refiner does.
+  /// Returns true if the UNet takes an aesthetic score in place of the target size, as a refiner does.
   bool requires_aesthetics_score() const { return setting("requires_aesthetics_score"); }
   /// Sets it (Python: `pipe.register_to_config(requires_aesthetics_score=...)`).
   /// @param value the new value, which `save_pretrained` writes

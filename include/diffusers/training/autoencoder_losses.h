@@ -123,7 +123,7 @@ struct VQGeneratorLoss {
   Tensor d_weight;       ///< adaptive weight of g_loss, without a graph
 };
 
-/// What a log shows of a generator's loss, each 0-dim and without a graph. The norms are those of the terms'
+/// The logged values of a generator's loss, each 0-dim and without a graph. The norms are those of the terms'
 /// gradients in the last layer, before their weights.
 struct GeneratorDetails {
   Tensor rec_loss;       ///< mean pixel loss

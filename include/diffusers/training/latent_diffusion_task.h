@@ -19,7 +19,8 @@
 
 namespace diffusers {
 
-/// How a latent diffusion model receives its conditioning (`conditioning_key` of latent-diffusion).
+/// The way in which a latent diffusion model receives its conditioning (`conditioning_key` of
+/// latent-diffusion).
 enum class ConditioningKey {
   kNone,       ///< no conditioning
   kCrossattn,  ///< cross-attention to hidden states, such as those of a text encoder
@@ -40,7 +41,7 @@ struct EnumNames<ConditioningKey> {
   }};
 };
 
-/// What stands in the channels behind the latents.
+/// Content of the channels behind the latents.
 enum class ConcatInput {
   kConditioningImages,  ///< `conditioning_images`, averaged down to the size of the latents, in [-1, 1]
   kEncodedImages,       ///< the mean of the latents of `conditioning_images`, scaled as the latents

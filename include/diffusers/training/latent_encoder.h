@@ -154,7 +154,7 @@ class LatentEncoder {
   void save_pretrained(const std::filesystem::path& folder) const;
 
  private:
-  /// What the two classes have in common.
+  /// Values that both classes have.
   struct Facts {
     int64_t in_channels = 0, latent_channels = 0, factor = 1;
     double scaling_factor = 1.0;

@@ -55,7 +55,7 @@ Tensor unit_features(const Tensor& features) {
   return features / (at::linalg_vector_norm(features, 2, {1}, /*keepdim=*/true) + kNormEpsilon);
 }
 
-/// Which network the first convolution of a file belongs to.
+/// Finds the network that the first convolution of a file belongs to.
 LPIPSNet net_of_file(const TensorMap& tensors, const std::string& where) {
   require<FileError>(tensors.contains(kFirstWeight),
                      "{}: there is no tensor \"{}\"; expected the convolutions and heads of LPIPS with the "

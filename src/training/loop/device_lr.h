@@ -20,7 +20,7 @@ class DeviceLr {
   /// @param steps that were done, skipped ones included
   /// @param skipped of them, as read from the device
   void settle(int64_t steps, int64_t skipped);
-  /// Whether `settle` must come before the step after `steps`.
+  /// Returns true if `settle` must come before the step after `steps`.
   bool needs_settling(int64_t steps) const;
   /// The factor of the step after `steps`, of which `skipped` (0-dim, on the device) were skipped.
   /// @return float64, 0-dim, on the device

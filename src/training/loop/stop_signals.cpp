@@ -15,7 +15,7 @@ constexpr std::array<int, 3> kStopSignals{SIGINT, SIGTERM, SIGUSR1};
 // Written by the handler, which may run in any thread.
 // The number of signals that came so far, times 256, plus the last of them.
 std::atomic<uint64_t> g_arrivals{0};
-// Whether the next signal is noted; otherwise it ends the program.
+// True if the next signal is noted. Otherwise it ends the program.
 std::array<std::atomic<bool>, kStopSignals.size()> g_is_noted{};
 static_assert(std::atomic<uint64_t>::is_always_lock_free && std::atomic<bool>::is_always_lock_free);
 

@@ -1,4 +1,4 @@
-// What a TrainingRun tells of its steps, and what it does about those that are not finite.
+// Logs the steps of a TrainingRun, and handles non-finite steps.
 
 #include <algorithm>
 #include <chrono>

@@ -1,4 +1,4 @@
-// What a TrainingRun reads back: the checkpoint that it goes on from.
+// Reads the checkpoint from which a TrainingRun resumes.
 
 #include <algorithm>
 #include <cmath>

@@ -49,7 +49,7 @@ class TrainingRun {
     TensorMap parameters;
     PostHocEma ema;
   };
-  /// What a backward pass over the batches of a step gives, on the device.
+  /// Result of a backward pass over the batches of a step, on the device.
   struct Backward {
     Tensor loss;                     // mean over the step's samples
     std::vector<NamedValue> values;  // 0-dim each, means over the step's samples

@@ -1,4 +1,4 @@
-// What a TrainingRun writes to disk: checkpoints and the final folder.
+// Writes the checkpoints and the final folder of a TrainingRun.
 
 #include <algorithm>
 #include <string>

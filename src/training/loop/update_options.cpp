@@ -22,7 +22,7 @@ bool is_neutral(std::string_view key, const TrainingConfig& config) {
          (key == "lr_warmup_steps" && config.lr_warmup_steps == 0);
 }
 
-/// What the steps of an update depend on.
+/// The options that the steps of an update depend on.
 Json options_in_force(const Update& update, const TrainingConfig& config) {
   const OptimizerConfig optimizer = config_of_optimizer(update, config);
   const std::string schedule = update.lr_scheduler.value_or(config.lr_scheduler);
@@ -104,7 +104,7 @@ void require_options_of_updates(const Task& task, const TrainingConfig& config) 
   for (const UpdateOption& option : update_options()) {
     const std::string key(option.key);
     if (given.at(key) == defaults.at(key) || is_neutral(key, config)) continue;
-    // A task may also compute an optimizer of its own from the field.
+    // A task may also compute its optimizer from the field.
     TrainingConfig other = config;
     option.reset(other);
     if (options_in_force(task, other) != in_force) continue;

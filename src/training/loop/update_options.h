@@ -1,6 +1,6 @@
 #pragma once
 
-// Which options of a TrainingConfig the updates of a task take.
+// Finds the options of a TrainingConfig that no update of a task takes.
 
 #include <string_view>
 #include <vector>

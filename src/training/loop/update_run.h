@@ -59,7 +59,8 @@ class UpdateRun {
   /// Tells the learning rate table of a device how many steps were skipped, as the host knows it.
   void settle(int64_t global_step);
 
-  /// What `log` reads, on the device, of one dtype: a fixed part and one tensor for each named value.
+  /// The values that `log` reads, on the device, of one dtype: a fixed part and one tensor for each named
+  /// value.
   std::vector<Tensor> log_tensors() const;
   /// Numbers of the steps since the last logging step.
   struct Log {

@@ -23,7 +23,7 @@ constexpr double kSquaredPeak = 4.0;
 /// Bounds the PSNR of an exact reconstruction, at 106 dB.
 constexpr double kLeastSquaredError = 1e-10;
 
-/// The log variance as a module of its own, so that it is saved without the networks of the loss.
+/// The log variance as a separate module, so that it is saved without the networks of the loss.
 struct OutputLogvarImpl : torch::nn::Module {
   explicit OutputLogvarImpl(const Tensor& logvar) : torch::nn::Module("OutputLogVariance") {
     register_parameter("logvar", logvar);

@@ -71,8 +71,8 @@ void check_xl(const TextToImageModels& models) {
       unet.addition_time_embed_dim.value_or(0), features);
 }
 
-/// Which tokens attend to which, `[B, 1, L, L]` bool: each to those before it that `attended` marks. The
-/// encoder would make the same of `attended`, but reads it on the host.
+/// Mask of the attention, `[B, 1, L, L]` bool: each token attends to those before it that `attended` marks.
+/// The encoder would make the same of `attended`, but reads it on the host.
 Tensor causal_mask(const Tensor& attended) {
   const int64_t length = attended.size(1);
   const Tensor mask = attended.to(at::kBool);
