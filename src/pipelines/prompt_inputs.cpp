@@ -1,5 +1,6 @@
 #include "pipelines/prompt_inputs.h"
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -9,6 +10,7 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
+#include "text/prompt_encoding.h"
 
 namespace diffusers {
 inline namespace internal {
@@ -32,12 +34,11 @@ Texts empty_texts(int64_t count) {
 
 void warn_of_truncation(const CLIPTokenizer& tokenizer, const Texts& texts, int64_t max_length) {
   for (const std::string& text : texts.values()) {
-    const std::vector<int64_t> ids = tokenizer.encode(text);
-    if (static_cast<int64_t>(ids.size()) <= max_length) continue;
-    const std::vector<int64_t> removed(ids.begin() + (max_length - 1), ids.end() - 1);
+    const std::optional<std::string> part = truncated_part(tokenizer, text, max_length);
+    if (!part) continue;
     log_message(LogLevel::kWarning,
                 fmt::format("the text encoder takes {} tokens; this part of the prompt was cut off: {}",
-                            max_length, tokenizer.decode(removed)));
+                            max_length, *part));
   }
 }
 

@@ -11,6 +11,7 @@
 #include "core/require.h"
 #include "pipelines/prompt_inputs.h"
 #include "pipelines/stable_diffusion_xl.h"
+#include "text/prompt_encoding.h"
 
 namespace diffusers {
 inline namespace internal {
@@ -22,12 +23,11 @@ void check_pooled(const char* name, const Tensor& pooled, int64_t num_prompts) {
                        describe(pooled), num_prompts);
 }
 
-/// Runs an encoder on texts, up to `skipped` layers before the last one.
+/// Runs an encoder on texts, with the hidden states of all layers.
 template <class Encoder>
 auto run_encoder(const Encoder& encoder, const CLIPTokenizer& tokenizer, const Texts& texts,
                  int64_t max_length) {
-  const BatchEncoding tokens =
-      tokenizer(texts, {.padding = Padding::kMaxLength, .truncation = true, .max_length = max_length});
+  const BatchEncoding tokens = tokenize_prompts(tokenizer, texts, max_length);
   return encoder->forward(tokens.input_ids.to(encoder->parameters().front().device()),
                           {.output_hidden_states = true});
 }
