@@ -83,6 +83,11 @@ const FlagTable<LatentSettings>& latent_flags() {
          &Settings::guidance_scale,
          "Scale of the classifier-free guidance of these samples. 1 or less disables it.",
          {.check = at_least(0)}},
+        {"--num_evaluation_samples",
+         &Settings::num_evaluation_samples,
+         "Number of samples that a classifier judges after a training with --dataset and --conditioning_key "
+         "adm. 0 disables it.",
+         {.check = at_least(0)}},
         {"--report_to",
          &Settings::logger,
          "Experiment tracker: tensorboard.",
@@ -116,6 +121,10 @@ bool LatentSettings::concatenates() const {
 }
 
 bool LatentSettings::inpaints() const { return concatenates() && concat_input == ConcatInput::kInpainting; }
+
+bool LatentSettings::evaluates() const {
+  return is_idx() && conditioning_key == ConditioningKey::kAdm && num_evaluation_samples > 0;
+}
 
 std::string LatentSettings::data_folder() const {
   if (!is_idx()) return train_data_dir;
@@ -159,6 +168,14 @@ void complete_latent_settings(const CLI::App& app, LatentSettings& settings) {
                 "--guidance_scale needs a --conditioning_key other than none");
   refuse_latent(!settings.latent_cache.empty() && !settings.is_idx() && !settings.center_crop,
                 "--latent_cache needs --center_crop, since a random crop gives other images in each epoch");
+  refuse_latent(
+      is_given("--num_evaluation_samples") && settings.num_evaluation_samples > 0 && !settings.evaluates(),
+      "--num_evaluation_samples needs --dataset and --conditioning_key adm, since the classifier is "
+      "trained on the labels of --dataset");
+  refuse_latent(
+      settings.num_evaluation_samples == 1,
+      "--num_evaluation_samples is 1, expected 0 or at least 2, since the samples are compared with "
+      "the test images");
   TrainingConfig& training = settings.training;
   const bool has_warmup =
       training.lr_scheduler != "constant" && training.lr_scheduler != "piecewise_constant";

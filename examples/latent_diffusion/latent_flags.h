@@ -37,6 +37,7 @@ struct LatentSettings {
   int64_t eval_batch_size = 16;
   int64_t num_inference_steps = 50;
   double guidance_scale = 1.0;
+  int64_t num_evaluation_samples = 500;  ///< judged by a classifier after a training with `evaluates()`
 
   diffusers::DDPMSchedulerConfig scheduler;
   diffusers::TrainingConfig training = {};
@@ -52,6 +53,8 @@ struct LatentSettings {
   bool concatenates() const;
   /// True for `--concat_input inpainting`.
   bool inpaints() const;
+  /// True for IDX files with class labels: a classifier can judge the samples.
+  bool evaluates() const;
   std::string data_folder() const;
 };
 

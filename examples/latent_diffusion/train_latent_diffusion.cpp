@@ -16,6 +16,7 @@
 #include <diffusers/data/image_folder.h>
 #include <diffusers/data/mnist.h>
 #include <diffusers/io/files.h>
+#include <diffusers/io/image.h>
 #include <diffusers/io/model_file.h>
 #include <diffusers/models/state_dict.h>
 #include <diffusers/models/unet_2d.h>
@@ -28,11 +29,15 @@
 
 #include "../program.h"
 #include "../train_flags.h"
+#include "../unconditional_image_generation/evaluation.h"
 #include "latent_flags.h"
 
 using namespace diffusers;
 
 namespace {
+
+constexpr int64_t kEvaluationBatch = 100;
+constexpr int64_t kSampleRows = 8;
 
 /// Thrown by a preview that is to end early.
 struct PreviewStopped {};
@@ -69,12 +74,14 @@ int64_t image_side(const LatentEncoder& encoder) {
                                  : encoder.vqvae()->config().sample_size.values().front();
 }
 
-std::unique_ptr<Dataset> open_latent_data(const LatentSettings& settings, int64_t channels) {
+/// @param split of IDX files; a folder of pictures has the training images only
+std::unique_ptr<Dataset> open_latent_data(const LatentSettings& settings, int64_t channels,
+                                          Split split = Split::kTrain) {
   const int64_t resolution = *settings.training.resolution;
   if (settings.is_idx())
     return std::make_unique<MnistDataset>(
         settings.data_folder(),
-        MnistDatasetOptions{.resolution = resolution, .random_flip = settings.random_flip});
+        MnistDatasetOptions{.split = split, .resolution = resolution, .random_flip = settings.random_flip});
   return std::make_unique<ImageFolder>(
       settings.train_data_dir,
       ImageFolderOptions{.resolution = resolution,
@@ -193,6 +200,20 @@ class LatentTraining {
     return trainer.train(*data_);
   }
 
+  /// Draws samples.png, with one column for each class, and classifies samples at several guidance scales.
+  void evaluate() {
+    const int64_t classes = data_->class_count();
+    const std::string folder = settings_.training.output_dir + "/";
+    LatentDiffusionPipeline pipeline = make_pipeline();
+    const auto labels = [&](int64_t count) { return at::arange(count).remainder(classes); };
+    save_image_grid(draw_classes(pipeline, labels(kSampleRows * classes), settings_.guidance_scale),
+                    folder + "samples.png", {.columns = classes});
+    std::printf("samples, one column for each class: %ssamples.png\n", folder.c_str());
+    const Tensor asked = labels(settings_.num_evaluation_samples);
+    evaluate_guidance([&](double scale) { return draw_classes(pipeline, asked, scale); }, asked, *data_,
+                      *open_latent_data(settings_, encoder_.in_channels(), Split::kTest), classes, folder);
+  }
+
  private:
   DDPMScheduler scheduler() const { return DDPMScheduler(settings_.scheduler); }
 
@@ -225,12 +246,7 @@ class LatentTraining {
     return encoder_.has_posterior() ? rescaled(encoder_.vae()) : rescaled(encoder_.vqvae());
   }
 
-  /// Samples `[N, C, H, W]` in [0, 1] with the conditioning of the first images, drawn with the seed 0.
-  Tensor draw(const std::function<bool()>& must_stop) {
-    const int64_t count = std::min(settings_.eval_batch_size, data_->size());
-    std::vector<int64_t> indices;
-    for (int64_t i = 0; i < count; ++i) indices.push_back(i);
-    const Batch batch = data_->get_batch(indices);
+  LatentDiffusionPipeline make_pipeline() {
     PipelineComponents components{{"vae", scaled_autoencoder()},
                                   {"scheduler", DDIMScheduler::from_config(scheduler().config_json())}};
     components["unet"] = std::visit([](auto& unet) { return PipelineComponent(unet); }, unet_);
@@ -241,6 +257,15 @@ class LatentTraining {
     LatentDiffusionPipeline pipeline(std::move(components));
     pipeline.set_progress_bar_config({.disable = true});
     pipeline.set_encodes_conditioning_images(settings_.concat_input == ConcatInput::kEncodedImages);
+    return pipeline;
+  }
+
+  /// Samples `[N, C, H, W]` in [0, 1] with the conditioning of the first images, drawn with the seed 0.
+  Tensor draw(const std::function<bool()>& must_stop) {
+    const int64_t count = std::min(settings_.eval_batch_size, data_->size());
+    std::vector<int64_t> indices;
+    for (int64_t i = 0; i < count; ++i) indices.push_back(i);
+    const Batch batch = data_->get_batch(indices);
     LatentDiffusionPipelineOptions call{.batch_size = count,
                                         .num_inference_steps = settings_.num_inference_steps,
                                         .guidance_scale = settings_.guidance_scale,
@@ -258,7 +283,22 @@ class LatentTraining {
     call.callback_on_step_end = [&](int64_t, const Tensor&, Tensor&) {
       if (must_stop && must_stop()) throw PreviewStopped();
     };
-    return pipeline(call).images;
+    return make_pipeline()(call).images;
+  }
+
+  /// Samples `[N, C, H, W]` in [0, 1] of these classes, drawn with the seed 0.
+  Tensor draw_classes(LatentDiffusionPipeline& pipeline, const Tensor& labels, double guidance_scale) {
+    const Generator generator = make_generator(0);
+    std::vector<Tensor> images;
+    for (const Tensor& part : labels.split(kEvaluationBatch))
+      images.push_back(pipeline({.class_labels = part,
+                                 .height = settings_.training.resolution,
+                                 .width = settings_.training.resolution,
+                                 .num_inference_steps = settings_.num_inference_steps,
+                                 .guidance_scale = guidance_scale,
+                                 .generator = generator})
+                           .images);
+    return at::cat(images);
   }
 
   LatentSettings settings_;
@@ -279,7 +319,9 @@ int run(int argc, char** argv) {
   refuse_python_flags(app, argc, argv);
   parse_or_exit(app, argc, argv);
   complete_latent_settings(app, settings);
-  const TrainingResult result = LatentTraining(settings).train();
+  LatentTraining job(settings);
+  const TrainingResult result = job.train();
+  if (result.is_complete && !result.signal && settings.evaluates()) job.evaluate();
   return !result.is_complete || result.signal ? 128 + result.signal.value_or(0) : 0;
 }
 

@@ -149,3 +149,14 @@ void save_guidance_chart(const std::vector<GuidanceResult>& results, const std::
       {asked, sure}, path,
       {.title = "Classifier-free guidance", .x_label = "guidance scale", .y_label = "samples, percent"});
 }
+
+void evaluate_guidance(const std::function<torch::Tensor(double)>& sample, const torch::Tensor& labels,
+                       const Dataset& train, const Dataset& test, int64_t num_classes,
+                       const std::string& folder) {
+  std::vector<GuidanceResult> results;
+  for (const double scale : {1.0, 2.0, 3.0, 4.0})
+    results.push_back({scale, evaluate_samples(sample(scale), train, test, num_classes,
+                                               folder + "classifier.safetensors", labels)});
+  print_guidance_results(results, labels.size(0));
+  save_guidance_chart(results, folder + "guidance.svg");
+}

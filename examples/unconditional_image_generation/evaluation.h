@@ -3,6 +3,7 @@
 // Evaluates samples with a small classifier that is trained on the same dataset.
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -55,3 +56,12 @@ struct GuidanceResult {
 void print_guidance_results(const std::vector<GuidanceResult>& results, int64_t num_samples);
 /// Writes the results as an SVG chart: percentages over guidance scales.
 void save_guidance_chart(const std::vector<GuidanceResult>& results, const std::string& path);
+
+/// Classifies samples at the guidance scales 1, 2, 3 and 4, prints the table, and writes guidance.svg and
+/// classifier.safetensors.
+/// @param sample draws an image for each label, at a guidance scale
+/// @param labels int64 `[N]`, the requested class of each sample
+/// @param folder ends with a slash
+void evaluate_guidance(const std::function<torch::Tensor(double)>& sample, const torch::Tensor& labels,
+                       const diffusers::Dataset& train, const diffusers::Dataset& test, int64_t num_classes,
+                       const std::string& folder);

@@ -3,9 +3,7 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <functional>
 #include <string>
-#include <vector>
 
 #include <diffusers/io/image.h>
 
@@ -130,18 +128,6 @@ UnconditionalSettings parse_flags(int argc, char** argv, MnistSettings& mnist) {
   return settings;
 }
 
-/// Classifies samples at several guidance scales.
-/// @param sample draws an image for each label, at a guidance scale
-void evaluate_guidance(const std::function<Tensor(double)>& sample, const Tensor& labels,
-                       const TrainingData& data, const std::string& out) {
-  std::vector<GuidanceResult> results;
-  for (const double scale : {1.0, 2.0, 3.0, 4.0})
-    results.push_back({scale, evaluate_samples(sample(scale), *data.train, *data.held_out, data.num_classes,
-                                               out + "classifier.safetensors", labels)});
-  print_guidance_results(results, labels.size(0));
-  save_guidance_chart(results, out + "guidance.svg");
-}
-
 /// Draws samples.png, with one column for each class, and evaluates several guidance scales.
 void draw_classes(UnconditionalTraining& job, const UnconditionalSettings& settings, const std::string& out) {
   const TrainingData& data = job.data();
@@ -158,7 +144,7 @@ void draw_classes(UnconditionalTraining& job, const UnconditionalSettings& setti
     request.guidance_scale = scale;
     return job.sample(request);
   };
-  evaluate_guidance(sample, request.labels, data, out);
+  evaluate_guidance(sample, request.labels, *data.train, *data.held_out, data.num_classes, out);
 }
 
 /// Draws samples.png and evaluates the samples.

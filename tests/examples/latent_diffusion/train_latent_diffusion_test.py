@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""train_latent_diffusion on small pictures: train_latent_diffusion_test.py PROGRAM GOLDEN_FOLDER"""
+"""train_latent_diffusion on small pictures: train_latent_diffusion_test.py PROGRAM GOLDEN_FOLDER TRAIN_AUTOENCODER"""
 import json
 import pathlib
 import subprocess
@@ -10,6 +10,7 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from inputs import make_inputs
 
+TRAIN_AUTOENCODER = pathlib.Path(sys.argv.pop(3)).resolve()
 GOLDEN = pathlib.Path(sys.argv.pop(2)).resolve()
 PROGRAM = pathlib.Path(sys.argv.pop(1)).resolve()
 # A VQModel with 3 image and 2 latent channels, and an AutoencoderKL with 4 latent channels.
@@ -73,6 +74,25 @@ class TrainLatentDiffusion(unittest.TestCase):
         self.assertEqual(self.config("model_index.json")["_class_name"], "LatentDiffusionPipeline")
         self.assertTrue((self.out / "vae/diffusion_pytorch_model.safetensors").exists())
         self.assertTrue((self.out / "previews/samples-3.png").exists())
+
+    def test_a_classifier_judges_the_classes_of_idx_files(self):
+        self.write_unet(4, 4, classes=11)
+        idx = ["--dataset", "mnist", "--data_dir", "idx", "--resolution", 8]
+        subprocess.run([TRAIN_AUTOENCODER, *map(str, [*idx, "--block_out_channels", 4, 4, "--norm_num_groups", 2,
+                        "--perceptual_weight", 0, "--disc_factor", 0, "--train_batch_size", 4, "--max_train_steps", 1,
+                        "--lr_warmup_steps", 0, "--output_dir", "autoencoder"])],
+                       cwd=self.folder, check=True, stdout=subprocess.DEVNULL, timeout=300)
+        arguments = [*idx, "--vae", "autoencoder", "--model_config_name_or_path", "unet.json"]
+        text = self.run_program(*arguments, "--conditioning_key", "adm", "--num_evaluation_samples", 110)
+        self.assertIn("classification of 110 samples at each guidance scale", text)
+        for name in ("samples.png", "guidance.svg", "classifier.safetensors"):
+            self.assertTrue((self.out / name).exists(), name)
+        self.run_program(*arguments, "--conditioning_key", "adm", "--num_evaluation_samples", 0, "--overwrite_output_dir",
+                         "--output_dir", "unjudged")
+        self.assertFalse((self.folder / "unjudged/samples.png").exists())
+        for more, part in ((["--num_evaluation_samples", 10], "--num_evaluation_samples needs"),
+                           (["--conditioning_key", "adm", "--num_evaluation_samples", 1], "expected 0 or at least 2")):
+            self.assertIn(part, self.run_program(*arguments, *more, "--output_dir", "refused", code=1))
 
     def test_captions_make_a_stable_diffusion_folder(self):
         self.write_metadata()
