@@ -12,6 +12,7 @@
 #include <diffusers/schedulers/scheduler.h>
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 
 #include "core/json.h"

@@ -61,7 +61,7 @@ TEST(StableDiffusionControlNetPipeline, ImagesMatchDiffusers) {
     Control options;
   };
   const test::Golden& golden = test::pipelines_golden();
-  const Tensor image = golden["image"];
+  const Tensor& image = golden["image"];
   const Case cases[] = {
       {"pndm", "", {.image = image, .negative_prompt = "a blue dog"}},
       {"unguided", "DDIMScheduler", {.image = image, .guidance_scale = 1.0}},

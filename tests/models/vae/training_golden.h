@@ -35,7 +35,7 @@ inline Json training_cases(const char* title) {
 }
 
 /// Numbers from [-1, 1), as the script draws them.
-inline Tensor drawn_images(const Generator& generator, std::vector<int64_t> shape) {
+inline Tensor drawn_images(const Generator& generator, const std::vector<int64_t>& shape) {
   return torch::rand(shape, generator) * 2 - 1;
 }
 
