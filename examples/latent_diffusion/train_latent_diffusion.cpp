@@ -13,8 +13,6 @@
 #include <vector>
 
 #include <diffusers/core/logging.h>
-#include <diffusers/data/image_folder.h>
-#include <diffusers/data/mnist.h>
 #include <diffusers/io/files.h>
 #include <diffusers/io/model_file.h>
 #include <diffusers/models/state_dict.h>
@@ -28,6 +26,7 @@
 
 #include "../program.h"
 #include "../train_flags.h"
+#include "../training_data.h"
 #include "latent_flags.h"
 
 using namespace diffusers;
@@ -69,21 +68,12 @@ int64_t image_side(const LatentEncoder& encoder) {
                                  : encoder.vqvae()->config().sample_size.values().front();
 }
 
-std::unique_ptr<Dataset> open_latent_data(const LatentSettings& settings, int64_t channels) {
-  const int64_t resolution = *settings.training.resolution;
-  if (settings.is_idx())
-    return std::make_unique<MnistDataset>(
-        settings.data_folder(),
-        MnistDatasetOptions{.resolution = resolution, .random_flip = settings.random_flip});
-  return std::make_unique<ImageFolder>(
-      settings.train_data_dir,
-      ImageFolderOptions{.resolution = resolution,
-                         .center_crop = settings.center_crop,
-                         .random_flip = settings.random_flip,
-                         .caption_column = settings.caption_column,
-                         .conditioning_image_column = settings.conditioning_image_column,
-                         .mask_column = settings.mask_column,
-                         .channels = channels});
+ImageFolderOptions folder_options(const LatentSettings& settings, int64_t channels) {
+  return {.resolution = *settings.training.resolution,
+          .caption_column = settings.caption_column,
+          .conditioning_image_column = settings.conditioning_image_column,
+          .mask_column = settings.mask_column,
+          .channels = channels};
 }
 
 /// Channels that the model receives behind the latents.
@@ -146,10 +136,10 @@ class LatentTraining {
     TrainingConfig& training = settings_.training;
     if (!training.resolution) training.resolution = image_side(encoder_);
     if (training.seed) manual_seed(static_cast<uint64_t>(*training.seed));
-    data_ = open_latent_data(settings_, encoder_.in_channels());
+    data_ = open_images(settings_.data, folder_options(settings_, encoder_.in_channels()));
     const int64_t classes = data_->class_count();
     if (settings_.conditioning_key == ConditioningKey::kAdm && classes == 0)
-      throw ConfigError("--conditioning_key adm needs class labels, but " + settings_.data_folder() +
+      throw ConfigError("--conditioning_key adm needs class labels, but " + settings_.data.folder() +
                         " has no sub-folders with images, whose names would be the classes");
     options_ = task_options();
     const int64_t side = *training.resolution / encoder_.downsampling_factor();
@@ -174,7 +164,7 @@ class LatentTraining {
     if (!settings_.latent_cache.empty()) {
       const auto cache = LatentCache::build(
           settings_.latent_cache, *data_, encoder_,
-          {.batch_size = settings_.training.train_batch_size, .random_flip = settings_.random_flip});
+          {.batch_size = settings_.training.train_batch_size, .random_flip = settings_.data.random_flip});
       std::printf("latent cache %s: %lld images encoded\n", settings_.latent_cache.c_str(),
                   static_cast<long long>(cache->encoded_images()));
       options_.cache = cache;
@@ -279,8 +269,7 @@ int run(int argc, char** argv) {
   refuse_python_flags(app, argc, argv);
   parse_or_exit(app, argc, argv);
   complete_latent_settings(app, settings);
-  const TrainingResult result = LatentTraining(settings).train();
-  return !result.is_complete || result.signal ? 128 + result.signal.value_or(0) : 0;
+  return exit_code(LatentTraining(settings).train());
 }
 
 }  // namespace
