@@ -3,6 +3,8 @@
 #include <cstdio>
 #include <exception>
 
+#include <diffusers/training/trainer.h>
+
 #include <c10/util/Exception.h>
 
 int run_program(const char* name, int (*body)(int, char**), int argc, char** argv) {
@@ -14,4 +16,8 @@ int run_program(const char* name, int (*body)(int, char**), int argc, char** arg
     std::fprintf(stderr, "%s: %s\n", name, error.what());
   }
   return 1;
+}
+
+int exit_code(const diffusers::TrainingResult& result) {
+  return !result.is_complete || result.signal ? 128 + result.signal.value_or(0) : 0;
 }

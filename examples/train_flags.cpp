@@ -263,6 +263,19 @@ void refuse_python_flags(CLI::App& app, int argc, char** argv, const std::vector
   app.footer("Flags of Python's script that are refused, with the reason: " + names);
 }
 
+void complete_training_flags(const CLI::App& app, TrainingConfig& training) {
+  const auto is_given = [&](const char* flag) { return app.count(flag) > 0; };
+  const bool has_warmup =
+      training.lr_scheduler != "constant" && training.lr_scheduler != "piecewise_constant";
+  if (!has_warmup && !is_given("--lr_warmup_steps")) training.lr_warmup_steps = 0;
+  if (is_given("--num_epochs") && !is_given("--max_train_steps")) training.max_train_steps.reset();
+  // These optimizers do not use the betas that a program chose for Adam.
+  if (training.optimizer == OptimizerType::kSGD || training.optimizer == OptimizerType::kAdafactor) {
+    if (!is_given("--adam_beta1")) training.adam_beta1 = TrainingConfig().adam_beta1;
+    if (!is_given("--adam_beta2")) training.adam_beta2 = TrainingConfig().adam_beta2;
+  }
+}
+
 CLI::Validator available_logger() {
   const auto check = [](const std::string& name) -> std::string {
     if (name == "tensorboard") return "";

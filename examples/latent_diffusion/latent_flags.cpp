@@ -39,17 +39,7 @@ const FlagTable<LatentSettings>& latent_flags() {
          "Share of the samples whose captions and images are dropped, for classifier-free guidance.",
          {.check = between(0, 0.999)}}}},
       {"Data",
-       {{"--train_data_dir", &Settings::train_data_dir,
-         "Folder of PNG and JPEG files, with metadata or with sub-folders for the classes."},
-        {"--dataset",
-         &Settings::dataset,
-         "Dataset of IDX files, instead of --train_data_dir: mnist or fashion-mnist.",
-         {.check = CLI::IsMember({"mnist", "fashion-mnist"})}},
-        {"--data_dir",
-         &Settings::data_dir,
-         "Folder of the four IDX files of --dataset.",
-         {.default_text = "examples/data/mnist, or that of Debian's package dataset-fashion-mnist"}},
-        {"--caption_column",
+       {{"--caption_column",
          &Settings::caption_column,
          "Column of the captions in the metadata of --train_data_dir.",
          {.default_text = "text"}},
@@ -57,10 +47,7 @@ const FlagTable<LatentSettings>& latent_flags() {
          "Column of the conditioning images in the metadata of --train_data_dir."},
         {"--mask_column", &Settings::mask_column,
          "Column of the inpainting masks in the metadata of --train_data_dir, white where an image is to be "
-         "inpainted."},
-        {"--center_crop", &Settings::center_crop,
-         "Crop the centre of each picture. Without it the crop is random."},
-        {"--random_flip", &Settings::random_flip, "Flip half of the images horizontally."}}},
+         "inpainted."}}},
       {"Model",
        {{"--model_config_name_or_path",
          &Settings::model_config_name_or_path,
@@ -123,16 +110,11 @@ bool LatentSettings::concatenates() const {
 bool LatentSettings::inpaints() const { return concatenates() && concat_input == ConcatInput::kInpainting; }
 
 bool LatentSettings::evaluates() const {
-  return is_idx() && conditioning_key == ConditioningKey::kAdm && num_evaluation_samples > 0;
-}
-
-std::string LatentSettings::data_folder() const {
-  if (!is_idx()) return train_data_dir;
-  if (!data_dir.empty()) return data_dir;
-  return dataset == "mnist" ? "examples/data/mnist" : "/usr/share/datasets/fashion-mnist";
+  return data.is_idx() && conditioning_key == ConditioningKey::kAdm && num_evaluation_samples > 0;
 }
 
 void add_latent_flags(CLI::App& app, LatentSettings& settings) {
+  add_flags(app, data_flags(), settings.data);
   add_flags(app, latent_flags(), settings);
   add_flags(app, scheduler_flags(), settings.scheduler);
   add_flags(app, training_flags(), settings.training);
@@ -142,22 +124,13 @@ void add_latent_flags(CLI::App& app, LatentSettings& settings) {
 void complete_latent_settings(const CLI::App& app, LatentSettings& settings) {
   const auto is_given = [&](const char* flag) { return app.count(flag) > 0; };
   const std::string key = "--conditioning_key " + std::string(settings.conditioning_key.name());
-  refuse_latent(settings.train_data_dir.empty() && settings.dataset.empty(),
-                "there is no training data; expected --train_data_dir or --dataset");
-  refuse_latent(!settings.train_data_dir.empty() && settings.is_idx(),
-                "--train_data_dir and --dataset exclude each other; found both");
-  refuse_latent(
-      !settings.is_idx() && is_given("--data_dir"),
-      "--data_dir is the folder of the IDX files of --dataset; pictures are read from --train_data_dir");
-  for (const char* flag :
-       {"--center_crop", "--caption_column", "--conditioning_image_column", "--mask_column"})
-    refuse_latent(settings.is_idx() && is_given(flag), std::string(flag) + " needs --train_data_dir");
+  check_data_flags(app, settings.data, {"--caption_column", "--conditioning_image_column", "--mask_column"});
   refuse_latent(settings.attends() && settings.text_encoder.empty(),
                 "--text_encoder is missing; " + key + " embeds captions with it");
   refuse_latent(!settings.attends() && !settings.text_encoder.empty(),
                 "--text_encoder needs --conditioning_key crossattn or hybrid; found " + key);
-  refuse_latent(settings.is_idx() && (settings.attends() || settings.concatenates()),
-                key + " needs captions or images of --train_data_dir; found --dataset " + settings.dataset);
+  refuse_latent(settings.data.is_idx() && (settings.attends() || settings.concatenates()),
+                key + " needs captions or images of --train_data_dir; found " + settings.data.flag());
   refuse_latent(!settings.concatenates() && is_given("--concat_input"),
                 "--concat_input needs --conditioning_key concat or hybrid; found " + key);
   refuse_latent(settings.inpaints() && settings.mask_column.empty(),
@@ -166,7 +139,7 @@ void complete_latent_settings(const CLI::App& app, LatentSettings& settings) {
                 "--conditioning_image_column is missing; " + key + " needs conditioning images");
   refuse_latent(settings.guidance_scale > 1 && settings.conditioning_key == ConditioningKey::kNone,
                 "--guidance_scale needs a --conditioning_key other than none");
-  refuse_latent(!settings.latent_cache.empty() && !settings.is_idx() && !settings.center_crop,
+  refuse_latent(!settings.latent_cache.empty() && !settings.data.is_idx() && !settings.data.center_crop,
                 "--latent_cache needs --center_crop, since a random crop gives other images in each epoch");
   refuse_latent(
       is_given("--num_evaluation_samples") && settings.num_evaluation_samples > 0 && !settings.evaluates(),
@@ -177,10 +150,7 @@ void complete_latent_settings(const CLI::App& app, LatentSettings& settings) {
       "--num_evaluation_samples is 1, expected 0 or at least 2, since the samples are compared with "
       "the test images");
   TrainingConfig& training = settings.training;
-  const bool has_warmup =
-      training.lr_scheduler != "constant" && training.lr_scheduler != "piecewise_constant";
-  if (!has_warmup && !is_given("--lr_warmup_steps")) training.lr_warmup_steps = 0;
-  if (is_given("--num_epochs") && !is_given("--max_train_steps")) training.max_train_steps.reset();
+  complete_training_flags(app, training);
   // Where there is no other conditioning, guidance needs a class that means "no class".
   if (settings.conditioning_key == ConditioningKey::kAdm && !is_given("--class_dropout_prob"))
     settings.task.class_dropout_prob = 0.1;

@@ -10,7 +10,7 @@
 #include <diffusers/training/latent_diffusion_task.h>
 #include <diffusers/training/training_config.h>
 
-#include "../flags.h"
+#include "../training_data.h"
 
 /// Values of the flags.
 struct LatentSettings {
@@ -22,14 +22,10 @@ struct LatentSettings {
   bool scale_by_std = false;
   std::string latent_cache = {};  ///< folder of the cached latents; empty: none
 
-  std::string train_data_dir = {};  ///< folder of pictures; its sub-folders are the classes
-  std::string dataset = {};         ///< mnist or fashion-mnist: four IDX files; instead of `train_data_dir`
-  std::string data_dir = {};        ///< folder of the IDX files; empty: `data_folder()` knows a default
+  DataSettings data = {};
   std::string caption_column = {};
   std::string conditioning_image_column = {};
   std::string mask_column = {};
-  bool center_crop = false;
-  bool random_flip = false;
 
   std::string model_config_name_or_path = {};
   std::string device;  ///< CUDA where there is a device
@@ -46,7 +42,6 @@ struct LatentSettings {
   /// The noise schedule is latent-diffusion's, the device the best there is.
   LatentSettings();
 
-  bool is_idx() const { return !dataset.empty(); }
   /// True for `crossattn` and `hybrid`.
   bool attends() const;
   /// True for `concat` and `hybrid`.
@@ -55,7 +50,6 @@ struct LatentSettings {
   bool inpaints() const;
   /// True for IDX files with class labels: a classifier can judge the samples.
   bool evaluates() const;
-  std::string data_folder() const;
 };
 
 /// Adds the flags of the program and those that all training programs share.

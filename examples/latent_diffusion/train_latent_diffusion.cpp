@@ -13,8 +13,6 @@
 #include <vector>
 
 #include <diffusers/core/logging.h>
-#include <diffusers/data/image_folder.h>
-#include <diffusers/data/mnist.h>
 #include <diffusers/io/files.h>
 #include <diffusers/io/image.h>
 #include <diffusers/io/model_file.h>
@@ -29,6 +27,7 @@
 
 #include "../program.h"
 #include "../train_flags.h"
+#include "../training_data.h"
 #include "../unconditional_image_generation/evaluation.h"
 #include "latent_flags.h"
 
@@ -74,23 +73,12 @@ int64_t image_side(const LatentEncoder& encoder) {
                                  : encoder.vqvae()->config().sample_size.values().front();
 }
 
-/// @param split of IDX files; a folder of pictures has the training images only
-std::unique_ptr<Dataset> open_latent_data(const LatentSettings& settings, int64_t channels,
-                                          Split split = Split::kTrain) {
-  const int64_t resolution = *settings.training.resolution;
-  if (settings.is_idx())
-    return std::make_unique<MnistDataset>(
-        settings.data_folder(),
-        MnistDatasetOptions{.split = split, .resolution = resolution, .random_flip = settings.random_flip});
-  return std::make_unique<ImageFolder>(
-      settings.train_data_dir,
-      ImageFolderOptions{.resolution = resolution,
-                         .center_crop = settings.center_crop,
-                         .random_flip = settings.random_flip,
-                         .caption_column = settings.caption_column,
-                         .conditioning_image_column = settings.conditioning_image_column,
-                         .mask_column = settings.mask_column,
-                         .channels = channels});
+ImageFolderOptions folder_options(const LatentSettings& settings, int64_t channels) {
+  return {.resolution = *settings.training.resolution,
+          .caption_column = settings.caption_column,
+          .conditioning_image_column = settings.conditioning_image_column,
+          .mask_column = settings.mask_column,
+          .channels = channels};
 }
 
 /// Channels that the model receives behind the latents.
@@ -153,10 +141,10 @@ class LatentTraining {
     TrainingConfig& training = settings_.training;
     if (!training.resolution) training.resolution = image_side(encoder_);
     if (training.seed) manual_seed(static_cast<uint64_t>(*training.seed));
-    data_ = open_latent_data(settings_, encoder_.in_channels());
+    data_ = open_images(settings_.data, folder_options(settings_, encoder_.in_channels()));
     const int64_t classes = data_->class_count();
     if (settings_.conditioning_key == ConditioningKey::kAdm && classes == 0)
-      throw ConfigError("--conditioning_key adm needs class labels, but " + settings_.data_folder() +
+      throw ConfigError("--conditioning_key adm needs class labels, but " + settings_.data.folder() +
                         " has no sub-folders with images, whose names would be the classes");
     options_ = task_options();
     const int64_t side = *training.resolution / encoder_.downsampling_factor();
@@ -181,7 +169,7 @@ class LatentTraining {
     if (!settings_.latent_cache.empty()) {
       const auto cache = LatentCache::build(
           settings_.latent_cache, *data_, encoder_,
-          {.batch_size = settings_.training.train_batch_size, .random_flip = settings_.random_flip});
+          {.batch_size = settings_.training.train_batch_size, .random_flip = settings_.data.random_flip});
       std::printf("latent cache %s: %lld images encoded\n", settings_.latent_cache.c_str(),
                   static_cast<long long>(cache->encoded_images()));
       options_.cache = cache;
@@ -210,8 +198,10 @@ class LatentTraining {
                     folder + "samples.png", {.columns = classes});
     std::printf("samples, one column for each class: %ssamples.png\n", folder.c_str());
     const Tensor asked = labels(settings_.num_evaluation_samples);
-    evaluate_guidance([&](double scale) { return draw_classes(pipeline, asked, scale); }, asked, *data_,
-                      *open_latent_data(settings_, encoder_.in_channels(), Split::kTest), classes, folder);
+    evaluate_guidance(
+        [&](double scale) { return draw_classes(pipeline, asked, scale); }, asked, *data_,
+        *open_images(settings_.data, folder_options(settings_, encoder_.in_channels()), Split::kTest),
+        classes, folder);
   }
 
  private:
@@ -322,7 +312,7 @@ int run(int argc, char** argv) {
   LatentTraining job(settings);
   const TrainingResult result = job.train();
   if (result.is_complete && !result.signal && settings.evaluates()) job.evaluate();
-  return !result.is_complete || result.signal ? 128 + result.signal.value_or(0) : 0;
+  return exit_code(result);
 }
 
 }  // namespace

@@ -89,15 +89,9 @@ const std::vector<RefusedFlag>& refused_stable_diffusion_flags() {
 
 void complete_stable_diffusion(const CLI::App& app, StableDiffusionSettings& settings) {
   TrainingConfig& training = settings.training;
-  const auto is_given = [&](const char* flag) { return app.count(flag) > 0; };
-  const bool has_warmup =
-      training.lr_scheduler != "constant" && training.lr_scheduler != "piecewise_constant";
-  if (!has_warmup && !is_given("--lr_warmup_steps")) training.lr_warmup_steps = 0;
+  complete_training_flags(app, training);
   // Without EMA its options are at their defaults.
   if (!training.use_ema) training.use_ema_warmup = TrainingConfig().use_ema_warmup;
-  // A betas default that is AdamW's is none of these optimizers'.
-  if (training.optimizer == OptimizerType::kSGD || training.optimizer == OptimizerType::kAdafactor)
-    if (!is_given("--adam_beta1")) training.adam_beta1 = TrainingConfig().adam_beta1;
   if (settings.scale_lr)
     training.learning_rate *=
         static_cast<double>(training.gradient_accumulation_steps * training.train_batch_size);
@@ -115,9 +109,4 @@ ImageFolderOptions picture_options(const StableDiffusionSettings& settings) {
   return {.resolution = *settings.training.resolution,
           .caption_column = settings.caption_column,
           .max_samples = settings.max_train_samples};
-}
-
-int64_t steps_per_epoch(const Dataset& data, const TrainingConfig& config) {
-  const auto ratio_up = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
-  return ratio_up(ratio_up(data.size(), config.train_batch_size), config.gradient_accumulation_steps);
 }

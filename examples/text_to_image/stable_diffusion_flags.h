@@ -11,8 +11,8 @@
 #include <diffusers/training/text_to_image_models.h>
 #include <diffusers/training/training_config.h>
 
-#include "../flags.h"
 #include "../train_flags.h"
+#include "../training_data.h"
 
 /// Values of the flags, with the defaults that diffusers' scripts share.
 struct StableDiffusionSettings {
@@ -50,6 +50,3 @@ diffusers::TextToImageModels load_stable_diffusion(const StableDiffusionSettings
 
 /// The options of the ImageFolder of the training pictures.
 diffusers::ImageFolderOptions picture_options(const StableDiffusionSettings& settings);
-
-/// Number of optimizer steps of an epoch.
-int64_t steps_per_epoch(const diffusers::Dataset& data, const diffusers::TrainingConfig& config);

@@ -89,7 +89,7 @@ UnconditionalSettings preset_settings(const std::string& preset, bool class_cond
   } else {
     set_cpu_preset(settings);
   }
-  settings.dataset = "mnist";
+  settings.data.dataset = "mnist";
   settings.ddpm_num_inference_steps = class_conditional ? 30 : 100;
   settings.save_images_epochs.reset();
   settings.save_model_epochs.reset();
@@ -121,8 +121,8 @@ UnconditionalSettings parse_flags(int argc, char** argv, MnistSettings& mnist) {
   add_unconditional_flags(app, settings);
   refuse_python_flags(app, argc, argv);
   parse_or_exit(app, argc, argv);
-  complete_settings(app, settings, settings.train_data_dir.empty() ? 28 : 64);
-  if (settings.is_idx() && settings.eval_batch_size < 2)
+  complete_settings(app, settings, settings.data.train_data_dir.empty() ? 28 : 64);
+  if (settings.data.is_idx() && settings.eval_batch_size < 2)
     throw ConfigError(
         "--eval_batch_size is 1, expected at least 2, since the samples are compared with the test images");
   return settings;

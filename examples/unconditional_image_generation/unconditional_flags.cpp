@@ -24,20 +24,7 @@ const FlagTable<UnconditionalSettings>& unconditional_flags() {
   using Settings = UnconditionalSettings;
   static const FlagTable<Settings> table{
       {"Data",
-       {{"--train_data_dir", &Settings::train_data_dir,
-         "Folder of PNG and JPEG files. Its sub-folders are the classes."},
-        {"--dataset",
-         &Settings::dataset,
-         "Dataset of IDX files, instead of --train_data_dir: mnist or fashion-mnist.",
-         {.check = CLI::IsMember({"mnist", "fashion-mnist"})}},
-        {"--data_dir",
-         &Settings::data_dir,
-         "Folder of the four IDX files of --dataset. EMNIST and others have the same file names.",
-         {.default_text = "examples/data/mnist, or that of Debian's package dataset-fashion-mnist"}},
-        {"--center_crop", &Settings::center_crop,
-         "Crop the center of each image. Without it the crop is random."},
-        {"--random_flip", &Settings::random_flip, "Flip half of the images horizontally."},
-        {"--class_conditional", &Settings::class_conditional,
+       {{"--class_conditional", &Settings::class_conditional,
          "Train with the class labels of the dataset, and draw samples with classifier-free guidance."}}},
       {"Model",
        {{"--model_config_name_or_path",
@@ -83,18 +70,7 @@ void refuse(bool is_wrong, const std::string& message) {
 /// Throws for flags that would have no effect.
 void check_flags(const CLI::App& app, UnconditionalSettings& settings) {
   const auto is_given = [&](const char* flag) { return app.count(flag) > 0; };
-  // --train_data_dir replaces the default dataset of a program such as train_mnist.
-  if (is_given("--train_data_dir") && !is_given("--dataset")) settings.dataset.clear();
-  refuse(settings.train_data_dir.empty() && settings.dataset.empty(),
-         "there is no training data; expected --train_data_dir or --dataset");
-  refuse(!settings.train_data_dir.empty() && !settings.dataset.empty(),
-         "--train_data_dir and --dataset exclude each other; found both");
-  refuse(
-      !settings.is_idx() && is_given("--data_dir"),
-      "--data_dir is the folder of the IDX files of --dataset; image files are read from --train_data_dir");
-  refuse(settings.is_idx() && is_given("--center_crop"),
-         "--center_crop needs --train_data_dir; the images of --dataset " + settings.dataset +
-             " are not cropped");
+  check_data_flags(app, settings.data);
   for (const char* flag : {"--guidance_scale", "--class_dropout_prob"})
     refuse(!settings.class_conditional && is_given(flag), std::string(flag) + " needs --class_conditional");
   refuse(is_given("--save_images_epochs") && is_given("--validation_steps"),
@@ -120,16 +96,8 @@ void complete_training(const CLI::App& app, UnconditionalSettings& settings) {
   if (settings.scheduler.prediction_type == PredictionType::kSample && !is_given("--snr_gamma") &&
       !is_given("--weighting"))
     training.snr_gamma = kUnlimitedSnr;
-  // These optimizers do not use the betas that a program chose for AdamW.
-  if (training.optimizer == OptimizerType::kSGD || training.optimizer == OptimizerType::kAdafactor) {
-    if (!is_given("--adam_beta1")) training.adam_beta1 = TrainingConfig().adam_beta1;
-    if (!is_given("--adam_beta2")) training.adam_beta2 = TrainingConfig().adam_beta2;
-  }
-  const bool has_warmup =
-      training.lr_scheduler != "constant" && training.lr_scheduler != "piecewise_constant";
-  if (!has_warmup && !is_given("--lr_warmup_steps")) training.lr_warmup_steps = 0;
+  complete_training_flags(app, training);
   if (settings.device != "cpu" && !is_given("--cpu_data_parallel")) training.cpu_data_parallel = 1;
-  if (is_given("--num_epochs") && !is_given("--max_train_steps")) training.max_train_steps.reset();
   if (is_given("--validation_steps")) settings.save_images_epochs.reset();
   // An explicit false, so that the Trainer does not warn about unused labels.
   settings.task.class_conditional = settings.class_conditional;
@@ -178,17 +146,8 @@ UnconditionalSettings::UnconditionalSettings()
             .block_out_channels = {128, 128, 256, 256, 512, 512},
             .layers_per_block = 2} {}
 
-std::string UnconditionalSettings::data_folder() const {
-  if (!is_idx()) return train_data_dir;
-  if (!data_dir.empty()) return data_dir;
-  return dataset == "mnist" ? "examples/data/mnist" : "/usr/share/datasets/fashion-mnist";
-}
-
-std::string UnconditionalSettings::data_flag() const {
-  return is_idx() ? "--dataset " + dataset : "--train_data_dir " + train_data_dir;
-}
-
 void add_unconditional_flags(CLI::App& app, UnconditionalSettings& settings) {
+  add_flags(app, data_flags(), settings.data);
   add_flags(app, unconditional_flags(), settings);
   add_flags(app, scheduler_flags(), settings.scheduler);
   add_flags(app, training_flags(), settings.training);

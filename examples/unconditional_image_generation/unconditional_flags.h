@@ -11,15 +11,11 @@
 #include <diffusers/training/diffusion_task_options.h>
 #include <diffusers/training/training_config.h>
 
-#include "../flags.h"
+#include "../training_data.h"
 
 /// Values of the flags. The defaults are those of diffusers' `train_unconditional.py`.
 struct UnconditionalSettings {
-  std::string train_data_dir = {};  ///< folder of images; its sub-folders are the classes
-  std::string dataset = {};         ///< mnist or fashion-mnist: four IDX files; instead of `train_data_dir`
-  std::string data_dir = {};        ///< folder of the IDX files; empty means the default of `data_folder()`
-  bool center_crop = false;
-  bool random_flip = false;
+  DataSettings data = {};
   bool class_conditional = false;
   std::string model_config_name_or_path = {};
   std::string device;  ///< CUDA if there is a device
@@ -41,11 +37,7 @@ struct UnconditionalSettings {
   /// Sets the model of the Python script, and the device: CUDA if it is available, else the CPU.
   UnconditionalSettings();
 
-  bool is_idx() const { return !dataset.empty(); }
   bool has_model_config() const { return !model_config_name_or_path.empty(); }
-  std::string data_folder() const;
-  /// Returns the flag that names the data, and its value, for error messages: "--dataset mnist".
-  std::string data_flag() const;
 };
 
 /// Adds the flags of `train_unconditional.py`, those of IDX files and of class-conditional training.

@@ -11,6 +11,7 @@
 #include <diffusers/pipelines/sampling_loop.h>
 #include <diffusers/schedulers/ddim_scheduler.h>
 
+#include "fit_model.h"
 #include "guidance.h"
 
 using namespace diffusers;
@@ -21,7 +22,9 @@ UnconditionalTraining::UnconditionalTraining(UnconditionalSettings settings, Sam
       device_(settings_.device),
       scheduler_(settings_.scheduler) {
   if (settings_.training.seed) manual_seed(static_cast<uint64_t>(*settings_.training.seed));
-  data_ = open_data(settings_);
+  // The channels of a given model determine whether the images are read as gray or as RGB.
+  data_ = open_training_data(settings_.data, *settings_.training.resolution,
+                             settings_.has_model_config() ? settings_.model.in_channels : 3);
   fit_model(settings_, data_);
   unet_ = UNet2DModel(settings_.model);
   unet_->to(device_);
@@ -66,22 +69,16 @@ Tensor UnconditionalTraining::sample(const SampleRequest& request) {
   return (images / 2 + 0.5).clamp(0, 1);
 }
 
-int64_t UnconditionalTraining::steps_per_epoch() const {
-  const auto ratio_up = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
-  const TrainingConfig& config = settings_.training;
-  return ratio_up(ratio_up(data_.train->size(), config.train_batch_size), config.gradient_accumulation_steps);
-}
-
 void UnconditionalTraining::choose_preview_steps() {
   if (!settings_.save_images_epochs) return;
   const int64_t images = *settings_.save_images_epochs;
-  settings_.training.validation_steps =
-      steps_per_epoch() * std::gcd(images, settings_.save_model_epochs.value_or(images));
+  settings_.training.validation_steps = steps_per_epoch(*data_.train, settings_.training) *
+                                        std::gcd(images, settings_.save_model_epochs.value_or(images));
 }
 
 TrainingResult UnconditionalTraining::train(const std::function<void(const PreviewContext&)>& preview) {
   choose_preview_steps();
-  const int64_t epoch_steps = steps_per_epoch();
+  const int64_t epoch_steps = steps_per_epoch(*data_.train, settings_.training);
   int64_t saves = 0;
   Trainer trainer(unet_, scheduler_, settings_.training, settings_.task);
   trainer.on_preview([&](const PreviewContext& at) {
@@ -100,8 +97,4 @@ TrainingResult UnconditionalTraining::train(const std::function<void(const Previ
     saves = due;
   });
   return data_.held_out ? trainer.train(*data_.train, *data_.held_out) : trainer.train(*data_.train);
-}
-
-int exit_code(const TrainingResult& result) {
-  return !result.is_complete || result.signal ? 128 + result.signal.value_or(0) : 0;
 }

@@ -13,7 +13,7 @@
 
 #include <c10/core/Device.h>
 
-#include "unconditional_data.h"
+#include "../training_data.h"
 #include "unconditional_flags.h"
 
 /// Settings of the sampler.
@@ -59,8 +59,6 @@ class UnconditionalTraining {
   diffusers::TrainingResult train(const std::function<void(const diffusers::PreviewContext&)>& preview);
 
  private:
-  /// Returns the number of optimizer steps of an epoch.
-  int64_t steps_per_epoch() const;
   /// Chooses `validation_steps` so that previews come every `save_images_epochs` and `save_model_epochs`.
   void choose_preview_steps();
 
@@ -71,7 +69,3 @@ class UnconditionalTraining {
   diffusers::UNet2DModel unet_{nullptr};
   diffusers::DDPMScheduler scheduler_;
 };
-
-/// Returns the exit code of a program after training: 0, or 128 plus the number of the signal that stopped
-/// it.
-int exit_code(const diffusers::TrainingResult& result);

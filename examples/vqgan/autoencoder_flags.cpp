@@ -4,6 +4,8 @@
 
 #include <diffusers/core/error.h>
 
+#include <torch/cuda.h>
+
 #include "../train_flags.h"
 
 using namespace diffusers;
@@ -50,7 +52,11 @@ const FlagTable<AutoencoderSettings>& autoencoder_flags() {
          "Number of groups of the group norms.",
          {.check = at_least(1)}},
         {"--mid_block_add_attention,!--no_mid_block_add_attention", &Settings::mid_block_add_attention,
-         "Use attention at the lowest resolution."}}},
+         "Use attention at the lowest resolution."},
+        {"--device",
+         &Settings::device,
+         "Device of the training: cpu, cuda or cuda:INDEX.",
+         {.check = available_device()}}}},
       {"Loss",
        {{"--lpips_weights",
          &Settings::lpips_weights,
@@ -65,6 +71,11 @@ const FlagTable<AutoencoderSettings>& autoencoder_flags() {
          &Settings::num_validation_images,
          "Number of images whose reconstructions are drawn every --validation_steps.",
          {.check = at_least(1)}}}},
+      {"Logs",
+       {{"--report_to",
+         &Settings::logger,
+         "Experiment tracker: tensorboard.",
+         {.check = available_logger()}}}},
   };
   return table;
 }
@@ -108,36 +119,6 @@ const FlagTable<VQLPIPSWithDiscriminatorConfig>& loss_flags() {
   return table;
 }
 
-const FlagTable<UnconditionalSettings>& data_flags() {
-  using Settings = UnconditionalSettings;
-  static const FlagTable<Settings> table{
-      {"Data",
-       {{"--train_data_dir", &Settings::train_data_dir, "Folder of PNG and JPEG files."},
-        {"--dataset",
-         &Settings::dataset,
-         "Dataset of IDX files, instead of --train_data_dir: mnist or fashion-mnist.",
-         {.check = CLI::IsMember({"mnist", "fashion-mnist"})}},
-        {"--data_dir",
-         &Settings::data_dir,
-         "Folder of the four IDX files of --dataset.",
-         {.default_text = "examples/data/mnist, or that of Debian's package dataset-fashion-mnist"}},
-        {"--center_crop", &Settings::center_crop,
-         "Crop the centre of each picture. Without it the crop is random."},
-        {"--random_flip", &Settings::random_flip, "Flip half of the images horizontally."}}},
-      {"Model",
-       {{"--device",
-         &Settings::device,
-         "Device of the training: cpu, cuda or cuda:INDEX.",
-         {.check = available_device()}}}},
-      {"Logs",
-       {{"--report_to",
-         &Settings::logger,
-         "Experiment tracker: tensorboard.",
-         {.check = available_logger()}}}},
-  };
-  return table;
-}
-
 /// The flags of all training programs but those of the diffusion loss.
 FlagTable<TrainingConfig> loop_flags() {
   FlagTable<TrainingConfig> table = training_flags();
@@ -154,19 +135,9 @@ constexpr const char* kModelFlags[] = {"--block_out_channels", "--layers_per_blo
                                        "--latent_channels",    "--num_vq_embeddings",
                                        "--norm_num_groups",    "--mid_block_add_attention"};
 
-void check_autoencoder_flags(const CLI::App& app, const AutoencoderSettings& settings) {
+void check_autoencoder_flags(const CLI::App& app, AutoencoderSettings& settings) {
   const auto is_given = [&](const char* flag) { return app.count(flag) > 0; };
-  const UnconditionalSettings& data = settings.data;
-  refuse_if(data.train_data_dir.empty() && data.dataset.empty(),
-            "there is no training data; expected --train_data_dir or --dataset");
-  refuse_if(!data.train_data_dir.empty() && !data.dataset.empty(),
-            "--train_data_dir and --dataset exclude each other; found both");
-  refuse_if(
-      !data.is_idx() && is_given("--data_dir"),
-      "--data_dir is the folder of the IDX files of --dataset; pictures are read from --train_data_dir");
-  refuse_if(
-      data.is_idx() && is_given("--center_crop"),
-      "--center_crop needs --train_data_dir; the images of --dataset " + data.dataset + " are not cropped");
+  check_data_flags(app, settings.data);
   refuse_if(is_given("--model_config_name_or_path") && is_given("--pretrained_model_name_or_path"),
             "--model_config_name_or_path and --pretrained_model_name_or_path exclude each other; found both");
   for (const char* flag : kModelFlags)
@@ -191,7 +162,7 @@ void check_autoencoder_flags(const CLI::App& app, const AutoencoderSettings& set
 
 }  // namespace
 
-AutoencoderSettings::AutoencoderSettings() {
+AutoencoderSettings::AutoencoderSettings() : device(torch::cuda::is_available() ? "cuda" : "cpu") {
   training.output_dir = "autoencoder-model";
   training.learning_rate = 4.5e-6;
   training.lr_scheduler = "constant";
@@ -216,11 +187,7 @@ void add_autoencoder_flags(CLI::App& app, AutoencoderSettings& settings) {
 void complete_autoencoder_settings(const CLI::App& app, AutoencoderSettings& settings) {
   check_autoencoder_flags(app, settings);
   TrainingConfig& training = settings.training;
-  const auto is_given = [&](const char* flag) { return app.count(flag) > 0; };
-  if (training.optimizer == OptimizerType::kSGD || training.optimizer == OptimizerType::kAdafactor) {
-    if (!is_given("--adam_beta1")) training.adam_beta1 = TrainingConfig().adam_beta1;
-    if (!is_given("--adam_beta2")) training.adam_beta2 = TrainingConfig().adam_beta2;
-  }
+  complete_training_flags(app, training);
   if (!training.resolution)
     training.resolution = settings.data.is_idx() ? kIdxResolution : kPictureResolution;
   // No bins of a noise schedule where nothing is validated.

@@ -10,8 +10,7 @@
 #include <diffusers/training/autoencoder_losses.h>
 #include <diffusers/training/training_config.h>
 
-#include "../flags.h"
-#include "../unconditional_image_generation/unconditional_flags.h"
+#include "../training_data.h"
 
 /// Values of the flags. The defaults are those of latent-diffusion's configs for autoencoders.
 struct AutoencoderSettings {
@@ -31,8 +30,9 @@ struct AutoencoderSettings {
   /// The fields that both losses have, `codebook_weight` and `disc_ndf`.
   diffusers::VQLPIPSWithDiscriminatorConfig loss = {.disc_start = 50001, .disc_weight = 0.5};
   int64_t num_validation_images = 8;
-  /// Data, device and logger, as train_unconditional has them.
-  UnconditionalSettings data;
+  DataSettings data = {};
+  std::string device;  ///< CUDA if there is a device
+  std::string logger = "tensorboard";
   diffusers::TrainingConfig training = {};
 
   AutoencoderSettings();

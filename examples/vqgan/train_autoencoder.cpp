@@ -20,8 +20,7 @@
 
 #include "../program.h"
 #include "../train_flags.h"
-#include "../unconditional_image_generation/unconditional_data.h"
-#include "../unconditional_image_generation/unconditional_training.h"
+#include "../training_data.h"
 #include "autoencoder_flags.h"
 
 using namespace diffusers;
@@ -71,26 +70,23 @@ Model make_autoencoder(const AutoencoderSettings& settings, MakeConfig make_conf
   return Model(make_config(settings, settings.data.is_idx() ? 1 : 3));
 }
 
-/// Opens the data with the model's channels.
+/// Opens the data with the model's channels: image files are read as gray or as RGB.
 template <class Model>
-TrainingData open_data_for(AutoencoderSettings& settings, Model& model) {
-  UnconditionalSettings& data = settings.data;
-  data.training.resolution = settings.training.resolution;
-  // Pictures are read as gray or as colour, as the model wants them.
-  data.model.in_channels = model->config().in_channels;
-  data.model_config_name_or_path = "the model's config";
-  TrainingData opened = open_data(data);
-  if (opened.channels != model->config().in_channels)
-    throw ConfigError("--model_config_name_or_path: the model has in_channels " +
-                      std::to_string(model->config().in_channels) + ", expected " +
-                      std::to_string(opened.channels) + ", the channels of " + data.data_flag());
+TrainingData open_data_for(const AutoencoderSettings& settings, Model& model) {
+  const int64_t resolution = *settings.training.resolution;
+  const int64_t channels = model->config().in_channels;
+  TrainingData data = open_training_data(settings.data, resolution, channels);
+  if (data.channels != channels)
+    throw ConfigError("--model_config_name_or_path: the model has in_channels " + std::to_string(channels) +
+                      ", expected " + std::to_string(data.channels) + ", the channels of " +
+                      settings.data.flag());
   const auto halvings = static_cast<int64_t>(model->config().block_out_channels.size()) - 1;
   const int64_t factor = int64_t{1} << std::min<int64_t>(halvings, 32);
-  if (*settings.training.resolution % factor != 0)
-    throw ConfigError("--resolution is " + std::to_string(*settings.training.resolution) +
-                      ", expected a multiple of " + std::to_string(factor) + ", since the model has " +
-                      std::to_string(halvings + 1) + " levels");
-  return opened;
+  if (resolution % factor != 0)
+    throw ConfigError("--resolution is " + std::to_string(resolution) + ", expected a multiple of " +
+                      std::to_string(factor) + ", since the model has " + std::to_string(halvings + 1) +
+                      " levels");
+  return data;
 }
 
 LPIPS load_lpips(const AutoencoderSettings& settings) {
@@ -126,7 +122,7 @@ Tensor reconstruction_rows(Model& model, const Dataset& data, int64_t count, at:
 template <class Model>
 int train(Model model, const std::shared_ptr<AutoencoderTask>& task, const AutoencoderSettings& settings,
           const TrainingData& data) {
-  const at::Device device(settings.data.device);
+  const at::Device device(settings.device);
   std::printf("%s with %lld parameters on %s, %lld images\n", std::string(model->class_name()).c_str(),
               static_cast<long long>(model->num_parameters()), device.str().c_str(),
               static_cast<long long>(data.train->size()));
@@ -155,7 +151,7 @@ int train_kl(AutoencoderSettings& settings) {
                                 .n_layers = config.disc_num_layers,
                                 .use_actnorm = config.use_actnorm});
   const LPIPSWithDiscriminator loss(config, load_lpips(settings), disc);
-  model->to(at::Device(settings.data.device));
+  model->to(at::Device(settings.device));
   return train(model,
                std::make_shared<AutoencoderTask>(
                    model, loss, AutoencoderTaskOptions{.learn_logvar = !settings.no_learn_logvar}),
@@ -167,7 +163,7 @@ int train_vq(AutoencoderSettings& settings) {
   const TrainingData data = open_data_for(settings, model);
   settings.loss.disc_in_channels = data.channels;
   const VQLPIPSWithDiscriminator loss(settings.loss, load_lpips(settings));
-  model->to(at::Device(settings.data.device));
+  model->to(at::Device(settings.device));
   return train(model, std::make_shared<AutoencoderTask>(model, loss), settings, data);
 }
 
