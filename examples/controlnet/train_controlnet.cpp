@@ -117,7 +117,8 @@ int run(int argc, char** argv) {
 
   Trainer trainer(std::make_shared<ControlNetTask>(
                       models, controlnet,
-                      ControlNetTaskOptions{.proportion_empty_prompts = shared.proportion_empty_prompts}),
+                      ControlNetTaskOptions{.proportion_empty_prompts = shared.proportion_empty_prompts,
+                                            .cache_text_embeddings = shared.cache_text_embeddings}),
                   shared.training);
   if (has_previews) trainer.on_preview(controlnet_previews(models, controlnet, previews, shared.training));
   const TrainingResult result = trainer.train(data);

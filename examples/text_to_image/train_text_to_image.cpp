@@ -151,7 +151,8 @@ int run(int argc, char** argv) {
   Trainer trainer(
       std::make_shared<TextToImageTask>(
           models, TextToImageTaskOptions{.train_text_encoder = settings.train_text_encoder,
-                                         .proportion_empty_prompts = shared.proportion_empty_prompts}),
+                                         .proportion_empty_prompts = shared.proportion_empty_prompts,
+                                         .cache_text_embeddings = shared.cache_text_embeddings}),
       shared.training);
   if (has_previews) trainer.on_preview(unet_previews(models, previews, shared.training));
   const TrainingResult result = trainer.train(data);

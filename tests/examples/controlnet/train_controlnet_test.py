@@ -78,6 +78,13 @@ class TrainControlNet(unittest.TestCase):
             self.assertEqual(struct.unpack(">II", (previews / names[0]).read_bytes()[16:24]), (count * 12 + 2, 14))
             shutil.rmtree(out)
 
+    def test_text_embeddings_are_cached(self):
+        arguments = ["--max_train_steps", 4, "--learning_rate", 1e-3, "--train_batch_size", 1, "--proportion_empty_prompts", 0.5]
+        other = self.folder / "other"
+        self.run_program(*arguments)
+        self.run_program(*arguments, "--cache_text_embeddings", out=other)
+        self.assertEqual((self.out / WEIGHTS).read_bytes(), (other / WEIGHTS).read_bytes())
+
     def test_mistakes_are_named_before_the_training(self):
         for arguments, part in (
             (["--conditioning_image_column", "edges"], "edges"),

@@ -107,6 +107,11 @@ class TrainTextToImage(unittest.TestCase):
             self.assertEqual(struct.unpack(">II", first[16:24]), (columns * 18 + 2, 20))
             self.assertNotEqual(first, last)
 
+    def test_text_embeddings_are_cached(self):
+        for model in (MODEL, XL_MODEL):
+            arguments = [model, "--proportion_empty_prompts", 0.3, "--train_batch_size", 1, "--max_train_steps", 6]
+            self.assertEqual(self.weights_of(*arguments, "--cache_text_embeddings"), self.weights_of(*arguments))
+
     def test_mistakes_are_named_before_the_training(self):
         make_captioned_pictures(self.folder / "no_captions", columns=())
         make_captioned_pictures(self.folder / "masked", columns=("text", "mask"))
@@ -131,6 +136,7 @@ class TrainTextToImage(unittest.TestCase):
             (["--validation_prompt", "x", "--validation_image", "a.png"], "--validation_image needs an inpainting UNet"),
             (["--validation_mask", "a.png"], "--validation_mask needs --validation_prompts"),
             (["--num_validation_images", 2], "--num_validation_images needs --validation_prompts"),
+            (["--cache_text_embeddings", "--train_text_encoder"], "cache_text_embeddings and train_text_encoder"),
         ):
             self.assertIn(part, self.run_program(*arguments, code=1))
         for arguments, part in (
