@@ -1,6 +1,7 @@
 // Trains a ControlNet for Stable Diffusion 1.x, 2.x or XL on pictures with captions and conditioning images,
 // as diffusers' train_controlnet.py and train_controlnet_sdxl.py do, and writes a ControlNet folder.
 
+#include <cstdint>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -12,6 +13,7 @@
 #include <diffusers/training/trainer.h>
 
 #include "../program.h"
+#include "../text_to_image/previews.h"
 #include "../text_to_image/stable_diffusion_flags.h"
 
 using namespace diffusers;
@@ -22,7 +24,12 @@ struct Settings {
   std::string controlnet_model_name_or_path = {};
   std::string tokenizer_name = {};
   std::string conditioning_image_column = "conditioning_image";
+  std::vector<std::string> validation_prompts = {};
+  std::vector<std::string> validation_images = {};
+  int64_t num_validation_images = 4;
 };
+
+constexpr int64_t kControlNetValidationSteps = 100;  // the default of the script
 
 const FlagTable<Settings>& flags() {
   static const FlagTable<Settings> table{
@@ -38,18 +45,32 @@ const FlagTable<Settings>& flags() {
       {"Data",
        {{"--conditioning_image_column", &Settings::conditioning_image_column,
          "Column of the conditioning images in the metadata."}}},
+      {"Validation",
+       {{"--validation_prompt", &Settings::validation_prompts,
+         "Prompts that pictures are drawn for, every 100 steps unless --validation_steps is given."},
+        {"--validation_image", &Settings::validation_images,
+         "Conditioning images of the prompts, PNG or JPEG files: as many as prompts, or one of either."},
+        {"--num_validation_images",
+         &Settings::num_validation_images,
+         "Number of pictures of each prompt and conditioning image.",
+         {.check = at_least(1)}}}},
   };
   return table;
 }
 
-std::vector<RefusedFlag> refused() {
-  static const std::string previews =
-      "the program draws no pictures during the training; sample from --output_dir with a ControlNet "
-      "pipeline";
-  std::vector<RefusedFlag> flags = refused_stable_diffusion_flags();
-  for (const char* name : {"--validation_prompt", "--validation_image", "--num_validation_images"})
-    flags.push_back({name, previews});
-  return flags;
+/// Checks the flags of the previews.
+/// @return no prompts: no previews
+PreviewInputs preview_inputs(const CLI::App& app, const Settings& settings) {
+  PreviewInputs inputs{.prompts = settings.validation_prompts,
+                       .images = settings.validation_images,
+                       .num_images = settings.num_validation_images};
+  if (!inputs.prompts.empty() || !inputs.images.empty()) {
+    check_preview_pairs(inputs);
+  } else {
+    for (const char* flag : {"--num_validation_images", "--validation_steps"})
+      if (app.count(flag) > 0) throw ConfigError(std::string(flag) + " needs --validation_prompt");
+  }
+  return inputs;
 }
 
 int run(int argc, char** argv) {
@@ -62,14 +83,19 @@ int run(int argc, char** argv) {
   CLI::App app("Trains a ControlNet for Stable Diffusion on pictures with captions and conditioning images");
   add_flags(app, flags(), settings);
   add_stable_diffusion_flags(app, shared);
-  refuse_python_flags(app, argc, argv, refused());
+  refuse_python_flags(app, argc, argv, refused_stable_diffusion_flags());
   parse_or_exit(app, argc, argv);
   complete_stable_diffusion(app, shared);
-  if (app.count("--validation_steps") > 0)
-    throw ConfigError(
-        "--validation_steps is not supported: the program draws no pictures during the training");
+  const PreviewInputs previews = preview_inputs(app, settings);
+  const bool has_previews = !previews.prompts.empty();
+  if (has_previews && app.count("--validation_steps") == 0)
+    shared.training.validation_steps = kControlNetValidationSteps;
 
   TextToImageModels models = load_stable_diffusion(shared);
+  if (has_previews && models.is_xl())
+    throw ConfigError(
+        "--validation_prompt needs Stable Diffusion 1.x or 2.x; found Stable Diffusion XL, for which the "
+        "library has no ControlNet pipeline");
   if (!settings.tokenizer_name.empty())
     models.tokenizer = CLIPTokenizer::from_pretrained(settings.tokenizer_name);
   ControlNetModel controlnet = nullptr;
@@ -91,8 +117,10 @@ int run(int argc, char** argv) {
 
   Trainer trainer(std::make_shared<ControlNetTask>(
                       models, controlnet,
-                      ControlNetTaskOptions{.proportion_empty_prompts = shared.proportion_empty_prompts}),
+                      ControlNetTaskOptions{.proportion_empty_prompts = shared.proportion_empty_prompts,
+                                            .cache_text_embeddings = shared.cache_text_embeddings}),
                   shared.training);
+  if (has_previews) trainer.on_preview(controlnet_previews(models, controlnet, previews, shared.training));
   const TrainingResult result = trainer.train(data);
   return !result.is_complete || result.signal ? 128 + result.signal.value_or(0) : 0;
 }

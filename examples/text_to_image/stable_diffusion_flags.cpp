@@ -40,7 +40,10 @@ const FlagTable<StableDiffusionSettings>& stable_diffusion_flags() {
         {"--proportion_empty_prompts",
          &Settings::proportion_empty_prompts,
          "Share of the captions that are replaced by empty ones.",
-         {.check = between(0, 1)}}}},
+         {.check = between(0, 1)}},
+        {"--cache_text_embeddings", &Settings::cache_text_embeddings,
+         "Encode each caption once and keep its embeddings in memory: 237 kB for each caption of Stable "
+         "Diffusion 1.x, 636 kB for XL."}}},
       {"Optimizer",
        {{"--scale_lr", &Settings::scale_lr,
          "Multiply the learning rate by the batch size and the gradient accumulation steps."},

@@ -23,6 +23,7 @@ struct StableDiffusionSettings {
   std::string caption_column = "text";
   int64_t max_train_samples = 0;  ///< 0: all
   double proportion_empty_prompts = 0.0;
+  bool cache_text_embeddings = false;
   bool scale_lr = false;
   bool allow_tf32 = false;
   std::string report_to = "tensorboard";

@@ -1,7 +1,7 @@
 // Fine-tunes Stable Diffusion 1.x, 2.x or XL on pictures with captions, as diffusers' train_text_to_image.py
 // and train_text_to_image_sdxl.py do, and writes a pipeline folder. An inpainting UNet is trained with masks.
 
-#include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <memory>
 #include <optional>
@@ -10,21 +10,21 @@
 
 #include <diffusers/core/config_overrides.h>
 #include <diffusers/core/error.h>
-#include <diffusers/core/random.h>
-#include <diffusers/pipelines/stable_diffusion_pipeline.h>
 #include <diffusers/training/text_to_image_task.h>
 #include <diffusers/training/trainer.h>
 
-#include <ATen/ATen.h>
-
 #include "../program.h"
+#include "previews.h"
 #include "stable_diffusion_flags.h"
 
 using namespace diffusers;
 
 namespace {
 
-constexpr int64_t kValidationSteps = 20;  // denoising steps of a preview, as in the script
+// Numbers of the scripts train_text_to_image.py and train_text_to_image_sdxl.py.
+constexpr int64_t kValidationEpochs = 5;
+constexpr int64_t kValidationEpochsXL = 1;
+constexpr int64_t kValidationImagesXL = 4;
 
 struct Settings {
   bool center_crop = false;
@@ -33,7 +33,10 @@ struct Settings {
   bool train_text_encoder = false;
   std::optional<std::string> prediction_type = std::nullopt;
   std::vector<std::string> validation_prompts = {};
-  int64_t validation_epochs = 5;
+  std::vector<std::string> validation_images = {};
+  std::vector<std::string> validation_masks = {};
+  std::optional<int64_t> num_validation_images = std::nullopt;
+  std::optional<int64_t> validation_epochs = std::nullopt;
 };
 
 const FlagTable<Settings>& flags() {
@@ -58,10 +61,19 @@ const FlagTable<Settings>& flags() {
       {"Validation",
        {{"--validation_prompts,--validation_prompt", &Settings::validation_prompts,
          "Prompts that pictures are drawn for during the training."},
+        {"--validation_image", &Settings::validation_images,
+         "PNG or JPEG files that the prompts repaint: as many as prompts, or one of either. For inpainting "
+         "UNets."},
+        {"--validation_mask", &Settings::validation_masks,
+         "PNG or JPEG files, white where a --validation_image is repainted: one for each."},
+        {"--num_validation_images",
+         &Settings::num_validation_images,
+         "Number of pictures of each prompt.",
+         {.check = at_least(1), .default_text = "1; 4 for Stable Diffusion XL"}},
         {"--validation_epochs",
          &Settings::validation_epochs,
          "Number of epochs between two such pictures. --validation_steps counts in steps instead.",
-         {.check = at_least(1)}}}},
+         {.check = at_least(1), .default_text = "5; 1 for Stable Diffusion XL"}}}},
   };
   return table;
 }
@@ -70,37 +82,39 @@ void refuse(bool is_wrong, const std::string& message) {
   if (is_wrong) throw ConfigError(message);
 }
 
-void check_flags(const CLI::App& app, const Settings& settings, const TextToImageModels& models) {
-  refuse(settings.validation_prompts.empty() && app.count("--validation_epochs") > 0,
-         "--validation_epochs needs --validation_prompts");
-  refuse(settings.validation_prompts.empty() && app.count("--validation_steps") > 0,
-         "--validation_steps needs --validation_prompts");
-  refuse(app.count("--validation_epochs") > 0 && app.count("--validation_steps") > 0,
+/// Checks the flags of the previews.
+/// @return no prompts: no previews
+PreviewInputs preview_inputs(const CLI::App& app, const Settings& settings, const TextToImageModels& models) {
+  const auto is_given = [&](const char* flag) { return app.count(flag) > 0; };
+  PreviewInputs inputs{
+      .prompts = settings.validation_prompts,
+      .images = settings.validation_images,
+      .masks = settings.validation_masks,
+      .num_images = settings.num_validation_images.value_or(models.is_xl() ? kValidationImagesXL : 1)};
+  if (inputs.prompts.empty())
+    for (const char* flag : {"--validation_epochs", "--validation_steps", "--validation_image",
+                             "--validation_mask", "--num_validation_images"})
+      refuse(is_given(flag), std::string(flag) + " needs --validation_prompts");
+  refuse(is_given("--validation_epochs") && is_given("--validation_steps"),
          "--validation_epochs and --validation_steps exclude each other; found both");
-  refuse(!settings.validation_prompts.empty() && (models.is_xl() || models.is_inpainting()),
-         "--validation_prompts needs a text-to-image UNet of Stable Diffusion 1.x or 2.x; found one of " +
-             std::string(models.is_xl() ? "Stable Diffusion XL" : "inpainting"));
+  if (!models.is_inpainting())
+    for (const char* flag : {"--validation_image", "--validation_mask"})
+      refuse(is_given(flag), std::string(flag) + " needs an inpainting UNet");
+  if (!models.is_inpainting() || inputs.prompts.empty()) return inputs;
+  check_preview_pairs(inputs);
+  refuse(inputs.masks.size() != inputs.images.size(),
+         "--validation_mask has " + std::to_string(inputs.masks.size()) +
+             " files, expected one for each of the " + std::to_string(inputs.images.size()) +
+             " files of --validation_image");
+  return inputs;
+}
+
+void check_flags(const Settings& settings, const TextToImageModels& models) {
   refuse(!models.is_inpainting() && !settings.mask_column.empty(),
          "--mask_column needs an inpainting UNet; found in_channels " +
              std::to_string(models.unet->config().in_channels));
   refuse(models.is_inpainting() && settings.mask_column.empty(),
          "the UNet is one for inpainting, which needs --mask_column");
-}
-
-/// A picture for each prompt, from the same noise each time if there is a seed.
-Tensor draw_prompts(const TextToImageModels& models, const std::vector<std::string>& prompts,
-                    const std::optional<int64_t>& seed) {
-  StableDiffusionPipeline pipeline(models.vae, models.text_encoder, models.tokenizer, models.unet,
-                                   *models.scheduler);
-  pipeline.set_progress_bar_config({.disable = true});
-  std::optional<Generator> generator;
-  if (seed) generator = make_generator(static_cast<uint64_t>(*seed));
-  std::vector<Tensor> images;
-  for (const std::string& prompt : prompts)
-    images.push_back(
-        pipeline({.prompt = prompt, .num_inference_steps = kValidationSteps, .generator = generator})
-            .images.to(at::kCPU, at::kFloat));
-  return at::cat(images);
 }
 
 int run(int argc, char** argv) {
@@ -115,7 +129,8 @@ int run(int argc, char** argv) {
   complete_stable_diffusion(app, shared);
 
   TextToImageModels models = load_stable_diffusion(shared);
-  check_flags(app, settings, models);
+  check_flags(settings, models);
+  const PreviewInputs previews = preview_inputs(app, settings, models);
   if (settings.prediction_type)
     models.scheduler = Scheduler::from_config(models.scheduler->config_json(),
                                               {{"prediction_type", *settings.prediction_type}});
@@ -124,8 +139,11 @@ int run(int argc, char** argv) {
   pictures.random_flip = settings.random_flip;
   pictures.mask_column = settings.mask_column;
   const ImageFolder data(shared.train_data_dir, pictures);
-  if (!settings.validation_prompts.empty() && app.count("--validation_steps") == 0)
-    shared.training.validation_steps = settings.validation_epochs * steps_per_epoch(data, shared.training);
+  const bool has_previews = !previews.prompts.empty();
+  if (has_previews && app.count("--validation_steps") == 0)
+    shared.training.validation_steps =
+        settings.validation_epochs.value_or(models.is_xl() ? kValidationEpochsXL : kValidationEpochs) *
+        steps_per_epoch(data, shared.training);
   std::printf("UNet2DConditionModel with %lld parameters on %s, %lld images\n",
               static_cast<long long>(models.unet->num_parameters()), shared.device.c_str(),
               static_cast<long long>(data.size()));
@@ -133,13 +151,10 @@ int run(int argc, char** argv) {
   Trainer trainer(
       std::make_shared<TextToImageTask>(
           models, TextToImageTaskOptions{.train_text_encoder = settings.train_text_encoder,
-                                         .proportion_empty_prompts = shared.proportion_empty_prompts}),
+                                         .proportion_empty_prompts = shared.proportion_empty_prompts,
+                                         .cache_text_embeddings = shared.cache_text_embeddings}),
       shared.training);
-  if (!settings.validation_prompts.empty())
-    trainer.on_preview([&](const PreviewContext& at) {
-      at.log_images("validation", draw_prompts(models, settings.validation_prompts, shared.training.seed),
-                    {.columns = static_cast<int64_t>(settings.validation_prompts.size())});
-    });
+  if (has_previews) trainer.on_preview(unet_previews(models, previews, shared.training));
   const TrainingResult result = trainer.train(data);
   return !result.is_complete || result.signal ? 128 + result.signal.value_or(0) : 0;
 }

@@ -1,14 +1,19 @@
 """Small images, IDX files and model configs for the tests of the training programs."""
 import json
+import shutil
 import struct
 import zlib
 
 
-def write_png(path, shade):
+def write_png(path, shade, gray=None):
+    """Writes a picture of 10 x 10 pixels: a pattern, or one gray level."""
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    rows = b"".join(b"\0" + bytes((x * y + shade) % 256 for x in range(10) for _ in range(3)) for y in range(10))
+    def level(x, y):
+        return (x * y + shade) % 256 if gray is None else gray
+
+    rows = b"".join(b"\0" + bytes(level(x, y) for x in range(10) for _ in range(3)) for y in range(10))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 10, 10, 8, 2, 0, 0, 0)) +
                      chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
@@ -55,3 +60,40 @@ def make_captioned_pictures(folder, columns=("text",), count=8):
                 write_png(folder / row[column], 5 * i)
         rows.append(json.dumps(row))
     (folder / "metadata.jsonl").write_text("\n".join(rows) + "\n")
+
+
+def read_weights(path):
+    """Returns the header of a safetensors file without its metadata, and the data."""
+    content = path.read_bytes()
+    size = struct.unpack("<Q", content[:8])[0]
+    header = json.loads(content[8:8 + size])
+    header.pop("__metadata__", None)
+    return header, content[8 + size:]
+
+
+def make_inpainting_folder(model, folder):
+    """Copies a pipeline folder and gives the UNet the 9 input channels of inpainting, with small new weights."""
+    shutil.copytree(model, folder)
+    config = json.loads((folder / "unet/config.json").read_text())
+    before = config["in_channels"]
+    config["in_channels"] = 2 * before + 1
+    (folder / "unet/config.json").write_text(json.dumps(config))
+    path = folder / "unet/diffusion_pytorch_model.safetensors"
+    header, data = read_weights(path)
+    parts, offset = [], 0
+    for name, entry in header.items():
+        begin, end = entry["data_offsets"]
+        part = data[begin:end]
+        if name == "conv_in.weight":
+            out, _, height, width = entry["shape"]
+            row = before * height * width * 4
+            added = struct.pack("<f", 0.05) * ((before + 1) * height * width)
+            part = b"".join(part[i * row:(i + 1) * row] + added for i in range(out))
+            entry["shape"][1] = 2 * before + 1
+        entry["data_offsets"] = [offset, offset + len(part)]
+        offset += len(part)
+        parts.append(part)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(parts))
+    return folder

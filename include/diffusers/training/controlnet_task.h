@@ -20,6 +20,8 @@ class TextToImageParts;
 struct ControlNetTaskOptions {
   /// Probability, 0 to 1, that a caption is replaced by an empty one.
   double proportion_empty_prompts = 0.0;
+  /// Encodes each distinct caption once, see `TextToImageTaskOptions::cache_text_embeddings`.
+  bool cache_text_embeddings = false;
   /// Weighting, timestep sampling and other options of the loss; `conditioning` must be empty.
   DiffusionTaskOptions diffusion = {};
 };

@@ -86,6 +86,7 @@ ControlNetTask::ControlNetTask(TextToImageModels models, ControlNetModel control
       "ControlNetTask: the unet has {} input channels, which is an inpainting UNet; expected "
       "{}, the channels of the latents",
       models_.unet->config().in_channels, models_.vae->config().latent_channels);
+  if (control_options_.cache_text_embeddings) parts_->cache_text_embeddings();
   check_controlnet(controlnet_->config(), models_.unet->config(), parts_->encoder().downsampling_factor());
 }
 
@@ -108,6 +109,7 @@ std::vector<NamedModule> ControlNetTask::frozen() const {
 void ControlNetTask::configure(const TrainingConfig& config) {
   DiffusionTask::configure(config);
   parts_->set_resolution(config.resolution);
+  parts_->clear_text_embeddings();
   if (config.gradient_checkpointing) {
     UNet2DConditionModel unet = models_.unet;
     unet->enable_gradient_checkpointing();

@@ -273,6 +273,30 @@ void TextToImageParts::encode_captions(const Batch& batch, const Tensor& dropped
   conditioning.added_cond_kwargs.text_embeds = embeds.pooled;
 }
 
+void TextToImageParts::find_captions(const Batch& batch, const Tensor& dropped, Conditioning& conditioning) {
+  const at::NoGradGuard no_grad;
+  const auto encode = [&](const std::string& caption) {
+    Batch one{.images = batch.images.slice(0, 0, 1)};
+    one.captions = {caption};
+    Conditioning encoded;
+    encode_captions(one, {}, encoded);
+    return PooledPromptEmbeds{.hidden_states = encoded.encoder_hidden_states,
+                              .pooled = encoded.added_cond_kwargs.text_embeds};
+  };
+  const at::Device device = batch.images.device();
+  const PooledPromptEmbeds found = text_cache_.get(batch.captions, encode);
+  conditioning.encoder_hidden_states = uploaded(found.hidden_states, device);
+  if (is_xl_) conditioning.added_cond_kwargs.text_embeds = uploaded(found.pooled, device);
+  if (!dropped.defined()) return;
+
+  const PooledPromptEmbeds empty = text_cache_.get({std::string()}, encode);
+  const auto replace_dropped = [&](Tensor& rows, const Tensor& empty_row, at::IntArrayRef shape) {
+    rows = at::where(dropped.view(shape), uploaded(empty_row, device), rows);
+  };
+  replace_dropped(conditioning.encoder_hidden_states, empty.hidden_states, {-1, 1, 1});
+  if (is_xl_) replace_dropped(conditioning.added_cond_kwargs.text_embeds, empty.pooled, {-1, 1});
+}
+
 Tensor TextToImageParts::time_ids(const Batch& batch) const {
   const int64_t size = batch.images.size(0);
   const Tensor target =
@@ -286,7 +310,12 @@ Tensor TextToImageParts::time_ids(const Batch& batch) const {
 }
 
 Conditioning TextToImageParts::conditioning(const Batch& batch, Conditioning given) {
-  encode_captions(batch, std::exchange(dropped_, {}), given);
+  const Tensor dropped = std::exchange(dropped_, {});
+  if (caches_text_embeddings_) {
+    find_captions(batch, dropped, given);
+  } else {
+    encode_captions(batch, dropped, given);
+  }
   if (is_inpainting_) given.extra_channels = std::exchange(extra_channels_, {});
   // The dtype of the images is that of the trained weights.
   const at::ScalarType dtype = batch.images.scalar_type();

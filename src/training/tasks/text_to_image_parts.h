@@ -17,6 +17,8 @@
 #include <diffusers/training/task.h>
 #include <diffusers/training/text_to_image_models.h>
 
+#include "training/tasks/text_embedding_cache.h"
+
 namespace diffusers {
 inline namespace internal {
 
@@ -45,6 +47,11 @@ class TextToImageParts {
   /// Side of the images that the flags name; none: any.
   void set_resolution(std::optional<int64_t> resolution) { resolution_ = resolution; }
 
+  /// Encodes each caption once, see TextEmbeddingCache.
+  void cache_text_embeddings() { caches_text_embeddings_ = true; }
+  /// Forgets the embeddings of captions, since a training begins.
+  void clear_text_embeddings() { text_cache_.clear(); }
+
   void begin_step(const StepContext& context);
   /// Checks images, captions, masks, sizes and crops on the host, by their shapes.
   /// @throws TensorError or ConfigError naming the field, the expected and the actual value
@@ -65,6 +72,7 @@ class TextToImageParts {
                    Tensor& empty_ids, Tensor* attention_mask);
   void warn_of_truncation(const CLIPTokenizer& tokenizer, const Batch& batch, const Tensor& attended);
   void encode_captions(const Batch& batch, const Tensor& dropped, Conditioning& conditioning);
+  void find_captions(const Batch& batch, const Tensor& dropped, Conditioning& conditioning);
   Tensor time_ids(const Batch& batch) const;
 
   TextToImageModels models_;
@@ -74,6 +82,8 @@ class TextToImageParts {
   bool trains_text_encoders_ = false;
   double proportion_empty_prompts_ = 0.0;
   std::optional<int64_t> resolution_;
+  bool caches_text_embeddings_ = false;
+  TextEmbeddingCache text_cache_;
   bool has_warned_of_masks_ = false;
   bool has_warned_of_truncation_ = false;
 

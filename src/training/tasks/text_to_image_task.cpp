@@ -29,7 +29,11 @@ TextToImageTask::TextToImageTask(TextToImageModels models, TextToImageTaskOption
       parts_(std::make_shared<TextToImageParts>(models_, text_options_.train_text_encoder,
                                                 text_options_.proportion_empty_prompts)),
       all_trained_(DiffusionTask::trained()) {
+  if (text_options_.cache_text_embeddings) parts_->cache_text_embeddings();
   if (!text_options_.train_text_encoder) return;
+  require<ConfigError>(!text_options_.cache_text_embeddings,
+                       "cache_text_embeddings and train_text_encoder are both true, but the embeddings of "
+                       "text encoders that are trained change in each step; expected at most one of them");
   for (NamedModule& encoder : parts_->text_encoders()) all_trained_.push_back(std::move(encoder));
 }
 
@@ -43,6 +47,7 @@ std::vector<NamedModule> TextToImageTask::frozen() const {
 void TextToImageTask::configure(const TrainingConfig& config) {
   DiffusionTask::configure(config);
   parts_->set_resolution(config.resolution);
+  parts_->clear_text_embeddings();
   if (config.gradient_checkpointing && text_options_.train_text_encoder)
     for (const NamedModule& encoder : parts_->text_encoders())
       encoder.module->enable_gradient_checkpointing();

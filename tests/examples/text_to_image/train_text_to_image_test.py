@@ -3,16 +3,19 @@
 import json
 import pathlib
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from inputs import make_captioned_pictures
+from inputs import make_captioned_pictures, make_inpainting_folder, write_png
 
 PROGRAM = pathlib.Path(sys.argv.pop(1)).resolve()
-MODEL = pathlib.Path(__file__).resolve().parents[2] / "golden/tiny_stable_diffusion"
+GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "golden"
+MODEL = GOLDEN / "tiny_stable_diffusion"
+XL_MODEL = GOLDEN / "tiny_stable_diffusion_xl"
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
 
@@ -24,10 +27,9 @@ class TrainTextToImage(unittest.TestCase):
         self.out = self.folder / "out"
         make_captioned_pictures(self.folder / "pictures")
 
-    def run_program(self, *arguments, code=0, model=MODEL):
-        words = ["--pretrained_model_name_or_path", model, "--output_dir", self.out, "--train_batch_size", 4, "--seed", 0,
-                 *arguments]
-        for flag, value in (("--resolution", 16), ("--train_data_dir", "pictures")):
+    def run_program(self, *arguments, code=0, model=MODEL, out=None):
+        words = ["--pretrained_model_name_or_path", model, "--output_dir", out or self.out, "--seed", 0, *arguments]
+        for flag, value in (("--resolution", 16), ("--train_data_dir", "pictures"), ("--train_batch_size", 4)):
             if flag not in arguments:
                 words += [flag, value]
         result = subprocess.run([PROGRAM, *map(str, words)], cwd=self.folder, stdout=subprocess.PIPE,
@@ -74,6 +76,42 @@ class TrainTextToImage(unittest.TestCase):
         self.run_program(*arguments, "--resume_from_checkpoint", "latest")
         self.assertEqual((self.out / WEIGHTS).read_bytes(), whole)
 
+    def weights_of(self, model, *arguments):
+        """Returns the weights after four steps, and the names of the previews."""
+        out = self.folder / "previewed"
+        shutil.rmtree(out, ignore_errors=True)
+        self.run_program("--num_train_epochs", 2, "--learning_rate", 1e-2, "--use_ema", *arguments, model=model, out=out)
+        previews = out / "previews"
+        return (out / WEIGHTS).read_bytes(), sorted(path.name for path in previews.iterdir()) if previews.exists() else []
+
+    def test_previews_do_not_change_the_training(self):
+        make_captioned_pictures(self.folder / "masked", columns=("text", "mask"))
+        inpainting = make_inpainting_folder(MODEL, self.folder / "inpainting")
+        for name in ("a.png", "b.png"):
+            write_png(self.folder / name, 7)
+        write_png(self.folder / "mask.png", 0, gray=255)
+        masked = ["--train_data_dir", "masked", "--mask_column", "mask"]
+        epochs = ["validation-2.png", "validation-4.png"]
+        for model, data, previews, names, columns in (
+            (MODEL, [], ["--validation_prompts", "a red cat", "a blue dog", "--validation_epochs", 1], epochs, 2),
+            # The defaults of the script of Stable Diffusion XL: each epoch, four pictures.
+            (XL_MODEL, [], ["--validation_prompt", "a red cat"], epochs, 4),
+            (inpainting, masked, ["--validation_prompt", "a red cat", "--validation_image", "a.png", "b.png",
+                                  "--validation_mask", "mask.png", "mask.png", "--validation_steps", 3],
+             ["validation-3.png", "validation-4.png"], 2),
+        ):
+            plain, none = self.weights_of(model, *data)
+            self.assertEqual(none, [])
+            self.assertEqual(self.weights_of(model, *data, *previews), (plain, names))
+            first, last = ((self.folder / "previewed/previews" / name).read_bytes() for name in names)
+            self.assertEqual(struct.unpack(">II", first[16:24]), (columns * 18 + 2, 20))
+            self.assertNotEqual(first, last)
+
+    def test_text_embeddings_are_cached(self):
+        for model in (MODEL, XL_MODEL):
+            arguments = [model, "--proportion_empty_prompts", 0.3, "--train_batch_size", 1, "--max_train_steps", 6]
+            self.assertEqual(self.weights_of(*arguments, "--cache_text_embeddings"), self.weights_of(*arguments))
+
     def test_mistakes_are_named_before_the_training(self):
         make_captioned_pictures(self.folder / "no_captions", columns=())
         make_captioned_pictures(self.folder / "masked", columns=("text", "mask"))
@@ -91,6 +129,23 @@ class TrainTextToImage(unittest.TestCase):
             (["--resolution", 15, "--max_train_steps", 1], "multiples of 2"),
         ):
             self.assertIn(part, self.run_program(*arguments, code=1))
+        inpainting = make_inpainting_folder(MODEL, self.folder / "inpainting")
+        prompt = ["--train_data_dir", "masked", "--mask_column", "mask", "--validation_prompt", "x"]
+        for arguments, part in (
+            (["--validation_prompt", "x", "--validation_epochs", 1, "--validation_steps", 1], "exclude each other"),
+            (["--validation_prompt", "x", "--validation_image", "a.png"], "--validation_image needs an inpainting UNet"),
+            (["--validation_mask", "a.png"], "--validation_mask needs --validation_prompts"),
+            (["--num_validation_images", 2], "--num_validation_images needs --validation_prompts"),
+            (["--cache_text_embeddings", "--train_text_encoder"], "cache_text_embeddings and train_text_encoder"),
+        ):
+            self.assertIn(part, self.run_program(*arguments, code=1))
+        for arguments, part in (
+            ([], "--validation_prompt needs --validation_image"),
+            (["y", "z", "--validation_image", "a.png", "b.png"], "--validation_prompt has 3 texts and --validation_image 2"),
+            (["--validation_image", "a.png"], "--validation_mask has 0 files, expected one for each of the 1"),
+            (["--validation_image", "none.png", "--validation_mask", "none.png"], "none.png"),
+        ):
+            self.assertIn(part, self.run_program(*prompt, *arguments, model=inpainting, code=1))
         self.assertIn('the folder of component "vae" is missing', self.run_program(model=broken, code=1))
 
 

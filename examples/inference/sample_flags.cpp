@@ -1,0 +1,106 @@
+#include "sample_flags.h"
+
+#include <diffusers/core/error.h>
+
+#include "schedulers_by_name.h"
+
+using namespace diffusers;
+
+const FlagTable<SampleSettings>& sample_flags() {
+  using Settings = SampleSettings;
+  static const FlagTable<Settings> table{
+      {"Model",
+       {{"--model", &Settings::model, "Pipeline folder, with model_index.json.", {.required = true}},
+        {"--controlnet", &Settings::controlnets,
+         "Folders of ControlNets, whose residuals are added. Needs --prompt and an --image for each."},
+        {"--scheduler",
+         &Settings::scheduler,
+         "Scheduler, made from the config of the pipeline's own: " + scheduler_names() + ", or a class name.",
+         {.default_text = "the pipeline's own"}},
+        {"--device",
+         &Settings::device,
+         "Device of the model: cpu, cuda or cuda:INDEX.",
+         {.check = available_device()}}}},
+      {"Input",
+       {{"--prompt", &Settings::prompt, "Text that describes the images. Stable Diffusion only."},
+        {"--negative_prompt", &Settings::negative_prompt,
+         "Text that describes what the images must not show. Needs --prompt."},
+        {"--image", &Settings::images,
+         "PNG or JPEG file to start from, or to repaint with --mask. With --controlnet: the conditioning "
+         "image of each ControlNet. Needs --prompt."},
+        {"--mask", &Settings::mask,
+         "PNG or JPEG file of the size of --image, white where the image is repainted. The image is resized "
+         "to the size of the model."},
+        {"--strength",
+         &Settings::strength,
+         "How much of --image is changed: 1 replaces it, 0 (excluded) keeps it.",
+         {.check = between(0, 1), .default_text = "0.8; 0.3 for Stable Diffusion XL; 1 with --mask"}},
+        {"--controlnet_conditioning_scale",
+         &Settings::controlnet_conditioning_scale,
+         "Factor of the residuals: one for all ControlNets or one each.",
+         {.check = at_least(0), .default_text = "1"}},
+        {"--guess_mode", &Settings::guess_mode,
+         "Run the ControlNets without the prompt, and with residuals that grow with the depth."}}},
+      {"Sampling",
+       {{"--seed", &Settings::seed, "Seed of the noise."},
+        {"--num_inference_steps",
+         &Settings::num_inference_steps,
+         "Number of denoising steps.",
+         {.check = at_least(1), .default_text = "50; 1000 for an unconditional DDPMScheduler"}},
+        {"--guidance_scale",
+         &Settings::guidance_scale,
+         "Scale of the classifier-free guidance. 1 or less disables it. Needs --prompt.",
+         {.check = at_least(0), .default_text = "7.5; 5 for Stable Diffusion XL"}},
+        {"--eta",
+         &Settings::eta,
+         "Noise of DDIMScheduler and TCDScheduler: 0 adds none, 1 as much as DDPM.",
+         {.check = between(0, 1), .default_text = "0"}}}},
+      {"Output",
+       {{"--num_images",
+         &Settings::num_images,
+         "Number of images.",
+         {.check = at_least(1), .default_text = "64; 1 with --prompt"}},
+        {"--output", &Settings::output,
+         "A .png file for the image, or for a grid of several images. Any other name: a folder for 0.png, "
+         "1.png, ..."}}},
+  };
+  return table;
+}
+
+void refuse(bool is_wrong, const std::string& message) {
+  if (is_wrong) throw ConfigError(message);
+}
+
+void check_sample_flags(const SampleSettings& settings) {
+  const bool has_image = !settings.images.empty();
+  refuse(settings.negative_prompt && !settings.prompt, "--negative_prompt needs --prompt");
+  refuse(has_image && !settings.prompt, "--image needs --prompt");
+  refuse(settings.mask && !has_image, "--mask needs --image");
+  refuse(settings.strength && !has_image, "--strength needs --image");
+  refuse(settings.strength && *settings.strength == 0, "--strength is 0, expected more than 0 and at most 1");
+  if (settings.controlnets.empty()) return;
+  refuse(!settings.prompt, "--controlnet needs --prompt");
+  check_control_flags(settings, settings.controlnets.size());
+}
+
+void check_control_flags(const SampleSettings& settings, std::size_t nets) {
+  refuse(settings.mask.has_value(),
+         "--mask and ControlNets exclude each other: --image is a conditioning image");
+  refuse(settings.strength.has_value(),
+         "--strength and ControlNets exclude each other: --image is a conditioning image");
+  refuse(settings.images.size() != nets, "--image has " + std::to_string(settings.images.size()) +
+                                             " files, expected one for each of " + std::to_string(nets) +
+                                             " ControlNets");
+  const std::size_t scales = settings.controlnet_conditioning_scale.size();
+  refuse(scales > 1 && scales != nets, "--controlnet_conditioning_scale has " + std::to_string(scales) +
+                                           " values, expected one for all or one for each of " +
+                                           std::to_string(nets) + " ControlNets");
+}
+
+std::unique_ptr<Scheduler> choose_scheduler(const Scheduler& own, const SampleSettings& settings) {
+  auto scheduler = settings.scheduler ? scheduler_by_name(*settings.scheduler, own) : own.clone();
+  const std::string name = scheduler->class_name();
+  refuse(settings.eta && name != "DDIMScheduler" && name != "TCDScheduler",
+         "--eta needs --scheduler ddim or tcd, found " + name);
+  return scheduler;
+}
