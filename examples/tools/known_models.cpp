@@ -1,6 +1,7 @@
 #include "known_models.h"
 
 #include <diffusers/models/autoencoder_kl.h>
+#include <diffusers/models/autoencoder_tiny.h>
 #include <diffusers/models/controlnet.h>
 #include <diffusers/models/layers.h>
 #include <diffusers/models/t2i_adapter.h>
@@ -37,6 +38,7 @@ ModelPlan plan_of(const std::string& json) {
 /// One line for each class.
 const std::map<std::string, ModelPlan (*)(const std::string&)> kModels{
     {"AutoencoderKL", &plan_of<AutoencoderKL>},
+    {"AutoencoderTiny", &plan_of<AutoencoderTiny>},
     {"CLIPTextModel", &plan_of<CLIPTextModel>},
     {"CLIPTextModelWithProjection", &plan_of<CLIPTextModelWithProjection>},
     {"ControlNetModel", &plan_of<ControlNetModel>},

@@ -29,6 +29,7 @@
 #include <diffusers/io/safetensors.h>
 #include <diffusers/models/attention_layer.h>
 #include <diffusers/models/autoencoder_kl.h>
+#include <diffusers/models/autoencoder_tiny.h>
 #include <diffusers/models/condition_embeddings.h>
 #include <diffusers/models/conditioning.h>
 #include <diffusers/models/controlnet.h>
@@ -54,6 +55,7 @@
 #include <diffusers/models/unet_enums.h>
 #include <diffusers/models/vae.h>
 #include <diffusers/models/vae_blocks.h>
+#include <diffusers/models/vae_tiny.h>
 #include <diffusers/models/vector_quantizer.h>
 #include <diffusers/models/vq_model.h>
 #include <diffusers/ops/attention.h>

@@ -5,6 +5,7 @@
 #include <diffusers/core/error.h>
 #include <diffusers/io/files.h>
 #include <diffusers/models/autoencoder_kl.h>
+#include <diffusers/models/autoencoder_tiny.h>
 #include <diffusers/models/controlnet.h>
 #include <diffusers/models/multi_controlnet.h>
 #include <diffusers/models/t2i_adapter.h>
@@ -67,6 +68,7 @@ struct KnownClasses {
       {"StableDiffusionXLPipeline", &detail::load_pipeline<StableDiffusionXLPipeline>}};
   std::map<std::string, detail::LoadComponent> components{
       {"AutoencoderKL", &detail::load_model_component<AutoencoderKL>},
+      {"AutoencoderTiny", &detail::load_model_component<AutoencoderTiny>},
       {"CLIPTextModel", &detail::load_model_component<CLIPTextModel>},
       {"CLIPTextModelWithProjection", &detail::load_model_component<CLIPTextModelWithProjection>},
       {"CLIPTokenizer", &load_clip_tokenizer},

@@ -1,4 +1,5 @@
-// The C++ side of the exchange of a Stable Diffusion pipeline, a ControlNet and a VQModel.
+// The C++ side of the exchange of a Stable Diffusion pipeline, a ControlNet, a VQModel and an
+// AutoencoderTiny.
 //     interop_models save DIR     saves them and their outputs for some inputs
 //     interop_models check DIR    opens what models.py saved, and compares
 #include <filesystem>
@@ -8,6 +9,7 @@
 #include <diffusers/core/random.h>
 #include <diffusers/io/safetensors.h>
 #include <diffusers/models/autoencoder_kl.h>
+#include <diffusers/models/autoencoder_tiny.h>
 #include <diffusers/models/controlnet.h>
 #include <diffusers/models/unet_2d_condition.h>
 #include <diffusers/models/vq_model.h>
@@ -55,14 +57,22 @@ StableDiffusionPipeline tiny_pipeline() {
                          .steps_offset = 1})};
 }
 
+/// The models that are exchanged besides those of the pipeline.
+struct OtherModels {
+  ControlNetModel controlnet{nullptr};
+  VQModel vq{nullptr};
+  AutoencoderTiny tiny{nullptr};
+};
+
 /// Computes the outputs of the models for the inputs in `tensors`.
-TensorMap outputs(StableDiffusionPipeline& pipeline, const ControlNetModel& controlnet, const VQModel& vq,
-                  const TensorMap& tensors) {
+TensorMap outputs(StableDiffusionPipeline& pipeline, const OtherModels& models, const TensorMap& tensors) {
   const torch::NoGradGuard no_grad;
-  const auto residuals = controlnet->forward(tensors.at("sample"), tensors.at("timesteps"),
-                                             tensors.at("states"), tensors.at("condition"));
+  const auto residuals = models.controlnet->forward(tensors.at("sample"), tensors.at("timesteps"),
+                                                    tensors.at("states"), tensors.at("condition"));
   TensorMap result = {
-      {"vq", vq->forward(tensors.at("image")).sample},
+      {"vq", models.vq->forward(tensors.at("image")).sample},
+      {"tiny_latents", models.tiny->encode(tensors.at("image")).latents},
+      {"tiny", models.tiny->decode(tensors.at("sample")).sample},
       {"mean", pipeline.vae()->encode(tensors.at("image")).latent_dist.mode()},
       {"mid", residuals.mid_block_res_sample},
       {"unet",
@@ -89,11 +99,18 @@ void save(const std::filesystem::path& folder) {
       if (!parameter.any().item<bool>()) parameter.normal_();
   }
   VQModel vq({.block_out_channels = {8}, .num_vq_embeddings = 16, .norm_num_groups = 4});
+  AutoencoderTiny tiny({.encoder_block_out_channels = {6, 6},
+                        .decoder_block_out_channels = {6, 6},
+                        .upsample_fn = "bilinear",
+                        .num_encoder_blocks = {1, 2},
+                        .num_decoder_blocks = {2, 1}});
   pipeline.save_pretrained(folder / "pipeline");
   controlnet->save_pretrained(folder / "controlnet");
   vq->save_pretrained(folder / "vq");
+  tiny->save_pretrained(folder / "tiny");
   controlnet->eval();
   vq->eval();
+  tiny->eval();
   pipeline.unet()->eval();
   pipeline.vae()->eval();
   TensorMap tensors = {{"sample", torch::randn({2, 4, 8, 8})},
@@ -101,18 +118,19 @@ void save(const std::filesystem::path& folder) {
                        {"states", torch::randn({2, 5, 16})},
                        {"condition", torch::rand({2, 3, 16, 16})},
                        {"image", torch::rand({1, 3, 16, 16})}};
-  const TensorMap results = outputs(pipeline, controlnet, vq, tensors);
+  const TensorMap results = outputs(pipeline, {controlnet, vq, tiny}, tensors);
   for (const auto& [name, tensor] : results) tensors.insert(name, tensor.contiguous());
   save_safetensors(tensors, (folder / "models.safetensors").string(), {{"format", "pt"}});
 }
 
 bool check(const std::filesystem::path& folder) {
   StableDiffusionPipeline pipeline = StableDiffusionPipeline::from_pretrained(folder / "pipeline");
-  const ControlNetModel controlnet = ControlNetModel::from_pretrained(folder / "controlnet");
-  const VQModel vq = VQModel::from_pretrained(folder / "vq");
+  const OtherModels models{ControlNetModel::from_pretrained(folder / "controlnet"),
+                           VQModel::from_pretrained(folder / "vq"),
+                           AutoencoderTiny::from_pretrained(folder / "tiny")};
   const TensorMap tensors = load_safetensors((folder / "models.safetensors").string());
   bool same = true;
-  const TensorMap results = outputs(pipeline, controlnet, vq, tensors);
+  const TensorMap results = outputs(pipeline, models, tensors);
   for (const auto& [name, found] : results)
     same = test::close(std::string(name), found, tensors.at(name), 1e-4) && same;
   return same;

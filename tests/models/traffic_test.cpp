@@ -2,6 +2,8 @@
 
 #include <string>
 
+#include <diffusers/models/autoencoder_tiny.h>
+
 #include <gtest/gtest.h>
 
 #include "models/unet/condition_golden.h"
@@ -65,6 +67,23 @@ TEST(ModelTraffic, OfAUNet2DConditionModelIsNone) {
     expect_no_traffic([&] { model->forward(sample, timesteps, states, options).sample.sum().backward(); },
                       name);
   }
+}
+
+TEST(ModelTraffic, OfAnAutoencoderTinyIsNone) {
+  AutoencoderTiny model({.encoder_block_out_channels = {4, 4},
+                         .decoder_block_out_channels = {4, 4},
+                         .num_encoder_blocks = {1, 1},
+                         .num_decoder_blocks = {1, 1}});
+  move_to_counting_device(*model);
+  const Tensor image = torch::rand({2, 3, 8, 8}, at::TensorOptions().device(counting_device()));
+  expect_no_traffic([&] { model->decode(model->encode(image).latents).sample.sum().backward(); },
+                    "encode and decode");
+  expect_no_traffic([&] { model->forward(image).sample.sum().backward(); }, "forward");
+  model->enable_tiling();
+  model->tile_sample_min_size = 4;
+  model->tile_latent_min_size = 2;
+  model->tile_overlap_factor = 0.5;
+  expect_no_traffic([&] { model->decode(model->encode(image).latents).sample.sum().backward(); }, "tiles");
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <diffusers/core/error.h>
 #include <diffusers/core/random.h>
 #include <diffusers/io/files.h>
+#include <diffusers/models/autoencoder_tiny.h>
 #include <diffusers/models/denoiser.h>
 #include <diffusers/models/unet_2d.h>
 #include <diffusers/pipelines/ddpm_pipeline.h>
@@ -70,6 +71,16 @@ class SharePipeline : public TypedPipeline<SharePipeline> {
   }
 };
 
+/// A pipeline that takes any class as its only component.
+class AnyModelPipeline : public TypedPipeline<AnyModelPipeline> {
+ public:
+  static const PipelineSpec& spec() {
+    static const PipelineSpec spec{.class_name = "AnyModelPipeline", .components = {{.name = "model"}}};
+    return spec;
+  }
+  explicit AnyModelPipeline(PipelineComponents components) : TypedPipeline(std::move(components)) {}
+};
+
 /// A class with the same name as a class of the library.
 class ImpostorPipeline : public TypedPipeline<ImpostorPipeline> {
  public:
@@ -103,6 +114,20 @@ TEST(RegisterPipeline, LoadsThePipelineAndTheModelOfAProgram) {
   EXPECT_EQ(loaded->dtype(), at::kDouble);
   loaded->to(at::kFloat);
   EXPECT_TRUE(loaded->as<SharePipeline>()(noise, 4).images.equal(made(noise, 4).images));
+}
+
+TEST(RegisterPipeline, LoadsAModelThatNoPipelineOfTheLibraryTakes) {
+  const test::TemporaryFolder folder;
+  const AutoencoderTiny model({.encoder_block_out_channels = {4},
+                               .decoder_block_out_channels = {4},
+                               .num_encoder_blocks = {1},
+                               .num_decoder_blocks = {1}});
+  PipelineComponents components;
+  components["model"] = model;
+  AnyModelPipeline(components).save_pretrained(folder.path());
+  auto loaded = AnyModelPipeline::from_pretrained(folder.path());
+  EXPECT_TRUE(loaded.component<AutoencoderTiny>("model")->decoder->conv_in->weight.equal(
+      model->decoder->conv_in->weight));
 }
 
 TEST(RegisterPipeline, RefusesASecondClassOfAName) {

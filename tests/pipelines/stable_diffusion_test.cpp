@@ -11,6 +11,7 @@
 #include <diffusers/core/random.h>
 #include <diffusers/io/files.h>
 #include <diffusers/models/autoencoder_kl.h>
+#include <diffusers/models/autoencoder_tiny.h>
 #include <diffusers/models/unet_2d_condition.h>
 #include <diffusers/pipelines/stable_diffusion_img2img_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_pipeline.h>
@@ -313,6 +314,20 @@ TEST(StableDiffusionPipeline, NamesTheComponentThatDoesNotFit) {
         load_with("vae", Json::array({"diffusers", "VQModel"}));
       },
       "component \"vae\" is a VQModel");
+  remove_folder(folder / "vae");
+  AutoencoderTiny()->save_pretrained(folder / "vae");
+  test::expect_throws_with<FileError>(
+      [&] {
+        load_with("vae", Json::array({"diffusers", "AutoencoderTiny"}));
+      },
+      "component \"vae\" is a AutoencoderTiny, StableDiffusionPipeline takes a AutoencoderKL");
+  test::expect_throws_with<ConfigError>(
+      [&] {
+        load_with("vae", Json::array({"diffusers", "AutoencoderKL"}));
+      },
+      "this is the config of a AutoencoderTiny, expected that of a AutoencoderKL");
+  remove_folder(folder / "vae");
+  StableDiffusionPipeline::from_pretrained(stable_folder()).save_pretrained(folder.path());
   test::expect_throws_with<FileError>(
       [&] {
         load_with("text_encoder", Json::array({nullptr, nullptr}));

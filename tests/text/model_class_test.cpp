@@ -6,6 +6,7 @@
 #include <diffusers/core/error.h>
 #include <diffusers/io/files.h>
 #include <diffusers/models/autoencoder_kl.h>
+#include <diffusers/models/autoencoder_tiny.h>
 #include <diffusers/models/controlnet.h>
 #include <diffusers/models/t2i_adapter.h>
 #include <diffusers/models/unet_2d.h>
@@ -30,11 +31,11 @@ std::string config_of(const std::string& class_name) {
 }
 
 const std::vector<std::string> kModelClasses{
-    "AutoencoderKL", "CLIPTextModel", "CLIPTextModelWithProjection", "ControlNetModel", "MultiAdapter",
-    "T2IAdapter",    "UNet2DModel",   "UNet2DConditionModel",        "VQModel"};
+    "AutoencoderKL", "AutoencoderTiny", "CLIPTextModel", "CLIPTextModelWithProjection", "ControlNetModel",
+    "MultiAdapter",  "T2IAdapter",      "UNet2DModel",   "UNet2DConditionModel",        "VQModel"};
 /// Classes that only Python has, and names that are not models.
 const std::vector<std::string> kOtherClasses{
-    "AutoencoderTiny",         "DDIMScheduler",   "CLIPVisionModel",   "T5EncoderModel",
+    "AutoencoderDC",           "DDIMScheduler",   "CLIPVisionModel",   "T5EncoderModel",
     "StableDiffusionPipeline", "UNetMotionModel", "LearnedLogVariance"};
 
 template <class Model>
@@ -63,8 +64,9 @@ struct ClassNames {
   }
 };
 
-using ModelClasses = testing::Types<AutoencoderKL, CLIPTextModel, CLIPTextModelWithProjection,
-                                    ControlNetModel, T2IAdapter, UNet2DModel, UNet2DConditionModel, VQModel>;
+using ModelClasses =
+    testing::Types<AutoencoderKL, AutoencoderTiny, CLIPTextModel, CLIPTextModelWithProjection,
+                   ControlNetModel, T2IAdapter, UNet2DModel, UNet2DConditionModel, VQModel>;
 TYPED_TEST_SUITE(EveryModelClass, ModelClasses, ClassNames);
 
 TYPED_TEST(EveryModelClass, RefusesTheConfigsOfOthers) {

@@ -4,6 +4,7 @@
 #include <mutex>
 
 #include <diffusers/models/autoencoder_kl.h>
+#include <diffusers/models/autoencoder_tiny.h>
 #include <diffusers/models/controlnet.h>
 #include <diffusers/models/register_model.h>
 #include <diffusers/models/t2i_adapter.h>
@@ -57,9 +58,10 @@ class ModelRegistry {
 
  private:
   ModelRegistry() {
-    for (const auto& model : {detail::model_class<AutoencoderKL>(), detail::model_class<ControlNetModel>(),
-                              detail::model_class<T2IAdapter>(), detail::model_class<UNet2DConditionModel>(),
-                              detail::model_class<UNet2DModel>(), detail::model_class<VQModel>()})
+    for (const auto& model : {detail::model_class<AutoencoderKL>(), detail::model_class<AutoencoderTiny>(),
+                              detail::model_class<ControlNetModel>(), detail::model_class<T2IAdapter>(),
+                              detail::model_class<UNet2DConditionModel>(), detail::model_class<UNet2DModel>(),
+                              detail::model_class<VQModel>()})
       classes_.emplace(model.name, model);
   }
 

@@ -1,5 +1,4 @@
 #include <cmath>
-#include <functional>
 
 #include <diffusers/models/autoencoder_kl.h>
 
@@ -9,6 +8,7 @@
 #include "models/checks.h"
 #include "models/model_config.h"
 #include "models/vae/vae_options.h"
+#include "models/vae/vae_slices.h"
 #include "models/vae/vae_tiles.h"
 
 namespace diffusers {
@@ -54,14 +54,6 @@ void check_autoencoder_config(const AutoencoderKLConfig& config) {
   };
   check_statistics("latents_mean", config.latents_mean);
   check_statistics("latents_std", config.latents_std);
-}
-
-Tensor for_each_sample(const Tensor& batch, bool slicing,
-                       const std::function<Tensor(const Tensor&)>& function) {
-  if (!slicing || batch.size(0) <= 1) return function(batch);
-  std::vector<Tensor> results;
-  for (const auto& slice : batch.split(1)) results.push_back(function(slice));
-  return torch::cat(results);
 }
 
 }  // namespace

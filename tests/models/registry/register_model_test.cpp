@@ -105,8 +105,8 @@ TEST(RegisterModel, MakesTheClassKnownByItsName) {
   register_model<PlainDenoiser>();
   const auto names = registered_models();
   EXPECT_TRUE(std::is_sorted(names.begin(), names.end()));
-  for (const char* name : {"AutoencoderKL", "ControlNetModel", "PlainDenoiser", "T2IAdapter",
-                           "UNet2DConditionModel", "UNet2DModel", "VQModel"})
+  for (const char* name : {"AutoencoderKL", "AutoencoderTiny", "ControlNetModel", "PlainDenoiser",
+                           "T2IAdapter", "UNet2DConditionModel", "UNet2DModel", "VQModel"})
     EXPECT_EQ(std::count(names.begin(), names.end(), name), 1) << name;
 
   const auto module = AutoModel::from_pretrained(folder.path());

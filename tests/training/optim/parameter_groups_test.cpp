@@ -2,6 +2,7 @@
 #include <string>
 #include <vector>
 
+#include <diffusers/models/autoencoder_tiny.h>
 #include <diffusers/models/layers.h>
 #include <diffusers/models/unet_2d.h>
 #include <diffusers/models/unet_2d_condition.h>
@@ -135,6 +136,7 @@ TEST(NoDecay, CoversEveryLayerOfTheLibrary) {
                       .num_attention_heads = 2,
                       .max_position_embeddings = 7});
   expect_only_products_decay(*text, "CLIPTextModel");
+  expect_only_products_decay(*AutoencoderTiny(), "AutoencoderTiny");
   expect_only_products_decay(
       *VQModel({.block_out_channels = {8}, .num_vq_embeddings = 6, .norm_num_groups = 2}), "VQModel");
 }
