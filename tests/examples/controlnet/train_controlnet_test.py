@@ -2,34 +2,27 @@
 """train_controlnet on a tiny Stable Diffusion folder and a few pictures: train_controlnet_test.py PROGRAM"""
 import json
 import pathlib
-import subprocess
 import sys
-import tempfile
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from inputs import make_captioned_pictures
+from program_case import ProgramCase
 
 PROGRAM = pathlib.Path(sys.argv.pop(1)).resolve()
 MODEL = pathlib.Path(__file__).resolve().parents[2] / "golden/tiny_stable_diffusion"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
-class TrainControlNet(unittest.TestCase):
+class TrainControlNet(ProgramCase):
     def setUp(self):
-        root = tempfile.TemporaryDirectory()
-        self.addCleanup(root.cleanup)
-        self.folder = pathlib.Path(root.name)
-        self.out = self.folder / "out"
+        super().setUp()
         make_captioned_pictures(self.folder / "pictures", ("text", "conditioning_image"))
 
     def run_program(self, *arguments, code=0, out=None):
         words = ["--pretrained_model_name_or_path", MODEL, "--output_dir", out or self.out, "--resolution", 16,
                  "--train_batch_size", 4, "--seed", 0, "--train_data_dir", "pictures", *arguments]
-        result = subprocess.run([PROGRAM, *map(str, words)], cwd=self.folder, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True, timeout=300)
-        self.assertEqual(result.returncode, code, result.stdout)
-        return result.stdout
+        return self.run_in_folder(PROGRAM, words, code)
 
     def config(self, folder):
         return json.loads((folder / "config.json").read_text())

@@ -3,13 +3,12 @@
 import pathlib
 import shutil
 import struct
-import subprocess
 import sys
-import tempfile
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from inputs import write_png
+from program_case import ProgramCase
 
 PROGRAM = pathlib.Path(sys.argv.pop(1)).resolve()
 GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "golden"
@@ -22,18 +21,10 @@ def size_of(png):
     return struct.unpack(">II", png.read_bytes()[16:24])
 
 
-class Sample(unittest.TestCase):
-    def setUp(self):
-        root = tempfile.TemporaryDirectory()
-        self.addCleanup(root.cleanup)
-        self.folder = pathlib.Path(root.name)
-
+class Sample(ProgramCase):
     def run_program(self, model, *arguments, code=0):
         words = ["--model", model, "--num_inference_steps", 2, *arguments]
-        result = subprocess.run([PROGRAM, *map(str, words)], cwd=self.folder, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True, timeout=120)
-        self.assertEqual(result.returncode, code, result.stdout)
-        return result.stdout
+        return self.run_in_folder(PROGRAM, words, code, timeout=120)
 
     def test_unconditional_pipelines(self):
         drawn = {}
