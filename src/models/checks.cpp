@@ -1,5 +1,7 @@
 #include "models/checks.h"
 
+#include <cmath>
+
 #include <ATen/autocast_mode.h>
 #include <torch/types.h>
 
@@ -15,6 +17,17 @@ void require_positive(const char* key, int64_t value, int64_t most) {
 
 void require_positive(const char* key, const std::optional<int64_t>& value, int64_t most) {
   if (value) require_positive(key, *value, most);
+}
+
+void require_factor(const char* key, double value) {
+  require<ConfigError>(std::isfinite(value) && value != 0, "{} is {}, expected a finite number other than 0",
+                       key, value);
+}
+
+void check_sample_size(const OneOrMany<int64_t>& sample_size) {
+  const auto& sizes = sample_size.values();
+  require<ConfigError>(sizes.size() <= 2, "sample_size is {}, expected one number or two", sizes);
+  for (const auto size : sizes) require_positive("sample_size", size);
 }
 
 void require_image(const char* name, const Tensor& image, int64_t channels, const Tensor& weight) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 
+#include <diffusers/core/one_or_many.h>
 #include <diffusers/core/tensor.h>
 
 namespace diffusers {
@@ -18,6 +19,15 @@ inline constexpr int64_t kMostChannels = 1 << 20;
 /// @throws ConfigError naming the key and the value if it is not in [1, most]
 void require_positive(const char* key, int64_t value, int64_t most = kMostChannels);
 void require_positive(const char* key, const std::optional<int64_t>& value, int64_t most = kMostChannels);
+
+/// Checks a factor of a config.
+/// @throws ConfigError naming the key and the value if it is 0 or not finite
+void require_factor(const char* key, double value);
+
+/// Checks the height and width of the samples of a model.
+/// @param sample_size one number or two; empty is allowed
+/// @throws ConfigError naming the numbers
+void check_sample_size(const OneOrMany<int64_t>& sample_size);
 
 /// Checks an image input of a model.
 /// @param name name of the argument

@@ -37,6 +37,18 @@ struct DenoisingOptions {
   std::optional<int64_t> end_step = std::nullopt;  ///< position in timesteps() to stop before; none: all
 };
 
+/// Returns the options of a pipeline's call that say how to draw. Without the field guidance_rescale it is 0.
+template <class Options>
+DenoisingOptions denoising_options(const Options& options) {
+  double guidance_rescale = 0.0;
+  if constexpr (requires { options.guidance_rescale; }) guidance_rescale = options.guidance_rescale;
+  return {.guidance_scale = options.guidance_scale,
+          .guidance_rescale = guidance_rescale,
+          .eta = options.eta,
+          .generator = options.generator,
+          .callback_on_step_end = options.callback_on_step_end};
+}
+
 /// The last part of the timesteps, which an image-to-image pipeline runs.
 struct StepRange {
   int64_t start;  ///< position in timesteps()

@@ -200,13 +200,8 @@ ImagePipelineOutput StableDiffusionControlNetPipeline::operator()(const ControlO
                                   options.generator);
   const Denoiser denoiser =
       controlled(call.unet(), nets, std::move(plan), prompt.is_guided, std::make_shared<std::size_t>(0));
-  const Tensor latents =
-      call.denoise(denoiser, prompt, noise * scheduler().init_noise_sigma(), /*start=*/0, steps,
-                   {.guidance_scale = options.guidance_scale,
-                    .guidance_rescale = 0.0,
-                    .eta = options.eta,
-                    .generator = options.generator,
-                    .callback_on_step_end = options.callback_on_step_end});
+  const Tensor latents = call.denoise(denoiser, prompt, noise * scheduler().init_noise_sigma(), /*start=*/0,
+                                      steps, denoising_options(options));
   return call.decode(latents, options.output_type);
 }
 

@@ -53,8 +53,7 @@ ImagePipelineOutput StableDiffusionImg2ImgPipeline::operator()(
   const Tensor noise = call.noise({}, x0.sizes(), options.generator);
   const Tensor noisy = call.add_noise(x0, noise, steps.start);
   const Tensor latents = call.denoise(make_denoiser(call.unet()), prompt, noisy, steps.start, steps.count,
-                                      {options.guidance_scale, /*guidance_rescale=*/0.0, options.eta,
-                                       options.generator, options.callback_on_step_end});
+                                      denoising_options(options));
   return call.decode(latents, options.output_type);
 }
 

@@ -184,13 +184,10 @@ ImagePipelineOutput StableDiffusionInpaintPipeline::operator()(const InpaintOpti
       output.prev_sample = (1 - mask) * kept + mask * output.prev_sample;
     };
   }
-  const Tensor latents = call.denoise(make_denoiser(call.unet()), prompt, start, steps.start, steps.count,
-                                      {.guidance_scale = options.guidance_scale,
-                                       .guidance_rescale = 0.0,
-                                       .eta = options.eta,
-                                       .generator = options.generator,
-                                       .callback_on_step_end = options.callback_on_step_end,
-                                       .after_step = keep_image});
+  DenoisingOptions denoising = denoising_options(options);
+  denoising.after_step = keep_image;
+  const Tensor latents =
+      call.denoise(make_denoiser(call.unet()), prompt, start, steps.start, steps.count, denoising);
   return call.decode(latents, options.output_type);
 }
 

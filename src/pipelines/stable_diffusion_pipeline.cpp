@@ -65,10 +65,9 @@ ImagePipelineOutput StableDiffusionPipeline::operator()(const StableDiffusionPip
   const int64_t steps = call.set_timesteps(options.num_inference_steps, options.timesteps, options.sigmas);
   const Tensor noise =
       call.noise(options.latents, latents_shape(call, options, prompt.batch_size, size), options.generator);
-  const Tensor latents = call.denoise(make_denoiser(call.unet()), prompt,
-                                      noise * scheduler().init_noise_sigma(), /*start=*/0, steps,
-                                      {options.guidance_scale, options.guidance_rescale, options.eta,
-                                       options.generator, options.callback_on_step_end});
+  const Tensor latents =
+      call.denoise(make_denoiser(call.unet()), prompt, noise * scheduler().init_noise_sigma(), /*start=*/0,
+                   steps, denoising_options(options));
   return call.decode(latents, options.output_type);
 }
 

@@ -142,13 +142,10 @@ ImagePipelineOutput StableDiffusionXLImg2ImgPipeline::operator()(const XLImageOp
   };
   Tensor& time_ids = prompt.conditioning.added_cond_kwargs.time_ids;
   time_ids = prompt.is_guided ? at::cat({rows(ids.second), rows(ids.first)}) : rows(ids.first);
-  const Tensor latents = call.denoise(make_denoiser(call.unet()), prompt, start, steps.start, steps.count,
-                                      {.guidance_scale = options.guidance_scale,
-                                       .guidance_rescale = options.guidance_rescale,
-                                       .eta = options.eta,
-                                       .generator = options.generator,
-                                       .callback_on_step_end = options.callback_on_step_end,
-                                       .end_step = end});
+  DenoisingOptions denoising = denoising_options(options);
+  denoising.end_step = end;
+  const Tensor latents =
+      call.denoise(make_denoiser(call.unet()), prompt, start, steps.start, steps.count, denoising);
   return call.decode(latents, options.output_type);
 }
 

@@ -85,14 +85,11 @@ ImagePipelineOutput StableDiffusionXLPipeline::operator()(const XLOptions& optio
       options.latents,
       {prompt.batch_size, call.unet()->config().in_channels, size.first / scale, size.second / scale},
       options.generator);
-  const Tensor latents = call.denoise(make_denoiser(call.unet()), prompt,
-                                      noise * scheduler().init_noise_sigma(), /*start=*/0, steps,
-                                      {.guidance_scale = options.guidance_scale,
-                                       .guidance_rescale = options.guidance_rescale,
-                                       .eta = options.eta,
-                                       .generator = options.generator,
-                                       .callback_on_step_end = options.callback_on_step_end,
-                                       .end_step = end});
+  DenoisingOptions denoising = denoising_options(options);
+  denoising.end_step = end;
+  const Tensor latents =
+      call.denoise(make_denoiser(call.unet()), prompt, noise * scheduler().init_noise_sigma(),
+                   /*start=*/0, steps, denoising);
   return call.decode(latents, options.output_type);
 }
 

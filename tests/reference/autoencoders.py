@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL, VQModel
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution, VectorQuantizer
 from diffusers.utils import logging
 from gradients import gradients
-from models import LEGACY, checksum, layout, pattern, perturb
+from models import LEGACY, entry_of, pattern, perturb
 from safetensors.torch import load_file, save_file
 
 TWO_BLOCKS = {
@@ -186,16 +186,7 @@ def run_case(name, seed, tensors, dtype):
     run = config.pop("run", {})
     torch.manual_seed(seed)
     model = (AutoencoderKL if variational else VQModel)(**config)
-    entry = {
-        "class": type(model).__name__,
-        "config": config,
-        "run": run,
-        "seed": seed,
-        "num_parameters": model.num_parameters(),
-        "weights_crc32": checksum(model),
-        "layout_crc32": layout(model),
-        "config_text": model.to_json_string(),
-    }
+    entry = {"class": type(model).__name__, **entry_of(model, config, run, seed)}
     perturb(model)
     move_codebook(model)
     model = model.to(dtype)

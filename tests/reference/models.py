@@ -167,6 +167,17 @@ def entry_of(model, config, run, seed):
     }
 
 
+def model_of(model_class, config, run, seed, dtype):
+    """Returns the model of a case, with changed weights, and the entry of the case."""
+    torch.manual_seed(seed)
+    model = model_class(**config)
+    entry = entry_of(model, config, run, seed)
+    perturb(model)
+    model = model.to(dtype)
+    model.train(run.get("train", False))
+    return model, entry
+
+
 def run_cases(out, cases, run_one):
     """Returns (entries, tensors) of all cases, in float32, and also in float64 if a case requests it."""
     out.mkdir(parents=True, exist_ok=True)
@@ -206,12 +217,7 @@ def run_case(name, seed, tensors, dtype):
     spec = dict(CASES[name])
     run = spec.pop("run", {})
     config = {**BASE, **spec}
-    torch.manual_seed(seed)
-    model = UNet2DModel(**config)
-    entry = entry_of(model, config, run, seed)
-    perturb(model)
-    model = model.to(dtype)
-    model.train(run.get("train", False))
+    model, entry = model_of(UNet2DModel, config, run, seed, dtype)
     sample, timesteps, labels = arguments(model, run, dtype)
     inputs = {"sample": sample, "timesteps": timesteps, "class_labels": labels}
     inputs = {name: tensor for name, tensor in inputs.items() if tensor is not None}

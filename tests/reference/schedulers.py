@@ -12,7 +12,6 @@ import pathlib
 import tempfile
 import warnings
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -570,15 +569,20 @@ def save(path, tensors, metadata):
     path.chmod(0o644)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+def begin(description):
+    """Reads the command line of a script, prepares the run and returns the folder to write to."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--out", default=pathlib.Path(__file__).resolve().parent.parent / "golden")
     out = pathlib.Path(parser.parse_args().out)
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     diffusers.utils.logging.set_verbosity_error()
+    return out
 
+
+def main():
+    out = begin(__doc__)
     tensors = {}
     special_steps(tensors)
     metadata = {"betas": beta_tables(tensors), "timesteps": timestep_tables(tensors), "configs": saved_configs(),

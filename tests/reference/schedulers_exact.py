@@ -6,11 +6,8 @@ The values are the timesteps of every class for every sigma schedule, timestep s
 CRC-32 sums of their bytes. They also include loops at large noise levels, where x_0 is the difference of nearly equal
 numbers divided by a small number. The loops are those of schedulers.py.
 """
-import argparse
 import inspect
 import itertools
-import pathlib
-import warnings
 import zlib
 
 import torch
@@ -126,14 +123,7 @@ def velocities(tensors):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", default=pathlib.Path(__file__).resolve().parent.parent / "golden")
-    out = pathlib.Path(parser.parse_args().out)
-    out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    diffusers.utils.logging.set_verbosity_error()
-
+    out = base.begin(__doc__)
     # Results of the functions that the schedulers use on the CPU of this run, as one list of numbers.
     numbers = torch.arange(1, 258) / 257
     tensors = {f"probe/{f.__name__}": torch.stack([f(x) for x in numbers])

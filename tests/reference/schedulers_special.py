@@ -5,15 +5,11 @@
 There are three configs of each class with complete loops of 10, 25 and 50 steps, as in schedulers.py. The file also holds
 Brownian motion of torchsde, which is the noise of DPMSolverSDEScheduler (pip install torchsde).
 """
-import argparse
-import pathlib
 import sys
-import warnings
 
 import numpy as np
 import torch
 
-import diffusers
 import schedulers as base
 
 try:
@@ -80,14 +76,7 @@ def seed_sequences():
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", default=pathlib.Path(__file__).resolve().parent.parent / "golden")
-    out = pathlib.Path(parser.parse_args().out)
-    out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    diffusers.utils.logging.set_verbosity_error()
-
+    out = base.begin(__doc__)
     tensors = {}
     add_loops()
     for case in base.LOOPS:

@@ -12,7 +12,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.transformers.dual_transformer_2d import DualTransformer2DModel
 from gradients import gradients
-from models import entry_of, pattern, perturb, run_cases, write
+from models import model_of, pattern, run_cases, write
 
 BASE = {
     "sample_size": 8,
@@ -345,12 +345,7 @@ def run_case(name, seed, tensors, dtype):
     spec = dict(CASES[name])
     run = spec.pop("run", {})
     config = {**BASE, **spec}
-    torch.manual_seed(seed)
-    model = UNet2DConditionModel(**config)
-    entry = entry_of(model, config, run, seed)
-    perturb(model)
-    model = model.to(dtype)
-    model.train(run.get("train", False))
+    model, entry = model_of(UNet2DConditionModel, config, run, seed, dtype)
     if "freeu" in run:
         model.enable_freeu(*run["freeu"])
     key = name if dtype == torch.float32 else name + ".float64"

@@ -194,9 +194,8 @@ void ControlNetModelImpl::build_blocks() {
     options.transformer_layers_per_block = transformer_layers[i];
     options.only_cross_attention = only_cross_attention[i];
     const auto& type = c.down_block_types[i];
-    down_blocks_->push_back(build_condition_block(kClassName,
-                                                  fmt::format("down_block_types[{}] = \"{}\"", i, type), c,
-                                                  [&] { return get_down_block(type, options); }));
+    down_blocks_->push_back(build_block(kClassName, fmt::format("down_block_types[{}] = \"{}\"", i, type), c,
+                                        [&] { return get_down_block(type, options); }));
     for (int64_t layer = 0; layer < c.layers_per_block + (options.add_resample ? 1 : 0); ++layer)
       controlnet_down_blocks_->push_back(zero_pointwise(channels[i]));
   }
@@ -205,8 +204,8 @@ void ControlNetModelImpl::build_blocks() {
   auto mid = options;
   mid.in_channels = channels.back();
   mid.resnet_out_scale_factor = c.mid_block_scale_factor;
-  mid_block_ = build_condition_block(kClassName, "mid_block_type", c,
-                                     [&] { return get_mid_block(*c.mid_block_type, mid); });
+  mid_block_ =
+      build_block(kClassName, "mid_block_type", c, [&] { return get_mid_block(*c.mid_block_type, mid); });
   register_module("mid_block", mid_block_);
 }
 

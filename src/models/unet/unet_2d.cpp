@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cmath>
 
 #include <diffusers/models/unet_2d.h>
 
@@ -8,6 +7,7 @@
 #include "core/require.h"
 #include "models/checks.h"
 #include "models/model_config.h"
+#include "models/unet/block_fields.h"
 #include "models/unet/unet_inputs.h"
 
 namespace diffusers {
@@ -60,19 +60,16 @@ bool is_skip_block(const std::string& type) { return type.find("Skip") != std::s
 /// Checks the combination of fields, which the layers cannot check on their own.
 void check_config(const UNet2DModelConfig& config) {
   check_sample_size(config.sample_size);
-  require_positive("in_channels", config.in_channels);
+  check_block_fields(config);
   require_positive("out_channels", config.out_channels);
   require_positive("time_embedding_dim", config.time_embedding_dim);
   require_positive("layers_per_block", config.layers_per_block, kMostLayers);
   require_positive("attention_head_dim", config.attention_head_dim);
-  require_positive("norm_num_groups", config.norm_num_groups);
   require_positive("attn_norm_num_groups", config.attn_norm_num_groups);
   require_positive("num_class_embeds", config.num_class_embeds, INT32_MAX);
   require_positive("num_train_timesteps", config.num_train_timesteps, INT32_MAX);
-  for (const auto channels : config.block_out_channels) require_positive("block_out_channels", channels);
 
   const auto blocks = config.block_out_channels.size();
-  require<ConfigError>(blocks > 0, "block_out_channels is empty, expected the channels of each block");
   require<ConfigError>(
       config.down_block_types.size() == blocks && config.up_block_types.size() == blocks,
       "down_block_types has {}, up_block_types {} and block_out_channels {} elements, expected as many "
@@ -81,15 +78,8 @@ void check_config(const UNet2DModelConfig& config) {
   require<ConfigError>(!config.mid_block_type || *config.mid_block_type == "UNetMidBlock2D",
                        "mid_block_type is \"{}\", expected \"UNetMidBlock2D\" or null",
                        config.mid_block_type.value_or(""));
-  require<ConfigError>(std::isfinite(config.mid_block_scale_factor) && config.mid_block_scale_factor != 0,
-                       "mid_block_scale_factor is {}, expected a finite number other than 0",
-                       config.mid_block_scale_factor);
-  require<ConfigError>(config.downsample_padding >= 0 && config.downsample_padding <= kMostChannels,
-                       "downsample_padding is {}, expected 0 or 1", config.downsample_padding);
   require<ConfigError>(config.dropout >= 0 && config.dropout <= 1,
                        "dropout is {}, expected a probability in [0, 1]", config.dropout);
-  require<ConfigError>(std::isfinite(config.norm_eps) && config.norm_eps >= 0,
-                       "norm_eps is {}, expected a finite number that is not negative", config.norm_eps);
   require<ConfigError>(
       config.time_embedding_type != TimeEmbeddingType::kLearned || config.num_train_timesteps,
       "time_embedding_type \"learned\" needs num_train_timesteps");
@@ -116,20 +106,6 @@ void check_config(const UNet2DModelConfig& config) {
       config.out_channels);
 }
 
-/// Runs `build` and adds the block to error messages.
-template <class Build>
-auto build_block(const std::string& place, const UNet2DModelConfig& config, Build&& build) {
-  try {
-    return build();
-  } catch (const ConfigError& error) {
-    fail<ConfigError>(
-        "UNet2DModel: {}: {} (block_out_channels {}, norm_num_groups {}, attention_head_dim {})", place,
-        error.what(), config.block_out_channels,
-        config.norm_num_groups ? std::to_string(*config.norm_num_groups) : "null",
-        config.attention_head_dim ? std::to_string(*config.attention_head_dim) : "null");
-  }
-}
-
 }  // namespace
 
 UNet2DModelImpl::UNet2DModelImpl(UNet2DModelConfig config) : ModelImpl(std::move(config)) {
@@ -145,7 +121,7 @@ void UNet2DModelImpl::reset() {
   conv_in_ = register_module("conv_in", layers::Conv2d(c.in_channels, c.block_out_channels[0], conv3x3));
   build_time_embedding();
   build_blocks();
-  build_block("conv_norm_out", c, [&] {
+  build_block(kClassName, "conv_norm_out", c, [&] {
     const auto channels = c.block_out_channels[0];
     const auto groups = c.norm_num_groups.value_or(std::min<int64_t>(channels / 4, 32));
     conv_norm_out_ = register_module("conv_norm_out", layers::GroupNorm(groups, channels, c.norm_eps));
@@ -205,7 +181,7 @@ void UNet2DModelImpl::build_blocks() {
     options.add_resample = i + 1 < count;
     options.attention_head_dim = c.attention_head_dim.value_or(options.out_channels);
     const auto& type = c.down_block_types[i];
-    down_blocks_->push_back(build_block(fmt::format("down_block_types[{}] = \"{}\"", i, type), c,
+    down_blocks_->push_back(build_block(kClassName, fmt::format("down_block_types[{}] = \"{}\"", i, type), c,
                                         [&] { return get_down_block(type, options); }));
   }
 
@@ -221,7 +197,8 @@ void UNet2DModelImpl::build_blocks() {
                                     .add_attention = c.add_attention,
                                     .attention_head_dim = c.attention_head_dim.value_or(channels.back()),
                                     .output_scale_factor = c.mid_block_scale_factor};
-    mid_block_ = build_block("mid_block_type = \"UNetMidBlock2D\"", c, [&] { return UNetMidBlock2D(mid); });
+    mid_block_ = build_block(kClassName, "mid_block_type = \"UNetMidBlock2D\"", c,
+                             [&] { return UNetMidBlock2D(mid); });
     register_module("mid_block", mid_block_);
   }
 
@@ -234,7 +211,7 @@ void UNet2DModelImpl::build_blocks() {
     options.add_resample = i + 1 < count;
     options.attention_head_dim = c.attention_head_dim.value_or(options.out_channels);
     const auto& type = c.up_block_types[i];
-    up_blocks_->push_back(build_block(fmt::format("up_block_types[{}] = \"{}\"", i, type), c,
+    up_blocks_->push_back(build_block(kClassName, fmt::format("up_block_types[{}] = \"{}\"", i, type), c,
                                       [&] { return get_up_block(type, options); }));
   }
 }

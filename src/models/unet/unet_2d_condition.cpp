@@ -122,7 +122,7 @@ void UNet2DConditionModelImpl::reset() {
   embedder_ = std::make_shared<ConditionEmbedder>(embedder, *this);
   build_blocks();
   if (c.norm_num_groups) {
-    build_condition_block(kClassName, "conv_norm_out", c, [&] {
+    build_block(kClassName, "conv_norm_out", c, [&] {
       conv_norm_out_ =
           register_module("conv_norm_out", layers::GroupNorm(*c.norm_num_groups, channels, c.norm_eps));
       return 0;
@@ -173,9 +173,8 @@ void UNet2DConditionModelImpl::build_blocks() {
     options.add_resample = i + 1 < count;
     options.attention_head_dim = heads[i];
     const auto& type = c.down_block_types[i];
-    down_blocks_->push_back(build_condition_block(kClassName,
-                                                  fmt::format("down_block_types[{}] = \"{}\"", i, type), c,
-                                                  [&] { return get_down_block(type, options); }));
+    down_blocks_->push_back(build_block(kClassName, fmt::format("down_block_types[{}] = \"{}\"", i, type), c,
+                                        [&] { return get_down_block(type, options); }));
   }
 
   if (c.mid_block_type) {
@@ -184,8 +183,8 @@ void UNet2DConditionModelImpl::build_blocks() {
     mid.resnet_out_scale_factor = c.mid_block_scale_factor;
     mid.only_cross_attention = c.mid_block_only_cross_attention.value_or(!c.only_cross_attention.is_list() &&
                                                                          c.only_cross_attention.value());
-    mid_block_ = build_condition_block(kClassName, "mid_block_type", c,
-                                       [&] { return get_mid_block(*c.mid_block_type, mid); });
+    mid_block_ =
+        build_block(kClassName, "mid_block_type", c, [&] { return get_mid_block(*c.mid_block_type, mid); });
     register_module("mid_block", mid_block_);
   }
 
@@ -200,9 +199,8 @@ void UNet2DConditionModelImpl::build_blocks() {
     options.add_resample = i + 1 < count;
     options.attention_head_dim = heads[i];  // as in Python, this list is not reversed
     const auto& type = c.up_block_types[i];
-    up_blocks_->push_back(build_condition_block(kClassName,
-                                                fmt::format("up_block_types[{}] = \"{}\"", i, type), c,
-                                                [&] { return get_up_block(type, options); }));
+    up_blocks_->push_back(build_block(kClassName, fmt::format("up_block_types[{}] = \"{}\"", i, type), c,
+                                      [&] { return get_up_block(type, options); }));
   }
 }
 

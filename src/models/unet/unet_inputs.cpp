@@ -15,12 +15,6 @@ constexpr double kMaskedScore = -10000.0;
 
 }  // namespace
 
-void check_sample_size(const OneOrMany<int64_t>& sample_size) {
-  const auto& sizes = sample_size.values();
-  require<ConfigError>(sizes.size() <= 2, "sample_size is {}, expected one number or two", sizes);
-  for (const auto size : sizes) require_positive("sample_size", size);
-}
-
 void check_unet_timestep(const at::Scalar& timestep) {
   require<TensorError>(!timestep.isComplex() && !timestep.isBoolean() && std::isfinite(timestep.toDouble()) &&
                            std::abs(timestep.toDouble()) < 9e18,

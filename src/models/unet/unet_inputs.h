@@ -6,15 +6,12 @@
 #include <optional>
 #include <string_view>
 
-#include <diffusers/core/one_or_many.h>
 #include <diffusers/core/tensor.h>
 
 #include "models/checks.h"
 
 namespace diffusers {
 inline namespace internal {
-
-void check_sample_size(const OneOrMany<int64_t>& sample_size);
 
 void check_unet_timestep(const at::Scalar& timestep);
 /// Returns a 0-dim tensor with Python's dtype of the number: int64 or float64.

@@ -38,12 +38,9 @@ namespace {
 
 void check_autoencoder_config(const AutoencoderKLConfig& config) {
   require_positive("latent_channels", config.latent_channels);
-  const auto& sizes = config.sample_size.values();
-  require<ConfigError>(sizes.size() == 1 || sizes.size() == 2,
-                       "sample_size is {}, expected one number or two", sizes);
-  for (const auto size : sizes) require_positive("sample_size", size);
-  require<ConfigError>(std::isfinite(config.scaling_factor) && config.scaling_factor != 0,
-                       "scaling_factor is {}, expected a finite number other than 0", config.scaling_factor);
+  require<ConfigError>(!config.sample_size.empty(), "sample_size is [], expected one number or two");
+  check_sample_size(config.sample_size);
+  require_factor("scaling_factor", config.scaling_factor);
   require<ConfigError>(!config.shift_factor || std::isfinite(*config.shift_factor),
                        "shift_factor is {}, expected a finite number", config.shift_factor.value_or(0));
   const auto latents = static_cast<std::size_t>(config.latent_channels);

@@ -1,5 +1,3 @@
-#include <cmath>
-
 #include <diffusers/models/vq_model.h>
 
 #include <torch/types.h>
@@ -39,11 +37,8 @@ void check_vq_config(const VQModelConfig& config) {
   require_positive("latent_channels", config.latent_channels);
   require_positive("num_vq_embeddings", config.num_vq_embeddings, INT32_MAX);
   require_positive("vq_embed_dim", config.vq_embed_dim);
-  const auto& sizes = config.sample_size.values();
-  require<ConfigError>(sizes.size() <= 2, "sample_size is {}, expected one number or two", sizes);
-  for (const auto size : sizes) require_positive("sample_size", size);
-  require<ConfigError>(std::isfinite(config.scaling_factor) && config.scaling_factor != 0,
-                       "scaling_factor is {}, expected a finite number other than 0", config.scaling_factor);
+  check_sample_size(config.sample_size);
+  require_factor("scaling_factor", config.scaling_factor);
   require<ConfigError>(
       config.norm_type != VaeNormType::kSpatial || !config.vq_embed_dim ||
           *config.vq_embed_dim == config.latent_channels,

@@ -36,6 +36,31 @@ Tensor last_layer_gradient(const Tensor& loss, const Tensor& last_layer) {
       .front();
 }
 
+/// Returns the fields that the configs of both losses have.
+template <class Options, class Config>
+Options shared_options(const Config& config) {
+  int64_t disc_ndf = NLayerDiscriminatorConfig{}.ndf;
+  if constexpr (requires { config.disc_ndf; }) disc_ndf = config.disc_ndf;
+  return {.disc_start = config.disc_start,
+          .pixelloss_weight = config.pixelloss_weight,
+          .disc_num_layers = config.disc_num_layers,
+          .disc_in_channels = config.disc_in_channels,
+          .disc_factor = config.disc_factor,
+          .disc_weight = config.disc_weight,
+          .perceptual_weight = config.perceptual_weight,
+          .use_actnorm = config.use_actnorm,
+          .disc_conditional = config.disc_conditional,
+          .disc_ndf = disc_ndf,
+          .disc_loss = config.disc_loss,
+          .pixel_loss = config.pixel_loss};
+}
+
+/// @param perceptual LPIPS of each sample; may be undefined
+void set_loss_details(const Tensor& pixel, const Tensor& perceptual, GeneratorDetails& details) {
+  details.rec_loss = pixel.detach().mean();
+  details.p_loss = perceptual.defined() ? perceptual.detach().mean() : at::zeros_like(details.rec_loss);
+}
+
 }  // namespace
 
 Tensor hinge_d_loss(const Tensor& logits_real, const Tensor& logits_fake) {
@@ -164,20 +189,8 @@ Tensor AdversarialLossImpl::discriminator_loss(const Tensor& inputs, const Tenso
 
 LPIPSWithDiscriminatorImpl::LPIPSWithDiscriminatorImpl(const LPIPSWithDiscriminatorConfig& config,
                                                        LPIPS lpips, NLayerDiscriminator disc)
-    : AdversarialLossImpl("LPIPSWithDiscriminator",
-                          {.disc_start = config.disc_start,
-                           .pixelloss_weight = config.pixelloss_weight,
-                           .disc_num_layers = config.disc_num_layers,
-                           .disc_in_channels = config.disc_in_channels,
-                           .disc_factor = config.disc_factor,
-                           .disc_weight = config.disc_weight,
-                           .perceptual_weight = config.perceptual_weight,
-                           .use_actnorm = config.use_actnorm,
-                           .disc_conditional = config.disc_conditional,
-                           .disc_ndf = NLayerDiscriminatorConfig{}.ndf,
-                           .disc_loss = config.disc_loss,
-                           .pixel_loss = config.pixel_loss},
-                          std::move(lpips), std::move(disc)),
+    : AdversarialLossImpl("LPIPSWithDiscriminator", shared_options<Options>(config), std::move(lpips),
+                          std::move(disc)),
       config_(config) {
   require_weight("kl_weight", config.kl_weight);
   require<ConfigError>(std::isfinite(config.logvar_init), "logvar_init is {}, expected a finite number",
@@ -207,30 +220,14 @@ KLGeneratorLoss LPIPSWithDiscriminatorImpl::generator_loss(const Tensor& inputs,
   result.d_weight = gan.d_weight;
   result.loss = result.nll_loss + config_.kl_weight * result.kl_loss +
                 gan.d_weight * disc_factor_at(global_step) * gan.g_loss;
-  if (options.details != nullptr) {
-    options.details->rec_loss = pixel.detach().mean();
-    options.details->p_loss =
-        perceptual.defined() ? perceptual.detach().mean() : at::zeros_like(options.details->rec_loss);
-  }
+  if (options.details != nullptr) set_loss_details(pixel, perceptual, *options.details);
   return result;
 }
 
 VQLPIPSWithDiscriminatorImpl::VQLPIPSWithDiscriminatorImpl(const VQLPIPSWithDiscriminatorConfig& config,
                                                            LPIPS lpips, NLayerDiscriminator disc)
-    : AdversarialLossImpl("VQLPIPSWithDiscriminator",
-                          {.disc_start = config.disc_start,
-                           .pixelloss_weight = config.pixelloss_weight,
-                           .disc_num_layers = config.disc_num_layers,
-                           .disc_in_channels = config.disc_in_channels,
-                           .disc_factor = config.disc_factor,
-                           .disc_weight = config.disc_weight,
-                           .perceptual_weight = config.perceptual_weight,
-                           .use_actnorm = config.use_actnorm,
-                           .disc_conditional = config.disc_conditional,
-                           .disc_ndf = config.disc_ndf,
-                           .disc_loss = config.disc_loss,
-                           .pixel_loss = config.pixel_loss},
-                          std::move(lpips), std::move(disc)),
+    : AdversarialLossImpl("VQLPIPSWithDiscriminator", shared_options<Options>(config), std::move(lpips),
+                          std::move(disc)),
       config_(config) {
   require_weight("codebook_weight", config.codebook_weight);
   register_networks();
@@ -253,11 +250,7 @@ VQGeneratorLoss VQLPIPSWithDiscriminatorImpl::generator_loss(const Tensor& codeb
   result.d_weight = gan.d_weight;
   result.loss = result.nll_loss + gan.d_weight * disc_factor_at(global_step) * gan.g_loss +
                 config_.codebook_weight * result.codebook_loss;
-  if (options.details != nullptr) {
-    options.details->rec_loss = pixel.detach().mean();
-    options.details->p_loss =
-        perceptual.defined() ? perceptual.detach().mean() : at::zeros_like(options.details->rec_loss);
-  }
+  if (options.details != nullptr) set_loss_details(pixel, perceptual, *options.details);
   return result;
 }
 

@@ -4,13 +4,12 @@ import json
 import pathlib
 import shutil
 import struct
-import subprocess
 import sys
-import tempfile
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from inputs import make_captioned_pictures, write_png
+from program_case import ProgramCase
 
 PROGRAM = pathlib.Path(sys.argv.pop(1)).resolve()
 GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "golden"
@@ -19,12 +18,9 @@ XL_MODEL = GOLDEN / "tiny_stable_diffusion_xl"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
-class TrainControlNet(unittest.TestCase):
+class TrainControlNet(ProgramCase):
     def setUp(self):
-        root = tempfile.TemporaryDirectory()
-        self.addCleanup(root.cleanup)
-        self.folder = pathlib.Path(root.name)
-        self.out = self.folder / "out"
+        super().setUp()
         make_captioned_pictures(self.folder / "pictures", ("text", "conditioning_image"))
 
     def run_program(self, *arguments, code=0, out=None, model=MODEL):
@@ -32,10 +28,7 @@ class TrainControlNet(unittest.TestCase):
                  "--seed", 0, "--train_data_dir", "pictures", *arguments]
         if "--train_batch_size" not in arguments:
             words += ["--train_batch_size", 4]
-        result = subprocess.run([PROGRAM, *map(str, words)], cwd=self.folder, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True, timeout=300)
-        self.assertEqual(result.returncode, code, result.stdout)
-        return result.stdout
+        return self.run_in_folder(PROGRAM, words, code)
 
     def config(self, folder):
         return json.loads((folder / "config.json").read_text())

@@ -7,13 +7,12 @@ import json
 import pathlib
 import shutil
 import struct
-import subprocess
 import sys
-import tempfile
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from inputs import make_captioned_pictures, make_inpainting_folder, write_png
+from program_case import ProgramCase
 
 TRAIN_CONTROLNET = pathlib.Path(sys.argv.pop(2)).resolve()
 PROGRAM = pathlib.Path(sys.argv.pop(1)).resolve()
@@ -28,20 +27,12 @@ def size_of(png):
     return struct.unpack(">II", png.read_bytes()[16:24])
 
 
-class Sample(unittest.TestCase):
-    def setUp(self):
-        root = tempfile.TemporaryDirectory()
-        self.addCleanup(root.cleanup)
-        self.folder = pathlib.Path(root.name)
-
+class Sample(ProgramCase):
     def run_program(self, model, *arguments, code=0):
         words = ["--model", model, *arguments]
         if "--num_inference_steps" not in arguments:
             words += ["--num_inference_steps", 2]
-        result = subprocess.run([PROGRAM, *map(str, words)], cwd=self.folder, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True, timeout=120)
-        self.assertEqual(result.returncode, code, result.stdout)
-        return result.stdout
+        return self.run_in_folder(PROGRAM, words, code, timeout=120)
 
     def draw(self, model, *arguments, output="drawn.png"):
         """Returns the content of the file that the program writes."""
@@ -54,8 +45,7 @@ class Sample(unittest.TestCase):
             make_captioned_pictures(self.folder / "pictures", ("text", "conditioning_image"))
         words = ["--pretrained_model_name_or_path", STABLE_DIFFUSION, "--train_data_dir", "pictures", "--resolution", 16,
                  "--output_dir", name, "--seed", seed, "--max_train_steps", 3, "--learning_rate", 0.1]
-        subprocess.run([TRAIN_CONTROLNET, *map(str, words)], cwd=self.folder, check=True, stdout=subprocess.DEVNULL,
-                       stderr=subprocess.STDOUT, timeout=120)
+        self.run_in_folder(TRAIN_CONTROLNET, words, timeout=120)
         return self.folder / name
 
     def test_unconditional_pipelines(self):

@@ -2,13 +2,12 @@
 """train_latent_diffusion on small pictures: train_latent_diffusion_test.py PROGRAM GOLDEN_FOLDER TRAIN_AUTOENCODER"""
 import json
 import pathlib
-import subprocess
 import sys
-import tempfile
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from inputs import make_inputs
+from program_case import ProgramCase
 
 TRAIN_AUTOENCODER = pathlib.Path(sys.argv.pop(3)).resolve()
 GOLDEN = pathlib.Path(sys.argv.pop(2)).resolve()
@@ -17,12 +16,9 @@ PROGRAM = pathlib.Path(sys.argv.pop(1)).resolve()
 VQ, KL = GOLDEN / "tiny_ldm_pipeline", GOLDEN / "tiny_stable_diffusion"
 
 
-class TrainLatentDiffusion(unittest.TestCase):
+class TrainLatentDiffusion(ProgramCase):
     def setUp(self):
-        root = tempfile.TemporaryDirectory()
-        self.addCleanup(root.cleanup)
-        self.folder = pathlib.Path(root.name)
-        self.out = self.folder / "out"
+        super().setUp()
         make_inputs(self.folder)
 
     def write_unet(self, in_channels, out_channels, classes=None, attends=False):
@@ -43,10 +39,7 @@ class TrainLatentDiffusion(unittest.TestCase):
         defaults = {"--output_dir": self.out, "--train_batch_size": 4, "--eval_batch_size": 2, "--num_inference_steps": 2,
                     "--lr_warmup_steps": 0, "--max_train_steps": 3, "--checkpointing_steps": 0}
         words = [word for flag, value in defaults.items() if flag not in arguments for word in (flag, value)]
-        result = subprocess.run([PROGRAM, *map(str, [*words, *arguments])], cwd=self.folder, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True, timeout=300)
-        self.assertEqual(result.returncode, code, result.stdout)
-        return result.stdout
+        return self.run_in_folder(PROGRAM, [*words, *arguments], code)
 
     def config(self, name):
         return json.loads((self.out / name).read_text())
@@ -78,10 +71,10 @@ class TrainLatentDiffusion(unittest.TestCase):
     def test_a_classifier_judges_the_classes_of_idx_files(self):
         self.write_unet(4, 4, classes=11)
         idx = ["--dataset", "mnist", "--data_dir", "idx", "--resolution", 8]
-        subprocess.run([TRAIN_AUTOENCODER, *map(str, [*idx, "--block_out_channels", 4, 4, "--norm_num_groups", 2,
-                        "--perceptual_weight", 0, "--disc_factor", 0, "--train_batch_size", 4, "--max_train_steps", 1,
-                        "--lr_warmup_steps", 0, "--output_dir", "autoencoder"])],
-                       cwd=self.folder, check=True, stdout=subprocess.DEVNULL, timeout=300)
+        self.run_in_folder(TRAIN_AUTOENCODER,
+                           [*idx, "--block_out_channels", 4, 4, "--norm_num_groups", 2, "--perceptual_weight", 0,
+                            "--disc_factor", 0, "--train_batch_size", 4, "--max_train_steps", 1, "--lr_warmup_steps", 0,
+                            "--output_dir", "autoencoder"])
         arguments = [*idx, "--vae", "autoencoder", "--model_config_name_or_path", "unet.json"]
         text = self.run_program(*arguments, "--conditioning_key", "adm", "--num_evaluation_samples", 110)
         self.assertIn("classification of 110 samples at each guidance scale", text)

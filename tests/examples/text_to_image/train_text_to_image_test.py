@@ -4,13 +4,12 @@ import json
 import pathlib
 import shutil
 import struct
-import subprocess
 import sys
-import tempfile
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from inputs import make_captioned_pictures, make_inpainting_folder, write_png
+from program_case import ProgramCase
 
 PROGRAM = pathlib.Path(sys.argv.pop(1)).resolve()
 GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "golden"
@@ -19,12 +18,9 @@ XL_MODEL = GOLDEN / "tiny_stable_diffusion_xl"
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
 
-class TrainTextToImage(unittest.TestCase):
+class TrainTextToImage(ProgramCase):
     def setUp(self):
-        root = tempfile.TemporaryDirectory()
-        self.addCleanup(root.cleanup)
-        self.folder = pathlib.Path(root.name)
-        self.out = self.folder / "out"
+        super().setUp()
         make_captioned_pictures(self.folder / "pictures")
 
     def run_program(self, *arguments, code=0, model=MODEL, out=None):
@@ -32,10 +28,7 @@ class TrainTextToImage(unittest.TestCase):
         for flag, value in (("--resolution", 16), ("--train_data_dir", "pictures"), ("--train_batch_size", 4)):
             if flag not in arguments:
                 words += [flag, value]
-        result = subprocess.run([PROGRAM, *map(str, words)], cwd=self.folder, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True, timeout=300)
-        self.assertEqual(result.returncode, code, result.stdout)
-        return result.stdout
+        return self.run_in_folder(PROGRAM, words, code)
 
     def test_a_folder_becomes_a_pipeline_folder(self):
         self.run_program("--num_train_epochs", 2, "--center_crop", "--random_flip", "--use_ema", "--checkpointing_steps", 4,

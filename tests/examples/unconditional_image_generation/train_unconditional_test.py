@@ -5,31 +5,25 @@ import pathlib
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from inputs import make_inputs
+from program_case import ProgramCase
 
 PROGRAM = pathlib.Path(sys.argv.pop(1)).resolve()
 
 
-class TrainUnconditional(unittest.TestCase):
+class TrainUnconditional(ProgramCase):
     def setUp(self):
-        root = tempfile.TemporaryDirectory()
-        self.addCleanup(root.cleanup)
-        self.folder = pathlib.Path(root.name)
-        self.out = self.folder / "out"
+        super().setUp()
         make_inputs(self.folder)
 
     def run_program(self, *arguments, code=0):
         words = ["--output_dir", self.out, "--train_batch_size", 4, "--eval_batch_size", 4, "--ddpm_num_inference_steps", 2,
                  "--lr_warmup_steps", 0, *arguments]
-        result = subprocess.run([PROGRAM, *map(str, words)], cwd=self.folder, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True, timeout=300)
-        self.assertEqual(result.returncode, code, result.stdout)
-        return result.stdout
+        return self.run_in_folder(PROGRAM, words, code)
 
     def index(self):
         return json.loads((self.out / "model_index.json").read_text())

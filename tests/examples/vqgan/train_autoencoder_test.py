@@ -3,13 +3,12 @@
 import json
 import pathlib
 import struct
-import subprocess
 import sys
-import tempfile
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from inputs import make_inputs
+from program_case import ProgramCase
 
 PROGRAM = pathlib.Path(sys.argv.pop(1)).resolve()
 # A model of 2 levels and a discriminator that images of 16 x 16 are large enough for.
@@ -37,20 +36,14 @@ def write_lpips(path):
     path.write_bytes(struct.pack("<Q", len(text)) + text + data)
 
 
-class TrainAutoencoder(unittest.TestCase):
+class TrainAutoencoder(ProgramCase):
     def setUp(self):
-        root = tempfile.TemporaryDirectory()
-        self.addCleanup(root.cleanup)
-        self.folder = pathlib.Path(root.name)
-        self.out = self.folder / "out"
+        super().setUp()
         make_inputs(self.folder)
 
     def run_program(self, *arguments, code=0):
         words = ["--output_dir", self.out, "--train_batch_size", 4, "--logging_steps", 1, *arguments]
-        result = subprocess.run([PROGRAM, *map(str, words)], cwd=self.folder, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True, timeout=300)
-        self.assertEqual(result.returncode, code, result.stdout)
-        return result.stdout
+        return self.run_in_folder(PROGRAM, words, code)
 
     def rows(self):
         return [json.loads(line) for line in (self.out / "metrics.jsonl").read_text().splitlines()]
