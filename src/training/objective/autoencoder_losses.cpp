@@ -36,6 +36,14 @@ Tensor last_layer_gradient(const Tensor& loss, const Tensor& last_layer) {
       .front();
 }
 
+/// Sets the means of the terms of a reconstruction, if they are asked for.
+/// @param perceptual undefined without LPIPS
+void set_reconstruction_details(const Tensor& pixel, const Tensor& perceptual, GeneratorDetails* details) {
+  if (details == nullptr) return;
+  details->rec_loss = pixel.detach().mean();
+  details->p_loss = perceptual.defined() ? perceptual.detach().mean() : at::zeros_like(details->rec_loss);
+}
+
 }  // namespace
 
 Tensor hinge_d_loss(const Tensor& logits_real, const Tensor& logits_fake) {
@@ -207,11 +215,7 @@ KLGeneratorLoss LPIPSWithDiscriminatorImpl::generator_loss(const Tensor& inputs,
   result.d_weight = gan.d_weight;
   result.loss = result.nll_loss + config_.kl_weight * result.kl_loss +
                 gan.d_weight * disc_factor_at(global_step) * gan.g_loss;
-  if (options.details != nullptr) {
-    options.details->rec_loss = pixel.detach().mean();
-    options.details->p_loss =
-        perceptual.defined() ? perceptual.detach().mean() : at::zeros_like(options.details->rec_loss);
-  }
+  set_reconstruction_details(pixel, perceptual, options.details);
   return result;
 }
 
@@ -253,11 +257,7 @@ VQGeneratorLoss VQLPIPSWithDiscriminatorImpl::generator_loss(const Tensor& codeb
   result.d_weight = gan.d_weight;
   result.loss = result.nll_loss + gan.d_weight * disc_factor_at(global_step) * gan.g_loss +
                 config_.codebook_weight * result.codebook_loss;
-  if (options.details != nullptr) {
-    options.details->rec_loss = pixel.detach().mean();
-    options.details->p_loss =
-        perceptual.defined() ? perceptual.detach().mean() : at::zeros_like(options.details->rec_loss);
-  }
+  set_reconstruction_details(pixel, perceptual, options.details);
   return result;
 }
 
