@@ -3,6 +3,7 @@
 #include <diffusers/models/autoencoder_kl.h>
 #include <diffusers/models/autoencoder_tiny.h>
 #include <diffusers/models/controlnet.h>
+#include <diffusers/models/discriminator.h>
 #include <diffusers/models/layers.h>
 #include <diffusers/models/t2i_adapter.h>
 #include <diffusers/models/unet_2d.h>
@@ -42,6 +43,7 @@ const std::map<std::string, ModelPlan (*)(const std::string&)> kModels{
     {"CLIPTextModel", &plan_of<CLIPTextModel>},
     {"CLIPTextModelWithProjection", &plan_of<CLIPTextModelWithProjection>},
     {"ControlNetModel", &plan_of<ControlNetModel>},
+    {"NLayerDiscriminator", &plan_of<NLayerDiscriminator>},
     {"T2IAdapter", &plan_of<T2IAdapter>},
     {"UNet2DConditionModel", &plan_of<UNet2DConditionModel>},
     {"UNet2DModel", &plan_of<UNet2DModel>},

@@ -13,27 +13,25 @@
 #include <exception>
 #include <fstream>
 #include <iostream>
-#include <map>
-#include <sstream>
+#include <memory>
 #include <string>
 
 #include <diffusers/core/random.h>
 #include <diffusers/io/files.h>
-#include <diffusers/schedulers/ddpm_scheduler.h>
 #include <diffusers/training/trainer.h>
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "training/tiny_model.h"
+#include "faults/request.h"
+#include "faults/tiny_tasks.h"
 
-namespace diffusers {
+namespace diffusers::faults {
 namespace {
 
 /// Memory that a child shares with the server.
@@ -46,40 +44,6 @@ struct Progress {
     const std::size_t used = std::strlen(errors);
     std::snprintf(errors + used, sizeof(errors) - used, "%s: %s\n", kind, what);
   }
-};
-
-/// A request, as its keys and values.
-class Request {
- public:
-  explicit Request(const std::string& line) {
-    std::istringstream words(line);
-    for (std::string word; words >> word;)
-      values_[word.substr(0, word.find('='))] = word.substr(word.find('=') + 1);
-  }
-  std::string text(const std::string& key) const {
-    const auto found = values_.find(key);
-    return found == values_.end() ? std::string() : found->second;
-  }
-  int64_t number(const std::string& key, int64_t otherwise) const {
-    const std::string value = text(key);
-    return value.empty() ? otherwise : std::stoll(value, nullptr, 0);
-  }
-
- private:
-  std::map<std::string, std::string> values_;
-};
-
-/// A dataset in which one batch ends the process.
-class DeadlyImages : public test::TinyImages {
- public:
-  DeadlyImages(int64_t size, int64_t deadly_batch) : TinyImages(size), batches_left_(deadly_batch) {}
-  Batch get_batch(std::span<const int64_t> indices, uint64_t seed) const override {
-    if (batches_left_ > 0 && --batches_left_ == 0) ::kill(::getpid(), SIGKILL);
-    return TinyImages::get_batch(indices, seed);
-  }
-
- private:
-  mutable std::atomic<int64_t> batches_left_;
 };
 
 TrainingConfig config_of(const Request& request) {
@@ -105,15 +69,9 @@ TrainingConfig config_of(const Request& request) {
   return config;
 }
 
-/// Waits until the observing script lets the process continue.
-void wait_at_gate() {
-  ::prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
-  ::raise(SIGSTOP);
-}
-
 int train(const Request& request, const TrainingConfig& config, Progress& progress) {
   manual_seed(1);
-  Trainer trainer(test::TinyNet(0.2), DDPMScheduler(), config);
+  Trainer trainer(make_task(request), config);
   trainer.on_preview([](const PreviewContext& context) {
     // Draws random numbers, as sampling does, and stops on request.
     for (int i = 0; i < 50 && !context.stop_requested(); ++i) at::randn({1000});
@@ -127,7 +85,7 @@ int train(const Request& request, const TrainingConfig& config, Progress& progre
   });
   if (gate == 0) wait_at_gate();
   // An epoch has 6 batches: 3 steps of two batches or 2 steps of four.
-  const TrainingResult result = trainer.train(DeadlyImages(18, request.number("deadly_batch", 0)));
+  const TrainingResult result = trainer.train(*make_dataset(request));
   return result.signal ? 128 + *result.signal : 0;
 }
 
@@ -190,12 +148,12 @@ void serve_requests(Progress& progress) {
 }
 
 }  // namespace
-}  // namespace diffusers
+}  // namespace diffusers::faults
 
 int main() {
-  void* shared =
-      ::mmap(nullptr, sizeof(diffusers::Progress), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  void* shared = ::mmap(nullptr, sizeof(diffusers::faults::Progress), PROT_READ | PROT_WRITE,
+                        MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (shared == MAP_FAILED) return 1;
-  diffusers::serve_requests(*new (shared) diffusers::Progress);
+  diffusers::faults::serve_requests(*new (shared) diffusers::faults::Progress);
   return 0;
 }

@@ -77,12 +77,13 @@ def sha256(path):
 
 
 def digests(out):
-    """Hashes the result of a training: weights, EMA, optimizer and state of the last checkpoint, and the model."""
+    """Hashes the result of a training: weights, EMA, optimizer and state of the last checkpoint, the models, and the configs."""
     last = out / f"checkpoint-{STEPS}"
-    files = [last / "unet/diffusion_pytorch_model.safetensors", last / "unet_ema/diffusion_pytorch_model.safetensors",
-             last / "unet/config.json", last / "unet_ema/config.json", last / "optimizer.safetensors",
-             last / "trainer_state.safetensors", out / "unet/diffusion_pytorch_model.safetensors",
-             out / "scheduler/scheduler_config.json"]
+    folders = [last] + [path for path in out.iterdir() if path.is_dir() and not path.name.startswith("checkpoint-")]
+    files = [path for folder in folders for path in folder.rglob("*")] + list(out.glob("*.safetensors"))
+    files = sorted(path for path in files if path.suffix == ".safetensors" or path.name.endswith("config.json"))
+    for name in ("optimizer.safetensors", "trainer_state.safetensors"):
+        must(last / name in files, f"{last / name} is missing")
     return {str(path.relative_to(out)): sha256(path) for path in files}
 
 

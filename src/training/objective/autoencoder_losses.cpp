@@ -55,10 +55,12 @@ Options shared_options(const Config& config) {
           .pixel_loss = config.pixel_loss};
 }
 
-/// @param perceptual LPIPS of each sample; may be undefined
-void set_loss_details(const Tensor& pixel, const Tensor& perceptual, GeneratorDetails& details) {
-  details.rec_loss = pixel.detach().mean();
-  details.p_loss = perceptual.defined() ? perceptual.detach().mean() : at::zeros_like(details.rec_loss);
+/// Sets the means of the terms of a reconstruction, if they are asked for.
+/// @param perceptual undefined without LPIPS
+void set_reconstruction_details(const Tensor& pixel, const Tensor& perceptual, GeneratorDetails* details) {
+  if (details == nullptr) return;
+  details->rec_loss = pixel.detach().mean();
+  details->p_loss = perceptual.defined() ? perceptual.detach().mean() : at::zeros_like(details->rec_loss);
 }
 
 }  // namespace
@@ -220,7 +222,7 @@ KLGeneratorLoss LPIPSWithDiscriminatorImpl::generator_loss(const Tensor& inputs,
   result.d_weight = gan.d_weight;
   result.loss = result.nll_loss + config_.kl_weight * result.kl_loss +
                 gan.d_weight * disc_factor_at(global_step) * gan.g_loss;
-  if (options.details != nullptr) set_loss_details(pixel, perceptual, *options.details);
+  set_reconstruction_details(pixel, perceptual, options.details);
   return result;
 }
 
@@ -250,7 +252,7 @@ VQGeneratorLoss VQLPIPSWithDiscriminatorImpl::generator_loss(const Tensor& codeb
   result.d_weight = gan.d_weight;
   result.loss = result.nll_loss + gan.d_weight * disc_factor_at(global_step) * gan.g_loss +
                 config_.codebook_weight * result.codebook_loss;
-  if (options.details != nullptr) set_loss_details(pixel, perceptual, *options.details);
+  set_reconstruction_details(pixel, perceptual, options.details);
   return result;
 }
 

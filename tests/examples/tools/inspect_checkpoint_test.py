@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Tests inspect_checkpoint with valid, damaged, incomplete and suspicious folders: inspect_checkpoint_test.py PROGRAM"""
 import json
+import math
 import pathlib
 import shutil
 import struct
@@ -71,6 +72,21 @@ class InspectCheckpoint(unittest.TestCase):
         tensors = read_tensors(self.folder / WEIGHTS)
         count = sum(len(data) // 4 for _, _, data in tensors.values())
         self.assertIn(f"{count:,} parameters in {len(tensors)} tensors", text)
+
+    def test_a_discriminator_is_known(self):
+        folder = self.folder / "discriminator"
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps({"_class_name": "NLayerDiscriminator", "input_nc": 1, "ndf": 2, "n_layers": 1}))
+        tensors = {f"main.{number}.{name}": ("F32", shape, bytes(4 * math.prod(shape)))
+                   for number, name, shape in ((0, "weight", [2, 1, 4, 4]), (0, "bias", [2]), (2, "weight", [4, 2, 4, 4]),
+                                               (3, "weight", [4]), (3, "bias", [4]), (3, "running_mean", [4]),
+                                               (3, "running_var", [4]), (5, "weight", [1, 4, 4, 4]), (5, "bias", [1]))}
+        tensors["main.3.num_batches_tracked"] = ("I64", [], bytes(8))
+        write_tensors(folder / "diffusion_pytorch_model.safetensors", tensors)
+        self.expect(0, "NLayerDiscriminator", arguments=[folder])
+        tensors["main.5.weight"] = ("F32", [1, 2, 4, 4], bytes(128))
+        write_tensors(folder / "diffusion_pytorch_model.safetensors", tensors)
+        self.expect(1, "main.5.weight", arguments=[folder])
 
     def test_parts_by_themselves(self):
         self.expect(0, "UNet2DModel", arguments=[self.folder / "unet"])

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -15,50 +14,14 @@
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include "core/json.h"
 #include "models/vae/training_golden.h"
 #include "support/golden.h"
-#include "training/killed_training.h"
-#include "training/quick_training.h"
+#include "training/tiny_autoencoder_training.h"
 
 namespace diffusers::test {
 namespace {
-
-constexpr int64_t kAutoencoderSteps = 8;
-
-/// The models of tests/reference/autoencoder_training.py.
-AutoencoderKLConfig tiny_kl_config() {
-  return {.down_block_types = {"DownEncoderBlock2D", "DownEncoderBlock2D"},
-          .up_block_types = {"UpDecoderBlock2D", "UpDecoderBlock2D"},
-          .block_out_channels = {4, 8},
-          .norm_num_groups = 2,
-          .sample_size = 16,
-          .mid_block_add_attention = false};
-}
-VQModelConfig tiny_vq_config() {
-  return {.down_block_types = {"DownEncoderBlock2D", "DownEncoderBlock2D"},
-          .up_block_types = {"UpDecoderBlock2D", "UpDecoderBlock2D"},
-          .block_out_channels = {4, 8},
-          .sample_size = 16,
-          .num_vq_embeddings = 16,
-          .norm_num_groups = 2,
-          .mid_block_add_attention = false};
-}
-
-AutoencoderKL tiny_kl() {
-  manual_seed(kGoldenModelSeed);
-  return AutoencoderKL(tiny_kl_config());
-}
-VQModel tiny_vq() {
-  manual_seed(kGoldenModelSeed);
-  return VQModel(tiny_vq_config());
-}
-
-NLayerDiscriminator tiny_discriminator(bool use_actnorm = false) {
-  return golden_discriminator({.ndf = 4, .n_layers = 2, .use_actnorm = use_actnorm}, at::kFloat);
-}
 
 /// Learns given images, step after step, instead of those of the dataset.
 class GivenImages : public AutoencoderTask {
@@ -176,98 +139,6 @@ TEST(AutoencoderTask, FollowsPythonOverTenSteps) {
   ASSERT_EQ(cases.size(), 4U);
   for (const Json& one : cases)
     for (const at::ScalarType dtype : {at::kDouble, at::kFloat}) follow_python(one, dtype);
-}
-
-TensorDataset colour_images(int64_t count) {
-  return TensorDataset(drawn_images(make_generator(5), {count, 3, 16, 16}));
-}
-
-std::shared_ptr<AutoencoderTask> tiny_task(bool is_kl, int64_t disc_start = 2) {
-  if (is_kl)
-    return std::make_shared<AutoencoderTask>(
-        tiny_kl(),
-        LPIPSWithDiscriminator({.disc_start = disc_start, .kl_weight = 1e-3, .perceptual_weight = 0}, nullptr,
-                               tiny_discriminator()));
-  return std::make_shared<AutoencoderTask>(
-      tiny_vq(), VQLPIPSWithDiscriminator({.disc_start = disc_start, .perceptual_weight = 0}, nullptr,
-                                          tiny_discriminator(/*use_actnorm=*/true)));
-}
-
-TrainingConfig autoencoder_config(const std::string& output_dir) {
-  TrainingConfig config = quiet_config(output_dir);
-  config.max_train_steps = kAutoencoderSteps;
-  config.train_batch_size = 3;
-  config.use_ema = true;
-  config.logging_steps = 2;
-  config.checkpointing_steps = kAutoencoderSteps;
-  return config;
-}
-
-/// @param stop the step after which the training stops; -1: never
-TrainingResult train_autoencoder(const TrainingConfig& config, bool is_kl, int64_t stop = -1,
-                                 useconds_t pause = 0) {
-  Trainer trainer(tiny_task(is_kl), config);
-  trainer.on_step([&](int64_t step) {
-    if (pause > 0) ::usleep(pause);
-    if (step == stop) trainer.request_stop();
-  });
-  return trainer.train(colour_images(7));
-}
-
-void expect_same_autoencoder(const std::string& actual, const std::string& expected, bool is_kl) {
-  const std::string weights = "/diffusion_pytorch_model.safetensors";
-  const std::string model = is_kl ? "vae" : "vqvae";
-  std::vector<std::string> files = {model + weights,
-                                    model + "_ema" + weights,
-                                    "discriminator" + weights,
-                                    "optimizer.safetensors",
-                                    "optimizer_discriminator.safetensors",
-                                    "trainer_state.safetensors"};
-  if (is_kl) files.push_back("logvar" + weights);
-  for (const std::string& name : files)
-    EXPECT_EQ(read_text_file(join_path(actual, name)), read_text_file(join_path(expected, name))) << name;
-}
-
-TEST(AutoencoderTask, ResumesBitForBit) {
-  for (const bool is_kl : {true, false}) {
-    const TemporaryFolder whole;
-    train_autoencoder(autoencoder_config(whole.path()), is_kl);
-    for (const int64_t stop : {1, 2, 3, 6}) {
-      const TemporaryFolder folder;
-      TrainingConfig config = autoencoder_config(folder.path());
-      EXPECT_FALSE(train_autoencoder(config, is_kl, stop).is_complete);
-      config.resume_from_checkpoint = "latest";
-      EXPECT_TRUE(train_autoencoder(config, is_kl).is_complete);
-      expect_same_autoencoder(folder / "checkpoint-8", whole / "checkpoint-8", is_kl);
-    }
-    // The statistics of the discriminator are in the checkpoint.
-    NLayerDiscriminator disc = NLayerDiscriminator::from_pretrained(whole / "checkpoint-8/discriminator");
-    const TensorMap state = state_dict(disc);
-    EXPECT_GT(state.at(is_kl ? "main.3.num_batches_tracked" : "main.3.initialized").item<int64_t>(), 0);
-  }
-}
-
-TEST(AutoencoderProcess, DISABLED_TrainsOrResumes) {
-  const char* folder = std::getenv(kProcessFolder);
-  ASSERT_NE(folder, nullptr);
-  TrainingConfig config = autoencoder_config(folder);
-  config.checkpointing_steps = 1;
-  if (!list_checkpoints(folder).empty()) config.resume_from_checkpoint = "latest";
-  train_autoencoder(config, /*is_kl=*/true, -1, /*pause=*/15000);
-}
-
-TEST(AutoencoderTask, SurvivesBeingKilled) {
-  const TemporaryFolder whole;
-  train_autoencoder(autoencoder_config(whole.path()), /*is_kl=*/true);
-  std::srand(1);
-  constexpr int kWanted = 3;
-  int kills = 0;
-  for (int training = 0; kills < kWanted && training < 6 && !HasFailure(); ++training) {
-    const TemporaryFolder folder;
-    kills += train_with_kills(folder.path(), "AutoencoderProcess.*", kAutoencoderSteps);
-    expect_same_autoencoder(folder / "checkpoint-8", whole / "checkpoint-8", /*is_kl=*/true);
-  }
-  EXPECT_GE(kills, kWanted) << "the other processes had ended before they were killed";
 }
 
 TEST(AutoencoderTask, WritesAModelFolder) {
@@ -435,18 +306,6 @@ TEST(AutoencoderTask, RefusesWhatItCannotServe) {
   refuse_images({1, 1, 32, 32}, "expected [B, 3, H, W]");
   refuse_images({1, 3, 33, 32}, "multiples of 2");
   refuse_images({1, 3, 32, 22}, "height and width of 24 or more");
-}
-
-TEST(AutoencoderTask, OptionsOfACheckpointAreCompared) {
-  const TemporaryFolder folder;
-  TrainingConfig config = autoencoder_config(folder.path());
-  train_autoencoder(config, /*is_kl=*/true, 3);
-  config.resume_from_checkpoint = "latest";
-  const auto other = std::make_shared<AutoencoderTask>(
-      tiny_kl(), LPIPSWithDiscriminator({.disc_start = 2, .kl_weight = 1e-2, .perceptual_weight = 0}, nullptr,
-                                        tiny_discriminator()));
-  expect_throws_with<ConfigError>([&] { Trainer(other, config).train(colour_images(7)); },
-                                  "kl_weight of the loss");
 }
 
 }  // namespace
