@@ -1,6 +1,7 @@
 // Trains a ControlNet for Stable Diffusion 1.x, 2.x or XL on pictures with captions and conditioning images,
 // as diffusers' train_controlnet.py and train_controlnet_sdxl.py do, and writes a ControlNet folder.
 
+#include <cstdint>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -21,6 +22,8 @@ namespace {
 struct Settings {
   std::string controlnet_model_name_or_path = {};
   std::string tokenizer_name = {};
+  int64_t crops_coords_top_left_h = 0;
+  int64_t crops_coords_top_left_w = 0;
   std::string conditioning_image_column = "conditioning_image";
 };
 
@@ -36,7 +39,15 @@ const FlagTable<Settings>& flags() {
          "Folder of another tokenizer.",
          {.default_text = "that of the pipeline folder"}}}},
       {"Data",
-       {{"--conditioning_image_column", &Settings::conditioning_image_column,
+       {{"--crops_coords_top_left_h",
+         &Settings::crops_coords_top_left_h,
+         "Top edge of the crop that the UNet of Stable Diffusion XL is told for all pictures.",
+         {.check = at_least(0)}},
+        {"--crops_coords_top_left_w",
+         &Settings::crops_coords_top_left_w,
+         "Left edge of the crop that the UNet of Stable Diffusion XL is told for all pictures.",
+         {.check = at_least(0)}},
+        {"--conditioning_image_column", &Settings::conditioning_image_column,
          "Column of the conditioning images in the metadata."}}},
   };
   return table;
@@ -58,8 +69,11 @@ int run(int argc, char** argv) {
   shared.training.train_batch_size = 4;
   shared.training.num_epochs = 1;
   shared.training.learning_rate = 5e-6;
+  shared.image_interpolation_mode = ImageInterpolation::kBilinear;
   Settings settings;
-  CLI::App app("Trains a ControlNet for Stable Diffusion on pictures with captions and conditioning images");
+  CLI::App app(
+      "Trains a ControlNet for Stable Diffusion on pictures with captions and conditioning images. Stable "
+      "Diffusion XL has another default: --image_interpolation_mode lanczos.");
   add_flags(app, flags(), settings);
   add_stable_diffusion_flags(app, shared);
   refuse_python_flags(app, argc, argv, refused());
@@ -70,6 +84,9 @@ int run(int argc, char** argv) {
         "--validation_steps is not supported: the program draws no pictures during the training");
 
   TextToImageModels models = load_stable_diffusion(shared);
+  require_trained_prediction(models);
+  if (models.is_xl() && app.count("--image_interpolation_mode") == 0)
+    shared.image_interpolation_mode = ImageInterpolation::kLanczos;
   if (!settings.tokenizer_name.empty())
     models.tokenizer = CLIPTokenizer::from_pretrained(settings.tokenizer_name);
   ControlNetModel controlnet = nullptr;
@@ -91,7 +108,9 @@ int run(int argc, char** argv) {
 
   Trainer trainer(std::make_shared<ControlNetTask>(
                       models, controlnet,
-                      ControlNetTaskOptions{.proportion_empty_prompts = shared.proportion_empty_prompts}),
+                      ControlNetTaskOptions{.proportion_empty_prompts = shared.proportion_empty_prompts,
+                                            .crops_coords_top_left_h = settings.crops_coords_top_left_h,
+                                            .crops_coords_top_left_w = settings.crops_coords_top_left_w}),
                   shared.training);
   const TrainingResult result = trainer.train(data);
   return !result.is_complete || result.signal ? 128 + result.signal.value_or(0) : 0;

@@ -9,6 +9,7 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from inputs import make_captioned_pictures
+from script_flags import flags_of
 
 PROGRAM = pathlib.Path(sys.argv.pop(1)).resolve()
 MODEL = pathlib.Path(__file__).resolve().parents[2] / "golden/tiny_stable_diffusion"
@@ -46,6 +47,21 @@ class TrainControlNet(unittest.TestCase):
         self.run_program("--controlnet_model_name_or_path", self.out, "--max_train_steps", 1, "--learning_rate", 0, out=more)
         self.assertEqual((more / WEIGHTS).read_bytes(), weights)
 
+    def test_pictures_are_resized_with_the_filter_of_the_script(self):
+        weights = []
+        for i, flags in enumerate(([], ["--image_interpolation_mode", "bilinear"], ["--image_interpolation_mode", "lanczos"])):
+            out = self.folder / str(i)
+            self.run_program("--max_train_steps", 2, "--learning_rate", 1e-3, *flags, out=out)
+            weights.append((out / WEIGHTS).read_bytes())
+        self.assertEqual(weights[0], weights[1])
+        self.assertNotEqual(weights[0], weights[2])
+
+    def test_every_flag_of_the_scripts_is_taken_or_refused_by_name(self):
+        text = subprocess.run([PROGRAM, "--help"], stdout=subprocess.PIPE, text=True, check=True).stdout
+        for script in ("train_controlnet", "train_controlnet_sdxl"):
+            for flag in flags_of(script):
+                self.assertRegex(text, rf"{flag}\b(?!_)", script)
+
     def test_mistakes_are_named_before_the_training(self):
         for arguments, part in (
             (["--conditioning_image_column", "edges"], "edges"),
@@ -53,6 +69,7 @@ class TrainControlNet(unittest.TestCase):
             (["--validation_prompt", "a cat"], "--validation_prompt is not supported"),
             (["--validation_steps", 1], "--validation_steps is not supported"),
             (["--controlnet_model_name_or_path", MODEL / "vae"], "vae"),
+            (["--crops_coords_top_left_h", 8], "only the UNet of Stable Diffusion XL is told a crop"),
         ):
             self.assertIn(part, self.run_program(*arguments, code=1))
 
