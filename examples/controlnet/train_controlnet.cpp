@@ -23,6 +23,8 @@ namespace {
 struct Settings {
   std::string controlnet_model_name_or_path = {};
   std::string tokenizer_name = {};
+  int64_t crops_coords_top_left_h = 0;
+  int64_t crops_coords_top_left_w = 0;
   std::string conditioning_image_column = "conditioning_image";
   std::vector<std::string> validation_prompts = {};
   std::vector<std::string> validation_images = {};
@@ -43,7 +45,15 @@ const FlagTable<Settings>& flags() {
          "Folder of another tokenizer.",
          {.default_text = "that of the pipeline folder"}}}},
       {"Data",
-       {{"--conditioning_image_column", &Settings::conditioning_image_column,
+       {{"--crops_coords_top_left_h",
+         &Settings::crops_coords_top_left_h,
+         "Top edge of the crop that the UNet of Stable Diffusion XL is told for all pictures.",
+         {.check = at_least(0)}},
+        {"--crops_coords_top_left_w",
+         &Settings::crops_coords_top_left_w,
+         "Left edge of the crop that the UNet of Stable Diffusion XL is told for all pictures.",
+         {.check = at_least(0)}},
+        {"--conditioning_image_column", &Settings::conditioning_image_column,
          "Column of the conditioning images in the metadata."}}},
       {"Validation",
        {{"--validation_prompt", &Settings::validation_prompts,
@@ -79,8 +89,11 @@ int run(int argc, char** argv) {
   shared.training.train_batch_size = 4;
   shared.training.num_epochs = 1;
   shared.training.learning_rate = 5e-6;
+  shared.image_interpolation_mode = ImageInterpolation::kBilinear;
   Settings settings;
-  CLI::App app("Trains a ControlNet for Stable Diffusion on pictures with captions and conditioning images");
+  CLI::App app(
+      "Trains a ControlNet for Stable Diffusion on pictures with captions and conditioning images. Stable "
+      "Diffusion XL has another default: --image_interpolation_mode lanczos.");
   add_flags(app, flags(), settings);
   add_stable_diffusion_flags(app, shared);
   refuse_python_flags(app, argc, argv, refused_stable_diffusion_flags());
@@ -92,6 +105,9 @@ int run(int argc, char** argv) {
     shared.training.validation_steps = kControlNetValidationSteps;
 
   TextToImageModels models = load_stable_diffusion(shared);
+  require_trained_prediction(models);
+  if (models.is_xl() && app.count("--image_interpolation_mode") == 0)
+    shared.image_interpolation_mode = ImageInterpolation::kLanczos;
   if (has_previews && models.is_xl())
     throw ConfigError(
         "--validation_prompt needs Stable Diffusion 1.x or 2.x; found Stable Diffusion XL, for which the "
@@ -118,7 +134,9 @@ int run(int argc, char** argv) {
   Trainer trainer(std::make_shared<ControlNetTask>(
                       models, controlnet,
                       ControlNetTaskOptions{.proportion_empty_prompts = shared.proportion_empty_prompts,
-                                            .cache_text_embeddings = shared.cache_text_embeddings}),
+                                            .cache_text_embeddings = shared.cache_text_embeddings,
+                                            .crops_coords_top_left_h = settings.crops_coords_top_left_h,
+                                            .crops_coords_top_left_w = settings.crops_coords_top_left_w}),
                   shared.training);
   if (has_previews) trainer.on_preview(controlnet_previews(models, controlnet, previews, shared.training));
   const TrainingResult result = trainer.train(data);

@@ -19,6 +19,10 @@ const FlagTable<StableDiffusionSettings>& stable_diffusion_flags() {
          {.required = true}},
         {"--variant", &Settings::variant,
          "Variant of the weights files, such as fp16. The weights are read as float32."},
+        {"--pretrained_vae_model_name_or_path",
+         &Settings::pretrained_vae_model_name_or_path,
+         "Folder of another VAE, with config.json. It is saved with the pipeline.",
+         {.default_text = "that of the pipeline folder"}},
         {"--device",
          &Settings::device,
          "Device of the training: cpu, cuda or cuda:INDEX.",
@@ -33,6 +37,8 @@ const FlagTable<StableDiffusionSettings>& stable_diffusion_flags() {
          "Column of the image: image, the column of a folder of pictures.",
          {.check = CLI::IsMember({"image"})}},
         {"--caption_column", &Settings::caption_column, "Column of the captions in the metadata."},
+        {"--image_interpolation_mode", &Settings::image_interpolation_mode,
+         "Filter with which pictures are resized."},
         {"--max_train_samples",
          &Settings::max_train_samples,
          "Use only the first samples. 0 uses all.",
@@ -85,7 +91,7 @@ const std::vector<RefusedFlag>& refused_stable_diffusion_flags() {
       {"--dream_detail_preservation", "the program does not have the DREAM loss"},
       {"--offload_ema", "the EMA weights stay on the device of the model"},
       {"--foreach_ema", "the EMA weights are always updated in this way"},
-      {"--image_interpolation_mode", "pictures are resized with an antialiased bilinear filter"},
+      {"--enable_npu_flash_attention", "it needs an Ascend NPU and the Python package torch_npu"},
   };
   return flags;
 }
@@ -103,13 +109,24 @@ void complete_stable_diffusion(const CLI::App& app, StableDiffusionSettings& set
 }
 
 TextToImageModels load_stable_diffusion(const StableDiffusionSettings& settings) {
-  return TextToImageModels::from_pretrained(
-      settings.pretrained_model_name_or_path,
-      {.variant = settings.variant, .device = at::Device(settings.device)});
+  const ModelLoadOptions options{.variant = settings.variant, .device = at::Device(settings.device)};
+  TextToImageModels models =
+      TextToImageModels::from_pretrained(settings.pretrained_model_name_or_path, options);
+  if (!settings.pretrained_vae_model_name_or_path.empty())
+    models.vae = AutoencoderKL::from_pretrained(settings.pretrained_vae_model_name_or_path, options);
+  return models;
+}
+
+void require_trained_prediction(const TextToImageModels& models) {
+  if (models.scheduler->prediction_type() == PredictionType::kSample)
+    throw ConfigError(
+        "prediction_type of the scheduler is \"sample\", which Python's scripts do not train; expected "
+        "epsilon or v_prediction");
 }
 
 ImageFolderOptions picture_options(const StableDiffusionSettings& settings) {
   return {.resolution = *settings.training.resolution,
           .caption_column = settings.caption_column,
-          .max_samples = settings.max_train_samples};
+          .max_samples = settings.max_train_samples,
+          .image_interpolation_mode = settings.image_interpolation_mode};
 }

@@ -18,9 +18,12 @@
 struct StableDiffusionSettings {
   std::string pretrained_model_name_or_path = {};
   std::string variant = {};
+  std::string pretrained_vae_model_name_or_path = {};
   std::string train_data_dir = {};
   std::string image_column = "image";
   std::string caption_column = "text";
+  diffusers::EnumChoice<diffusers::ImageInterpolation> image_interpolation_mode =
+      diffusers::ImageInterpolation::kLanczos;
   int64_t max_train_samples = 0;  ///< 0: all
   double proportion_empty_prompts = 0.0;
   bool cache_text_embeddings = false;
@@ -45,7 +48,12 @@ const std::vector<RefusedFlag>& refused_stable_diffusion_flags();
 /// @throws diffusers::ConfigError naming the flag
 void complete_stable_diffusion(const CLI::App& app, StableDiffusionSettings& settings);
 
-/// Loads the folder and moves the models to `settings.device`.
+/// Checks that Python's scripts train the prediction type of the scheduler.
+/// @throws diffusers::ConfigError for "sample"
+void require_trained_prediction(const diffusers::TextToImageModels& models);
+
+/// Loads the folder, with the VAE of `--pretrained_vae_model_name_or_path` if it is given, and moves the
+/// models to `settings.device`.
 /// @throws diffusers::FileError naming the component that is missing
 diffusers::TextToImageModels load_stable_diffusion(const StableDiffusionSettings& settings);
 

@@ -46,9 +46,8 @@ const FlagTable<Settings>& flags() {
          "Train the text encoders with the UNet. EMA weights are kept of the UNet only."},
         {"--prediction_type",
          &Settings::prediction_type,
-         "What the UNet learns to predict: epsilon, sample or v_prediction. It is saved with the scheduler.",
-         {.check = CLI::IsMember({"epsilon", "sample", "v_prediction"}),
-          .default_text = "that of the scheduler"}}}},
+         "What the UNet learns to predict: epsilon or v_prediction. It is saved with the scheduler.",
+         {.check = CLI::IsMember({"epsilon", "v_prediction"}), .default_text = "that of the scheduler"}}}},
       {"Data",
        {{"--center_crop", &Settings::center_crop,
          "Crop the centre of each picture. Without it the crop is random."},
@@ -76,6 +75,12 @@ const FlagTable<Settings>& flags() {
          {.check = at_least(1), .default_text = "5; 1 for Stable Diffusion XL"}}}},
   };
   return table;
+}
+
+/// Sets the defaults of train_text_to_image_sdxl.py.
+void complete_xl(const CLI::App& app, StableDiffusionSettings& settings) {
+  if (app.count("--resolution") == 0) settings.training.resolution = 1024;
+  if (app.count("--output_dir") == 0) settings.training.output_dir = "sdxl-model-finetuned";
 }
 
 void refuse(bool is_wrong, const std::string& message) {
@@ -121,7 +126,9 @@ int run(int argc, char** argv) {
   StableDiffusionSettings shared;
   shared.training.output_dir = "sd-model-finetuned";
   Settings settings;
-  CLI::App app("Fine-tunes Stable Diffusion on pictures with captions");
+  CLI::App app(
+      "Fine-tunes Stable Diffusion on pictures with captions. Stable Diffusion XL has other defaults: "
+      "--resolution 1024 and --output_dir sdxl-model-finetuned.");
   add_flags(app, flags(), settings);
   add_stable_diffusion_flags(app, shared);
   refuse_python_flags(app, argc, argv, refused_stable_diffusion_flags());
@@ -134,6 +141,8 @@ int run(int argc, char** argv) {
   if (settings.prediction_type)
     models.scheduler = Scheduler::from_config(models.scheduler->config_json(),
                                               {{"prediction_type", *settings.prediction_type}});
+  require_trained_prediction(models);
+  if (models.is_xl()) complete_xl(app, shared);
   ImageFolderOptions pictures = picture_options(shared);
   pictures.center_crop = settings.center_crop;
   pictures.random_flip = settings.random_flip;

@@ -10,6 +10,7 @@
 
 #include "core/require.h"
 #include "data/image_samples.h"
+#include "data/resample.h"
 #include "data/transforms.h"
 #include "io/image_codec.h"
 #include "io/open_model_file.h"
@@ -60,7 +61,7 @@ Tensor read_main_image(const ImageSamples& samples, const ImageFolderOptions& op
   require<FileError>(std::max(crop.height, crop.width) / std::min(crop.height, crop.width) <= 1000,
                      "{}: {} x {} pixels, too long and narrow to cut a square from", file, crop.width,
                      crop.height);
-  image = resize_shorter_side(image, resolution);
+  image = resize_shorter_side(image, resolution, options.image_interpolation_mode);
   crop.resized_height = image.size(2);
   crop.resized_width = image.size(3);
   ExampleRandom random(augmentation_seed, index);
@@ -74,27 +75,27 @@ Tensor read_main_image(const ImageSamples& samples, const ImageFolderOptions& op
 
 /// Reads a companion of an image, such as its mask, with the same crop and flip.
 Tensor read_companion(const ImageSamples& samples, const std::string& file, int64_t channels,
-                      const Crop& crop, int64_t resolution) {
+                      const Crop& crop, int64_t resolution, ImageInterpolation mode) {
   const Tensor image = read_picture(samples, file, channels);
   const int64_t ours = image.size(3) * crop.height;
   const int64_t theirs = crop.width * image.size(2);
   require<FileError>(std::abs(ours - theirs) * 50 <= theirs,
                      "{}: {} x {} pixels, but its image has {} x {}; expected the same aspect ratio", file,
                      image.size(3), image.size(2), crop.width, crop.height);
-  return cut(resize_pixels(image, crop.resized_height, crop.resized_width), crop, resolution);
+  return cut(resize_with(image, crop.resized_height, crop.resized_width, mode), crop, resolution);
 }
 
 /// Reads the images of one list of companions. Returns an undefined tensor if the list is empty.
 Tensor read_companions(const ImageSamples& samples, const std::vector<std::string>& files,
                        std::span<const int64_t> indices, const std::vector<Crop>& crops, int64_t channels,
-                       int64_t resolution) {
+                       int64_t resolution, ImageInterpolation mode) {
   if (files.empty()) return {};
   Tensor images =
       at::empty({static_cast<int64_t>(indices.size()), channels, resolution, resolution}, at::kByte);
   for (std::size_t i = 0; i < indices.size(); ++i)
     images.narrow(0, static_cast<int64_t>(i), 1)
         .copy_(read_companion(samples, files[static_cast<std::size_t>(indices[i])], channels, crops[i],
-                              resolution));
+                              resolution, mode));
   return images;
 }
 
@@ -149,14 +150,17 @@ Batch ImageFolder::get_batch(std::span<const int64_t> indices, uint64_t augmenta
         .copy_(read_main_image(samples, options_, indices[i], augmentation_seed, crops[i]));
   batch.images = to_signed_unit(images);
 
-  const auto companions = [&](const std::vector<std::string>& files, int64_t channels) {
-    return read_companions(samples, files, indices, crops, channels, resolution);
+  const auto companions = [&](const std::vector<std::string>& files) {
+    return read_companions(samples, files, indices, crops, options_.channels, resolution,
+                           options_.image_interpolation_mode);
   };
-  if (const Tensor pixels = companions(samples.conditioning_images, options_.channels); pixels.defined())
+  if (const Tensor pixels = companions(samples.conditioning_images); pixels.defined())
     batch.conditioning_images = to_unit(pixels);
-  if (const Tensor pixels = companions(samples.original_images, options_.channels); pixels.defined())
+  if (const Tensor pixels = companions(samples.original_images); pixels.defined())
     batch.original_images = to_signed_unit(pixels);
-  if (const Tensor pixels = companions(samples.masks, 1); pixels.defined())
+  if (const Tensor pixels = read_companions(samples, samples.masks, indices, crops, /*channels=*/1,
+                                            resolution, ImageInterpolation::kBilinear);
+      pixels.defined())
     batch.masks = pixels.ge(128).to(at::kFloat);
 
   batch.original_sizes = pairs_of(crops, [](const Crop& crop) { return std::pair(crop.height, crop.width); });

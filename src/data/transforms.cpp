@@ -5,17 +5,18 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
+#include "data/resample.h"
 
 namespace diffusers {
 inline namespace internal {
 
-Tensor resize_shorter_side(const Tensor& images, int64_t resolution) {
+Tensor resize_shorter_side(const Tensor& images, int64_t resolution, ImageInterpolation mode) {
   const int64_t height = images.size(2);
   const int64_t width = images.size(3);
   const int64_t shorter = std::min(height, width);
   const int64_t longer = resolution * std::max(height, width) / shorter;
-  return height <= width ? resize_pixels(images, resolution, longer)
-                         : resize_pixels(images, longer, resolution);
+  return height <= width ? resize_with(images, resolution, longer, mode)
+                         : resize_with(images, longer, resolution, mode);
 }
 
 Tensor checked_indices(std::span<const int64_t> indices, int64_t size) {

@@ -4,6 +4,7 @@
 #include <span>
 
 #include <diffusers/core/tensor.h>
+#include <diffusers/data/image_folder.h>
 
 #include <ATen/core/Tensor.h>
 
@@ -38,7 +39,8 @@ class ExampleRandom {
 
 /// Resizes as torchvision's Resize with one number: the shorter side becomes `resolution`, the aspect ratio
 /// is kept.
-Tensor resize_shorter_side(const Tensor& images, int64_t resolution);
+Tensor resize_shorter_side(const Tensor& images, int64_t resolution,
+                           ImageInterpolation mode = ImageInterpolation::kBilinear);
 
 /// Returns the indices as a tensor.
 /// @throws TensorError if an index is out of [0, size)

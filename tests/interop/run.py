@@ -12,6 +12,8 @@
     run.py --environment DIR observability --program interop_observability
                                                                      TensorBoard and a browser read a training's files
     run.py --environment DIR training --program train_text_to_image  Python opens what the training programs saved
+    run.py --environment DIR benchmark --program stable_diffusion_step
+                                                                     the benchmark of both, with tiny models
     run.py --environment DIR mutations --program interop_verdicts    both accept and refuse the same damaged files
 
 If the environment is missing and cannot be made, for example without network or pip, the test is reported as skipped
@@ -181,8 +183,8 @@ def main():
     parser.add_argument("--environment", type=pathlib.Path, required=True)
     parser.add_argument("--torch-site", type=pathlib.Path, help="site-packages that holds torch")
     parser.add_argument("action",
-                        choices=["environment", "goldens", "comparison", "exchange", "full-size", "lpips", "models",
-                                 "mutations", "observability", "pipelines", "text", "training"])
+                        choices=["benchmark", "environment", "goldens", "comparison", "exchange", "full-size", "lpips",
+                                 "models", "mutations", "observability", "pipelines", "text", "training"])
     parser.add_argument("--only", help="goldens: one script, without .py")
     parser.add_argument("--program", type=pathlib.Path, help="the C++ side of all but environment and goldens")
     arguments = parser.parse_args()
@@ -206,6 +208,9 @@ def main():
         return full_size(arguments.environment, arguments.program)
     if arguments.action == "text":
         return text(arguments.environment, arguments.program)
+    if arguments.action == "benchmark":
+        test = TESTS / "benchmarks" / "stable_diffusion_step_test.py"
+        return run_python(arguments.environment, test, arguments.program, "--with_python", "Driver")
     if arguments.action in ("mutations", "observability", "training"):
         return run_python(arguments.environment, HERE / f"{arguments.action}.py", "--program", arguments.program)
     print(f"Python diffusers 0.42.1: {arguments.environment}")

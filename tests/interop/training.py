@@ -78,6 +78,20 @@ def make_xl(folder):
         EulerDiscreteScheduler.from_config(pipeline.scheduler.config)).save_pretrained(folder)  # fmt: skip
 
 
+def check_xl_defaults(program, model, folder):
+    """The defaults of train_text_to_image_sdxl.py. A picture that cannot be read ends the training at its first batch."""
+    (folder / "pictures").mkdir(parents=True)
+    (folder / "pictures/0.png").write_bytes(b"not a picture")
+    (folder / "pictures/metadata.jsonl").write_text('{"file_name": "0.png", "text": "a red cat"}\n')
+    command = [program.resolve(), "--pretrained_model_name_or_path", model, "--train_data_dir", "pictures",
+               "--max_train_steps", "1"]  # fmt: skip
+    result = subprocess.run([str(word) for word in command], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            text=True)  # fmt: skip
+    assert result.returncode == 1 and "0.png" in result.stdout, result.stdout
+    config = json.loads((folder / "sdxl-model-finetuned/training_config.json").read_text())
+    assert config["resolution"] == 1024, config["resolution"]
+
+
 def make_inpainting(folder):
     pipeline = StableDiffusionPipeline.from_pretrained(MODEL)
     torch.manual_seed(2)
@@ -129,11 +143,13 @@ def main():
         assert pipeline.config.force_zeros_for_empty_prompt
         assert isinstance(pipeline.scheduler, EulerDiscreteScheduler)
         pixels_of(pipeline, prompt="a red cat", height=16, width=16)
+        check_xl_defaults(program, root / "xl", root / "defaults")
 
         print("ControlNet", flush=True)
         for model, name in ((MODEL, "net"), (root / "xl", "net_xl")):
+            crops = ["--crops_coords_top_left_h", 2, "--crops_coords_top_left_w", 4] if name == "net_xl" else []
             out = train(program.parent / "train_controlnet", model, pictures, root / name, "--conditioning_image_column",
-                        "edges", "--proportion_empty_prompts", 0.5)  # fmt: skip
+                        "edges", "--proportion_empty_prompts", 0.5, *crops)  # fmt: skip
             controlnet = ControlNetModel.from_pretrained(out)
             assert controlnet.controlnet_mid_block.weight.abs().max() > 0
             if model is MODEL:

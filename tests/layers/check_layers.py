@@ -69,6 +69,7 @@ OPENED_BY_PATH = {
     "src/models/vae/lpips.cpp": "a weights file that the caller names",
     "src/data/idx.cpp": "a data file that the caller names",
     "src/schedulers/scheduler_config.cpp": "a config file that the caller names",
+    "src/training/checkpoint/host_memory.cpp": "the files in which Linux tells of the memory",
     "src/training/checkpoint/output_folder.cpp": "the config, the metrics and the marker of earlier trainings in the output folder",
     "src/training/tasks/latent_cache.cpp": "the files of the cache itself",
     "src/training/loop/training_resume.cpp": "files whose places and bytes the manifest has confirmed",

@@ -1,5 +1,6 @@
 """Golden trajectories of diffusers' scripts train_text_to_image.py, train_text_to_image_sdxl.py, train_dreambooth.py
-(text encoder), train_dreambooth_inpaint.py and train_controlnet.py: ten optimizer steps of tiny models.
+(text encoder), train_dreambooth_inpaint.py, train_controlnet.py and train_controlnet_sdxl.py: ten optimizer steps of tiny
+models.
 
     python tests/reference/text_to_image.py --out tests/golden
 
@@ -39,7 +40,7 @@ CASES = {
     "inpainting": {"unet": {"in_channels": 9}},
     "xl": {"unet": XL, "proportion_empty_prompts": 0.3},
     "controlnet": {"controlnet": True, "proportion_empty_prompts": 0.5},
-    "controlnet_xl": {"controlnet": True, "unet": XL},
+    "controlnet_xl": {"controlnet": True, "unet": XL, "crops_coords_top_left": (3, 5)},
 }
 
 
@@ -120,7 +121,11 @@ def train(folder, data, case, dtype):
             second = text_encoder_2(ids, output_hidden_states=True)
             states = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)
             target = torch.tensor([[16, 16]]).expand(BATCH, 2)
-            time_ids = torch.cat([data["original_sizes"][rows], data["crop_top_lefts"][rows], target], dim=1).to(dtype)
+            sizes, crops = data["original_sizes"][rows], data["crop_top_lefts"][rows]
+            if case.get("controlnet"):
+                # train_controlnet_sdxl.py does not tell the UNet the size and crop of each image.
+                sizes, crops = target, torch.tensor([case["crops_coords_top_left"]]).expand(BATCH, 2)
+            time_ids = torch.cat([sizes, crops, target], dim=1).to(dtype)
             added = {"text_embeds": second[0], "time_ids": time_ids}
         else:
             states = text_encoder(ids, return_dict=False)[0]

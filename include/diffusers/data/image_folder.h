@@ -1,15 +1,47 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
+#include <diffusers/core/enum_choice.h>
 #include <diffusers/data/dataset.h>
 
 namespace diffusers {
+
+/// Filter with which an image is resized. All but "bilinear" give the pixels of Pillow's `Image.resize`.
+enum class ImageInterpolation {
+  kNearest,       ///< the nearest pixel
+  kNearestExact,  ///< as `kNearest`
+  kBilinear,      ///< triangle filter, with antialiasing; at most one level from Pillow's pixels
+  kBicubic,       ///< cubic filter, with antialiasing
+  kBox,           ///< mean of the pixels
+  kHamming,       ///< Hamming filter, with antialiasing
+  kLanczos        ///< Lanczos filter of three lobes, with antialiasing
+};
+
+/// The strings of the enumerators of ImageInterpolation, which are those of the flag
+/// `--image_interpolation_mode` of diffusers' scripts.
+template <>
+struct EnumNames<ImageInterpolation> {
+  /// Name of the option in error messages.
+  static constexpr std::string_view kKey = "image_interpolation_mode";
+  /// Enumerators and their strings.
+  static constexpr std::array<std::pair<ImageInterpolation, std::string_view>, 7> kTable{
+      {{ImageInterpolation::kNearest, "nearest"},
+       {ImageInterpolation::kNearestExact, "nearest_exact"},
+       {ImageInterpolation::kBilinear, "bilinear"},
+       {ImageInterpolation::kBicubic, "bicubic"},
+       {ImageInterpolation::kBox, "box"},
+       {ImageInterpolation::kHamming, "hamming"},
+       {ImageInterpolation::kLanczos, "lanczos"}}};
+};
 
 /// Options of an `ImageFolder`. They have the names of the flags of diffusers' training scripts. A
 /// `..._column` names a column of the folder's metadata. A column that the metadata does not have is an
@@ -35,6 +67,8 @@ struct ImageFolderOptions {
   int64_t channels = 3;
   /// Uses only the first `max_samples` samples. 0 uses all.
   int64_t max_samples = 0;
+  /// Filter with which images are resized. Masks are always resized with "bilinear".
+  EnumChoice<ImageInterpolation> image_interpolation_mode = ImageInterpolation::kBilinear;
 };
 
 inline namespace internal {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -22,6 +23,10 @@ struct ControlNetTaskOptions {
   double proportion_empty_prompts = 0.0;
   /// Encodes each distinct caption once, see `TextToImageTaskOptions::cache_text_embeddings`.
   bool cache_text_embeddings = false;
+  /// Stable Diffusion XL: top edge of the crop in the time ids of all images, in pixels, 0 or more.
+  int64_t crops_coords_top_left_h = 0;
+  /// Stable Diffusion XL: left edge of the crop in the time ids of all images, in pixels, 0 or more.
+  int64_t crops_coords_top_left_w = 0;
   /// Weighting, timestep sampling and other options of the loss; `conditioning` must be empty.
   DiffusionTaskOptions diffusion = {};
 };
@@ -33,6 +38,11 @@ struct ControlNetTaskOptions {
 /// The ControlNet is saved in `controlnet/` and, at the end, in `output_dir` itself, as Python's script does:
 /// `ControlNetModel::from_pretrained(output_dir)` opens it. The captions, the VAE, the scheduler and the
 /// random numbers are those of TextToImageTask.
+///
+/// For Stable Diffusion XL the time ids are those of Python's script, the same for all images: the size of
+/// the images as the original size, `crops_coords_top_left_h` and `crops_coords_top_left_w` as the crop, and
+/// the size of the images as the target size. `Batch::original_sizes` and `Batch::crop_top_lefts` have no
+/// effect.
 /// @code
 /// auto task = std::make_shared<ControlNetTask>(TextToImageModels::from_pretrained("stable-diffusion-v1-5"));
 /// Trainer(task, config).train(ImageFolder("pictures", {.resolution = 512,
@@ -44,7 +54,7 @@ class ControlNetTask : public DiffusionTask {
   /// @param controlnet is shared, not copied; null: that of `make_controlnet`
   /// @param options see ControlNetTaskOptions
   /// @throws ConfigError as TextToImageTask, and naming a field of the ControlNet's config that does not fit
-  ///   the UNet, with both values
+  ///   the UNet, with both values; also for a crop that is negative, or given without Stable Diffusion XL
   explicit ControlNetTask(TextToImageModels models, ControlNetModel controlnet = nullptr,
                           ControlNetTaskOptions options = {});
 

@@ -105,6 +105,7 @@ class TrainingRun {
 
   // training_state.cpp: checkpoints and the final folder
   void save_checkpoint();
+  bool can_copy_checkpoint();
   CheckpointContent checkpoint_content(bool is_copied);
   SnapshotWriter model_writer(const NamedModule& named, bool is_average, bool is_copied) const;
   void save_final();
@@ -145,6 +146,7 @@ class TrainingRun {
   int64_t global_step_ = 0;
   int64_t epoch_ = 0;
   int64_t last_saved_step_ = -1;
+  bool has_warned_of_memory_ = false;
   bool is_from_elsewhere_ = false;  // the checkpoint that the training goes on from is not of output_dir
   int64_t last_preview_step_ = -1;
   int64_t last_validation_step_ = -1;

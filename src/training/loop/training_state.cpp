@@ -1,6 +1,7 @@
 // Writes the checkpoints and the final folder of a TrainingRun.
 
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,6 +18,7 @@
 #include "io/staged_folder.h"
 #include "training/checkpoint/checkpoint_files.h"
 #include "training/checkpoint/checkpoint_writer.h"
+#include "training/checkpoint/host_memory.h"
 #include "training/loop/random_state.h"
 #include "training/loop/training_run.h"
 
@@ -137,13 +139,43 @@ CheckpointContent TrainingRun::checkpoint_content(bool is_copied) {
   return content;
 }
 
+/// A copy that does not fit would make the host swap, or end the process.
+bool TrainingRun::can_copy_checkpoint() {
+  int64_t bytes = 0;
+  const auto add = [&](const Tensor& tensor) {
+    if (tensor.defined()) bytes += static_cast<int64_t>(tensor.nbytes());
+  };
+  for (const NamedModule& named : task_.trained()) {
+    for (const Tensor& parameter : named.module->module().parameters()) add(parameter);
+    for (const Tensor& buffer : named.module->module().buffers()) add(buffer);
+  }
+  if (trainer_.ema_)
+    for (const Tensor& average : trainer_.ema_->tensors()) add(average);
+  for (const UpdateRun& update : updates_)
+    for (const auto& entry : update.optimizer()->state_dict()) add(entry.second);
+  for (const auto& entry : state_tensors()) add(entry.second);
+  const std::optional<HostMemory> memory = current_host_memory();
+  if (has_room_for_copy(bytes, memory)) return true;
+  if (!std::exchange(has_warned_of_memory_, true)) {
+    const auto gigabytes = [](int64_t count) { return static_cast<double>(count) / 1e9; };
+    log_message(LogLevel::kWarning,
+                fmt::format("{:.1f} GB of the host's memory are free; expected {:.1f} GB for a copy of the "
+                            "checkpoint and {:.1f} GB for the next step: the checkpoint is written without a "
+                            "copy while the training waits, as with background_checkpoints = false",
+                            gigabytes(memory->available), gigabytes(bytes),
+                            gigabytes(memory->peak_resident - memory->resident)));
+  }
+  return false;
+}
+
 void TrainingRun::save_checkpoint() {
   // Before anything is copied, so that there is one copy at a time.
   checkpoint_writer_.wait();
   if (last_saved_step_ == global_step_) return;
   require_finite_state();
   CheckpointContent content;
-  if (config_.background_checkpoints) content = checkpoint_content(/*is_copied=*/true);
+  if (config_.background_checkpoints && can_copy_checkpoint())
+    content = checkpoint_content(/*is_copied=*/true);
   if (content.models.empty()) {
     write_checkpoint(checkpoint_content(/*is_copied=*/false));
   } else {

@@ -3,6 +3,8 @@
 #include <diffusers/models/denoiser.h>
 #include <diffusers/training/controlnet_task.h>
 
+#include <ATen/ATen.h>
+
 #include "core/json.h"
 #include "core/require.h"
 #include "training/tasks/text_to_image_parts.h"
@@ -47,6 +49,16 @@ void check_controlnet(const ControlNetModelConfig& controlnet, const UNet2DCondi
                        fmt::join(controlnet.conditioning_embedding_out_channels, ", "), steps - 1, factor);
 }
 
+void check_crop(const TextToImageModels& models, const ControlNetTaskOptions& options) {
+  for (const auto& [name, value] : {std::pair("crops_coords_top_left_h", options.crops_coords_top_left_h),
+                                    std::pair("crops_coords_top_left_w", options.crops_coords_top_left_w)}) {
+    require<ConfigError>(value >= 0, "{} is {}, expected 0 or more", name, value);
+    require<ConfigError>(value == 0 || models.is_xl(),
+                         "{} is {}, but only the UNet of Stable Diffusion XL is told a crop; expected 0",
+                         name, value);
+  }
+}
+
 /// The UNet's prediction with the residuals of the ControlNet. The conditioning image is passed as
 /// `added_cond_kwargs.hint`, which no UNet of Stable Diffusion has, so that it is cut with the batch.
 Denoiser controlled(const UNet2DConditionModel& unet, const ControlNetModel& controlnet) {
@@ -86,6 +98,7 @@ ControlNetTask::ControlNetTask(TextToImageModels models, ControlNetModel control
       "ControlNetTask: the unet has {} input channels, which is an inpainting UNet; expected "
       "{}, the channels of the latents",
       models_.unet->config().in_channels, models_.vae->config().latent_channels);
+  check_crop(models_, control_options_);
   if (control_options_.cache_text_embeddings) parts_->cache_text_embeddings();
   check_controlnet(controlnet_->config(), models_.unet->config(), parts_->encoder().downsampling_factor());
 }
@@ -146,7 +159,13 @@ DiffusionTask::Draw ControlNetTask::draw(const Tensor& x0) {
 }
 
 Conditioning ControlNetTask::conditioning(const Batch& batch) {
-  Conditioning conditioning = parts_->conditioning(batch, DiffusionTask::conditioning(batch));
+  // As in train_controlnet_sdxl.py: without original sizes, the time ids hold the size of the images.
+  Batch told = batch;
+  told.original_sizes = Tensor();
+  const int64_t height = control_options_.crops_coords_top_left_h;
+  const int64_t width = control_options_.crops_coords_top_left_w;
+  told.crop_top_lefts = at::tensor({height, width}, at::kLong).view({1, 2}).expand({batch.size(), 2});
+  Conditioning conditioning = parts_->conditioning(told, DiffusionTask::conditioning(batch));
   conditioning.added_cond_kwargs.hint = batch.conditioning_images;
   return conditioning;
 }
@@ -175,6 +194,10 @@ std::string ControlNetTask::config_json() const {
   Json json = parse_json(DiffusionTask::config_json(), "the config of the DiffusionTask");
   json["_class_name"] = kControlNetTask;
   json["proportion_empty_prompts"] = control_options_.proportion_empty_prompts;
+  if (models_.is_xl()) {
+    json["crops_coords_top_left_h"] = control_options_.crops_coords_top_left_h;
+    json["crops_coords_top_left_w"] = control_options_.crops_coords_top_left_w;
+  }
   return dump_json(json);
 }
 

@@ -4,12 +4,14 @@ import json
 import pathlib
 import shutil
 import struct
+import subprocess
 import sys
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from inputs import make_captioned_pictures, write_png
 from program_case import ProgramCase
+from script_flags import flags_of
 
 PROGRAM = pathlib.Path(sys.argv.pop(1)).resolve()
 GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "golden"
@@ -78,6 +80,21 @@ class TrainControlNet(ProgramCase):
         self.run_program(*arguments, "--cache_text_embeddings", out=other)
         self.assertEqual((self.out / WEIGHTS).read_bytes(), (other / WEIGHTS).read_bytes())
 
+    def test_pictures_are_resized_with_the_filter_of_the_script(self):
+        weights = []
+        for i, flags in enumerate(([], ["--image_interpolation_mode", "bilinear"], ["--image_interpolation_mode", "lanczos"])):
+            out = self.folder / str(i)
+            self.run_program("--max_train_steps", 2, "--learning_rate", 1e-3, *flags, out=out)
+            weights.append((out / WEIGHTS).read_bytes())
+        self.assertEqual(weights[0], weights[1])
+        self.assertNotEqual(weights[0], weights[2])
+
+    def test_every_flag_of_the_scripts_is_taken_or_refused_by_name(self):
+        text = subprocess.run([PROGRAM, "--help"], stdout=subprocess.PIPE, text=True, check=True).stdout
+        for script in ("train_controlnet", "train_controlnet_sdxl"):
+            for flag in flags_of(script):
+                self.assertRegex(text, rf"{flag}\b(?!_)", script)
+
     def test_mistakes_are_named_before_the_training(self):
         for arguments, part in (
             (["--conditioning_image_column", "edges"], "edges"),
@@ -90,6 +107,7 @@ class TrainControlNet(ProgramCase):
             (["--validation_steps", 1], "--validation_steps needs --validation_prompt"),
             (["--num_validation_images", 1], "--num_validation_images needs --validation_prompt"),
             (["--controlnet_model_name_or_path", MODEL / "vae"], "vae"),
+            (["--crops_coords_top_left_h", 8], "only the UNet of Stable Diffusion XL is told a crop"),
         ):
             self.assertIn(part, self.run_program(*arguments, code=1))
         self.assertIn("--validation_prompt needs Stable Diffusion 1.x or 2.x; found Stable Diffusion XL", self.run_program(

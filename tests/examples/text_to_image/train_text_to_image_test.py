@@ -4,12 +4,14 @@ import json
 import pathlib
 import shutil
 import struct
+import subprocess
 import sys
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from inputs import make_captioned_pictures, make_inpainting_folder, write_png
 from program_case import ProgramCase
+from script_flags import flags_of
 
 PROGRAM = pathlib.Path(sys.argv.pop(1)).resolve()
 GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "golden"
@@ -105,6 +107,42 @@ class TrainTextToImage(ProgramCase):
             arguments = [model, "--proportion_empty_prompts", 0.3, "--train_batch_size", 1, "--max_train_steps", 6]
             self.assertEqual(self.weights_of(*arguments, "--cache_text_embeddings"), self.weights_of(*arguments))
 
+    def weights_with(self, *arguments):
+        self.run_program("--max_train_steps", 2, "--overwrite_output_dir", *arguments)
+        return (self.out / WEIGHTS).read_bytes()
+
+    def test_pictures_are_resized_with_the_filter_of_the_script(self):
+        default = self.weights_with()
+        self.assertEqual(self.weights_with("--image_interpolation_mode", "lanczos"), default)
+        self.assertNotEqual(self.weights_with("--image_interpolation_mode", "bilinear"), default)
+
+    def test_another_vae_is_used_and_saved(self):
+        vae = shutil.copytree(MODEL / "vae", self.folder / "vae")
+        config = json.loads((vae / "config.json").read_text())
+        (vae / "config.json").write_text(json.dumps({**config, "scaling_factor": 0.5}))
+        default = self.weights_with()
+        self.assertNotEqual(self.weights_with("--pretrained_vae_model_name_or_path", vae), default)
+        self.assertEqual(json.loads((self.out / "vae/config.json").read_text())["scaling_factor"], 0.5)
+
+    def test_a_prediction_type_that_the_script_does_not_train_is_refused(self):
+        model = shutil.copytree(MODEL, self.folder / "model")
+        path = model / "scheduler/scheduler_config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "_class_name": "DDIMScheduler",
+                                    "prediction_type": "sample"}))
+        index = model / "model_index.json"
+        index.write_text(json.dumps({**json.loads(index.read_text()), "scheduler": ["diffusers", "DDIMScheduler"]}))
+        text = self.run_program("--max_train_steps", 1, model=model, code=1)
+        self.assertIn('prediction_type of the scheduler is "sample"', text)
+        self.run_program("--max_train_steps", 1, "--prediction_type", "epsilon", model=model)
+        # The code is that of CLI11 for a value out of range.
+        self.assertIn("--prediction_type", self.run_program("--prediction_type", "sample", code=105))
+
+    def test_every_flag_of_the_scripts_is_taken_or_refused_by_name(self):
+        text = subprocess.run([PROGRAM, "--help"], stdout=subprocess.PIPE, text=True, check=True).stdout
+        for script in ("train_text_to_image", "train_text_to_image_sdxl"):
+            for flag in flags_of(script):
+                self.assertRegex(text, rf"{flag}\b(?!_)", script)
+
     def test_mistakes_are_named_before_the_training(self):
         make_captioned_pictures(self.folder / "no_captions", columns=())
         make_captioned_pictures(self.folder / "masked", columns=("text", "mask"))
@@ -119,6 +157,8 @@ class TrainTextToImage(ProgramCase):
             (["--validation_steps", 1], "--validation_steps needs --validation_prompts"),
             (["--revision", "main"], "--revision is not supported: the program reads a local folder"),
             (["--dream_training"], "--dream_training is not supported"),
+            (["--enable_npu_flash_attention"], "--enable_npu_flash_attention is not supported"),
+            (["--pretrained_vae_model_name_or_path", "nowhere"], "nowhere"),
             (["--resolution", 15, "--max_train_steps", 1], "multiples of 2"),
         ):
             self.assertIn(part, self.run_program(*arguments, code=1))

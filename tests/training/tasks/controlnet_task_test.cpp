@@ -60,10 +60,12 @@ TEST(ControlNetTask, FollowsThePythonScripts) {
         config.gradient_checkpointing = is_changed;
         config.gradient_accumulation_steps = is_changed ? 2 : 1;
         config.train_batch_size = is_changed ? 2 : 4;
+        const ControlNetTaskOptions options =
+            is_xl ? ControlNetTaskOptions{.crops_coords_top_left_h = 3, .crops_coords_top_left_w = 5}
+                  : ControlNetTaskOptions{.proportion_empty_prompts = 0.5};
         test::expect_trajectory(is_xl ? "controlnet_xl" : "controlnet",
-                                make_controlnet_task({.is_xl = is_xl, .dtype = dtype},
-                                                     {.proportion_empty_prompts = is_xl ? 0.0 : 0.5}),
-                                config, control_samples(), dtype, golden);
+                                make_controlnet_task({.is_xl = is_xl, .dtype = dtype}, options), config,
+                                control_samples(), dtype, golden);
       }
 }
 
@@ -152,6 +154,12 @@ TEST(ControlNetTask, WhatDoesNotFitIsNamed) {
       "conditioning_embedding_out_channels of the controlnet is [16, 32, 96, 256], which makes a "
       "conditioning "
       "image smaller by 2^3, but the vae makes an image smaller by 2");
+  expect_throws_with<ConfigError>(
+      [] { make_controlnet_task({.is_xl = true}, {.crops_coords_top_left_h = -1}); },
+      "crops_coords_top_left_h is -1, expected 0 or more");
+  expect_throws_with<ConfigError>(
+      [] { make_controlnet_task({}, {.crops_coords_top_left_w = 4}); },
+      "crops_coords_top_left_w is 4, but only the UNet of Stable Diffusion XL is");
 }
 
 }  // namespace
