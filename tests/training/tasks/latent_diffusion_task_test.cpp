@@ -404,7 +404,7 @@ TEST(LatentDiffusionTask, EmbedsCaptionsAndWritesAStableDiffusionFolder) {
             tiny_condition_unet(2, 16), DDPMScheduler(), LatentEncoder(tiny_vae()), with_captions(0.0));
         Trainer(task, latent_config(without.path())).train(TensorDataset(golden_samples()));
       },
-      "the data set gives 0 captions for 4 images");
+      "the dataset gives 0 captions for 4 images");
 }
 
 TEST(LatentDiffusionTask, WarnsOfASchedulerThatClipsLatents) {
@@ -477,7 +477,7 @@ TEST(LatentDiffusionTask, NamesDataThatDoesNotFit) {
             LatentDiffusionTaskOptions{.conditioning_key = "adm"});
         Trainer(task, latent_config(unlabelled.path())).train(TensorDataset(golden_samples().images));
       },
-      "conditioning_key is \"adm\", but the data set has no class labels");
+      "conditioning_key is \"adm\", but the dataset has no class labels");
   const auto refuse = [](const std::string& name, const std::function<void(Batch&)>& change,
                          const char* part) {
     const TemporaryFolder folder;
@@ -517,7 +517,7 @@ TEST(LatentDiffusionTask, NamesDataThatDoesNotFit) {
       },
       "expected equal sizes");
   refuse(
-      "inpainting", [](Batch& batch) { batch.masks = Tensor(); }, "the masks of the data set are");
+      "inpainting", [](Batch& batch) { batch.masks = Tensor(); }, "the masks of the dataset are");
 }
 
 }  // namespace
