@@ -132,7 +132,8 @@ void TrainingConfig::validate() const {
   at_least(gradient_accumulation_steps, 1, "gradient_accumulation_steps");
   at_least_zero(learning_rate, "learning_rate");
   at_least(lr_warmup_steps, 0, "lr_warmup_steps");
-  // Any other length than that of the warmup does, where the data set decides it.
+  // If the dataset determines the number of steps, any number that differs from lr_warmup_steps checks the
+  // rest.
   get_scheduler(lr_scheduler, {.step_rules = lr_step_rules,
                                .num_warmup_steps = lr_warmup_steps,
                                .num_training_steps =

@@ -18,7 +18,7 @@ constexpr double kLargestValue = 8.0;
 
 void require_floating_images(const Tensor& images) {
   require<TensorError>(images.defined() && at::isFloatingType(images.scalar_type()),
-                       "the data set gives images {}, expected floating point in [-1, 1]; convert bytes with "
+                       "the dataset gives images {}, expected floating point in [-1, 1]; convert bytes with "
                        "images.to(torch::kFloat) / 127.5 - 1",
                        describe(images));
 }
@@ -42,7 +42,7 @@ std::string ImageRangeCheck::look(const Tensor& images) {
     return {};
   }
   has_warned_ = true;
-  return fmt::format("the data set gives images from {} to {}, expected [-1, 1]; {}", least, largest, advice);
+  return fmt::format("the dataset gives images from {} to {}, expected [-1, 1]; {}", least, largest, advice);
 }
 
 }  // namespace internal

@@ -282,9 +282,9 @@ TrainingRun::Group TrainingRun::next_group() {
     if (!batch && group.batches.empty()) batch = loader_->next();
     if (!batch) break;
     require<TensorError>(batch->images.defined() && batch->images.dim() > 0,
-                         "the data set gives a batch without images");
+                         "the dataset gives a batch without images");
     require<TensorError>(batch->images.size(0) > 0,
-                         "the data set gives a batch of 0 samples, images are {}; expected 1 or more",
+                         "the dataset gives a batch of 0 samples, images are {}; expected 1 or more",
                          describe(batch->images));
     require_floating_images(batch->images);
     task_.check_batch(*batch);
@@ -293,7 +293,7 @@ TrainingRun::Group TrainingRun::next_group() {
     group.batches.push_back(std::move(*batch));
     epoch_ = loader_->epoch();
   }
-  require(group.samples > 0, "the data set gave no batch in epoch {}", epoch_);
+  require(group.samples > 0, "the dataset gave no batch in epoch {}", epoch_);
   return group;
 }
 

@@ -10,7 +10,7 @@ std::optional<int64_t> TrainerData::size() const {
 }
 
 void TrainerData::check(Task& task) const {
-  require<ConfigError>(size().value_or(1) > 0, "the data set is empty");
+  require<ConfigError>(size().value_or(1) > 0, "the dataset is empty");
   if (is_iterable()) {
     task.check_iterable_dataset(*iterable_);
   } else {

@@ -278,7 +278,7 @@ void TrainingRun::save_report() const {
   save_training_report({.title = "Training of " + models,
                         .figures = {{"Device", device_.str()},
                                     {"Trained parameters", std::to_string(count_elements(trainable_))},
-                                    {"Data set", data_.description()}},
+                                    {"Dataset", data_.description()}},
                         .rows = metrics_->rows(),
                         .validations = metrics_->validations(),
                         .grids = find_report_grids(join_path(config_.output_dir, "previews"), global_step_),

@@ -238,7 +238,7 @@ void TrainingRun::load_state_json(const Json& state, const std::string& where) {
     try {
       loader_->restore(place);
     } catch (const ConfigError& error) {
-      fail<FileError>("{}: \"loader\" does not fit the data set: {}", escaped(where), error.what());
+      fail<FileError>("{}: \"loader\" does not fit the dataset: {}", escaped(where), error.what());
     }
     require<FileError>(state.at("last_loss").is_number(), "{}: \"last_loss\" is {}, expected a number",
                        escaped(where), json_excerpt(state.at("last_loss")));

@@ -28,7 +28,7 @@ Tensor fixed_positions(int64_t count) {
 /// Nothing that was given for the validation may be ignored.
 void TrainingRun::check_validation() const {
   if (validation_ != nullptr) {
-    require<ConfigError>(validation_->size() > 0, "the validation data set is empty");
+    require<ConfigError>(validation_->size() > 0, "the validation dataset is empty");
     return;
   }
   require<ConfigError>(config_.validation_steps == 0 || trainer_.on_preview_,

@@ -164,16 +164,15 @@ void AutoencoderTask::configure(const TrainingConfig& config) {
 
 void AutoencoderTask::check_batch(const Batch& batch) {
   const Tensor& images = images_of(batch, resolution_);
-  require<TensorError>(
-      images.size(1) == channels_ && images.size(2) % factor_ == 0 && images.size(3) % factor_ == 0 &&
-          images.size(2) > 0 && images.size(3) > 0,
-      "the data set gives images {}, expected [B, {}, H, W] with H and W multiples of {} for "
-      "this autoencoder",
-      describe(images), channels_, factor_);
+  require<TensorError>(images.size(1) == channels_ && images.size(2) % factor_ == 0 &&
+                           images.size(3) % factor_ == 0 && images.size(2) > 0 && images.size(3) > 0,
+                       "the dataset gives images {}, expected [B, {}, H, W] with H and W multiples of {} for "
+                       "this autoencoder",
+                       describe(images), channels_, factor_);
   if (!common().has_discriminator()) return;
   const int64_t least = common().discriminator->min_image_size();
   require<TensorError>(std::min(images.size(2), images.size(3)) >= least,
-                       "the data set gives images {}, expected a height and width of {} or more for a "
+                       "the dataset gives images {}, expected a height and width of {} or more for a "
                        "discriminator of n_layers {}",
                        describe(images), least, common().discriminator->config().n_layers);
 }

@@ -38,12 +38,12 @@ ClassLabels::ClassLabels(const DiffusionTaskOptions& options, const DenoiserInfo
 void ClassLabels::check_class_count(int64_t classes) const {
   if (is_computed_ || !is_given() || !num_class_embeds_ || classes == 0) return;
   require<ConfigError>(classes <= *num_class_embeds_,
-                       "the data set has {} classes, but num_class_embeds of the model is {}; expected at "
+                       "the dataset has {} classes, but num_class_embeds of the model is {}; expected at "
                        "least {}",
                        classes, *num_class_embeds_, classes);
   require<ConfigError>(class_dropout_prob_ == 0 || classes < *num_class_embeds_,
                        "class_dropout_prob is {}, so the label {} (num_class_embeds - 1) stands for \"no "
-                       "class\", but the data set has {} classes, of which it is the last; set "
+                       "class\", but the dataset has {} classes, of which it is the last; set "
                        "num_class_embeds to {}, one more than there are classes",
                        class_dropout_prob_, *num_class_embeds_ - 1, classes, classes + 1);
 }
@@ -53,14 +53,14 @@ void ClassLabels::check(const Batch& batch) {
   const Tensor& labels = batch.class_labels;
   if (!labels.defined()) {
     require<ConfigError>(class_dropout_prob_ == 0,
-                         "class_dropout_prob is {}, but the data set has no class labels",
+                         "class_dropout_prob is {}, but the dataset has no class labels",
                          class_dropout_prob_);
     return;
   }
   if (!is_given()) {
     if (may_warn_)
       log_message(LogLevel::kWarning,
-                  "the data set has class labels, but the model takes none, so they are not used: it has no "
+                  "the dataset has class labels, but the model takes none, so they are not used: it has no "
                   "num_class_embeds or class_embed_type, or no forward(sample, timesteps, class_labels); "
                   "class_conditional = false silences this warning");
     may_warn_ = false;
@@ -78,14 +78,13 @@ void ClassLabels::check(const Batch& batch) {
   const auto least = low.item<int64_t>();
   const auto largest = high.item<int64_t>();
   const int64_t end = *num_class_embeds_;
-  require<TensorError>(
-      least >= 0 && largest < end,
-      "the data set has the label {}, expected 0 to {} (num_class_embeds of the model is {})",
-      least < 0 ? least : largest, end - 1, end);
+  require<TensorError>(least >= 0 && largest < end,
+                       "the dataset has the label {}, expected 0 to {} (num_class_embeds of the model is {})",
+                       least < 0 ? least : largest, end - 1, end);
   require<ConfigError>(
       class_dropout_prob_ == 0 || largest < end - 1,
       "class_dropout_prob is {}, so the label {} (num_class_embeds - 1) stands for \"no "
-      "class\", but the data set has samples with this label; set num_class_embeds to {}, one "
+      "class\", but the dataset has samples with this label; set num_class_embeds to {}, one "
       "more than there are classes",
       class_dropout_prob_, end - 1, end + 1);
 }
@@ -93,7 +92,7 @@ void ClassLabels::check(const Batch& batch) {
 Conditioning ClassLabels::conditioning(const Batch& batch) const {
   const bool has_labels = batch.class_labels.defined();
   require<ConfigError>(has_labels || !class_conditional_.value_or(false),
-                       "class_conditional is true, but the data set has no class labels");
+                       "class_conditional is true, but the dataset has no class labels");
   Conditioning conditioning;
   if (has_labels && is_given()) conditioning.class_labels = batch.class_labels;
   return conditioning;

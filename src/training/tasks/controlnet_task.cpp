@@ -134,7 +134,7 @@ void ControlNetTask::check_batch(const Batch& batch) {
   parts_->check_batch(batch);
   const Tensor& conditioning = batch.conditioning_images;
   require<ConfigError>(conditioning.defined(),
-                       "the data set gives no conditioning images; ImageFolder reads them from the column "
+                       "the dataset gives no conditioning images; ImageFolder reads them from the column "
                        "conditioning_image_column");
   const std::vector<int64_t> expected = {batch.images.size(0), controlnet_->config().conditioning_channels,
                                          batch.images.size(2), batch.images.size(3)};

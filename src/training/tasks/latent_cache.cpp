@@ -55,7 +55,7 @@ Tensor variant_of(const Tensor& images, int64_t variant) {
 
 void require_host_images(const Batch& batch) {
   require<TensorError>(batch.images.defined() && batch.images.is_cpu() && batch.images.dim() == 4,
-                       "the images of the data set are {}, expected [B, C, H, W] in host memory",
+                       "the images of the dataset are {}, expected [B, C, H, W] in host memory",
                        describe(batch.images));
 }
 
@@ -73,7 +73,7 @@ LatentCache::LatentCache(std::filesystem::path folder, const LatentEncoder& enco
   require<ConfigError>(options_.samples_per_file > 0,
                        "samples_per_file of the latent cache is {}, expected at least 1",
                        options_.samples_per_file);
-  require<ConfigError>(size_ > 0, "the data set is empty; there are no latents to cache");
+  require<ConfigError>(size_ > 0, "the dataset is empty; there are no latents to cache");
 }
 
 std::shared_ptr<const LatentCache> LatentCache::build(const std::filesystem::path& folder,
@@ -198,11 +198,11 @@ Tensor LatentCache::read(int64_t index, uint64_t hash) const {
     if (contents.hashes[static_cast<std::size_t>(row + variant)] == hash)
       return contents.file.get(entry_name(index, variant));
   fail<TensorError>(
-      "the image of sample {} is not the one whose latents are in {}{}; the data set has changed, or "
+      "the image of sample {} is not the one whose latents are in {}{}; the dataset has changed, or "
       "augments "
-      "images in another way, such as random crops. Build the cache of the same data set, {}",
+      "images in another way, such as random crops. Build the cache of the same dataset, {}",
       index, folder_.string(), options_.random_flip ? ", nor its mirror image" : "",
-      options_.random_flip ? "with center_crop" : "with random_flip set as in the data set");
+      options_.random_flip ? "with center_crop" : "with random_flip set as in the dataset");
 }
 
 LatentDistribution LatentCache::find(const Batch& batch) const {
@@ -212,7 +212,7 @@ LatentDistribution LatentCache::find(const Batch& batch) const {
       batch.indices.defined() && batch.indices.is_cpu() && batch.indices.scalar_type() == at::kLong &&
           batch.indices.numel() == count,
       "indices of the batch are {}, expected int64 [{}] in host memory: the latent cache finds "
-      "samples by their index in the data set",
+      "samples by their index in the dataset",
       describe(batch.indices), count);
   const Tensor indices = batch.indices.contiguous();
   std::vector<Tensor> moments;

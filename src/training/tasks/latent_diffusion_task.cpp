@@ -166,24 +166,23 @@ void LatentDiffusionTask::check_batch(const Batch& batch) {
   DiffusionTask::check_batch(batch);
   source_.check_batch(batch, inpaints());
   require<ConfigError>(options_.conditioning_key != ConditioningKey::kAdm || batch.class_labels.defined(),
-                       "conditioning_key is \"adm\", but the data set has no class labels");
+                       "conditioning_key is \"adm\", but the dataset has no class labels");
   if (options_.tokenizer)
     require<TensorError>(static_cast<int64_t>(batch.captions.size()) == batch.images.size(0),
-                         "the data set gives {} captions for {} images, but conditioning_key \"{}\" embeds a "
+                         "the dataset gives {} captions for {} images, but conditioning_key \"{}\" embeds a "
                          "caption of each image",
                          batch.captions.size(), batch.images.size(0), options_.conditioning_key.name());
   if (!concatenates() || inpaints() || options_.diffusion.conditioning) return;
   const Tensor& images = batch.conditioning_images;
   require<TensorError>(images.defined() && images.dim() == 4 && images.size(0) == batch.images.size(0),
-                       "the conditioning images of the data set are {}, expected one for each of {} images: "
+                       "the conditioning images of the dataset are {}, expected one for each of {} images: "
                        "conditioning_key is \"{}\"",
                        describe(images), batch.images.size(0), options_.conditioning_key.name());
   if (options_.concat_input == ConcatInput::kEncodedImages) {
-    source_.encoder().check_images(images, "the conditioning images of the data set");
-    require<TensorError>(
-        images.sizes().slice(2) == batch.images.sizes().slice(2),
-        "the conditioning images of the data set are {}, the images {}; expected equal sizes",
-        describe(images), describe(batch.images));
+    source_.encoder().check_images(images, "the conditioning images of the dataset");
+    require<TensorError>(images.sizes().slice(2) == batch.images.sizes().slice(2),
+                         "the conditioning images of the dataset are {}, the images {}; expected equal sizes",
+                         describe(images), describe(batch.images));
     return;
   }
   const int64_t channels = images.size(1) + source_.encoder().latent_channels();

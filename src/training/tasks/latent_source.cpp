@@ -22,13 +22,13 @@ LatentSource::LatentSource(LatentEncoder encoder, std::shared_ptr<const LatentCa
 }
 
 void LatentSource::check_batch(const Batch& batch, bool is_masked) {
-  encoder_.check_images(batch.images, "the images of the data set");
+  encoder_.check_images(batch.images, "the images of the dataset");
   if (is_masked)
     require<TensorError>(
         batch.masks.defined() && batch.masks.dim() == 4 && batch.masks.size(1) == 1 &&
             batch.masks.size(0) == batch.images.size(0) && batch.masks.size(2) == batch.images.size(2) &&
             batch.masks.size(3) == batch.images.size(3),
-        "the masks of the data set are {}, but the images are {}; expected one mask [1, H, W] "
+        "the masks of the dataset are {}, but the images are {}; expected one mask [1, H, W] "
         "of the size of each image",
         describe(batch.masks), describe(batch.images));
   if (cache_ == nullptr) return;

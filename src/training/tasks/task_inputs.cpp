@@ -26,10 +26,10 @@ void require_embeddable_times(const DenoiserInfo& model, const ForwardProcess& p
 const Tensor& images_of(const Batch& batch, const std::optional<int64_t>& resolution) {
   const Tensor& images = batch.images;
   require<TensorError>(images.defined() && images.dim() == 4 && at::isFloatingType(images.scalar_type()),
-                       "the data set gives images {}, expected a floating tensor [B, C, H, W]",
+                       "the dataset gives images {}, expected a floating tensor [B, C, H, W]",
                        describe(images));
   require<ConfigError>(!resolution || (images.size(2) == *resolution && images.size(3) == *resolution),
-                       "resolution is {}, but the data set gives images {}", resolution.value_or(0),
+                       "resolution is {}, but the dataset gives images {}", resolution.value_or(0),
                        describe(images));
   return images;
 }

@@ -150,23 +150,22 @@ void TextToImageParts::check_batch(const Batch& batch) {
   encoder_.check_images(batch.images);
   const int64_t size = batch.images.size(0);
   require<ConfigError>(static_cast<int64_t>(batch.captions.size()) == size,
-                       "the data set gives {} captions for {} images, expected one for each image; "
+                       "the dataset gives {} captions for {} images, expected one for each image; "
                        "ImageFolder reads them from the column caption_column of metadata.jsonl",
                        batch.captions.size(), size);
   const Tensor& masks = batch.masks;
   if (is_inpainting_) {
     const std::vector<int64_t> expected = {size, 1, batch.images.size(2), batch.images.size(3)};
-    require<ConfigError>(
-        masks.defined(),
-        "the unet has {} input channels, so it is trained with masks, but the data set gives "
-        "none; ImageFolder reads them from the column mask_column",
-        models_.unet->config().in_channels);
+    require<ConfigError>(masks.defined(),
+                         "the unet has {} input channels, so it is trained with masks, but the dataset gives "
+                         "none; ImageFolder reads them from the column mask_column",
+                         models_.unet->config().in_channels);
     require<TensorError>(masks.sizes() == expected && at::isFloatingType(masks.scalar_type()),
                          "masks are {}, expected a floating tensor {}, the size of the images",
                          describe(masks), shape_string(expected));
   } else if (masks.defined() && !std::exchange(has_warned_of_masks_, true)) {
     log_message(LogLevel::kWarning,
-                fmt::format("the data set has masks, but the unet has {} input channels, so they are not "
+                fmt::format("the dataset has masks, but the unet has {} input channels, so they are not "
                             "used; an inpainting UNet has {}",
                             models_.unet->config().in_channels, 2 * encoder_.latent_channels() + 1));
   }

@@ -101,7 +101,7 @@ TEST(BatchInput, ImagesThatAreNotScaledAreWarnedOfOnce) {
   const auto warnings_for = [](const Tensor& images) {
     const Warnings warnings;
     train_on(AnyImages(images, {}), seeded_net());
-    return warnings.with("the data set gives images from");
+    return warnings.with("the dataset gives images from");
   };
   const Tensor images = signed_images(16);
   EXPECT_TRUE(warnings_for(images).empty());
@@ -136,7 +136,7 @@ TEST(BatchInput, LaterImagesOfTheFirstEpochAreLookedAtWhereItIsLogged) {
   };
   const Warnings warnings;
   train_on(DarkStart((signed_images(16) + 1) * 127.5, {}), seeded_net());
-  EXPECT_EQ(warnings.with("the data set gives images from").size(), 1U);
+  EXPECT_EQ(warnings.with("the dataset gives images from").size(), 1U);
 }
 
 /// Images of two sizes: 5 of 6 x 6 pixels, then 6 of 8 x 8.
@@ -222,14 +222,14 @@ TEST(BatchInput, LabelsAreCheckedBeforeTheyReachTheModel) {
   expect_throws_with<TensorError>([&] { train_on(AnyImages(images, labels.to(at::kFloat)), model); },
                                   "class_labels are float32 [4] on cpu, expected int64");
   expect_throws_with<TensorError>([&] { train_on(AnyImages(images, labels + 4), model); },
-                                  "the data set has the label 11, expected 0 to 10 (num_class_embeds");
+                                  "the dataset has the label 11, expected 0 to 10 (num_class_embeds");
   expect_throws_with<TensorError>([&] { train_on(AnyImages(images, labels - 1), model); },
-                                  "the data set has the label -1, expected 0 to 10");
+                                  "the dataset has the label -1, expected 0 to 10");
   const AnyImages held_out(images, labels + 5);
   expect_throws_with<TensorError>([&] { train_on(AnyImages(images, labels), model, {}, &held_out); },
-                                  "the data set has the label ");
+                                  "the dataset has the label ");
   expect_throws_with<ConfigError>([&] { train_on(AnyImages(images, labels, 12), model); },
-                                  "the data set has 12 classes, but num_class_embeds of the model is 11");
+                                  "the dataset has 12 classes, but num_class_embeds of the model is 11");
   // Labels that the model does not use are not checked.
   EXPECT_TRUE(train_on(AnyImages(images, labels + 40, 48), model, {.class_conditional = false}).is_complete);
 }
@@ -326,11 +326,11 @@ TEST(BatchInput, LabelsThatNoModelTakesAreWarnedOfOnce) {
   train_on(TinyImages(8), seeded_net());
   EXPECT_TRUE(warnings.with("class labels").empty());
   train_on(data, seeded_net());
-  ASSERT_EQ(warnings.with("the data set has class labels, but the model takes none").size(), 1U);
+  ASSERT_EQ(warnings.with("the dataset has class labels, but the model takes none").size(), 1U);
   LabelledNet without;
   without->facts.takes_class_labels = false;
   train_on(data, without);
-  EXPECT_EQ(warnings.with("the data set has class labels, but the model takes none").size(), 2U);
+  EXPECT_EQ(warnings.with("the dataset has class labels, but the model takes none").size(), 2U);
   expect_throws_with<ConfigError>([&] { train_on(data, seeded_net(), {.class_conditional = true}); },
                                   "class_conditional is true");
 }

@@ -198,11 +198,11 @@ TEST(IterableTraining, RefusesWhatItCannotDo) {
   expect_throws_with<ConfigError>(
       [&] { train(StreamedImages(8, 8), [](TrainingConfig& c) { c.dataloader_num_workers = 2; }); },
       "dataloader_num_workers is 2, but an IterableDataset is read by one thread");
-  expect_throws_with<ConfigError>([&] { train(StreamedImages(0, 0), nothing); }, "the data set is empty");
+  expect_throws_with<ConfigError>([&] { train(StreamedImages(0, 0), nothing); }, "the dataset is empty");
   EXPECT_FALSE(folder_exists(output_dir));
   expect_throws_with<Error>(
       [&] { train(StreamedImages(0), [](TrainingConfig& c) { c.max_train_steps = 2; }); },
-      "the data set gave no batch in epoch");
+      "the dataset gave no batch in epoch");
 
   test::LabelledNet labelled;
   labelled->facts.num_class_embeds = 3;
@@ -211,7 +211,7 @@ TEST(IterableTraining, RefusesWhatItCannotDo) {
         Trainer(labelled, DDPMScheduler(), quiet_config(output_dir))
             .train(StreamedImages(8, 8, /*classes=*/5));
       },
-      "the data set has 5 classes, but num_class_embeds of the model is 3");
+      "the dataset has 5 classes, but num_class_embeds of the model is 3");
 }
 
 }  // namespace

@@ -44,7 +44,7 @@ TEST(DiffusionTask, DropsLabelsForGuidance) {
   config.overwrite_output_dir = true;
   expect_throws_with<ConfigError>(
       [&] { Trainer(model, DDPMScheduler(), config, options).train(TinyImages(8)); },
-      "class_dropout_prob is 0.3, but the data set has no class labels");
+      "class_dropout_prob is 0.3, but the dataset has no class labels");
 }
 
 TEST(DiffusionTask, TrainsWithEveryWayToDrawTimesteps) {

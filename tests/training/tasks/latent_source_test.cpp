@@ -78,11 +78,10 @@ TEST(LatentSource, ChecksImagesAndMasks) {
   Batch batch = masked_batch();
   source.check_batch(batch, true);
   batch.masks = at::zeros({4, 1, 8, 9});
-  expect_throws_with<TensorError>([&] { source.check_batch(batch, true); }, "the masks of the data set are");
+  expect_throws_with<TensorError>([&] { source.check_batch(batch, true); }, "the masks of the dataset are");
   source.check_batch(batch, false);
   batch.images = at::zeros({4, 1, 8, 8});
-  expect_throws_with<TensorError>([&] { source.check_batch(batch, false); },
-                                  "the images of the data set are");
+  expect_throws_with<TensorError>([&] { source.check_batch(batch, false); }, "the images of the dataset are");
 }
 
 }  // namespace

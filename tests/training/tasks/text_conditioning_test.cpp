@@ -110,7 +110,7 @@ TEST(TextConditioning, TrainsInAShortProgramAndLeavesAFolderThatOpens) {
   }
   EXPECT_GE(keys, 4);  // down, middle, up
   // The labels select the text. They are not class labels of the model.
-  EXPECT_FALSE(log.contains("the data set has class labels"));
+  EXPECT_FALSE(log.contains("the dataset has class labels"));
 
   const auto loaded = UNet2DConditionModel::from_pretrained(folder.path(), {.subfolder = "unet"});
   const Tensor x = at::randn({2, 1, 8, 8}, make_generator(3));

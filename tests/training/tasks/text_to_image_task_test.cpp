@@ -303,7 +303,7 @@ TEST(TextToImageTask, DataThatDoesNotFitIsNamedBeforeTheFirstStep) {
   samples.captions.clear();
   expect_throws_with<ConfigError>([&] { train(samples); }, "0 captions for 4 images");
   expect_throws_with<ConfigError>([&] { train(few_samples(), {.in_channels = 9}); },
-                                  "trained with masks, but the data set gives none");
+                                  "trained with masks, but the dataset gives none");
   samples = few_samples(true);
   samples.masks = at::zeros({12, 1, 8, 8});
   expect_throws_with<TensorError>([&] { train(samples, {.in_channels = 9}); },
