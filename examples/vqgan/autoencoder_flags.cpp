@@ -70,7 +70,11 @@ const FlagTable<AutoencoderSettings>& autoencoder_flags() {
        {{"--num_validation_images",
          &Settings::num_validation_images,
          "Number of images whose reconstructions are drawn every --validation_steps.",
-         {.check = at_least(1)}}}},
+         {.check = at_least(1)}},
+        {"--validation_data_dir",
+         &Settings::validation_data_dir,
+         "Folder of held-out PNG and JPEG files, for PSNR and LPIPS every --validation_steps.",
+         {.default_text = "none; the test images of --dataset"}}}},
       {"Logs",
        {{"--report_to",
          &Settings::logger,
@@ -156,8 +160,12 @@ void check_autoencoder_flags(const CLI::App& app, AutoencoderSettings& settings)
   refuse_if(settings.loss.perceptual_weight > 0 && settings.lpips_weights.empty(),
             "--perceptual_weight is above 0, but there is no --lpips_weights; make the file with "
             "convert_lpips.py, or train without LPIPS by --perceptual_weight 0");
-  refuse_if(is_given("--num_validation_images") && settings.training.validation_steps == 0,
-            "--num_validation_images needs --validation_steps");
+  for (const char* flag : {"--num_validation_images", "--validation_data_dir"})
+    refuse_if(is_given(flag) && settings.training.validation_steps == 0,
+              std::string(flag) + " needs --validation_steps");
+  refuse_if(
+      data.is_idx() && is_given("--validation_data_dir"),
+      "--validation_data_dir needs --train_data_dir; --dataset " + data.dataset + " has its own test images");
 }
 
 }  // namespace

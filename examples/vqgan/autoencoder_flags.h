@@ -30,6 +30,7 @@ struct AutoencoderSettings {
   /// The fields that both losses have, `codebook_weight` and `disc_ndf`.
   diffusers::VQLPIPSWithDiscriminatorConfig loss = {.disc_start = 50001, .disc_weight = 0.5};
   int64_t num_validation_images = 8;
+  std::string validation_data_dir = {};  ///< folder of held-out pictures; empty: none
   DataSettings data = {};
   std::string device;  ///< CUDA if there is a device
   std::string logger = "tensorboard";

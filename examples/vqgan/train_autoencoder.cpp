@@ -11,6 +11,7 @@
 
 #include <diffusers/core/error.h>
 #include <diffusers/core/random.h>
+#include <diffusers/data/image_folder.h>
 #include <diffusers/io/files.h>
 #include <diffusers/io/model_file.h>
 #include <diffusers/models/autoencoder_kl.h>
@@ -86,6 +87,10 @@ TrainingData open_data_for(const AutoencoderSettings& settings, Model& model) {
     throw ConfigError("--resolution is " + std::to_string(resolution) + ", expected a multiple of " +
                       std::to_string(factor) + ", since the model has " + std::to_string(halvings + 1) +
                       " levels");
+  if (!settings.validation_data_dir.empty())
+    data.held_out = std::make_unique<ImageFolder>(
+        settings.validation_data_dir,
+        ImageFolderOptions{.resolution = resolution, .center_crop = true, .channels = channels});
   return data;
 }
 

@@ -90,11 +90,20 @@ class AutoencoderTask : public Task {
   ///   decibels, `lpips` if there is an LPIPS, and `kl_loss`, or `codebook_loss`, `perplexity` and
   ///   `codebook_usage`
   StepLoss validate(const Batch& batch) const;
+  /// Computes the same for the Trainer, which logs the mean of each value over the held-out images.
+  /// `perplexity` and `codebook_usage` are means over the batches.
+  /// @param batch as for `loss`
+  /// @param positions not used
+  /// @param generator not used
+  /// @return `validate(batch)`
+  StepLoss validate(const Batch& batch, const Tensor& positions, const Generator& generator) override;
   /// @param batch as for `loss`
   /// @param positions not used
   /// @param generator not used
   /// @return the loss of `validate`
   Tensor validation_loss(const Batch& batch, const Tensor& positions, const Generator& generator) override;
+  /// @return true
+  bool has_validation() const override { return true; }
   /// Writes nothing: the model folder is complete.
   void save_extras(const std::filesystem::path& output_dir) const override;
   /// @return the options and the fields of the loss

@@ -84,6 +84,7 @@ class DiffusionTask : public Task {
   /// @param generator source of the noise
   /// @return `[B]`, without a graph
   Tensor validation_loss(const Batch& batch, const Tensor& positions, const Generator& generator) override;
+  bool has_validation() const override { return true; }
   TensorMap state() const override;
   void load_state(const TensorMap& state) override;
   /// Writes `scheduler/`, `noise_schedule.svg` and the files of `save_pipeline_files`.

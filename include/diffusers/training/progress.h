@@ -43,6 +43,8 @@ struct ValidationResult {
   /// Mean loss of each part of the noise schedule, from the least noise to the most. NaN for a part without
   /// samples.
   std::vector<double> bin_losses;
+  /// Named values of `Task::validate`, such as "psnr": means over the samples.
+  std::vector<std::pair<std::string, double>> values = {};
 };
 
 /// Returns the peak resident memory of this process.
@@ -110,8 +112,10 @@ class ProgressDisplay {
 /// step. metrics.jsonl has a JSON object for each logging step and each validation:
 ///
 ///     {"step":50,"epoch":0,"loss":0.0312,"lr":0.0001,"grad_norm":0.42,"images_per_second":81.2, ...}
-///     {"step":50,"validation_loss":0.029,"validation_bin_losses":[0.11,0.02,0.004]}
+///     {"step":50,"validation_loss":0.029,"validation_bin_losses":[0.11,0.02,0.004],"validation/psnr":21.5}
 ///
+/// The named values of a validation are also in metrics.csv, in columns such as validation/psnr: in the row
+/// of the step or, if it is no logging step, in a row whose other cells are empty.
 /// A non-finite number is written as null. A resumed training appends to both files. Rows of steps after the
 /// resumed one are removed first, and so is a row that a crash cut short.
 class MetricsLog {
@@ -126,9 +130,9 @@ class MetricsLog {
   /// @throws FileError if a file cannot be written; ConfigError for a named value whose name is empty, has
   ///         characters other than letters, digits, "_", "-", "." and "/", or is the name of another column
   void append(const TrainingProgress& progress);
-  /// Adds a row to metrics.jsonl.
+  /// Adds a row to metrics.jsonl, and the named values to metrics.csv.
   /// @param validation result of a validation
-  /// @throws FileError if the file cannot be written
+  /// @throws FileError if a file cannot be written; ConfigError for the name of a value, as `append` does
   void append_validation(const ValidationResult& validation);
 
   /// @return the metrics of all logging steps, those before a resume included. The fields `total_steps` and
@@ -150,12 +154,16 @@ class MetricsLog {
  private:
   void keep(const std::string& line, int64_t resumed_step, std::string& kept);
   void write_csv() const;
-  /// @return true if the row has a named value that no earlier row had
-  bool add_value_names(const TrainingProgress& progress);
+  std::string csv_header() const;
+  /// @param validation of the same step; null: none
+  std::string csv_row(const TrainingProgress& progress, const ValidationResult* validation) const;
+  /// @return the row of a validation that is at no logging step; empty if it has no named values
+  std::string csv_row(const ValidationResult& validation) const;
 
   std::string csv_path_;
   std::string json_path_;
-  std::vector<std::string> value_names_;  // columns of named values, after the fixed ones
+  std::vector<std::string> value_names_;       // columns of named values, after the fixed ones
+  std::vector<std::string> validation_names_;  // columns of a validation's named values, the last ones
   std::vector<TrainingProgress> rows_;
   std::vector<ValidationResult> validations_;
 };

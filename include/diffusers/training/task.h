@@ -115,11 +115,26 @@ class Task {
   /// @param positions `[B]` float64 in [0, 1), from the least noise to the most
   /// @param generator source of the noise, on the device of the trained modules
   /// @return `[B]`
-  /// @throws ConfigError by default: the task has no validation loss
+  /// @throws ConfigError by default: the task has no validation loss. `has_validation` is false then
   virtual Tensor validation_loss([[maybe_unused]] const Batch& batch,
                                  [[maybe_unused]] const Tensor& positions,
                                  [[maybe_unused]] const Generator& generator) {
     throw ConfigError("a validation dataset is given, but this task has no validation loss");
+  }
+  /// Returns true if the task can be validated on held-out data. A task that overrides `validation_loss` or
+  /// `validate` overrides this, too.
+  /// @return false by default: the Trainer refuses held-out data before the first step
+  virtual bool has_validation() const { return false; }
+  /// Computes the loss of each sample of a held-out batch, and values for the log, such as a PSNR. The
+  /// default returns `validation_loss` without values.
+  /// @param batch as for `validation_loss`
+  /// @param positions as for `validation_loss`
+  /// @param generator as for `validation_loss`
+  /// @return the loss, `[B]`, and the values. The Trainer logs the mean of each value over the held-out
+  ///   samples; a 0-dim value counts for each sample of its batch. All batches have the same names
+  /// @throws ConfigError if the task has no validation loss
+  virtual StepLoss validate(const Batch& batch, const Tensor& positions, const Generator& generator) {
+    return {validation_loss(batch, positions, generator)};
   }
   /// Writes the files that are needed to sample from the trained modules, such as `scheduler/` and
   /// `model_index.json`.

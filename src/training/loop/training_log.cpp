@@ -244,10 +244,14 @@ void TrainingRun::preview() {
 }
 
 void TrainingRun::log_validation(const ValidationResult& result) {
-  display_->message(fmt::format("step {}: validation loss {:.4f}", result.step, result.loss));
+  std::string values;
+  for (const auto& [name, value] : result.values) values += fmt::format(", {} {:.4g}", name, value);
+  display_->message(fmt::format("step {}: validation loss {:.4f}{}", result.step, result.loss, values));
   metrics_->append_validation(result);
   if (tensorboard_) {
     tensorboard_->add_scalar("validation/loss", result.loss, result.step);
+    for (const auto& [name, value] : result.values)
+      tensorboard_->add_scalar("validation/" + name, value, result.step);
     std::vector<double> known;
     for (std::size_t bin = 0; bin < result.bin_losses.size(); ++bin) {
       if (!std::isfinite(result.bin_losses[bin])) continue;  // without an example

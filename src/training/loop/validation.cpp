@@ -1,7 +1,11 @@
 #include <algorithm>
+#include <string>
+#include <typeinfo>
+#include <utility>
 #include <vector>
 
 #include <ATen/ATen.h>
+#include <c10/util/Type.h>
 
 #include "core/require.h"
 #include "data/read_batch.h"
@@ -23,11 +27,53 @@ Tensor fixed_positions(int64_t count) {
   return (order.to(at::kDouble) + 0.5) / static_cast<double>(count);
 }
 
+/// Adds the named values of a batch to the sums over all samples, which stay on the device.
+void add_to_sums(const std::vector<NamedValue>& values, int64_t batch_size, std::vector<NamedValue>& sums) {
+  const bool is_first = sums.empty();
+  require<TensorError>(is_first || values.size() == sums.size(),
+                       "the task's validation has {} named values, expected {} as for the batch before",
+                       values.size(), sums.size());
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const auto& [name, value] = values[i];
+    require<TensorError>(
+        value.defined() && (value.dim() == 0 || (value.dim() == 1 && value.size(0) == batch_size)),
+        "the value \"{}\" of the task's validation is {}, expected 0-dim or one value for each of {} samples",
+        name, describe(value), batch_size);
+    const Tensor wide = value.detach().to(at::kDouble);
+    const Tensor sum = wide.dim() == 0 ? wide * batch_size : wide.sum();
+    if (is_first) {
+      sums.push_back({name, sum});
+    } else {
+      require<TensorError>(
+          name == sums[i].name,
+          "the task's validation has the value \"{}\", expected \"{}\" as for the batch before", name,
+          sums[i].name);
+      sums[i].value = sums[i].value + sum;
+    }
+  }
+}
+
+/// Reads the means of the sums from the device.
+std::vector<LoggedValue> means_of(const std::vector<NamedValue>& sums, int64_t count) {
+  std::vector<LoggedValue> means;
+  if (sums.empty()) return means;
+  std::vector<Tensor> tensors;
+  for (const NamedValue& sum : sums) tensors.push_back(sum.value);
+  const Tensor on_host = (at::stack(tensors) / static_cast<double>(count)).to(at::kCPU);
+  for (std::size_t i = 0; i < sums.size(); ++i)
+    means.emplace_back(sums[i].name, on_host.const_data_ptr<double>()[i]);
+  return means;
+}
+
 }  // namespace
 
 /// Nothing that was given for the validation may be ignored.
 void TrainingRun::check_validation() const {
   if (validation_ != nullptr) {
+    require<ConfigError>(task_.has_validation(),
+                         "held-out data is given, but the task {} has no validation loss; override "
+                         "has_validation and validation_loss in the task, or call train(data)",
+                         c10::demangle(typeid(task_).name()));
     require<ConfigError>(validation_->size() > 0, "the validation dataset is empty");
     return;
   }
@@ -57,6 +103,7 @@ void TrainingRun::validate() {
   const Generator generator = make_device_generator(device_, kValidationSeed);
 
   std::vector<Tensor> losses;
+  std::vector<NamedValue> value_sums;
   std::vector<int64_t> indices;
   for (int64_t first = 0; first < count; first += config_.train_batch_size) {
     if (must_stop()) return;
@@ -67,11 +114,13 @@ void TrainingRun::validate() {
     task_.check_batch(on_host);
     const Batch batch = to_device(on_host);
     const Autocast autocast(device_.type(), config_.mixed_precision);
-    const Tensor loss = task_.validation_loss(batch, positions.slice(0, first, end), generator);
+    const StepLoss validation = task_.validate(batch, positions.slice(0, first, end), generator);
+    const Tensor& loss = validation.loss;
     require<TensorError>(loss.defined() && loss.dim() == 1 && loss.size(0) == end - first,
                          "the task's validation loss is {}, expected one value for each of {} samples",
                          describe(loss), end - first);
     losses.push_back(loss.to(at::kCPU, at::kDouble));
+    add_to_sums(validation.values, end - first, value_sums);
   }
 
   const Tensor all = at::cat(losses);
@@ -84,6 +133,7 @@ void TrainingRun::validate() {
   result.step = global_step_;
   result.loss = all.mean().item<double>();
   result.bin_losses.assign(means.const_data_ptr<double>(), means.const_data_ptr<double>() + means.numel());
+  result.values = means_of(value_sums, count);
   last_validation_step_ = global_step_;
   log_validation(result);
 }

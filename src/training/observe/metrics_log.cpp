@@ -38,24 +38,39 @@ bool is_own_column(std::string_view name) {
   return std::find(kColumns.begin(), kColumns.end(), name) != kColumns.end();
 }
 
-std::string csv_header(const std::vector<std::string>& value_names) {
-  std::string header = fmt::format("{}", fmt::join(kColumns, ","));
-  for (const std::string& name : value_names) header += "," + name;
-  return header + "\n";
+/// Marks the named values of a validation.
+constexpr std::string_view kValidationPrefix = "validation/";
+
+/// Adds the names of values that are not yet known.
+/// @return true if there are any
+bool add_names(const std::vector<std::pair<std::string, double>>& values, std::vector<std::string>& names) {
+  bool is_changed = false;
+  for (const auto& entry : values) {
+    const std::string& name = entry.first;
+    if (std::find(names.begin(), names.end(), name) != names.end()) continue;
+    require<ConfigError>(
+        !name.empty() && !is_own_column(name) &&
+            name.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
+                                   "-./") == std::string::npos,
+        "a value of the loss has the name {}, expected letters, digits, '_', '-', '.' and '/', and "
+        "none of the columns {}",
+        escaped(name), fmt::join(kColumns, ", "));
+    names.push_back(name);
+    is_changed = true;
+  }
+  return is_changed;
 }
 
-/// @param value_names columns of named values; a row without one of them has an empty cell
-std::string csv_row(const TrainingProgress& progress, const std::vector<std::string>& value_names) {
-  std::string row = fmt::format("{},{},{:.9g},{:.9g},{:.9g},{:.2f},{:.2f},{},{:.4f},{}", progress.step,
-                                progress.epoch, progress.loss, progress.lr, progress.grad_norm,
-                                progress.images_per_second, progress.elapsed_seconds, progress.skipped_steps,
-                                progress.data_wait_share, progress.memory_bytes);
-  for (const std::string& name : value_names) {
-    row += ",";
-    for (const auto& [own_name, value] : progress.values)
-      if (own_name == name) row += fmt::format("{:.9g}", value);
+/// Formats a cell for each name. The cell of a missing value is empty.
+std::string value_cells(const std::vector<std::pair<std::string, double>>& values,
+                        const std::vector<std::string>& names) {
+  std::string cells;
+  for (const std::string& name : names) {
+    cells += ",";
+    for (const auto& [own_name, value] : values)
+      if (own_name == name) cells += fmt::format("{:.9g}", value);
   }
-  return row + "\n";
+  return cells;
 }
 
 /// Parses a metrics.csv with its columns in any order. Incomplete rows are left out.
@@ -119,8 +134,11 @@ std::string json_line(const TrainingProgress& progress) {
 std::string json_line(const ValidationResult& validation) {
   std::vector<std::string> bins;
   for (const double loss : validation.bin_losses) bins.push_back(json_number(loss));
-  return fmt::format("{{\"step\":{},\"validation_loss\":{},\"validation_bin_losses\":[{}]}}\n",
-                     validation.step, json_number(validation.loss), fmt::join(bins, ","));
+  std::string values;
+  for (const auto& [name, value] : validation.values)
+    values += fmt::format(",\"{}{}\":{}", kValidationPrefix, name, json_number(value));
+  return fmt::format("{{\"step\":{},\"validation_loss\":{},\"validation_bin_losses\":[{}]{}}}\n",
+                     validation.step, json_number(validation.loss), fmt::join(bins, ","), values);
 }
 
 double real_of(const Json& json) {
@@ -147,33 +165,53 @@ MetricsLog::MetricsLog(const std::filesystem::path& folder, int64_t resumed_step
       kept += json_line(row);
     }
   }
-  for (const TrainingProgress& row : rows_) add_value_names(row);
+  for (const TrainingProgress& row : rows_) add_names(row.values, value_names_);
+  for (const ValidationResult& validation : validations_) add_names(validation.values, validation_names_);
   write_csv();
   write_file(kept, json_path_);
 }
 
-void MetricsLog::write_csv() const {
-  std::string csv = csv_header(value_names_);
-  for (const TrainingProgress& row : rows_) csv += csv_row(row, value_names_);
-  write_file(csv, csv_path_);
+std::string MetricsLog::csv_header() const {
+  std::string header = fmt::format("{}", fmt::join(kColumns, ","));
+  for (const std::string& name : value_names_) header += "," + name;
+  for (const std::string& name : validation_names_) header += fmt::format(",{}{}", kValidationPrefix, name);
+  return header + "\n";
 }
 
-bool MetricsLog::add_value_names(const TrainingProgress& progress) {
-  bool is_changed = false;
-  for (const auto& entry : progress.values) {
-    const std::string& name = entry.first;
-    if (std::find(value_names_.begin(), value_names_.end(), name) != value_names_.end()) continue;
-    require<ConfigError>(
-        !name.empty() && !is_own_column(name) &&
-            name.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
-                                   "-./") == std::string::npos,
-        "a value of the loss has the name {}, expected letters, digits, '_', '-', '.' and '/', and "
-        "none of the columns {}",
-        escaped(name), fmt::join(kColumns, ", "));
-    value_names_.push_back(name);
-    is_changed = true;
+std::string MetricsLog::csv_row(const TrainingProgress& progress, const ValidationResult* validation) const {
+  return fmt::format(
+      "{},{},{:.9g},{:.9g},{:.9g},{:.2f},{:.2f},{},{:.4f},{}{}{}\n", progress.step, progress.epoch,
+      progress.loss, progress.lr, progress.grad_norm, progress.images_per_second, progress.elapsed_seconds,
+      progress.skipped_steps, progress.data_wait_share, progress.memory_bytes,
+      value_cells(progress.values, value_names_),
+      value_cells(validation == nullptr ? std::vector<std::pair<std::string, double>>() : validation->values,
+                  validation_names_));
+}
+
+std::string MetricsLog::csv_row(const ValidationResult& validation) const {
+  if (validation.values.empty()) return "";
+  const std::string empty_cells(kColumns.size() - 1 + value_names_.size(), ',');
+  return fmt::format("{}{}{}\n", validation.step, empty_cells,
+                     value_cells(validation.values, validation_names_));
+}
+
+void MetricsLog::write_csv() const {
+  std::string csv = csv_header();
+  // Both lists are in the order of the steps.
+  auto validation = validations_.begin();
+  for (const TrainingProgress& row : rows_) {
+    const ValidationResult* of_row = nullptr;
+    for (; validation != validations_.end() && validation->step <= row.step; ++validation) {
+      if (validation->step == row.step) {
+        of_row = &*validation;
+      } else {
+        csv += csv_row(*validation);
+      }
+    }
+    csv += csv_row(row, of_row);
   }
-  return is_changed;
+  for (; validation != validations_.end(); ++validation) csv += csv_row(*validation);
+  write_file(csv, csv_path_);
 }
 
 void MetricsLog::keep(const std::string& line, int64_t resumed_step, std::string& kept) {
@@ -190,6 +228,9 @@ void MetricsLog::keep(const std::string& line, int64_t resumed_step, std::string
     validation.loss = real_of(json, "validation_loss");
     if (json.contains("validation_bin_losses"))
       for (const Json& loss : json["validation_bin_losses"]) validation.bin_losses.push_back(real_of(loss));
+    for (const auto& [key, value] : json.items())
+      if (key.starts_with(kValidationPrefix))
+        validation.values.emplace_back(key.substr(kValidationPrefix.size()), real_of(value));
     validations_.push_back(std::move(validation));
   } else {
     TrainingProgress row;
@@ -211,19 +252,21 @@ void MetricsLog::keep(const std::string& line, int64_t resumed_step, std::string
 }
 
 void MetricsLog::append(const TrainingProgress& progress) {
-  const bool has_new_columns = add_value_names(progress);
+  const bool has_new_columns = add_names(progress.values, value_names_);
   rows_.push_back(progress);
   append_to_file(json_path_, json_line(progress));
   if (has_new_columns) {
     write_csv();
   } else {
-    append_to_file(csv_path_, csv_row(progress, value_names_));
+    append_to_file(csv_path_, csv_row(progress, nullptr));
   }
 }
 
 void MetricsLog::append_validation(const ValidationResult& validation) {
+  add_names(validation.values, validation_names_);
   append_to_file(json_path_, json_line(validation));
   validations_.push_back(validation);
+  if (!validation.values.empty()) write_csv();
 }
 
 std::vector<double> MetricsLog::steps() const {

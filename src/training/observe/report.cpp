@@ -103,6 +103,8 @@ std::vector<ReportFigure> summary_figures(const TrainingReport& report) {
                            return a.loss < b.loss || (std::isnan(b.loss) && !std::isnan(a.loss));
                          });
     figures.push_back({"Least validation loss", fmt::format("{:.4g} at step {}", least->loss, least->step)});
+    for (const auto& [name, value] : report.validations.back().values)
+      figures.push_back({"Validation " + name, fmt::format("{:.4g}", value)});
   }
   if (!report.rows.empty()) {
     const TrainingProgress& last = report.rows.back();
@@ -133,19 +135,19 @@ ChartSeries curve(const TrainingReport& report, double TrainingProgress::*field,
                  kMaxCurvePoints);
 }
 
-/// Returns the names of the named values of all rows, in the order of their first rows.
-std::vector<std::string> value_names(const std::vector<TrainingProgress>& rows) {
-  std::vector<std::string> names;
-  for (const TrainingProgress& row : rows)
+/// Adds the names of the named values of rows or validations, in the order of their first rows.
+template <class Row>
+void add_value_names(const std::vector<Row>& rows, std::vector<std::string>& names) {
+  for (const Row& row : rows)
     for (const auto& entry : row.values)
       if (std::find(names.begin(), names.end(), entry.first) == names.end()) names.push_back(entry.first);
-  return names;
 }
 
-/// Returns the curve of a named value over the rows that have it.
-ChartSeries value_curve(const TrainingReport& report, const std::string& name) {
-  ChartSeries line{"", {}, {}, std::string(kTrainColor)};
-  for (const TrainingProgress& row : report.rows) {
+/// Returns the curve of a named value over the rows or validations that have it.
+template <class Row>
+ChartSeries value_curve(const std::vector<Row>& rows, const std::string& name, std::string_view color) {
+  ChartSeries line{"", {}, {}, std::string(color)};
+  for (const Row& row : rows) {
     for (const auto& [own_name, value] : row.values) {
       if (own_name != name) continue;
       line.x.push_back(static_cast<double>(row.step));
@@ -153,6 +155,27 @@ ChartSeries value_curve(const TrainingReport& report, const std::string& name) {
     }
   }
   return thinned(line, kMaxCurvePoints);
+}
+
+/// Returns a chart for each named value of the training and of its validations.
+std::string value_figures(const TrainingReport& report) {
+  std::vector<std::string> names;
+  add_value_names(report.rows, names);
+  add_value_names(report.validations, names);
+  std::string html;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    ChartSeries training = value_curve(report.rows, names[i], kTrainColor);
+    ChartSeries validation = value_curve(report.validations, names[i], kValidationColor);
+    const bool has_both = !training.x.empty() && !validation.x.empty();
+    if (has_both) {
+      training.name = "training";
+      validation.name = "validation";
+    }
+    const std::string title = training.x.empty() ? "Validation: " + names[i] : names[i];
+    html += line_figure(fmt::format("chart-value-{}", i), html_text(title), "value", {training, validation},
+                        false);
+  }
+  return html;
 }
 
 std::vector<double> validation_steps(const TrainingReport& report) {
@@ -179,11 +202,8 @@ std::string curves(const TrainingReport& report) {
                         {curve(report, &TrainingProgress::grad_norm, "")}, true);
     html += line_figure("chart-images-per-second", "Images per second", "images/s",
                         {curve(report, &TrainingProgress::images_per_second, "")}, false);
-    const std::vector<std::string> names = value_names(report.rows);
-    for (std::size_t i = 0; i < names.size(); ++i)
-      html += line_figure(fmt::format("chart-value-{}", i), html_text(names[i]), "value",
-                          {value_curve(report, names[i])}, false);
   }
+  html += value_figures(report);
   html += "</div>\n";
   if (report.rows.size() > kMaxCurvePoints)
     html +=

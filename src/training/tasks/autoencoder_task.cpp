@@ -298,6 +298,11 @@ StepLoss AutoencoderTask::validate(const Batch& batch) const {
   return result;
 }
 
+StepLoss AutoencoderTask::validate(const Batch& batch, const Tensor& /*positions*/,
+                                   const Generator& /*generator*/) {
+  return validate(batch);
+}
+
 Tensor AutoencoderTask::validation_loss(const Batch& batch, const Tensor& /*positions*/,
                                         const Generator& /*generator*/) {
   return validate(batch).loss;

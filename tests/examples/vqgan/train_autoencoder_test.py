@@ -63,9 +63,13 @@ class TrainAutoencoder(ProgramCase):
         self.assertTrue((self.out / "previews/reconstructions-3.png").exists())
         self.assertNotIn("discriminator/loss", self.rows()[0])
         self.assertGreater(self.rows()[1]["discriminator/loss"], 0)
+        self.assertNotIn("validation_loss", self.rows()[-1])
         # The training goes on from its checkpoint, and another one from the model.
         self.run_program("--train_data_dir", "flat", *SMALL, *SMALL_DISC, "--max_train_steps", 4, "--perceptual_weight", 0,
-                         "--latent_channels", 2, "--resume_from_checkpoint", "latest", "--validation_steps", 4)
+                         "--latent_channels", 2, "--resume_from_checkpoint", "latest", "--validation_steps", 4,
+                         "--validation_data_dir", "flat")
+        self.assertGreater(self.rows()[-1]["validation/psnr"], 0)
+        self.assertNotIn("validation/lpips", self.rows()[-1])
         trained = self.out / "vae"
         self.out = self.folder / "again"
         self.run_program("--train_data_dir", "flat", "--pretrained_model_name_or_path", trained, "--resolution", 16,
@@ -76,7 +80,7 @@ class TrainAutoencoder(ProgramCase):
 
     def test_idx_files_become_a_vqvae_folder_with_lpips(self):
         write_lpips(self.folder / "alex.safetensors")
-        self.run_program("--model", "vq", "--dataset", "mnist", "--data_dir", "idx", *SMALL, *SMALL_DISC, "--num_vq_embeddings", 8,
+        text = self.run_program("--model", "vq", "--dataset", "mnist", "--data_dir", "idx", *SMALL, *SMALL_DISC, "--num_vq_embeddings", 8,
                          "--lpips_weights", "alex.safetensors", "--pixel_loss", "l2", "--disc_loss", "vanilla", "--use_actnorm",
                          "--max_train_steps", 3, "--validation_steps", 3)
         config = self.config("vqvae")
@@ -84,6 +88,11 @@ class TrainAutoencoder(ProgramCase):
         self.assertEqual((config["in_channels"], config["latent_channels"], config["num_vq_embeddings"]), (1, 3, 8))
         rows = self.rows()
         self.assertGreater(rows[-1]["validation_loss"], 0)
+        self.assertGreater(rows[-1]["validation/psnr"], 0)
+        self.assertGreater(rows[-1]["validation/lpips"], 0)
+        self.assertTrue(1 <= rows[-1]["validation/perplexity"] <= 8)
+        self.assertRegex(text, r"step 3: validation loss [0-9.]+, rec_loss [0-9.]+, psnr [0-9.]+, lpips [0-9.]+")
+        self.assertIn("validation/lpips", (self.out / "metrics.csv").read_text().splitlines()[0])
         self.assertGreater(rows[0]["p_loss"], 0)
         self.assertTrue(1 <= rows[0]["perplexity"] <= 8)
 
@@ -108,6 +117,9 @@ class TrainAutoencoder(ProgramCase):
             ([*data, *quick, "--model", "vq", "--kl_weight", 1], "--kl_weight needs --model kl"),
             ([*data, *quick, "--disc_factor", 0, "--disc_ndf", 8], "--disc_ndf has no effect with --disc_factor 0"),
             ([*data, *quick, "--num_validation_images", 2], "--num_validation_images needs --validation_steps"),
+            ([*data, *quick, "--validation_data_dir", "flat"], "--validation_data_dir needs --validation_steps"),
+            (["--dataset", "mnist", "--data_dir", "idx", *quick, "--validation_steps", 1, "--validation_data_dir", "flat"],
+             "--validation_data_dir needs --train_data_dir"),
             ([*data, *quick, "--model_config_name_or_path", "a", "--latent_channels", 2], "--latent_channels has no effect"),
             ([*data, *quick, "--model_config_name_or_path", "a", "--pretrained_model_name_or_path", "b"], "exclude each other"),
             ([*data, *quick, *TINY, "--resolution", 15], "--resolution is 15, expected a multiple of 2"),

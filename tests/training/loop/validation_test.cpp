@@ -1,6 +1,11 @@
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <diffusers/io/files.h>
@@ -56,6 +61,116 @@ TEST(Trainer, ValidatesOnHeldOutDataWithTheSameNoiseEachTime) {
   EXPECT_EQ(std::count_if(learning[0].bin_losses.begin(), learning[0].bin_losses.end(),
                           [](double bin) { return std::isnan(bin); }),
             10);
+}
+
+/// Gives named values of held-out images.
+class ValuedTask : public DiffusionTask {
+ public:
+  using Values = std::function<std::vector<NamedValue>(const Batch&)>;
+  explicit ValuedTask(Values values)
+      : DiffusionTask(TrainableDenoiser(seeded_net()), DDPMScheduler()), values_(std::move(values)) {}
+  StepLoss validate(const Batch& batch, const Tensor& positions, const Generator& generator) override {
+    return {validation_loss(batch, positions, generator), values_(batch)};
+  }
+
+ private:
+  Values values_;
+};
+
+TEST(Trainer, AveragesTheNamedValuesOfHeldOutData) {
+  const test::TemporaryFolder folder;
+  TrainingConfig config = quiet_config(folder.path());
+  config.validation_steps = 2;
+  config.logging_steps = 4;
+  config.validation_samples = 7;
+  const auto task = std::make_shared<ValuedTask>([](const Batch& batch) -> std::vector<NamedValue> {
+    return {{"brightness", batch.images.flatten(1).mean(1)},
+            {"batch_size", at::full({}, static_cast<double>(batch.size()))}};
+  });
+  Trainer trainer(task, config);
+  std::vector<ValidationResult> results;
+  trainer.on_validation([&](const ValidationResult& result) { results.push_back(result); });
+  TinyImages held_out(9);
+  trainer.train(TinyImages(20), held_out);
+  ASSERT_EQ(results.size(), 3U);
+  for (const ValidationResult& result : results) {
+    ASSERT_EQ(result.values.size(), 2U);
+    EXPECT_EQ(result.values[0].first, "brightness");
+    EXPECT_NEAR(result.values[0].second, held_out.images().slice(0, 0, 7).mean().item<double>(), 1e-6);
+    // Batches of 4 and 3 samples.
+    EXPECT_DOUBLE_EQ(result.values[1].second, (4 * 4 + 3 * 3) / 7.0);
+  }
+  const std::string csv = read_text_file(folder / "metrics.csv");
+  EXPECT_NE(csv.find(",validation/brightness,validation/batch_size\n"), std::string::npos) << csv;
+  EXPECT_NE(csv.find("\n2,,,,,,,,,,"), std::string::npos) << "the row of the validation at step 2: " << csv;
+  const std::string jsonl = read_text_file(folder / "metrics.jsonl");
+  EXPECT_NE(jsonl.find("\"validation/batch_size\":3.57142857}"), std::string::npos) << jsonl;
+  const std::string events = read_text_file(folder / "logs" + "/" + list_folder(folder / "logs")[0]);
+  EXPECT_NE(events.find("validation/brightness"), std::string::npos);
+  EXPECT_NE(read_text_file(folder / "report.html").find("Validation: brightness"), std::string::npos);
+}
+
+TEST(Trainer, RefusesNamedValuesThatDifferBetweenHeldOutBatches) {
+  const auto refuse = [](const ValuedTask::Values& values, const char* part) {
+    const test::TemporaryFolder folder;
+    expect_throws_with<TensorError>(
+        [&] {
+          Trainer(std::make_shared<ValuedTask>(values), quiet_config(folder.path()))
+              .train(TinyImages(4), TinyImages(7));
+        },
+        part);
+  };
+  using Named = std::vector<NamedValue>;
+  const Tensor one = at::ones({});
+  refuse(
+      [&](const Batch&) {
+        return Named{{"a", at::ones({5})}};
+      },
+      "the value \"a\" of the task's validation is float32 [5] on cpu, expected 0-dim or one value for each "
+      "of 4 samples");
+  refuse(
+      [&](const Batch& batch) {
+        return batch.size() == 4 ? Named{{"a", one}} : Named{};
+      },
+      "the task's validation has 0 named values, expected 1");
+  refuse(
+      [&](const Batch& batch) {
+        return Named{{batch.size() == 4 ? "a" : "b", one}};
+      },
+      "the task's validation has the value \"b\", expected \"a\"");
+}
+
+/// A task that trains, and has no validation loss.
+class UnvalidatedTask : public Task {
+ public:
+  const std::vector<NamedModule>& trained() const override { return trained_; }
+  void configure(const TrainingConfig&) override {}
+  void begin_step(const StepContext&) override {}
+  StepLoss loss(const Batch& batch, std::size_t) override {
+    return net_->forward(batch.images, at::zeros({batch.size()})).square().flatten(1).mean(1);
+  }
+  void save_extras(const std::filesystem::path&) const override {}
+
+ private:
+  TinyNet net_ = seeded_net();
+  std::vector<NamedModule> trained_{{"net", make_saved_module(net_)}};
+};
+
+TEST(Trainer, RefusesHeldOutDataBeforeTheFirstStepIfTheTaskHasNoValidationLoss) {
+  const test::TemporaryFolder folder;
+  const std::string output_dir = folder / "run";
+  const auto task = std::make_shared<UnvalidatedTask>();
+  EXPECT_FALSE(task->has_validation());
+  Trainer trainer(task, quiet_config(output_dir));
+  int64_t steps = 0;
+  trainer.on_step([&](int64_t) { ++steps; });
+  expect_throws_with<ConfigError>([&] { trainer.train(TinyImages(8), TinyImages(4)); },
+                                  "UnvalidatedTask has no validation loss");
+  EXPECT_EQ(steps, 0);
+  EXPECT_FALSE(folder_exists(output_dir));
+  trainer.train(TinyImages(8));
+  EXPECT_EQ(steps, 2);
+  expect_throws_with<ConfigError>([&] { task->validate({}, {}, make_generator(0)); }, "no validation loss");
 }
 
 TEST(Trainer, DoesNotLetAValidationDisturbTheTraining) {

@@ -4,6 +4,7 @@
 #include <limits>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <diffusers/training/progress.h>
@@ -148,6 +149,43 @@ TEST(MetricsLog, WritesAJsonObjectALine) {
   const MetricsLog again(folder.path(), 50);
   EXPECT_TRUE(std::isnan(again.rows()[0].grad_norm));
   EXPECT_TRUE(std::isnan(again.validations()[0].bin_losses[1]));
+}
+
+TEST(MetricsLog, WritesTheNamedValuesOfAValidation) {
+  const test::TemporaryFolder folder;
+  {
+    MetricsLog log(folder.path(), 0);
+    log.append({.step = 10, .values = {{"psnr", 20.0}}});
+    log.append_validation({10, 0.5, {}, {{"psnr", 19.5}}});
+    log.append_validation({15, 0.25, {}, {{"psnr", 21.0}, {"lpips", std::nan("")}}});
+    log.append({.step = 20, .values = {{"psnr", 22.0}}});
+    log.append_validation({30, 0.125, {}});
+  }
+  const auto expect_rows = [&] {
+    const std::vector<std::string> lines = lines_of(folder / "metrics.csv");
+    ASSERT_EQ(lines.size(), 4U);
+    EXPECT_TRUE(lines[0].ends_with(",memory_bytes,psnr,validation/psnr,validation/lpips")) << lines[0];
+    EXPECT_TRUE(lines[1].starts_with("10,0,0,") && lines[1].ends_with(",20,19.5,")) << lines[1];
+    EXPECT_EQ(lines[2], "15,,,,,,,,,,,21,nan");
+    EXPECT_TRUE(lines[3].starts_with("20,0,0,") && lines[3].ends_with(",22,,")) << lines[3];
+  };
+  expect_rows();
+  const MetricsLog log(folder.path(), 30);
+  expect_rows();
+  ASSERT_EQ(log.validations().size(), 3U);
+  EXPECT_EQ(log.validations()[0].values, (std::vector<std::pair<std::string, double>>{{"psnr", 19.5}}));
+  // In the order of the names.
+  EXPECT_TRUE(std::isnan(log.validations()[1].values[0].second));
+  EXPECT_EQ(log.validations()[1].values[1].second, 21.0);
+  EXPECT_TRUE(log.validations()[2].values.empty());
+
+  MetricsLog other(folder.path(), 0);
+  for (const char* name : {"", "a,b", "loss"})
+    test::expect_throws_with<ConfigError>(
+        [&] {
+          other.append_validation({10, 0.5, {}, {{name, 1.0}}});
+        },
+        "a value of the loss has the name");
 }
 
 TEST(MetricsLog, DropsWhatACrashCutShort) {

@@ -82,6 +82,23 @@ TEST(TrainingReport, SumsUpTheTraining) {
   EXPECT_TRUE(html_holds(training_report_html(report), "<dd>0.06 at step 50</dd>"));
 }
 
+TEST(TrainingReport, ShowsTheNamedValuesOfValidations) {
+  TrainingReport report = example_report();
+  for (TrainingProgress& row : report.rows) row.values = {{"psnr", 20.0}, {"d_weight", 1.0}};
+  report.validations[0].values = {{"psnr", 18.0}, {"lpips", 0.5}};
+  report.validations[1].values = {{"psnr", 19.0}, {"lpips", 0.25}};
+  const std::string html = training_report_html(report);
+  EXPECT_TRUE(html_holds(html, "<dt>Validation psnr</dt><dd>19</dd>"));
+  EXPECT_TRUE(html_holds(html, "<dt>Validation lpips</dt><dd>0.25</dd>"));
+  // Two curves for a value of both, and one for the others.
+  EXPECT_TRUE(html_holds(chart(html, "chart-value-0"), ">training</text>"));
+  EXPECT_TRUE(html_holds(chart(html, "chart-value-0"), ">validation</text>"));
+  EXPECT_FALSE(html_holds(chart(html, "chart-value-1"), ">training</text>"));
+  EXPECT_FALSE(html_holds(chart(html, "chart-value-2"), ">validation</text>"));
+  EXPECT_TRUE(html_holds(html, "Validation: lpips"));
+  EXPECT_FALSE(html_holds(html, "chart-value-3"));
+}
+
 TEST(TrainingReport, ShowsTheConfiguration) {
   const std::string html = training_report_html(example_report());
   EXPECT_TRUE(html_holds(html, "<tr><th>learning_rate</th><td>0.001"));

@@ -201,6 +201,48 @@ TEST(AutoencoderTask, ValidatesWithTheSignalToNoiseRatioAndLPIPS) {
   expect_close(result.values[2].value, distances, 1e-5, 1e-6);
 }
 
+TEST(AutoencoderTask, ReportsTheQualityOfHeldOutReconstructions) {
+  const LPIPS lpips = golden_lpips("alex", at::kFloat);
+  for (const bool is_kl : {true, false}) {
+    SCOPED_TRACE(is_kl ? "kl" : "vq");
+    const auto task =
+        is_kl ? std::make_shared<AutoencoderTask>(
+                    tiny_kl(), LPIPSWithDiscriminator({.disc_factor = 0, .perceptual_weight = 0.5}, lpips))
+              : std::make_shared<AutoencoderTask>(
+                    tiny_vq(), VQLPIPSWithDiscriminator({.disc_factor = 0, .perceptual_weight = 0.5}, lpips));
+    const TemporaryFolder folder;
+    TrainingConfig config = autoencoder_config(folder.path());
+    config.max_train_steps = 2;
+    config.checkpointing_steps = 0;
+    config.use_ema = false;
+    config.validation_steps = 1;
+    std::vector<ValidationResult> validations;
+    Trainer trainer(task, config);
+    trainer.on_validation([&](const ValidationResult& result) { validations.push_back(result); });
+    const TensorDataset held_out = colour_images(5);
+    trainer.train(colour_images(7), held_out);
+    ASSERT_EQ(validations.size(), 2U);
+    std::vector<std::string> names;
+    for (const auto& entry : validations[1].values) names.push_back(entry.first);
+    EXPECT_EQ(names, is_kl ? (std::vector<std::string>{"rec_loss", "psnr", "lpips", "kl_loss"})
+                           : (std::vector<std::string>{"rec_loss", "psnr", "lpips", "codebook_loss",
+                                                       "perplexity", "codebook_usage"}));
+    // The model is as in the last validation. The batches there have 3 and 2 images.
+    const at::NoGradGuard no_grad;
+    const StepLoss whole = task->validate(held_out.samples());
+    EXPECT_NEAR(validations[1].loss, whole.loss.mean().item<double>(), 1e-5);
+    for (std::size_t i = 0; i < 3; ++i)
+      EXPECT_NEAR(validations[1].values[i].second, whole.values[i].value.mean().item<double>(), 1e-4)
+          << names[i];
+    if (is_kl) continue;
+    double perplexity = 0;
+    for (const auto& [first, end] : {std::pair(0, 3), std::pair(3, 5)})
+      perplexity += task->validate(held_out.samples().slice(first, end)).values[4].value.item<double>() *
+                    (end - first) / 5.0;
+    EXPECT_NEAR(validations[1].values[4].second, perplexity, 1e-5);
+  }
+}
+
 TEST(AutoencoderTask, LogsEachTermAndItsGradientNorm) {
   for (const bool is_kl : {true, false}) {
     const TemporaryFolder folder;
