@@ -153,6 +153,7 @@
 #include <diffusers/training/report.h>
 #include <diffusers/training/saved_module.h>
 #include <diffusers/training/step_rows.h>
+#include <diffusers/training/t2i_adapter_task.h>
 #include <diffusers/training/task.h>
 #include <diffusers/training/tensorboard.h>
 #include <diffusers/training/text_to_image_models.h>

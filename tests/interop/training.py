@@ -14,8 +14,8 @@ import tempfile
 import numpy as np
 import torch
 from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionInpaintPipeline
-from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
-from diffusers import EulerDiscreteScheduler
+from diffusers import StableDiffusionAdapterPipeline, StableDiffusionPipeline, StableDiffusionXLAdapterPipeline
+from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, T2IAdapter, UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
@@ -157,6 +157,23 @@ def main():
                 edges = Image.open(pictures / "edges/0.png").resize((16, 16))
                 pixels_of(StableDiffusionControlNetPipeline(**parts, controlnet=controlnet, requires_safety_checker=False),
                           prompt="a red cat", image=edges)  # fmt: skip
+
+        print("T2I-adapter", flush=True)
+        for model, name in ((MODEL, "adapter"), (root / "xl", "adapter_xl")):
+            out = train(program.parent / "train_t2i_adapter", model, pictures, root / name, "--conditioning_image_column",
+                        "edges", "--proportion_empty_prompts", 0.5)  # fmt: skip
+            adapter = T2IAdapter.from_pretrained(out)
+            # The same weights as the folder of the last checkpoint's format.
+            inside = load_file(out / "t2iadapter/diffusion_pytorch_model.safetensors")
+            assert all(torch.equal(inside[key], tensor) for key, tensor in adapter.state_dict().items())
+            parts = (StableDiffusionPipeline if model is MODEL else StableDiffusionXLPipeline).from_pretrained(model).components
+            edges = Image.open(pictures / "edges/0.png").resize((16, 16))
+            pipeline = (StableDiffusionAdapterPipeline(**{**parts, "image_encoder": None}, adapter=adapter,
+                                                       requires_safety_checker=False)
+                        if model is MODEL else StableDiffusionXLAdapterPipeline(**parts, adapter=adapter))  # fmt: skip
+            with_adapter, without = (pixels_of(pipeline, prompt="a red cat", image=edges, height=16, width=16,
+                                               adapter_conditioning_scale=scale) for scale in (1.0, 0.0))  # fmt: skip
+            assert np.abs(with_adapter - without).max() > 0
     return 0
 
 

@@ -18,6 +18,7 @@
 #include <diffusers/training/edm.h>
 #include <diffusers/training/latent_diffusion_task.h>
 #include <diffusers/training/pyramid_noise.h>
+#include <diffusers/training/t2i_adapter_task.h>
 #include <diffusers/training/text_to_image_task.h>
 #include <diffusers/training/trainer.h>
 
@@ -114,6 +115,7 @@ TEST(TrainingTraffic, OfAStepIsTheBatchAlone) {
       {"stratified", [](auto&) {}, {.timestep_sampling = TimestepSampling::kStratified}},
       {"antithetic", [](auto&) {}, {.timestep_sampling = TimestepSampling::kAntithetic}},
       {"logit_normal", [](auto&) {}, {.timestep_sampling = TimestepSampling::kLogitNormal}},
+      {"cubic", [](auto&) {}, {.timestep_sampling = TimestepSampling::kCubic}},
       {"mode", [](auto&) {}, {.timestep_sampling = TimestepSampling::kMode}},
       {"bias", [](auto& config) { config.timestep_bias_strategy = TimestepBias::kLater; }},
       {"cosine lr", [](auto& config) { config.lr_scheduler = "cosine"; }},
@@ -400,6 +402,21 @@ TEST(TrainingTraffic, OfControlNetIsTheBatchAndTheTokens) {
             .train(captioned_images(false, true));
       },
       "controlnet", 3);
+}
+
+TEST(TrainingTraffic, OfT2IAdapterIsTheBatchAndTheTokens) {
+  for (const bool is_xl : {false, true})
+    expect_batch_alone(
+        [&](const TrainingConfig& config) {
+          T2IAdapter adapter = T2IAdapterTask::make_adapter(tiny_text_to_image({.is_xl = is_xl}));
+          move_to_counting_device(*adapter);
+          Trainer(std::make_shared<T2IAdapterTask>(device_models({.is_xl = is_xl}), adapter,
+                                                   T2IAdapterTaskOptions{.proportion_empty_prompts = 0.3}),
+                  config)
+              .train(captioned_images(false, true));
+        },
+        // For XL also the tokens of the second encoder and the time ids.
+        is_xl ? "t2i adapter, xl" : "t2i adapter", is_xl ? 5 : 3);
 }
 
 TEST(TrainingTraffic, PyramidNoiseOnADeviceFollowsItsGenerator) {

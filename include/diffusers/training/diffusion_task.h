@@ -127,6 +127,13 @@ class DiffusionTask : public Task {
   /// @param x0 `[B, ...]`, x_0 of the batch
   /// @return the B rows of this batch
   virtual Draw draw(const Tensor& x0);
+  /// Makes the forward process. `configure` calls it, unless the task was created with a process.
+  /// @param scheduler noise schedule and prediction type
+  /// @param loss weights of the timesteps
+  /// @return the process, not null
+  /// @throws ConfigError naming an option that is not supported
+  virtual std::shared_ptr<const ForwardProcess> make_process(const Scheduler& scheduler,
+                                                             const DiffusionLossOptions& loss) const;
   /// Writes the files that make a pipeline of `output_dir`, apart from the trained models and `scheduler/`.
   /// The default writes `model_index.json` for a model that a pipeline of Python samples from without other
   /// models.

@@ -27,9 +27,18 @@ namespace diffusers {
 /// | `logit_normal`       | floor(u T), where u is the sigmoid of a normal number (Esser et al. 2024)      |
 /// | `mode`               | floor(u T), where u has the density of SD3's mode sampling (Esser et al. 2024) |
 /// | `loss_second_moment` | probability p_t proportional to the RMS of the last ten losses of t            |
+/// | `cubic`              | floor((1 - u^3) T), where u is uniform in [0, 1) (Mou et al. 2023)             |
 ///
 /// `loss_second_moment` multiplies each loss by 1 / (T p_t) (Nichol and Dhariwal 2021, section 3.3).
-enum class TimestepSampling { kUniform, kStratified, kAntithetic, kLogitNormal, kMode, kLossSecondMoment };
+enum class TimestepSampling {
+  kUniform,
+  kStratified,
+  kAntithetic,
+  kLogitNormal,
+  kMode,
+  kLossSecondMoment,
+  kCubic
+};
 
 /// Selects timesteps that are drawn more often (`--timestep_bias_strategy` of diffusers'
 /// `train_text_to_image_sdxl.py`).
@@ -46,13 +55,14 @@ enum class TimestepBias { kNone, kEarlier, kLater, kRange };
 template <>
 struct EnumNames<TimestepSampling> {
   static constexpr std::string_view kKey = "timestep_sampling";
-  static constexpr std::array<std::pair<TimestepSampling, std::string_view>, 6> kTable{{
+  static constexpr std::array<std::pair<TimestepSampling, std::string_view>, 7> kTable{{
       {TimestepSampling::kUniform, "uniform"},
       {TimestepSampling::kStratified, "stratified"},
       {TimestepSampling::kAntithetic, "antithetic"},
       {TimestepSampling::kLogitNormal, "logit_normal"},
       {TimestepSampling::kMode, "mode"},
       {TimestepSampling::kLossSecondMoment, "loss_second_moment"},
+      {TimestepSampling::kCubic, "cubic"},
   }};
 };
 
@@ -131,7 +141,7 @@ class TimestepSampler {
   void update(const Tensor& timesteps, const Tensor& losses);
   /// Returns the probability of each timestep in the next draw.
   /// @return float64 `[T]`, with a sum of 1
-  /// @throws ConfigError for `logit_normal` and `mode`, which have no table of probabilities
+  /// @throws ConfigError for `logit_normal`, `mode` and `cubic`, which have no table of probabilities
   Tensor probabilities() const;
 
   /// @return the options as given

@@ -93,6 +93,8 @@ Tensor TimestepSampler::uniform_numbers(int64_t count, const std::optional<Gener
     case TimestepSampling::kMode:
       return compute_density_for_timestep_sampling(
           "mode", count, {.mode_scale = options_.mode_scale, .device = device, .generator = generator});
+    case TimestepSampling::kCubic:
+      return 1 - at::rand({count}, generator, floats).pow(3);
     default:
       return at::rand({count}, generator, floats);
   }

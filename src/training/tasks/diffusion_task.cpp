@@ -64,7 +64,7 @@ void DiffusionTask::require_configured(const char* method) const {
 
 void DiffusionTask::configure(const TrainingConfig& config) {
   const DiffusionLossOptions loss = loss_options(options_, config);
-  if (scheduler_) process_ = make_forward_process(*scheduler_, loss);
+  if (scheduler_) process_ = make_process(*scheduler_, loss);
   objective_.emplace(process_, loss);
   sampler_.emplace(sampling_scheduler().num_train_timesteps(), sampling_options(options_, config));
   require_possible_times(options_, *process_);
@@ -78,6 +78,11 @@ void DiffusionTask::configure(const TrainingConfig& config) {
   cpu_data_parallel_ = config.cpu_data_parallel;
   noise_offset_ = config.noise_offset;
   input_perturbation_ = config.input_perturbation;
+}
+
+std::shared_ptr<const ForwardProcess> DiffusionTask::make_process(const Scheduler& scheduler,
+                                                                  const DiffusionLossOptions& loss) const {
+  return make_forward_process(scheduler, loss);
 }
 
 void DiffusionTask::check_dataset(const Dataset& dataset) {

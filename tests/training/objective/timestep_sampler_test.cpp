@@ -41,6 +41,14 @@ TEST(TimestepSampler, DrawsWhatPythonDraws) {
   }
 }
 
+TEST(TimestepSampler, DrawsTheCubeOfPythonsAdapterScript) {
+  const Tensor u = at::rand({200}, make_generator(4), at::kFloat);
+  expect_equal(drawn({.strategy = "cubic"}, 200), ((1 - u.pow(3)) * kTrainSteps).to(at::kLong).clamp(0, 999));
+  // The density of t / T = 1 - u^3 has the mean 3 / 4.
+  const Tensor t = drawn({.strategy = TimestepSampling::kCubic, .continuous = true}, 40000);
+  EXPECT_NEAR(t.mean().item<double>() / kTrainSteps, 0.75, 0.008);  // five standard deviations of the mean
+}
+
 TEST(TimestepSampler, TakesOneFromEachStratum) {
   const Tensor t = drawn({.strategy = TimestepSampling::kStratified}, 50);
   EXPECT_FALSE(at::equal(t, std::get<0>(t.sort())));  // timesteps are not sorted by the position in the batch
@@ -60,7 +68,8 @@ TEST(TimestepSampler, DrawsPairsThatMirrorEachOther) {
 TEST(TimestepSampler, CoversTheWholeRangeAndNoMore) {
   for (const TimestepSampling strategy :
        {TimestepSampling::kUniform, TimestepSampling::kStratified, TimestepSampling::kAntithetic,
-        TimestepSampling::kLogitNormal, TimestepSampling::kMode, TimestepSampling::kLossSecondMoment}) {
+        TimestepSampling::kLogitNormal, TimestepSampling::kMode, TimestepSampling::kLossSecondMoment,
+        TimestepSampling::kCubic}) {
     TimestepSamplingOptions options{.strategy = strategy};
     if (strategy == TimestepSampling::kLogitNormal)
       options.logit_std = 3.0;  // wide enough to reach the first and the last timestep

@@ -50,7 +50,8 @@ TEST(DiffusionTask, DropsLabelsForGuidance) {
 TEST(DiffusionTask, TrainsWithEveryWayToDrawTimesteps) {
   for (const TimestepSampling strategy :
        {TimestepSampling::kUniform, TimestepSampling::kStratified, TimestepSampling::kAntithetic,
-        TimestepSampling::kLogitNormal, TimestepSampling::kMode, TimestepSampling::kLossSecondMoment}) {
+        TimestepSampling::kLogitNormal, TimestepSampling::kMode, TimestepSampling::kLossSecondMoment,
+        TimestepSampling::kCubic}) {
     const auto train = [&](int64_t batch_size, int64_t accumulation) {
       const test::TemporaryFolder folder;
       TinyNet model = seeded_net();
