@@ -18,6 +18,38 @@ if(TARGET train_mnist)
   diffusers_add_training(mnist_conditional "${DIFFUSERS_MNIST_CONDITIONAL_OUTPUT}" --class_conditional)
 endif()
 
+# run_mnist_text_to_image: trains a Stable Diffusion folder on MNIST. run_mnist_controlnet: trains a ControlNet for it.
+# If the folder is missing, it is trained first.
+set(DIFFUSERS_MNIST_TEXT_TO_IMAGE_OUTPUT "${PROJECT_SOURCE_DIR}/out/mnist_text_to_image"
+    CACHE PATH "Where the target run_mnist_text_to_image writes")
+set(DIFFUSERS_MNIST_CONTROLNET_OUTPUT "${PROJECT_SOURCE_DIR}/out/mnist_controlnet"
+    CACHE PATH "Where the target run_mnist_controlnet writes")
+if(TARGET mnist_text_to_image)
+  set(output "${DIFFUSERS_MNIST_TEXT_TO_IMAGE_OUTPUT}")
+  set(command mnist_text_to_image --output_dir "${output}" --overwrite_output_dir)
+  add_custom_target(
+    run_mnist_text_to_image
+    COMMAND ${command}
+    WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}"
+    COMMENT "Training text to image on MNIST; the pipeline folder is ${output}"
+    USES_TERMINAL VERBATIM)
+  # The command runs only if the file is missing.
+  add_custom_command(
+    OUTPUT "${output}/model_index.json"
+    COMMAND ${command}
+    WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}"
+    COMMENT "Training text to image on MNIST; the pipeline folder is ${output}"
+    USES_TERMINAL VERBATIM)
+  add_custom_target(
+    run_mnist_controlnet
+    COMMAND mnist_controlnet --pretrained_model_name_or_path "${output}" --output_dir
+            "${DIFFUSERS_MNIST_CONTROLNET_OUTPUT}" --overwrite_output_dir
+    DEPENDS "${output}/model_index.json"
+    WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}"
+    COMMENT "Training a ControlNet on MNIST; it is written to ${DIFFUSERS_MNIST_CONTROLNET_OUTPUT}"
+    USES_TERMINAL VERBATIM)
+endif()
+
 # format: rewrites the sources in the style that the test `style` asks for.
 find_program(DIFFUSERS_CLANG_FORMAT clang-format)
 find_program(DIFFUSERS_CLANG_TIDY clang-tidy)

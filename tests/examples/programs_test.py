@@ -22,6 +22,8 @@ ARGUMENTS = {
     "compare_schedulers": ["--model", MODEL],
     "diffusion_from_scratch": ["--data_dir", ROOT / "examples/data/mnist"],
     "inspect_checkpoint": [MODEL],
+    "mnist_controlnet": ["--pretrained_model_name_or_path", "none", "--data_dir", ROOT / "examples/data/mnist"],
+    "mnist_text_to_image": ["--data_dir", ROOT / "examples/data/mnist"],
     "reconstruct_ema": [MODEL, "--model", MODEL, "--output", "out"],
     "sample": ["--model", MODEL],
     "train_latent_diffusion": ["--vae", ROOT / "tests/golden/tiny_ldm_pipeline", "--dataset", "mnist",
@@ -38,6 +40,11 @@ OUT_OF_RANGE = [
     ("compare_schedulers", "--steps", "0"),
     ("compare_schedulers", "--timestep_spacing", "even"),
     ("diffusion_from_scratch", "--train_batch_size", "0"),
+    ("mnist_controlnet", "--eval_batch_size", "1"),
+    ("mnist_text_to_image", "--vae_train_steps", "0"),
+    ("mnist_text_to_image", "--max_train_samples", "-1"),
+    ("mnist_text_to_image", "--resolution", "20"),
+    ("mnist_text_to_image", "--proportion_empty_prompts", "2"),
     ("reconstruct_ema", "--sigma_rel", "0"),
     ("reconstruct_ema", "--sigma_rel", "nan"),
     ("sample", "--num_images", "0"),
@@ -156,7 +163,7 @@ class Programs(unittest.TestCase):
     def test_every_training_option_has_a_flag(self):
         fields = training_fields()
         self.assertGreater(len(fields), 70)
-        for name in ("train_mnist", "train_unconditional"):
+        for name in ("mnist_controlnet", "mnist_text_to_image", "train_mnist", "train_unconditional"):
             flags = {flag for flag, _, _ in read_flags(self.help_of(name))}
             missing = [field for field in fields if f"--{field}" not in flags and field not in NO_FLAGS]
             self.assertEqual(missing, [], f"{name}: add them to examples/train_flags.cpp, or say in NO_FLAGS why not")
@@ -214,8 +221,9 @@ class Programs(unittest.TestCase):
                     message = self.fails(name, [*ARGUMENTS[name], f"--device={device}"])
                     self.assertRegex(message, r"--device: there is no .*; available: cpu(, cuda:\d)*\n")
             self.assertEqual(list(self.folder.iterdir()), [], f"{name} began to work")
-        self.assertEqual(with_device, {"diffusion_from_scratch", "sample", "train_autoencoder", "train_controlnet",
-                                       "train_latent_diffusion", "train_mnist", "train_t2i_adapter",
+        self.assertEqual(with_device, {"diffusion_from_scratch", "mnist_controlnet", "mnist_text_to_image", "sample",
+                                       "train_autoencoder", "train_controlnet", "train_latent_diffusion", "train_mnist",
+                                       "train_t2i_adapter",
                                        "train_text_to_image", "train_unconditional"})
 
     def test_errors_of_libtorch_have_no_stack_trace(self):

@@ -18,9 +18,12 @@ from diffusers import StableDiffusionAdapterPipeline, StableDiffusionPipeline, S
 from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, T2IAdapter, UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 TESTS = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(TESTS / "examples"))
+from inputs import write_idx
+
 MODEL = TESTS / "golden/tiny_stable_diffusion"
 STEPS = 20
 
@@ -39,12 +42,15 @@ def make_pictures(folder):
 
 
 def train(program, model, pictures, out, *flags):
-    command = [program, "--pretrained_model_name_or_path", model, "--train_data_dir", pictures, "--output_dir", out,
-               "--resolution", 16, "--train_batch_size", 4, "--max_train_steps", STEPS, "--learning_rate", 1e-3, "--seed", 0,
-               *flags]  # fmt: skip
+    run_program(program, "--pretrained_model_name_or_path", model, "--train_data_dir", pictures, "--output_dir", out,
+                "--resolution", 16, "--train_batch_size", 4, "--max_train_steps", STEPS, "--learning_rate", 1e-3, "--seed", 0,
+                *flags)  # fmt: skip
+    return out
+
+
+def run_program(*command):
     result = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert result.returncode == 0, result.stdout
-    return out
 
 
 def pixels_of(pipeline, **options):
@@ -52,15 +58,48 @@ def pixels_of(pipeline, **options):
     return pipeline(num_inference_steps=5, generator=torch.Generator().manual_seed(7), output_type="np", **options).images
 
 
-def check_same_picture(sample, folder):
+def check_same_picture(sample, folder, prompt="a red cat"):
     """Both draw the same picture from a folder, to a step of 255."""
     png = folder.parent / "sample.png"
-    subprocess.run([sample, "--model", folder, "--prompt", "a red cat", "--num_inference_steps", "5", "--seed", "7",
+    subprocess.run([sample, "--model", folder, "--prompt", prompt, "--num_inference_steps", "5", "--seed", "7",
                     "--output", png], check=True, stdout=subprocess.DEVNULL)  # fmt: skip
     ours = np.asarray(Image.open(png).convert("RGB")).astype(int)
-    theirs = (pixels_of(StableDiffusionPipeline.from_pretrained(folder), prompt="a red cat")[0] * 255).round().astype(int)
+    theirs = (pixels_of(StableDiffusionPipeline.from_pretrained(folder), prompt=prompt)[0] * 255).round().astype(int)
+    # Gray images have one channel.
+    theirs = np.broadcast_to(theirs, ours.shape[:2] + (3,)) if theirs.shape[2] == 1 else theirs
     assert ours.shape == theirs.shape and np.abs(ours - theirs).max() <= 1, np.abs(ours - theirs).max()
     assert theirs.std() > 2, "the picture is blank"
+
+
+def check_digits(program_folder, root):
+    """Python opens what the programs for MNIST write, with the vocabulary that they make."""
+    write_idx(root / "idx", 24)
+    tiny = ["--data_dir", root / "idx", "--train_batch_size", 8, "--eval_batch_size", 2, "--num_inference_steps", 2,
+            "--validation_steps", 0, "--max_train_steps", STEPS]  # fmt: skip
+    out, net = root / "digits", root / "digits_net"
+    run_program(program_folder / "mnist_text_to_image", *tiny, "--resolution", 16, "--vae_train_steps", STEPS,
+                "--output_dir", out)  # fmt: skip
+    pipeline = StableDiffusionPipeline.from_pretrained(out)
+    # The tokenizer from vocab.json and merges.txt alone splits a text in the same way.
+    plain = root / "plain"
+    plain.mkdir()
+    for name in ("vocab.json", "merges.txt"):
+        (plain / name).write_bytes((out / "tokenizer" / name).read_bytes())
+    for text in ("a handwritten three", "the digit 3", "Number 42, and a caf\u00e9", ""):
+        ids = pipeline.tokenizer(text).input_ids
+        assert ids == CLIPTokenizer.from_pretrained(plain)(text).input_ids, text
+    assert pipeline.tokenizer.tokenize("a handwritten three") == ["a</w>", "handwritten</w>", "three</w>"]
+    assert pipeline.tokenizer.model_max_length == pipeline.text_encoder.config.max_position_embeddings
+    assert pipeline.text_encoder.config.eos_token_id == pipeline.tokenizer.eos_token_id
+    check_same_picture(program_folder / "sample", out, "the digit 3")
+
+    run_program(program_folder / "mnist_controlnet", *tiny, "--pretrained_model_name_or_path", out, "--output_dir", net)
+    controlnet = ControlNetModel.from_pretrained(net)
+    assert controlnet.controlnet_mid_block.weight.abs().max() > 0
+    edges = Image.fromarray(np.eye(16, dtype=np.uint8) * 255)
+    pixels_of(StableDiffusionControlNetPipeline(**pipeline.components, controlnet=controlnet,
+                                                requires_safety_checker=False),
+              prompt="the digit 3", image=edges)  # fmt: skip
 
 
 def make_xl(folder):
@@ -174,6 +213,8 @@ def main():
             with_adapter, without = (pixels_of(pipeline, prompt="a red cat", image=edges, height=16, width=16,
                                                adapter_conditioning_scale=scale) for scale in (1.0, 0.0))  # fmt: skip
             assert np.abs(with_adapter - without).max() > 0
+        print("digits", flush=True)
+        check_digits(program.parent, root)
     return 0
 
 
