@@ -139,8 +139,7 @@ int run(int argc, char** argv) {
                                             .crops_coords_top_left_w = settings.crops_coords_top_left_w}),
                   shared.training);
   if (has_previews) trainer.on_preview(controlnet_previews(models, controlnet, previews, shared.training));
-  const TrainingResult result = trainer.train(data);
-  return !result.is_complete || result.signal ? 128 + result.signal.value_or(0) : 0;
+  return exit_code(trainer.train(data));
 }
 
 }  // namespace

@@ -21,7 +21,6 @@ namespace {
 
 struct Settings {
   std::string adapter_model_name_or_path = {};
-  std::string pretrained_vae_model_name_or_path = {};
   std::string tokenizer_name = {};
   std::string conditioning_image_column = "conditioning_image";
   int64_t crops_coords_top_left_h = 0;
@@ -35,10 +34,6 @@ const FlagTable<Settings>& flags() {
          &Settings::adapter_model_name_or_path,
          "Folder of a T2IAdapter to go on from.",
          {.default_text = "a new one"}},
-        {"--pretrained_vae_model_name_or_path",
-         &Settings::pretrained_vae_model_name_or_path,
-         "Folder of another VAE.",
-         {.default_text = "that of the pipeline folder"}},
         {"--tokenizer_name",
          &Settings::tokenizer_name,
          "Folder of another tokenizer.",
@@ -70,7 +65,8 @@ std::vector<RefusedFlag> refused() {
 
 T2IAdapterTaskOptions task_options(const Settings& settings, const StableDiffusionSettings& shared,
                                    bool is_xl) {
-  T2IAdapterTaskOptions options{.proportion_empty_prompts = shared.proportion_empty_prompts};
+  T2IAdapterTaskOptions options{.proportion_empty_prompts = shared.proportion_empty_prompts,
+                                .cache_text_embeddings = shared.cache_text_embeddings};
   const std::vector<int64_t> crop = {settings.crops_coords_top_left_h, settings.crops_coords_top_left_w};
   if (is_xl)
     options.crops_coords_top_left = crop;
@@ -105,9 +101,6 @@ int run(int argc, char** argv) {
   const at::Device device(shared.device);
   if (!settings.tokenizer_name.empty())
     models.tokenizer = CLIPTokenizer::from_pretrained(settings.tokenizer_name);
-  if (!settings.pretrained_vae_model_name_or_path.empty())
-    models.vae = AutoencoderKL::from_pretrained(settings.pretrained_vae_model_name_or_path,
-                                                {.variant = shared.variant, .device = device});
   T2IAdapter adapter = nullptr;
   if (!settings.adapter_model_name_or_path.empty()) {
     adapter = T2IAdapter::from_pretrained(settings.adapter_model_name_or_path, {.device = device});
@@ -127,8 +120,7 @@ int run(int argc, char** argv) {
   Trainer trainer(
       std::make_shared<T2IAdapterTask>(models, adapter, task_options(settings, shared, models.is_xl())),
       shared.training);
-  const TrainingResult result = trainer.train(data);
-  return !result.is_complete || result.signal ? 128 + result.signal.value_or(0) : 0;
+  return exit_code(trainer.train(data));
 }
 
 }  // namespace

@@ -164,8 +164,7 @@ int run(int argc, char** argv) {
                                          .cache_text_embeddings = shared.cache_text_embeddings}),
       shared.training);
   if (has_previews) trainer.on_preview(unet_previews(models, previews, shared.training));
-  const TrainingResult result = trainer.train(data);
-  return !result.is_complete || result.signal ? 128 + result.signal.value_or(0) : 0;
+  return exit_code(trainer.train(data));
 }
 
 }  // namespace

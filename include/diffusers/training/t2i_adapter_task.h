@@ -20,6 +20,8 @@ class TextToImageParts;
 struct T2IAdapterTaskOptions {
   /// Probability, 0 to 1, that a caption is replaced by an empty one.
   double proportion_empty_prompts = 0.0;
+  /// Encodes each distinct caption once, see `TextToImageTaskOptions::cache_text_embeddings`.
+  bool cache_text_embeddings = false;
   /// Stable Diffusion XL: top and left corner of the crop that the UNet is told for every sample, each 0 or
   /// more. The original size then is the size of the images, as in Python's script. Empty: the sizes and
   /// crops of the dataset.

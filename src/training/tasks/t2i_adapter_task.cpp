@@ -92,6 +92,7 @@ T2IAdapterTask::T2IAdapterTask(TextToImageModels models, T2IAdapter adapter, T2I
       adapter_options_(std::move(options)),
       parts_(std::make_shared<TextToImageParts>(models_, /*trains_text_encoders=*/false,
                                                 adapter_options_.proportion_empty_prompts)) {
+  if (adapter_options_.cache_text_embeddings) parts_->cache_text_embeddings();
   check_crops(adapter_options_.crops_coords_top_left, models_.is_xl());
   const std::string misfit =
       adapter_misfit(adapter_->config(), models_.unet->config(), parts_->encoder().downsampling_factor());
@@ -116,6 +117,7 @@ void T2IAdapterTask::configure(const TrainingConfig& config) {
   of_adapter.gradient_checkpointing = false;
   DiffusionTask::configure(of_adapter);
   parts_->set_resolution(config.resolution);
+  parts_->clear_text_embeddings();
   if (config.gradient_checkpointing) {
     UNet2DConditionModel unet = models_.unet;
     unet->enable_gradient_checkpointing();
@@ -138,7 +140,7 @@ void T2IAdapterTask::check_batch(const Batch& batch) {
                        describe(batch.images), config.downscale_factor);
   const Tensor& conditioning = batch.conditioning_images;
   require<ConfigError>(conditioning.defined(),
-                       "the data set gives no conditioning images; ImageFolder reads them from the column "
+                       "the dataset gives no conditioning images; ImageFolder reads them from the column "
                        "conditioning_image_column");
   const std::vector<int64_t> expected = {batch.images.size(0), config.in_channels, height, width};
   require<TensorError>(
