@@ -222,7 +222,7 @@ int run(int argc, char** argv) {
     }
   });
   const TrainingResult result = trainer.train(data);
-  if (!result.is_complete || result.signal) return 128 + result.signal.value_or(0);
+  if (const int code = exit_code(result); code != 0) return code;
   evaluate(sampler, models.vae, test, digits);
   return 0;
 }

@@ -86,6 +86,7 @@ int run(int argc, char** argv) {
   shared.training.learning_rate = 5e-6;
   shared.training.checkpoints_total_limit = 3;
   shared.training.dataloader_num_workers = 1;
+  shared.image_interpolation_mode = ImageInterpolation::kBilinear;
   Settings settings;
   CLI::App app("Trains a T2I-adapter for Stable Diffusion on pictures with captions and conditioning images");
   add_flags(app, flags(), settings);

@@ -68,10 +68,6 @@ DigitSettings default_settings() {
   return settings;
 }
 
-int exit_code(const TrainingResult& result) {
-  return !result.is_complete || result.signal ? 128 + result.signal.value_or(0) : 0;
-}
-
 uint64_t seed_of(const DigitSettings& settings) {
   return static_cast<uint64_t>(settings.training.seed.value_or(0));
 }
