@@ -202,14 +202,16 @@ def main():
             out = train(program.parent / "train_t2i_adapter", model, pictures, root / name, "--conditioning_image_column",
                         "edges", "--proportion_empty_prompts", 0.5)  # fmt: skip
             adapter = T2IAdapter.from_pretrained(out)
-            # The same weights as the folder of the last checkpoint's format.
+            # The folder of the trained module has the same weights.
             inside = load_file(out / "t2iadapter/diffusion_pytorch_model.safetensors")
             assert all(torch.equal(inside[key], tensor) for key, tensor in adapter.state_dict().items())
             parts = (StableDiffusionPipeline if model is MODEL else StableDiffusionXLPipeline).from_pretrained(model).components
             edges = Image.open(pictures / "edges/0.png").resize((16, 16))
-            pipeline = (StableDiffusionAdapterPipeline(**{**parts, "image_encoder": None}, adapter=adapter,
-                                                       requires_safety_checker=False)
-                        if model is MODEL else StableDiffusionXLAdapterPipeline(**parts, adapter=adapter))  # fmt: skip
+            if model is MODEL:
+                parts.pop("image_encoder")
+                pipeline = StableDiffusionAdapterPipeline(**parts, adapter=adapter, requires_safety_checker=False)
+            else:
+                pipeline = StableDiffusionXLAdapterPipeline(**parts, adapter=adapter)
             with_adapter, without = (pixels_of(pipeline, prompt="a red cat", image=edges, height=16, width=16,
                                                adapter_conditioning_scale=scale) for scale in (1.0, 0.0))  # fmt: skip
             assert np.abs(with_adapter - without).max() > 0
