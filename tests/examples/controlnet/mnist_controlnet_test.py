@@ -36,7 +36,7 @@ class MnistControlNet(unittest.TestCase):
 
     def test_a_controlnet_folder_is_written(self):
         text = self.run_words(PROGRAM, *TINY, "--pretrained_model_name_or_path", "pipeline", "--output_dir", "out",
-                              "--max_train_steps", 3, "--validation_steps", 2)  # fmt: skip
+                              "--max_train_steps", 3)  # fmt: skip
         config = json.loads((self.folder / "out/config.json").read_text())
         self.assertEqual(config["_class_name"], "ControlNetModel")
         self.assertEqual(config["conditioning_channels"], 3)
