@@ -50,7 +50,7 @@ const FlagTable<Settings>& flags() {
   return table;
 }
 
-/// Defaults for two CPU cores and ten minutes.
+/// Defaults for two CPU cores.
 DigitSettings default_settings() {
   DigitSettings settings;
   settings.eval_batch_size = 200;

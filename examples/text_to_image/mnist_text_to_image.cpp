@@ -54,7 +54,7 @@ const FlagTable<Settings>& flags() {
   return table;
 }
 
-/// Defaults for two CPU cores and 25 minutes.
+/// Defaults for two CPU cores.
 DigitSettings default_settings() {
   DigitSettings settings;
   TrainingConfig& training = settings.training;
