@@ -163,9 +163,9 @@ void check_autoencoder_flags(const CLI::App& app, AutoencoderSettings& settings)
   for (const char* flag : {"--num_validation_images", "--validation_data_dir"})
     refuse_if(is_given(flag) && settings.training.validation_steps == 0,
               std::string(flag) + " needs --validation_steps");
-  refuse_if(
-      data.is_idx() && is_given("--validation_data_dir"),
-      "--validation_data_dir needs --train_data_dir; --dataset " + data.dataset + " has its own test images");
+  refuse_if(settings.data.is_idx() && is_given("--validation_data_dir"),
+            "--validation_data_dir needs --train_data_dir; --dataset " + settings.data.dataset +
+                " has its own test images");
 }
 
 }  // namespace
