@@ -87,7 +87,9 @@ struct CachedTextCase {
     return std::make_shared<ControlNetTask>(
         tiny_text_to_image(with_dtype), controlnet,
         ControlNetTaskOptions{.proportion_empty_prompts = proportion_empty_prompts,
-                              .cache_text_embeddings = is_cached});
+                              .cache_text_embeddings = is_cached,
+                              .crops_coords_top_left_h = kind.is_xl ? 3 : 0,
+                              .crops_coords_top_left_w = kind.is_xl ? 5 : 0});
   }
   Batch samples() const {
     Batch samples = parity_samples(load_golden(kCachedTextGolden));
