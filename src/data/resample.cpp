@@ -29,10 +29,10 @@ double hamming_filter(double x) {
 }
 
 double bicubic_filter(double x) {
-  constexpr double a = -0.5;
+  constexpr double kA = -0.5;
   x = std::abs(x);
-  if (x < 1.0) return ((a + 2.0) * x - (a + 3.0)) * x * x + 1;
-  if (x < 2.0) return (((x - 5) * x + 8) * x - 4) * a;
+  if (x < 1.0) return ((kA + 2.0) * x - (kA + 3.0)) * x * x + 1;
+  if (x < 2.0) return (((x - 5) * x + 8) * x - 4) * kA;
   return 0.0;
 }
 
@@ -77,8 +77,8 @@ std::vector<Window> windows_of(int64_t from, int64_t to, const Filter& filter) {
   std::vector<double> weights;
   for (int64_t i = 0; i < to; ++i) {
     const double center = (static_cast<double>(i) + 0.5) * scale;
-    const auto first = std::max<int64_t>(0, static_cast<int64_t>(center - support + 0.5));
-    const auto end = std::min<int64_t>(from, static_cast<int64_t>(center + support + 0.5));
+    const auto first = std::max<int64_t>(0, static_cast<int64_t>(std::floor(center - support + 0.5)));
+    const auto end = std::min<int64_t>(from, static_cast<int64_t>(std::floor(center + support + 0.5)));
     double sum = 0;
     weights.clear();
     for (int64_t x = first; x < end; ++x) {
