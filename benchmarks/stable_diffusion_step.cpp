@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
 #include <memory>
 #include <string>
 #include <vector>
@@ -17,6 +16,7 @@
 #include <diffusers/data/tensor_dataset.h>
 #include <diffusers/models/layers.h>
 #include <diffusers/schedulers/pndm_scheduler.h>
+#include <diffusers/training/progress.h>
 #include <diffusers/training/text_to_image_task.h>
 #include <diffusers/training/trainer.h>
 
@@ -118,16 +118,6 @@ TextToImageModels make_models(const Sizes& sizes, const std::string& tokenizer_d
   return models;
 }
 
-/// Peak resident memory of this process in bytes.
-int64_t peak_memory() {
-  std::ifstream status("/proc/self/status");
-  for (std::string word; status >> word;) {
-    int64_t kibibytes = 0;
-    if (word == "VmHWM:" && status >> kibibytes) return 1024 * kibibytes;
-  }
-  throw Error("/proc/self/status has no line VmHWM");
-}
-
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
@@ -200,7 +190,7 @@ void run(const Arguments& arguments) {
     const double now = seconds_now();
     seconds += (seconds.empty() ? "" : ", ") + std::to_string(now - start);
     start = now;
-    peak = peak_memory();
+    peak = peak_memory_bytes();
   });
   trainer.on_log([&](const TrainingProgress& progress) {
     losses += (losses.empty() ? "" : ", ") + std::to_string(progress.loss);
@@ -213,7 +203,8 @@ void run(const Arguments& arguments) {
   std::printf("{\"parameters\": %lld, \"threads\": %d, \"seconds\": [%s], \"losses\": [%s], \"peak\": %lld",
               static_cast<long long>(parameters), at::get_num_threads(), seconds.c_str(), losses.c_str(),
               static_cast<long long>(peak));
-  if (arguments.saves) std::printf(", \"peak_with_saving\": %lld", static_cast<long long>(peak_memory()));
+  if (arguments.saves)
+    std::printf(", \"peak_with_saving\": %lld", static_cast<long long>(peak_memory_bytes()));
   std::printf("}\n");
 }
 

@@ -22,7 +22,7 @@ struct PreviewInputs {
 };
 
 /// Draws pictures with the models that are trained. The Trainer calls it with the EMA weights if there are
-/// some. The random numbers come from a generator of its own with the seed of the training, so the training
+/// some. The random numbers come from a separate generator with the seed of the training, so the training
 /// is the same as without pictures.
 using Previews = std::function<void(const diffusers::PreviewContext&)>;
 

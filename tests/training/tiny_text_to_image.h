@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <span>
 #include <string>
@@ -15,11 +17,13 @@
 #include <diffusers/core/config_overrides.h>
 #include <diffusers/core/random.h>
 #include <diffusers/data/tensor_dataset.h>
+#include <diffusers/io/files.h>
 #include <diffusers/schedulers/ddpm_scheduler.h>
 #include <diffusers/training/text_to_image_models.h>
 #include <diffusers/training/trainer.h>
 
 #include <ATen/ATen.h>
+#include <gtest/gtest.h>
 
 #include "support/golden.h"
 #include "training/quick_training.h"
@@ -122,6 +126,34 @@ inline TrainingConfig parity_config(const std::string& output_dir) {
   config.tensorboard = false;
   config.report = false;
   return config;
+}
+
+/// Trains five steps as a whole, and in two parts with a stop after the second step, and expects the same
+/// files in checkpoint-5.
+/// @param make_task makes the task with its initial weights
+/// @param files names in the folder of the checkpoint
+inline void expect_resumes_bit_for_bit(const std::function<std::shared_ptr<Task>()>& make_task,
+                                       const Batch& samples, const std::vector<std::string>& files) {
+  const auto train_until = [&](const std::string& folder, int64_t stop, bool resumes) {
+    TrainingConfig config = parity_config(folder);
+    config.max_train_steps = 5;
+    config.checkpointing_steps = 5;
+    if (resumes) config.resume_from_checkpoint = "latest";
+    Trainer trainer(make_task(), config);
+    trainer.on_step([&](int64_t step) {
+      if (step == stop) trainer.request_stop();
+    });
+    return trainer.train(TensorDataset(samples)).is_complete;
+  };
+  const TemporaryFolder whole;
+  EXPECT_TRUE(train_until(whole.path(), -1, false));
+  const TemporaryFolder parts;
+  EXPECT_FALSE(train_until(parts.path(), 2, false));
+  EXPECT_TRUE(train_until(parts.path(), -1, true));
+  for (const std::string& name : files)
+    EXPECT_EQ(read_text_file(join_path(parts / "checkpoint-5", name)),
+              read_text_file(join_path(whole / "checkpoint-5", name)))
+        << name;
 }
 
 /// All parameters, sorted by name.

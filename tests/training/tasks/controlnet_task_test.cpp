@@ -18,6 +18,7 @@ namespace diffusers {
 namespace {
 
 using test::expect_equal;
+using test::expect_resumes_bit_for_bit;
 using test::expect_throws_with;
 using test::load_golden;
 using test::LogCapture;
@@ -100,26 +101,9 @@ TEST(ControlNetTask, StartsFromTheUNetWithoutAControlNet) {
 
 TEST(ControlNetTask, ResumesBitForBit) {
   const LogCapture log;
-  const auto train_until = [](const std::string& folder, int64_t stop, bool resumes) {
-    TrainingConfig config = parity_config(folder);
-    config.max_train_steps = 5;
-    config.checkpointing_steps = 5;
-    if (resumes) config.resume_from_checkpoint = "latest";
-    Trainer trainer(make_controlnet_task({}, {.proportion_empty_prompts = 0.4}), config);
-    trainer.on_step([&](int64_t step) {
-      if (step == stop) trainer.request_stop();
-    });
-    return trainer.train(TensorDataset(control_samples())).is_complete;
-  };
-  const TemporaryFolder whole;
-  EXPECT_TRUE(train_until(whole.path(), -1, false));
-  const TemporaryFolder parts;
-  EXPECT_FALSE(train_until(parts.path(), 2, false));
-  EXPECT_TRUE(train_until(parts.path(), -1, true));
-  for (const char* name : {"controlnet/diffusion_pytorch_model.safetensors", "optimizer.safetensors"})
-    EXPECT_EQ(read_text_file(join_path(parts / "checkpoint-5", name)),
-              read_text_file(join_path(whole / "checkpoint-5", name)))
-        << name;
+  expect_resumes_bit_for_bit([] { return make_controlnet_task({}, {.proportion_empty_prompts = 0.4}); },
+                             control_samples(),
+                             {"controlnet/diffusion_pytorch_model.safetensors", "optimizer.safetensors"});
 }
 
 TEST(ControlNetTask, WhatDoesNotFitIsNamed) {

@@ -18,6 +18,7 @@ namespace diffusers {
 namespace {
 
 using test::expect_equal;
+using test::expect_resumes_bit_for_bit;
 using test::expect_throws_with;
 using test::load_golden;
 using test::LogCapture;
@@ -144,26 +145,9 @@ TEST(T2IAdapterTask, TellsTheUNetTheCropOfTheOptionsOrOfTheDataset) {
 
 TEST(T2IAdapterTask, ResumesBitForBit) {
   const LogCapture log;
-  const auto train_until = [](const std::string& folder, int64_t stop, bool resumes) {
-    TrainingConfig config = parity_config(folder);
-    config.max_train_steps = 5;
-    config.checkpointing_steps = 5;
-    if (resumes) config.resume_from_checkpoint = "latest";
-    Trainer trainer(make_t2i_adapter_task({}, {.proportion_empty_prompts = 0.4}), config);
-    trainer.on_step([&](int64_t step) {
-      if (step == stop) trainer.request_stop();
-    });
-    return trainer.train(TensorDataset(samples_for_adapter())).is_complete;
-  };
-  const TemporaryFolder whole;
-  EXPECT_TRUE(train_until(whole.path(), -1, false));
-  const TemporaryFolder parts;
-  EXPECT_FALSE(train_until(parts.path(), 2, false));
-  EXPECT_TRUE(train_until(parts.path(), -1, true));
-  for (const char* name : {"t2iadapter/diffusion_pytorch_model.safetensors", "optimizer.safetensors"})
-    EXPECT_EQ(read_text_file(join_path(parts / "checkpoint-5", name)),
-              read_text_file(join_path(whole / "checkpoint-5", name)))
-        << name;
+  expect_resumes_bit_for_bit([] { return make_t2i_adapter_task({}, {.proportion_empty_prompts = 0.4}); },
+                             samples_for_adapter(),
+                             {"t2iadapter/diffusion_pytorch_model.safetensors", "optimizer.safetensors"});
 }
 
 TEST(T2IAdapterTask, ResumesWithTheSameOptionsOnly) {

@@ -24,6 +24,7 @@ namespace {
 
 using test::expect_close;
 using test::expect_equal;
+using test::expect_resumes_bit_for_bit;
 using test::expect_throws_with;
 using test::load_golden;
 using test::LogCapture;
@@ -173,27 +174,9 @@ TEST(TextEmbeddingCache, ALaterEpochDoesNotRunTheTextEncoders) {
 
 TEST(TextEmbeddingCache, ATrainingIsResumedBitForBit) {
   const LogCapture log;
-  const auto train_until = [](const std::string& folder, int64_t stop, bool resumes) {
-    TrainingConfig config = parity_config(folder);
-    config.max_train_steps = 5;
-    config.checkpointing_steps = 5;
-    if (resumes) config.resume_from_checkpoint = "latest";
-    const CachedTextCase one{"", {.is_xl = true}, 0.3};
-    Trainer trainer(one.task(/*is_cached=*/true), config);
-    trainer.on_step([&](int64_t step) {
-      if (step == stop) trainer.request_stop();
-    });
-    return trainer.train(TensorDataset(one.samples().slice(0, 12))).is_complete;
-  };
-  const TemporaryFolder whole;
-  EXPECT_TRUE(train_until(whole.path(), -1, false));
-  const TemporaryFolder parts;
-  EXPECT_FALSE(train_until(parts.path(), 2, false));
-  EXPECT_TRUE(train_until(parts.path(), -1, true));
-  for (const char* name : {"unet/diffusion_pytorch_model.safetensors", "optimizer.safetensors"})
-    EXPECT_EQ(read_text_file(join_path(parts / "checkpoint-5", name)),
-              read_text_file(join_path(whole / "checkpoint-5", name)))
-        << name;
+  const CachedTextCase one{"", {.is_xl = true}, 0.3};
+  expect_resumes_bit_for_bit([&] { return one.task(/*is_cached=*/true); }, one.samples().slice(0, 12),
+                             {"unet/diffusion_pytorch_model.safetensors", "optimizer.safetensors"});
 }
 
 /// Gives access to the inputs of the UNet.
