@@ -124,6 +124,10 @@ int64_t winograd_tile(int64_t height, int64_t width) {
   return points(2) < points(4) ? 2 : 4;
 }
 
+int64_t winograd_items(const WinogradShape& shape) {
+  return shares_weights(shape) ? shape.rows() : shape.panels();
+}
+
 at::Tensor winograd_convolution(const WinogradKernel& kernel, int64_t tile, const at::Tensor& input,
                                 const at::Tensor& weight, const at::Tensor& bias, bool transposed) {
   const auto shape = winograd_shape(kernel, tile, input, weight.size(transposed ? 1 : 0));

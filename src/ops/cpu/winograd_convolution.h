@@ -13,6 +13,9 @@ namespace cpu {
 /// Returns the tile of the fewest multiplications for an image: 4, or 2 for tiny images.
 int64_t winograd_tile(int64_t height, int64_t width);
 
+/// Returns the number of parts of a convolution that threads can compute at the same time.
+int64_t winograd_items(const WinogradShape& shape);
+
 /// Convolves input `[B, C, H, W]` with weight `[K, C, 3, 3]`. `transposed` computes the gradient of the input
 /// instead: input is then the gradient of the output, and weight is `[C, K, 3, 3]`. `bias` may be undefined.
 at::Tensor winograd_convolution(const WinogradKernel& kernel, int64_t tile, const at::Tensor& input,
