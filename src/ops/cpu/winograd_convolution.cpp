@@ -1,11 +1,12 @@
 #include "ops/cpu/winograd_convolution.h"
 
 #include <algorithm>
-#include <utility>
+#include <cstddef>
+#include <memory>
+#include <new>
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <c10/core/CPUAllocator.h>
 
 #include "core/parallel.h"
 
@@ -30,15 +31,21 @@ class WinogradMemory {
   float* get(int64_t size) {
     if (size > size_) {
       size_ = 0;
-      memory_.clear();
-      memory_ = c10::GetCPUAllocator()->allocate(static_cast<std::size_t>(size) * sizeof(float));
+      memory_.reset();
+      memory_.reset(
+          static_cast<float*>(::operator new(static_cast<std::size_t>(size) * sizeof(float), kLine)));
       size_ = size;
     }
-    return static_cast<float*>(memory_.get());
+    return memory_.get();
   }
 
  private:
-  at::DataPtr memory_;
+  static constexpr std::align_val_t kLine{64};  // a cache line
+  struct Free {
+    void operator()(float* memory) const { ::operator delete(memory, kLine); }
+  };
+
+  std::unique_ptr<float, Free> memory_;
   int64_t size_ = 0;
 };
 
