@@ -1,6 +1,6 @@
 // Compares the fused CPU operations with compositions of LibTorch operations, forward and backward, in
-// interleaved rounds of one run. It prints medians, minima and their ratio. Usage: ops_benchmark [rounds]
-// [threads]
+// interleaved rounds of one run. It prints medians, minima and their ratio. Convolutions use the Winograd
+// kernels for every size. Usage: ops_benchmark [rounds] [threads] [part of the names]
 
 #include <algorithm>
 #include <chrono>
@@ -8,10 +8,13 @@
 #include <cstdlib>
 #include <functional>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include <diffusers/core/random.h>
 #include <diffusers/ops/attention.h>
+#include <diffusers/ops/conv2d.h>
 #include <diffusers/ops/fused.h>
 #include <diffusers/ops/group_norm_silu.h>
 
@@ -25,9 +28,11 @@ using at::Tensor;
 
 struct Benchmark {
   std::string name;
-  std::function<void()> forward;
-  std::function<void()> forward_backward;
+  std::function<void()> work;
 };
+
+/// A case and its passes.
+using Benchmarks = std::vector<Benchmark>;
 
 double milliseconds(const std::function<void()>& work) {
   const auto start = std::chrono::steady_clock::now();
@@ -57,39 +62,66 @@ void compare(const std::string& name, const std::function<void()>& work, int rou
               median(composed) / median(fused), least_composed, least_fused, least_composed / least_fused);
 }
 
-Benchmark group_norm_benchmark(int64_t batch, int64_t channels, int64_t side, int64_t groups) {
+Benchmarks forward_and_backward(const std::string& name, std::function<void()> forward,
+                                std::function<void()> both) {
+  return {{name + " fwd", std::move(forward)}, {name + " fwd+bwd", std::move(both)}};
+}
+
+Benchmarks group_norm_benchmark(int64_t batch, int64_t channels, int64_t side, int64_t groups) {
   const Tensor x = at::randn({batch, channels, side, side}).set_requires_grad(true);
   const Tensor weight = at::ones({channels}).set_requires_grad(true);
   const Tensor bias = at::zeros({channels}).set_requires_grad(true);
   const Tensor grad = at::randn(x.sizes());
   const auto call = [=] { return diffusers::group_norm_silu(x, groups, weight, bias); };
-  return {"group_norm_silu " + std::to_string(batch) + "x" + std::to_string(channels) + "x" +
-              std::to_string(side) + "x" + std::to_string(side) + " groups " + std::to_string(groups),
-          [=] {
-            const at::NoGradGuard guard;
-            call();
-          },
-          [=] {
-            torch::autograd::grad({call()}, {x, weight, bias}, {grad});
-          }};
+  return forward_and_backward(
+      "group_norm_silu " + std::to_string(batch) + "x" + std::to_string(channels) + "x" +
+          std::to_string(side) + "x" + std::to_string(side) + " groups " + std::to_string(groups),
+      [=] {
+        const at::NoGradGuard guard;
+        call();
+      },
+      [=] {
+        torch::autograd::grad({call()}, {x, weight, bias}, {grad});
+      });
 }
 
-Benchmark attention_benchmark(int64_t batch, int64_t heads, int64_t queries, int64_t keys, int64_t depth) {
+Benchmarks attention_benchmark(int64_t batch, int64_t heads, int64_t queries, int64_t keys, int64_t depth) {
   const auto make = [&](int64_t length) { return at::randn({batch, length, heads, depth}).transpose(1, 2); };
   const Tensor query = make(queries).set_requires_grad(true);
   const Tensor key = make(keys).set_requires_grad(true);
   const Tensor value = make(keys).set_requires_grad(true);
   const Tensor grad = make(queries);
   const auto call = [=] { return diffusers::attention(query, key, value); };
-  return {"attention batch " + std::to_string(batch) + " heads " + std::to_string(heads) + " L " +
-              std::to_string(queries) + " S " + std::to_string(keys) + " D " + std::to_string(depth),
-          [=] {
-            const at::NoGradGuard guard;
-            call();
-          },
-          [=] {
-            torch::autograd::grad({call()}, {query, key, value}, {grad});
-          }};
+  return forward_and_backward(
+      "attention batch " + std::to_string(batch) + " heads " + std::to_string(heads) + " L " +
+          std::to_string(queries) + " S " + std::to_string(keys) + " D " + std::to_string(depth),
+      [=] {
+        const at::NoGradGuard guard;
+        call();
+      },
+      [=] {
+        torch::autograd::grad({call()}, {query, key, value}, {grad});
+      });
+}
+
+Benchmarks convolution_benchmark(int64_t in_channels, int64_t out_channels, int64_t side, int64_t batch) {
+  const Tensor x = at::randn({batch, in_channels, side, side}).set_requires_grad(true);
+  const Tensor weight = at::randn({out_channels, in_channels, 3, 3}).set_requires_grad(true);
+  const Tensor bias = at::zeros({out_channels});
+  const Tensor grad = at::randn({batch, out_channels, side, side});
+  const Tensor y = diffusers::fast_conv2d(x, weight, bias, 1, 1);
+  const std::string name = "conv " + std::to_string(in_channels) + "->" + std::to_string(out_channels) +
+                           " side " + std::to_string(side) + " batch " + std::to_string(batch);
+  const auto gradient = [=](const Tensor& input) {
+    return [=] { torch::autograd::grad({y}, {input}, {grad}, /*retain_graph=*/true); };
+  };
+  return {{name + " fwd",
+           [=] {
+             const at::NoGradGuard guard;
+             diffusers::fast_conv2d(x, weight, bias, 1, 1);
+           }},
+          {name + " grad of x", gradient(x)},
+          {name + " grad of weight", gradient(weight)}};
 }
 
 }  // namespace
@@ -98,18 +130,28 @@ int main(int argc, char** argv) {
   const int rounds = argc > 1 ? std::max(1, std::atoi(argv[1])) : 7;
   at::set_num_threads(argc > 2 ? std::max(1, std::atoi(argv[2])) : 2);
   diffusers::manual_seed(0);
-  const std::vector<Benchmark> benchmarks{
+  diffusers::set_winograd(diffusers::WinogradMode::kForced);
+  const std::string_view part = argc > 3 ? argv[3] : "";
+  const std::vector<Benchmarks> benchmarks{
       group_norm_benchmark(64, 32, 28, 32),      group_norm_benchmark(64, 64, 14, 32),
       group_norm_benchmark(64, 128, 7, 32),      group_norm_benchmark(4, 128, 64, 32),
       attention_benchmark(64, 8, 196, 196, 8),   attention_benchmark(64, 8, 49, 49, 8),
       attention_benchmark(64, 4, 196, 196, 16),  attention_benchmark(16, 4, 256, 256, 32),
       attention_benchmark(16, 4, 256, 77, 32),   attention_benchmark(4, 8, 1024, 1024, 8),
-      attention_benchmark(2, 8, 1024, 1024, 32), attention_benchmark(1, 1, 196, 196, 8)};
+      attention_benchmark(2, 8, 1024, 1024, 32), attention_benchmark(1, 1, 196, 196, 8),
+      convolution_benchmark(32, 32, 28, 64),     convolution_benchmark(64, 64, 28, 64),
+      convolution_benchmark(64, 64, 14, 64),     convolution_benchmark(128, 64, 14, 64),
+      convolution_benchmark(64, 64, 7, 64),      convolution_benchmark(96, 32, 28, 64),
+      convolution_benchmark(16, 16, 28, 64),     convolution_benchmark(1, 32, 28, 64),
+      convolution_benchmark(32, 1, 28, 64),      convolution_benchmark(4, 64, 32, 8),
+      convolution_benchmark(128, 128, 16, 1),    convolution_benchmark(256, 256, 8, 8),
+      convolution_benchmark(256, 256, 4, 8),     convolution_benchmark(128, 128, 128, 1),
+      convolution_benchmark(320, 320, 64, 2),    convolution_benchmark(640, 640, 32, 2),
+      convolution_benchmark(1280, 1280, 16, 2),  convolution_benchmark(1280, 1280, 8, 2)};
   std::printf("%d rounds, %d threads\n%-52s %9s %9s %7s   %9s %9s %7s\n", rounds, at::get_num_threads(),
               "milliseconds", "composed", "fused", "ratio", "least", "least", "ratio");
-  for (const auto& benchmark : benchmarks) {
-    compare(benchmark.name + " fwd", benchmark.forward, rounds);
-    compare(benchmark.name + " fwd+bwd", benchmark.forward_backward, rounds);
-  }
+  for (const auto& passes : benchmarks)
+    for (const auto& benchmark : passes)
+      if (benchmark.name.find(part) != std::string::npos) compare(benchmark.name, benchmark.work, rounds);
   return 0;
 }

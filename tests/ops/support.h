@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include <diffusers/ops/conv2d.h>
 #include <diffusers/ops/fused.h>
 
 #include <ATen/ATen.h>
@@ -20,6 +21,18 @@ class FusedCpu {
 
  private:
   bool before_;
+};
+
+/// Sets the process-wide mode for a scope.
+class Winograd {
+ public:
+  explicit Winograd(WinogradMode mode) : before_(winograd()) { set_winograd(mode); }
+  ~Winograd() { set_winograd(before_); }
+  Winograd(const Winograd&) = delete;
+  Winograd& operator=(const Winograd&) = delete;
+
+ private:
+  WinogradMode before_;
 };
 
 class Threads {

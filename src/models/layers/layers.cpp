@@ -2,9 +2,9 @@
 #include <cmath>
 
 #include <diffusers/models/layers.h>
+#include <diffusers/ops/conv2d.h>
 #include <diffusers/ops/group_norm_silu.h>
 
-#include <ATen/ops/conv2d.h>
 #include <ATen/ops/dropout.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/gelu.h>
@@ -67,7 +67,7 @@ Conv2dImpl::Conv2dImpl(int64_t in_channels, int64_t out_channels, const Conv2dOp
 }
 
 Tensor Conv2dImpl::forward(const Tensor& input) const {
-  return at::conv2d(input, weight, bias, options_.stride, options_.padding);
+  return fast_conv2d(input, weight, bias, options_.stride, options_.padding);
 }
 
 GroupNormImpl::GroupNormImpl(int64_t num_groups, int64_t num_channels, double eps)

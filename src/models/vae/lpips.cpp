@@ -7,6 +7,7 @@
 #include <diffusers/models/lpips.h>
 #include <diffusers/models/state_dict.h>
 
+#include <ATen/ops/conv2d.h>
 #include <torch/types.h>
 
 #include "core/require.h"
@@ -47,6 +48,13 @@ std::vector<FeatureStage> feature_stages(LPIPSNet net) {
 
 Tensor per_channel(std::initializer_list<double> values) {
   return torch::tensor(std::vector<double>(values), torch::kFloat).view({1, 3, 1, 1});
+}
+
+/// Convolves without Winograd. Its rounding errors would choose another maximum in some of the pools, and so
+/// change the gradient of a pixel by more than rounding. All 3x3 convolutions have stride 1 and padding 1.
+Tensor feature_convolution(const layers::Conv2d& convolution, const Tensor& hidden) {
+  if (convolution->weight.size(2) != 3) return convolution->forward(hidden);
+  return at::conv2d(hidden, convolution->weight, convolution->bias, 1, 1);
 }
 
 /// Divides the features of each place by their norm. At a norm of 0 the gradient is 0, where that of the
@@ -147,7 +155,7 @@ std::vector<Tensor> LPIPSImpl::features(const Tensor& images) const {
   for (const Stage& stage : stages_) {
     if (stage.pool > 0) hidden = at::max_pool2d(hidden, stage.pool, 2);
     for (const layers::Conv2d& convolution : stage.convolutions)
-      hidden = at::relu(convolution->forward(hidden));
+      hidden = at::relu(feature_convolution(convolution, hidden));
     result.push_back(hidden);
   }
   return result;

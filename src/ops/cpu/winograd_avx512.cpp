@@ -1,0 +1,12 @@
+#define DIFFUSERS_WINOGRAD_LANES 16
+#include "ops/cpu/winograd_kernel.h"
+
+namespace diffusers {
+inline namespace internal {
+namespace cpu {
+
+const WinogradKernel& winograd_kernel_avx512() { return kWinogradKernel; }
+
+}  // namespace cpu
+}  // namespace internal
+}  // namespace diffusers
