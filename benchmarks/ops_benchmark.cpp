@@ -16,7 +16,7 @@
 #include <diffusers/ops/attention.h>
 #include <diffusers/ops/conv2d.h>
 #include <diffusers/ops/fused.h>
-#include <diffusers/ops/group_norm_silu.h>
+#include <diffusers/ops/group_norm.h>
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -67,22 +67,33 @@ Benchmarks forward_and_backward(const std::string& name, std::function<void()> f
   return {{name + " fwd", std::move(forward)}, {name + " fwd+bwd", std::move(both)}};
 }
 
-Benchmarks group_norm_benchmark(int64_t batch, int64_t channels, int64_t side, int64_t groups) {
+/// Operations of a group norm benchmark after the norm.
+enum class NormKind { kPlain, kSilu, kScaleShiftSilu };
+
+Benchmarks group_norm_benchmark(NormKind kind, int64_t batch, int64_t channels, int64_t side,
+                                int64_t groups) {
   const Tensor x = at::randn({batch, channels, side, side}).set_requires_grad(true);
   const Tensor weight = at::ones({channels}).set_requires_grad(true);
   const Tensor bias = at::zeros({channels}).set_requires_grad(true);
   const Tensor grad = at::randn(x.sizes());
-  const auto call = [=] { return diffusers::group_norm_silu(x, groups, weight, bias); };
+  std::vector<Tensor> inputs{x, weight, bias};
+  diffusers::GroupNormOptions options{.silu = kind != NormKind::kPlain};
+  std::string name = kind == NormKind::kPlain ? "group_norm " : "group_norm_silu ";
+  if (kind == NormKind::kScaleShiftSilu) {
+    name = "group_norm_scale_shift_silu ";
+    options.scale = at::randn({batch, channels}).set_requires_grad(true);
+    options.shift = at::randn({batch, channels}).set_requires_grad(true);
+    inputs.insert(inputs.end(), {options.scale, options.shift});
+  }
+  const auto call = [=] { return diffusers::group_norm(x, groups, weight, bias, options); };
   return forward_and_backward(
-      "group_norm_silu " + std::to_string(batch) + "x" + std::to_string(channels) + "x" +
-          std::to_string(side) + "x" + std::to_string(side) + " groups " + std::to_string(groups),
+      name + std::to_string(batch) + "x" + std::to_string(channels) + "x" + std::to_string(side) + "x" +
+          std::to_string(side) + " groups " + std::to_string(groups),
       [=] {
         const at::NoGradGuard guard;
         call();
       },
-      [=] {
-        torch::autograd::grad({call()}, {x, weight, bias}, {grad});
-      });
+      [=] { torch::autograd::grad({call()}, inputs, {grad}); });
 }
 
 Benchmarks attention_benchmark(int64_t batch, int64_t heads, int64_t queries, int64_t keys, int64_t depth) {
@@ -132,22 +143,39 @@ int main(int argc, char** argv) {
   diffusers::manual_seed(0);
   diffusers::set_winograd(diffusers::WinogradMode::kForced);
   const std::string_view part = argc > 3 ? argv[3] : "";
-  const std::vector<Benchmarks> benchmarks{
-      group_norm_benchmark(64, 32, 28, 32),      group_norm_benchmark(64, 64, 14, 32),
-      group_norm_benchmark(64, 128, 7, 32),      group_norm_benchmark(4, 128, 64, 32),
-      attention_benchmark(64, 8, 196, 196, 8),   attention_benchmark(64, 8, 49, 49, 8),
-      attention_benchmark(64, 4, 196, 196, 16),  attention_benchmark(16, 4, 256, 256, 32),
-      attention_benchmark(16, 4, 256, 77, 32),   attention_benchmark(4, 8, 1024, 1024, 8),
-      attention_benchmark(2, 8, 1024, 1024, 32), attention_benchmark(1, 1, 196, 196, 8),
-      convolution_benchmark(32, 32, 28, 64),     convolution_benchmark(64, 64, 28, 64),
-      convolution_benchmark(64, 64, 14, 64),     convolution_benchmark(128, 64, 14, 64),
-      convolution_benchmark(64, 64, 7, 64),      convolution_benchmark(96, 32, 28, 64),
-      convolution_benchmark(16, 16, 28, 64),     convolution_benchmark(1, 32, 28, 64),
-      convolution_benchmark(32, 1, 28, 64),      convolution_benchmark(4, 64, 32, 8),
-      convolution_benchmark(128, 128, 16, 1),    convolution_benchmark(256, 256, 8, 8),
-      convolution_benchmark(256, 256, 4, 8),     convolution_benchmark(128, 128, 128, 1),
-      convolution_benchmark(320, 320, 64, 2),    convolution_benchmark(640, 640, 32, 2),
-      convolution_benchmark(1280, 1280, 16, 2),  convolution_benchmark(1280, 1280, 8, 2)};
+  const std::vector<Benchmarks> benchmarks{group_norm_benchmark(NormKind::kSilu, 64, 32, 28, 32),
+                                           group_norm_benchmark(NormKind::kSilu, 64, 64, 14, 32),
+                                           group_norm_benchmark(NormKind::kSilu, 64, 128, 7, 32),
+                                           group_norm_benchmark(NormKind::kSilu, 4, 128, 64, 32),
+                                           group_norm_benchmark(NormKind::kPlain, 64, 64, 14, 32),
+                                           group_norm_benchmark(NormKind::kPlain, 64, 64, 7, 32),
+                                           group_norm_benchmark(NormKind::kScaleShiftSilu, 64, 64, 14, 32),
+                                           attention_benchmark(64, 8, 196, 196, 8),
+                                           attention_benchmark(64, 8, 49, 49, 8),
+                                           attention_benchmark(64, 4, 196, 196, 16),
+                                           attention_benchmark(16, 4, 256, 256, 32),
+                                           attention_benchmark(16, 4, 256, 77, 32),
+                                           attention_benchmark(4, 8, 1024, 1024, 8),
+                                           attention_benchmark(2, 8, 1024, 1024, 32),
+                                           attention_benchmark(1, 1, 196, 196, 8),
+                                           convolution_benchmark(32, 32, 28, 64),
+                                           convolution_benchmark(64, 64, 28, 64),
+                                           convolution_benchmark(64, 64, 14, 64),
+                                           convolution_benchmark(128, 64, 14, 64),
+                                           convolution_benchmark(64, 64, 7, 64),
+                                           convolution_benchmark(96, 32, 28, 64),
+                                           convolution_benchmark(16, 16, 28, 64),
+                                           convolution_benchmark(1, 32, 28, 64),
+                                           convolution_benchmark(32, 1, 28, 64),
+                                           convolution_benchmark(4, 64, 32, 8),
+                                           convolution_benchmark(128, 128, 16, 1),
+                                           convolution_benchmark(256, 256, 8, 8),
+                                           convolution_benchmark(256, 256, 4, 8),
+                                           convolution_benchmark(128, 128, 128, 1),
+                                           convolution_benchmark(320, 320, 64, 2),
+                                           convolution_benchmark(640, 640, 32, 2),
+                                           convolution_benchmark(1280, 1280, 16, 2),
+                                           convolution_benchmark(1280, 1280, 8, 2)};
   std::printf("%d rounds, %d threads\n%-52s %9s %9s %7s   %9s %9s %7s\n", rounds, at::get_num_threads(),
               "milliseconds", "composed", "fused", "ratio", "least", "least", "ratio");
   for (const auto& passes : benchmarks)

@@ -4,11 +4,15 @@
 // against them. Arguments are not checked.
 
 #include <diffusers/ops/attention.h>
+#include <diffusers/ops/group_norm.h>
 #include <diffusers/ops/group_norm_silu.h>
 
 namespace diffusers {
 inline namespace internal {
 namespace reference {
+
+at::Tensor group_norm(const at::Tensor& x, int64_t num_groups, const at::Tensor& weight,
+                      const at::Tensor& bias, const GroupNormOptions& options);
 
 at::Tensor group_norm_silu(const at::Tensor& x, int64_t num_groups, const at::Tensor& weight,
                            const at::Tensor& bias, double eps);

@@ -7,13 +7,7 @@
 namespace diffusers {
 
 /// Computes `silu(group_norm(x))`, the two operations before each convolution of a residual block (Wu and He
-/// 2018; diffusers `ResnetBlock2D`).
-///
-/// On the CPU, contiguous float32 tensors use a fused kernel in the forward and the backward pass. It reads
-/// `x` from memory once in each pass and keeps only `x` and its statistics for the backward pass. All other
-/// tensors (other dtypes, channels_last, CUDA without `set_fused_cuda(true)`) use LibTorch operations. Both
-/// agree to float32 rounding. The result is deterministic, does not depend on the number of threads, and is
-/// twice differentiable.
+/// 2018; diffusers `ResnetBlock2D`). It is `group_norm` with the option `silu`.
 ///
 /// @param x `[B, C, ...]` with at least one dimension after C, floating; B may be 0
 /// @param num_groups number of groups, a divisor of C

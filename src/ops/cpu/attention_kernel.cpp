@@ -1,5 +1,6 @@
 #include "ops/cpu/kernels.h"
 #include "ops/cpu/simd.h"
+#include "ops/cpu/transpose_lanes.h"
 
 namespace diffusers {
 inline namespace internal {
@@ -53,24 +54,8 @@ void transpose(const float* from, int64_t rows, int64_t columns, float factor, f
     for (int64_t column = 0; column < columns; column += kLanes) {
       Vec v[8];
       for (int64_t k = 0; k < 8; ++k) v[k] = load(from + (row + k) * columns + column) * factor;
-      Vec a[8];
-      for (int64_t k = 0; k < 8; k += 2) {
-        a[k] = __builtin_shufflevector(v[k], v[k + 1], 0, 8, 1, 9, 4, 12, 5, 13);
-        a[k + 1] = __builtin_shufflevector(v[k], v[k + 1], 2, 10, 3, 11, 6, 14, 7, 15);
-      }
-      Vec b[8];
-      for (int64_t k = 0; k < 8; k += 4) {
-        b[k] = __builtin_shufflevector(a[k], a[k + 2], 0, 1, 8, 9, 4, 5, 12, 13);
-        b[k + 1] = __builtin_shufflevector(a[k], a[k + 2], 2, 3, 10, 11, 6, 7, 14, 15);
-        b[k + 2] = __builtin_shufflevector(a[k + 1], a[k + 3], 0, 1, 8, 9, 4, 5, 12, 13);
-        b[k + 3] = __builtin_shufflevector(a[k + 1], a[k + 3], 2, 3, 10, 11, 6, 7, 14, 15);
-      }
-      for (int64_t k = 0; k < 4; ++k) {
-        store(to + (column + k) * rows + row,
-              __builtin_shufflevector(b[k], b[k + 4], 0, 1, 2, 3, 8, 9, 10, 11));
-        store(to + (column + k + 4) * rows + row,
-              __builtin_shufflevector(b[k], b[k + 4], 4, 5, 6, 7, 12, 13, 14, 15));
-      }
+      transpose_lanes(v);
+      for (int64_t k = 0; k < 8; ++k) store(to + (column + k) * rows + row, v[k]);
     }
   }
 }

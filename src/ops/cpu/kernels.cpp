@@ -12,6 +12,28 @@ bool kernels_available() {
 #endif
 }
 
+bool avx512_available() {
+#if defined(__x86_64__)
+  return kernels_available() && __builtin_cpu_supports("avx512f");
+#else
+  return false;
+#endif
+}
+
+void group_norm_forward(const GroupNormShape& shape, const GroupNormParameters& parameters, double eps,
+                        const float* x, float* y, const GroupNormStatistics& statistics, int64_t begin,
+                        int64_t end) {
+  static const auto kernel = avx512_available() ? avx512::group_norm_forward : avx2::group_norm_forward;
+  kernel(shape, parameters, eps, x, y, statistics, begin, end);
+}
+
+void group_norm_backward(const GroupNormShape& shape, const GroupNormParameters& parameters,
+                         const float* grad_y, const float* x, const GroupNormStatistics& statistics,
+                         const GroupNormGradientViews& gradients, int64_t begin, int64_t end) {
+  static const auto kernel = avx512_available() ? avx512::group_norm_backward : avx2::group_norm_backward;
+  kernel(shape, parameters, grad_y, x, statistics, gradients, begin, end);
+}
+
 }  // namespace cpu
 }  // namespace internal
 }  // namespace diffusers

@@ -17,6 +17,30 @@ struct GroupNormShape {
   int64_t spatial = 0;
 };
 
+/// y = norm(x + offset) * weight + bias, then SiLU if `silu` is set.
+struct GroupNormParameters {
+  const float* weight = nullptr;
+  const float* bias = nullptr;
+  /// 0: all images share weight and bias `[channels]`. Otherwise the number of channels, and both are
+  /// `[batch, channels]`.
+  int64_t image_stride = 0;
+  const float* offset = nullptr;  ///< `[batch, channels]`, or null
+  bool silu = false;
+};
+
+struct GroupNormStatistics {
+  float* mean = nullptr;  ///< of x + offset, `[batch * groups]`
+  float* rstd = nullptr;
+};
+
+/// The gradients for weight, bias and offset are `[batch, channels]`: the share of each image.
+struct GroupNormGradientViews {
+  float* x = nullptr;
+  float* weight = nullptr;
+  float* bias = nullptr;
+  float* offset = nullptr;  ///< null without an offset
+};
+
 /// A `[batch, heads, rows, depth]` tensor with a contiguous last dimension; strides in elements.
 template <class T>
 struct HeadsView {
@@ -47,18 +71,52 @@ struct AttentionGradients {
 
 /// Returns true if this build has the kernels and this machine can run them.
 bool kernels_available();
+/// Returns true if this machine can run the kernels of the namespace avx512.
+bool avx512_available();
 
-/// Computes items [begin, end). `mean` and `rstd` `[batch * groups]` receive the statistics.
-void group_norm_silu_forward(const GroupNormShape& shape, double eps, const float* x, const float* weight,
-                             const float* bias, float* y, float* mean, float* rstd, int64_t begin,
-                             int64_t end);
+/// Computes items [begin, end) and their statistics. If `y` is null, the function computes the statistics
+/// only.
+void group_norm_forward(const GroupNormShape& shape, const GroupNormParameters& parameters, double eps,
+                        const float* x, float* y, const GroupNormStatistics& statistics, int64_t begin,
+                        int64_t end);
 
-/// Computes items [begin, end). `grad_weight` and `grad_bias` `[batch, channels]` receive the share of each
-/// image.
-void group_norm_silu_backward(const GroupNormShape& shape, const float* grad_y, const float* x,
-                              const float* weight, const float* bias, const float* mean, const float* rstd,
-                              float* grad_x, float* grad_weight, float* grad_bias, int64_t begin,
-                              int64_t end);
+/// Computes items [begin, end). `gradients.x` may be the memory of `grad_y`.
+void group_norm_backward(const GroupNormShape& shape, const GroupNormParameters& parameters,
+                         const float* grad_y, const float* x, const GroupNormStatistics& statistics,
+                         const GroupNormGradientViews& gradients, int64_t begin, int64_t end);
+
+// The two functions above call one of these, by the machine. The results have the same bits if the compiler
+// contracts both in the same way.
+namespace avx2 {
+void group_norm_forward(const GroupNormShape& shape, const GroupNormParameters& parameters, double eps,
+                        const float* x, float* y, const GroupNormStatistics& statistics, int64_t begin,
+                        int64_t end);
+void group_norm_backward(const GroupNormShape& shape, const GroupNormParameters& parameters,
+                         const float* grad_y, const float* x, const GroupNormStatistics& statistics,
+                         const GroupNormGradientViews& gradients, int64_t begin, int64_t end);
+}  // namespace avx2
+namespace avx512 {
+void group_norm_forward(const GroupNormShape& shape, const GroupNormParameters& parameters, double eps,
+                        const float* x, float* y, const GroupNormStatistics& statistics, int64_t begin,
+                        int64_t end);
+void group_norm_backward(const GroupNormShape& shape, const GroupNormParameters& parameters,
+                         const float* grad_y, const float* x, const GroupNormStatistics& statistics,
+                         const GroupNormGradientViews& gradients, int64_t begin, int64_t end);
+}  // namespace avx512
+
+/// Number of columns of a matrix that are one item of `transpose` and `normalize_transposed`.
+inline constexpr int64_t kTransposeColumns = 32;
+
+/// Transposes the matrices `[rows, columns]` of a batch and adds `addend` `[columns, rows]`, if it is not
+/// null. An item is a block of columns of a matrix: item / blocks is the matrix, with blocks = columns /
+/// kTransposeColumns, rounded up.
+void transpose(int64_t rows, int64_t columns, const float* from, const float* addend, float* to,
+               int64_t begin, int64_t end);
+
+/// Applies the norm with given statistics, without SiLU, and writes `[batch, spatial, channels]`. The items
+/// are those of `transpose` for matrices `[channels, spatial]`.
+void normalize_transposed(const GroupNormShape& shape, const GroupNormParameters& parameters, const float* x,
+                          const GroupNormStatistics& statistics, float* to, int64_t begin, int64_t end);
 
 /// Returns the number of floats of scratch memory that one thread needs for either of the two functions
 /// below.

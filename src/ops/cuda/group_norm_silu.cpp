@@ -7,7 +7,7 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include "core/require.h"
-#include "ops/group_norm_silu_backends.h"
+#include "ops/group_norm_backends.h"
 
 namespace diffusers {
 inline namespace internal {
@@ -53,9 +53,9 @@ NormalizedActivation fused_forward(const at::Tensor& x, int64_t num_groups, cons
   return result;
 }
 
-GroupNormSiluGradients fused_backward(const at::Tensor& grad_y, const at::Tensor& x, int64_t num_groups,
-                                      const at::Tensor& weight, const at::Tensor& bias,
-                                      const at::Tensor& mean, const at::Tensor& rstd) {
+GroupNormGradients fused_backward(const at::Tensor& grad_y, const at::Tensor& x, int64_t num_groups,
+                                  const at::Tensor& weight, const at::Tensor& bias, const at::Tensor& mean,
+                                  const at::Tensor& rstd) {
   const c10::cuda::CUDAGuard guard(x.device());
   const at::Tensor grad = grad_y.contiguous();
   const at::Tensor weights = weight.to(at::kFloat);

@@ -1,0 +1,58 @@
+#pragma once
+
+// Calls the fused kernels with tensors. x, weight, bias and offset must be contiguous and on the device of
+// the backend. x must not be empty.
+
+#include <cstdint>
+
+#include <ATen/core/Tensor.h>
+
+namespace diffusers {
+inline namespace internal {
+
+struct NormalizedActivation {
+  at::Tensor y;
+  at::Tensor mean;  // mean of each group, [B * num_groups]
+  at::Tensor rstd;
+};
+
+struct GroupNormGradients {
+  at::Tensor x;
+  at::Tensor weight;
+  at::Tensor bias;
+  at::Tensor offset = {};
+};
+
+/// The arguments of a group norm apart from x.
+struct GroupNormCall {
+  int64_t num_groups = 1;
+  double eps = 1e-5;
+  bool silu = false;
+  bool tokens = false;     // y is [B, L, C] instead of [B, C, ...]; not together with silu
+  at::Tensor weight = {};  // [C] or [B, C]
+  at::Tensor bias = {};    // shape of weight
+  at::Tensor offset = {};  // [B, C] or undefined
+};
+
+namespace cpu {
+
+/// All tensors are float32.
+NormalizedActivation fused_forward(const at::Tensor& x, const GroupNormCall& call);
+GroupNormGradients fused_backward(const at::Tensor& grad_y, const at::Tensor& x, const GroupNormCall& call,
+                                  const at::Tensor& mean, const at::Tensor& rstd);
+
+}  // namespace cpu
+
+namespace cuda {
+
+/// x float32, float16 or bfloat16; weight and bias of any floating dtype; mean and rstd are float32. Computes
+/// silu(group_norm(x)).
+NormalizedActivation fused_forward(const at::Tensor& x, int64_t num_groups, const at::Tensor& weight,
+                                   const at::Tensor& bias, double eps);
+GroupNormGradients fused_backward(const at::Tensor& grad_y, const at::Tensor& x, int64_t num_groups,
+                                  const at::Tensor& weight, const at::Tensor& bias, const at::Tensor& mean,
+                                  const at::Tensor& rstd);
+
+}  // namespace cuda
+}  // namespace internal
+}  // namespace diffusers
