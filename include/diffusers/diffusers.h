@@ -40,6 +40,8 @@
 #include <diffusers/models/fwd.h>
 #include <diffusers/models/gradient_checkpointing.h>
 #include <diffusers/models/layers.h>
+#include <diffusers/models/lora.h>
+#include <diffusers/models/lora_weights.h>
 #include <diffusers/models/lpips.h>
 #include <diffusers/models/model.h>
 #include <diffusers/models/multi_controlnet.h>
@@ -70,6 +72,7 @@
 #include <diffusers/pipelines/inference_guard.h>
 #include <diffusers/pipelines/latent_diffusion_pipeline.h>
 #include <diffusers/pipelines/ldm_pipeline.h>
+#include <diffusers/pipelines/lora_loader.h>
 #include <diffusers/pipelines/pipeline.h>
 #include <diffusers/pipelines/pipeline_component.h>
 #include <diffusers/pipelines/pipeline_spec.h>

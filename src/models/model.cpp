@@ -13,6 +13,7 @@
 #include "core/require.h"
 #include "io/open_model_file.h"
 #include "io/save_model_files.h"
+#include "models/layers/lora_layer.h"
 
 namespace diffusers {
 namespace {
@@ -48,6 +49,15 @@ std::vector<std::pair<std::string, Tensor>> state_of(const torch::nn::Module& mo
   std::vector<std::pair<std::string, Tensor>> state;
   for (const auto& item : model.named_parameters()) state.emplace_back(item.key(), item.value());
   for (const auto& item : model.named_buffers()) state.emplace_back(item.key(), item.value());
+  return state;
+}
+
+/// Returns parameters and buffers by their state-dict names, without those of adapters.
+std::vector<std::pair<std::string, Tensor>> saved_state_of(const torch::nn::Module& model) {
+  auto state = state_of(model);
+  const auto adapters = lora_tensors(model);
+  std::erase_if(state,
+                [&](const auto& item) { return adapters.contains(item.second.unsafeGetTensorImpl()); });
   return state;
 }
 
@@ -112,7 +122,7 @@ void load_model_weights(torch::nn::Module& model, const std::filesystem::path& f
     }
   }
 
-  auto state = state_of(model);
+  auto state = saved_state_of(model);
   std::vector<std::string> missing;
   std::vector<std::string> mismatched;
   for (const auto& [name, tensor] : state) {
@@ -154,7 +164,7 @@ void save_model(const torch::nn::Module& model, const std::filesystem::path& fol
                 const std::string& config_json, const ModelSaveOptions& options,
                 const WeightsFormat& format) {
   TensorMap tensors;
-  for (auto& [name, tensor] : state_of(model))
+  for (auto& [name, tensor] : saved_state_of(model))
     tensors.insert(format.name_in_file != nullptr ? format.name_in_file(name) : name, tensor.detach());
   save_model_files(tensors, folder.string(), config_json, format.basename,
                    {.variant = options.variant, .max_shard_size = options.max_shard_size});
@@ -163,6 +173,7 @@ void save_model(const torch::nn::Module& model, const std::filesystem::path& fol
 void copy_model_state(const torch::nn::Module& from, torch::nn::Module& to,
                       const std::optional<at::Device>& device) {
   const torch::NoGradGuard no_grad;
+  copy_lora_adapters(from, to);
   const auto sources = state_of(from);
   auto targets = state_of(to);
   require(sources.size() == targets.size(), "a model with {} tensors cannot be cloned into one with {}",

@@ -82,4 +82,6 @@ void StableDiffusionBase::disable_vae_slicing() { vae()->disable_slicing(); }
 void StableDiffusionBase::enable_vae_tiling() { vae()->enable_tiling(); }
 void StableDiffusionBase::disable_vae_tiling() { vae()->disable_tiling(); }
 
+LoraModules StableDiffusionBase::lora_modules() { return {.unet = unet(), .text_encoder = text_encoder()}; }
+
 }  // namespace diffusers

@@ -56,4 +56,11 @@ void StableDiffusionXLBase::disable_vae_slicing() { vae()->disable_slicing(); }
 void StableDiffusionXLBase::enable_vae_tiling() { vae()->enable_tiling(); }
 void StableDiffusionXLBase::disable_vae_tiling() { vae()->disable_tiling(); }
 
+LoraModules StableDiffusionXLBase::lora_modules() {
+  LoraModules modules{.unet = unet()};
+  if (components().at("text_encoder").has_value()) modules.text_encoder = text_encoder();
+  if (components().at("text_encoder_2").has_value()) modules.text_encoder_2 = text_encoder_2();
+  return modules;
+}
+
 }  // namespace diffusers

@@ -31,15 +31,15 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 TESTS = HERE.parent
-PACKAGES = ["diffusers==0.42.1", "transformers>=5,<6", "accelerate", "safetensors", "tensorboard", "scipy", "torchsde",
-            "pillow"]
+PACKAGES = ["diffusers==0.42.1", "transformers>=5,<6", "peft==0.21.2", "accelerate", "safetensors", "tensorboard", "scipy",
+            "torchsde", "pillow"]
 TORCH = "torch==2.11.0"
 sys.path.insert(0, str(TESTS / "support"))
 import skips
 
 # Imports everything that the scripts need, to distinguish a complete environment from an incomplete one.
-PROBE = ("import diffusers, transformers, accelerate, safetensors, scipy, torchsde, PIL, tensorboard, torch; "
-         "assert diffusers.__version__ == '0.42.1'")
+PROBE = ("import diffusers, transformers, peft, accelerate, safetensors, scipy, torchsde, PIL, tensorboard, torch; "
+         "assert diffusers.__version__ == '0.42.1' and peft.__version__ == '0.21.2'")
 
 
 def python_of(environment):
@@ -47,38 +47,42 @@ def python_of(environment):
 
 
 def make_environment(environment, torch_site):
-    """Makes the environment if it does not exist. A marker that is written last shows that it is complete."""
+    """Makes the environment if it does not exist. A marker that is written last shows that it is complete, and holds the
+    packages: an environment that was made with others gets those that it lacks."""
     complete, started = environment / ".complete", environment / ".started"
+    packages = " ".join(PACKAGES)
     environment.parent.mkdir(parents=True, exist_ok=True)
     with open(environment.parent / (environment.name + ".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if complete.exists():
+        if complete.exists() and complete.read_text() == packages:
             return True
         if started.exists():
             print(f"removing an environment whose installation was interrupted: {environment}", flush=True)
             shutil.rmtree(environment)
         if python_of(environment).exists() and subprocess.run([python_of(environment), "-c", PROBE]).returncode == 0:
-            complete.touch()
+            complete.write_text(packages)
             return True
         # LibTorch is part of the Python package torch. An existing package is not fetched again.
         borrowed = torch_site if torch_site and (torch_site / "torch" / "version.py").exists() else None
         base = borrowed.parents[2] / "bin" / "python" if borrowed else None
         base = str(base) if base and base.exists() else sys.executable
         environment.mkdir(exist_ok=True)
-        started.touch()
-        if subprocess.run([base, "-m", "venv", str(environment)]).returncode != 0:
+        exists = complete.exists()
+        if not exists:
+            started.touch()
+        if not exists and subprocess.run([base, "-m", "venv", str(environment)]).returncode != 0:
             print("python3 -m venv failed (Debian: apt-get install python3-venv)")
             return False
         if borrowed:
             site = next((environment / "lib").glob("python3*")) / "site-packages"
             (site / "libdiffusers_torch.pth").write_text(f"{borrowed}\n")
-        print(f"installing {' '.join(PACKAGES)} into {environment}", flush=True)
+        print(f"installing {packages} into {environment}", flush=True)
         command = [python_of(environment), "-m", "pip", "install", "-q", "--disable-pip-version-check", *PACKAGES]
         if subprocess.run([*command, *([] if borrowed else [TORCH])]).returncode != 0:
             print("pip could not install them")
             return False
-        complete.touch()
-        started.unlink()
+        complete.write_text(packages)
+        started.unlink(missing_ok=True)
         return True
 
 

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 #include <torch/types.h>
 
+#include "models/lora_golden.h"
 #include "text/clip_text_golden.h"
 
 namespace diffusers::test {
@@ -262,6 +263,29 @@ void grow_and_clone() {
   model->resize_token_embeddings(60);
   expect_equal(model->get_input_embeddings(), before);
   expect_throws_with<ConfigError>([&] { model->resize_token_embeddings(0); }, "vocab_size is 0");
+}
+
+TEST(CLIPTextModel, AdaptersMatchPeft) {
+  const auto ids = torch::tensor({{0, 3, 7, 11, 19}, {0, 5, 2, 19, 19}});
+  for (const auto dtype : {at::kFloat, at::kDouble}) {
+    for (const auto& name : lora_case_names(/*text=*/true)) {
+      torch::manual_seed(kLoraSeed);
+      auto model = CLIPTextModel::from_config(lora_cases().golden.metadata.at("text"));
+      model->to(dtype);
+      expect_lora_matches_peft(
+          model, name, dtype, [&] { return model->forward(ids).last_hidden_state; },
+          lora_pattern({2, 5, 8}, dtype));
+    }
+  }
+}
+
+TEST(CLIPTextModelWithProjection, HasAdapters) {
+  CLIPTextModelWithProjection model(small_text_config());
+  model->add_adapter({.r = 2, .init_lora_weights = "false", .target_modules = {"q_proj", "text_projection"}});
+  const auto ids = torch::tensor({{58, 1, 59}});
+  const auto adapted = model->forward(ids).text_embeds;
+  model->disable_adapters();
+  EXPECT_FALSE(torch::equal(model->forward(ids).text_embeds, adapted));
 }
 
 TEST(CLIPTextModel, GrowsWithTheTokenizerAndCanBeCloned) {

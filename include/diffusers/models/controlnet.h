@@ -16,6 +16,7 @@
 #include <diffusers/models/conditioning.h>
 #include <diffusers/models/fwd.h>
 #include <diffusers/models/layers.h>
+#include <diffusers/models/lora.h>
 #include <diffusers/models/model.h>
 #include <diffusers/models/unet_2d_blocks.h>
 #include <diffusers/models/unet_enums.h>
@@ -154,7 +155,8 @@ class ConditionEmbedder;
 /// The encoder half of a UNet2DConditionModel with a conditioning image as an additional input. Its outputs
 /// are residuals that are added inside the UNet (Zhang et al. 2023; diffusers `ControlNetModel`). They are
 /// zero at the start of training.
-class ControlNetModelImpl : public ModelImpl<ControlNetModelImpl, ControlNetModelConfig> {
+class ControlNetModelImpl : public ModelImpl<ControlNetModelImpl, ControlNetModelConfig>,
+                            public PeftAdapterMixin<ControlNetModelImpl> {
  public:
   static constexpr std::string_view kClassName = "ControlNetModel";  ///< class name in config.json
   using ForwardOptions = ControlNetModelForwardOptions;              ///< optional arguments of `forward`

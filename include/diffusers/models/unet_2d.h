@@ -13,6 +13,7 @@
 #include <diffusers/core/tensor.h>
 #include <diffusers/models/embeddings.h>
 #include <diffusers/models/layers.h>
+#include <diffusers/models/lora.h>
 #include <diffusers/models/model.h>
 #include <diffusers/models/unet_2d_blocks.h>
 #include <diffusers/models/unet_enums.h>
@@ -93,7 +94,8 @@ struct UNet2DOutput {
 /// `UNet2DModel`). Parameters have Python's state-dict names and are drawn in Python's order: after
 /// `torch::manual_seed(0)` a new model has, bit for bit, the weights of Python's model after
 /// `torch.manual_seed(0)`.
-class UNet2DModelImpl : public ModelImpl<UNet2DModelImpl, UNet2DModelConfig> {
+class UNet2DModelImpl : public ModelImpl<UNet2DModelImpl, UNet2DModelConfig>,
+                        public PeftAdapterMixin<UNet2DModelImpl> {
  public:
   static constexpr std::string_view kClassName = "UNet2DModel";  ///< class name in config.json
   using ForwardOptions = UNet2DModelForwardOptions;              ///< optional arguments of `forward`

@@ -14,6 +14,7 @@
 #include <diffusers/models/attention_layer.h>
 #include <diffusers/models/conditioning.h>
 #include <diffusers/models/layers.h>
+#include <diffusers/models/lora.h>
 #include <diffusers/models/model.h>
 #include <diffusers/models/unet_2d_blocks.h>
 #include <diffusers/models/unet_enums.h>
@@ -149,7 +150,8 @@ class ConditionEmbedder;
 
 /// The UNet of text-conditional diffusion (Rombach et al. 2022, Podell et al. 2023, and others; diffusers
 /// `UNet2DConditionModel`). Parameters have Python's state-dict names and are drawn in Python's order.
-class UNet2DConditionModelImpl : public ModelImpl<UNet2DConditionModelImpl, UNet2DConditionModelConfig> {
+class UNet2DConditionModelImpl : public ModelImpl<UNet2DConditionModelImpl, UNet2DConditionModelConfig>,
+                                 public PeftAdapterMixin<UNet2DConditionModelImpl> {
  public:
   static constexpr std::string_view kClassName = "UNet2DConditionModel";  ///< class name in config.json
   using ForwardOptions = UNet2DConditionModelForwardOptions;              ///< optional arguments of `forward`

@@ -2,6 +2,7 @@
 
 #include <diffusers/models/fwd.h>
 #include <diffusers/pipelines/diffusion_pipeline.h>
+#include <diffusers/pipelines/lora_loader.h>
 #include <diffusers/text/clip_tokenizer.h>
 #include <diffusers/text/fwd.h>
 
@@ -9,7 +10,7 @@ namespace diffusers {
 
 /// The components that the Stable Diffusion XL pipelines share. Text encoders and tokenizers are optional: a
 /// refiner has the second ones only, and a pipeline without them takes embeddings.
-class StableDiffusionXLBase : public DiffusionPipeline {
+class StableDiffusionXLBase : public DiffusionPipeline, public LoraLoader {
  public:
   AutoencoderKL& vae();           ///< encodes images to latents and decodes latents to images
   CLIPTextModel& text_encoder();  ///< first text encoder. @throws ConfigError if it is absent
@@ -36,6 +37,7 @@ class StableDiffusionXLBase : public DiffusionPipeline {
   void disable_vae_tiling();
 
  protected:
+  LoraModules lora_modules() override;
   /// As DiffusionPipeline's constructor.
   StableDiffusionXLBase(const PipelineSpec& spec, PipelineComponents components);
 

@@ -9,6 +9,7 @@
 
 #include <diffusers/core/tensor.h>
 #include <diffusers/models/layers.h>
+#include <diffusers/models/lora.h>
 #include <diffusers/models/model.h>
 
 namespace diffusers {
@@ -87,7 +88,8 @@ class EncoderImpl;
 /// state-dict names of transformers 5 and are drawn in its order: after `torch::manual_seed(0)` a new model
 /// has, bit for bit, the weights of Python's model after `torch.manual_seed(0)`. Files are written with the
 /// prefix `text_model.`, which all versions of transformers read. Files are read with and without it.
-class CLIPTextModelImpl : public ModelImpl<CLIPTextModelImpl, CLIPTextConfig> {
+class CLIPTextModelImpl : public ModelImpl<CLIPTextModelImpl, CLIPTextConfig>,
+                          public PeftAdapterMixin<CLIPTextModelImpl> {
  public:
   static constexpr std::string_view kClassName = "CLIPTextModel";  ///< class name in config.json
   using ForwardOptions = CLIPTextModelForwardOptions;              ///< optional arguments of `forward`
@@ -157,7 +159,8 @@ using CLIPTextModel = ModelHolder<CLIPTextModelImpl, CLIPTextConfig>;
 
 /// A CLIPTextModel with a linear projection of the pooled state to the embedding space that texts and images
 /// share (transformers `CLIPTextModelWithProjection`).
-class CLIPTextModelWithProjectionImpl : public ModelImpl<CLIPTextModelWithProjectionImpl, CLIPTextConfig> {
+class CLIPTextModelWithProjectionImpl : public ModelImpl<CLIPTextModelWithProjectionImpl, CLIPTextConfig>,
+                                        public PeftAdapterMixin<CLIPTextModelWithProjectionImpl> {
  public:
   static constexpr std::string_view kClassName =
       "CLIPTextModelWithProjection";                   ///< class name in config.json

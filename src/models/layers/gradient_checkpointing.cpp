@@ -12,6 +12,7 @@
 
 #include "core/require.h"
 #include "models/layers/autocast_scope.h"
+#include "models/layers/lora_layer.h"
 
 namespace diffusers {
 namespace {
@@ -121,7 +122,7 @@ Tensor checkpoint(CheckpointBody body, const std::vector<Tensor>& inputs, const 
   auto recomputation = c10::make_intrusive<Recomputation>();
   recomputation->body = std::move(body);
   recomputation->input_count = inputs.size();
-  if (uses_random) recomputation->generators.emplace(device);
+  if (uses_random || lora_draws_random_numbers(owner)) recomputation->generators.emplace(device);
   recomputation->autocast = AutocastState::current(device.type());
 
   auto tensors = inputs;

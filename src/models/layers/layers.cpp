@@ -18,6 +18,7 @@
 #include <torch/types.h>
 
 #include "core/require.h"
+#include "models/layers/lora_layer.h"
 
 namespace diffusers::layers {
 namespace {
@@ -50,7 +51,11 @@ LinearImpl::LinearImpl(int64_t in_features, int64_t out_features, bool with_bias
   init_weight_and_bias(weight, bias);
 }
 
-Tensor LinearImpl::forward(const Tensor& input) const { return at::linear(input, weight, bias); }
+Tensor LinearImpl::forward(const Tensor& input) const {
+  auto result = at::linear(input, weight, bias);
+  const auto adapters = LoraLayer::of(*this);
+  return adapters == nullptr ? result : adapters->apply(input, result, weight, bias, nullptr);
+}
 
 Conv2dImpl::Conv2dImpl(int64_t in_channels, int64_t out_channels, const Conv2dOptions& options)
     : options_(options) {
@@ -67,7 +72,9 @@ Conv2dImpl::Conv2dImpl(int64_t in_channels, int64_t out_channels, const Conv2dOp
 }
 
 Tensor Conv2dImpl::forward(const Tensor& input) const {
-  return fast_conv2d(input, weight, bias, options_.stride, options_.padding);
+  auto result = fast_conv2d(input, weight, bias, options_.stride, options_.padding);
+  const auto adapters = LoraLayer::of(*this);
+  return adapters == nullptr ? result : adapters->apply(input, result, weight, bias, &options_);
 }
 
 GroupNormImpl::GroupNormImpl(int64_t num_groups, int64_t num_channels, double eps)
