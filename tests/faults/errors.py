@@ -22,9 +22,13 @@ NEEDED_FOR_CLEANING = {"openat", "unlink", "unlinkat", "rmdir"}
 SAVE = dict(resume=1, gate=5, stop=6)  # one save, of checkpoint-6, which removes checkpoint-2
 
 
-def trace_of_save(trainings, base, background):
+def in_words(request):
+    return f", {request['task']}" if "task" in request else ""
+
+
+def trace_of_save(trainings, base, background, **request):
     out = trainings.new_folder(copy_of=base)
-    result, lines = tracing.traced(trainings, out, CALLS_WITH_A_FILE, background=background, **SAVE)
+    result, lines = tracing.traced(trainings, out, CALLS_WITH_A_FILE, background=background, **SAVE, **request)
     must(result.status == 0, f"the undisturbed save ended with {result.status}: {result.log}")
     return out, lines
 
@@ -96,8 +100,8 @@ def check_one_writer(trainings, driver, base):
     shutil.rmtree(out)
 
 
-def failing_calls(trainings, base, background):
-    out, lines = trace_of_save(trainings, base, background)
+def failing_calls(trainings, base, background, **request):
+    out, lines = trace_of_save(trainings, base, background, **request)
     shutil.rmtree(out)
     calls = tracing.numbered_calls(lines, CHANGES)
     print("calls in a save: " + ", ".join(
@@ -112,27 +116,33 @@ def failing_calls(trainings, base, background):
     return cases
 
 
-def check_failing_call(trainings, base, expected, case):
+def check_message(out, result, error, what):
+    """Checks that the error names a path in the folder and the reason."""
+    message = next((line for line in result.log.splitlines() if line.startswith("error: ")), "")
+    must(str(out) in message, f"{what}: the message names no path: {result.log}")
+    must(os.strerror(getattr(errno, error)) in message, f"{what}: the message gives no reason: {result.log}")
+
+
+def check_failing_call(trainings, base, expected, case, **request):
     background, name, number, error, permanently = case
     mode = "in the background" if background else "waiting"
-    what = f"{name} number {number}{permanently} failing with {error}, {mode}"
+    what = f"{name} number {number}{permanently} failing with {error}, {mode}{in_words(request)}"
     out = trainings.new_folder(copy_of=base)
     result, lines = tracing.traced(trainings, out, CALLS_WITH_A_FILE,
-                                   f"{name}:error={error}:when={number}{permanently}", background=background, **SAVE)
+                                   f"{name}:error={error}:when={number}{permanently}", background=background, **SAVE,
+                                   **request)
     must(any("(INJECTED)" in line for line in lines), f"{what}: did not happen")
     check_checkpoints(out, 4, what)
     must(result.status in ((0,) if error == "EINTR" else (0, 1)), f"{what}: {result}")
     if result.status == 0:
         must(is_whole(out / "checkpoint-6"), f"{what}: nothing was said, and there is no checkpoint: {result.log}")
     else:
-        message = next((line for line in result.log.splitlines() if line.startswith("error: ")), "")
-        must(str(out) in message, f"{what}: the message names no path: {result.log}")
-        must(os.strerror(getattr(errno, error)) in message, f"{what}: the message gives no reason: {result.log}")
+        check_message(out, result, error, what)
     if not permanently or name not in NEEDED_FOR_CLEANING:
         must(not litter(out), f"{what}: left behind: {litter(out)}")
     if name == "fsync" and not permanently:
         check_not_synced_again(lines, what)
-    check_resumes(trainings, out, expected, what)
+    check_resumes(trainings, out, expected, what, **request)
     shutil.rmtree(out)
 
 
@@ -153,7 +163,7 @@ def check_short_writes(driver, preload, expected):
             check_resumes(trainings, out, expected, "writes that are cut short and interrupted", background=background)
 
 
-def check_full_disk(trainings, base, expected):
+def check_full_disk(trainings, base, expected, most=20, **request):
     """Checks that the same process continues when there is free space again."""
     size = sum(path.stat().st_blocks * 512 for path in (base / "checkpoint-4").rglob("*"))
     page = os.sysconf("SC_PAGE_SIZE")
@@ -164,14 +174,14 @@ def check_full_disk(trainings, base, expected):
         return
     outcomes = {"full": 0, "fits": 0}
     try:
-        for free in spread(range(0, 2 * size, page), 20, "free bytes on the disk"):
+        for free in spread(range(0, 2 * size, page), most, f"free bytes on the disk{in_words(request)}"):
             out = disk / "out"
             shutil.copytree(base, out)
             ballast = disk / "ballast"
             usage = os.statvfs(disk)
             ballast.write_bytes(bytes(max(0, usage.f_bavail * usage.f_frsize - free)))
-            what = f"{free} bytes free"
-            result = trainings.run(out, resume=1, stop=6, ballast=ballast)
+            what = f"{free} bytes free{in_words(request)}"
+            result = trainings.run(out, resume=1, stop=6, ballast=ballast, **request)
             must(result.status == 0, f"{what}: {result}")
             is_full = "error: " in result.log
             must(not is_full or "No space left on device" in result.log, f"{what}: {result.log}")
@@ -179,7 +189,7 @@ def check_full_disk(trainings, base, expected):
             outcomes["full" if is_full else "fits"] += 1
             check_checkpoints(out, 6, what)
             ballast.unlink(missing_ok=True)
-            check_resumes(trainings, out, expected, what)
+            check_resumes(trainings, out, expected, what, **request)
             shutil.rmtree(out)
     finally:
         subprocess.run(["umount", str(disk)], check=False)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trainings that are killed, or whose disk fails or is damaged, lose no saved data.
 
-    run.py --driver faults_driver --preload libfaults_short_writes.so kill|tasks|errors|corrupt|power
+    run.py --driver faults_driver --preload libfaults_short_writes.so kill|tasks|errors|task_errors|corrupt|power
 
 DIFFUSERS_FAULTS=all makes the sweeps complete. Without it, an evenly spaced part of each is run. If strace is missing or not
 permitted to trace, the test is reported as skipped (tests/support/skips.py).
@@ -19,18 +19,22 @@ import errors
 import kill
 import power
 import skips
+import task_errors
 import tasks
 import tracing
 from trainings import Failure, Trainings
+
+
+SWEEPS = {"kill": kill, "tasks": tasks, "errors": errors, "task_errors": task_errors, "corrupt": corrupt, "power": power}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--driver", required=True)
     parser.add_argument("--preload", required=True)
-    parser.add_argument("what", choices=["kill", "tasks", "errors", "corrupt", "power"])
+    parser.add_argument("what", choices=SWEEPS)
     arguments = parser.parse_args()
-    sweep = {"kill": kill, "tasks": tasks, "errors": errors, "corrupt": corrupt, "power": power}[arguments.what]
+    sweep = SWEEPS[arguments.what]
     start = time.monotonic()
     try:
         with Trainings(arguments.driver) as trainings:

@@ -14,6 +14,7 @@ from trainings import CALLS_WITH_A_FILE, check_resumes, interrupted, must, sha25
 import tracing
 
 # The calls of Task::loss in a training. The autoencoder's discriminator is updated from the fourth step on.
+BUILD_CACHE = dict(resume=1, stop=1, cache_gate=1)
 LOSSES = {"autoencoder": 17, "latent_diffusion": 10, "text_to_image": 10, "controlnet": 10}
 
 
@@ -54,6 +55,25 @@ def cache_files(out):
     return {path.name: sha256(path) for path in (out / "latents").glob("*.safetensors")}
 
 
+def whole_cache(expected):
+    """Returns the files of the latent cache of an uninterrupted training."""
+    whole = {path.removeprefix("latents/"): digest for path, digest in expected["digests"].items()
+             if path.startswith("latents/")}
+    must(len(whole) == 5, f"the latent cache has the files {sorted(whole)}")
+    return whole
+
+
+def calls_of_the_latent_cache(trainings, base, whole, request):
+    """Returns the calls that change the disk while the cache is built, see tracing.numbered_calls."""
+    out = trainings.new_folder(copy_of=base)
+    result, lines = tracing.traced(trainings, out, CALLS_WITH_A_FILE, **BUILD_CACHE, **request)
+    must(result.status == 0, f"the undisturbed cache ended with {result.status}: {result.log}")
+    must(cache_files(out) == whole, "the latent cache has other content")
+    shutil.rmtree(out)
+    end = max(i for i, line in enumerate(lines) if f"{out}/latents" in line)
+    return tracing.numbered_calls(lines[:end + 1], CHANGES)
+
+
 def cache_of_another_autoencoder(trainings, request):
     """Makes a folder that contains only a latent cache, which must be written anew."""
     out = trainings.new_folder()
@@ -66,25 +86,16 @@ def cache_of_another_autoencoder(trainings, request):
 
 
 def at_calls_of_the_latent_cache(trainings, expected, request):
-    whole = {path.removeprefix("latents/"): digest for path, digest in expected["digests"].items()
-             if path.startswith("latents/")}
-    must(len(whole) == 5, f"the latent cache has the files {sorted(whole)}")
+    whole = whole_cache(expected)
     other = cache_of_another_autoencoder(trainings, request)
     outdated = cache_files(other)
     must(outdated.keys() == whole.keys() and not set(outdated.values()) & set(whole.values()),
          "the caches of the two autoencoders are equal")
-    build = dict(resume=1, stop=1, cache_gate=1)
     for base, what in [(None, "SIGKILL at a system call of a new latent cache"),
                        (other, "SIGKILL at a system call of an outdated latent cache")]:
-        out = trainings.new_folder(copy_of=base)
-        result, lines = tracing.traced(trainings, out, CALLS_WITH_A_FILE, **build, **request)
-        must(result.status == 0, f"the undisturbed cache ended with {result.status}: {result.log}")
-        must(cache_files(out) == whole, "the latent cache has other content")
-        shutil.rmtree(out)
-        end = max(i for i, line in enumerate(lines) if f"{out}/latents" in line)
-        for name, number in spread(tracing.numbered_calls(lines[:end + 1], CHANGES), 6, what):
+        for name, number in spread(calls_of_the_latent_cache(trainings, base, whole, request), 6, what):
             at = f"{what}, {name} {number}"
-            out, _ = killed_at(trainings, base, name, number, at, **build, **request)
+            out, _ = killed_at(trainings, base, name, number, at, **BUILD_CACHE, **request)
             for file, digest in cache_files(out).items():
                 must(digest in (whole[file], outdated[file] if base else None), f"{at}: {file} is incomplete")
             check_resumes(trainings, out, expected, at, **request)
