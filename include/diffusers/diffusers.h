@@ -59,6 +59,7 @@
 #include <diffusers/models/vector_quantizer.h>
 #include <diffusers/models/vq_model.h>
 #include <diffusers/ops/attention.h>
+#include <diffusers/ops/conv2d.h>
 #include <diffusers/ops/fused.h>
 #include <diffusers/ops/group_norm_silu.h>
 #include <diffusers/pipelines/ddim_pipeline.h>
