@@ -227,7 +227,6 @@ void load_turned_filters(const WinogradShape& shape, const float* weight, int64_
   const bool inside = (first + rows - 1) * kFilter + kWinogradLanes <= total;
   Lanes square[kWinogradLanes];
   load_transposed(from, kFilter, rows, inside ? kWinogradLanes : smaller(kFilter, kWinogradLanes), square);
-#pragma GCC unroll 9
   for (int s = 0; s < kFilter && s < kWinogradLanes; ++s) to[kFilter - 1 - s] = square[s];
   if (kWinogradLanes >= kFilter) return;
   load_transposed(from + kFilter - kWinogradLanes, kFilter, rows, kWinogradLanes, square);
