@@ -13,6 +13,7 @@
 #include <diffusers/core/random.h>
 #include <diffusers/ops/attention.h>
 #include <diffusers/ops/fused.h>
+#include <diffusers/ops/geglu.h>
 #include <diffusers/ops/group_norm_silu.h>
 
 #include <ATen/ATen.h>
@@ -92,19 +93,40 @@ Benchmark attention_benchmark(int64_t batch, int64_t heads, int64_t queries, int
           }};
 }
 
+Benchmark geglu_benchmark(int64_t batch, int64_t length, int64_t features) {
+  const Tensor x = at::randn({batch, length, 2 * features}).set_requires_grad(true);
+  const Tensor grad = at::randn({batch, length, features});
+  const auto call = [=] { return diffusers::geglu(x); };
+  return {"geglu batch " + std::to_string(batch) + " L " + std::to_string(length) + " features " +
+              std::to_string(features),
+          [=] {
+            const at::NoGradGuard guard;
+            call();
+          },
+          [=] { torch::autograd::grad({call()}, {x}, {grad}); }};
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const int rounds = argc > 1 ? std::max(1, std::atoi(argv[1])) : 7;
   at::set_num_threads(argc > 2 ? std::max(1, std::atoi(argv[2])) : 2);
   diffusers::manual_seed(0);
-  const std::vector<Benchmark> benchmarks{
-      group_norm_benchmark(64, 32, 28, 32),      group_norm_benchmark(64, 64, 14, 32),
-      group_norm_benchmark(64, 128, 7, 32),      group_norm_benchmark(4, 128, 64, 32),
-      attention_benchmark(64, 8, 196, 196, 8),   attention_benchmark(64, 8, 49, 49, 8),
-      attention_benchmark(64, 4, 196, 196, 16),  attention_benchmark(16, 4, 256, 256, 32),
-      attention_benchmark(16, 4, 256, 77, 32),   attention_benchmark(4, 8, 1024, 1024, 8),
-      attention_benchmark(2, 8, 1024, 1024, 32), attention_benchmark(1, 1, 196, 196, 8)};
+  const std::vector<Benchmark> benchmarks{group_norm_benchmark(64, 32, 28, 32),
+                                          group_norm_benchmark(64, 64, 14, 32),
+                                          group_norm_benchmark(64, 128, 7, 32),
+                                          group_norm_benchmark(4, 128, 64, 32),
+                                          attention_benchmark(64, 8, 196, 196, 8),
+                                          attention_benchmark(64, 8, 49, 49, 8),
+                                          attention_benchmark(64, 4, 196, 196, 16),
+                                          attention_benchmark(16, 4, 256, 256, 32),
+                                          attention_benchmark(16, 4, 256, 77, 32),
+                                          attention_benchmark(4, 8, 1024, 1024, 8),
+                                          attention_benchmark(2, 8, 1024, 1024, 32),
+                                          attention_benchmark(1, 1, 196, 196, 8),
+                                          geglu_benchmark(1, 4096, 1280),
+                                          geglu_benchmark(2, 1024, 2560),
+                                          geglu_benchmark(64, 49, 256)};
   std::printf("%d rounds, %d threads\n%-52s %9s %9s %7s   %9s %9s %7s\n", rounds, at::get_num_threads(),
               "milliseconds", "composed", "fused", "ratio", "least", "least", "ratio");
   for (const auto& benchmark : benchmarks) {

@@ -60,6 +60,7 @@
 #include <diffusers/models/vq_model.h>
 #include <diffusers/ops/attention.h>
 #include <diffusers/ops/fused.h>
+#include <diffusers/ops/geglu.h>
 #include <diffusers/ops/group_norm_silu.h>
 #include <diffusers/pipelines/ddim_pipeline.h>
 #include <diffusers/pipelines/ddpm_pipeline.h>
