@@ -16,6 +16,7 @@
 #include <diffusers/ops/attention.h>
 #include <diffusers/ops/conv2d.h>
 #include <diffusers/ops/fused.h>
+#include <diffusers/ops/geglu.h>
 #include <diffusers/ops/group_norm_silu.h>
 
 #include <ATen/ATen.h>
@@ -124,6 +125,20 @@ Benchmarks convolution_benchmark(int64_t in_channels, int64_t out_channels, int6
           {name + " grad of weight", gradient(weight)}};
 }
 
+Benchmarks geglu_benchmark(int64_t batch, int64_t length, int64_t features) {
+  const Tensor x = at::randn({batch, length, 2 * features}).set_requires_grad(true);
+  const Tensor grad = at::randn({batch, length, features});
+  const auto call = [=] { return diffusers::geglu(x); };
+  return forward_and_backward(
+      "geglu batch " + std::to_string(batch) + " L " + std::to_string(length) + " features " +
+          std::to_string(features),
+      [=] {
+        const at::NoGradGuard guard;
+        call();
+      },
+      [=] { torch::autograd::grad({call()}, {x}, {grad}); });
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -132,22 +147,39 @@ int main(int argc, char** argv) {
   diffusers::manual_seed(0);
   diffusers::set_winograd(diffusers::WinogradMode::kForced);
   const std::string_view part = argc > 3 ? argv[3] : "";
-  const std::vector<Benchmarks> benchmarks{
-      group_norm_benchmark(64, 32, 28, 32),      group_norm_benchmark(64, 64, 14, 32),
-      group_norm_benchmark(64, 128, 7, 32),      group_norm_benchmark(4, 128, 64, 32),
-      attention_benchmark(64, 8, 196, 196, 8),   attention_benchmark(64, 8, 49, 49, 8),
-      attention_benchmark(64, 4, 196, 196, 16),  attention_benchmark(16, 4, 256, 256, 32),
-      attention_benchmark(16, 4, 256, 77, 32),   attention_benchmark(4, 8, 1024, 1024, 8),
-      attention_benchmark(2, 8, 1024, 1024, 32), attention_benchmark(1, 1, 196, 196, 8),
-      convolution_benchmark(32, 32, 28, 64),     convolution_benchmark(64, 64, 28, 64),
-      convolution_benchmark(64, 64, 14, 64),     convolution_benchmark(128, 64, 14, 64),
-      convolution_benchmark(64, 64, 7, 64),      convolution_benchmark(96, 32, 28, 64),
-      convolution_benchmark(16, 16, 28, 64),     convolution_benchmark(1, 32, 28, 64),
-      convolution_benchmark(32, 1, 28, 64),      convolution_benchmark(4, 64, 32, 8),
-      convolution_benchmark(128, 128, 16, 1),    convolution_benchmark(256, 256, 8, 8),
-      convolution_benchmark(256, 256, 4, 8),     convolution_benchmark(128, 128, 128, 1),
-      convolution_benchmark(320, 320, 64, 2),    convolution_benchmark(640, 640, 32, 2),
-      convolution_benchmark(1280, 1280, 16, 2),  convolution_benchmark(1280, 1280, 8, 2)};
+  const std::vector<Benchmarks> benchmarks{group_norm_benchmark(64, 32, 28, 32),
+                                           group_norm_benchmark(64, 64, 14, 32),
+                                           group_norm_benchmark(64, 128, 7, 32),
+                                           group_norm_benchmark(4, 128, 64, 32),
+                                           attention_benchmark(64, 8, 196, 196, 8),
+                                           attention_benchmark(64, 8, 49, 49, 8),
+                                           attention_benchmark(64, 4, 196, 196, 16),
+                                           attention_benchmark(16, 4, 256, 256, 32),
+                                           attention_benchmark(16, 4, 256, 77, 32),
+                                           attention_benchmark(4, 8, 1024, 1024, 8),
+                                           attention_benchmark(2, 8, 1024, 1024, 32),
+                                           attention_benchmark(1, 1, 196, 196, 8),
+                                           geglu_benchmark(1, 4096, 1280),
+                                           geglu_benchmark(2, 1024, 2560),
+                                           geglu_benchmark(64, 49, 256),
+                                           convolution_benchmark(32, 32, 28, 64),
+                                           convolution_benchmark(64, 64, 28, 64),
+                                           convolution_benchmark(64, 64, 14, 64),
+                                           convolution_benchmark(128, 64, 14, 64),
+                                           convolution_benchmark(64, 64, 7, 64),
+                                           convolution_benchmark(96, 32, 28, 64),
+                                           convolution_benchmark(16, 16, 28, 64),
+                                           convolution_benchmark(1, 32, 28, 64),
+                                           convolution_benchmark(32, 1, 28, 64),
+                                           convolution_benchmark(4, 64, 32, 8),
+                                           convolution_benchmark(128, 128, 16, 1),
+                                           convolution_benchmark(256, 256, 8, 8),
+                                           convolution_benchmark(256, 256, 4, 8),
+                                           convolution_benchmark(128, 128, 128, 1),
+                                           convolution_benchmark(320, 320, 64, 2),
+                                           convolution_benchmark(640, 640, 32, 2),
+                                           convolution_benchmark(1280, 1280, 16, 2),
+                                           convolution_benchmark(1280, 1280, 8, 2)};
   std::printf("%d rounds, %d threads\n%-52s %9s %9s %7s   %9s %9s %7s\n", rounds, at::get_num_threads(),
               "milliseconds", "composed", "fused", "ratio", "least", "least", "ratio");
   for (const auto& passes : benchmarks)

@@ -61,6 +61,7 @@
 #include <diffusers/ops/attention.h>
 #include <diffusers/ops/conv2d.h>
 #include <diffusers/ops/fused.h>
+#include <diffusers/ops/geglu.h>
 #include <diffusers/ops/group_norm_silu.h>
 #include <diffusers/pipelines/ddim_pipeline.h>
 #include <diffusers/pipelines/ddpm_pipeline.h>
