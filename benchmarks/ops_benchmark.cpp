@@ -16,6 +16,7 @@
 #include <diffusers/ops/attention.h>
 #include <diffusers/ops/conv2d.h>
 #include <diffusers/ops/fused.h>
+#include <diffusers/ops/geglu.h>
 #include <diffusers/ops/group_norm.h>
 
 #include <ATen/ATen.h>
@@ -135,6 +136,20 @@ Benchmarks convolution_benchmark(int64_t in_channels, int64_t out_channels, int6
           {name + " grad of weight", gradient(weight)}};
 }
 
+Benchmarks geglu_benchmark(int64_t batch, int64_t length, int64_t features) {
+  const Tensor x = at::randn({batch, length, 2 * features}).set_requires_grad(true);
+  const Tensor grad = at::randn({batch, length, features});
+  const auto call = [=] { return diffusers::geglu(x); };
+  return forward_and_backward(
+      "geglu batch " + std::to_string(batch) + " L " + std::to_string(length) + " features " +
+          std::to_string(features),
+      [=] {
+        const at::NoGradGuard guard;
+        call();
+      },
+      [=] { torch::autograd::grad({call()}, {x}, {grad}); });
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -158,6 +173,9 @@ int main(int argc, char** argv) {
                                            attention_benchmark(4, 8, 1024, 1024, 8),
                                            attention_benchmark(2, 8, 1024, 1024, 32),
                                            attention_benchmark(1, 1, 196, 196, 8),
+                                           geglu_benchmark(1, 4096, 1280),
+                                           geglu_benchmark(2, 1024, 2560),
+                                           geglu_benchmark(64, 49, 256),
                                            convolution_benchmark(32, 32, 28, 64),
                                            convolution_benchmark(64, 64, 28, 64),
                                            convolution_benchmark(64, 64, 14, 64),

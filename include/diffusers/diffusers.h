@@ -61,7 +61,9 @@
 #include <diffusers/models/vector_quantizer.h>
 #include <diffusers/models/vq_model.h>
 #include <diffusers/ops/attention.h>
+#include <diffusers/ops/conv2d.h>
 #include <diffusers/ops/fused.h>
+#include <diffusers/ops/geglu.h>
 #include <diffusers/ops/group_norm.h>
 #include <diffusers/ops/group_norm_silu.h>
 #include <diffusers/pipelines/ddim_pipeline.h>

@@ -2,7 +2,6 @@
 #include <atomic>
 #include <cstdlib>
 #include <optional>
-#include <string_view>
 #include <tuple>
 
 #include <diffusers/core/error.h>
@@ -17,6 +16,7 @@
 
 #include "core/require.h"
 #include "ops/cpu/winograd_convolution.h"
+#include "ops/optional_tensor.h"
 #include "ops/winograd_choice.h"
 
 namespace diffusers {
@@ -24,15 +24,6 @@ namespace {
 
 /// The mode that a program has set, or -1.
 std::atomic<int> g_winograd{-1};
-
-WinogradMode winograd_from_environment() {
-  const char* value = std::getenv("DIFFUSERS_WINOGRAD");
-  const std::string_view text = value == nullptr ? "1" : value;
-  if (text == "0") return WinogradMode::kOff;
-  if (text == "force") return WinogradMode::kForced;
-  require<ConfigError>(text == "1", "DIFFUSERS_WINOGRAD is \"{}\", expected 0, 1 or force", text);
-  return WinogradMode::kAutomatic;
-}
 
 void check_conv2d(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias, int64_t stride,
                   int64_t padding) {
@@ -45,10 +36,11 @@ void check_conv2d(const at::Tensor& input, const at::Tensor& weight, const at::T
   require<TensorError>(!bias.defined() || (bias.dim() == 1 && bias.size(0) == weight.size(0)),
                        "fast_conv2d: bias must be [{}] for weight {}, got {}", weight.size(0),
                        describe(weight), describe(bias));
-  const bool autocast = at::autocast::is_autocast_enabled(input.device().type());
+  // LibTorch knows autocast on some devices only, so it is asked last.
   const auto fits = [&](const at::Tensor& tensor) {
     return !tensor.defined() ||
-           (tensor.device() == input.device() && (autocast || tensor.scalar_type() == input.scalar_type()));
+           (tensor.device() == input.device() && (tensor.scalar_type() == input.scalar_type() ||
+                                                  at::autocast::is_autocast_enabled(input.device().type())));
   };
   require<TensorError>(fits(weight) && fits(bias),
                        "fast_conv2d: input, weight and bias must share dtype and device, got {}, {} and {}",
@@ -60,10 +52,6 @@ void check_conv2d(const at::Tensor& input, const at::Tensor& weight, const at::T
       input.size(-2) + 2 * padding >= weight.size(2) && input.size(-1) + 2 * padding >= weight.size(3),
       "fast_conv2d: weight {} is larger than input {} with padding {}", describe(weight), describe(input),
       padding);
-}
-
-std::optional<at::Tensor> optional_tensor(const at::Tensor& tensor) {
-  return tensor.defined() ? std::optional(tensor) : std::nullopt;
 }
 
 at::Tensor direct_convolution(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias,
@@ -162,7 +150,7 @@ void set_winograd(WinogradMode mode) { g_winograd = static_cast<int>(mode); }
 WinogradMode winograd() {
   const int mode = g_winograd;
   if (mode >= 0) return static_cast<WinogradMode>(mode);
-  static const WinogradMode from_environment = winograd_from_environment();
+  static const WinogradMode from_environment = parse_winograd_mode(std::getenv("DIFFUSERS_WINOGRAD"));
   return from_environment;
 }
 

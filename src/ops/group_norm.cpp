@@ -16,6 +16,7 @@
 #include "core/require.h"
 #include "ops/cpu/kernels.h"
 #include "ops/group_norm_backends.h"
+#include "ops/optional_tensor.h"
 #include "ops/reference.h"
 #include "ops/tokens.h"
 
@@ -67,10 +68,6 @@ void check_group_norm(const at::Tensor& x, int64_t num_groups, const at::Tensor&
   require<TensorError>(options.scale.defined() == options.shift.defined(),
                        "group_norm: scale is {} and shift is {}, expected both or none",
                        describe(options.scale), describe(options.shift));
-}
-
-std::optional<at::Tensor> optional_tensor(const at::Tensor& tensor) {
-  return tensor.defined() ? std::optional(tensor) : std::nullopt;
 }
 
 /// Views `[C]` or `[B, C]` such that it broadcasts to x.

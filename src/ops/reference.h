@@ -4,6 +4,7 @@
 // against them. Arguments are not checked.
 
 #include <diffusers/ops/attention.h>
+#include <diffusers/ops/geglu.h>
 #include <diffusers/ops/group_norm.h>
 #include <diffusers/ops/group_norm_silu.h>
 
@@ -19,6 +20,8 @@ at::Tensor group_norm_silu(const at::Tensor& x, int64_t num_groups, const at::Te
 
 at::Tensor attention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
                      const AttentionOptions& options);
+
+at::Tensor geglu(const at::Tensor& x);
 
 }  // namespace reference
 }  // namespace internal

@@ -1,8 +1,10 @@
 #include "ops/winograd_choice.h"
 
 #include <algorithm>
+#include <string_view>
 #include <utility>
 
+#include "core/require.h"
 #include "ops/cpu/winograd_convolution.h"
 
 namespace diffusers {
@@ -19,6 +21,14 @@ constexpr int64_t kLeastTilesOfWeightGradient = 16;
 constexpr int64_t kLeastOperations = 2'500'000;
 
 }  // namespace
+
+WinogradMode parse_winograd_mode(const char* value) {
+  const std::string_view text = value == nullptr ? "1" : value;
+  if (text == "0") return WinogradMode::kOff;
+  if (text == "force") return WinogradMode::kForced;
+  require<ConfigError>(text == "1", "DIFFUSERS_WINOGRAD is \"{}\", expected 0, 1 or force", text);
+  return WinogradMode::kAutomatic;
+}
 
 bool uses_winograd(ConvolutionPass pass, WinogradMode mode, const cpu::WinogradKernel& kernel,
                    at::IntArrayRef input, at::IntArrayRef weight, int64_t threads) {

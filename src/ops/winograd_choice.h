@@ -11,6 +11,10 @@
 namespace diffusers {
 inline namespace internal {
 
+/// Returns the mode that a value of DIFFUSERS_WINOGRAD means; null is the absent variable.
+/// Throws ConfigError if the value is none of 0, 1 and force.
+WinogradMode parse_winograd_mode(const char* value);
+
 /// What is computed of a convolution.
 enum class ConvolutionPass { kOutput, kInputGradient, kWeightGradient };
 

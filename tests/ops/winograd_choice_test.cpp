@@ -4,6 +4,8 @@
 #include <string>
 #include <utility>
 
+#include <diffusers/core/error.h>
+
 #include <gtest/gtest.h>
 
 namespace diffusers {
@@ -26,6 +28,15 @@ std::string chosen(WinogradMode mode, const ChoiceCase& test) {
         std::pair(ConvolutionPass::kWeightGradient, 'w')})
     if (uses_winograd(pass, mode, kernel, test.input, weight, test.threads)) passes += name;
   return passes;
+}
+
+TEST(WinogradChoice, ReadsTheMode) {
+  EXPECT_EQ(parse_winograd_mode(nullptr), WinogradMode::kAutomatic);
+  EXPECT_EQ(parse_winograd_mode("1"), WinogradMode::kAutomatic);
+  EXPECT_EQ(parse_winograd_mode("0"), WinogradMode::kOff);
+  EXPECT_EQ(parse_winograd_mode("force"), WinogradMode::kForced);
+  EXPECT_THROW(parse_winograd_mode(""), ConfigError);
+  EXPECT_THROW(parse_winograd_mode("on"), ConfigError);
 }
 
 TEST(WinogradChoice, FollowsTheMode) {

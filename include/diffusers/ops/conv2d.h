@@ -28,10 +28,10 @@ WinogradMode winograd();
 ///
 /// On the CPU, contiguous float32 convolutions with a 3x3 filter, stride 1 and padding 1 can use Winograd's
 /// F(4x4, 3x3) (Lavin and Gray 2016) for the output, the gradient of the input and the gradient of the
-/// weight. It needs a quarter of the multiplications. A fixed table of sizes chooses between it and
-/// LibTorch's convolution, for each of the three. The largest error of the output and of both gradients,
-/// relative to the largest element, is below 1e-5 (`docs/numerics.md`). `set_fused_cpu(false)` disables the
-/// kernels.
+/// weight. It needs a quarter of the multiplications. Tiny images use F(2x2, 3x3). A fixed table of sizes
+/// chooses between it and LibTorch's convolution, for each of the three. The largest error of the output and
+/// of both gradients, relative to the largest element, is below 5e-6 (`docs/numerics.md`).
+/// `set_fused_cpu(false)` disables the kernels.
 ///
 /// All other convolutions use LibTorch: other dtypes, devices, filters and strides, channels_last tensors,
 /// autocast, and second derivatives. The result is deterministic. The gradient of the weight may depend on
@@ -45,6 +45,7 @@ WinogradMode winograd();
 /// @return `[B, K, H', W']` or `[K, H', W']`
 /// @throws TensorError naming the expected and the actual value if a shape, dtype, device or number does not
 ///   fit
+/// @throws ConfigError as `winograd`
 at::Tensor fast_conv2d(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias = {},
                        int64_t stride = 1, int64_t padding = 0);
 

@@ -1,5 +1,6 @@
 #include <diffusers/models/gradient_checkpointing.h>
 #include <diffusers/models/transformer_2d.h>
+#include <diffusers/ops/geglu.h>
 
 #include <torch/types.h>
 
@@ -35,12 +36,12 @@ Tensor activate_features(FeedForwardActivation activation, const Tensor& feature
     case FeedForwardActivation::kLinearSilu:
       return torch::silu(features);
     case FeedForwardActivation::kGeglu:
+      return geglu(features);
     case FeedForwardActivation::kSwiglu:
       break;
   }
   const auto halves = features.chunk(2, -1);
-  return halves[0] *
-         (activation == FeedForwardActivation::kGeglu ? torch::gelu(halves[1]) : torch::silu(halves[1]));
+  return halves[0] * torch::silu(halves[1]);
 }
 
 /// The input projection, registered under Python's name.

@@ -1,8 +1,8 @@
 #pragma once
 
 // The float32 CPU kernels of the fused operations, with raw pointers and sizes, without LibTorch. Work is
-// split into independent items (a group of one image, a head of one image), so the result does not depend on
-// the number of threads.
+// split into independent items (a group of one image, a head of one image, a row), so the result does not
+// depend on the number of threads.
 
 #include <cstdint>
 
@@ -133,6 +133,14 @@ void attention_backward(const AttentionShape& shape, const AttentionInputs& inpu
                         const HeadsView<const float>& output, const HeadsView<const float>& grad_output,
                         const float* log_sum, const AttentionGradients& gradients, float* scratch,
                         int64_t begin, int64_t end);
+
+/// Computes rows [begin, end) of hidden * gelu(gate). A row of x holds `features` values of hidden, then as
+/// many of gate.
+void geglu_forward(int64_t features, const float* x, float* y, int64_t begin, int64_t end);
+
+/// Computes rows [begin, end) of the gradient of x.
+void geglu_backward(int64_t features, const float* grad_y, const float* x, float* grad_x, int64_t begin,
+                    int64_t end);
 
 }  // namespace cpu
 }  // namespace internal

@@ -227,7 +227,6 @@ void load_turned_filters(const WinogradShape& shape, const float* weight, int64_
   const bool inside = (first + rows - 1) * kFilter + kWinogradLanes <= total;
   Lanes square[kWinogradLanes];
   load_transposed(from, kFilter, rows, inside ? kWinogradLanes : smaller(kFilter, kWinogradLanes), square);
-#pragma GCC unroll 9
   for (int s = 0; s < kFilter && s < kWinogradLanes; ++s) to[kFilter - 1 - s] = square[s];
   if (kWinogradLanes >= kFilter) return;
   load_transposed(from + kFilter - kWinogradLanes, kFilter, rows, kWinogradLanes, square);
@@ -317,10 +316,13 @@ void convolve(const WinogradShape& shape, const float* input, const float* weigh
     const float* left = input + point * shape.plane(tiles * input_stride);
     const float* right = weight + point * shape.plane(shape.in_channels * width);
     float* to = points + point * shape.plane(tiles * width);
-    for_each_block(kPlainBlocks[vectors - 1], tiles, [&](ProductBlock block, int64_t tile) {
-      block(left + tile * input_stride, input_stride, right, width, shape.in_channels, to + tile * width,
-            width);
-    });
+    for (int64_t begin = 0; begin < shape.in_channels; begin += kProductDepth) {
+      const int64_t depth = smaller(kProductDepth, shape.in_channels - begin);
+      for_each_block(kPlainBlocks[vectors - 1], tiles, [&](ProductBlock block, int64_t tile) {
+        block(left + tile * input_stride + begin, input_stride, right + begin * width, width, depth,
+              to + tile * width, width, begin > 0);
+      });
+    }
   }
   transform_output<kTile>(shape, points, bias, rows, panel, y, strip);
 }
@@ -337,10 +339,10 @@ void add_weight_gradient(const WinogradShape& shape, const float* input, const f
     const float* left = input + point * shape.plane(tiles * input_stride);
     const float* right = points + point * shape.plane(tiles * width);
     float* sums = to + point * shape.plane(shape.in_channels * width);
-    for_each_block(kTransposedBlocks[vectors - 1], shape.in_channels,
-                   [&](ProductBlock block, int64_t channel) {
-                     block(left + channel, input_stride, right, width, tiles, sums + channel * width, width);
-                   });
+    for_each_block(
+        kTransposedBlocks[vectors - 1], shape.in_channels, [&](ProductBlock block, int64_t channel) {
+          block(left + channel, input_stride, right, width, tiles, sums + channel * width, width, true);
+        });
   }
 }
 

@@ -12,10 +12,25 @@ namespace {
 /// Rows of the block that a product keeps in registers.
 inline constexpr int kProductRows = DIFFUSERS_WINOGRAD_LANES == 16 ? 12 : 6;
 
-/// c = a b for kRows rows: a has rows of `depth` floats, b rows of kVectors vectors.
+/// Longest sum of one product. Longer sums are added block by block, which keeps the rounding error small.
+inline constexpr int64_t kProductDepth = 256;
+
+/// Stores the sums in c, or adds them to c.
+template <int kRows, int kVectors>
+inline void finish_block(const Lanes (&sums)[kRows][kVectors], float* c, int64_t c_stride, bool add) {
+#pragma GCC unroll 12
+  for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) {
+      float* to = c + i * c_stride + v * kWinogradLanes;
+      store_lanes(to, add ? load_lanes(to) + sums[i][v] : sums[i][v]);
+    }
+}
+
+/// c = a b, or c += a b, for kRows rows: a has rows of `depth` floats, b rows of kVectors vectors.
 template <int kRows, int kVectors>
 void product_block(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t depth,
-                   float* c, int64_t c_stride) {
+                   float* c, int64_t c_stride, bool add) {
   Lanes sums[kRows][kVectors]{};
   // Three rows for each pointer: the registers for addresses suffice.
   constexpr int kPointers = (kRows + 2) / 3;
@@ -39,16 +54,13 @@ void product_block(const float* a, int64_t a_stride, const float* b, int64_t b_s
 #pragma GCC unroll 4
     for (int i = 0; i < kPointers; ++i) ++rows[i];
   }
-#pragma GCC unroll 12
-  for (int i = 0; i < kRows; ++i)
-#pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) store_lanes(c + i * c_stride + v * kWinogradLanes, sums[i][v]);
+  finish_block(sums, c, c_stride, add);
 }
 
-/// c += a^T b for kRows columns of a: both have `depth` rows.
+/// c = a^T b, or c += a^T b, for kRows columns of a: both have `depth` rows.
 template <int kRows, int kVectors>
 void transposed_product_block(const float* a, int64_t a_stride, const float* b, int64_t b_stride,
-                              int64_t depth, float* c, int64_t c_stride) {
+                              int64_t depth, float* c, int64_t c_stride, bool add) {
   Lanes sums[kRows][kVectors]{};
   for (int64_t k = 0; k < depth; ++k) {
     Lanes right[kVectors];
@@ -61,16 +73,10 @@ void transposed_product_block(const float* a, int64_t a_stride, const float* b, 
     a += a_stride;
     b += b_stride;
   }
-#pragma GCC unroll 12
-  for (int i = 0; i < kRows; ++i)
-#pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) {
-      float* to = c + i * c_stride + v * kWinogradLanes;
-      store_lanes(to, load_lanes(to) + sums[i][v]);
-    }
+  finish_block(sums, c, c_stride, add);
 }
 
-using ProductBlock = void (*)(const float*, int64_t, const float*, int64_t, int64_t, float*, int64_t);
+using ProductBlock = void (*)(const float*, int64_t, const float*, int64_t, int64_t, float*, int64_t, bool);
 
 /// The functions for 1 to kProductRows rows.
 struct ProductBlocks {
