@@ -7,8 +7,14 @@
 #include <torch/types.h>
 
 #include "core/require.h"
+#include "ops/tokens.h"
 
 namespace diffusers {
+namespace {
+
+constexpr double kCrossAttentionNormEps = 1e-5;
+
+}  // namespace
 
 AttentionImpl::AttentionImpl(const AttentionLayerOptions& options) : options_(options) {
   const int64_t cross_dim = options.cross_attention_dim.value_or(options.query_dim);
@@ -42,7 +48,8 @@ AttentionImpl::AttentionImpl(const AttentionLayerOptions& options) : options_(op
   } else if (options.cross_attention_norm == CrossAttentionNorm::kGroupNorm) {
     group_norm_cross_ =
         register_module("norm_cross", layers::GroupNorm(options.cross_attention_norm_num_groups,
-                                                        options.added_kv_proj_dim.value_or(cross_dim)));
+                                                        options.added_kv_proj_dim.value_or(cross_dim),
+                                                        kCrossAttentionNormEps));
   }
   to_q_ = register_module("to_q", layers::Linear(options.query_dim, inner_dim, options.bias));
   if (!options.only_cross_attention) {
@@ -63,7 +70,8 @@ AttentionImpl::AttentionImpl(const AttentionLayerOptions& options) : options_(op
 Tensor AttentionImpl::normalize_encoder(const Tensor& encoder_hidden_states) const {
   if (layer_norm_cross_) return layer_norm_cross_->forward(encoder_hidden_states);
   if (group_norm_cross_)
-    return group_norm_cross_->forward(encoder_hidden_states.transpose(1, 2)).transpose(1, 2);
+    return group_norm_tokens(encoder_hidden_states.transpose(1, 2), options_.cross_attention_norm_num_groups,
+                             group_norm_cross_->weight, group_norm_cross_->bias, kCrossAttentionNormEps);
   return encoder_hidden_states;
 }
 
@@ -118,16 +126,21 @@ Tensor AttentionImpl::forward(const Tensor& hidden_states, const Tensor& encoder
                        "attention: expected [B, C, H, W] or [B, L, C], got {}", describe(hidden_states));
   check_encoder(encoder_hidden_states, hidden_states);
   const bool image = hidden_states.dim() == 4;
-  // The norm takes [B, C, L], the projections take [B, L, C].
   const auto normed = spatial_norm_ ? spatial_norm_->forward(hidden_states, temb) : hidden_states;
-  const auto channels_first = image ? normed.flatten(2) : normed.transpose(1, 2);
-  const auto tokens = (group_norm_ ? group_norm_->forward(channels_first) : channels_first).transpose(1, 2);
+  Tensor tokens;
+  if (group_norm_) {
+    tokens = group_norm_tokens(image ? normed : normed.transpose(1, 2), *options_.norm_num_groups,
+                               group_norm_->weight, group_norm_->bias, options_.eps);
+  } else {
+    tokens = image ? image_to_tokens(normed) : normed;
+  }
   Tensor hidden;
   if (add_k_proj_) {
     // As in Python, an image that replaces the encoder's states does so before the norm.
     hidden = attend_with_added(tokens,
                                encoder_hidden_states.defined() ? normalize_encoder(encoder_hidden_states)
-                                                               : channels_first.transpose(1, 2),
+                               : image                         ? image_to_tokens(normed)
+                                                               : normed,
                                attention_mask);
   } else {
     hidden = attend(tokens, encoder_hidden_states, attention_mask);
@@ -135,8 +148,11 @@ Tensor AttentionImpl::forward(const Tensor& hidden_states, const Tensor& encoder
   hidden = hidden.transpose(1, 2).flatten(2);  // [B, L, heads * dim_head]
   hidden = layers::dropout(to_out_->forward(hidden), options_.dropout, is_training());
 
-  if (image) hidden = hidden.transpose(1, 2).reshape(hidden_states.sizes());
-  if (options_.residual_connection) hidden = hidden + hidden_states;
+  if (options_.residual_connection) {
+    hidden = image ? add_tokens(hidden_states, hidden) : hidden + hidden_states;
+  } else if (image) {
+    hidden = tokens_to_image(hidden, hidden_states.sizes());
+  }
   return options_.rescale_output_factor == 1 ? hidden : hidden / options_.rescale_output_factor;
 }
 

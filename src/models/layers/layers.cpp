@@ -3,12 +3,11 @@
 
 #include <diffusers/models/layers.h>
 #include <diffusers/ops/conv2d.h>
-#include <diffusers/ops/group_norm_silu.h>
+#include <diffusers/ops/group_norm.h>
 
 #include <ATen/ops/dropout.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/gelu.h>
-#include <ATen/ops/group_norm.h>
 #include <ATen/ops/layer_norm.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mish.h>
@@ -90,11 +89,11 @@ GroupNormImpl::GroupNormImpl(int64_t num_groups, int64_t num_channels, double ep
 }
 
 Tensor GroupNormImpl::forward(const Tensor& input) const {
-  return at::group_norm(input, num_groups_, weight, bias, eps_);
+  return group_norm(input, num_groups_, weight, bias, {.eps = eps_});
 }
 
 Tensor GroupNormImpl::forward_silu(const Tensor& input) const {
-  return group_norm_silu(input, num_groups_, weight, bias, eps_);
+  return group_norm(input, num_groups_, weight, bias, {.eps = eps_, .silu = true});
 }
 
 LayerNormImpl::LayerNormImpl(int64_t size, double eps) : eps_(eps) {

@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include <diffusers/models/resnet.h>
+#include <diffusers/ops/group_norm.h>
 
 #include <torch/types.h>
 
@@ -19,6 +20,18 @@ void check_scale_and_dropout(double output_scale_factor, double dropout) {
                        output_scale_factor);
   require<ConfigError>(dropout >= 0 && dropout <= 1, "dropout is {}, expected a probability in [0, 1]",
                        dropout);
+}
+
+/// Adds to the result of a convolution, which has no other users, in its memory.
+Tensor add_to_new(const Tensor& result, const Tensor& addend) {
+  // Under autocast the dtypes can differ.
+  return addend.scalar_type() == result.scalar_type() ? result.add_(addend) : addend + result;
+}
+
+/// Dropout draws its mask in the order of the memory. A norm before it therefore keeps the layout of its
+/// input, as LibTorch's does.
+Tensor keep_layout(bool draws, const Tensor& normed, const Tensor& input) {
+  return draws ? normed.contiguous(input.suggest_memory_format()) : normed;
 }
 
 Tensor resample(ResnetResample how, const Tensor& hidden) {
@@ -69,7 +82,9 @@ ResnetBlock2DImpl::ResnetBlock2DImpl(const ResnetBlock2DOptions& options) : opti
 
 Tensor ResnetBlock2DImpl::forward(const Tensor& input, const Tensor& temb) const {
   const auto activation = options_.non_linearity;
-  auto hidden = resample(options_.resample, layers::norm_activate(norm1_, activation, input));
+  const bool draws = is_training() && options_.dropout > 0;
+  auto hidden = keep_layout(draws, layers::norm_activate(norm1_, activation, input), input);
+  hidden = resample(options_.resample, hidden);
   auto shortcut = resample(options_.resample, input);
   hidden = conv1_->forward(hidden);
 
@@ -77,21 +92,23 @@ Tensor ResnetBlock2DImpl::forward(const Tensor& input, const Tensor& temb) const
   if (time_emb_proj_) {
     require<TensorError>(temb.defined(), "a residual block made with temb_channels needs a time embedding");
     time = time_emb_proj_->forward(options_.skip_time_act ? temb : layers::activate(activation, temb));
-    time = time.unsqueeze(2).unsqueeze(3);
   }
+  GroupNormOptions norm{.eps = options_.eps, .silu = activation == layers::Activation::kSilu};
   if (options_.time_embedding_norm == ResnetTimeScaleShift::kScaleShift) {
     require<TensorError>(time.defined(), "a residual block with \"scale_shift\" needs a time embedding");
     const auto scale_and_shift = time.chunk(2, 1);
-    hidden = norm2_->forward(hidden) * (1 + scale_and_shift[0]) + scale_and_shift[1];
-    hidden = layers::activate(activation, hidden);
+    norm.scale = scale_and_shift[0];
+    norm.shift = scale_and_shift[1];
   } else {
-    if (time.defined()) hidden = hidden + time;
-    hidden = layers::norm_activate(norm2_, activation, hidden);
+    norm.offset = time;
   }
+  const int64_t groups = options_.groups_out.value_or(options_.groups);
+  hidden = keep_layout(draws, group_norm(hidden, groups, norm2_->weight, norm2_->bias, norm), hidden);
+  if (!norm.silu) hidden = layers::activate(activation, hidden);
 
   hidden = conv2_->forward(layers::dropout(hidden, options_.dropout, is_training()));
   if (conv_shortcut_) shortcut = conv_shortcut_->forward(shortcut);
-  hidden = shortcut + hidden;
+  hidden = draws ? shortcut + hidden : add_to_new(hidden, shortcut);
   return options_.output_scale_factor == 1 ? hidden : hidden / options_.output_scale_factor;
 }
 
@@ -103,8 +120,9 @@ AdaGroupNormImpl::AdaGroupNormImpl(int64_t embedding_dim, int64_t channels, int6
 }
 
 Tensor AdaGroupNormImpl::forward(const Tensor& input, const Tensor& embedding) const {
-  const auto scale_and_shift = linear_->forward(embedding).unsqueeze(2).unsqueeze(3).chunk(2, 1);
-  return torch::group_norm(input, num_groups_, {}, {}, eps_) * (1 + scale_and_shift[0]) + scale_and_shift[1];
+  const auto scale_and_shift = linear_->forward(embedding).chunk(2, 1);
+  return group_norm(input, num_groups_, {}, {},
+                    {.eps = eps_, .scale = scale_and_shift[0], .shift = scale_and_shift[1]});
 }
 
 ResnetBlockCondNorm2DImpl::ResnetBlockCondNorm2DImpl(const ResnetBlockCondNorm2DOptions& options)
@@ -139,12 +157,15 @@ ResnetBlockCondNorm2DImpl::ResnetBlockCondNorm2DImpl(const ResnetBlockCondNorm2D
 }
 
 Tensor ResnetBlockCondNorm2DImpl::forward(const Tensor& input, const Tensor& temb) const {
+  const bool draws = is_training() && options_.dropout > 0;
   auto hidden = norm1_ ? norm1_->forward(input, temb) : spatial_norm1_->forward(input, temb);
-  hidden = conv1_->forward(layers::activate(options_.non_linearity, hidden));
-  hidden = norm2_ ? norm2_->forward(hidden, temb) : spatial_norm2_->forward(hidden, temb);
+  hidden = conv1_->forward(layers::activate(options_.non_linearity, keep_layout(draws, hidden, input)));
+  const auto normed = norm2_ ? norm2_->forward(hidden, temb) : spatial_norm2_->forward(hidden, temb);
+  hidden = keep_layout(draws, normed, hidden);
   hidden = layers::activate(options_.non_linearity, hidden);
   hidden = conv2_->forward(layers::dropout(hidden, options_.dropout, is_training()));
-  hidden = (conv_shortcut_ ? conv_shortcut_->forward(input) : input) + hidden;
+  const auto shortcut = conv_shortcut_ ? conv_shortcut_->forward(input) : input;
+  hidden = draws ? shortcut + hidden : add_to_new(hidden, shortcut);
   return options_.output_scale_factor == 1 ? hidden : hidden / options_.output_scale_factor;
 }
 

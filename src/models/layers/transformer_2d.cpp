@@ -5,6 +5,7 @@
 #include <torch/types.h>
 
 #include "core/require.h"
+#include "ops/tokens.h"
 
 namespace diffusers {
 namespace {
@@ -42,6 +43,11 @@ Tensor activate_features(FeedForwardActivation activation, const Tensor& feature
   }
   const auto halves = features.chunk(2, -1);
   return halves[0] * torch::silu(halves[1]);
+}
+
+/// Applies a 1x1 convolution to the positions `[B, L, C]` of an image.
+Tensor project_tokens(const layers::Conv2d& conv, const Tensor& tokens) {
+  return torch::linear(tokens, conv->weight.flatten(1), conv->bias);
 }
 
 /// The input projection, registered under Python's name.
@@ -166,21 +172,14 @@ Tensor Transformer2DModelImpl::run_block(const BasicTransformerBlock& block, con
 Tensor Transformer2DModelImpl::forward(const Tensor& hidden_states, const Tensor& encoder_hidden_states,
                                        const Tensor& attention_mask,
                                        const Tensor& encoder_attention_mask) const {
-  const auto batch = hidden_states.size(0);
-  const auto height = hidden_states.size(2);
-  const auto width = hidden_states.size(3);
-  auto hidden = norm_->forward(hidden_states);
-  if (conv_in_) hidden = conv_in_->forward(hidden);
-  hidden = hidden.permute({0, 2, 3, 1}).reshape({batch, height * width, hidden.size(1)});
-  if (linear_in_) hidden = linear_in_->forward(hidden);
+  auto hidden = image_to_tokens(norm_->forward(hidden_states));
+  hidden = conv_in_ ? project_tokens(conv_in_, hidden) : linear_in_->forward(hidden);
 
   for (const auto& block : *transformer_blocks_)
     hidden = run_block(block, hidden, encoder_hidden_states, attention_mask, encoder_attention_mask);
 
-  if (linear_out_) hidden = linear_out_->forward(hidden);
-  hidden = hidden.reshape({batch, height, width, hidden.size(2)}).permute({0, 3, 1, 2}).contiguous();
-  if (conv_out_) hidden = conv_out_->forward(hidden);
-  return hidden + hidden_states;
+  hidden = conv_out_ ? project_tokens(conv_out_, hidden) : linear_out_->forward(hidden);
+  return add_tokens(hidden_states, hidden);
 }
 
 DualTransformer2DModelImpl::DualTransformer2DModelImpl(const Transformer2DModelOptions& options)

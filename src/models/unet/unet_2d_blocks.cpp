@@ -7,6 +7,8 @@
 #include <ATen/ExpandUtils.h>
 
 #include "core/require.h"
+#include "models/unet/dropout_layout.h"
+#include "ops/append_channels.h"
 
 namespace diffusers {
 namespace {
@@ -135,7 +137,7 @@ void internal::append_residual(UNetState& state, const Tensor& residual) {
       "an up block has {} and the down block on its level left {}: height and width of the sample "
       "must halve without remainder at each downsampling, and blocks on a level must be of one kind",
       shape_string(hidden.sizes()), shape_string(residual.sizes()));
-  state.hidden_states = torch::cat({hidden, residual}, 1);
+  state.hidden_states = append_channels(hidden, residual);
 }
 
 const Tensor& internal::fitting_residual(const Tensor& residual, const Tensor& hidden_states) {
@@ -264,7 +266,8 @@ Tensor UNetMidBlock2DImpl::forward(const Tensor& hidden_states, const Tensor& te
   // As in Python, the first residual block is never checkpointed.
   auto hidden = (*resnets_)[0]->forward(hidden_states, temb);
   for (std::size_t i = 1; i < resnets_->size(); ++i) {
-    if (!attentions_->empty()) hidden = (*attentions_)[i - 1]->forward(hidden, {}, {}, temb);
+    if (!attentions_->empty())
+      hidden = order_for_dropout((*attentions_)[i - 1]->forward(hidden, {}, {}, temb), *(*resnets_)[i]);
     hidden = run_resnet((*resnets_)[i], hidden, temb);
   }
   return hidden;

@@ -2,6 +2,7 @@
 #include <memory>
 
 #include "core/require.h"
+#include "models/unet/dropout_layout.h"
 #include "models/unet/unet_2d_blocks.h"
 
 namespace diffusers {
@@ -80,7 +81,7 @@ class KCrossAttnDownBlock : public UNetBlock {
   void run(UNetState& state) const override {
     for (std::size_t i = 0; i < resnets_->size(); ++i) {
       const auto hidden = run_resnet((*resnets_)[i], state.hidden_states, state.temb);
-      state.hidden_states = (*attentions_)[i]->forward(state, hidden);
+      state.hidden_states = order_for_dropout((*attentions_)[i]->forward(state, hidden), *(*resnets_)[i]);
       state.residuals.push_back(downsample_ ? state.hidden_states : Tensor());
     }
     if (downsample_) state.hidden_states = k_downsample_2d(state.hidden_states);
@@ -130,7 +131,7 @@ class KCrossAttnUpBlock : public UNetBlock {
     if (residual.defined()) append_residual(state, residual);
     for (std::size_t i = 0; i < resnets_->size(); ++i) {
       const auto hidden = run_resnet((*resnets_)[i], state.hidden_states, state.temb);
-      state.hidden_states = (*attentions_)[i]->forward(state, hidden);
+      state.hidden_states = order_for_dropout((*attentions_)[i]->forward(state, hidden), *(*resnets_)[i]);
     }
     if (upsample_) state.hidden_states = k_upsample_2d(state.hidden_states);
   }

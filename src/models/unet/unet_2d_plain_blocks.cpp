@@ -1,6 +1,7 @@
 #include <memory>
 
 #include "models/layers/module_list.h"
+#include "models/unet/dropout_layout.h"
 #include "models/unet/unet_2d_blocks.h"
 
 namespace diffusers {
@@ -58,7 +59,8 @@ class PlainDownBlock : public UNetBlock {
     auto hidden = state.hidden_states;
     for (std::size_t i = 0; i < resnets_->size(); ++i) {
       hidden = run_resnet((*resnets_)[i], hidden, state.temb);
-      if (!attentions_->empty()) hidden = (*attentions_)[i]->forward(hidden);
+      if (!attentions_->empty())
+        hidden = order_for_dropout((*attentions_)[i]->forward(hidden), *(*resnets_)[i]);
       state.residuals.push_back(hidden);
     }
     if (resnet_down_) hidden = resnet_down_->forward(hidden, state.temb);
@@ -113,7 +115,9 @@ class PlainUpBlock : public UNetBlock {
       const auto residual = take_residual(state);
       append_residual(state, plain_ ? apply_freeu(state, residual) : residual);
       state.hidden_states = run_resnet((*resnets_)[i], state.hidden_states, state.temb);
-      if (!attentions_->empty()) state.hidden_states = (*attentions_)[i]->forward(state.hidden_states);
+      if (!attentions_->empty())
+        state.hidden_states =
+            order_for_dropout((*attentions_)[i]->forward(state.hidden_states), *(*resnets_)[i]);
     }
     if (resnet_up_) state.hidden_states = resnet_up_->forward(state.hidden_states, state.temb);
     if (conv_up_) {

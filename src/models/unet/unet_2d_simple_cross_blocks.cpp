@@ -2,6 +2,7 @@
 
 #include "core/require.h"
 #include "models/layers/module_list.h"
+#include "models/unet/dropout_layout.h"
 #include "models/unet/unet_2d_blocks.h"
 
 namespace diffusers {
@@ -28,11 +29,12 @@ Attention simple_cross_attention(const UNetBlockOptions& options, int64_t channe
 }
 
 /// Applies attention. attention_mask has priority over encoder_attention_mask, which is not needed without
-/// encoder states.
-Tensor attend_simply(const Attention& attention, const UNetState& state, const Tensor& hidden_states) {
+/// encoder states. `resnet` is a residual block of the model.
+Tensor attend_simply(const Attention& attention, const UNetState& state, const ResnetBlock2D& resnet,
+                     const Tensor& hidden_states) {
   auto mask = state.attention_mask;
   if (!mask.defined() && state.encoder_hidden_states.defined()) mask = state.encoder_attention_mask;
-  return attention->forward(hidden_states, state.encoder_hidden_states, mask);
+  return order_for_dropout(attention->forward(hidden_states, state.encoder_hidden_states, mask), *resnet);
 }
 
 ResnetBlock2DOptions simple_resnet_options(const UNetBlockOptions& options, int64_t in_channels) {
@@ -70,7 +72,8 @@ class SimpleCrossAttnDownBlock : public UNetBlock {
   void run(UNetState& state) const override {
     auto hidden = state.hidden_states;
     for (std::size_t i = 0; i < resnets_->size(); ++i) {
-      hidden = attend_simply((*attentions_)[i], state, run_resnet((*resnets_)[i], hidden, state.temb));
+      const auto& resnet = (*resnets_)[i];
+      hidden = attend_simply((*attentions_)[i], state, resnet, run_resnet(resnet, hidden, state.temb));
       state.residuals.push_back(hidden);
     }
     if (downsample_) {
@@ -109,8 +112,9 @@ class SimpleCrossAttnUpBlock : public UNetBlock {
   void run(UNetState& state) const override {
     for (std::size_t i = 0; i < resnets_->size(); ++i) {
       append_residual(state, take_residual(state));
-      state.hidden_states = attend_simply((*attentions_)[i], state,
-                                          run_resnet((*resnets_)[i], state.hidden_states, state.temb));
+      const auto& resnet = (*resnets_)[i];
+      state.hidden_states = attend_simply((*attentions_)[i], state, resnet,
+                                          run_resnet(resnet, state.hidden_states, state.temb));
     }
     if (upsample_) state.hidden_states = upsample_->forward(state.hidden_states, state.temb);
   }
@@ -138,7 +142,7 @@ class SimpleCrossAttnMidBlock : public UNetBlock {
 
   void run(UNetState& state) const override {
     auto hidden = run_resnet((*resnets_)[0], state.hidden_states, state.temb);
-    hidden = attend_simply((*attentions_)[0], state, hidden);
+    hidden = attend_simply((*attentions_)[0], state, (*resnets_)[0], hidden);
     state.hidden_states = run_resnet((*resnets_)[1], hidden, state.temb);
   }
 

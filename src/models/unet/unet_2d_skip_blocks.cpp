@@ -3,6 +3,7 @@
 #include <numbers>
 
 #include "core/require.h"
+#include "models/unet/dropout_layout.h"
 #include "models/unet/unet_2d_blocks.h"
 
 namespace diffusers {
@@ -69,7 +70,8 @@ class SkipDownBlock : public UNetBlock {
     auto hidden = state.hidden_states;
     for (std::size_t i = 0; i < resnets_->size(); ++i) {
       hidden = run_resnet((*resnets_)[i], hidden, state.temb);
-      if (!attentions_->empty()) hidden = (*attentions_)[i]->forward(hidden);
+      if (!attentions_->empty())
+        hidden = order_for_dropout((*attentions_)[i]->forward(hidden), *(*resnets_)[i]);
       state.residuals.push_back(hidden);
     }
     if (resnet_down_) {
@@ -124,7 +126,9 @@ class SkipUpBlock : public UNetBlock {
       append_residual(state, take_residual(state));
       state.hidden_states = run_resnet(resnet, state.hidden_states, state.temb);
     }
-    if (!attentions_->empty()) state.hidden_states = (*attentions_)[0]->forward(state.hidden_states);
+    if (!attentions_->empty())
+      state.hidden_states =
+          order_for_dropout((*attentions_)[0]->forward(state.hidden_states), *(*resnets_)[0]);
     if (state.skip_sample.defined()) state.skip_sample = fir_upsample_2d(state.skip_sample);
     if (!resnet_up_) return;
     const auto skip = skip_conv_->forward(skip_norm_->forward_silu(state.hidden_states));
