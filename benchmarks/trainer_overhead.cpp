@@ -180,7 +180,7 @@ int main(int argc, char** argv) try {
                             .layers_per_block = 1,
                             .norm_num_groups = 4,
                             .add_attention = false},
-                  .training = {.train_batch_size = 2},
+                  .training = {.train_batch_size = 2, .cpu_data_parallel = 1},
                   .block = 50};
   std::printf("%lld rounds, %d threads\n%-30s %11s %11s %11s %8s %8s\n", static_cast<long long>(rounds),
               threads, "microseconds a step", "Trainer", "by hand", "difference", "ratio", "by hand");

@@ -71,7 +71,7 @@ const FlagTable<TrainingConfig>& training_flags() {
         {"--dataloader_num_workers", &Config::dataloader_num_workers,
          "Number of threads that read batches ahead. 0 reads in the main thread."},
         {"--cpu_data_parallel", &Config::cpu_data_parallel,
-         "CPU only: number of parts that a batch is split into, one thread each."},
+         "CPU only: number of parts that a batch is split into, one thread each. 0 chooses the number."},
         {"--deterministic", &Config::deterministic, "Use only deterministic algorithms."},
         {"--freeze", &Config::freeze,
          "Patterns of the names of parameters that are not trained, with * and ?."},

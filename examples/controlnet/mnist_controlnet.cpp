@@ -21,7 +21,6 @@
 #include <diffusers/training/trainer.h>
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include "../program.h"
 #include "../text_to_image/mnist_captions.h"
@@ -60,7 +59,6 @@ DigitSettings default_settings() {
   training.learning_rate = 1e-3;
   training.lr_warmup_steps = 100;
   training.validation_steps = 500;
-  training.cpu_data_parallel = std::min(at::get_num_threads(), 4);
   return settings;
 }
 

@@ -73,7 +73,6 @@ void complete_digit_settings(const CLI::App& app, DigitSettings& settings) {
     if (!is_given("--adam_beta1")) training.adam_beta1 = TrainingConfig().adam_beta1;
     if (!is_given("--adam_beta2")) training.adam_beta2 = TrainingConfig().adam_beta2;
   }
-  if (settings.device != "cpu" && !is_given("--cpu_data_parallel")) training.cpu_data_parallel = 1;
   if (is_given("--num_epochs") && !is_given("--max_train_steps")) training.max_train_steps.reset();
   training.validate();
 }

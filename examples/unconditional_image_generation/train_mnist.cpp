@@ -7,8 +7,6 @@
 
 #include <diffusers/io/image.h>
 
-#include <ATen/Parallel.h>
-
 #include "../program.h"
 #include "../train_flags.h"
 #include "evaluation.h"
@@ -63,7 +61,6 @@ void set_cpu_preset(UnconditionalSettings& settings) {
   settings.training.adam_beta2 = 0.99;
   settings.training.lr_warmup_steps = 200;
   settings.training.validation_steps = 400;
-  settings.training.cpu_data_parallel = std::min(at::get_num_threads(), 4);
   settings.eval_batch_size = 256;
 }
 

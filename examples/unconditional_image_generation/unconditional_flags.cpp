@@ -97,7 +97,6 @@ void complete_training(const CLI::App& app, UnconditionalSettings& settings) {
       !is_given("--weighting"))
     training.snr_gamma = kUnlimitedSnr;
   complete_training_flags(app, training);
-  if (settings.device != "cpu" && !is_given("--cpu_data_parallel")) training.cpu_data_parallel = 1;
   if (is_given("--validation_steps")) settings.save_images_epochs.reset();
   // An explicit false, so that the Trainer does not warn about unused labels.
   settings.task.class_conditional = settings.class_conditional;

@@ -20,5 +20,20 @@ void parallel_for(int64_t begin, int64_t end, int64_t grain,
 /// `at::set_num_threads` would also limit threads that start later.
 void use_one_intraop_thread();
 
+/// Limits LibTorch's operations on the calling thread to one thread until the scope ends. OpenMP's threads
+/// then stay asleep; after an operation they would wait actively for a while.
+class OneIntraopThread {
+ public:
+  /// @param is_limited false: the scope changes nothing
+  explicit OneIntraopThread(bool is_limited = true);
+  OneIntraopThread(const OneIntraopThread&) = delete;
+  OneIntraopThread& operator=(const OneIntraopThread&) = delete;
+  ~OneIntraopThread();
+
+ private:
+  int threads_;
+  int mkl_threads_ = 0;
+};
+
 }  // namespace internal
 }  // namespace diffusers

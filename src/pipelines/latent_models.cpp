@@ -12,6 +12,7 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
+#include "models/unet/row_parts.h"
 
 namespace diffusers {
 inline namespace internal {
@@ -19,7 +20,7 @@ namespace {
 
 template <class Model>
 void take_unet(LatentUNet& unet, Model model) {
-  unet.denoise = make_denoiser(model);
+  unet.denoise = in_automatic_parts(make_denoiser(model), *model);
   unet.info = denoiser_info(model);
   unet.options = model->parameters().front().options();
   if (!model->config().sample_size.empty()) unet.size = model->config().sample_size.expand(2);

@@ -13,6 +13,7 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
+#include "models/unet/row_parts.h"
 #include "pipelines/image_inputs.h"
 #include "pipelines/stable_diffusion.h"
 
@@ -119,8 +120,8 @@ void add_unconditional_rows(ControlNetOutput& residuals) {
 /// @param step number of the calls so far; the loop calls the denoiser once for each timestep
 Denoiser controlled(const UNet2DConditionModel& unet, const MultiControlNetModel& nets, ControlPlan plan,
                     bool is_guided, const std::shared_ptr<std::size_t>& step) {
-  return [denoiser = make_denoiser(unet), nets, plan = std::move(plan), is_guided, step](
-             const Tensor& noisy, const Tensor& timesteps, const Conditioning& conditioning) {
+  return [denoiser = in_automatic_parts(make_denoiser(unet), *unet), nets, plan = std::move(plan), is_guided,
+          step](const Tensor& noisy, const Tensor& timesteps, const Conditioning& conditioning) {
     const std::vector<double>& scales = plan.scales[(*step)++];
     const bool is_halved = plan.guess_mode && is_guided;
     const Tensor& states = conditioning.encoder_hidden_states;

@@ -7,6 +7,7 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
+#include "models/unet/row_parts.h"
 #include "pipelines/image_inputs.h"
 #include "pipelines/stable_diffusion.h"
 
@@ -52,8 +53,8 @@ ImagePipelineOutput StableDiffusionImg2ImgPipeline::operator()(
   const Tensor x0 = image_latents(call, image, prompt.batch_size, options.generator);
   const Tensor noise = call.noise({}, x0.sizes(), options.generator);
   const Tensor noisy = call.add_noise(x0, noise, steps.start);
-  const Tensor latents = call.denoise(make_denoiser(call.unet()), prompt, noisy, steps.start, steps.count,
-                                      denoising_options(options));
+  const Tensor latents = call.denoise(in_automatic_parts(make_denoiser(call.unet()), *call.unet()), prompt,
+                                      noisy, steps.start, steps.count, denoising_options(options));
   return call.decode(latents, options.output_type);
 }
 

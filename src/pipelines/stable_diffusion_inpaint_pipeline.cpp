@@ -14,6 +14,7 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
+#include "models/unet/row_parts.h"
 #include "pipelines/image_inputs.h"
 #include "pipelines/stable_diffusion.h"
 
@@ -186,8 +187,8 @@ ImagePipelineOutput StableDiffusionInpaintPipeline::operator()(const InpaintOpti
   }
   DenoisingOptions denoising = denoising_options(options);
   denoising.after_step = keep_image;
-  const Tensor latents =
-      call.denoise(make_denoiser(call.unet()), prompt, start, steps.start, steps.count, denoising);
+  const Tensor latents = call.denoise(in_automatic_parts(make_denoiser(call.unet()), *call.unet()), prompt,
+                                      start, steps.start, steps.count, denoising);
   return call.decode(latents, options.output_type);
 }
 

@@ -9,6 +9,7 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
+#include "models/unet/row_parts.h"
 #include "pipelines/stable_diffusion.h"
 
 namespace diffusers {
@@ -66,8 +67,8 @@ ImagePipelineOutput StableDiffusionPipeline::operator()(const StableDiffusionPip
   const Tensor noise =
       call.noise(options.latents, latents_shape(call, options, prompt.batch_size, size), options.generator);
   const Tensor latents =
-      call.denoise(make_denoiser(call.unet()), prompt, noise * scheduler().init_noise_sigma(), /*start=*/0,
-                   steps, denoising_options(options));
+      call.denoise(in_automatic_parts(make_denoiser(call.unet()), *call.unet()), prompt,
+                   noise * scheduler().init_noise_sigma(), /*start=*/0, steps, denoising_options(options));
   return call.decode(latents, options.output_type);
 }
 

@@ -7,6 +7,7 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
+#include "models/unet/row_parts.h"
 #include "pipelines/image_inputs.h"
 #include "pipelines/stable_diffusion_xl.h"
 
@@ -144,8 +145,8 @@ ImagePipelineOutput StableDiffusionXLImg2ImgPipeline::operator()(const XLImageOp
   time_ids = prompt.is_guided ? at::cat({rows(ids.second), rows(ids.first)}) : rows(ids.first);
   DenoisingOptions denoising = denoising_options(options);
   denoising.end_step = end;
-  const Tensor latents =
-      call.denoise(make_denoiser(call.unet()), prompt, start, steps.start, steps.count, denoising);
+  const Tensor latents = call.denoise(in_automatic_parts(make_denoiser(call.unet()), *call.unet()), prompt,
+                                      start, steps.start, steps.count, denoising);
   return call.decode(latents, options.output_type);
 }
 

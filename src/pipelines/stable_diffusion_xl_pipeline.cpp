@@ -7,6 +7,7 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
+#include "models/unet/row_parts.h"
 #include "pipelines/stable_diffusion_xl.h"
 
 namespace diffusers {
@@ -87,9 +88,9 @@ ImagePipelineOutput StableDiffusionXLPipeline::operator()(const XLOptions& optio
       options.generator);
   DenoisingOptions denoising = denoising_options(options);
   denoising.end_step = end;
-  const Tensor latents =
-      call.denoise(make_denoiser(call.unet()), prompt, noise * scheduler().init_noise_sigma(),
-                   /*start=*/0, steps, denoising);
+  const Tensor latents = call.denoise(in_automatic_parts(make_denoiser(call.unet()), *call.unet()), prompt,
+                                      noise * scheduler().init_noise_sigma(),
+                                      /*start=*/0, steps, denoising);
   return call.decode(latents, options.output_type);
 }
 

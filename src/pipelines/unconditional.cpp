@@ -10,6 +10,7 @@
 #include <diffusers/pipelines/inference_guard.h>
 
 #include "core/require.h"
+#include "models/unet/row_parts.h"
 
 namespace diffusers {
 inline namespace internal {
@@ -45,8 +46,8 @@ ImagePipelineOutput sample_unconditional(DiffusionPipeline& pipeline, const Unco
                                     call.generator, parameter.device(), parameter.scalar_type());
   pipeline.scheduler().set_timesteps(call.num_inference_steps, {.device = parameter.device()});
   const Tensor image =
-      denoise(pipeline, make_denoiser(unet), {}, noise, call.num_inference_steps, call.callback_on_step_end,
-              {.step = std::move(step_options), .scale_model_input = false});
+      denoise(pipeline, in_automatic_parts(make_denoiser(unet), *unet), {}, noise, call.num_inference_steps,
+              call.callback_on_step_end, {.step = std::move(step_options), .scale_model_input = false});
   return {(image / 2 + 0.5).clamp(0, 1)};
 }
 

@@ -167,7 +167,7 @@ void TrainingConfig::validate() const {
   at_least(logging_steps, 1, "logging_steps");
   require<ConfigError>(dataloader_num_workers >= 0 && dataloader_num_workers <= 1024,
                        "dataloader_num_workers is {}, expected 0 to 1024", dataloader_num_workers);
-  at_least(cpu_data_parallel, 1, "cpu_data_parallel");
+  at_least(cpu_data_parallel, 0, "cpu_data_parallel");
   for (const LearningRateFactor& one : lr_factors)
     require<ConfigError>(std::isfinite(one.factor) && one.factor >= 0,
                          "lr_factors: the factor of \"{}\" is {}, expected a finite number of at least 0",

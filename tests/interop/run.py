@@ -187,7 +187,7 @@ def main():
     parser.add_argument("--environment", type=pathlib.Path, required=True)
     parser.add_argument("--torch-site", type=pathlib.Path, help="site-packages that holds torch")
     parser.add_argument("action",
-                        choices=["benchmark", "environment", "goldens", "comparison", "exchange", "full-size", "lpips",
+                        choices=["benchmark", "benchmark-compare", "environment", "goldens", "comparison", "exchange", "full-size", "lpips",
                                  "models", "mutations", "observability", "pipelines", "text", "training"])
     parser.add_argument("--only", help="goldens: one script, without .py")
     parser.add_argument("--program", type=pathlib.Path, help="the C++ side of all but environment and goldens")
@@ -214,6 +214,9 @@ def main():
         return text(arguments.environment, arguments.program)
     if arguments.action == "benchmark":
         test = TESTS / "benchmarks" / "stable_diffusion_step_test.py"
+        return run_python(arguments.environment, test, arguments.program, "--with_python", "Driver")
+    if arguments.action == "benchmark-compare":
+        test = TESTS / "benchmarks" / "compare_test.py"
         return run_python(arguments.environment, test, arguments.program, "--with_python", "Driver")
     if arguments.action in ("mutations", "observability", "training"):
         return run_python(arguments.environment, HERE / f"{arguments.action}.py", "--program", arguments.program)

@@ -15,7 +15,9 @@
 #include <diffusers/schedulers/ddpm_scheduler.h>
 #include <diffusers/schedulers/dpmsolver_multistep_scheduler.h>
 
+#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
+#include <torch/utils.h>
 
 #include "pipelines/small_unet.h"
 #include "support/golden.h"
@@ -61,6 +63,26 @@ TEST(DDIMPipeline, ImagesMatchDiffusers) {
     options.num_inference_steps = 6;
     test::expect_close(pipeline(options).images, golden()[name], kTolerance, kTolerance, name);
   }
+}
+
+// Each thread computes a part of the batch.
+TEST(DDIMPipeline, SeveralThreadsDrawTheSameImages) {
+  torch::manual_seed(1);
+  UNet2DModelConfig config = test::small_unet_config();
+  config.sample_size = 16;
+  config.block_out_channels = {64};
+  config.norm_num_groups = 8;
+  DDIMPipeline pipeline(UNet2DModel(config), DDIMScheduler());
+  pipeline.set_progress_bar_config({.disable = true});
+  const int before = at::get_num_threads();
+  const auto draw = [&](int threads) {
+    at::set_num_threads(threads);
+    return pipeline({.batch_size = 6, .generator = make_generator(7), .num_inference_steps = 3}).images;
+  };
+  const Tensor images = draw(2);
+  test::expect_equal(draw(2), images);
+  test::expect_close(draw(1), images, kTolerance, kTolerance, "one thread");
+  at::set_num_threads(before);
 }
 
 TEST(DDIMPipeline, TakesTheSchedulerOfTheTraining) {

@@ -69,7 +69,7 @@ TEST(TrainingConfig, NamesTheKeyAndTheValueThatCannotWork) {
       {[](TrainingConfig& c) { c.checkpoints_total_limit = 0; }, "checkpoints_total_limit is 0"},
       {[](TrainingConfig& c) { c.logging_steps = 0; }, "logging_steps is 0"},
       {[](TrainingConfig& c) { c.dataloader_num_workers = -1; }, "dataloader_num_workers is -1"},
-      {[](TrainingConfig& c) { c.cpu_data_parallel = 0; }, "cpu_data_parallel is 0"},
+      {[](TrainingConfig& c) { c.cpu_data_parallel = -1; }, "cpu_data_parallel is -1"},
       {[](TrainingConfig& c) { c.huber_c = 0; }, "huber_c is 0"},
   };
   for (const Case& one : cases) {

@@ -73,6 +73,9 @@ class AutoencoderTask : public Task {
   /// @throws ConfigError for a flag that concerns diffusion, and for cpu_data_parallel, since the parts of a
   ///   batch would have statistics of their own
   void configure(const TrainingConfig& config) override;
+  /// @return an obstacle: the statistics of the discriminator and its adaptive weight are those of whole
+  ///   batches
+  BatchSplit batch_split() const override;
   /// @param batch images `[B, C, H, W]` with the model's channels, height and width multiples of
   ///   `2^(blocks - 1)`
   /// @throws TensorError or ConfigError naming the expected and the actual shape

@@ -15,11 +15,12 @@ namespace diffusers {
 /// synchronise only once in the forward and once in the backward pass. The gradients of the parts are added
 /// in order. A run therefore repeats bit for bit with the same number of parts, for any number of threads.
 ///
-/// The batch is not divided if no parameter requires a gradient, if `parts` is 1, or if the sample or the
-/// conditioning requires a gradient.
-/// @param model model whose parameters receive the gradients
+/// The sample and the fields of the conditioning also receive gradients, as the hidden states of a text
+/// encoder that is trained. The batch is not divided if `parts` is 1, if nothing requires a gradient, or if a
+/// field of the conditioning has another number of rows than the sample.
+/// @param model model whose parameters receive the gradients; several threads call its `denoise` at once
 /// @param sample `[B, ...]` on the CPU; B may be less than `parts`
-/// @param timesteps `[B]`
+/// @param timesteps `[B]` or 0-dim
 /// @param conditioning inputs with B rows
 /// @param parts number of parts, above 0
 /// @return the prediction for the whole batch

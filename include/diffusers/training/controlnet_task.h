@@ -78,6 +78,8 @@ class ControlNetTask : public DiffusionTask {
   /// @return the UNet, the VAE and the text encoders
   std::vector<NamedModule> frozen() const override;
   void configure(const TrainingConfig& config) override;
+  /// @return as for a DiffusionTask, with the factor of the VAE
+  BatchSplit batch_split() const override;
   /// Checks a batch as TextToImageTask does, and its conditioning images.
   /// @param batch as the dataset gave it
   /// @throws ConfigError for missing captions or conditioning images; TensorError for conditioning images of

@@ -72,6 +72,8 @@ class DiffusionTask : public Task {
   /// @throws ConfigError naming an option that the model or the scheduler does not support, or that has no
   ///         effect
   void configure(const TrainingConfig& config) override;
+  /// @return an obstacle for a model with dropout or batch normalisation
+  BatchSplit batch_split() const override;
   void check_dataset(const Dataset& dataset) override;
   /// Checks the classes, as `check_dataset`.
   void check_iterable_dataset(const IterableDataset& dataset) override;
@@ -166,7 +168,7 @@ class DiffusionTask : public Task {
   LearnedLogVariance log_variance_{nullptr};  // empty: none
   std::shared_ptr<ClassLabels> labels_;
   std::optional<int64_t> resolution_;
-  int64_t cpu_data_parallel_ = 1;
+  int64_t cpu_data_parallel_ = 0;
   double noise_offset_ = 0.0;
   double input_perturbation_ = 0.0;
 

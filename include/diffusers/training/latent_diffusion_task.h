@@ -119,6 +119,8 @@ class LatentDiffusionTask : public DiffusionTask {
 
   /// @return the autoencoder, and the text encoder if there is one
   std::vector<NamedModule> frozen() const override;
+  /// @return as for a DiffusionTask, with the factor of the VAE
+  BatchSplit batch_split() const override;
   void check_batch(const Batch& batch) override;
   void begin_step(const StepContext& context) override;
   /// @return the state of DiffusionTask and, with `scale_by_std`, the measured factor

@@ -80,6 +80,8 @@ class T2IAdapterTask : public DiffusionTask {
   /// @param config options of the training
   /// @throws ConfigError as DiffusionTask
   void configure(const TrainingConfig& config) override;
+  /// @return as for a DiffusionTask, with the factor of the VAE
+  BatchSplit batch_split() const override;
   /// Checks a batch as TextToImageTask does, and its conditioning images.
   /// @param batch as the dataset gave it
   /// @throws ConfigError for missing captions or conditioning images; TensorError for images whose size the

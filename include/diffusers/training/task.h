@@ -27,6 +27,21 @@ struct StepContext {
   /// Source of all random numbers of the step, on the device of the trained modules. The Trainer always sets
   /// it.
   std::optional<Generator> generator = std::nullopt;
+  /// Number of parts that `loss` cuts each batch into, 1 or more; see `TrainingConfig::cpu_data_parallel`. 0,
+  /// if there is no Trainer: the number of the TrainingConfig.
+  int64_t cpu_data_parallel = 0;
+};
+
+/// Whether and how a task divides a batch into parts on the CPU, for `TrainingConfig::cpu_data_parallel`.
+struct BatchSplit {
+  /// The reason why the task needs whole batches, as the end of "cpu_data_parallel is 2, but ...". Empty:
+  /// `loss` divides each batch into `StepContext::cpu_data_parallel` parts.
+  std::string obstacle = "the task does not divide batches";
+  /// True if the Trainer may choose the number of parts: the model then runs on several threads at once.
+  bool is_automatic = false;
+  /// Height and width of the images divided by those of the model's input, such as 8 for the latents of
+  /// Stable Diffusion.
+  int64_t downsampling_factor = 1;
 };
 
 /// An update of a step: an optimizer and the modules whose parameters it updates. In each step, the Trainer
@@ -91,6 +106,10 @@ class Task {
   /// @param config options of the training
   /// @throws ConfigError naming an option that the task does not support
   virtual void configure(const TrainingConfig& config) = 0;
+  /// Returns whether the task divides batches on the CPU. The Trainer refuses a `cpu_data_parallel` above 1
+  /// if there is an obstacle.
+  /// @return by default an obstacle: a task that divides batches overrides it
+  virtual BatchSplit batch_split() const { return {}; }
   /// Checks a dataset before the first step. The default accepts any dataset.
   /// @throws ConfigError naming the field and both values, if the modules cannot be trained on the dataset
   virtual void check_dataset(const Dataset& /*dataset*/) {}

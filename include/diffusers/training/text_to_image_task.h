@@ -75,6 +75,8 @@ class TextToImageTask : public DiffusionTask {
   /// @return the VAE, and the text encoders unless they are trained
   std::vector<NamedModule> frozen() const override;
   void configure(const TrainingConfig& config) override;
+  /// @return as for a DiffusionTask, with the factor of the VAE
+  BatchSplit batch_split() const override;
   /// Checks a batch as DiffusionTask does, and its captions, masks and sizes.
   /// @param batch as the dataset gave it
   /// @throws ConfigError for missing captions or masks; TensorError for masks of another size than the images

@@ -10,11 +10,19 @@
 
 namespace diffusers {
 
+namespace detail {
+/// Returns true for a class of this library, whose `forward` changes nothing in the model.
+bool is_model_of_library(const torch::nn::Module& model);
+}  // namespace detail
+
 /// A denoiser that can be trained and saved. Every holder of a DenoisingModel converts to it.
 struct TrainableDenoiser {
   std::shared_ptr<SavedModule> saved;  ///< the module that the Trainer trains and saves
   Denoiser denoise;                    ///< function that computes the prediction with this module
   DenoiserInfo info = {};              ///< facts of the model
+  /// True if several threads may call `denoise` at once, each with some rows of a batch. The Trainer then may
+  /// choose the number of parts (`TrainingConfig::cpu_data_parallel` 0). The models of the library allow it.
+  bool is_thread_safe = false;
 
   /// Creates a TrainableDenoiser from its parts.
   /// @param saved_module module that the Trainer trains and saves
@@ -27,7 +35,10 @@ struct TrainableDenoiser {
   /// @throws ConfigError for an empty holder or a null pointer
   template <DenoisingModel Model>
   TrainableDenoiser(Model model)  // NOLINT(google-explicit-constructor): UNet2DModel stands for its denoiser
-      : saved(make_saved_module(model)), denoise(make_denoiser(model)), info(denoiser_info(model)) {}
+      : saved(make_saved_module(model)),
+        denoise(make_denoiser(model)),
+        info(denoiser_info(model)),
+        is_thread_safe(detail::is_model_of_library(*model.operator->())) {}
 };
 
 /// Creates a TrainableDenoiser of a model, as its constructor does.

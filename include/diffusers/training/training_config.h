@@ -172,10 +172,16 @@ struct TrainingConfig {
   /// Number of threads that read the dataset ahead, 0 to 1024. 0 reads in the thread of the training.
   /// At most 1 for an IterableDataset.
   int64_t dataloader_num_workers = 0;
-  /// Number of parts that each batch is cut into on the CPU, 1 or more. One thread computes a part, forward
+  /// Number of parts that each batch is cut into on the CPU, 0 or more. One thread computes a part, forward
   /// and backward. Several parts are faster than LibTorch's threads for models of small layers. A run repeats
-  /// bit for bit with the same number. More than 1 is refused for models with dropout and on other devices.
-  int64_t cpu_data_parallel = 1;
+  /// bit for bit with the same number.
+  ///
+  /// 0: the Trainer chooses the number at the first batch, from the sizes of the batch and of the model and
+  /// from `at::get_num_threads()`. It logs the number as LogLevel::kInfo and saves it with each checkpoint. A
+  /// training that is resumed keeps the number of its checkpoint. 1: each batch stays whole. More than 1 is
+  /// refused on other devices and for tasks that need whole batches, such as models with dropout; see
+  /// `Task::batch_split`.
+  int64_t cpu_data_parallel = 0;
   /// Loss of one element; see `LossType`.
   EnumChoice<LossType> loss_type = LossType::kL2;
   /// Dependence of c on the timestep; see `HuberSchedule`. Only for `loss_type` "huber" and "smooth_l1". The

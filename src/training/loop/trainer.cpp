@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cmath>
 #include <optional>
 #include <random>
 #include <string>
@@ -15,6 +14,7 @@
 #include <ATen/core/grad_mode.h>
 #include <c10/util/Exception.h>
 
+#include "core/parallel.h"
 #include "core/require.h"
 #include "io/staged_folder.h"
 #include "training/checkpoint/output_folder.h"
@@ -112,7 +112,6 @@ Trainer::Trainer(std::shared_ptr<Task> task, TrainingConfig config)
 }
 
 const EMAModel* Trainer::ema() const { return ema_ ? ema_->ema_model() : nullptr; }
-
 const LitEma* Trainer::lit_ema() const { return ema_ ? ema_->lit_ema() : nullptr; }
 
 TrainingResult Trainer::train(const Dataset& dataset) {
@@ -152,9 +151,7 @@ TrainingRun::TrainingRun(Trainer& trainer, const TrainerData& data, const Datase
       data_(data),
       validation_(validation) {
   check_validation();
-  require<ConfigError>(config_.cpu_data_parallel == 1 || device_.is_cpu(),
-                       "cpu_data_parallel is {}, but the model lies on {}", config_.cpu_data_parallel,
-                       device_.str());
+  check_batch_parts();
   data_.check(task_);
   if (validation_ != nullptr) task_.check_dataset(*validation_);
   total_steps_ = data_.total_steps(config_);
@@ -260,7 +257,10 @@ void TrainingRun::train_step() {
   group_ = next_group();
   data_seconds_ += now_seconds() - start;
   generator_state_ = generator_.get_state();
-  step_context_ = {.step = global_step_, .samples = group_.samples, .generator = generator_};
+  step_context_ = {.step = global_step_,
+                   .samples = group_.samples,
+                   .generator = generator_,
+                   .cpu_data_parallel = batch_parts(group_.batches.front())};
   task_.begin_step(step_context_);
   // One copy to the device for all updates.
   if (updates_.size() > 1)
@@ -335,6 +335,7 @@ void TrainingRun::run_update(std::size_t index) {
   const OnlyUpdate only(updates_, index);
   const Backward result = backward(group_, index);
   const at::NoGradGuard no_grad;
+  const OneIntraopThread one_thread(batch_parts_ > 1);  // norms: the same bits for any number
   const UpdateRun::Outcome outcome = update.inspect(result.loss, result.values);
   // Reading costs nothing on the CPU; a device is asked at logging steps alone.
   if (device_.is_cpu() && nonfinite_origin_.empty() && outcome.is_nonfinite.item<double>() > 0)
@@ -376,6 +377,7 @@ TrainingRun::Backward TrainingRun::backward(const Group& group, std::size_t upda
 
 void TrainingRun::average() {
   const at::NoGradGuard no_grad;
+  const OneIntraopThread one_thread(batch_parts_ > 1);
   if (trainer_.ema_) trainer_.ema_->step();
   for (PowerAverage& average : power_averages_) average.ema.step(average.parameters);
 }

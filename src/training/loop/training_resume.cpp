@@ -228,6 +228,7 @@ void TrainingRun::load_state_json(const Json& state, const std::string& where) {
     must_be("dataset_size", data_.size() ? Json(*data_.size()) : Json());
     if (state.contains("dtype")) must_be("dtype", dtype_name(dtype_));
     compare_options(state, where);
+    load_batch_parts(state, where);
     seed_ = static_cast<uint64_t>(state_integer(state, "seed", where));
     global_step_ = state_integer(state, "global_step", where);
     epoch_ = state_integer(state, "epoch", where);

@@ -103,6 +103,12 @@ class TrainingRun {
   void require_free_output_dir() const;
   std::vector<std::string> model_names() const;
 
+  // training_parts.cpp: the parts that each batch is cut into on the CPU
+  void check_batch_parts() const;
+  int64_t batch_parts(const Batch& first);
+  int64_t automatic_batch_parts(const Batch& batch) const;
+  void load_batch_parts(const Json& state, const std::string& where);
+
   // training_state.cpp: checkpoints and the final folder
   void save_checkpoint();
   bool can_copy_checkpoint();
@@ -136,6 +142,9 @@ class TrainingRun {
 
   ImageRangeCheck image_range_;
   bool has_seen_data_ = false;
+
+  int64_t batch_parts_ = 0;  // parts of each batch; 0: not known yet
+  bool has_chosen_parts_ = false;
 
   // The last step, as it was before: what a step that was not finite is computed from once more.
   Group group_;

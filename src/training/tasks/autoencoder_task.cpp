@@ -151,15 +151,17 @@ void AutoencoderTask::configure(const TrainingConfig& config) {
                 "logit_mean", "logit_std", "mode_scale", "timestep_bias_strategy", "timestep_bias_multiplier",
                 "timestep_bias_begin", "timestep_bias_end", "timestep_bias_portion"},
                "AutoencoderTask");
-  require<ConfigError>(
-      config.cpu_data_parallel == 1,
-      "cpu_data_parallel is {}, but AutoencoderTask needs whole batches for the statistics of "
-      "the discriminator and its adaptive weight; expected 1",
-      config.cpu_data_parallel);
+  require_divisible_batches(batch_split(), config.cpu_data_parallel);
   if (config.gradient_checkpointing) trained_.front().module->enable_gradient_checkpointing();
   const Tensor weight = last_layer();
   fit_module(common(), weight.device(), weight.scalar_type());
   resolution_ = config.resolution;
+}
+
+BatchSplit AutoencoderTask::batch_split() const {
+  return {.obstacle =
+              "AutoencoderTask needs whole batches for the statistics of the discriminator and its adaptive "
+              "weight"};
 }
 
 void AutoencoderTask::check_batch(const Batch& batch) {

@@ -1,19 +1,18 @@
-#include <algorithm>
-#include <memory>
+#include <cstddef>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include <diffusers/training/batch_split.h>
 
 #include <ATen/ATen.h>
-#include <ATen/ThreadLocalState.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "core/parallel.h"
+#include "core/part_threads.h"
 #include "core/require.h"
 #include "models/conditioning_fields.h"
-#include "models/layers/autocast_scope.h"
+#include "models/unet/row_parts.h"
 
 namespace diffusers {
 namespace {
@@ -21,46 +20,79 @@ namespace {
 /// The graphs of the parts, from the forward to the backward pass.
 struct Parts : torch::CustomClassHolder {
   Denoiser denoise;
-  std::vector<Tensor> samples, timesteps;   // of each part
-  std::vector<Conditioning> conditionings;  // of each part
-  std::vector<Tensor> outputs;              // each with its own graph
-  AutocastState autocast;
+  RowParts rows;
+  std::vector<Tensor> outputs;  // of each part, each with its own graph
+  /// Inputs of each part that need a gradient, such as the hidden states of a text encoder that is trained.
+  /// They are leaves of the part's graph. All parts list the same fields in the same order.
+  std::vector<std::vector<Tensor>> leaves;
 };
 
-void compute_part(Parts& parts, std::size_t i) {
-  const at::AutoGradMode with_grad(true);
-  const AutocastScope autocast(parts.autocast);
-  parts.outputs[i] = parts.denoise(parts.samples[i], parts.timesteps[i], parts.conditionings[i]);
+bool needs_gradient(const Tensor& tensor) { return tensor.defined() && tensor.requires_grad(); }
+
+/// Calls `visit` for each input that needs a gradient: the sample, then the fields of the conditioning.
+template <class Sample, class Given, class Visitor>
+void for_each_input_with_gradient(Sample& sample, Given& conditioning, Visitor&& visit) {
+  if (needs_gradient(sample)) visit(sample);
+  for_each_conditioning_tensor(conditioning, [&](const char*, auto& tensor) {
+    if (needs_gradient(tensor)) visit(tensor);
+  });
 }
 
+/// Replaces the inputs of the parts that need a gradient by leaves.
+void cut_graphs(Parts& parts) {
+  parts.leaves.resize(parts.rows.size());
+  for (std::size_t i = 0; i < parts.rows.size(); ++i)
+    for_each_input_with_gradient(parts.rows.samples[i], parts.rows.conditionings[i], [&](Tensor& input) {
+      input = input.detach().requires_grad_();
+      parts.leaves[i].push_back(input);
+    });
+}
+
+/// Calls `f(i)` for each part, one thread for a part.
 template <class F>
-void for_each_part(std::size_t count, F f) {
-  // LibTorch's threads do not inherit the thread-local state of the calling thread, such as observers of
-  // operations.
-  const at::ThreadLocalState caller;
-  // In this region, LibTorch runs each operation on the calling thread.
-  parallel_for(0, static_cast<int64_t>(count), 1, [&](int64_t begin, int64_t end) {
-    const at::ThreadLocalStateGuard state(caller);
-    for (int64_t i = begin; i < end; ++i) f(static_cast<std::size_t>(i));
-  });
+void for_each_index(std::size_t count, F f) {
+  for_each_part(static_cast<int64_t>(count), [&](int64_t i) { f(static_cast<std::size_t>(i)); });
 }
 
-/// Returns true if the inputs need a gradient, as for a text encoder that is also trained.
-bool needs_gradient(const Tensor& sample, const Conditioning& conditioning) {
-  bool found = sample.requires_grad();
-  for_each_conditioning_tensor(conditioning, [&](const char*, const Tensor& tensor) {
-    found = found || (tensor.defined() && tensor.requires_grad());
-  });
-  return found;
+using PartGradients = std::vector<torch::autograd::variable_list>;
+
+/// Sums the gradients of a parameter, in the order of the parts. Parts that do not use it have none.
+Tensor sum_over_parts(const PartGradients& found, std::size_t parameter) {
+  Tensor sum;
+  for (const auto& part : found) {
+    if (!part[parameter].defined()) continue;
+    sum = sum.defined() ? sum + part[parameter] : part[parameter];
+  }
+  return sum;
+}
+
+/// Joins the gradients of the parts' rows of an input.
+/// @param place index of the input in the lists of gradients
+/// @param leaf index of the input in the lists of leaves
+Tensor joined_rows(const PartGradients& found, const Parts& parts, std::size_t place, std::size_t leaf) {
+  std::vector<Tensor> rows;
+  bool is_used = false;
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    const Tensor& grad = found[i][place];
+    is_used = is_used || grad.defined();
+    rows.push_back(grad.defined() ? grad : at::zeros_like(parts.leaves[i][leaf]));
+  }
+  return is_used ? at::cat(rows) : Tensor();
 }
 
 struct PartsFunction : torch::autograd::Function<PartsFunction> {
-  /// @param parameters leaves of the graph; the graphs of the parts also refer to them
+  /// @param leaves the trained parameters, to which the graphs of the parts also refer, and then the inputs
+  /// of
+  ///   the whole batch that need a gradient
   static Tensor forward(torch::autograd::AutogradContext* context, const c10::intrusive_ptr<Parts>& parts,
-                        at::TensorList parameters) {
+                        at::TensorList leaves) {
+    const std::size_t parameter_count = leaves.size() - parts->leaves.front().size();
     context->saved_data["parts"] = c10::IValue::make_capsule(parts);
-    context->save_for_backward(parameters.vec());
-    for_each_part(parts->samples.size(), [&](std::size_t i) { compute_part(*parts, i); });
+    context->save_for_backward(leaves.slice(0, parameter_count).vec());
+    {
+      const at::AutoGradMode with_grad(true);
+      parts->outputs = denoise_parts(parts->denoise, parts->rows);
+    }
     std::vector<Tensor> outputs;
     for (const Tensor& output : parts->outputs) outputs.push_back(output.detach());
     return at::cat(outputs);
@@ -80,20 +112,26 @@ struct PartsFunction : torch::autograd::Function<PartsFunction> {
       grads.push_back(grad_outputs[0].narrow(0, first, output.size(0)));
       first += output.size(0);
     }
-    std::vector<torch::autograd::variable_list> found(parts.outputs.size());
-    for_each_part(found.size(), [&](std::size_t i) {
-      found[i] = torch::autograd::grad({parts.outputs[i]}, parameters, {grads[i]}, /*retain_graph=*/false,
-                                       /*create_graph=*/false, /*allow_unused=*/true);
+    PartGradients found(parts.outputs.size());
+    for_each_index(found.size(), [&](std::size_t i) {
+      torch::autograd::variable_list wanted = parameters;
+      wanted.insert(wanted.end(), parts.leaves[i].begin(), parts.leaves[i].end());
+      if (parts.outputs[i].requires_grad()) {
+        found[i] = torch::autograd::grad({parts.outputs[i]}, wanted, {grads[i]}, /*retain_graph=*/false,
+                                         /*create_graph=*/false, /*allow_unused=*/true);
+      } else {
+        found[i].resize(wanted.size());
+      }
       parts.outputs[i].reset();
     });
 
     // One gradient for each argument of forward. The parts have none.
-    torch::autograd::variable_list sums(parameters.size() + 1);
-    for (std::size_t p = 0; p < parameters.size(); ++p) {
-      for (const auto& part : found) {
-        if (!part[p].defined()) continue;
-        sums[p + 1] = sums[p + 1].defined() ? sums[p + 1] + part[p] : part[p];
-      }
+    const std::size_t leaf_count = parts.leaves.front().size();
+    torch::autograd::variable_list sums(1 + parameters.size() + leaf_count);
+    for_each_index(parameters.size(), [&](std::size_t p) { sums[1 + p] = sum_over_parts(found, p); });
+    for (std::size_t leaf = 0; leaf < leaf_count; ++leaf) {
+      const std::size_t place = parameters.size() + leaf;
+      sums[1 + place] = joined_rows(found, parts, place, leaf);
     }
     return sums;
   }
@@ -104,25 +142,22 @@ struct PartsFunction : torch::autograd::Function<PartsFunction> {
 Tensor predict_in_parts(const TrainableDenoiser& model, const Tensor& sample, const Tensor& timesteps,
                         const Conditioning& conditioning, int64_t parts) {
   require<ConfigError>(parts > 0, "cpu_data_parallel is {}, expected a positive number", parts);
-  const int64_t batch_size = sample.defined() && sample.dim() > 0 ? sample.size(0) : 0;
-  std::vector<Tensor> parameters;
-  if (at::GradMode::is_enabled() && parts > 1 && batch_size > 1 && !needs_gradient(sample, conditioning))
-    for (const Tensor& parameter : model.saved->module().parameters())
-      if (parameter.requires_grad()) parameters.push_back(parameter);
-  if (parameters.empty()) return model.denoise(sample, timesteps, conditioning);
-  require<TensorError>(sample.is_cpu(), "cpu_data_parallel is {}, but the sample is {}", parts,
-                       describe(sample));
+  const auto whole = [&] { return model.denoise(sample, timesteps, conditioning); };
+  if (!at::GradMode::is_enabled() || parts == 1) return whole();
+  std::vector<Tensor> leaves;
+  for (const Tensor& parameter : model.saved->module().parameters())
+    if (parameter.requires_grad()) leaves.push_back(parameter);
+  for_each_input_with_gradient(sample, conditioning, [&](const Tensor& input) { leaves.push_back(input); });
+  if (leaves.empty()) return whole();
 
   auto state = c10::make_intrusive<Parts>();
+  state->rows = cut_rows(sample, timesteps, conditioning, parts);
+  if (state->rows.size() < 2) return whole();
+  require<TensorError>(sample.is_cpu(), "cpu_data_parallel is {}, but the sample is {}", parts,
+                       describe(sample));
   state->denoise = model.denoise;
-  const int64_t size = (batch_size + parts - 1) / parts;
-  state->samples = sample.split(size);
-  state->timesteps = timesteps.split(size);
-  for (int64_t first = 0; first < batch_size; first += size)
-    state->conditionings.push_back(conditioning.slice(first, std::min(first + size, batch_size)));
-  state->outputs.resize(state->samples.size());
-  state->autocast = AutocastState::current(at::kCPU);
-  return PartsFunction::apply(state, at::TensorList(parameters));
+  cut_graphs(*state);
+  return PartsFunction::apply(state, at::TensorList(leaves));
 }
 
 }  // namespace diffusers

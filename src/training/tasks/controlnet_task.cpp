@@ -78,7 +78,10 @@ Denoiser controlled(const UNet2DConditionModel& unet, const ControlNetModel& con
 TrainableDenoiser trainable(const TextToImageModels& models, const ControlNetModel& controlnet) {
   DenoiserInfo info = denoiser_info(models.unet);
   info.dropout = 0.0;  // the UNet is in eval mode, and a ControlNet has none
-  return {make_saved_module(controlnet), controlled(models.unet, controlnet), std::move(info)};
+  TrainableDenoiser model(make_saved_module(controlnet), controlled(models.unet, controlnet),
+                          std::move(info));
+  model.is_thread_safe = true;
+  return model;
 }
 
 }  // namespace
@@ -127,6 +130,12 @@ void ControlNetTask::configure(const TrainingConfig& config) {
     UNet2DConditionModel unet = models_.unet;
     unet->enable_gradient_checkpointing();
   }
+}
+
+BatchSplit ControlNetTask::batch_split() const {
+  BatchSplit split = DiffusionTask::batch_split();
+  split.downsampling_factor = parts_->encoder().downsampling_factor();
+  return split;
 }
 
 void ControlNetTask::check_batch(const Batch& batch) {

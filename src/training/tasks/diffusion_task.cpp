@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstddef>
 #include <string>
 #include <utility>
@@ -10,7 +11,9 @@
 
 #include <ATen/ATen.h>
 
+#include "core/parallel.h"
 #include "core/require.h"
+#include "models/unet/row_parts.h"
 #include "training/objective/forward_process.h"
 #include "training/tasks/class_labels.h"
 #include "training/tasks/diffusion_options.h"
@@ -69,7 +72,7 @@ void DiffusionTask::configure(const TrainingConfig& config) {
   sampler_.emplace(sampling_scheduler().num_train_timesteps(), sampling_options(options_, config));
   require_possible_times(options_, *process_);
   require_embeddable_times(model_.info, *process_);
-  if (config.cpu_data_parallel > 1) require_no_dropout(model_.info, config.cpu_data_parallel);
+  require_divisible_batches(batch_split(), config.cpu_data_parallel);
   if (config.gradient_checkpointing) model_.saved->enable_gradient_checkpointing();
   const std::vector<Tensor> parameters = model_.saved->module().parameters();
   if (!log_variance_.is_empty() && !parameters.empty())
@@ -83,6 +86,18 @@ void DiffusionTask::configure(const TrainingConfig& config) {
 std::shared_ptr<const ForwardProcess> DiffusionTask::make_process(const Scheduler& scheduler,
                                                                   const DiffusionLossOptions& loss) const {
   return make_forward_process(scheduler, loss);
+}
+
+BatchSplit DiffusionTask::batch_split() const {
+  BatchSplit split{.obstacle = {}, .is_automatic = model_.is_thread_safe};
+  if (model_.info.dropout > 0) {
+    split.obstacle = fmt::format(
+        "the model has dropout {}, whose random numbers would be drawn in another order each time",
+        model_.info.dropout);
+  } else if (has_batch_statistics(model_.saved->module())) {
+    split.obstacle = "the model has batch normalisation, whose statistics are those of whole batches";
+  }
+  return split;
 }
 
 void DiffusionTask::check_dataset(const Dataset& dataset) {
@@ -121,9 +136,15 @@ StepLoss DiffusionTask::loss(const Batch& batch, std::size_t) {
   require_configured("loss");
   const Tensor x0 = encode(batch);
   const Draw drawn = draw(x0);
-  const Tensor noisy = process_->noisy(x0, drawn.input_noise, drawn.timesteps);
-  const Tensor prediction = predict(
-      noisy, drawn.timesteps, labels_->drop(conditioning(batch), drawn.is_unconditional), cpu_data_parallel_);
+  const int64_t parts = context_.cpu_data_parallel > 0 ? context_.cpu_data_parallel : cpu_data_parallel_;
+  const Tensor noisy = [&] {
+    const OneIntraopThread one_thread(parts > 1);
+    return process_->noisy(x0, drawn.input_noise, drawn.timesteps);
+  }();
+  const Tensor prediction =
+      predict(noisy, drawn.timesteps, labels_->drop(conditioning(batch), drawn.is_unconditional),
+              std::max<int64_t>(parts, 1));
+  const OneIntraopThread one_thread(parts > 1);
   const Tensor losses =
       (*objective_)(prediction, x0, drawn.noise, drawn.timesteps, log_variance(drawn.timesteps));
   sampler_->update(drawn.timesteps, losses);

@@ -162,6 +162,12 @@ std::vector<NamedModule> LatentDiffusionTask::frozen() const {
   return modules;
 }
 
+BatchSplit LatentDiffusionTask::batch_split() const {
+  BatchSplit split = DiffusionTask::batch_split();
+  split.downsampling_factor = source_.encoder().downsampling_factor();
+  return split;
+}
+
 void LatentDiffusionTask::check_batch(const Batch& batch) {
   DiffusionTask::check_batch(batch);
   source_.check_batch(batch, inpaints());

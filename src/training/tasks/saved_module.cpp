@@ -4,6 +4,7 @@
 #include <diffusers/core/tensor_map.h>
 #include <diffusers/io/model_file.h>
 #include <diffusers/training/saved_module.h>
+#include <diffusers/training/trainable_denoiser.h>
 
 #include <ATen/ATen.h>
 
@@ -12,6 +13,7 @@
 #include "core/require.h"
 #include "io/posix_file.h"
 #include "io/save_model_files.h"
+#include "models/unet/row_parts.h"
 
 namespace diffusers {
 
@@ -40,6 +42,8 @@ void save_module(const torch::nn::Module& module, const std::filesystem::path& f
   save_model_files(tensors_of_module(module), folder.string(), config_with_name(module),
                    SavedLayout{}.basename);
 }
+
+bool is_model_of_library(const torch::nn::Module& model) { return is_thread_safe_model(model); }
 
 void load_module(torch::nn::Module& module, const std::filesystem::path& folder, const SavedLayout& layout) {
   const at::NoGradGuard no_grad;

@@ -68,7 +68,10 @@ Denoiser with_adapter_features(const UNet2DConditionModel& unet, const T2IAdapte
 TrainableDenoiser trainable_adapter(const TextToImageModels& models, const T2IAdapter& adapter) {
   DenoiserInfo info = denoiser_info(models.unet);
   info.dropout = 0.0;  // the UNet is in eval mode, and an adapter has none
-  return {make_saved_module(adapter), with_adapter_features(models.unet, adapter), std::move(info)};
+  TrainableDenoiser model(make_saved_module(adapter), with_adapter_features(models.unet, adapter),
+                          std::move(info));
+  model.is_thread_safe = true;
+  return model;
 }
 
 void check_crops(const std::vector<int64_t>& crops, bool is_xl) {
@@ -127,6 +130,12 @@ void T2IAdapterTask::configure(const TrainingConfig& config) {
 std::shared_ptr<const ForwardProcess> T2IAdapterTask::make_process(const Scheduler& scheduler,
                                                                    const DiffusionLossOptions& loss) const {
   return std::make_shared<SigmaProcess>(dynamic_cast<const EulerDiscreteScheduler&>(scheduler), loss);
+}
+
+BatchSplit T2IAdapterTask::batch_split() const {
+  BatchSplit split = DiffusionTask::batch_split();
+  split.downsampling_factor = parts_->encoder().downsampling_factor();
+  return split;
 }
 
 void T2IAdapterTask::check_batch(const Batch& batch) {

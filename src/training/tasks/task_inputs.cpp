@@ -8,11 +8,9 @@
 namespace diffusers {
 inline namespace internal {
 
-void require_no_dropout(const DenoiserInfo& model, int64_t cpu_data_parallel) {
-  require<ConfigError>(model.dropout == 0,
-                       "cpu_data_parallel is {}, but the model has dropout {}, whose random numbers would be "
-                       "drawn in another order each time",
-                       cpu_data_parallel, model.dropout);
+void require_divisible_batches(const BatchSplit& split, int64_t cpu_data_parallel) {
+  require<ConfigError>(cpu_data_parallel <= 1 || split.obstacle.empty(),
+                       "cpu_data_parallel is {}, but {}; expected 0 or 1", cpu_data_parallel, split.obstacle);
 }
 
 void require_embeddable_times(const DenoiserInfo& model, const ForwardProcess& process) {

@@ -10,6 +10,7 @@
 #include <diffusers/core/tensor.h>
 #include <diffusers/data/dataset.h>
 #include <diffusers/models/denoiser.h>
+#include <diffusers/training/task.h>
 #include <diffusers/training/training_config.h>
 
 #include "training/objective/forward_process.h"
@@ -17,10 +18,9 @@
 namespace diffusers {
 inline namespace internal {
 
-/// Checks that the model has no dropout, for `cpu_data_parallel` above 1. The order of dropout's random
-/// numbers would depend on the threads.
-/// @throws ConfigError if the model has dropout
-void require_no_dropout(const DenoiserInfo& model, int64_t cpu_data_parallel);
+/// Checks that a task can divide batches if `cpu_data_parallel` is above 1.
+/// @throws ConfigError naming the option, its value and the obstacle
+void require_divisible_batches(const BatchSplit& split, int64_t cpu_data_parallel);
 
 /// Checks that the model's time embedding accepts the timesteps of the process. Only the sinusoidal embedding
 /// accepts fractional and negative timesteps.

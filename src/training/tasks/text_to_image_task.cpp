@@ -53,6 +53,12 @@ void TextToImageTask::configure(const TrainingConfig& config) {
       encoder.module->enable_gradient_checkpointing();
 }
 
+BatchSplit TextToImageTask::batch_split() const {
+  BatchSplit split = DiffusionTask::batch_split();
+  split.downsampling_factor = parts_->encoder().downsampling_factor();
+  return split;
+}
+
 void TextToImageTask::check_batch(const Batch& batch) {
   DiffusionTask::check_batch(batch);
   parts_->check_batch(batch);

@@ -96,6 +96,21 @@ TEST(Resume, GoesOnOnADeviceAfterTheCpuAndBack) {
   EXPECT_TRUE(log.contains("trained on \"cuda:0\", and the training goes on on cpu"));
 }
 
+TEST(Resume, RefusesANumberOfPartsThatCannotBe) {
+  const LogCapture log;
+  for (const Json& parts : {Json(-1), Json(1.5), Json("2"), Json(int64_t{1} << 40)}) {
+    const Stopped stopped;
+    change_state(stopped.checkpoint(), [&](Json& state) { state["cpu_data_parallel"] = parts; });
+    expect_throws_with<FileError>(
+        [&] {
+          TrainingConfig config = stopped.config;
+          config.resume_from_checkpoint = "checkpoint-3";
+          train_until(config, -1, stopped.options);
+        },
+        "\"cpu_data_parallel\" is");
+  }
+}
+
 TEST(Resume, TakesCheckpointsOfAnOlderVersion) {
   const TemporaryFolder whole;
   train_until(resumable_config(whole.path()), -1);

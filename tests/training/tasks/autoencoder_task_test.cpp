@@ -315,7 +315,8 @@ TEST(AutoencoderTask, RefusesWhatItCannotServe) {
   refuse([](auto& config) { config.snr_gamma = 5.0; }, "snr_gamma is 5");
   refuse([](auto& config) { config.noise_offset = 0.1; }, "noise_offset is 0.1");
   refuse([](auto& config) { config.loss_type = "l1"; }, "loss_type is \"l1\"");
-  refuse([](auto& config) { config.cpu_data_parallel = 2; }, "cpu_data_parallel is 2");
+  refuse([](auto& config) { config.cpu_data_parallel = 2; },
+         "cpu_data_parallel is 2, but AutoencoderTask needs whole batches");
 
   const LPIPSWithDiscriminatorConfig plain{.perceptual_weight = 0};
   const auto refuse_model = [&](const AutoencoderKLConfig& model, const LPIPSWithDiscriminator& loss,

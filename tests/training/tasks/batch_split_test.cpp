@@ -1,3 +1,4 @@
+#include <atomic>
 #include <cstdint>
 #include <vector>
 
@@ -8,6 +9,7 @@
 
 #include <ATen/autocast_mode.h>
 #include <gtest/gtest.h>
+#include <torch/nn/modules/batchnorm.h>
 #include <torch/utils.h>
 
 #include "support/golden.h"
@@ -91,19 +93,58 @@ TEST(PredictInParts, GivesEachPartItsRowsOfTheConditioning) {
   test::expect_equal(predict_in_parts(model, sample, at::arange(5), given, 2), sample);
 }
 
-TEST(PredictInParts, AGradientReachesTheConditioning) {
-  const Tensor text = at::ones({4, 1, 1, 1}).requires_grad_();
+// As of a text encoder that is trained with the UNet.
+TEST(PredictInParts, AGradientReachesTheInputs) {
+  const Tensor values = at::arange(20, at::kDouble).view({5, 1, 2, 2}).sin();
+  for (const bool is_frozen : {false, true}) {
+    test::TinyNet net;
+    net->to(at::kDouble);
+    for (Tensor& parameter : net->parameters()) parameter.requires_grad_(!is_frozen);
+    std::atomic<int> calls = 0;
+    const auto model = TrainableDenoiser(
+        make_saved_module(net),
+        [net, &calls](const Tensor& sample, const Tensor& timesteps, const Conditioning& rows) mutable {
+          ++calls;
+          return net->forward(sample, timesteps) * rows.encoder_hidden_states +
+                 rows.added_cond_kwargs.text_embeds.square();
+        });
+    const auto gradients = [&](int64_t parts) {
+      const Tensor sample = values.clone().requires_grad_();
+      const Tensor factor = at::linspace(1, 2, 5, at::kDouble).requires_grad_();
+      const Tensor pooled = at::linspace(-1, 1, 5, at::kDouble).view({5, 1, 1, 1}).clone().requires_grad_();
+      const Tensor unused = at::ones({5}, at::kDouble).requires_grad_();
+      for (Tensor& parameter : net->parameters()) parameter.mutable_grad() = Tensor();
+      calls = 0;
+      const Conditioning given{.encoder_hidden_states = factor.square().view({5, 1, 1, 1}),
+                               .added_cond_kwargs = {.text_embeds = pooled},
+                               .timestep_cond = unused};
+      (predict_in_parts(model, sample, at::arange(5), given, parts) * values).sum().backward();
+      EXPECT_EQ(calls, parts);
+      EXPECT_FALSE(unused.grad().defined());
+      std::vector<Tensor> found{sample.grad(), factor.grad(), pooled.grad()};
+      if (!is_frozen)
+        for (const Tensor& parameter : net->parameters()) found.push_back(parameter.grad());
+      return found;
+    };
+    const std::vector<Tensor> whole = gradients(1);
+    for (const int64_t parts : {2, 3, 5}) {
+      const std::vector<Tensor> cut = gradients(parts);
+      ASSERT_EQ(cut.size(), whole.size());
+      for (std::size_t i = 0; i < whole.size(); ++i) test::expect_close(cut[i], whole[i], 1e-12, 1e-12);
+    }
+  }
+}
+
+TEST(PredictInParts, KeepsABatchWhoseConditioningHasOtherRows) {
   test::TinyNet net;
-  const auto model =
-      TrainableDenoiser(make_saved_module(net),
-                        [=](const Tensor& sample, const Tensor& timesteps, const Conditioning& rows) mutable {
-                          return net->forward(sample, timesteps) * rows.encoder_hidden_states;
-                        });
-  predict_in_parts(model, at::randn({4, 1, 2, 2}), at::arange(4), {.encoder_hidden_states = text}, 2)
-      .sum()
-      .backward();
-  EXPECT_TRUE(text.grad().defined());
-  EXPECT_TRUE(net->conv_in->weight.grad().defined());
+  const auto model = TrainableDenoiser(
+      make_saved_module(net),
+      [net](const Tensor& sample, const Tensor& timesteps, const Conditioning& rows) mutable {
+        EXPECT_EQ(sample.size(0), 4);
+        return net->forward(sample, timesteps) * rows.encoder_hidden_states;
+      });
+  predict_in_parts(model, at::randn({4, 1, 2, 2}), at::arange(4),
+                   {.encoder_hidden_states = at::ones({1, 1, 1, 1})}, 2);
 }
 
 TEST(PredictInParts, KeepsAutocast) {
@@ -166,6 +207,22 @@ TEST(PredictInParts, DropoutIsRefused) {
   };
   expect_refusal(small_unet(0.25));
   expect_refusal(test::TinyNet(0.25));
+}
+
+/// A model whose normalisation depends on all rows of a batch.
+struct BatchNormNetImpl : torch::nn::Module {
+  BatchNormNetImpl() { norm = register_module("norm", torch::nn::BatchNorm2d(1)); }
+  Tensor forward(const Tensor& sample, const Tensor&) { return norm->forward(sample); }
+  torch::nn::BatchNorm2d norm{nullptr};
+};
+TORCH_MODULE(BatchNormNet);
+
+TEST(PredictInParts, BatchNormalisationIsRefused) {
+  const test::TemporaryFolder folder;
+  test::expect_throws_with<ConfigError>(
+      [&] { Trainer(BatchNormNet(), DDPMScheduler(), parallel_config(folder.path(), 2)); },
+      "cpu_data_parallel is 2, but the model has batch normalisation, whose statistics are those of whole "
+      "batches");
 }
 
 }  // namespace

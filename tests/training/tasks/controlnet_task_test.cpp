@@ -57,8 +57,9 @@ TEST(ControlNetTask, FollowsThePythonScripts) {
       for (const bool is_changed : {false, true}) {
         const TemporaryFolder folder;
         TrainingConfig config = parity_config(folder.path());
-        // Neither changes the result.
+        // None changes the result.
         config.gradient_checkpointing = is_changed;
+        config.cpu_data_parallel = is_changed ? 2 : 1;
         config.gradient_accumulation_steps = is_changed ? 2 : 1;
         config.train_batch_size = is_changed ? 2 : 4;
         const ControlNetTaskOptions options =

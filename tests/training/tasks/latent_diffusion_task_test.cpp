@@ -65,21 +65,26 @@ TEST(LatentDiffusionTask, TenStepsOfEachConditioningKeyMatchDiffusers) {
   }
 }
 
-TEST(LatentDiffusionTask, AccumulatedBatchesEqualOneLargeBatch) {
+TEST(LatentDiffusionTask, AccumulatedAndDividedBatchesEqualOneLargeBatch) {
   const LogCapture log;
   for (const char* name : {"inpainting", "hybrid", "adm"}) {
-    const auto train = [&](int64_t batch_size, int64_t accumulation) {
+    const auto train = [&](int64_t batch_size, int64_t accumulation, int64_t parts_of_batch) {
       const TemporaryFolder folder;
       const LatentParts parts = latent_parts(latent_case(name), at::kDouble);
       TrainingConfig config = latent_config(folder.path());
       config.train_batch_size = batch_size;
       config.gradient_accumulation_steps = accumulation;
+      config.cpu_data_parallel = parts_of_batch;
       Trainer(parts.task(), config).train(SamplesInOrder(latent_samples()));
       return copies(parts.parameters());
     };
-    const std::vector<Tensor> large = train(8, 1);
-    const std::vector<Tensor> small = train(2, 4);
-    for (std::size_t i = 0; i < large.size(); ++i) expect_close(small[i], large[i], 1e-9, 1e-9, name);
+    const std::vector<Tensor> large = train(8, 1, 1);
+    const std::vector<Tensor> small = train(2, 4, 1);
+    const std::vector<Tensor> divided = train(8, 1, 3);
+    for (std::size_t i = 0; i < large.size(); ++i) {
+      expect_close(small[i], large[i], 1e-9, 1e-9, name);
+      expect_close(divided[i], large[i], 1e-9, 1e-9, name);
+    }
   }
 }
 

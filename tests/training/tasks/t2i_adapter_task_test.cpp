@@ -80,6 +80,7 @@ TEST(T2IAdapterTask, FollowsThePythonScript) {
         TrainingConfig config = parity_config(folder.path());
         // None changes the result.
         config.gradient_checkpointing = is_changed;
+        config.cpu_data_parallel = is_changed ? 2 : 1;
         config.gradient_accumulation_steps = is_changed ? 2 : 1;
         config.train_batch_size = is_changed ? 2 : 4;
         TinyTextToImage kind = one.kind;

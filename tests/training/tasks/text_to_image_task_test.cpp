@@ -93,6 +93,15 @@ TEST(TextToImageTask, GradientCheckpointingChangesNothing) {
     expect_parity(one, at::kDouble, [](auto& config) { config.gradient_checkpointing = true; });
 }
 
+TEST(TextToImageTask, DividedBatchesChangeNothing) {
+  for (const ParityCase& one : parity_cases())
+    for (const bool is_checkpointing : {false, true})
+      expect_parity(one, at::kDouble, [&](auto& config) {
+        config.cpu_data_parallel = 3;
+        config.gradient_checkpointing = is_checkpointing;
+      });
+}
+
 Batch few_samples(bool has_masks = false) {
   const auto golden = load_golden(kTextToImageGolden);
   Batch samples = parity_samples(golden).slice(0, 12);
