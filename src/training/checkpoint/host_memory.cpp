@@ -1,7 +1,6 @@
 #include "training/checkpoint/host_memory.h"
 
-#include <fstream>
-#include <sstream>
+#include "io/memory_line.h"
 
 namespace diffusers {
 inline namespace internal {
@@ -9,25 +8,12 @@ namespace {
 
 std::optional<HostMemory> fake_host_memory;
 
-/// Returns a value in bytes of a line such as "VmRSS:   1234 kB".
-std::optional<int64_t> memory_line(const std::string& path, const std::string& key) {
-  std::ifstream file(path);
-  for (std::string line; std::getline(file, line);) {
-    if (!line.starts_with(key + ":")) continue;
-    std::istringstream value(line.substr(key.size() + 1));
-    int64_t kibibytes = 0;
-    if (value >> kibibytes) return 1024 * kibibytes;
-    break;
-  }
-  return std::nullopt;
-}
-
 }  // namespace
 
 std::optional<HostMemory> read_host_memory(const std::string& meminfo, const std::string& status) {
-  const auto available = memory_line(meminfo, "MemAvailable");
-  const auto resident = memory_line(status, "VmRSS");
-  const auto peak = memory_line(status, "VmHWM");
+  const auto available = read_memory_line(meminfo, "MemAvailable");
+  const auto resident = read_memory_line(status, "VmRSS");
+  const auto peak = read_memory_line(status, "VmHWM");
   if (!available || !resident || !peak) return std::nullopt;
   return HostMemory{*available, *resident, *peak};
 }

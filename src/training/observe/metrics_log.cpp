@@ -73,22 +73,35 @@ std::string value_cells(const std::vector<std::pair<std::string, double>>& value
   return cells;
 }
 
+std::vector<std::string> split_cells(const std::string& line) {
+  std::vector<std::string> cells;
+  std::istringstream rest(line);
+  for (std::string cell; std::getline(rest, cell, ',');) cells.push_back(cell);
+  return cells;
+}
+
+/// Sorts the names by the columns of an earlier file. metrics.jsonl is read with its values sorted by name.
+/// @param prefix of the names in the columns
+void keep_column_order(const std::vector<std::string>& columns, std::string_view prefix,
+                       std::vector<std::string>& names) {
+  const auto place_of = [&](const std::string& name) {
+    return std::find(columns.begin(), columns.end(), std::string(prefix) + name) - columns.begin();
+  };
+  std::stable_sort(names.begin(), names.end(), [&](const std::string& left, const std::string& right) {
+    return place_of(left) < place_of(right);
+  });
+}
+
 /// Parses a metrics.csv with its columns in any order. Incomplete rows are left out.
 std::vector<TrainingProgress> parse_csv(const std::string& text) {
-  const auto split = [](const std::string& line) {
-    std::vector<std::string> cells;
-    std::istringstream rest(line);
-    for (std::string cell; std::getline(rest, cell, ',');) cells.push_back(cell);
-    return cells;
-  };
   std::istringstream lines(text);
   std::string line;
   std::getline(lines, line);
-  const std::vector<std::string> names = split(line);
+  const std::vector<std::string> names = split_cells(line);
   std::vector<TrainingProgress> rows;
   // A last line without a line break is incomplete.
   while (std::getline(lines, line) && !lines.eof()) {
-    const std::vector<std::string> cells = split(line);
+    const std::vector<std::string> cells = split_cells(line);
     std::map<std::string, double> values;
     for (std::size_t i = 0; i < std::min(cells.size(), names.size()); ++i) {
       double value = 0;
@@ -153,13 +166,14 @@ int64_t integer_of(const Json& line, const char* key) {
 
 MetricsLog::MetricsLog(const std::filesystem::path& folder, int64_t resumed_step)
     : csv_path_(join_path(folder, "metrics.csv")), json_path_(join_path(folder, "metrics.jsonl")) {
-  std::string kept;
+  std::string kept, csv;
+  if (resumed_step > 0 && file_exists(csv_path_)) csv = read_text_file(csv_path_, kMaxMetricsBytes);
   if (resumed_step > 0 && file_exists(json_path_)) {
     std::istringstream lines(read_text_file(json_path_, kMaxMetricsBytes));
     for (std::string line; std::getline(lines, line) && !lines.eof();) keep(line, resumed_step, kept);
-  } else if (resumed_step > 0 && file_exists(csv_path_)) {
+  } else {
     // Earlier versions wrote no metrics.jsonl.
-    for (const TrainingProgress& row : parse_csv(read_text_file(csv_path_, kMaxMetricsBytes))) {
+    for (const TrainingProgress& row : parse_csv(csv)) {
       if (row.step > resumed_step) continue;
       rows_.push_back(row);
       kept += json_line(row);
@@ -167,6 +181,9 @@ MetricsLog::MetricsLog(const std::filesystem::path& folder, int64_t resumed_step
   }
   for (const TrainingProgress& row : rows_) add_names(row.values, value_names_);
   for (const ValidationResult& validation : validations_) add_names(validation.values, validation_names_);
+  const std::vector<std::string> columns = split_cells(csv.substr(0, csv.find('\n')));
+  keep_column_order(columns, "", value_names_);
+  keep_column_order(columns, kValidationPrefix, validation_names_);
   write_csv();
   write_file(kept, json_path_);
 }

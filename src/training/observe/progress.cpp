@@ -1,8 +1,6 @@
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <cstdio>
-#include <fstream>
 #include <memory>
 #include <string>
 #include <vector>
@@ -12,6 +10,7 @@
 #include <sys/resource.h>
 
 #include "core/require.h"
+#include "io/memory_line.h"
 #include "io/terminal_line.h"
 
 namespace diffusers {
@@ -49,15 +48,7 @@ std::string format_memory(int64_t bytes) {
 
 int64_t peak_memory_bytes() {
   // A process inherits the figure of getrusage() from its parent, so it is only the fallback.
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);) {
-    if (!line.starts_with("VmHWM:")) continue;
-    int64_t kibibytes = 0;
-    const std::size_t digits = line.find_first_of("0123456789");
-    if (digits == std::string::npos) break;
-    std::from_chars(line.data() + digits, line.data() + line.size(), kibibytes);
-    return kibibytes * 1024;
-  }
+  if (const auto peak = read_memory_line("/proc/self/status", "VmHWM")) return *peak;
   struct rusage usage {};
   return ::getrusage(RUSAGE_SELF, &usage) == 0 ? int64_t{usage.ru_maxrss} * 1024 : 0;
 }

@@ -188,6 +188,30 @@ TEST(MetricsLog, WritesTheNamedValuesOfAValidation) {
         "a value of the loss has the name");
 }
 
+TEST(MetricsLog, KeepsTheOrderOfTheColumns) {
+  const test::TemporaryFolder folder;
+  const auto header = [&] { return lines_of(folder / "metrics.csv")[0]; };
+  {
+    MetricsLog log(folder.path(), 0);
+    log.append({.step = 10, .values = {{"rec_loss", 1.0}, {"kl_loss", 2.0}}});
+    log.append_validation({10, 0.5, {}, {{"psnr", 19.5}, {"lpips", 0.5}}});
+    log.append({.step = 20, .values = {{"rec_loss", 1.0}, {"kl_loss", 2.0}, {"disc_loss", 3.0}}});
+  }
+  const std::string whole = header();
+  EXPECT_TRUE(whole.ends_with(",rec_loss,kl_loss,disc_loss,validation/psnr,validation/lpips")) << whole;
+  { const MetricsLog log(folder.path(), 20); }
+  EXPECT_EQ(header(), whole);
+  EXPECT_TRUE(lines_of(folder / "metrics.csv")[1].ends_with(",1,2,,19.5,0.5"));
+
+  // The columns of removed rows are removed, and the training appends them again.
+  MetricsLog log(folder.path(), 10);
+  const std::string kept = header();
+  EXPECT_TRUE(kept.ends_with(",memory_bytes,rec_loss,kl_loss,validation/psnr,validation/lpips")) << kept;
+  log.append({.step = 20, .values = {{"a_new_loss", 1.0}, {"kl_loss", 2.0}}});
+  EXPECT_TRUE(header().ends_with(",rec_loss,kl_loss,a_new_loss,validation/psnr,validation/lpips"))
+      << header();
+}
+
 TEST(MetricsLog, DropsWhatACrashCutShort) {
   const test::TemporaryFolder folder;
   MetricsLog(folder.path(), 0).append(progress_at(10));
