@@ -13,7 +13,7 @@
 #include <diffusers/training/trainer.h>
 
 #include "../program.h"
-#include "../text_to_image/stable_diffusion_flags.h"
+#include "../text_to_image/conditioning_flags.h"
 
 using namespace diffusers;
 
@@ -21,10 +21,6 @@ namespace {
 
 struct Settings {
   std::string adapter_model_name_or_path = {};
-  std::string tokenizer_name = {};
-  std::string conditioning_image_column = "conditioning_image";
-  int64_t crops_coords_top_left_h = 0;
-  int64_t crops_coords_top_left_w = 0;
 };
 
 const FlagTable<Settings>& flags() {
@@ -33,22 +29,7 @@ const FlagTable<Settings>& flags() {
        {{"--adapter_model_name_or_path",
          &Settings::adapter_model_name_or_path,
          "Folder of a T2IAdapter to go on from.",
-         {.default_text = "a new one"}},
-        {"--tokenizer_name",
-         &Settings::tokenizer_name,
-         "Folder of another tokenizer.",
-         {.default_text = "that of the pipeline folder"}}}},
-      {"Data",
-       {{"--conditioning_image_column", &Settings::conditioning_image_column,
-         "Column of the conditioning images in the metadata."},
-        {"--crops_coords_top_left_h",
-         &Settings::crops_coords_top_left_h,
-         "Top of the crop that the UNet of Stable Diffusion XL is told.",
-         {.check = at_least(0)}},
-        {"--crops_coords_top_left_w",
-         &Settings::crops_coords_top_left_w,
-         "Left of the crop that the UNet of Stable Diffusion XL is told.",
-         {.check = at_least(0)}}}},
+         {.default_text = "a new one"}}}},
   };
   return table;
 }
@@ -63,20 +44,6 @@ std::vector<RefusedFlag> refused() {
   return flags;
 }
 
-T2IAdapterTaskOptions task_options(const Settings& settings, const StableDiffusionSettings& shared,
-                                   bool is_xl) {
-  T2IAdapterTaskOptions options{.proportion_empty_prompts = shared.proportion_empty_prompts,
-                                .cache_text_embeddings = shared.cache_text_embeddings};
-  const std::vector<int64_t> crop = {settings.crops_coords_top_left_h, settings.crops_coords_top_left_w};
-  if (is_xl)
-    options.crops_coords_top_left = crop;
-  else if (crop[0] != 0 || crop[1] != 0)
-    throw ConfigError(
-        "--crops_coords_top_left_h or --crops_coords_top_left_w is given, but only the UNet of Stable "
-        "Diffusion XL is told a crop");
-  return options;
-}
-
 int run(int argc, char** argv) {
   StableDiffusionSettings shared;
   shared.training.output_dir = "t2iadapter-model";
@@ -88,8 +55,10 @@ int run(int argc, char** argv) {
   shared.training.dataloader_num_workers = 1;
   shared.image_interpolation_mode = ImageInterpolation::kBilinear;
   Settings settings;
+  ConditioningSettings conditioning;
   CLI::App app("Trains a T2I-adapter for Stable Diffusion on pictures with captions and conditioning images");
   add_flags(app, flags(), settings);
+  add_conditioning_flags(app, conditioning);
   add_stable_diffusion_flags(app, shared);
   refuse_python_flags(app, argc, argv, refused());
   parse_or_exit(app, argc, argv);
@@ -98,10 +67,8 @@ int run(int argc, char** argv) {
     throw ConfigError(
         "--validation_steps is not supported: the program draws no pictures during the training");
 
-  TextToImageModels models = load_stable_diffusion(shared);
+  const TextToImageModels models = load_conditioned_models(shared, conditioning);
   const at::Device device(shared.device);
-  if (!settings.tokenizer_name.empty())
-    models.tokenizer = CLIPTokenizer::from_pretrained(settings.tokenizer_name);
   T2IAdapter adapter = nullptr;
   if (!settings.adapter_model_name_or_path.empty()) {
     adapter = T2IAdapter::from_pretrained(settings.adapter_model_name_or_path, {.device = device});
@@ -110,17 +77,16 @@ int run(int argc, char** argv) {
     adapter = T2IAdapterTask::make_adapter(models);
     adapter->to(device);
   }
-  ImageFolderOptions pictures = picture_options(shared);
-  pictures.center_crop = true;
-  pictures.conditioning_image_column = settings.conditioning_image_column;
-  const ImageFolder data(shared.train_data_dir, pictures);
+  const ImageFolder data(shared.train_data_dir, conditioned_picture_options(shared, conditioning));
   std::printf("T2IAdapter with %lld parameters on %s, %lld images\n",
               static_cast<long long>(adapter->num_parameters()), shared.device.c_str(),
               static_cast<long long>(data.size()));
 
-  Trainer trainer(
-      std::make_shared<T2IAdapterTask>(models, adapter, task_options(settings, shared, models.is_xl())),
-      shared.training);
+  const T2IAdapterTaskOptions options{.proportion_empty_prompts = shared.proportion_empty_prompts,
+                                      .cache_text_embeddings = shared.cache_text_embeddings,
+                                      .crops_coords_top_left_h = conditioning.crops_coords_top_left_h,
+                                      .crops_coords_top_left_w = conditioning.crops_coords_top_left_w};
+  Trainer trainer(std::make_shared<T2IAdapterTask>(models, adapter, options), shared.training);
   return exit_code(trainer.train(data));
 }
 

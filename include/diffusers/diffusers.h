@@ -152,6 +152,7 @@
 #include <diffusers/training/pyramid_noise.h>
 #include <diffusers/training/report.h>
 #include <diffusers/training/saved_module.h>
+#include <diffusers/training/stable_diffusion_task.h>
 #include <diffusers/training/step_rows.h>
 #include <diffusers/training/t2i_adapter_task.h>
 #include <diffusers/training/task.h>

@@ -61,8 +61,8 @@ class TrainT2IAdapter(unittest.TestCase):
         self.run_program("--max_train_steps", 2, "--checkpointing_steps", 2, "--crops_coords_top_left_h", 3,
                          "--pretrained_vae_model_name_or_path", XL_MODEL / "vae", model=XL_MODEL)
         self.assertEqual(self.config(self.out)["adapter_type"], "full_adapter_xl")
-        self.assertEqual(json.loads((self.out / "checkpoint-2/trainer_state.json").read_text())["task"]["crops_coords_top_left"],
-                         [3, 0])
+        task = json.loads((self.out / "checkpoint-2/trainer_state.json").read_text())["task"]
+        self.assertEqual((task["crops_coords_top_left_h"], task["crops_coords_top_left_w"]), (3, 0))
 
     def test_the_defaults_are_those_of_the_script(self):
         text = subprocess.run([PROGRAM, "--help"], stdout=subprocess.PIPE, text=True, check=True).stdout
