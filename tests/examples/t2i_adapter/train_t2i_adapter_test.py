@@ -9,6 +9,7 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from inputs import make_captioned_pictures
+from script_flags import flags_of
 
 PROGRAM = pathlib.Path(sys.argv.pop(1)).resolve()
 MODEL = pathlib.Path(__file__).resolve().parents[2] / "golden/tiny_stable_diffusion"
@@ -72,6 +73,11 @@ class TrainT2IAdapter(unittest.TestCase):
                             ("adam_epsilon", "1e-08"), ("proportion_empty_prompts", "0"), ("dataloader_num_workers", "1"),
                             ("lr_scheduler", "constant"), ("conditioning_image_column", "conditioning_image")):
             self.assertRegex(text, rf"--{flag} .*[=\[]{value}\b")
+
+    def test_every_flag_of_the_script_is_taken_or_refused_by_name(self):
+        text = subprocess.run([PROGRAM, "--help"], stdout=subprocess.PIPE, text=True, check=True).stdout
+        for flag in flags_of("train_t2i_adapter_sdxl"):
+            self.assertRegex(text, rf"{flag}\b(?!_)")
 
     def test_mistakes_are_named_before_the_training(self):
         for arguments, part in (
