@@ -5,7 +5,6 @@
 #include <cstdio>
 #include <memory>
 #include <string>
-#include <vector>
 
 #include <diffusers/core/error.h>
 #include <diffusers/core/random.h>
@@ -14,7 +13,6 @@
 
 #include "../program.h"
 #include "../text_to_image/conditioning_flags.h"
-#include "../text_to_image/previews.h"
 
 using namespace diffusers;
 
@@ -22,12 +20,7 @@ namespace {
 
 struct Settings {
   std::string controlnet_model_name_or_path = {};
-  std::vector<std::string> validation_prompts = {};
-  std::vector<std::string> validation_images = {};
-  int64_t num_validation_images = 4;
 };
-
-constexpr int64_t kControlNetValidationSteps = 100;  // the default of the script
 
 const FlagTable<Settings>& flags() {
   static const FlagTable<Settings> table{
@@ -36,32 +29,8 @@ const FlagTable<Settings>& flags() {
          &Settings::controlnet_model_name_or_path,
          "Folder of a ControlNet to go on from.",
          {.default_text = "a new one with the weights of the UNet"}}}},
-      {"Validation",
-       {{"--validation_prompt", &Settings::validation_prompts,
-         "Prompts that pictures are drawn for, every 100 steps unless --validation_steps is given."},
-        {"--validation_image", &Settings::validation_images,
-         "Conditioning images of the prompts, PNG or JPEG files: as many as prompts, or one of either."},
-        {"--num_validation_images",
-         &Settings::num_validation_images,
-         "Number of pictures of each prompt and conditioning image.",
-         {.check = at_least(1)}}}},
   };
   return table;
-}
-
-/// Checks the flags of the previews.
-/// @return no prompts: no previews
-PreviewInputs preview_inputs(const CLI::App& app, const Settings& settings) {
-  PreviewInputs inputs{.prompts = settings.validation_prompts,
-                       .images = settings.validation_images,
-                       .num_images = settings.num_validation_images};
-  if (!inputs.prompts.empty() || !inputs.images.empty()) {
-    check_preview_pairs(inputs);
-  } else {
-    for (const char* flag : {"--num_validation_images", "--validation_steps"})
-      if (app.count(flag) > 0) throw ConfigError(std::string(flag) + " needs --validation_prompt");
-  }
-  return inputs;
 }
 
 int run(int argc, char** argv) {
@@ -82,19 +51,13 @@ int run(int argc, char** argv) {
   refuse_python_flags(app, argc, argv, refused_stable_diffusion_flags());
   parse_or_exit(app, argc, argv);
   complete_stable_diffusion(app, shared);
-  const PreviewInputs previews = preview_inputs(app, settings);
-  const bool has_previews = !previews.prompts.empty();
-  if (has_previews && app.count("--validation_steps") == 0)
-    shared.training.validation_steps = kControlNetValidationSteps;
+  const PreviewInputs previews = complete_previews(app, conditioning, shared.training);
 
   const TextToImageModels models = load_conditioned_models(shared, conditioning);
   require_trained_prediction(models);
   if (models.is_xl() && app.count("--image_interpolation_mode") == 0)
     shared.image_interpolation_mode = ImageInterpolation::kLanczos;
-  if (has_previews && models.is_xl())
-    throw ConfigError(
-        "--validation_prompt needs Stable Diffusion 1.x or 2.x; found Stable Diffusion XL, for which the "
-        "library has no ControlNet pipeline");
+  refuse_xl_previews(previews, models, "ControlNet pipeline");
   ControlNetModel controlnet = nullptr;
   if (!settings.controlnet_model_name_or_path.empty()) {
     controlnet = ControlNetModel::from_pretrained(settings.controlnet_model_name_or_path,
@@ -114,7 +77,8 @@ int run(int argc, char** argv) {
                                       .crops_coords_top_left_h = conditioning.crops_coords_top_left_h,
                                       .crops_coords_top_left_w = conditioning.crops_coords_top_left_w};
   Trainer trainer(std::make_shared<ControlNetTask>(models, controlnet, options), shared.training);
-  if (has_previews) trainer.on_preview(controlnet_previews(models, controlnet, previews, shared.training));
+  if (!previews.prompts.empty())
+    trainer.on_preview(controlnet_previews(models, controlnet, previews, shared.training));
   return exit_code(trainer.train(data));
 }
 

@@ -7,7 +7,6 @@
 #include <string>
 #include <vector>
 
-#include <diffusers/core/error.h>
 #include <diffusers/core/random.h>
 #include <diffusers/training/t2i_adapter_task.h>
 #include <diffusers/training/trainer.h>
@@ -35,11 +34,7 @@ const FlagTable<Settings>& flags() {
 }
 
 std::vector<RefusedFlag> refused() {
-  static const std::string previews =
-      "the program draws no pictures during the training; sample with the adapter of --output_dir";
   std::vector<RefusedFlag> flags = refused_stable_diffusion_flags();
-  for (const char* name : {"--validation_prompt", "--validation_image", "--num_validation_images"})
-    flags.push_back({name, previews});
   flags.push_back({"--detection_resolution", "Python's script does not use it either"});
   return flags;
 }
@@ -63,11 +58,10 @@ int run(int argc, char** argv) {
   refuse_python_flags(app, argc, argv, refused());
   parse_or_exit(app, argc, argv);
   complete_stable_diffusion(app, shared);
-  if (app.count("--validation_steps") > 0)
-    throw ConfigError(
-        "--validation_steps is not supported: the program draws no pictures during the training");
+  const PreviewInputs previews = complete_previews(app, conditioning, shared.training);
 
   const TextToImageModels models = load_conditioned_models(shared, conditioning);
+  refuse_xl_previews(previews, models, "T2I-adapter pipeline");
   const at::Device device(shared.device);
   T2IAdapter adapter = nullptr;
   if (!settings.adapter_model_name_or_path.empty()) {
@@ -87,6 +81,8 @@ int run(int argc, char** argv) {
                                       .crops_coords_top_left_h = conditioning.crops_coords_top_left_h,
                                       .crops_coords_top_left_w = conditioning.crops_coords_top_left_w};
   Trainer trainer(std::make_shared<T2IAdapterTask>(models, adapter, options), shared.training);
+  if (!previews.prompts.empty())
+    trainer.on_preview(adapter_previews(models, adapter, previews, shared.training));
   return exit_code(trainer.train(data));
 }
 

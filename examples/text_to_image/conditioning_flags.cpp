@@ -1,8 +1,12 @@
 #include "conditioning_flags.h"
 
+#include <diffusers/core/error.h>
+
 using namespace diffusers;
 
 namespace {
+
+constexpr int64_t kValidationSteps = 100;  // the default of the scripts
 
 const FlagTable<ConditioningSettings>& conditioning_flags() {
   using Settings = ConditioningSettings;
@@ -23,6 +27,15 @@ const FlagTable<ConditioningSettings>& conditioning_flags() {
          {.check = at_least(0)}},
         {"--conditioning_image_column", &Settings::conditioning_image_column,
          "Column of the conditioning images in the metadata."}}},
+      {"Validation",
+       {{"--validation_prompt", &Settings::validation_prompts,
+         "Prompts that pictures are drawn for, every 100 steps unless --validation_steps is given."},
+        {"--validation_image", &Settings::validation_images,
+         "Conditioning images of the prompts, PNG or JPEG files: as many as prompts, or one of either."},
+        {"--num_validation_images",
+         &Settings::num_validation_images,
+         "Number of pictures of each prompt and conditioning image.",
+         {.check = at_least(1)}}}},
   };
   return table;
 }
@@ -31,6 +44,30 @@ const FlagTable<ConditioningSettings>& conditioning_flags() {
 
 void add_conditioning_flags(CLI::App& app, ConditioningSettings& settings) {
   add_flags(app, conditioning_flags(), settings);
+}
+
+PreviewInputs complete_previews(const CLI::App& app, const ConditioningSettings& settings,
+                                TrainingConfig& training) {
+  PreviewInputs inputs{.prompts = settings.validation_prompts,
+                       .images = settings.validation_images,
+                       .num_images = settings.num_validation_images};
+  if (inputs.prompts.empty() && inputs.images.empty()) {
+    for (const char* flag : {"--num_validation_images", "--validation_steps"})
+      if (app.count(flag) > 0) throw ConfigError(std::string(flag) + " needs --validation_prompt");
+    return inputs;
+  }
+  check_preview_pairs(inputs);
+  if (app.count("--validation_steps") == 0) training.validation_steps = kValidationSteps;
+  return inputs;
+}
+
+void refuse_xl_previews(const PreviewInputs& previews, const TextToImageModels& models,
+                        const std::string& missing) {
+  if (!previews.prompts.empty() && models.is_xl())
+    throw ConfigError(
+        "--validation_prompt needs Stable Diffusion 1.x or 2.x; found Stable Diffusion XL, for which the "
+        "library has no " +
+        missing);
 }
 
 TextToImageModels load_conditioned_models(const StableDiffusionSettings& shared,

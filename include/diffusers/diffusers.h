@@ -74,6 +74,7 @@
 #include <diffusers/pipelines/pipeline_spec.h>
 #include <diffusers/pipelines/register_pipeline.h>
 #include <diffusers/pipelines/sampling_loop.h>
+#include <diffusers/pipelines/stable_diffusion_adapter_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_base.h>
 #include <diffusers/pipelines/stable_diffusion_controlnet_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_img2img_pipeline.h>
