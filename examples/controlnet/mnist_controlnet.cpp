@@ -23,6 +23,7 @@
 #include <ATen/ATen.h>
 
 #include "../program.h"
+#include "../stoppable_preview.h"
 #include "../text_to_image/mnist_captions.h"
 #include "../text_to_image/mnist_flags.h"
 #include "edges.h"
@@ -74,9 +75,6 @@ TextToImageModels load_models(const std::string& folder, const DigitSettings& se
   return models;
 }
 
-/// Thrown by a preview that is to end early.
-struct PreviewStopped {};
-
 /// Draws samples for the captions and edges of a batch.
 class Sampler {
  public:
@@ -98,10 +96,7 @@ class Sampler {
                           .num_inference_steps = settings_.num_inference_steps,
                           .guidance_scale = settings_.guidance_scale,
                           .generator = generator,
-                          .callback_on_step_end =
-                              [&](int64_t, const Tensor&, Tensor&) {
-                                if (must_stop && must_stop()) throw PreviewStopped();
-                              }})
+                          .callback_on_step_end = stop_sampling_if(must_stop)})
           .images;
     });
   }
@@ -212,12 +207,8 @@ int run(int argc, char** argv) {
                   training);
   trainer.on_preview([&](const PreviewContext& at) {
     const Batch batch = first_samples(test, kColumns);
-    try {
-      at.log_images("samples", at::cat({edges_of(batch), sampler.draw(batch, at.stop_requested)}),
-                    {.columns = batch.size()});
-    } catch (const PreviewStopped&) {
-      return;  // the training has a checkpoint to save
-    }
+    const auto draw = [&] { return at::cat({edges_of(batch), sampler.draw(batch, at.stop_requested)}); };
+    log_unless_stopped(at, "samples", draw, {.columns = batch.size()});
   });
   const TrainingResult result = trainer.train(data);
   if (const int code = exit_code(result); code != 0) return code;

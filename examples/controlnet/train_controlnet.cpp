@@ -5,7 +5,6 @@
 #include <cstdio>
 #include <memory>
 #include <string>
-#include <vector>
 
 #include <diffusers/core/error.h>
 #include <diffusers/core/random.h>
@@ -13,8 +12,7 @@
 #include <diffusers/training/trainer.h>
 
 #include "../program.h"
-#include "../text_to_image/previews.h"
-#include "../text_to_image/stable_diffusion_flags.h"
+#include "../text_to_image/conditioning_flags.h"
 
 using namespace diffusers;
 
@@ -22,16 +20,7 @@ namespace {
 
 struct Settings {
   std::string controlnet_model_name_or_path = {};
-  std::string tokenizer_name = {};
-  int64_t crops_coords_top_left_h = 0;
-  int64_t crops_coords_top_left_w = 0;
-  std::string conditioning_image_column = "conditioning_image";
-  std::vector<std::string> validation_prompts = {};
-  std::vector<std::string> validation_images = {};
-  int64_t num_validation_images = 4;
 };
-
-constexpr int64_t kControlNetValidationSteps = 100;  // the default of the script
 
 const FlagTable<Settings>& flags() {
   static const FlagTable<Settings> table{
@@ -39,48 +28,9 @@ const FlagTable<Settings>& flags() {
        {{"--controlnet_model_name_or_path",
          &Settings::controlnet_model_name_or_path,
          "Folder of a ControlNet to go on from.",
-         {.default_text = "a new one with the weights of the UNet"}},
-        {"--tokenizer_name",
-         &Settings::tokenizer_name,
-         "Folder of another tokenizer.",
-         {.default_text = "that of the pipeline folder"}}}},
-      {"Data",
-       {{"--crops_coords_top_left_h",
-         &Settings::crops_coords_top_left_h,
-         "Top edge of the crop that the UNet of Stable Diffusion XL is told for all pictures.",
-         {.check = at_least(0)}},
-        {"--crops_coords_top_left_w",
-         &Settings::crops_coords_top_left_w,
-         "Left edge of the crop that the UNet of Stable Diffusion XL is told for all pictures.",
-         {.check = at_least(0)}},
-        {"--conditioning_image_column", &Settings::conditioning_image_column,
-         "Column of the conditioning images in the metadata."}}},
-      {"Validation",
-       {{"--validation_prompt", &Settings::validation_prompts,
-         "Prompts that pictures are drawn for, every 100 steps unless --validation_steps is given."},
-        {"--validation_image", &Settings::validation_images,
-         "Conditioning images of the prompts, PNG or JPEG files: as many as prompts, or one of either."},
-        {"--num_validation_images",
-         &Settings::num_validation_images,
-         "Number of pictures of each prompt and conditioning image.",
-         {.check = at_least(1)}}}},
+         {.default_text = "a new one with the weights of the UNet"}}}},
   };
   return table;
-}
-
-/// Checks the flags of the previews.
-/// @return no prompts: no previews
-PreviewInputs preview_inputs(const CLI::App& app, const Settings& settings) {
-  PreviewInputs inputs{.prompts = settings.validation_prompts,
-                       .images = settings.validation_images,
-                       .num_images = settings.num_validation_images};
-  if (!inputs.prompts.empty() || !inputs.images.empty()) {
-    check_preview_pairs(inputs);
-  } else {
-    for (const char* flag : {"--num_validation_images", "--validation_steps"})
-      if (app.count(flag) > 0) throw ConfigError(std::string(flag) + " needs --validation_prompt");
-  }
-  return inputs;
 }
 
 int run(int argc, char** argv) {
@@ -91,29 +41,23 @@ int run(int argc, char** argv) {
   shared.training.learning_rate = 5e-6;
   shared.image_interpolation_mode = ImageInterpolation::kBilinear;
   Settings settings;
+  ConditioningSettings conditioning;
   CLI::App app(
       "Trains a ControlNet for Stable Diffusion on pictures with captions and conditioning images. Stable "
       "Diffusion XL has another default: --image_interpolation_mode lanczos.");
   add_flags(app, flags(), settings);
+  add_conditioning_flags(app, conditioning);
   add_stable_diffusion_flags(app, shared);
   refuse_python_flags(app, argc, argv, refused_stable_diffusion_flags());
   parse_or_exit(app, argc, argv);
   complete_stable_diffusion(app, shared);
-  const PreviewInputs previews = preview_inputs(app, settings);
-  const bool has_previews = !previews.prompts.empty();
-  if (has_previews && app.count("--validation_steps") == 0)
-    shared.training.validation_steps = kControlNetValidationSteps;
+  const PreviewInputs previews = complete_previews(app, conditioning, shared.training);
 
-  TextToImageModels models = load_stable_diffusion(shared);
+  const TextToImageModels models = load_conditioned_models(shared, conditioning);
   require_trained_prediction(models);
   if (models.is_xl() && app.count("--image_interpolation_mode") == 0)
     shared.image_interpolation_mode = ImageInterpolation::kLanczos;
-  if (has_previews && models.is_xl())
-    throw ConfigError(
-        "--validation_prompt needs Stable Diffusion 1.x or 2.x; found Stable Diffusion XL, for which the "
-        "library has no ControlNet pipeline");
-  if (!settings.tokenizer_name.empty())
-    models.tokenizer = CLIPTokenizer::from_pretrained(settings.tokenizer_name);
+  refuse_xl_previews(previews, models, "ControlNet pipeline");
   ControlNetModel controlnet = nullptr;
   if (!settings.controlnet_model_name_or_path.empty()) {
     controlnet = ControlNetModel::from_pretrained(settings.controlnet_model_name_or_path,
@@ -123,22 +67,18 @@ int run(int argc, char** argv) {
     controlnet = ControlNetTask::make_controlnet(models);
     controlnet->to(at::Device(shared.device));
   }
-  ImageFolderOptions pictures = picture_options(shared);
-  pictures.center_crop = true;
-  pictures.conditioning_image_column = settings.conditioning_image_column;
-  const ImageFolder data(shared.train_data_dir, pictures);
+  const ImageFolder data(shared.train_data_dir, conditioned_picture_options(shared, conditioning));
   std::printf("ControlNetModel with %lld parameters on %s, %lld images\n",
               static_cast<long long>(controlnet->num_parameters()), shared.device.c_str(),
               static_cast<long long>(data.size()));
 
-  Trainer trainer(std::make_shared<ControlNetTask>(
-                      models, controlnet,
-                      ControlNetTaskOptions{.proportion_empty_prompts = shared.proportion_empty_prompts,
-                                            .cache_text_embeddings = shared.cache_text_embeddings,
-                                            .crops_coords_top_left_h = settings.crops_coords_top_left_h,
-                                            .crops_coords_top_left_w = settings.crops_coords_top_left_w}),
-                  shared.training);
-  if (has_previews) trainer.on_preview(controlnet_previews(models, controlnet, previews, shared.training));
+  const ControlNetTaskOptions options{.proportion_empty_prompts = shared.proportion_empty_prompts,
+                                      .cache_text_embeddings = shared.cache_text_embeddings,
+                                      .crops_coords_top_left_h = conditioning.crops_coords_top_left_h,
+                                      .crops_coords_top_left_w = conditioning.crops_coords_top_left_w};
+  Trainer trainer(std::make_shared<ControlNetTask>(models, controlnet, options), shared.training);
+  if (!previews.prompts.empty())
+    trainer.on_preview(controlnet_previews(models, controlnet, previews, shared.training));
   return exit_code(trainer.train(data));
 }
 

@@ -26,6 +26,7 @@
 #include <ATen/ATen.h>
 
 #include "../program.h"
+#include "../stoppable_preview.h"
 #include "../train_flags.h"
 #include "../training_data.h"
 #include "../unconditional_image_generation/evaluation.h"
@@ -37,9 +38,6 @@ namespace {
 
 constexpr int64_t kEvaluationBatch = 100;
 constexpr int64_t kSampleRows = 8;
-
-/// Thrown by a preview that is to end early.
-struct PreviewStopped {};
 
 using UNetHandle = std::variant<UNet2DModel, UNet2DConditionModel>;
 
@@ -177,13 +175,9 @@ class LatentTraining {
     task_ = make_task();
     Trainer trainer(task_, settings_.training);
     trainer.on_preview([&](const PreviewContext& at) {
-      try {
-        const auto side =
-            static_cast<int64_t>(std::ceil(std::sqrt(static_cast<double>(settings_.eval_batch_size))));
-        at.log_images("samples", draw(at.stop_requested), {.columns = side});
-      } catch (const PreviewStopped&) {
-        return;  // the training has a checkpoint to save
-      }
+      const auto side =
+          static_cast<int64_t>(std::ceil(std::sqrt(static_cast<double>(settings_.eval_batch_size))));
+      log_unless_stopped(at, "samples", [&] { return draw(at.stop_requested); }, {.columns = side});
     });
     return trainer.train(*data_);
   }
@@ -270,9 +264,7 @@ class LatentTraining {
     } else {
       call.height = call.width = *settings_.training.resolution;
     }
-    call.callback_on_step_end = [&](int64_t, const Tensor&, Tensor&) {
-      if (must_stop && must_stop()) throw PreviewStopped();
-    };
+    call.callback_on_step_end = stop_sampling_if(must_stop);
     return make_pipeline()(call).images;
   }
 

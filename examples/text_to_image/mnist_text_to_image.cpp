@@ -20,6 +20,7 @@
 #include <ATen/ATen.h>
 
 #include "../program.h"
+#include "../stoppable_preview.h"
 #include "../unconditional_image_generation/evaluation.h"
 #include "mnist_captions.h"
 #include "mnist_flags.h"
@@ -109,9 +110,6 @@ int prepare_autoencoder(const Settings& settings, const DigitSettings& digits, c
   return 0;
 }
 
-/// Thrown by a preview that is to end early.
-struct PreviewStopped {};
-
 /// Draws a sample `[N, 1, H, W]` in [0, 1] for each prompt, with the seed 0.
 /// @throws PreviewStopped if `must_stop` returns true
 Tensor draw(const TextToImageModels& models, const std::vector<DigitPrompt>& prompts,
@@ -130,10 +128,7 @@ Tensor draw(const TextToImageModels& models, const std::vector<DigitPrompt>& pro
                                    .num_inference_steps = settings.num_inference_steps,
                                    .guidance_scale = settings.guidance_scale,
                                    .generator = generator,
-                                   .callback_on_step_end =
-                                       [&](int64_t, const Tensor&, Tensor&) {
-                                         if (must_stop && must_stop()) throw PreviewStopped();
-                                       }})
+                                   .callback_on_step_end = stop_sampling_if(must_stop)})
                              .images;
     images.push_back(drawn.to(at::kCPU, at::kFloat));
   }
@@ -196,12 +191,10 @@ int run(int argc, char** argv) {
 
   Trainer trainer(std::make_shared<TextToImageTask>(models, options), digits.training);
   trainer.on_preview([&](const PreviewContext& at) {
-    try {
-      at.log_images("samples", draw(models, prompts_by_column(kPreviewSamples), digits, at.stop_requested),
-                    {.columns = kColumns});
-    } catch (const PreviewStopped&) {
-      return;  // the training has a checkpoint to save
-    }
+    const auto draw_samples = [&] {
+      return draw(models, prompts_by_column(kPreviewSamples), digits, at.stop_requested);
+    };
+    log_unless_stopped(at, "samples", draw_samples, {.columns = kColumns});
   });
   const TrainingResult result = trainer.train(data);
   if (const int code = exit_code(result); code != 0) return code;

@@ -9,6 +9,7 @@
 #include <diffusers/core/error.h>
 #include <diffusers/core/random.h>
 #include <diffusers/io/image.h>
+#include <diffusers/pipelines/stable_diffusion_adapter_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_controlnet_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_inpaint_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_pipeline.h>
@@ -110,6 +111,22 @@ DrawPreview unet_drawer(const TextToImageModels& models, int64_t resolution) {
   };
 }
 
+/// A grid of each pair: the conditioning image, then the pictures.
+Previews conditioned_previews(const std::vector<PreviewPair>& pairs, const DrawPreview& draw, int64_t count,
+                              const std::optional<int64_t>& seed) {
+  return [=](const PreviewContext& at) {
+    const std::optional<Generator> generator = preview_generator(seed);
+    for (std::size_t i = 0; i < pairs.size(); ++i) {
+      std::vector<Tensor> images = draw_pair(pairs[i], count, draw, generator, at);
+      if (images.empty()) return;
+      const Tensor condition = pairs[i].image.unsqueeze(0).to(at::kCPU, at::kFloat);
+      images.insert(images.begin(),
+                    at::upsample_nearest2d(condition, {images[0].size(2), images[0].size(3)}));
+      at.log_images("validation_" + std::to_string(i), at::cat(images), {.columns = count + 1});
+    }
+  };
+}
+
 }  // namespace
 
 void check_preview_pairs(const PreviewInputs& inputs) {
@@ -155,15 +172,21 @@ Previews controlnet_previews(const TextToImageModels& models, const ControlNetMo
                         .generator = generator})
         .images;
   };
-  return [pairs, draw, count = inputs.num_images, seed = training.seed](const PreviewContext& at) {
-    const std::optional<Generator> generator = preview_generator(seed);
-    for (std::size_t i = 0; i < pairs.size(); ++i) {
-      std::vector<Tensor> images = draw_pair(pairs[i], count, draw, generator, at);
-      if (images.empty()) return;
-      const Tensor condition = pairs[i].image.unsqueeze(0).to(at::kCPU, at::kFloat);
-      images.insert(images.begin(),
-                    at::upsample_nearest2d(condition, {images[0].size(2), images[0].size(3)}));
-      at.log_images("validation_" + std::to_string(i), at::cat(images), {.columns = count + 1});
-    }
+  return conditioned_previews(pairs, draw, inputs.num_images, training.seed);
+}
+
+Previews adapter_previews(const TextToImageModels& models, const T2IAdapter& adapter,
+                          const PreviewInputs& inputs, const TrainingConfig& training) {
+  const std::vector<PreviewPair> pairs =
+      read_pairs(inputs, device_of(models), {*training.resolution, *training.resolution});
+  const auto pipeline = quiet(StableDiffusionAdapterPipeline(
+      models.vae, models.text_encoder, models.tokenizer, models.unet, adapter, *models.scheduler));
+  const DrawPreview draw = [pipeline](const PreviewPair& pair, const std::optional<Generator>& generator) {
+    return (*pipeline)({.prompt = pair.prompt,
+                        .image = pair.image,
+                        .num_inference_steps = kPreviewSteps,
+                        .generator = generator})
+        .images;
   };
+  return conditioned_previews(pairs, draw, inputs.num_images, training.seed);
 }

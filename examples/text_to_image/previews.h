@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <diffusers/models/controlnet.h>
+#include <diffusers/models/t2i_adapter.h>
 #include <diffusers/training/text_to_image_models.h>
 #include <diffusers/training/trainer.h>
 #include <diffusers/training/training_config.h>
@@ -47,3 +48,12 @@ Previews unet_previews(const diffusers::TextToImageModels& models, const Preview
 Previews controlnet_previews(const diffusers::TextToImageModels& models,
                              const diffusers::ControlNetModel& controlnet, const PreviewInputs& inputs,
                              const diffusers::TrainingConfig& training);
+
+/// Makes the previews of a T2I-adapter of Stable Diffusion 1.x or 2.x, with the grids of
+/// `controlnet_previews`. The conditioning images are resized to the resolution of the training.
+/// @param models are shared, not copied
+/// @param adapter is shared, not copied
+/// @param inputs one conditioning image at least
+/// @throws diffusers::FileError naming an image that cannot be read
+Previews adapter_previews(const diffusers::TextToImageModels& models, const diffusers::T2IAdapter& adapter,
+                          const PreviewInputs& inputs, const diffusers::TrainingConfig& training);

@@ -4,44 +4,15 @@
 #include <cstdio>
 #include <vector>
 
-#include <diffusers/diffusers.h>
+#include <diffusers/data/loader.h>
+#include <diffusers/io/chart.h>
+#include <diffusers/training/feature_statistics.h>
+
+#include <torch/types.h>
 
 using namespace diffusers;
-namespace F = torch::nn::functional;
 
 namespace {
-
-constexpr int64_t kEpochs = 2;
-
-void train_classifier(Classifier& model, const Dataset& data) {
-  DataLoader loader(data, {.batch_size = 100, .shuffle = true});
-  const int64_t steps = kEpochs * loader.size();
-  Optimizer optimizer(model->parameters(), {.lr = 2e-3});
-  const LRSchedule lr =
-      get_scheduler("cosine", {.num_warmup_steps = steps / 20, .num_training_steps = steps});
-  std::printf("training the classifier that evaluates the samples: %lld steps\n",
-              static_cast<long long>(steps));
-  int64_t step = 0;
-  for (int64_t epoch = 0; epoch < kEpochs; ++epoch) {
-    for (const Batch& batch : loader) {
-      optimizer.zero_grad();
-      F::cross_entropy(model(batch.images), batch.class_labels).backward();
-      optimizer.step(lr(step++));
-    }
-  }
-}
-
-/// Loads the classifier from a file.
-/// @return false if there is no file, or if it has another number of classes
-bool load_classifier(Classifier& model, const std::string& path) {
-  if (!file_exists(path)) return false;
-  const torch::NoGradGuard no_grad;
-  const TensorMap saved = load_safetensors(path);
-  for (const auto& item : model->named_parameters())
-    if (!saved.contains(item.key()) || saved.at(item.key()).sizes() != item.value().sizes()) return false;
-  for (auto& item : model->named_parameters()) item.value().copy_(saved.at(item.key()));
-  return true;
-}
 
 struct Seen {
   torch::Tensor features, labels;
@@ -62,32 +33,10 @@ Seen look_at(Classifier& model, const Dataset& data, int64_t count) {
 
 }  // namespace
 
-ClassifierImpl::ClassifierImpl(int64_t num_classes)
-    : conv1(torch::nn::Conv2dOptions(1, 16, 3).padding(1)),
-      conv2(torch::nn::Conv2dOptions(16, 32, 3).padding(1)),
-      hidden(32 * 7 * 7, 64),
-      output(64, num_classes) {
-  register_module("conv1", conv1);
-  register_module("conv2", conv2);
-  register_module("hidden", hidden);
-  register_module("output", output);
-}
-
-torch::Tensor ClassifierImpl::features(const torch::Tensor& images) {
-  torch::Tensor x = torch::max_pool2d(torch::relu(conv1(images)), 2);
-  x = torch::adaptive_avg_pool2d(torch::max_pool2d(torch::relu(conv2(x)), 2), {7, 7});
-  return torch::relu(hidden(x.flatten(1)));
-}
-
 Evaluation evaluate_samples(const torch::Tensor& samples, const Dataset& train, const Dataset& test,
                             int64_t num_classes, const std::string& cache_file, const torch::Tensor& asked) {
-  torch::manual_seed(0);  // the same classifier for any random state
-  Classifier model(num_classes);
-  if (!load_classifier(model, cache_file)) {
-    train_classifier(model, train);
-    save_safetensors(model->named_parameters(), cache_file);
-  }
-
+  Classifier model = trained_classifier(
+      train, {.num_classes = num_classes, .cache_file = cache_file, .purpose = "that evaluates the samples"});
   const torch::NoGradGuard no_grad;
   const torch::Tensor images = samples.to(torch::kCPU, torch::kFloat) * 2 - 1;
   const torch::Tensor features = model->features(images);

@@ -10,21 +10,7 @@
 
 #include <diffusers/data/dataset.h>
 
-#include <torch/nn/modules/conv.h>
-#include <torch/nn/modules/linear.h>
-#include <torch/nn/pimpl.h>
-
-/// A classifier of images with one channel: two convolutions, 64 features, a linear layer.
-struct ClassifierImpl : torch::nn::Module {
-  explicit ClassifierImpl(int64_t num_classes);
-  /// @param images `[B, 1, H, W]` in [-1, 1]
-  torch::Tensor features(const torch::Tensor& images);  // [B, 64]
-  torch::Tensor forward(const torch::Tensor& images) { return output(features(images)); }
-
-  torch::nn::Conv2d conv1, conv2;
-  torch::nn::Linear hidden, output;
-};
-TORCH_MODULE(Classifier);
+#include "classifier.h"
 
 struct Evaluation {
   double sure_share = 0;           ///< fraction of samples that are classified with a confidence over 0.9

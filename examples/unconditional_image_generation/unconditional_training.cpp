@@ -62,7 +62,7 @@ Tensor UnconditionalTraining::sample(const SampleRequest& request) {
   const Tensor images = sampling_loop(
       *scheduler,
       [&](const Tensor& x, const Tensor& t) {
-        if (request.must_stop && request.must_stop()) throw DrawingStopped();
+        if (request.must_stop && request.must_stop()) throw PreviewStopped();
         return model(x, t);
       },
       noise, options);
@@ -87,7 +87,7 @@ TrainingResult UnconditionalTraining::train(const std::function<void(const Previ
         is_last) {
       try {
         preview(at);
-      } catch (const DrawingStopped&) {
+      } catch (const PreviewStopped&) {
         return;  // return, so that the training can save a checkpoint
       }
     }

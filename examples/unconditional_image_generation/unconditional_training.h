@@ -13,6 +13,7 @@
 
 #include <c10/core/Device.h>
 
+#include "../stoppable_preview.h"
 #include "../training_data.h"
 #include "unconditional_flags.h"
 
@@ -29,12 +30,9 @@ struct SampleRequest {
   int64_t count = 0;
   int64_t steps = 0;
   double guidance_scale = 1.0;
-  /// Called before each denoising step. If it returns true, sampling ends with `DrawingStopped`.
+  /// Called before each denoising step. If it returns true, sampling ends with `PreviewStopped`.
   std::function<bool()> must_stop = {};
 };
-
-/// Thrown by `UnconditionalTraining::sample` if `SampleRequest::must_stop` returns true.
-struct DrawingStopped {};
 
 class UnconditionalTraining {
  public:
@@ -50,7 +48,7 @@ class UnconditionalTraining {
   /// class-conditional training.
   diffusers::Tensor labels(int64_t count, int64_t num_classes) const;
   /// Draws samples `[count, C, H, W]` in [0, 1] with the seed 0.
-  /// @throws DrawingStopped if `must_stop` returns true
+  /// @throws PreviewStopped if `must_stop` returns true
   diffusers::Tensor sample(const SampleRequest& request);
 
   /// Trains, and writes the pipeline to `--output_dir`.

@@ -60,7 +60,9 @@ const FlagTable<AutoencoderSettings>& autoencoder_flags() {
       {"Loss",
        {{"--lpips_weights",
          &Settings::lpips_weights,
-         "Safetensors file of LPIPS, which convert_lpips.py makes.",
+         "Safetensors file of LPIPS, which convert_lpips.py makes. dataset-classifier: the features of a "
+         "small "
+         "classifier that is first trained on the labels of the dataset.",
          {.default_text = "none; needs --perceptual_weight 0"}},
         {"--kl_weight", &Settings::kl_weight, "Factor of the KL divergence of --model kl."},
         {"--logvar_init", &Settings::logvar_init, "Initial output log variance of --model kl."},
@@ -159,7 +161,8 @@ void check_autoencoder_flags(const CLI::App& app, AutoencoderSettings& settings)
               std::string(flag) + " has no effect with --disc_factor 0");
   refuse_if(settings.loss.perceptual_weight > 0 && settings.lpips_weights.empty(),
             "--perceptual_weight is above 0, but there is no --lpips_weights; make the file with "
-            "convert_lpips.py, or train without LPIPS by --perceptual_weight 0");
+            "convert_lpips.py, take --lpips_weights dataset-classifier for images with labels, or train "
+            "without LPIPS by --perceptual_weight 0");
   for (const char* flag : {"--num_validation_images", "--validation_data_dir"})
     refuse_if(is_given(flag) && settings.training.validation_steps == 0,
               std::string(flag) + " needs --validation_steps");

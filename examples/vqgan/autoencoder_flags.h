@@ -12,6 +12,9 @@
 
 #include "../training_data.h"
 
+/// The `--lpips_weights` that stands for the features of a classifier of the dataset.
+inline constexpr const char* kDatasetClassifier = "dataset-classifier";
+
 /// Values of the flags. The defaults are those of latent-diffusion's configs for autoencoders.
 struct AutoencoderSettings {
   std::string model = "kl";                        ///< kl or vq
@@ -24,7 +27,7 @@ struct AutoencoderSettings {
   int64_t norm_num_groups = 32;
   bool mid_block_add_attention = true;
   bool no_learn_logvar = false;
-  std::string lpips_weights = {};
+  std::string lpips_weights = {};  ///< safetensors file, or `kDatasetClassifier`
   double kl_weight = 1e-6;
   double logvar_init = 0.0;
   /// The fields that both losses have, `codebook_weight` and `disc_ndf`.
@@ -39,6 +42,8 @@ struct AutoencoderSettings {
   AutoencoderSettings();
 
   bool is_kl() const { return model == "kl"; }
+  /// Whether LPIPS compares the features of a classifier of the dataset.
+  bool compares_classifier() const { return lpips_weights == kDatasetClassifier; }
   /// Whether config.json of the model comes from a file.
   bool has_config() const {
     return !model_config_name_or_path.empty() || !pretrained_model_name_or_path.empty();

@@ -22,6 +22,7 @@
 #include "../program.h"
 #include "../train_flags.h"
 #include "../training_data.h"
+#include "../unconditional_image_generation/classifier.h"
 #include "autoencoder_flags.h"
 
 using namespace diffusers;
@@ -94,8 +95,42 @@ TrainingData open_data_for(const AutoencoderSettings& settings, Model& model) {
   return data;
 }
 
-LPIPS load_lpips(const AutoencoderSettings& settings) {
+/// The features of a classifier's convolutions.
+class ClassifierFeatures : public LPIPSFeatures {
+ public:
+  explicit ClassifierFeatures(Classifier classifier)
+      : LPIPSFeatures(kDatasetClassifier),
+        classifier_(register_module("classifier", std::move(classifier))) {}
+  std::vector<Tensor> features(const Tensor& images) override { return classifier_->feature_maps(images); }
+
+ private:
+  Classifier classifier_;
+};
+
+/// Trains the classifier that stands in for LPIPS. A resumed training reads the classifier that it began
+/// with.
+LPIPS classifier_lpips(const AutoencoderSettings& settings, const TrainingData& data) {
+  if (data.num_classes < 2)
+    throw ConfigError(
+        "--lpips_weights dataset-classifier needs images with labels of two classes or more; "
+        "found " +
+        std::to_string(data.num_classes) + " classes in " + settings.data.folder() +
+        ", whose sub-folders with images would be the classes");
+  const TrainingConfig& training = settings.training;
+  const std::string file = join_path(training.output_dir, "classifier.safetensors");
+  create_folders(training.output_dir);
+  if (!training.resume_from_checkpoint) remove_file(file);
+  return LPIPS(std::make_shared<ClassifierFeatures>(
+      trained_classifier(*data.train, {.num_classes = data.num_classes,
+                                       .channels = data.channels,
+                                       .cache_file = file,
+                                       .purpose = "whose features LPIPS compares",
+                                       .device = at::Device(settings.device)})));
+}
+
+LPIPS load_lpips(const AutoencoderSettings& settings, const TrainingData& data) {
   if (settings.lpips_weights.empty()) return nullptr;
+  if (settings.compares_classifier()) return classifier_lpips(settings, data);
   return LPIPS::from_pretrained(settings.lpips_weights);
 }
 
@@ -155,7 +190,7 @@ int train_kl(AutoencoderSettings& settings) {
                                 .ndf = settings.loss.disc_ndf,
                                 .n_layers = config.disc_num_layers,
                                 .use_actnorm = config.use_actnorm});
-  const LPIPSWithDiscriminator loss(config, load_lpips(settings), disc);
+  const LPIPSWithDiscriminator loss(config, load_lpips(settings, data), disc);
   model->to(at::Device(settings.device));
   return train(model,
                std::make_shared<AutoencoderTask>(
@@ -167,7 +202,7 @@ int train_vq(AutoencoderSettings& settings) {
   VQModel model = make_autoencoder<VQModel>(settings, vq_config);
   const TrainingData data = open_data_for(settings, model);
   settings.loss.disc_in_channels = data.channels;
-  const VQLPIPSWithDiscriminator loss(settings.loss, load_lpips(settings));
+  const VQLPIPSWithDiscriminator loss(settings.loss, load_lpips(settings, data));
   model->to(at::Device(settings.device));
   return train(model, std::make_shared<AutoencoderTask>(model, loss), settings, data);
 }

@@ -80,6 +80,7 @@
 #include <diffusers/pipelines/pipeline_spec.h>
 #include <diffusers/pipelines/register_pipeline.h>
 #include <diffusers/pipelines/sampling_loop.h>
+#include <diffusers/pipelines/stable_diffusion_adapter_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_base.h>
 #include <diffusers/pipelines/stable_diffusion_controlnet_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_img2img_pipeline.h>
@@ -158,6 +159,7 @@
 #include <diffusers/training/pyramid_noise.h>
 #include <diffusers/training/report.h>
 #include <diffusers/training/saved_module.h>
+#include <diffusers/training/stable_diffusion_task.h>
 #include <diffusers/training/step_rows.h>
 #include <diffusers/training/t2i_adapter_task.h>
 #include <diffusers/training/task.h>

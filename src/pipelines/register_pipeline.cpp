@@ -17,6 +17,7 @@
 #include <diffusers/pipelines/latent_diffusion_pipeline.h>
 #include <diffusers/pipelines/ldm_pipeline.h>
 #include <diffusers/pipelines/register_pipeline.h>
+#include <diffusers/pipelines/stable_diffusion_adapter_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_controlnet_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_img2img_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_inpaint_pipeline.h>
@@ -60,6 +61,7 @@ struct KnownClasses {
       {"DDPMPipeline", &detail::load_pipeline<DDPMPipeline>},
       {"LDMPipeline", &detail::load_pipeline<LDMPipeline>},
       {"LatentDiffusionPipeline", &detail::load_pipeline<LatentDiffusionPipeline>},
+      {"StableDiffusionAdapterPipeline", &detail::load_pipeline<StableDiffusionAdapterPipeline>},
       {"StableDiffusionControlNetPipeline", &detail::load_pipeline<StableDiffusionControlNetPipeline>},
       {"StableDiffusionImg2ImgPipeline", &detail::load_pipeline<StableDiffusionImg2ImgPipeline>},
       {"StableDiffusionInpaintPipeline", &detail::load_pipeline<StableDiffusionInpaintPipeline>},

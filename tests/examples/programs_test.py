@@ -60,6 +60,7 @@ OUT_OF_RANGE = [
     ("train_controlnet", "--proportion_empty_prompts", "1.5"),
     ("train_controlnet", "--num_validation_images", "0"),
     ("train_t2i_adapter", "--crops_coords_top_left_h", "-1"),
+    ("train_t2i_adapter", "--num_validation_images", "0"),
     *(("train_autoencoder", flag, value) for flag, value in (
         ("--model", "gan"), ("--block_out_channels", "0"), ("--num_vq_embeddings", "0"), ("--perceptual_weight", "-1"),
         ("--disc_start", "-1"), ("--disc_factor", "-1"), ("--disc_weight", "nan"), ("--disc_loss", "wgan"),

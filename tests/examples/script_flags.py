@@ -31,6 +31,11 @@ FLAGS = {
         enable_npu_flash_attention image_interpolation_mode lr_num_cycles lr_power pretrained_vae_model_name_or_path
         proportion_empty_prompts set_grads_to_none tokenizer_name tracker_project_name
     """.split(),
+    "train_t2i_adapter_sdxl": """
+        adapter_model_name_or_path conditioning_image_column crops_coords_top_left_h crops_coords_top_left_w
+        detection_resolution lr_num_cycles lr_power pretrained_vae_model_name_or_path proportion_empty_prompts
+        set_grads_to_none tokenizer_name tracker_project_name
+    """.split(),
 }
 
 

@@ -9,6 +9,7 @@
 
 #include <diffusers/models/autoencoder_kl.h>
 #include <diffusers/models/controlnet.h>
+#include <diffusers/models/t2i_adapter.h>
 #include <diffusers/models/unet_2d.h>
 #include <diffusers/models/unet_2d_condition.h>
 #include <diffusers/models/vq_model.h>
@@ -16,6 +17,7 @@
 #include <diffusers/pipelines/ddpm_pipeline.h>
 #include <diffusers/pipelines/latent_diffusion_pipeline.h>
 #include <diffusers/pipelines/ldm_pipeline.h>
+#include <diffusers/pipelines/stable_diffusion_adapter_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_controlnet_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_img2img_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_inpaint_pipeline.h>
@@ -283,6 +285,25 @@ TEST(Traffic, AStepOfStableDiffusionControlNetPipelineHasNone) {
                     .control_guidance_end = {1.0, 0.5}});
         },
         guess_mode ? "guess mode" : "two nets");
+}
+
+TEST(Traffic, AStepOfStableDiffusionAdapterPipelineHasNone) {
+  auto stable = on_device<StableDiffusionPipeline>("tiny_stable_diffusion");
+  T2IAdapter adapter(
+      {.channels = {8, 16}, .num_res_blocks = 1, .downscale_factor = 4, .adapter_type = "full_adapter_xl"});
+  move_to_counting_device(*adapter);
+  StableDiffusionAdapterPipeline pipeline(stable.vae(), stable.text_encoder(), stable.tokenizer(),
+                                          stable.unet(), adapter, stable.scheduler());
+  pipeline.set_progress_bar_config({.disable = true});
+  const Tensor image = at::rand({1, 3, 16, 16}).to(counting_device());
+  expect_none(
+      [&](int64_t steps) {
+        pipeline({.prompt = "a red cat",
+                  .image = image,
+                  .num_inference_steps = steps,
+                  .output_type = OutputType::kLatent});
+      },
+      "one adapter");
 }
 
 TEST(Traffic, AStepOfStableDiffusionXLPipelineHasNone) {

@@ -2,20 +2,12 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <memory>
-#include <optional>
 #include <string>
-#include <vector>
 
 #include <diffusers/models/controlnet.h>
-#include <diffusers/training/diffusion_task.h>
-#include <diffusers/training/text_to_image_models.h>
+#include <diffusers/training/stable_diffusion_task.h>
 
 namespace diffusers {
-
-inline namespace internal {
-class TextToImageParts;
-}  // namespace internal
 
 /// Options of a ControlNetTask that are no fields of TrainingConfig.
 struct ControlNetTaskOptions {
@@ -48,14 +40,14 @@ struct ControlNetTaskOptions {
 /// Trainer(task, config).train(ImageFolder("pictures", {.resolution = 512,
 ///                                                      .conditioning_image_column = "conditioning_image"}));
 /// @endcode
-class ControlNetTask : public DiffusionTask {
+class ControlNetTask : public StableDiffusionTask {
  public:
   /// @param models are shared, not copied; all are frozen
   /// @param controlnet is shared, not copied; null: that of `make_controlnet`
   /// @param options see ControlNetTaskOptions
   /// @throws ConfigError as TextToImageTask, and naming a field of the ControlNet's config that does not fit
   ///   the UNet, with both values; also for a crop that is negative, or given without Stable Diffusion XL
-  explicit ControlNetTask(TextToImageModels models, ControlNetModel controlnet = nullptr,
+  explicit ControlNetTask(const TextToImageModels& models, ControlNetModel controlnet = nullptr,
                           ControlNetTaskOptions options = {});
 
   /// Makes a ControlNet with the weights of the UNet. Its embedding of the conditioning image halves the
@@ -70,45 +62,25 @@ class ControlNetTask : public DiffusionTask {
 
   /// @return the ControlNet that is trained
   const ControlNetModel& controlnet() const { return controlnet_; }
-  /// @return the frozen components
-  const TextToImageModels& models() const { return models_; }
   /// @return the options as given
   const ControlNetTaskOptions& control_options() const { return control_options_; }
 
-  /// @return the UNet, the VAE and the text encoders
-  std::vector<NamedModule> frozen() const override;
-  void configure(const TrainingConfig& config) override;
-  /// @return as for a DiffusionTask, with the factor of the VAE
-  BatchSplit batch_split() const override;
   /// Checks a batch as TextToImageTask does, and its conditioning images.
   /// @param batch as the dataset gave it
   /// @throws ConfigError for missing captions or conditioning images; TensorError for conditioning images of
   ///   another size than the images or with other channels than the ControlNet takes
   void check_batch(const Batch& batch) override;
-  void begin_step(const StepContext& context) override;
-  /// Computes the loss of held-out samples, with no caption dropped.
-  /// @param batch on the device of the trained modules
-  /// @param positions `[B]` float64 in [0, 1), places in the noise schedule
-  /// @param generator source of the noise of the posterior and of the latents
-  /// @return `[B]`, without a graph
-  /// @throws ConfigError or TensorError as `check_batch`
-  Tensor validation_loss(const Batch& batch, const Tensor& positions, const Generator& generator) override;
   /// Writes the ControlNet into `output_dir`, and `scheduler/` and `noise_schedule.svg`.
   /// @param output_dir holds `controlnet/`
   void save_extras(const std::filesystem::path& output_dir) const override;
   std::string config_json() const override;
 
  protected:
-  Tensor encode(const Batch& batch) override;
   Conditioning conditioning(const Batch& batch) override;
-  Draw draw(const Tensor& x0) override;
 
  private:
-  TextToImageModels models_;
   ControlNetModel controlnet_;
   ControlNetTaskOptions control_options_;
-  std::shared_ptr<TextToImageParts> parts_;
-  std::optional<Generator> validation_generator_;  // while a validation loss is computed
 };
 
 }  // namespace diffusers

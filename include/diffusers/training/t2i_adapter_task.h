@@ -4,17 +4,11 @@
 #include <filesystem>
 #include <memory>
 #include <string>
-#include <vector>
 
 #include <diffusers/models/t2i_adapter.h>
-#include <diffusers/training/diffusion_task.h>
-#include <diffusers/training/text_to_image_models.h>
+#include <diffusers/training/stable_diffusion_task.h>
 
 namespace diffusers {
-
-inline namespace internal {
-class TextToImageParts;
-}  // namespace internal
 
 /// Options of a T2IAdapterTask that are no fields of TrainingConfig.
 struct T2IAdapterTaskOptions {
@@ -22,10 +16,10 @@ struct T2IAdapterTaskOptions {
   double proportion_empty_prompts = 0.0;
   /// Encodes each distinct caption once, see `TextToImageTaskOptions::cache_text_embeddings`.
   bool cache_text_embeddings = false;
-  /// Stable Diffusion XL: top and left corner of the crop that the UNet is told for every sample, each 0 or
-  /// more. The original size then is the size of the images, as in Python's script. Empty: the sizes and
-  /// crops of the dataset.
-  std::vector<int64_t> crops_coords_top_left = {};
+  /// Stable Diffusion XL: top edge of the crop in the time ids of all images, in pixels, 0 or more.
+  int64_t crops_coords_top_left_h = 0;
+  /// Stable Diffusion XL: left edge of the crop in the time ids of all images, in pixels, 0 or more.
+  int64_t crops_coords_top_left_w = 0;
   /// Weighting, timestep sampling and other options of the loss; `conditioning` must be empty. The timesteps
   /// are drawn with `cubic`, as in Python's script.
   DiffusionTaskOptions diffusion = {.timestep_sampling = TimestepSampling::kCubic};
@@ -42,19 +36,21 @@ struct T2IAdapterTaskOptions {
 /// The adapter is saved in `t2iadapter/` and, at the end, in `output_dir` itself, as Python's script does:
 /// `T2IAdapter::from_pretrained(output_dir)` opens it. The captions, the VAE and the random numbers are those
 /// of TextToImageTask.
+///
+/// For Stable Diffusion XL the time ids are those of Python's script, as in ControlNetTask.
 /// @code
 /// auto task = std::make_shared<T2IAdapterTask>(TextToImageModels::from_pretrained("stable-diffusion-xl"));
 /// Trainer(task, config).train(ImageFolder("pictures", {.resolution = 1024,
 ///                                                      .conditioning_image_column = "conditioning_image"}));
 /// @endcode
-class T2IAdapterTask : public DiffusionTask {
+class T2IAdapterTask : public StableDiffusionTask {
  public:
   /// @param models are shared, not copied; all are frozen
   /// @param adapter is shared, not copied; null: that of `make_adapter`
   /// @param options see T2IAdapterTaskOptions
   /// @throws ConfigError as TextToImageTask; for an inpainting UNet; for a scheduler without betas; or naming
   ///   a feature of the adapter that does not fit the UNet, with both sizes
-  explicit T2IAdapterTask(TextToImageModels models, T2IAdapter adapter = nullptr,
+  explicit T2IAdapterTask(const TextToImageModels& models, T2IAdapter adapter = nullptr,
                           T2IAdapterTaskOptions options = {});
 
   /// Makes an adapter with new weights, drawn with the global generator. It has the channels of the UNet's
@@ -69,44 +65,32 @@ class T2IAdapterTask : public DiffusionTask {
 
   /// @return the adapter that is trained
   const T2IAdapter& adapter() const { return adapter_; }
-  /// @return the frozen components
-  const TextToImageModels& models() const { return models_; }
   /// @return the options as given
   const T2IAdapterTaskOptions& adapter_options() const { return adapter_options_; }
 
-  /// @return the UNet, the VAE and the text encoders
-  std::vector<NamedModule> frozen() const override;
   /// Reads the options of the training. `gradient_checkpointing` applies to the UNet, as in Python's script.
   /// @param config options of the training
   /// @throws ConfigError as DiffusionTask
   void configure(const TrainingConfig& config) override;
-  /// @return as for a DiffusionTask, with the factor of the VAE
-  BatchSplit batch_split() const override;
   /// Checks a batch as TextToImageTask does, and its conditioning images.
   /// @param batch as the dataset gave it
   /// @throws ConfigError for missing captions or conditioning images; TensorError for images whose size the
   ///   `downscale_factor` of the adapter does not divide, and for conditioning images of another size than
   ///   the images or with other channels than the adapter takes
   void check_batch(const Batch& batch) override;
-  void begin_step(const StepContext& context) override;
   /// Writes the adapter into `output_dir`, and `scheduler/` and `noise_schedule.svg`.
   /// @param output_dir holds `t2iadapter/`
   void save_extras(const std::filesystem::path& output_dir) const override;
   std::string config_json() const override;
 
  protected:
-  Tensor encode(const Batch& batch) override;
-  Tensor encode_for_validation(const Batch& batch, const Generator& generator) override;
   Conditioning conditioning(const Batch& batch) override;
-  Draw draw(const Tensor& x0) override;
   std::shared_ptr<const ForwardProcess> make_process(const Scheduler& scheduler,
                                                      const DiffusionLossOptions& loss) const override;
 
  private:
-  TextToImageModels models_;
   T2IAdapter adapter_;
   T2IAdapterTaskOptions adapter_options_;
-  std::shared_ptr<TextToImageParts> parts_;
 };
 
 }  // namespace diffusers

@@ -1,19 +1,12 @@
 #pragma once
 
 #include <filesystem>
-#include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
-#include <diffusers/training/diffusion_task.h>
-#include <diffusers/training/text_to_image_models.h>
+#include <diffusers/training/stable_diffusion_task.h>
 
 namespace diffusers {
-
-inline namespace internal {
-class TextToImageParts;
-}  // namespace internal
 
 /// Options of a TextToImageTask that are no fields of TrainingConfig.
 struct TextToImageTaskOptions {
@@ -47,64 +40,34 @@ struct TextToImageTaskOptions {
 /// The UNet is trained with the noise schedule and prediction type of `models.scheduler`; a scheduler of
 /// another class with betas is converted to a DDPMScheduler, as in Python. The scheduler itself is saved.
 /// @code
-/// auto task =
-/// std::make_shared<TextToImageTask>(TextToImageModels::from_pretrained("stable-diffusion-v1-5")); Trainer
-/// trainer(task, {.output_dir = "out", .train_batch_size = 1, .max_train_steps = 100,
-///                        .learning_rate = 1e-5, .lr_scheduler = "constant", .lr_warmup_steps = 0});
+/// auto models = TextToImageModels::from_pretrained("stable-diffusion-v1-5");
+/// Trainer trainer(std::make_shared<TextToImageTask>(models),
+///                 {.output_dir = "out", .train_batch_size = 1, .max_train_steps = 100,
+///                  .learning_rate = 1e-5, .lr_scheduler = "constant", .lr_warmup_steps = 0});
 /// trainer.train(ImageFolder("pictures", {.resolution = 512, .caption_column = "text"}));
 /// @endcode
-///
-/// Random numbers of a step, for all its samples together, in this order: noise of the VAE's posterior, for
-/// inpainting also of the masked images, then those of `DiffusionTask::draw`, then the empty captions.
-class TextToImageTask : public DiffusionTask {
+class TextToImageTask : public StableDiffusionTask {
  public:
   /// @param models are shared, not copied
   /// @param options see TextToImageTaskOptions
   /// @throws ConfigError naming a component that is missing, two components that do not fit (channels of the
   ///   latents, width of the text embeddings, size of the vocabulary) with both values, or an option that is
   ///   out of range
-  explicit TextToImageTask(TextToImageModels models, TextToImageTaskOptions options = {});
+  explicit TextToImageTask(const TextToImageModels& models, TextToImageTaskOptions options = {});
 
-  /// @return the components
-  const TextToImageModels& models() const { return models_; }
   /// @return the options as given
   const TextToImageTaskOptions& text_options() const { return text_options_; }
 
   /// @return the UNet as "unet"; with `train_text_encoder` also "text_encoder" and "text_encoder_2"
   const std::vector<NamedModule>& trained() const override { return all_trained_; }
-  /// @return the VAE, and the text encoders unless they are trained
-  std::vector<NamedModule> frozen() const override;
-  void configure(const TrainingConfig& config) override;
-  /// @return as for a DiffusionTask, with the factor of the VAE
-  BatchSplit batch_split() const override;
-  /// Checks a batch as DiffusionTask does, and its captions, masks and sizes.
-  /// @param batch as the dataset gave it
-  /// @throws ConfigError for missing captions or masks; TensorError for masks of another size than the images
-  void check_batch(const Batch& batch) override;
-  void begin_step(const StepContext& context) override;
-  /// Computes the loss of held-out samples, with no caption dropped.
-  /// @param batch on the device of the trained modules
-  /// @param positions `[B]` float64 in [0, 1), places in the noise schedule
-  /// @param generator source of the noise of the posterior and of the latents
-  /// @return `[B]`, without a graph
-  /// @throws ConfigError or TensorError as `check_batch`
-  Tensor validation_loss(const Batch& batch, const Tensor& positions, const Generator& generator) override;
   /// Writes the other components and model_index.json, which make `output_dir` a pipeline folder.
   /// @param output_dir holds `unet/`
   void save_extras(const std::filesystem::path& output_dir) const override;
   std::string config_json() const override;
 
- protected:
-  Tensor encode(const Batch& batch) override;
-  Conditioning conditioning(const Batch& batch) override;
-  Draw draw(const Tensor& x0) override;
-
  private:
-  TextToImageModels models_;
   TextToImageTaskOptions text_options_;
-  std::shared_ptr<TextToImageParts> parts_;
   std::vector<NamedModule> all_trained_;
-  std::optional<Generator> validation_generator_;  // while a validation loss is computed
 };
 
 }  // namespace diffusers

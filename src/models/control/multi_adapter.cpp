@@ -3,24 +3,18 @@
 #include <utility>
 #include <vector>
 
-#include <diffusers/io/files.h>
 #include <diffusers/models/t2i_adapter.h>
 
 #include <torch/types.h>
 
 #include "core/require.h"
+#include "models/control/numbered_folders.h"
 
 namespace diffusers {
-namespace {
 
-/// Returns `folder` for the first adapter, then folder_1, folder_2, ...
-std::filesystem::path adapter_folder(const std::filesystem::path& folder, std::size_t index) {
-  return index == 0 ? folder : std::filesystem::path(fmt::format("{}_{}", folder.string(), index));
-}
-
-}  // namespace
-
-MultiAdapterImpl::MultiAdapterImpl(std::vector<T2IAdapter> adapters) : adapters_(std::move(adapters)) {
+MultiAdapterImpl::MultiAdapterImpl(std::vector<T2IAdapter> adapters)
+    : torch::nn::Module("MultiAdapter"),  // its class in model_index.json
+      adapters_(std::move(adapters)) {
   require<ConfigError>(adapters_.size() >= 2,
                        "adapters has {} elements, expected at least two; one works alone", adapters_.size());
   auto list = std::make_shared<layers::ModuleVectorImpl<T2IAdapter>>();
@@ -74,24 +68,12 @@ std::vector<Tensor> MultiAdapterImpl::forward(
 
 void MultiAdapterImpl::save_pretrained(const std::filesystem::path& folder,
                                        const ModelSaveOptions& options) const {
-  for (std::size_t i = 0; i < adapters_.size(); ++i)
-    adapters_[i]->save_pretrained(adapter_folder(folder, i), options);
+  save_numbered(adapters_, folder, options);
 }
 
 MultiAdapter MultiAdapter::from_pretrained(const std::filesystem::path& folder,
                                            const ModelLoadOptions& options) {
-  // The folders of the adapters are siblings: inside of `folder`, or next to it if there is no subfolder.
-  const bool is_named = options.subfolder.empty();
-  const auto root = is_named ? std::filesystem::path(parent_folder(folder.string())) : folder;
-  const std::string first = is_named ? base_name(folder.string()) : options.subfolder;
-  auto each = options;
-  std::vector<T2IAdapter> adapters{T2IAdapter::from_pretrained(folder, options)};
-  while (true) {
-    each.subfolder = adapter_folder(first, adapters.size()).string();
-    if (!folder_exists((root / each.subfolder).string())) break;
-    adapters.push_back(T2IAdapter::from_pretrained(root, each));
-  }
-  return MultiAdapter(std::move(adapters));
+  return MultiAdapter(load_numbered<T2IAdapter>(folder, options));
 }
 
 }  // namespace diffusers

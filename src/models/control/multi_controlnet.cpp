@@ -2,20 +2,15 @@
 #include <utility>
 #include <vector>
 
-#include <diffusers/io/files.h>
 #include <diffusers/models/multi_controlnet.h>
 
 #include <torch/types.h>
 
 #include "core/require.h"
+#include "models/control/numbered_folders.h"
 
 namespace diffusers {
 namespace {
-
-/// `folder`, and for the nets after the first folder_1, folder_2, ...
-std::filesystem::path controlnet_folder(const std::filesystem::path& folder, std::size_t index) {
-  return index == 0 ? folder : std::filesystem::path(fmt::format("{}_{}", folder.string(), index));
-}
 
 void add_residual(Tensor& sum, const Tensor& residual, std::size_t net) {
   require<TensorError>(residual.sizes() == sum.sizes(),
@@ -69,24 +64,12 @@ ControlNetOutput MultiControlNetModelImpl::forward(const Tensor& sample, const T
 
 void MultiControlNetModelImpl::save_pretrained(const std::filesystem::path& folder,
                                                const ModelSaveOptions& options) const {
-  for (std::size_t i = 0; i < nets_.size(); ++i)
-    nets_[i]->save_pretrained(controlnet_folder(folder, i), options);
+  save_numbered(nets_, folder, options);
 }
 
 MultiControlNetModel MultiControlNetModel::from_pretrained(const std::filesystem::path& folder,
                                                            const ModelLoadOptions& options) {
-  // The folders stand next to each other: in `folder`, or next to it where there is no subfolder.
-  const bool is_named = options.subfolder.empty();
-  const auto root = is_named ? std::filesystem::path(parent_folder(folder.string())) : folder;
-  const std::string first = is_named ? base_name(folder.string()) : options.subfolder;
-  auto each = options;
-  std::vector<ControlNetModel> nets{ControlNetModel::from_pretrained(folder, options)};
-  while (true) {
-    each.subfolder = controlnet_folder(first, nets.size()).string();
-    if (!folder_exists((root / each.subfolder).string())) break;
-    nets.push_back(ControlNetModel::from_pretrained(root, each));
-  }
-  return MultiControlNetModel(std::move(nets));
+  return MultiControlNetModel(load_numbered<ControlNetModel>(folder, options));
 }
 
 }  // namespace diffusers

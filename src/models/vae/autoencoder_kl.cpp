@@ -8,6 +8,7 @@
 #include "models/checks.h"
 #include "models/model_config.h"
 #include "models/vae/vae_options.h"
+#include "models/vae/vae_settings.h"
 #include "models/vae/vae_slices.h"
 #include "models/vae/vae_tiles.h"
 
@@ -84,11 +85,7 @@ void AutoencoderKLImpl::reset() {
 
 void AutoencoderKLImpl::copy_settings(const AutoencoderKLImpl& other) {
   set_gradient_checkpointing(other.gradient_checkpointing_);
-  use_slicing = other.use_slicing;
-  use_tiling = other.use_tiling;
-  tile_sample_min_size = other.tile_sample_min_size;
-  tile_latent_min_size = other.tile_latent_min_size;
-  tile_overlap_factor = other.tile_overlap_factor;
+  copy_slices_and_tiles(other, *this);
 }
 
 void AutoencoderKLImpl::set_gradient_checkpointing(bool enabled) {

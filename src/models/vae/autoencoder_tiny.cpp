@@ -10,6 +10,7 @@
 #include "core/require.h"
 #include "models/checks.h"
 #include "models/model_config.h"
+#include "models/vae/vae_settings.h"
 #include "models/vae/vae_slices.h"
 #include "models/vae/weighted_tiles.h"
 
@@ -116,11 +117,7 @@ void AutoencoderTinyImpl::reset() {
 
 void AutoencoderTinyImpl::copy_settings(const AutoencoderTinyImpl& other) {
   set_gradient_checkpointing(other.gradient_checkpointing_);
-  use_slicing = other.use_slicing;
-  use_tiling = other.use_tiling;
-  tile_sample_min_size = other.tile_sample_min_size;
-  tile_latent_min_size = other.tile_latent_min_size;
-  tile_overlap_factor = other.tile_overlap_factor;
+  copy_slices_and_tiles(other, *this);
 }
 
 void AutoencoderTinyImpl::set_gradient_checkpointing(bool enabled) {

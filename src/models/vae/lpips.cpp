@@ -94,11 +94,37 @@ void warn_of_unexpected(const TensorMap& tensors, const TensorMap& known, const 
   }
 }
 
+void check_least_size(int64_t min_image_size) {
+  require<ConfigError>(min_image_size >= 0, "min_image_size is {}, expected 0 or more", min_image_size);
+}
+
+void freeze(torch::nn::Module& module) {
+  for (Tensor& parameter : module.parameters()) parameter.requires_grad_(false);
+  module.eval();
+}
+
+/// Checks what a network of the user's returns.
+void check_features(const std::vector<Tensor>& features, const std::string& network, int64_t batch) {
+  require<TensorError>(!features.empty(), "LPIPS: the network \"{}\" gives no features, expected one tensor",
+                       network);
+  for (const Tensor& tensor : features)
+    require<TensorError>(tensor.defined() && tensor.dim() == 4 && tensor.size(0) == batch,
+                         "LPIPS: the network \"{}\" gives features {}, expected [{}, C, H, W]", network,
+                         describe(tensor), batch);
+}
+
 }  // namespace
 
+LPIPSImpl::LPIPSImpl(std::shared_ptr<LPIPSFeatures> network, int64_t min_image_size)
+    : torch::nn::Module("LPIPS"), config_{.min_image_size = min_image_size}, network_(std::move(network)) {
+  check_least_size(min_image_size);
+  require<ConfigError>(network_ != nullptr, "LPIPS: the network is null, expected LPIPSFeatures");
+  register_module("net", network_);
+  freeze(*this);
+}
+
 LPIPSImpl::LPIPSImpl(const LPIPSConfig& config) : torch::nn::Module("LPIPS"), config_(config) {
-  require<ConfigError>(config.min_image_size >= 0, "min_image_size is {}, expected 0 or more",
-                       config.min_image_size);
+  check_least_size(config.min_image_size);
   const auto scaling = register_module("scaling_layer", std::make_shared<torch::nn::Module>("ScalingLayer"));
   shift_ = scaling->register_buffer("shift", per_channel({-0.030, -0.088, -0.188}));
   scale_ = scaling->register_buffer("scale", per_channel({0.458, 0.448, 0.450}));
@@ -125,11 +151,17 @@ LPIPSImpl::LPIPSImpl(const LPIPSConfig& config) : torch::nn::Module("LPIPS"), co
     heads_.emplace_back(model->register_module(
         "1", layers::Conv2d(widths[i], 1, layers::Conv2dOptions{.kernel_size = 1, .bias = false})));
   }
-  for (Tensor& parameter : parameters()) parameter.requires_grad_(false);
-  eval();
+  freeze(*this);
 }
 
 void LPIPSImpl::check(const char* name, const Tensor& images) const {
+  if (network_) {
+    require<TensorError>(images.defined() && images.dim() == 4,
+                         "LPIPS: {} is {}, expected images [B, C, H, W] in [-1, 1]", name, describe(images));
+    const std::vector<Tensor> weights = network_->parameters();
+    if (!weights.empty()) require_image(name, images, images.size(1), weights.front());
+    return;
+  }
   const Tensor& weight = stages_.front().convolutions.front()->weight;
   require<TensorError>(images.defined() && images.dim() == 4 && (images.size(1) == 1 || images.size(1) == 3),
                        "LPIPS: {} is {}, expected images [B, 3, H, W] or [B, 1, H, W] in [-1, 1]", name,
@@ -149,6 +181,11 @@ Tensor LPIPSImpl::enlarged(const Tensor& images) const {
 
 std::vector<Tensor> LPIPSImpl::features(const Tensor& images) const {
   check("images", images);
+  if (network_) {
+    std::vector<Tensor> made = network_->features(enlarged(images));
+    check_features(made, network_->name(), images.size(0));
+    return made;
+  }
   // One channel becomes three here.
   Tensor hidden = (enlarged(images) - shift_) / scale_;
   std::vector<Tensor> result;
@@ -169,9 +206,10 @@ Tensor LPIPSImpl::forward(const Tensor& x, const Tensor& y) const {
   const std::vector<Tensor> of_x = features(x);
   const std::vector<Tensor> of_y = features(y);
   Tensor distance;
-  for (std::size_t i = 0; i < heads_.size(); ++i) {
+  for (std::size_t i = 0; i < of_x.size(); ++i) {
     const Tensor difference = (unit_features(of_x[i]) - unit_features(of_y[i])).square();
-    const Tensor weighted = heads_[i]->forward(difference).mean({2, 3}, /*keepdim=*/true);
+    const Tensor of_place = network_ ? difference.sum(1, /*keepdim=*/true) : heads_[i]->forward(difference);
+    const Tensor weighted = of_place.mean({2, 3}, /*keepdim=*/true);
     distance = distance.defined() ? distance + weighted : weighted;
   }
   return distance;

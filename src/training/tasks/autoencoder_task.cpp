@@ -118,7 +118,8 @@ void AutoencoderTask::check_model(int64_t in_channels, int64_t out_channels, std
     require<ConfigError>(loss.discriminator->config().input_nc == out_channels,
                          "the discriminator has input_nc {}, expected {}, the autoencoder's out_channels",
                          loss.discriminator->config().input_nc, out_channels);
-  require<ConfigError>(loss.perceptual_loss.is_empty() || out_channels == 1 || out_channels == 3,
+  const LPIPS& lpips = loss.perceptual_loss;
+  require<ConfigError>(lpips.is_empty() || lpips->network() || out_channels == 1 || out_channels == 3,
                        "the autoencoder has out_channels {}, but LPIPS takes images of 1 or 3 channels",
                        out_channels);
   channels_ = in_channels;
@@ -323,7 +324,11 @@ std::string AutoencoderTask::config_json() const {
     loss["logvar_init"] = loss_->config().logvar_init;
   }
   const LPIPS& lpips = common().perceptual_loss;
-  loss["lpips"] = lpips.is_empty() ? Json() : Json(std::string(lpips->config().net.name()));
+  if (lpips.is_empty()) {
+    loss["lpips"] = Json();
+  } else {
+    loss["lpips"] = lpips->network() ? lpips->network()->name() : std::string(lpips->config().net.name());
+  }
   return dump_json({{"_class_name", "AutoencoderTask"},
                     {"model", vae_.is_empty() ? "vq" : "kl"},
                     {"learn_logvar", options_.learn_logvar},

@@ -14,6 +14,7 @@ PROGRAM = pathlib.Path(sys.argv.pop(1)).resolve()
 # A model of 2 levels and a discriminator that images of 16 x 16 are large enough for.
 TINY = ["--block_out_channels", 4, 8, "--layers_per_block", 1, "--norm_num_groups", 2, "--no_mid_block_add_attention"]
 SMALL = [*TINY, "--resolution", 16]
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 SMALL_DISC = ["--disc_num_layers", 2, "--disc_ndf", 4, "--disc_start", 1]
 ALEX = {"net.slice1.0": (64, 3, 11), "net.slice2.3": (192, 64, 5), "net.slice3.6": (384, 192, 3),
         "net.slice4.8": (256, 384, 3), "net.slice5.10": (256, 256, 3)}
@@ -96,6 +97,28 @@ class TrainAutoencoder(ProgramCase):
         self.assertGreater(rows[0]["p_loss"], 0)
         self.assertTrue(1 <= rows[0]["perplexity"] <= 8)
 
+    def test_a_classifier_of_the_dataset_stands_in_for_lpips(self):
+        for data, channels in ((("--dataset", "mnist", "--data_dir", "idx"), 1), (("--train_data_dir", "classes"), 3)):
+            with self.subTest(data=data):
+                flags = [*data, *SMALL, "--disc_factor", 0, "--lpips_weights", "dataset-classifier", "--checkpointing_steps", 2,
+                         "--seed", 0, "--learning_rate", 1e-3]
+                self.out = self.folder / f"whole-{channels}"
+                text = self.run_program(*flags, "--max_train_steps", 4, "--validation_steps", 4)
+                self.assertIn("training the classifier whose features LPIPS compares: 2 steps", text)
+                rows = self.rows()
+                self.assertGreater(rows[0]["p_loss"], 0)
+                self.assertEqual("validation/lpips" in rows[-1], channels == 1)
+                task = json.loads((self.out / "checkpoint-4/trainer_state.json").read_text())["task"]
+                self.assertEqual(task["loss"]["lpips"], "dataset-classifier")
+                whole = (self.out / "vae" / WEIGHTS).read_bytes()
+
+                # A resumed training reads the classifier that it began with.
+                self.out = self.folder / f"parts-{channels}"
+                self.run_program(*flags, "--max_train_steps", 2)
+                text = self.run_program(*flags, "--max_train_steps", 4, "--resume_from_checkpoint", "latest")
+                self.assertNotIn("training the classifier", text)
+                self.assertEqual((self.out / "vae" / WEIGHTS).read_bytes(), whole)
+
     def test_a_config_file_describes_the_model(self):
         (self.folder / "model.json").write_text(json.dumps(
             {"_class_name": "AutoencoderKL", "in_channels": 1, "out_channels": 1, "block_out_channels": [4, 4],
@@ -113,6 +136,8 @@ class TrainAutoencoder(ProgramCase):
             ([*data, "--data_dir", "idx", *quick], "--data_dir is the folder of the IDX files"),
             (["--dataset", "mnist", "--data_dir", "idx", "--center_crop", *quick], "--center_crop needs"),
             ([*data], "there is no --lpips_weights"),
+            ([*data, *SMALL, "--disc_factor", 0, "--lpips_weights", "dataset-classifier", "--max_train_steps", 1],
+             "needs images with labels of two classes or more; found 0 classes in flat"),
             ([*data, *quick, "--codebook_weight", 2], "--codebook_weight needs --model vq"),
             ([*data, *quick, "--model", "vq", "--kl_weight", 1], "--kl_weight needs --model kl"),
             ([*data, *quick, "--disc_factor", 0, "--disc_ndf", 8], "--disc_ndf has no effect with --disc_factor 0"),

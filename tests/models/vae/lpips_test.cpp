@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -9,6 +10,7 @@
 #include <diffusers/models/state_dict.h>
 
 #include <gtest/gtest.h>
+#include <torch/nn/modules/conv.h>
 #include <torch/types.h>
 
 #include "models/vae/training_golden.h"
@@ -83,6 +85,79 @@ TEST(LPIPS, EnlargesSmallImages) {
   EXPECT_EQ(lpips->features(x).front().size(2), 15);
   const LPIPS as_it_is({.net = "alex", .min_image_size = 0});
   EXPECT_EQ(as_it_is->features(x).front().size(2), 7);
+}
+
+/// Two layers of features, the second of half the size.
+struct TwoLayers : LPIPSFeatures {
+  TwoLayers() : LPIPSFeatures("two-layers") {
+    first = register_module("first", torch::nn::Conv2d(torch::nn::Conv2dOptions(2, 3, 3).padding(1)));
+    second =
+        register_module("second", torch::nn::Conv2d(torch::nn::Conv2dOptions(3, 4, 3).stride(2).padding(1)));
+  }
+  std::vector<Tensor> features(const Tensor& images) override {
+    const Tensor hidden = torch::relu(first(images));
+    return {hidden, second(hidden)};
+  }
+  torch::nn::Conv2d first{nullptr}, second{nullptr};
+};
+
+TEST(LPIPS, ComparesTheFeaturesOfANetworkOfOnesOwn) {
+  manual_seed(5);
+  const auto network = std::make_shared<TwoLayers>();
+  LPIPS lpips(network);
+  lpips->to(torch::kDouble);
+  for (const Tensor& parameter : network->parameters()) EXPECT_FALSE(parameter.requires_grad());
+  EXPECT_FALSE(network->is_training());
+  EXPECT_EQ(state_dict(lpips).keys().front(), "net.first.weight");
+
+  const Tensor x = drawn_images(make_generator(1), {2, 2, 8, 6}).to(torch::kDouble).requires_grad_(true);
+  const Tensor y = drawn_images(make_generator(2), {2, 2, 8, 6}).to(torch::kDouble).requires_grad_(true);
+  const Tensor weights = torch::tensor({1.0, 2.0}, torch::kDouble);
+  const Tensor value = lpips(x, y);
+  (value.flatten() * weights).sum().backward();
+  const Tensor grad_x = x.grad().clone(), grad_y = y.grad().clone();
+  x.mutable_grad().zero_();
+  y.mutable_grad().zero_();
+
+  // sum_i mean_{h,w} sum_c (u_i(x) - u_i(y))^2 with u_i = f_i / (|f_i| + 1e-10)
+  const auto unit = [](const Tensor& features) {
+    return features / ((features * features).sum(1, true) + 1e-40).sqrt().add(1e-10);
+  };
+  Tensor expected = torch::zeros({2}, torch::kDouble);
+  const std::vector<Tensor> of_x = network->features(x), of_y = network->features(y);
+  for (std::size_t i = 0; i < 2; ++i)
+    expected = expected + (unit(of_x[i]) - unit(of_y[i])).pow(2).sum(1).mean({1, 2});
+  EXPECT_EQ(value.sizes(), at::IntArrayRef({2, 1, 1, 1}));
+  expect_close(value.flatten(), expected, 1e-12, 1e-12);
+  (expected * weights).sum().backward();
+  expect_close(grad_x, x.grad(), 1e-9, 1e-12);
+  expect_close(grad_y, y.grad(), 1e-9, 1e-12);
+  expect_equal(lpips(x, x), torch::zeros({2, 1, 1, 1}, torch::kDouble));
+
+  LPIPS enlarging(network, /*min_image_size=*/12);
+  EXPECT_EQ(enlarging->features(x).front().sizes(), at::IntArrayRef({2, 3, 16, 12}));
+}
+
+TEST(LPIPS, ANetworkOfOnesOwnIsChecked) {
+  struct Fixed : LPIPSFeatures {
+    explicit Fixed(std::vector<Tensor> made) : LPIPSFeatures("fixed"), made(std::move(made)) {}
+    std::vector<Tensor> features(const Tensor&) override { return made; }
+    std::vector<Tensor> made;
+  };
+  const Tensor x = torch::zeros({2, 1, 4, 4});
+  const auto refuse = [&](const std::vector<Tensor>& made, std::string_view part) {
+    const LPIPS lpips(std::make_shared<Fixed>(made));
+    expect_throws_with<TensorError>([&] { lpips(x, x); }, part);
+  };
+  refuse({}, "the network \"fixed\" gives no features");
+  refuse({torch::zeros({2, 3})}, "gives features float32 [2, 3] on cpu, expected [2, C, H, W]");
+  refuse({torch::zeros({1, 3, 4, 4})}, "expected [2, C, H, W]");
+  refuse({Tensor()}, "expected [2, C, H, W]");
+  const LPIPS lpips(std::make_shared<TwoLayers>());
+  expect_throws_with<TensorError>([&] { lpips(x, torch::zeros({4, 4})); }, "y is");
+  expect_throws_with<TensorError>([&] { lpips(x.to(torch::kDouble), x.to(torch::kDouble)); }, "x");
+  expect_throws_with<ConfigError>([] { LPIPS(std::shared_ptr<LPIPSFeatures>()); }, "the network is null");
+  expect_throws_with<ConfigError>([] { LPIPS(std::make_shared<TwoLayers>(), -1); }, "min_image_size is -1");
 }
 
 TEST(LPIPS, LoadsTheTensorsOfThePackage) {

@@ -201,6 +201,28 @@ TEST(AutoencoderTask, ValidatesWithTheSignalToNoiseRatioAndLPIPS) {
   expect_close(result.values[2].value, distances, 1e-5, 1e-6);
 }
 
+TEST(AutoencoderTask, TakesANetworkOfOnesOwnForLPIPS) {
+  struct Pooled : LPIPSFeatures {
+    Pooled() : LPIPSFeatures("pooled") {}
+    std::vector<Tensor> features(const Tensor& images) override { return {at::avg_pool2d(images, 4)}; }
+  };
+  AutoencoderKL vae = tiny_kl();
+  const LPIPS lpips(std::make_shared<Pooled>());
+  const auto task = std::make_shared<AutoencoderTask>(
+      vae, LPIPSWithDiscriminator({.disc_factor = 0, .perceptual_weight = 0.5}, lpips));
+  EXPECT_EQ(parse_json(task->config_json(), "task")["loss"]["lpips"], "pooled");
+  const TemporaryFolder folder;
+  TrainingConfig config = autoencoder_config(folder.path());
+  config.max_train_steps = 1;
+  config.logging_steps = 1;
+  double p_loss = 0;
+  Trainer trainer(task, config);
+  trainer.on_log([&](const TrainingProgress& progress) { p_loss = logged(progress, "p_loss"); });
+  trainer.train(colour_images(3));
+  EXPECT_GT(p_loss, 0);
+  EXPECT_TRUE(std::isfinite(p_loss));
+}
+
 TEST(AutoencoderTask, ReportsTheQualityOfHeldOutReconstructions) {
   const LPIPS lpips = golden_lpips("alex", at::kFloat);
   for (const bool is_kl : {true, false}) {

@@ -69,9 +69,10 @@ TEST(T2IAdapterTask, FollowsThePythonScript) {
     TinyTextToImage kind;
     T2IAdapterTaskOptions options;
   };
-  const Case cases[] = {{"sd", {}, {.proportion_empty_prompts = 0.5}},
-                        {"v", {.prediction_type = "v_prediction"}, {}},
-                        {"xl", {.is_xl = true}, {.crops_coords_top_left = {3, 5}}}};
+  const Case cases[] = {
+      {"sd", {}, {.proportion_empty_prompts = 0.5}},
+      {"v", {.prediction_type = "v_prediction"}, {}},
+      {"xl", {.is_xl = true}, {.crops_coords_top_left_h = 3, .crops_coords_top_left_w = 5}}};
   const LogCapture log;
   for (const at::ScalarType dtype : {at::kFloat, at::kDouble})
     for (const Case& one : cases)
@@ -127,7 +128,7 @@ TEST(T2IAdapterTask, MakesAnAdapterForTheUNet) {
             T2IAdapterType::kFullAdapterXl);
 }
 
-TEST(T2IAdapterTask, TellsTheUNetTheCropOfTheOptionsOrOfTheDataset) {
+TEST(T2IAdapterTask, TellsTheUNetTheCropOfTheOptions) {
   struct Exposed : T2IAdapterTask {
     using T2IAdapterTask::conditioning;
     using T2IAdapterTask::T2IAdapterTask;
@@ -136,12 +137,12 @@ TEST(T2IAdapterTask, TellsTheUNetTheCropOfTheOptionsOrOfTheDataset) {
   const TextToImageModels models = models_for_adapter({.is_xl = true});
   const Batch batch = samples_for_adapter().slice(0, 2);
   const Tensor target = at::full({2, 2}, 16.0F);
-  Exposed fixed(models, nullptr, {.crops_coords_top_left = {3, 5}});
-  expect_equal(fixed.conditioning(batch).added_cond_kwargs.time_ids,
+  Exposed cropped(models, nullptr, {.crops_coords_top_left_h = 3, .crops_coords_top_left_w = 5});
+  expect_equal(cropped.conditioning(batch).added_cond_kwargs.time_ids,
                at::cat({target, at::tensor({3.0F, 5.0F}).expand({2, 2}), target}, 1));
-  Exposed given(models);
-  expect_equal(given.conditioning(batch).added_cond_kwargs.time_ids,
-               at::cat({batch.original_sizes, batch.crop_top_lefts, target.to(at::kLong)}, 1).to(at::kFloat));
+  Exposed whole(models);
+  expect_equal(whole.conditioning(batch).added_cond_kwargs.time_ids,
+               at::cat({target, at::zeros({2, 2}), target}, 1));
 }
 
 TEST(T2IAdapterTask, ResumesBitForBit) {
@@ -164,7 +165,7 @@ TEST(T2IAdapterTask, ResumesWithTheSameOptionsOnly) {
   train({});
   config.max_train_steps = 3;
   config.resume_from_checkpoint = "latest";
-  expect_throws_with<ConfigError>([&] { train({.crops_coords_top_left = {0, 0}}); }, "crops_coords_top_left");
+  expect_throws_with<ConfigError>([&] { train({.crops_coords_top_left_w = 5}); }, "crops_coords_top_left_w");
   expect_throws_with<ConfigError>([&] { train({.proportion_empty_prompts = 0.5}); },
                                   "proportion_empty_prompts");
   expect_throws_with<ConfigError>([&] { train({.diffusion = {}}); }, "timestep_sampling");
@@ -200,15 +201,11 @@ TEST(T2IAdapterTask, WhatDoesNotFitIsNamed) {
       [&] { T2IAdapterTask task(models, nullptr, {.proportion_empty_prompts = 1.5}); },
       "proportion_empty_prompts is 1.5");
   expect_throws_with<ConfigError>(
-      [&] {
-        T2IAdapterTask task(models, nullptr, {.crops_coords_top_left = {0, 0}});
-      },
-      "crops_coords_top_left is [0, 0], which only a UNet of Stable Diffusion XL is told");
+      [&] { T2IAdapterTask task(models, nullptr, {.crops_coords_top_left_w = 4}); },
+      "crops_coords_top_left_w is 4, but only the UNet of Stable Diffusion XL is");
   expect_throws_with<ConfigError>(
-      [] {
-        T2IAdapterTask task(models_for_adapter({.is_xl = true}), nullptr, {.crops_coords_top_left = {1, -1}});
-      },
-      "crops_coords_top_left is [1, -1], expected two numbers");
+      [] { make_t2i_adapter_task({.is_xl = true}, {.crops_coords_top_left_h = -1}); },
+      "crops_coords_top_left_h is -1, expected 0 or more");
   expect_throws_with<ConfigError>(
       [&] {
         T2IAdapterTask task(models, nullptr,
