@@ -1,11 +1,13 @@
 // Compares the fused CPU operations with compositions of LibTorch operations, forward and backward, in
-// interleaved rounds of one run. It prints medians, minima and their ratio. Convolutions use the Winograd
-// kernels for every size. Usage: ops_benchmark [rounds] [threads] [part of the names]
+// interleaved rounds of one run. It prints medians, minima and their ratio, of CPU time with one thread and
+// of wall time with more. Convolutions use the Winograd kernels for every size. Usage: ops_benchmark [rounds]
+// [threads] [part of the names]
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -35,10 +37,20 @@ struct Benchmark {
 /// A case and its passes.
 using Benchmarks = std::vector<Benchmark>;
 
+/// Seconds of CPU time with one thread, which other load of the machine disturbs less than wall time; of wall
+/// time with several threads.
+double now() {
+  if (at::get_num_threads() > 1)
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  timespec cpu{};
+  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
+  return static_cast<double>(cpu.tv_sec) + 1e-9 * static_cast<double>(cpu.tv_nsec);
+}
+
 double milliseconds(const std::function<void()>& work) {
-  const auto start = std::chrono::steady_clock::now();
+  const double start = now();
   work();
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  return 1e3 * (now() - start);
 }
 
 double median(std::vector<double> values) {
