@@ -15,6 +15,7 @@
 #include <diffusers/training/controlnet_task.h>
 #include <diffusers/training/latent_cache.h>
 #include <diffusers/training/latent_diffusion_task.h>
+#include <diffusers/training/text_to_image_lora_task.h>
 #include <diffusers/training/text_to_image_task.h>
 
 #include <ATen/ATen.h>
@@ -113,7 +114,7 @@ std::unique_ptr<Dataset> make_dataset(const Request& request) {
   if (task.empty() || task == "denoiser")
     return std::make_unique<DeadlyImages>(request.number("deadly_batch", 0));
   Batch samples{.images = test::tiny_images(kSamples, 16)};
-  if (task == "text_to_image" || task == "controlnet")
+  if (task == "text_to_image" || task == "controlnet" || task == "lora")
     for (int64_t i = 0; i < kSamples; ++i)
       samples.captions.emplace_back(i % 3 == 0 ? "a red cat" : "two dogs");
   if (task == "controlnet") samples.conditioning_images = samples.images.flip({3}) / 2 + 0.5;
@@ -132,6 +133,10 @@ std::shared_ptr<Task> make_task(const Request& request) {
         request, tiny_stable_diffusion(),
         TextToImageTaskOptions{.train_text_encoder = true, .proportion_empty_prompts = 0.4});
   if (task == "controlnet") return make_controlnet_task(request);
+  if (task == "lora")
+    return std::make_shared<Deadly<TextToImageLoraTask>>(
+        request, tiny_stable_diffusion(),
+        TextToImageLoraTaskOptions{.train_text_encoder = true, .proportion_empty_prompts = 0.4});
   throw ConfigError("task is \"" + task + "\", which the driver does not know");
 }
 

@@ -19,7 +19,7 @@ void wait_at_gate();
 std::unique_ptr<Dataset> make_dataset(const Request& request);
 
 /// Creates the task of the key `task`: "denoiser" (the default), "autoencoder", "latent_diffusion",
-/// "text_to_image" or "controlnet". Initial weights are drawn with the global generator, or read from
+/// "text_to_image", "lora" or "controlnet". Initial weights are drawn with the global generator, or read from
 /// tests/golden.
 /// @param request `deadly_loss=N`: call N of `Task::loss` ends the process. Latent diffusion builds a cache
 /// in
