@@ -80,7 +80,7 @@ TEST(TextToImageLoraTask, SavesTheAdaptersAndLeavesTheModels) {
   const TemporaryFolder folder;
   TrainingConfig config = parity_config(folder.path());
   config.checkpointing_steps = 10;
-  config.use_ema = false;
+  config.cpu_data_parallel = 2;
   const auto task = make_lora_task({}, {.train_text_encoder = true});
   Trainer(task, config).train(TensorDataset(samples_for_lora()), TensorDataset(samples_for_lora()));
 
