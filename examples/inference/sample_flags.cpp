@@ -13,6 +13,13 @@ const FlagTable<SampleSettings>& sample_flags() {
        {{"--model", &Settings::model, "Pipeline folder, with model_index.json.", {.required = true}},
         {"--controlnet", &Settings::controlnets,
          "Folders of ControlNets, whose residuals are added. Needs --prompt and an --image for each."},
+        {"--lora", &Settings::loras,
+         "LoRA files, or folders with one: of diffusers, PEFT or kohya-ss. Several are added up. Needs "
+         "--prompt."},
+        {"--lora_scale",
+         &Settings::lora_scale,
+         "Factor of the LoRA files: one for all or one each.",
+         {.check = between(-100, 100), .default_text = "1"}},
         {"--scheduler",
          &Settings::scheduler,
          "Scheduler, made from the config of the pipeline's own: " + scheduler_names() + ", or a class name.",
@@ -78,6 +85,12 @@ void check_sample_flags(const SampleSettings& settings) {
   refuse(settings.mask && !has_image, "--mask needs --image");
   refuse(settings.strength && !has_image, "--strength needs --image");
   refuse(settings.strength && *settings.strength == 0, "--strength is 0, expected more than 0 and at most 1");
+  refuse(!settings.loras.empty() && !settings.prompt, "--lora needs --prompt");
+  const std::size_t scales = settings.lora_scale.size();
+  refuse(scales > 0 && settings.loras.empty(), "--lora_scale needs --lora");
+  refuse(scales > 1 && scales != settings.loras.size(),
+         "--lora_scale has " + std::to_string(scales) + " numbers, expected one or " +
+             std::to_string(settings.loras.size()) + ", the number of --lora");
   if (settings.controlnets.empty()) return;
   refuse(!settings.prompt, "--controlnet needs --prompt");
   check_control_flags(settings, settings.controlnets.size());

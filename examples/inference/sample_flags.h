@@ -24,6 +24,8 @@ struct SampleSettings {
   std::vector<std::string> controlnets;  ///< folders
   std::vector<double> controlnet_conditioning_scale;
   bool guess_mode = false;
+  std::vector<std::string> loras;  ///< LoRA files or folders
+  std::vector<double> lora_scale;
   std::optional<std::string> scheduler;
   std::optional<int64_t> num_inference_steps;
   std::optional<double> guidance_scale;

@@ -11,6 +11,7 @@
 #include <diffusers/models/controlnet.h>
 #include <diffusers/models/multi_controlnet.h>
 #include <diffusers/models/unet_2d_condition.h>
+#include <diffusers/pipelines/lora_loader.h>
 #include <diffusers/pipelines/stable_diffusion_controlnet_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_img2img_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_inpaint_pipeline.h>
@@ -60,6 +61,18 @@ Tensor draw_with(DiffusionPipeline& loaded, const SampleSettings& settings, cons
   auto pipeline = Pipeline::from_pipe(loaded, std::move(added));
   pipeline.set_scheduler(*choose_scheduler(loaded.scheduler(), settings));
   return pipeline(options).images;
+}
+
+/// Loads the LoRA files into the models, which all pipelines made from this one share.
+void load_loras(DiffusionPipeline& loaded, const SampleSettings& settings) {
+  if (settings.loras.empty()) return;
+  auto* loader = dynamic_cast<LoraLoader*>(&loaded);
+  refuse(loader == nullptr, "--lora needs Stable Diffusion, found a " + loaded.class_name());
+  std::vector<std::string> names;
+  for (const std::string& path : settings.loras) names.push_back(loader->load_lora_weights(path));
+  std::vector<double> scales = settings.lora_scale;
+  if (scales.size() == 1) scales.resize(names.size(), scales.front());
+  loader->set_adapters(names, scales);
 }
 
 /// Returns the ControlNets of the flags as a component; none: an empty map.
@@ -127,6 +140,7 @@ bool takes_prompt(const std::string& class_name) {
 
 Tensor sample_with_prompt(DiffusionPipeline& loaded, const SampleSettings& settings) {
   refuse(!settings.prompt, "--prompt is missing; " + settings.model + " is a " + loaded.class_name());
+  load_loras(loaded, settings);
   const bool has_controlnet = !settings.controlnets.empty() || loaded.components().contains("controlnet");
   if (!has_controlnet) check_uncontrolled(settings);
   if (loaded.class_name().starts_with("StableDiffusionXL")) return sample_xl(loaded, settings);

@@ -164,6 +164,7 @@
 #include <diffusers/training/t2i_adapter_task.h>
 #include <diffusers/training/task.h>
 #include <diffusers/training/tensorboard.h>
+#include <diffusers/training/text_to_image_lora_task.h>
 #include <diffusers/training/text_to_image_models.h>
 #include <diffusers/training/text_to_image_task.h>
 #include <diffusers/training/timestep_sampler.h>

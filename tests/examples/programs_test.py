@@ -33,6 +33,7 @@ ARGUMENTS = {
     "train_mnist": ["--data_dir", ROOT / "examples/data/mnist"],
     "train_t2i_adapter": STABLE_DIFFUSION,
     "train_text_to_image": STABLE_DIFFUSION,
+    "train_text_to_image_lora": STABLE_DIFFUSION,
     "train_unconditional": ["--dataset", "mnist", "--data_dir", ROOT / "examples/data/mnist"],
 }
 # Values outside of the range of a flag.
@@ -61,6 +62,9 @@ OUT_OF_RANGE = [
     ("train_controlnet", "--num_validation_images", "0"),
     ("train_t2i_adapter", "--crops_coords_top_left_h", "-1"),
     ("train_t2i_adapter", "--num_validation_images", "0"),
+    ("train_text_to_image_lora", "--rank", "0"),
+    ("train_text_to_image_lora", "--lora_dropout", "1.5"),
+    ("sample", "--lora_scale", "nan"),
     *(("train_autoencoder", flag, value) for flag, value in (
         ("--model", "gan"), ("--block_out_channels", "0"), ("--num_vq_embeddings", "0"), ("--perceptual_weight", "-1"),
         ("--disc_start", "-1"), ("--disc_factor", "-1"), ("--disc_weight", "nan"), ("--disc_loss", "wgan"),
@@ -189,7 +193,7 @@ class Programs(unittest.TestCase):
 
     def test_flags_that_need_a_package_or_a_service_are_refused_with_the_reason(self):
         for name in ("train_unconditional", "train_mnist", "train_latent_diffusion", "train_text_to_image",
-                     "train_controlnet", "train_t2i_adapter"):
+                     "train_text_to_image_lora", "train_controlnet", "train_t2i_adapter"):
             for words, reason in (
                 (["--push_to_hub"], "does not upload"),
                 (["--hub_token", "x"], "does not upload"),
@@ -225,7 +229,7 @@ class Programs(unittest.TestCase):
         self.assertEqual(with_device, {"diffusion_from_scratch", "mnist_controlnet", "mnist_text_to_image", "sample",
                                        "train_autoencoder", "train_controlnet", "train_latent_diffusion", "train_mnist",
                                        "train_t2i_adapter",
-                                       "train_text_to_image", "train_unconditional"})
+                                       "train_text_to_image", "train_text_to_image_lora", "train_unconditional"})
 
     def test_errors_of_libtorch_have_no_stack_trace(self):
         for name, arguments in TOO_LARGE.items():

@@ -22,6 +22,13 @@ FLAGS = {
         pretrained_vae_model_name_or_path proportion_empty_prompts random_flip snr_gamma timestep_bias_begin timestep_bias_end
         timestep_bias_multiplier timestep_bias_portion timestep_bias_strategy use_ema
     """.split(),
+    "train_text_to_image_lora": """
+        center_crop image_interpolation_mode local_rank noise_offset prediction_type random_flip rank snr_gamma
+    """.split(),
+    "train_text_to_image_lora_sdxl": """
+        center_crop debug_loss enable_npu_flash_attention image_interpolation_mode local_rank noise_offset prediction_type
+        pretrained_vae_model_name_or_path random_flip rank snr_gamma train_text_encoder
+    """.split(),
     "train_controlnet": """
         conditioning_image_column controlnet_model_name_or_path lr_num_cycles lr_power proportion_empty_prompts
         set_grads_to_none tokenizer_name tracker_project_name

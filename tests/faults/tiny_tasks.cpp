@@ -16,6 +16,7 @@
 #include <diffusers/training/latent_cache.h>
 #include <diffusers/training/latent_diffusion_task.h>
 #include <diffusers/training/t2i_adapter_task.h>
+#include <diffusers/training/text_to_image_lora_task.h>
 #include <diffusers/training/text_to_image_task.h>
 
 #include <ATen/ATen.h>
@@ -115,7 +116,7 @@ std::unique_ptr<Dataset> make_dataset(const Request& request) {
     return std::make_unique<DeadlyImages>(request.number("deadly_batch", 0));
   Batch samples{.images = test::tiny_images(kSamples, 16)};
   const bool has_conditioning_images = task == "controlnet" || task == "t2i_adapter";
-  if (task == "text_to_image" || has_conditioning_images)
+  if (task == "text_to_image" || task == "lora" || has_conditioning_images)
     for (int64_t i = 0; i < kSamples; ++i)
       samples.captions.emplace_back(i % 3 == 0 ? "a red cat" : "two dogs");
   if (has_conditioning_images) samples.conditioning_images = samples.images.flip({3}) / 2 + 0.5;
@@ -137,6 +138,10 @@ std::shared_ptr<Task> make_task(const Request& request) {
   if (task == "t2i_adapter")
     return std::make_shared<Deadly<T2IAdapterTask>>(request, tiny_stable_diffusion(), T2IAdapter(nullptr),
                                                     T2IAdapterTaskOptions{.proportion_empty_prompts = 0.4});
+  if (task == "lora")
+    return std::make_shared<Deadly<TextToImageLoraTask>>(
+        request, tiny_stable_diffusion(),
+        TextToImageLoraTaskOptions{.train_text_encoder = true, .proportion_empty_prompts = 0.4});
   throw ConfigError("task is \"" + task + "\", which the driver does not know");
 }
 

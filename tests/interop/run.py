@@ -7,6 +7,7 @@
     run.py --environment DIR exchange --program interop_exchange     Python opens what C++ saved, and the reverse
     run.py --environment DIR models --program interop_models         the same for a Stable Diffusion pipeline and others
     run.py --environment DIR pipelines --program interop_pipelines   the same for inpainting, ControlNet and SDXL pipelines
+    run.py --environment DIR lora --program interop_lora             the same for LoRA files
     run.py --environment DIR full-size --program interop_full_size   the same for Stable Diffusion 1.5 at its size
     run.py --environment DIR text --program interop_text             the same for tokenizers with CLIP's vocabulary
     run.py --environment DIR observability --program interop_observability
@@ -187,8 +188,9 @@ def main():
     parser.add_argument("--environment", type=pathlib.Path, required=True)
     parser.add_argument("--torch-site", type=pathlib.Path, help="site-packages that holds torch")
     parser.add_argument("action",
-                        choices=["benchmark", "benchmark-compare", "environment", "goldens", "comparison", "exchange", "full-size", "lpips",
-                                 "models", "mutations", "observability", "pipelines", "text", "training"])
+                        choices=["benchmark", "benchmark-compare", "environment", "goldens", "comparison", "exchange",
+                                 "full-size", "lora", "lpips", "models", "mutations", "observability", "pipelines", "text",
+                                 "training"])
     parser.add_argument("--only", help="goldens: one script, without .py")
     parser.add_argument("--program", type=pathlib.Path, help="the C++ side of all but environment and goldens")
     arguments = parser.parse_args()
@@ -208,6 +210,8 @@ def main():
         return exchange(arguments.environment, arguments.program, "models.py", "C++ saves")
     if arguments.action == "pipelines":
         return exchange(arguments.environment, arguments.program, "pipelines.py", "C++ saves")
+    if arguments.action == "lora":
+        return exchange(arguments.environment, arguments.program, "lora.py", "C++ saves")
     if arguments.action == "full-size":
         return full_size(arguments.environment, arguments.program)
     if arguments.action == "text":

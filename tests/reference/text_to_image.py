@@ -45,8 +45,8 @@ CASES = {
 
 
 def flat(*modules):
-    """All parameters, sorted by name."""
-    return torch.cat([p.detach().flatten() for m in modules for _, p in sorted(m.named_parameters())])
+    """All parameters that are trained, sorted by name."""
+    return torch.cat([p.detach().flatten() for m in modules for _, p in sorted(m.named_parameters()) if p.requires_grad])
 
 
 def train(folder, data, case, dtype):
@@ -80,7 +80,11 @@ def train(folder, data, case, dtype):
         unet.to(dtype)
         controlnet.to(dtype).train()
         trained = [controlnet]
-    parameters = [p for m in trained for p in m.parameters()]
+    if case.get("add_adapters"):
+        torch.manual_seed(3)
+        for module in trained:
+            case["add_adapters"](module)
+    parameters = [p for m in trained for p in m.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-6)
     average = EMAModel(unet.parameters()) if case.get("use_ema") else None
     generator = torch.Generator().manual_seed(7)

@@ -19,6 +19,7 @@
 #include <diffusers/training/latent_diffusion_task.h>
 #include <diffusers/training/pyramid_noise.h>
 #include <diffusers/training/t2i_adapter_task.h>
+#include <diffusers/training/text_to_image_lora_task.h>
 #include <diffusers/training/text_to_image_task.h>
 #include <diffusers/training/trainer.h>
 
@@ -417,6 +418,19 @@ TEST(TrainingTraffic, OfT2IAdapterIsTheBatchAndTheTokens) {
         },
         // For XL also the tokens of the second encoder and the time ids.
         is_xl ? "t2i adapter, xl" : "t2i adapter", is_xl ? 5 : 3);
+}
+
+TEST(TrainingTraffic, OfLoraIsTheBatchAndTheTokens) {
+  for (const bool dora : {false, true})
+    expect_batch_alone(
+        [&](const TrainingConfig& config) {
+          TextToImageLoraTaskOptions options;
+          options.unet_lora.use_dora = dora;
+          options.unet_lora.lora_dropout = 0.1;
+          Trainer(std::make_shared<TextToImageLoraTask>(device_models({}), options), config)
+              .train(captioned_images(false, false));
+        },
+        dora ? "lora, dora" : "lora", 2);
 }
 
 TEST(TrainingTraffic, PyramidNoiseOnADeviceFollowsItsGenerator) {

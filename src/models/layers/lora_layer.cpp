@@ -167,8 +167,11 @@ const LoraEntry* LoraLayer::find(const std::string& name) const {
 Tensor LoraLayer::apply(const Tensor& input, const Tensor& base_result, const Tensor& weight,
                         const Tensor& bias, const layers::Conv2dOptions* conv) const {
   if (!enabled || !merged.empty()) return base_result;
+  // A 1x1 convolution of tokens has matrices with two dimensions of length 1 at the end.
+  const auto matrix_of = [](const Tensor& matrix) { return matrix.dim() > 2 ? matrix.flatten(1) : matrix; };
   const auto product = [&](const Tensor& x, const Tensor& matrix) {
-    return conv == nullptr ? at::linear(x, matrix) : at::conv2d(x, matrix, {}, conv->stride, conv->padding);
+    return conv == nullptr ? at::linear(x, matrix_of(matrix))
+                           : at::conv2d(x, matrix, {}, conv->stride, conv->padding);
   };
   Tensor result = base_result;
   Tensor x = input;
@@ -180,7 +183,7 @@ Tensor LoraLayer::apply(const Tensor& input, const Tensor& base_result, const Te
     const bool drops = p > 0 && is_training();
     const Tensor dropped = layers::dropout(x, p, drops);
     const auto low = product(dropped, entry->lora_A);
-    const auto update = conv == nullptr ? at::linear(low, entry->lora_B) : at::conv2d(low, entry->lora_B);
+    const auto update = conv == nullptr ? product(low, entry->lora_B) : at::conv2d(low, entry->lora_B);
     if (!entry->magnitude.defined()) {
       result = at::add(result, update, entry->scaling);
       continue;
@@ -192,7 +195,7 @@ Tensor LoraLayer::apply(const Tensor& input, const Tensor& base_result, const Te
       const auto base = weight.to(x.scalar_type());
       norms = row_norms(at::add(base, lora_product(*entry, base).to(base.scalar_type()), entry->scaling));
     }
-    const auto ratio = entry->magnitude / norms;
+    const auto ratio = (conv == nullptr ? entry->magnitude.flatten() : entry->magnitude) / norms;
     // The layer's result for the same input without its bias. As in PEFT, it contains the updates of the
     // adapters before this one.
     Tensor plain;

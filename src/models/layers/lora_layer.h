@@ -47,7 +47,8 @@ class LoraLayer : public torch::nn::Module {
   /// Deletes an adapter if the layer has it. Deleting the last one removes this object from the layer.
   void remove(torch::nn::Module& layer, const std::string& name);
 
-  /// Computes the layer's result with its active adapters.
+  /// Computes the layer's result with its active adapters. A 1x1 convolution can be computed as a linear
+  /// layer of tokens `[B, L, in]`: code that does so passes the weight as a matrix, and no `conv`.
   /// @param input input of the layer
   /// @param base_result the layer's result without adapters
   /// @param weight weight of the layer

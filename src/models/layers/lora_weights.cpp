@@ -13,6 +13,7 @@
 #include "core/json.h"
 #include "core/require.h"
 #include "io/open_model_file.h"
+#include "models/layers/lora_file.h"
 #include "models/layers/lora_keys.h"
 #include "models/layers/lora_layer.h"
 #include "models/layers/lora_metadata.h"
@@ -20,20 +21,6 @@
 
 namespace diffusers {
 namespace {
-
-constexpr const char* kLoraFileName = "pytorch_lora_weights.safetensors";
-constexpr const char* kLoraMetadata = "lora_adapter_metadata";
-
-std::string adapter_to_save(const torch::nn::Module& module, const char* prefix, const std::string& wanted) {
-  const auto names = detail::lora_names(module);
-  require<ConfigError>(!names.empty(), "save_lora_weights: {} has no adapter, call add_adapter first",
-                       prefix);
-  if (wanted.empty() && names.size() == 1) return names.front();
-  const auto& name = wanted.empty() ? std::string("default") : wanted;
-  require<ConfigError>(std::find(names.begin(), names.end(), name) != names.end(),
-                       "save_lora_weights: {} has no adapter \"{}\"; adapters: {}", prefix, name, names);
-  return name;
-}
 
 /// The folder and the name of a file.
 std::pair<std::string, std::string> lora_file_place(const std::filesystem::path& path,
@@ -172,23 +159,7 @@ std::string new_adapter_name(const std::vector<LoraFileModel>& models) {
 
 void save_lora_weights(const std::filesystem::path& folder, const SaveLoraWeightsOptions& options) {
   require_plain_basename(options.weight_name, "weight_name");
-  TensorMap tensors;
-  Json metadata = Json::object();
-  for (const auto& [prefix, model] :
-       {std::pair("unet", &options.unet), std::pair("text_encoder", &options.text_encoder),
-        std::pair("text_encoder_2", &options.text_encoder_2)}) {
-    if (!model->module()) continue;
-    const auto& module = *model->module();
-    const auto name = adapter_to_save(module, prefix, options.adapter_name);
-    for (const auto& [key, tensor] : get_peft_model_state_dict(module, name))
-      tensors.insert(fmt::format("{}.{}", prefix, key), tensor.contiguous());
-    write_lora_metadata(metadata, prefix, detail::lora_config(module, name));
-  }
-  require<ConfigError>(!tensors.empty(), "save_lora_weights: no model was given, set .unet or .text_encoder");
-  auto text = dump_json(metadata);
-  while (text.ends_with('\n')) text.pop_back();
-  create_folders(folder);
-  save_safetensors(tensors, folder / options.weight_name, {{"format", "pt"}, {kLoraMetadata, text}});
+  write_lora_file(lora_file(options), folder, options.weight_name);
 }
 
 std::string load_lora_weights(const std::filesystem::path& path, const LoraModules& modules,

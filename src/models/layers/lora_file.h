@@ -1,0 +1,31 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include <diffusers/core/tensor_map.h>
+#include <diffusers/models/lora_weights.h>
+
+namespace diffusers {
+inline namespace internal {
+
+/// Name of the file that `save_lora_weights` writes.
+inline constexpr const char* kLoraFileName = "pytorch_lora_weights.safetensors";
+/// Key of the configs in its metadata.
+inline constexpr const char* kLoraMetadata = "lora_adapter_metadata";
+
+/// The content of a LoRA file.
+struct LoraFile {
+  TensorMap tensors;     ///< by their names in the file; they share memory with the models
+  std::string metadata;  ///< value of `lora_adapter_metadata`
+};
+
+/// Returns what `save_lora_weights` writes.
+/// @throws ConfigError as `save_lora_weights`
+LoraFile lora_file(const SaveLoraWeightsOptions& options);
+/// Writes a file.
+/// @param folder is created if it does not exist
+void write_lora_file(const LoraFile& file, const std::filesystem::path& folder, const std::string& name);
+
+}  // namespace internal
+}  // namespace diffusers

@@ -1,0 +1,71 @@
+#!/usr/bin/env python3
+"""The Python side of the exchange of LoRA files for the pipelines of tests/golden.
+
+    lora.py save DIR     saves files, and what the pipelines draw with them
+    lora.py check DIR    loads what lora.cpp saved, and compares what the pipelines draw
+"""
+import pathlib
+import sys
+
+import torch
+import transformers.integrations.peft
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
+from safetensors.torch import load_file, save_file
+
+# transformers 5.24 asks for PEFT 0.22, which is not released; its calls work with 0.21.
+transformers.integrations.peft.check_peft_version = lambda **_: None
+
+GOLDEN = pathlib.Path(__file__).resolve().parent.parent / "golden"
+KINDS = {"sd": (StableDiffusionPipeline, "tiny_stable_diffusion"), "xl": (StableDiffusionXLPipeline, "tiny_stable_diffusion_xl")}
+UNET_LORA = {
+    "sd": {"r": 2, "lora_alpha": 3, "target_modules": ["to_v", "to_out.0", "conv2", "proj_out"], "use_dora": True,
+           "rank_pattern": {"to_v": 1}, "alpha_pattern": {"conv2": 0.5}},
+    "xl": {"r": 4, "target_modules": ["to_q", "conv1"], "use_rslora": True},
+}  # fmt: skip
+
+
+def pipeline_of(name):
+    kind, folder = KINDS[name]
+    pipeline = kind.from_pretrained(GOLDEN / folder)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def drawn(pipeline):
+    return pipeline("a red cat", num_inference_steps=3, output_type="pt",
+                    generator=torch.Generator().manual_seed(3)).images.contiguous()  # fmt: skip
+
+
+def save(folder):
+    torch.manual_seed(0)
+    images = {}
+    for name in KINDS:
+        pipeline = pipeline_of(name)
+        options = {}
+        for part in ("unet", "text_encoder", *(["text_encoder_2"] if name == "xl" else [])):
+            lora = UNET_LORA[name] if part == "unet" else {"r": 3, "target_modules": ["q_proj", "out_proj", "fc2"]}
+            config = LoraConfig(**lora, init_lora_weights=False)
+            inject_adapter_in_model(config, getattr(pipeline, part))
+            options[f"{part}_lora_layers"] = get_peft_model_state_dict(getattr(pipeline, part))
+            options[f"{part}_lora_adapter_metadata"] = config.to_dict()
+        pipeline.save_lora_weights(folder / name, **options)
+        images[name] = drawn(pipeline)
+    save_file(images, folder / "images.safetensors")
+
+
+def check(folder):
+    images = load_file(folder / "images.safetensors")
+    for name in KINDS:
+        pipeline = pipeline_of(name)
+        plain = drawn(pipeline)
+        pipeline.load_lora_weights(folder / name)
+        found = drawn(pipeline)
+        assert not torch.equal(found, plain), f"{name}: the adapter has no effect"
+        torch.testing.assert_close(found, images[name], rtol=1e-4, atol=1e-4, msg=lambda m: f"{name}: {m}")
+
+
+if __name__ == "__main__":
+    action, folder = sys.argv[1], pathlib.Path(sys.argv[2])
+    folder.mkdir(parents=True, exist_ok=True)
+    {"save": save, "check": check}[action](folder)
