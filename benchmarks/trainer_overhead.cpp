@@ -122,6 +122,7 @@ class HandWrittenLoop {
 void compare(Case setup, const Dataset& data, int64_t rounds) {
   TrainingConfig& config = setup.training;
   config.output_dir = kOutput;
+  config.overwrite_output_dir = true;
   config.seed = 0;
   config.max_train_steps = (rounds + 1) * setup.block;
   config.lr_warmup_steps = 0;

@@ -11,7 +11,7 @@ namespace diffusers {
 inline namespace internal {
 namespace {
 
-// From interleaved measurements of 950 sizes on an AMD EPYC (Zen 5), with AVX-512 and AVX2 on one thread and
+// From interleaved measurements of a grid of sizes on an AMD EPYC (Zen 5), with AVX-512 and AVX2 on one thread and
 // AVX-512 on two threads. Outside of these limits the kernels were slower than LibTorch for some sizes.
 constexpr int64_t kLeastSide = 4;
 constexpr int64_t kLeastChannels = 8;
