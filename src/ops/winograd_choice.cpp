@@ -11,8 +11,9 @@ namespace diffusers {
 inline namespace internal {
 namespace {
 
-// From interleaved measurements of a grid of sizes on an AMD EPYC (Zen 5), with AVX-512 and AVX2 on one thread and
-// AVX-512 on two threads. Outside of these limits the kernels were slower than LibTorch for some sizes.
+// From interleaved measurements of a grid of sizes on an AMD EPYC (Zen 5), with AVX-512 and AVX2 on one
+// thread and AVX-512 on two threads. Outside of these limits the kernels were slower than LibTorch for some
+// sizes.
 constexpr int64_t kLeastSide = 4;
 constexpr int64_t kLeastChannels = 8;
 constexpr int64_t kLeastBatchOfFewChannels = 4;
