@@ -143,7 +143,7 @@ void mnist_step(const Arguments& arguments, int64_t batch_size) {
   const UNet2DModel unet = digit_model();
   TrainingConfig config = step_config(arguments, arguments.is_quick() ? 4 : batch_size);
   config.use_ema = true;
-  Trainer trainer(unet, DDPMScheduler(), config);
+  Trainer trainer(unet, DDPMScheduler(), config, {.class_conditional = false});
   serve_training(trainer, MnistDataset(arguments.mnist), unet->num_parameters(),
                  arguments.is_quick() ? 1 : 5);
 }
@@ -252,7 +252,7 @@ void load(const Arguments& arguments) {
 /// Ends after the first step; compare.py measures the time since the process was started.
 void start(const Arguments& arguments) {
   const UNet2DModel unet = digit_model();
-  Trainer trainer(unet, DDPMScheduler(), step_config(arguments, 4));
+  Trainer trainer(unet, DDPMScheduler(), step_config(arguments, 4), {.class_conditional = false});
   serve_training(trainer, MnistDataset(arguments.mnist), unet->num_parameters(), 1);
 }
 

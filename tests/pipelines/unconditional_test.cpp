@@ -72,7 +72,8 @@ TEST(DDIMPipeline, SeveralThreadsDrawTheSameImages) {
   config.sample_size = 16;
   config.block_out_channels = {64};
   config.norm_num_groups = 8;
-  DDIMPipeline pipeline(UNet2DModel(config), DDIMScheduler());
+  const UNet2DModel unet(config);
+  DDIMPipeline pipeline(unet, DDIMScheduler());
   pipeline.set_progress_bar_config({.disable = true});
   const int before = at::get_num_threads();
   const auto draw = [&](int threads) {
