@@ -5,6 +5,7 @@
 #include <torch/types.h>
 
 #include "core/require.h"
+#include "models/layers/lora_layer.h"
 #include "ops/tokens.h"
 
 namespace diffusers {
@@ -47,7 +48,10 @@ Tensor activate_features(FeedForwardActivation activation, const Tensor& feature
 
 /// Applies a 1x1 convolution to the positions `[B, L, C]` of an image.
 Tensor project_tokens(const layers::Conv2d& conv, const Tensor& tokens) {
-  return torch::linear(tokens, conv->weight.flatten(1), conv->bias);
+  const Tensor weight = conv->weight.flatten(1);
+  const Tensor result = torch::linear(tokens, weight, conv->bias);
+  const auto adapters = LoraLayer::of(*conv);
+  return adapters == nullptr ? result : adapters->apply(tokens, result, weight, conv->bias, nullptr);
 }
 
 /// The input projection, registered under Python's name.
