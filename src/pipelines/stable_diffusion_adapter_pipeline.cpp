@@ -92,6 +92,8 @@ const PipelineSpec& StableDiffusionAdapterPipeline::spec() {
     PipelineSpec made = spec_of("StableDiffusionAdapterPipeline");
     // The scheduler stays as it is, as in Python.
     made.adapt_scheduler = nullptr;
+    // Python's class has no image encoder.
+    std::erase(made.ignored_components, "image_encoder");
     made.components.insert(
         made.components.end() - 1,
         PipelineComponentSpec{.name = "adapter", .class_names = {"T2IAdapter", "MultiAdapter"}});

@@ -9,6 +9,7 @@
 #include <diffusers/models/autoencoder_kl.h>
 #include <diffusers/models/unet_2d.h>
 #include <diffusers/models/unet_2d_condition.h>
+#include <diffusers/ops/conv2d.h>
 
 #include <ATen/record_function.h>
 #include <gtest/gtest.h>
@@ -106,7 +107,13 @@ class Layout : public ::testing::Test {
   void SetUp() override {
     if (!cpu::kernels_available()) GTEST_SKIP() << "this machine has no AVX2";
     torch::manual_seed(0);
+    // The Winograd kernels are no operators of LibTorch. Without them all convolutions are counted.
+    set_winograd(WinogradMode::kOff);
   }
+  void TearDown() override { set_winograd(mode_); }
+
+ private:
+  WinogradMode mode_ = winograd();
 };
 
 TEST_F(Layout, OfTheMnistModelIsContiguous) {

@@ -71,7 +71,7 @@ TEST(StableDiffusionAdapterPipeline, ImagesMatchDiffusers) {
       {"none", "DDIMScheduler", {.image = image, .adapter_conditioning_scale = 0.0}},
       {"per_prompt", "DDIMScheduler", {.image = image, .num_images_per_prompt = 2}},
       {"two_prompts", "DDIMScheduler", {.prompt = {"a red cat", "a blue, blue dog!"}, .image = images}},
-      {"wide", "DDIMScheduler", {.image = adapter_golden()["wide"], .eta = 0.5}},
+      {"wide", "DDIMScheduler", {.image = adapter_golden()["wide_image"], .eta = 0.5}},
       {"latent", "EulerDiscreteScheduler", {.image = image, .output_type = "latent"}},
   };
   AdapterPipelines pipelines;

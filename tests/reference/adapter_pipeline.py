@@ -40,7 +40,7 @@ def main() -> None:
     torch.set_num_threads(1)
     image, images = draw_images(9, 1, 3, 16, 16), draw_images(12, 2, 3, 16, 16)
     wide = draw_images(18, 1, 3, 16, 24)
-    tensors = {"image": image, "images": images, "wide": wide}
+    tensors = {"image": image, "images": images, "wide_image": wide}
     adapters = [seeded_adapter(21), seeded_adapter(22)]
 
     def pipeline(adapter):
