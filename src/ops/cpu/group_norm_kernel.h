@@ -12,9 +12,9 @@ namespace cpu {
 namespace {
 
 /// Length of the pieces of a row that are summed in float lanes. The sums of the pieces are added in double.
-constexpr int64_t kSumPiece = 4096;
-constexpr int64_t kSumVectors = 32 / kLanes;
-constexpr int64_t kGradientVectors = 16 / kLanes;
+inline constexpr int64_t kSumPiece = 4096;
+inline constexpr int64_t kSumVectors = 32 / kLanes;
+inline constexpr int64_t kGradientVectors = 16 / kLanes;
 
 inline Vec add_all(const Vec (&sums)[4]) { return (sums[0] + sums[2]) + (sums[1] + sums[3]); }
 inline Vec add_all(const Vec (&sums)[2]) { return sums[0] + sums[1]; }
@@ -83,12 +83,12 @@ struct Item {
 };
 
 /// Returns the number that is subtracted from x in channel `c` of the item.
-float center_of(const GroupNormParameters& parameters, const Item& item, int64_t c, float mean) {
+inline float center_of(const GroupNormParameters& parameters, const Item& item, int64_t c, float mean) {
   return parameters.offset == nullptr ? mean : mean - parameters.offset[item.first_of_batch + c];
 }
 
-void compute_statistics(const GroupNormShape& shape, const GroupNormParameters& parameters, double eps,
-                        const Item& item, const float* group, float& mean, float& rstd) {
+inline void compute_statistics(const GroupNormShape& shape, const GroupNormParameters& parameters, double eps,
+                               const Item& item, const float* group, float& mean, float& rstd) {
   const int64_t size = shape.group_channels * shape.spatial;
   double sum = sum_of(group, size, [](Vec v) { return v; });
   double squares = 0;
@@ -234,16 +234,16 @@ void backward_items(const GroupNormShape& shape, const GroupNormParameters& para
   }
 }
 
-void run_forward(const GroupNormShape& shape, const GroupNormParameters& parameters, double eps,
-                 const float* x, float* y, const GroupNormStatistics& statistics, int64_t begin,
-                 int64_t end) {
+inline void run_forward(const GroupNormShape& shape, const GroupNormParameters& parameters, double eps,
+                        const float* x, float* y, const GroupNormStatistics& statistics, int64_t begin,
+                        int64_t end) {
   const auto run = parameters.silu ? forward_items<true> : forward_items<false>;
   run(shape, parameters, eps, x, y, statistics, begin, end);
 }
 
-void run_backward(const GroupNormShape& shape, const GroupNormParameters& parameters, const float* grad_y,
-                  const float* x, const GroupNormStatistics& statistics,
-                  const GroupNormGradientViews& gradients, int64_t begin, int64_t end) {
+inline void run_backward(const GroupNormShape& shape, const GroupNormParameters& parameters,
+                         const float* grad_y, const float* x, const GroupNormStatistics& statistics,
+                         const GroupNormGradientViews& gradients, int64_t begin, int64_t end) {
   const auto run = parameters.silu ? backward_items<true> : backward_items<false>;
   run(shape, parameters, grad_y, x, statistics, gradients, begin, end);
 }

@@ -2,9 +2,9 @@
 
 // Vectors of eight floats, or of sixteen in a file that defines DIFFUSERS_AVX512 before, in the vector
 // extension of GCC and Clang. Only kernel files, which are compiled for AVX2 or AVX-512, may include this
-// header. Everything is in an
-// anonymous namespace, and these files use no inline functions of the standard library: the linker could
-// share a copy compiled for AVX2 with the rest of the program, which would crash on machines without AVX2.
+// header. Everything is in an anonymous namespace, and these files use no inline functions of the standard
+// library: the linker could share a copy compiled for AVX2 with the rest of the program, which would crash on
+// machines without AVX2.
 
 #include <cstdint>
 

@@ -50,7 +50,7 @@ inline void for_each_square(const Pixels<T>& pixels, const Move& move) {
 }
 
 /// Copies pixels to a strip with rows of `stride` floats and kWinogradLanes channels.
-void load_pixels(const Pixels<const float>& pixels, float* strip, int64_t stride) {
+inline void load_pixels(const Pixels<const float>& pixels, float* strip, int64_t stride) {
   for_each_square(pixels, [&](const float* from, int64_t count, int64_t pixel) {
     Lanes square[kWinogradLanes];
     load_transposed(from, pixels.plane, pixels.channels, count, square);
@@ -68,7 +68,7 @@ void load_pixels(const Pixels<const float>& pixels, float* strip, int64_t stride
   });
 }
 
-void store_pixels(const Pixels<float>& pixels, const float* strip, int64_t stride) {
+inline void store_pixels(const Pixels<float>& pixels, const float* strip, int64_t stride) {
   for_each_square(pixels, [&](float* to, int64_t count, int64_t pixel) {
     Lanes square[kWinogradLanes]{};
     const int64_t row = pixel / pixels.width;
@@ -86,15 +86,15 @@ void store_pixels(const Pixels<float>& pixels, const float* strip, int64_t strid
   });
 }
 
-void clear(float* from, const float* to) {
+inline void clear(float* from, const float* to) {
   for (; from < to; from += kWinogradLanes) store_lanes(from, Lanes{});
 }
 
 /// Fills a strip with the tiles of channels [channel, channel + kWinogradLanes) of an image with `channels`
 /// channels. `border` pixels (0 or 1) around the tiles are included; pixels outside the image are 0.
 /// Returns the floats of a row of the strip.
-int64_t load_strip(const WinogradShape& shape, const Strip& strip, const float* image, int64_t channels,
-                   int64_t channel, int64_t border, float* to) {
+inline int64_t load_strip(const WinogradShape& shape, const Strip& strip, const float* image,
+                          int64_t channels, int64_t channel, int64_t border, float* to) {
   const int64_t stride = (shape.columns() * shape.tile + 2 * border) * kWinogradLanes;
   const int64_t top = strip.row_begin * shape.tile - border;
   const int64_t bottom = strip.row_end * shape.tile + border;
@@ -217,8 +217,8 @@ void transform_output(const WinogradShape& shape, const float* points, const flo
 inline constexpr int kFilter = 9;  // elements of a filter
 
 /// Loads the filters of one input channel for a vector of output channels: element s is at `to[s]`.
-void load_turned_filters(const WinogradShape& shape, const float* weight, int64_t in_channel, int64_t channel,
-                         Lanes (&to)[kFilter]) {
+inline void load_turned_filters(const WinogradShape& shape, const float* weight, int64_t in_channel,
+                                int64_t channel, Lanes (&to)[kFilter]) {
   const int64_t rows = smaller(kWinogradLanes, shape.out_channels - channel);
   const int64_t first = in_channel * shape.out_channels + channel;
   const float* from = weight + first * kFilter;
@@ -227,7 +227,8 @@ void load_turned_filters(const WinogradShape& shape, const float* weight, int64_
   const bool inside = (first + rows - 1) * kFilter + kWinogradLanes <= total;
   Lanes square[kWinogradLanes];
   load_transposed(from, kFilter, rows, inside ? kWinogradLanes : smaller(kFilter, kWinogradLanes), square);
-  for (int s = 0; s < kFilter && s < kWinogradLanes; ++s) to[kFilter - 1 - s] = square[s];
+  constexpr int64_t kFirst = kFilter < kWinogradLanes ? kFilter : kWinogradLanes;
+  for (int64_t s = 0; s < kFirst; ++s) to[kFilter - 1 - s] = square[s];
   if (kWinogradLanes >= kFilter) return;
   load_transposed(from + kFilter - kWinogradLanes, kFilter, rows, kWinogradLanes, square);
   to[0] = square[kWinogradLanes - 1];
@@ -347,21 +348,19 @@ void add_weight_gradient(const WinogradShape& shape, const float* input, const f
 }
 
 /// Calls the function for the shape's tile.
-#define DIFFUSERS_FOR_TILE(function)                                                              \
-  [](const WinogradShape& shape, auto... arguments) {                                             \
-    return shape.tile == 2 ? function<2>(shape, arguments...) : function<4>(shape, arguments...); \
-  }
+template <auto kTwo, auto kFour, class... Arguments>
+void for_tile(const WinogradShape& shape, Arguments... arguments) {
+  return shape.tile == 2 ? kTwo(shape, arguments...) : kFour(shape, arguments...);
+}
 
 inline constexpr WinogradKernel kWinogradKernel{
     kWinogradLanes,
-    DIFFUSERS_FOR_TILE(transform_weight),
-    DIFFUSERS_FOR_TILE(transform_input),
-    DIFFUSERS_FOR_TILE(convolve),
-    DIFFUSERS_FOR_TILE(add_weight_gradient),
-    DIFFUSERS_FOR_TILE(transform_weight_gradient),
+    for_tile<transform_weight<2>, transform_weight<4>>,
+    for_tile<transform_input<2>, transform_input<4>>,
+    for_tile<convolve<2>, convolve<4>>,
+    for_tile<add_weight_gradient<2>, add_weight_gradient<4>>,
+    for_tile<transform_weight_gradient<2>, transform_weight_gradient<4>>,
 };
-
-#undef DIFFUSERS_FOR_TILE
 
 }  // namespace
 }  // namespace cpu
