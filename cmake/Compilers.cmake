@@ -1,5 +1,5 @@
 # Compilers whose C++20 the library needs. Older and other ones are refused here, with what to do, and not in a header.
-set(_minimum_GNU 11)
+set(_minimum_GNU 12)
 set(_minimum_Clang 14)
 if(NOT CMAKE_SYSTEM_NAME STREQUAL "Linux")
   message(FATAL_ERROR "libdiffusers supports Linux, and this is ${CMAKE_SYSTEM_NAME}")
