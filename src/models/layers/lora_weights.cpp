@@ -84,7 +84,7 @@ LoraConfig inferred_config(const LoraFileModel& model) {
 
 /// Returns a tensor in the shape that the layer expects. Files have matrices for 1x1 convolutions and the
 /// reverse.
-Tensor fitted(const Tensor& tensor, std::vector<int64_t> shape, const std::string& where) {
+Tensor fitted(const Tensor& tensor, const std::vector<int64_t>& shape, const std::string& where) {
   auto plain = tensor.sizes().vec();
   auto expected = shape;
   while (plain.size() > 2 && plain.back() == 1) plain.pop_back();
@@ -174,7 +174,7 @@ std::string load_lora_weights(const std::filesystem::path& path, const LoraModul
   if (const auto found = file.metadata().find(kLoraMetadata); found != file.metadata().end())
     metadata = parse_json(found->second, file.path() + ": " + kLoraMetadata);
 
-  const auto name = options.adapter_name.empty() ? new_adapter_name(models) : options.adapter_name;
+  std::string name = options.adapter_name.empty() ? new_adapter_name(models) : options.adapter_name;
   std::vector<LoraAddition> additions;
   for (const auto& model : models) {
     if (model.layers.empty()) continue;
