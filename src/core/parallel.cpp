@@ -7,8 +7,8 @@
 #endif
 #include <omp.h>
 
-// MKL has a number of its own, which at::set_num_threads sets for all threads. A LibTorch without MKL lacks
-// the function.
+// Sets MKL's number of threads in the calling thread; at::set_num_threads sets it for all threads. The
+// function is missing in a LibTorch without MKL.
 extern "C" int MKL_Set_Num_Threads_Local(int threads) __attribute__((weak));
 
 namespace diffusers {

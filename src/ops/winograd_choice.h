@@ -15,7 +15,7 @@ inline namespace internal {
 /// Throws ConfigError if the value is none of 0, 1 and force.
 WinogradMode parse_winograd_mode(const char* value);
 
-/// What is computed of a convolution.
+/// A result of a convolution: its output, or one of its gradients.
 enum class ConvolutionPass { kOutput, kInputGradient, kWeightGradient };
 
 /// Returns true if the Winograd kernel computes a pass of the convolution of input `[B, C, H, W]` with weight

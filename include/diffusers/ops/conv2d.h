@@ -15,7 +15,7 @@ enum class WinogradMode {
 
 /// Sets when `fast_conv2d` uses the Winograd kernels. The default is `kAutomatic`, or the environment
 /// variable `DIFFUSERS_WINOGRAD`: `0` means `kOff`, `1` means `kAutomatic` and `force` means `kForced`. The
-/// setting applies to the whole process. A backward pass uses the setting of its own time.
+/// setting applies to the whole process. A backward pass uses the setting at the time when it runs.
 /// @param mode the new setting
 void set_winograd(WinogradMode mode);
 

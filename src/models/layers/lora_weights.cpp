@@ -94,7 +94,7 @@ Tensor fitted(const Tensor& tensor, const std::vector<int64_t>& shape, const std
   return tensor.reshape(shape);
 }
 
-/// What is added to one model.
+/// An adapter from a file, and the module that receives it.
 struct LoraAddition {
   torch::nn::Module* module = nullptr;
   LoraConfig config;

@@ -20,7 +20,7 @@ constexpr int64_t kSharedWeights = 1 << 14;  // in_channels * out_channels
 constexpr int64_t kChunkPoints = 48 * 36;    // points of the tiles of a chunk
 constexpr int64_t kChunkInput = 1 << 19;     // transformed input of a chunk
 constexpr int64_t kSharedInput = 1 << 20;    // transformed input of all channels
-constexpr int64_t kSharedInputTiles = 32;    // but at least so many tiles
+constexpr int64_t kSharedInputTiles = 32;    // smallest number of tiles in such an input
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

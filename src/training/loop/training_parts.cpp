@@ -35,8 +35,9 @@ int64_t count_numbers(const std::vector<Tensor>& tensors) {
 void TrainingRun::check_batch_parts() const {
   const int64_t parts = config_.cpu_data_parallel;
   require_divisible_batches(task_.batch_split(), parts);
-  require<ConfigError>(parts <= 1 || device_.is_cpu(), "cpu_data_parallel is {}, but the model lies on {}",
-                       parts, device_.str());
+  require<ConfigError>(parts <= 1 || device_.is_cpu(),
+                       "cpu_data_parallel is {}, but the model is on {}; it needs the CPU", parts,
+                       device_.str());
 }
 
 /// @return the number by the rule; 1 if the task or the device does not allow more
