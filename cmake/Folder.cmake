@@ -152,3 +152,16 @@ LSAN_OPTIONS=suppressions=${suppressions}/lsan.supp:print_suppressions=0;\
 UBSAN_OPTIONS=print_stacktrace=1;TSAN_OPTIONS=suppressions=${suppressions}/tsan.supp")
   endif()
 endfunction()
+
+# diffusers_add_cuda_tests(NAME FILTER): the tests of test_NAME that need a CUDA device, as the test cuda.NAME with the
+# label cuda. ctest reports it as skipped where there is no device. benchmarks/device_check.sh runs the same list from
+# cuda_tests.txt of the build folder.
+function(diffusers_add_cuda_tests name filter)
+  if(NOT DIFFUSERS_WITH_CUDA)
+    return()
+  endif()
+  add_test(NAME cuda.${name} COMMAND test_${name} --gtest_brief=1 "--gtest_filter=${filter}")
+  set_tests_properties(cuda.${name} PROPERTIES LABELS cuda TIMEOUT 600 SKIP_RETURN_CODE 77
+                                               ENVIRONMENT "DIFFUSERS_SKIP_CODE=77")
+  set_property(GLOBAL APPEND_STRING PROPERTY DIFFUSERS_CUDA_TESTS "tests/${name}/test_${name} ${filter}\n")
+endfunction()

@@ -6,6 +6,7 @@
 
 #include <diffusers/core/config_overrides.h>
 #include <diffusers/core/config_visitor.h>
+#include <diffusers/core/cuda_options.h>
 #include <diffusers/core/enum_choice.h>
 #include <diffusers/core/enum_names.h>
 #include <diffusers/core/error.h>

@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <string_view>
 
+#include <diffusers/core/cuda_options.h>
 #include <diffusers/core/error.h>
 #include <diffusers/ops/fused.h>
 
@@ -14,7 +15,6 @@ enum class Switch { kUnset, kOff, kOn };
 
 std::atomic<Switch> g_fused{Switch::kUnset};
 std::atomic<bool> g_fused_cpu{true};
-std::atomic<bool> g_fused_cuda{false};
 
 /// Reads DIFFUSERS_FUSED.
 Switch switch_of_environment() {
@@ -47,7 +47,11 @@ bool fused() {
 void set_fused_cpu(bool enabled) { g_fused_cpu = enabled; }
 bool fused_cpu() { return ops::fused() && g_fused_cpu; }
 
-void set_fused_cuda(bool enabled) { g_fused_cuda = enabled; }
-bool fused_cuda() { return ops::fused() && g_fused_cuda; }
+void set_fused_cuda(bool enabled) {
+  CudaOptions options = cuda_options();
+  options.kernels = enabled;
+  set_cuda_options(options);
+}
+bool fused_cuda() { return ops::fused() && cuda_options().kernels; }
 
 }  // namespace diffusers

@@ -12,6 +12,7 @@
 #include "core/parallel.h"
 #include "core/require.h"
 #include "ops/cpu/kernels.h"
+#include "ops/cuda/pointwise_tensors.h"
 #include "ops/reference.h"
 
 namespace diffusers {
@@ -25,6 +26,9 @@ void for_each_geglu_row(const at::Tensor& x, int64_t features, const Run& run) {
 }
 
 at::Tensor fused_geglu(const at::Tensor& x) {
+#if defined(DIFFUSERS_WITH_CUDA)
+  if (x.is_cuda()) return cuda::run_geglu(x);
+#endif
   const int64_t features = x.size(-1) / 2;
   auto shape = x.sizes().vec();
   shape.back() = features;
@@ -37,6 +41,9 @@ at::Tensor fused_geglu(const at::Tensor& x) {
 }
 
 at::Tensor fused_geglu_backward(const at::Tensor& grad_y, const at::Tensor& x) {
+#if defined(DIFFUSERS_WITH_CUDA)
+  if (x.is_cuda()) return cuda::run_geglu_backward(grad_y, x);
+#endif
   const int64_t features = x.size(-1) / 2;
   const at::Tensor grad = grad_y.contiguous();
   at::Tensor grad_x = at::empty_like(x);
@@ -74,6 +81,11 @@ class GegluFunction : public torch::autograd::Function<GegluFunction> {
 };
 
 bool fits_fused_geglu(const at::Tensor& x) {
+#if defined(DIFFUSERS_WITH_CUDA)
+  if (x.is_cuda())
+    return fused_cuda() && x.scalar_type() != at::kDouble && x.layout() == at::kStrided &&
+           x.is_contiguous() && x.numel() > 0;
+#endif
   return x.is_cpu() && x.scalar_type() == at::kFloat && x.layout() == at::kStrided && x.is_contiguous() &&
          x.numel() > 0 && fused_cpu() && cpu::kernels_available();
 }

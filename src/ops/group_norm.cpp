@@ -1,4 +1,5 @@
 #include <cmath>
+#include <limits>
 #include <optional>
 #include <string_view>
 #include <vector>
@@ -112,7 +113,7 @@ GroupNormGradients composed_backward(const at::Tensor& grad_y, const at::Tensor&
 
 NormalizedActivation fused_norm(const at::Tensor& x, const GroupNormCall& call) {
 #if defined(DIFFUSERS_WITH_CUDA)
-  if (x.is_cuda()) return cuda::fused_forward(x, call.num_groups, call.weight, call.bias, call.eps);
+  if (x.is_cuda()) return cuda::fused_forward(x, call);
 #endif
   return cpu::fused_forward(x, call);
 }
@@ -121,8 +122,7 @@ GroupNormGradients fused_norm_gradients(const at::Tensor& grad_y, const at::Tens
                                         const GroupNormCall& call, const at::Tensor& mean,
                                         const at::Tensor& rstd) {
 #if defined(DIFFUSERS_WITH_CUDA)
-  if (x.is_cuda())
-    return cuda::fused_backward(grad_y, x, call.num_groups, call.weight, call.bias, mean, rstd);
+  if (x.is_cuda()) return cuda::fused_backward(grad_y, x, call, mean, rstd);
 #endif
   return cpu::fused_backward(grad_y, x, call, mean, rstd);
 }
@@ -176,19 +176,25 @@ bool fits_fused_cpu(const at::Tensor& x, const at::Tensor& weight, const at::Ten
 }
 
 #if defined(DIFFUSERS_WITH_CUDA)
-/// The CUDA kernel computes silu(group_norm(x)).
-bool fits_fused_cuda(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
-                     const GroupNormOptions& options) {
-  if (!x.is_cuda() || !fused_cuda() || x.numel() == 0 || !options.silu || options.offset.defined() ||
-      options.scale.defined() || !weight.defined() || !bias.defined())
-    return false;
-  const bool contiguous =
-      x.layout() == at::kStrided && x.is_contiguous() && weight.is_contiguous() && bias.is_contiguous();
-  const bool all_float = x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat;
-  // Under autocast LibTorch's group norm returns float32 for every input dtype.
-  const bool reduced =
-      at::isReducedFloatingType(x.scalar_type()) && !at::autocast::is_autocast_enabled(at::kCUDA);
-  return contiguous && (all_float || reduced);
+/// The CUDA kernels compute float32, float16 and bfloat16. Under autocast y has the dtype of x, where
+/// LibTorch's group norm gives float32, which the next convolution or linear layer rounds to that dtype.
+bool fits_fused_cuda(const at::Tensor& x, int64_t num_groups, const at::Tensor& weight,
+                     const at::Tensor& bias) {
+  constexpr int64_t kMostElements = std::numeric_limits<int32_t>::max();
+  const auto fits = [](const at::Tensor& tensor) {
+    return !tensor.defined() || (tensor.layout() == at::kStrided && tensor.scalar_type() != at::kDouble);
+  };
+  return x.is_cuda() && fused_cuda() && x.numel() > 0 && fits(x) && fits(weight) && fits(bias) &&
+         x.numel() / (x.size(0) * num_groups) <= kMostElements;
+}
+
+/// Runs the CUDA kernels in the layout of x. The offset is added by LibTorch.
+at::Tensor run_cuda_norm(const at::Tensor& x, const GroupNormCall& call) {
+  GroupNormCall plain = call;
+  plain.offset = at::Tensor();
+  const at::Tensor input = call.offset.defined() ? x + over_positions(call.offset, x).to(x.scalar_type()) : x;
+  const bool is_channels_last = input.is_contiguous(at::MemoryFormat::ChannelsLast);
+  return run_fused_norm(is_channels_last ? input : input.contiguous(), plain);
 }
 #endif
 
@@ -244,7 +250,7 @@ at::Tensor group_norm_tokens(const at::Tensor& x, int64_t num_groups, const at::
                              const at::Tensor& bias, double eps) {
   check_group_norm(x, num_groups, weight, bias, {.eps = eps});
   if (!fits_fused_cpu(x, weight, bias))
-    return image_to_tokens(reference::group_norm(x, num_groups, weight, bias, {.eps = eps}));
+    return image_to_tokens(group_norm(x, num_groups, weight, bias, {.eps = eps}));
   GroupNormCall call = fused_call(x, num_groups, weight, bias, {.eps = eps});
   call.tokens = true;
   return run_fused_norm(x.contiguous(), call);
@@ -255,11 +261,11 @@ at::Tensor group_norm_tokens(const at::Tensor& x, int64_t num_groups, const at::
 at::Tensor group_norm(const at::Tensor& x, int64_t num_groups, const at::Tensor& weight,
                       const at::Tensor& bias, const GroupNormOptions& options) {
   check_group_norm(x, num_groups, weight, bias, options);
-  bool fits = fits_fused_cpu(x, weight, bias);
 #if defined(DIFFUSERS_WITH_CUDA)
-  fits = fits || fits_fused_cuda(x, weight, bias, options);
+  if (fits_fused_cuda(x, num_groups, weight, bias))
+    return run_cuda_norm(x, fused_call(x, num_groups, weight, bias, options));
 #endif
-  if (!fits) return reference::group_norm(x, num_groups, weight, bias, options);
+  if (!fits_fused_cpu(x, weight, bias)) return reference::group_norm(x, num_groups, weight, bias, options);
   return run_fused_norm(x.contiguous(), fused_call(x, num_groups, weight, bias, options));
 }
 

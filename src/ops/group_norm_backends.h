@@ -45,13 +45,12 @@ GroupNormGradients fused_backward(const at::Tensor& grad_y, const at::Tensor& x,
 
 namespace cuda {
 
-/// x float32, float16 or bfloat16; weight and bias of any floating dtype; mean and rstd are float32. Computes
-/// silu(group_norm(x)).
-NormalizedActivation fused_forward(const at::Tensor& x, int64_t num_groups, const at::Tensor& weight,
-                                   const at::Tensor& bias, double eps);
-GroupNormGradients fused_backward(const at::Tensor& grad_y, const at::Tensor& x, int64_t num_groups,
-                                  const at::Tensor& weight, const at::Tensor& bias, const at::Tensor& mean,
-                                  const at::Tensor& rstd);
+/// x is contiguous or channels-last, of float32, float16 or bfloat16, with fewer than 2^31 elements in a
+/// group of an image; weight and bias of any floating dtype; mean and rstd are float32. y has the dtype and
+/// the layout of x. `tokens` and `offset` are not supported.
+NormalizedActivation fused_forward(const at::Tensor& x, const GroupNormCall& call);
+GroupNormGradients fused_backward(const at::Tensor& grad_y, const at::Tensor& x, const GroupNormCall& call,
+                                  const at::Tensor& mean, const at::Tensor& rstd);
 
 }  // namespace cuda
 }  // namespace internal

@@ -1,6 +1,9 @@
 // The main function of all C++ tests. It runs GoogleTest, and prints the skipped tests with their reasons at
 // the end, which GoogleTest does not print with --gtest_brief=1. It also writes them to the folder
 // DIFFUSERS_SKIPS, from which ctest's list is made.
+//
+// With the environment variable DIFFUSERS_SKIP_CODE the program exits with that code if all selected tests
+// were skipped, and with 1 if the filter selects none. Tests for a CUDA device use it.
 
 #include <algorithm>
 #include <cstdio>
@@ -52,5 +55,13 @@ int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
   const std::string program = std::filesystem::path(argv[0]).filename().string();
   testing::UnitTest::GetInstance()->listeners().Append(new SkipListener(program));
-  return RUN_ALL_TESTS();
+  const int code = RUN_ALL_TESTS();
+  const char* const skip_code = std::getenv("DIFFUSERS_SKIP_CODE");
+  if (code != 0 || skip_code == nullptr) return code;
+  const auto& tests = *testing::UnitTest::GetInstance();
+  if (tests.test_to_run_count() == 0) {
+    std::printf("the filter selects no test\n");
+    return 1;
+  }
+  return tests.skipped_test_count() == tests.test_to_run_count() ? std::atoi(skip_code) : 0;
 }

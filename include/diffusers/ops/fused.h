@@ -27,9 +27,10 @@ void set_fused_cpu(bool enabled);
 /// Returns true if the CPU kernels are enabled, here and by `ops::fused`.
 bool fused_cpu();
 
-/// Enables or disables this library's CUDA kernels in the operations of `diffusers/ops`. They are disabled by
-/// default, because they have not been measured on a device. The setting has no effect in a library that was
-/// built without CUDA.
+/// Enables or disables this library's CUDA kernels in the operations of `diffusers/ops`, the timestep
+/// embedding and the Trainer's optimizer step. It sets `CudaOptions::kernels`. They are disabled by default,
+/// because they have never run on a device. The setting has no effect in a library that was built without
+/// CUDA.
 /// @param enabled true uses the kernels
 void set_fused_cuda(bool enabled);
 /// Returns true if the CUDA kernels are enabled, here and by `ops::fused`.

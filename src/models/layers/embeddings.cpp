@@ -2,10 +2,12 @@
 #include <numbers>
 
 #include <diffusers/models/embeddings.h>
+#include <diffusers/ops/fused.h>
 
 #include <torch/types.h>
 
 #include "core/require.h"
+#include "ops/cuda/pointwise_tensors.h"
 
 namespace diffusers {
 
@@ -18,6 +20,16 @@ Tensor get_timestep_embedding(const Tensor& timesteps, int64_t embedding_dim, bo
   require<ConfigError>(half == 0 || static_cast<double>(half) != downscale_freq_shift,
                        "freq_shift is {}, which with {} channels of time embedding divides by zero",
                        downscale_freq_shift, embedding_dim);
+#if defined(DIFFUSERS_WITH_CUDA)
+  if (timesteps.is_cuda() && fused_cuda() && half > 0 && timesteps.size(0) > 0 && !timesteps.requires_grad())
+    return cuda::run_timestep_embedding(
+        timesteps, {.count = timesteps.size(0),
+                    .dim = embedding_dim,
+                    .flip_sin_to_cos = flip_sin_to_cos,
+                    .log_period = static_cast<float>(-std::log(max_period)),
+                    .frequencies = static_cast<float>(static_cast<double>(half) - downscale_freq_shift),
+                    .scale = static_cast<float>(scale)});
+#endif
   // The operations have Python's order, so that the float32 rounding is the same.
   auto exponent = -std::log(max_period) * torch::arange(half, timesteps.options().dtype(torch::kFloat32));
   exponent = exponent / (static_cast<double>(half) - downscale_freq_shift);

@@ -16,6 +16,7 @@
 #include "core/part_threads.h"
 #include "models/conditioning_fields.h"
 #include "models/layers/autocast_scope.h"
+#include "models/unet/captured_denoiser.h"
 
 namespace diffusers {
 inline namespace internal {
@@ -62,8 +63,8 @@ Denoiser in_automatic_parts(Denoiser denoise, const torch::nn::Module& model) {
   if (!is_thread_safe_model(model) || has_batch_statistics(model)) return denoise;
   int64_t parameters = 0;
   for (const Tensor& parameter : model.parameters()) parameters += parameter.numel();
-  return [denoise = std::move(denoise), parameters](const Tensor& sample, const Tensor& timesteps,
-                                                    const Conditioning& conditioning) {
+  return [denoise = captured_denoiser(std::move(denoise)), parameters](
+             const Tensor& sample, const Tensor& timesteps, const Conditioning& conditioning) {
     if (at::GradMode::is_enabled() || !sample.defined() || !sample.is_cpu() || sample.dim() != 4 ||
         sample.numel() == 0)
       return denoise(sample, timesteps, conditioning);

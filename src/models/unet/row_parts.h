@@ -42,7 +42,8 @@ RowParts cut_rows(const Tensor& sample, const Tensor& timesteps, const Condition
 std::vector<Tensor> denoise_parts(const Denoiser& denoise, const RowParts& parts);
 
 /// Makes a denoiser that computes the batches of a model in parts where `automatic_parts` finds that faster:
-/// on the CPU, without gradients.
+/// on the CPU, without gradients. On a CUDA device it captures the forward pass if `CudaOptions::graphs` is
+/// set.
 /// @param denoise forward of the model
 /// @param model a model of the library, whose parameters are counted
 /// @return the same predictions up to rounding

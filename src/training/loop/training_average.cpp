@@ -30,6 +30,23 @@ void TrainingAverage::step() {
   }
 }
 
+std::optional<FusedAverage> TrainingAverage::begin_fused_step() {
+  if (!ema_model_) return std::nullopt;
+  FusedAverage average;
+  const std::vector<Tensor>& shadows = ema_model_->shadow_params();
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    if (shadows[i].is_alias_of(parameters_[i])) continue;  // it is not averaged
+    const bool is_trained = parameters_[i].requires_grad() && parameters_[i].scalar_type() == at::kFloat;
+    if (!is_trained || shadows[i].scalar_type() != at::kFloat) return std::nullopt;
+    average.parameters.push_back(parameters_[i]);
+    average.averages.push_back(shadows[i]);
+  }
+  if (average.parameters.empty()) return std::nullopt;
+  set_optimization_step(optimization_step() + 1);
+  average.weight = 1 - ema_model_->get_decay(optimization_step());
+  return average;
+}
+
 void TrainingAverage::copy_to_parameters() const {
   if (lit_ema_) {
     lit_ema_->copy_to(named_parameters_);

@@ -12,6 +12,8 @@
 #include <diffusers/training/lit_ema.h>
 #include <diffusers/training/training_config.h>
 
+#include "training/optim/fused_adamw.h"
+
 namespace diffusers {
 inline namespace internal {
 
@@ -25,6 +27,10 @@ class TrainingAverage {
 
   /// Moves the average towards the parameters.
   void step();
+  /// Counts a step for a caller that moves the average itself.
+  /// @return the tensors and the weight; nullopt, without counting, for a LitEma and if a parameter that is
+  ///         averaged is not float32
+  std::optional<FusedAverage> begin_fused_step();
   /// Writes the average into the parameters.
   void copy_to_parameters() const;
   /// Returns one tensor for each parameter, in the order of `named_parameters`. That of a parameter that is

@@ -20,6 +20,8 @@
 #include "models/module_modes.h"
 #include "training/checkpoint/checkpoint.h"
 #include "training/checkpoint/checkpoint_writer.h"
+#include "training/loop/captured_step.h"
+#include "training/loop/device_copies.h"
 #include "training/loop/image_checks.h"
 #include "training/loop/random_state.h"
 #include "training/loop/stop_signals.h"
@@ -62,8 +64,11 @@ class TrainingRun {
   Group next_group();
   void check_values(const Batch& batch);
   Batch to_device(const Batch& batch) const;
+  void order_weights();
+  void prepare_capture(const Batch& first);
   void freeze_modules();
   Backward backward(const Group& group, std::size_t update);
+  StepResult backward_of(const Batch& batch, double samples, std::size_t update);
   void run_update(std::size_t update);
   void average();
   void require_progress() const;
@@ -127,6 +132,7 @@ class TrainingRun {
   std::vector<Tensor> trainable_;   // those that require a gradient
   at::Device device_;
   at::ScalarType dtype_;
+  DeviceCopies copies_;
 
   std::optional<FolderLock> lock_;
   std::optional<StopSignals> signals_;
@@ -138,7 +144,9 @@ class TrainingRun {
   uint64_t seed_ = 0;
   Generator generator_;
   std::vector<UpdateRun> updates_;
-  std::vector<PowerAverage> power_averages_;  // of each model; empty if none are kept
+  std::optional<CapturedStep> captured_step_;  // with CudaOptions::graphs
+  bool is_averaged_ = false;                   // the optimizer step moved the EMA
+  std::vector<PowerAverage> power_averages_;   // of each model; empty if none are kept
 
   ImageRangeCheck image_range_;
   bool has_seen_data_ = false;

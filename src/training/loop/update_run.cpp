@@ -150,20 +150,29 @@ UpdateRun::UpdateRun(const Task& task, const TrainingConfig& config, Update upda
   counters_.loss_sum = counters_.loss_sum.to(dtype_);
 }
 
+Tensor UpdateRun::fused_gradient_norm() {
+  if (!fused_ && FusedAdamW::can_serve(*optimizer_)) fused_.emplace(*optimizer_);
+  if (!fused_ || !fused_->begin()) return {};
+  return fused_->gradient_norm(scaler_ ? scaler_->get_scale() : Tensor(), max_grad_norm_);
+}
+
 UpdateRun::Outcome UpdateRun::inspect(const Tensor& loss, const std::vector<NamedValue>& values) {
   Outcome outcome;
   outcome.is_nonfinite = loss.isfinite().logical_not().to(at::kFloat);
   outcome.is_skipped = outcome.is_nonfinite;
+  fused_outcome_ = fused_gradient_norm();
   if (scaler_) {
-    const Tensor overflow = scaler_->unscale_(parameters_).squeeze();
+    const Tensor overflow =
+        fused_outcome_.defined() ? fused_outcome_[1] : scaler_->unscale_(parameters_).squeeze();
     outcome.is_skipped = at::maximum(outcome.is_skipped, overflow);
     // The scaler mends an overflow by halving the scale. At a scale of 1 there is nothing left to halve: the
     // gradients themselves are not finite.
     const Tensor is_exhausted = (scaler_->get_scale().squeeze() <= 1).to(at::kFloat);
     outcome.is_nonfinite = at::maximum(outcome.is_nonfinite, overflow * is_exhausted);
   }
-  const Tensor grad_norm =
-      max_grad_norm_ > 0 ? clip_grad_norm_(parameters_, max_grad_norm_) : get_total_grad_norm(parameters_);
+  const Tensor grad_norm = fused_outcome_.defined() ? fused_outcome_[0]
+                           : max_grad_norm_ > 0     ? clip_grad_norm_(parameters_, max_grad_norm_)
+                                                    : get_total_grad_norm(parameters_);
   if (!scaler_) {
     outcome.is_nonfinite =
         at::maximum(outcome.is_nonfinite, grad_norm.isfinite().logical_not().to(at::kFloat));
@@ -187,18 +196,27 @@ UpdateRun::Outcome UpdateRun::inspect(const Tensor& loss, const std::vector<Name
 }
 
 /// The learning rate is that of the number of steps that were taken before; only a CPU can be asked for it.
-void UpdateRun::step(int64_t global_step, const Tensor& is_skipped) {
+bool UpdateRun::step(int64_t global_step, const Tensor& is_skipped, const FusedAverage* average) {
   const Tensor skipped = counters_.skipped_steps - is_skipped;
   const int64_t steps = own_steps(global_step);
+  const Tensor skip = is_skipped.view({1});
+  bool is_averaged = false;
+  const auto step_fused = [&](double factor, const Tensor& device_factor) {
+    is_averaged = fused_->step(factor, device_factor, fused_outcome_, skip, average);
+  };
   if (device_lr_) {
     if (device_lr_->needs_settling(steps)) device_lr_->settle(steps, skipped.item<int64_t>());
-    optimizer_->step_with_device_factor(device_lr_->factor(steps, skipped), is_skipped.view({1}));
+    const Tensor factor = device_lr_->factor(steps, skipped);
+    is_fused() ? step_fused(1.0, factor.squeeze()) : optimizer_->step_with_device_factor(factor, skip);
   } else {
     const int64_t count = device_.is_cpu() ? skipped.item<int64_t>() : 0;
-    optimizer_->step(lr_schedule_(steps - count), is_skipped.view({1}));
+    const double factor = lr_schedule_(steps - count);
+    is_fused() ? step_fused(factor, Tensor()) : optimizer_->step(factor, skip);
   }
+  fused_outcome_ = Tensor();
   optimizer_->zero_grad();
-  if (scaler_) scaler_->update(is_skipped.view({1}));
+  if (scaler_) scaler_->update(skip);
+  return is_averaged;
 }
 
 void UpdateRun::settle(int64_t global_step) {

@@ -17,6 +17,7 @@
 
 #include "core/json.h"
 #include "training/loop/device_lr.h"
+#include "training/optim/fused_adamw.h"
 
 namespace diffusers {
 inline namespace internal {
@@ -55,7 +56,11 @@ class UpdateRun {
   /// @param values named values, 0-dim each
   Outcome inspect(const Tensor& loss, const std::vector<NamedValue>& values);
   /// Steps the optimizer, unless `is_skipped`, and drops the gradients.
-  void step(int64_t global_step, const Tensor& is_skipped);
+  /// @param average moved in the same pass if this library's CUDA kernels step; may be null
+  /// @return whether the average was moved
+  bool step(int64_t global_step, const Tensor& is_skipped, const FusedAverage* average = nullptr);
+  /// Returns true if this step is one of the CUDA kernels; between `inspect` and `step`.
+  bool is_fused() const { return fused_outcome_.defined(); }
   /// Tells the learning rate table of a device how many steps were skipped, as the host knows it.
   void settle(int64_t global_step);
 
@@ -97,6 +102,9 @@ class UpdateRun {
   /// Steps of this update that were done, skipped ones included.
   int64_t own_steps(int64_t global_step) const { return global_step - update_.start_step; }
 
+  /// Computes the norm of the gradients with the CUDA kernels; undefined if they do not serve.
+  Tensor fused_gradient_norm();
+
   Update update_;
   double max_grad_norm_ = 0.0;
   double learning_rate_ = 0.0;
@@ -105,6 +113,8 @@ class UpdateRun {
   std::vector<Tensor> parameters_;
   std::shared_ptr<Optimizer> optimizer_;
   LRSchedule lr_schedule_;
+  std::optional<FusedAdamW> fused_;    // the CUDA kernels, if they are enabled and serve
+  Tensor fused_outcome_;               // of the norm of the gradients, until the step
   std::optional<DeviceLr> device_lr_;  // on a device, if the schedule is not constant
   std::optional<GradScaler> scaler_;
   Counters counters_;

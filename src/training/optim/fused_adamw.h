@@ -1,0 +1,62 @@
+#pragma once
+
+// The optimizer step of AdamW and Adam on a CUDA device with this library's kernels: the norm of the
+// gradients, and unscaling, clipping, update and EMA in one pass over the parameters.
+
+#include <memory>
+#include <vector>
+
+#include <diffusers/core/tensor.h>
+#include <diffusers/training/optimizer.h>
+
+namespace diffusers {
+inline namespace internal {
+
+/// An average that the step moves.
+struct FusedAverage {
+  std::vector<Tensor> parameters;
+  std::vector<Tensor> averages;  ///< one for each parameter
+  double weight = 0.0;           ///< of the parameters: 1 - decay
+};
+
+/// Steps the parameters of an Optimizer in its place, with its moments, step counts and learning rates.
+class FusedAdamW {
+ public:
+  /// Returns true if the kernels can step an optimizer: AdamW or Adam without amsgrad, and all parameters
+  /// float32 on one CUDA device, in a library built with CUDA, with the kernels enabled.
+  static bool can_serve(const Optimizer& optimizer);
+
+  /// @param optimizer one that `can_serve` returns true for, which must outlive this
+  explicit FusedAdamW(const Optimizer& optimizer) : optimizer_(optimizer) {}
+
+  /// Collects the tensors of this step. Call it after the backward pass.
+  /// @return false if the optimizer must step itself: before the first step of a parameter, and for gradients
+  ///         of another dtype or order in memory than the parameter
+  bool begin();
+  /// Computes the norm of the gradients, which do not change.
+  /// @param scale float32 `[1]`, by which the gradients are divided; undefined: 1
+  /// @param max_norm 0: no clipping
+  /// @return float32 `[3]`: norm, 1 if a gradient is not finite, factor on the gradients
+  Tensor gradient_norm(const Tensor& scale, double max_norm) const;
+  /// Steps the parameters.
+  /// @param lr_factor factor on the learning rates
+  /// @param device_factor float64, 0-dim, in its place; undefined: `lr_factor`
+  /// @param outcome result of `gradient_norm`
+  /// @param skip float32 `[1]`; 1: only the average moves
+  /// @param average moved too, if each of its parameters is stepped; may be null
+  /// @return whether the average was moved
+  bool step(double lr_factor, const Tensor& device_factor, const Tensor& outcome, const Tensor& skip,
+            const FusedAverage* average) const;
+
+ private:
+  /// Tensors of one parameter group, in equal order.
+  struct Group {
+    std::vector<Tensor> params, grads, exp_avgs, exp_avg_sqs, steps;
+  };
+
+  const Optimizer& optimizer_;
+  std::vector<Group> groups_;
+};
+
+}  // namespace internal
+}  // namespace diffusers
