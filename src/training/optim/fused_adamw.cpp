@@ -51,28 +51,33 @@ bool FusedAdamW::can_serve(const Optimizer& optimizer) {
 
 bool FusedAdamW::begin() {
   groups_.clear();
-  const TensorMap state = optimizer_.state_dict();
+  std::optional<TensorMap> all_states;  // made once in a step, and only if a parameter is new
   std::size_t number = 0;
   bool has_gradient = false;
   for (const ParameterGroup& group : optimizer_.param_groups()) {
     Group& collected = groups_.emplace_back();
     for (std::size_t i = 0; i < group.params.size(); ++i) {
       const Tensor& parameter = group.params[i];
+      if (states_.size() <= number) states_.emplace_back();
+      State& state = states_[number];
       const std::string key = group.names.empty() ? std::to_string(number) : group.names[i];
       ++number;
       const Tensor& grad = parameter.grad();
       if (!grad.defined()) continue;
-      const bool is_known = state.contains(key + ".step");
-      if (!is_known || !is_dense_like(grad, parameter)) return false;
-      const Tensor exp_avg = state.at(key + ".exp_avg");
-      const Tensor exp_avg_sq = state.at(key + ".exp_avg_sq");
-      if (!is_dense_like(exp_avg, parameter) || !is_dense_like(exp_avg_sq, parameter)) return false;
+      if (!state.step.defined()) {
+        if (!all_states) all_states = optimizer_.state_dict();
+        if (!all_states->contains(key + ".step")) return false;
+        state = {all_states->at(key + ".exp_avg"), all_states->at(key + ".exp_avg_sq"),
+                 all_states->at(key + ".step")};
+      }
+      for (const Tensor& tensor : {grad, state.exp_avg, state.exp_avg_sq})
+        if (!is_dense_like(tensor, parameter)) return false;
       has_gradient = true;
       collected.params.push_back(parameter);
       collected.grads.push_back(grad);
-      collected.exp_avgs.push_back(exp_avg);
-      collected.exp_avg_sqs.push_back(exp_avg_sq);
-      collected.steps.push_back(state.at(key + ".step"));
+      collected.exp_avgs.push_back(state.exp_avg);
+      collected.exp_avg_sqs.push_back(state.exp_avg_sq);
+      collected.steps.push_back(state.step);
     }
   }
   return has_gradient;

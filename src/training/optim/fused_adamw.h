@@ -26,7 +26,8 @@ class FusedAdamW {
   /// float32 on one CUDA device, in a library built with CUDA, with the kernels enabled.
   static bool can_serve(const Optimizer& optimizer);
 
-  /// @param optimizer one that `can_serve` returns true for, which must outlive this
+  /// @param optimizer one that `can_serve` returns true for, which must outlive this and must not load a
+  /// state
   explicit FusedAdamW(const Optimizer& optimizer) : optimizer_(optimizer) {}
 
   /// Collects the tensors of this step. Call it after the backward pass.
@@ -54,7 +55,13 @@ class FusedAdamW {
     std::vector<Tensor> params, grads, exp_avgs, exp_avg_sqs, steps;
   };
 
+  /// The optimizer's own tensors of a parameter; undefined before its first step.
+  struct State {
+    Tensor exp_avg, exp_avg_sq, step;
+  };
+
   const Optimizer& optimizer_;
+  std::vector<State> states_;  // by the number of the parameter over all groups
   std::vector<Group> groups_;
 };
 

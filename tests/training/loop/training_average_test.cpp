@@ -3,6 +3,7 @@
 #include "training/loop/training_average.h"
 
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include <diffusers/io/safetensors.h>
@@ -53,6 +54,34 @@ TEST(TrainingAverage, IsThatOfAnEMAModelWithTheSameOptions) {
       expect_equal(model->parameters()[i].detach(), by_hand.shadow_params()[i]);
     }
   }
+}
+
+TEST(TrainingAverage, AStepOfTheCallerIsCountedAsItsOwn) {
+  const Tensor trained = at::ones({3}).set_requires_grad(true);
+  const Tensor frozen = at::ones({2});
+  TrainingConfig config;
+  config.use_ema = true;
+  TrainingAverage own({{"frozen", frozen}, {"trained", trained}}, config);
+  TrainingAverage moved({{"frozen", frozen}, {"trained", trained}}, config);
+  for (int step = 0; step < 4; ++step) {
+    trained.detach().add_(1);
+    own.step();
+    const std::optional<FusedAverage> average = moved.begin_fused_step();
+    ASSERT_TRUE(average.has_value());
+    ASSERT_EQ(average->parameters.size(), 1U);
+    EXPECT_TRUE(average->parameters[0].is_same(trained));
+    average->averages[0].lerp_(trained.detach(), average->weight);
+    EXPECT_EQ(moved.optimization_step(), own.optimization_step());
+    EXPECT_EQ(moved.ema_model()->cur_decay_value(), own.ema_model()->cur_decay_value());
+    expect_equal(moved.tensors()[1], own.tensors()[1]);
+  }
+  config.ema_type = EMAType::kLitEma;
+  EXPECT_FALSE(TrainingAverage({{"trained", trained}}, config).begin_fused_step().has_value());
+  config.ema_type = EMAType::kEmaModel;
+  const Tensor half = at::ones({2}, at::kBFloat16).set_requires_grad(true);
+  TrainingAverage other({{"half", half}, {"trained", trained}}, config);
+  EXPECT_FALSE(other.begin_fused_step().has_value());
+  EXPECT_EQ(other.optimization_step(), 0);
 }
 
 TEST(TrainingAverage, IsThatOfALitEmaWithTheSameOptions) {
