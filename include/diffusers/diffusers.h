@@ -17,6 +17,7 @@
 #include <diffusers/core/tensor_map.h>
 #include <diffusers/data/batch.h>
 #include <diffusers/data/dataset.h>
+#include <diffusers/data/dreambooth_dataset.h>
 #include <diffusers/data/idx.h>
 #include <diffusers/data/image_folder.h>
 #include <diffusers/data/iterable_dataset.h>

@@ -3,6 +3,8 @@
 #include <string>
 #include <vector>
 
+#include <ATen/ATen.h>
+
 #include "core/require.h"
 #include "data/batch_fields.h"
 #include "data/transforms.h"
@@ -24,6 +26,11 @@ void require_rows(const std::vector<std::string>& field, const char* name, int64
                        count, field.size(), name);
 }
 
+/// Returns the number of rows of a batch: one for each sample, or two with DreamBooth's class images.
+int64_t rows_of_samples(const Batch& batch, int64_t count) {
+  return field_rows(batch.is_prior) == 2 * count ? 2 * count : count;
+}
+
 }  // namespace
 
 void require_sample_count(const Batch& batch, int64_t count) {
@@ -33,8 +40,12 @@ void require_sample_count(const Batch& batch, int64_t count) {
 
 Batch read_batch(const Dataset& dataset, std::span<const int64_t> indices, uint64_t augmentation_seed) {
   Batch batch = dataset.get_batch(indices, augmentation_seed);
-  require_sample_count(batch, static_cast<int64_t>(indices.size()));
+  const auto count = static_cast<int64_t>(indices.size());
+  const int64_t rows = rows_of_samples(batch, count);
+  require_sample_count(batch, rows);
   batch.indices = checked_indices(indices, dataset.size());
+  // The class images follow the instances.
+  if (rows > count) batch.indices = at::cat({batch.indices, batch.indices + dataset.size()});
   return batch;
 }
 

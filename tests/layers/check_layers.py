@@ -43,7 +43,6 @@ HEADER_ONLY = {
     "training/grad_scaler": "optim",
     "training/gradient_clipping": "optim",
     "training/loss_options": "objective",
-    "training/step_rows": "tasks",
     "training/task": "tasks",
     "training/trainable_denoiser": "tasks",
 }

@@ -152,7 +152,12 @@ def train(folder, data, case, dtype):
             snr = compute_snr(scheduler, timesteps) if dtype == torch.float32 else abar / (1 - abar)
             weights = torch.stack([snr, case["snr_gamma"] * torch.ones_like(timesteps)], dim=1).min(dim=1)[0]
             loss = loss * (weights / (snr + 1 if scheduler.config.prediction_type == "v_prediction" else snr))
-        loss = loss.mean()
+        if "prior_loss_weight" in case:
+            # DreamBooth: the class images are the second half of the batch.
+            instance, prior = loss.chunk(2)
+            loss = instance.mean() + case["prior_loss_weight"] * prior.mean()
+        else:
+            loss = loss.mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()

@@ -17,6 +17,7 @@ class StepRows {
   /// @param context its `samples` is the number of samples of the step
   void begin_step(const StepContext& context) {
     samples_ = context.samples;
+    has_class_images_ = context.has_class_images;
     shape_.clear();
   }
 
@@ -38,13 +39,23 @@ class StepRows {
       used_ = 0;
     }
     used_ += batch_size;
+    count_ = batch_size;
     return used_ - batch_size;
   }
 
+  /// Returns the rows of the batch that `next` was called for last. If the step has class images
+  /// (`StepContext::has_class_images`), the instances get rows of the first half and the class images rows
+  /// of the second half.
+  /// @param drawn `[N, ...]`, drawn for all samples of the step; undefined: the result is undefined
+  /// @return `[B, ...]`, a view where the rows are consecutive
+  Tensor of(const Tensor& drawn) const;
+
  private:
   int64_t samples_ = 0;
+  bool has_class_images_ = false;
   std::vector<int64_t> shape_;  // of the last draw; empty: none in this step
-  int64_t used_ = 0;            // rows that earlier batches have taken
+  int64_t used_ = 0;            // rows that the batches have taken
+  int64_t count_ = 0;           // rows of the last batch
 };
 
 }  // namespace diffusers

@@ -30,6 +30,10 @@ struct StepContext {
   /// Number of parts that `loss` cuts each batch into, 1 or more; see `TrainingConfig::cpu_data_parallel`. 0,
   /// if there is no Trainer: the number of the TrainingConfig.
   int64_t cpu_data_parallel = 0;
+  /// True if the first half of each batch holds instance images and the second half class images of
+  /// DreamBooth; see `Batch::is_prior`. `StepRows::of` then gives the batches of a step the random numbers
+  /// that one batch of all their instances and all their class images gets.
+  bool has_class_images = false;
 };
 
 /// Whether and how a task divides a batch into parts on the CPU, for `TrainingConfig::cpu_data_parallel`.

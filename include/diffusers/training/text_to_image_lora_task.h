@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -35,13 +36,18 @@ struct TextToImageLoraTaskOptions {
   double proportion_empty_prompts = 0.0;
   /// Encodes each distinct caption once, see `TextToImageTaskOptions::cache_text_embeddings`.
   bool cache_text_embeddings = false;
+  /// Factor, 0 or more, on the mean loss of the class images of DreamBooth, which is added to the mean loss
+  /// of the instances. Only with class images (`Batch::is_prior`; see DreamBoothDataset). A weighting, such
+  /// as `snr_gamma`, applies to both.
+  double prior_loss_weight = 1.0;
   /// Weighting, timestep sampling and other options of the loss; `conditioning` must be empty.
   DiffusionTaskOptions diffusion = {};
 };
 
 /// Trains LoRA adapters of Stable Diffusion 1.x, 2.x or XL, or of an inpainting UNet, as diffusers'
 /// `train_text_to_image_lora.py` and `train_text_to_image_lora_sdxl.py` do. All weights of the models are
-/// frozen. The dataset gives images and captions.
+/// frozen. The dataset gives images and captions. With class images (`DreamBoothDataset`) it is DreamBooth,
+/// as `train_dreambooth_lora.py` and `train_dreambooth_lora_sdxl.py` train it.
 ///
 /// The adapters that the models do not have yet are added when the task is made, and draw from the CPU's
 /// global generator: call `manual_seed` before. The models are those that are given, so they have the
@@ -67,6 +73,7 @@ class TextToImageLoraTask : public DiffusionTask {
   void configure(const TrainingConfig& config) override;
   void check_batch(const Batch& batch) override;
   void begin_step(const StepContext& context) override;
+  StepLoss loss(const Batch& batch, std::size_t update) override;
   void save_extras(const std::filesystem::path& output_dir) const override;
   std::string config_json() const override;
 

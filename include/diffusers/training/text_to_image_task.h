@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -21,6 +22,10 @@ struct TextToImageTaskOptions {
   /// alone: the results are those of the option off with batches of one sample, bit for bit, and differ from
   /// those with larger batches by rounding. Not together with `train_text_encoder`.
   bool cache_text_embeddings = false;
+  /// Factor, 0 or more, on the mean loss of the class images of DreamBooth, which is added to the mean loss
+  /// of the instances. Only with class images (`Batch::is_prior`; see DreamBoothDataset). A weighting, such
+  /// as `snr_gamma`, applies to both.
+  double prior_loss_weight = 1.0;
   /// Weighting, timestep sampling and other options of the loss; `conditioning` must be empty.
   DiffusionTaskOptions diffusion = {};
 };
@@ -37,6 +42,10 @@ struct TextToImageTaskOptions {
 /// and the size of the images. A dataset without original sizes: the size of the images; without crops:
 /// (0, 0).
 ///
+/// A dataset with class images (`DreamBoothDataset`) makes it DreamBooth with prior preservation, as
+/// `train_dreambooth.py` does: the loss is the mean over the instances plus `prior_loss_weight` times the
+/// mean over the class images.
+///
 /// The UNet is trained with the noise schedule and prediction type of `models.scheduler`; a scheduler of
 /// another class with betas is converted to a DDPMScheduler, as in Python. The scheduler itself is saved.
 /// @code
@@ -51,13 +60,15 @@ class TextToImageTask : public StableDiffusionTask {
   /// @param models are shared, not copied
   /// @param options see TextToImageTaskOptions
   /// @throws ConfigError naming a component that is missing, two components that do not fit (channels of the
-  ///   latents, width of the text embeddings, size of the vocabulary) with both values, or an option that is
-  ///   out of range
+  ///   latents, width of the text embeddings, size of the vocabulary) with both values, an option that is
+  ///   out of range, or a component with a LoRA adapter, which the output folder would lack
   explicit TextToImageTask(const TextToImageModels& models, TextToImageTaskOptions options = {});
 
   /// @return the options as given
   const TextToImageTaskOptions& text_options() const { return text_options_; }
 
+  void check_batch(const Batch& batch) override;
+  StepLoss loss(const Batch& batch, std::size_t update) override;
   /// @return the UNet as "unet"; with `train_text_encoder` also "text_encoder" and "text_encoder_2"
   const std::vector<NamedModule>& trained() const override { return all_trained_; }
   /// Writes the other components and model_index.json, which make `output_dir` a pipeline folder.

@@ -26,6 +26,7 @@
 #include "training/loop/trainer_data.h"
 #include "training/loop/training_run.h"
 #include "training/loop/update_options.h"
+#include "training/tasks/prior_preservation.h"
 
 namespace diffusers {
 namespace {
@@ -271,7 +272,8 @@ void TrainingRun::train_step() {
   step_context_ = {.step = global_step_,
                    .samples = group_.samples,
                    .generator = generator_,
-                   .cpu_data_parallel = batch_parts(group_.batches.front())};
+                   .cpu_data_parallel = batch_parts(group_.batches.front()),
+                   .has_class_images = have_class_images(group_.batches)};
   task_.begin_step(step_context_);
   // One copy to the device for all updates.
   if (updates_.size() > 1)

@@ -111,6 +111,10 @@ void TrainingRun::validate() {
     indices.clear();
     for (int64_t i = first; i < end; ++i) indices.push_back(i);
     const Batch on_host = read_batch(*validation_, indices);
+    require<ConfigError>(on_host.size() == end - first,
+                         "the validation dataset gives {} rows for {} samples, since it has class images "
+                         "(Batch::is_prior); expected one row for each sample",
+                         on_host.size(), end - first);
     task_.check_batch(on_host);
     const Batch batch = to_device(on_host);
     const Autocast autocast(device_.type(), config_.mixed_precision);

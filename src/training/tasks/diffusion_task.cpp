@@ -17,6 +17,7 @@
 #include "training/objective/forward_process.h"
 #include "training/tasks/class_labels.h"
 #include "training/tasks/diffusion_options.h"
+#include "training/tasks/lora_module.h"
 #include "training/tasks/task_extras.h"
 #include "training/tasks/task_inputs.h"
 
@@ -66,6 +67,8 @@ void DiffusionTask::require_configured(const char* method) const {
 }
 
 void DiffusionTask::configure(const TrainingConfig& config) {
+  if (!is_lora_module(*model_.saved))
+    require_no_adapter(model_.saved->module(), ("the model \"" + trained_.front().name + "\"").c_str());
   const DiffusionLossOptions loss = loss_options(options_, config);
   if (scheduler_) process_ = make_process(*scheduler_, loss);
   objective_.emplace(process_, loss);
@@ -173,14 +176,11 @@ Conditioning DiffusionTask::conditioning(const Batch& batch) {
 }
 
 DiffusionTask::Draw DiffusionTask::draw(const Tensor& x0) {
-  const int64_t first = rows_.next(x0, [&](at::IntArrayRef shape) {
+  rows_.next(x0, [&](at::IntArrayRef shape) {
     step_draw_ = draw_samples(shape, x0.options().requires_grad(false));
   });
-  const auto rows = [&](const Tensor& tensor) {
-    return tensor.defined() ? tensor.narrow(0, first, x0.size(0)) : tensor;
-  };
-  return {rows(step_draw_.noise), rows(step_draw_.input_noise), rows(step_draw_.timesteps),
-          rows(step_draw_.weights), rows(step_draw_.is_unconditional)};
+  return {rows_.of(step_draw_.noise), rows_.of(step_draw_.input_noise), rows_.of(step_draw_.timesteps),
+          rows_.of(step_draw_.weights), rows_.of(step_draw_.is_unconditional)};
 }
 
 DiffusionTask::Draw DiffusionTask::draw_samples(at::IntArrayRef shape, const at::TensorOptions& options) {

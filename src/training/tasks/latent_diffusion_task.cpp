@@ -223,11 +223,11 @@ DiffusionTask::Draw LatentDiffusionTask::draw(const Tensor& x0) {
   Draw drawn = DiffusionTask::draw(x0);
   const double probability = options_.conditioning_dropout_prob;
   if (probability == 0) return drawn;
-  const int64_t first = dropout_rows_.next(x0, [&](at::IntArrayRef shape) {
+  dropout_rows_.next(x0, [&](at::IntArrayRef shape) {
     step_dropped_ = at::rand({shape[0]}, step_context().generator,
                              x0.options().dtype(at::kFloat).requires_grad(false)) < probability;
   });
-  dropped_ = step_dropped_.narrow(0, first, x0.size(0));
+  dropped_ = dropout_rows_.of(step_dropped_);
   return drawn;
 }
 

@@ -66,12 +66,12 @@ LatentSource::Latents LatentSource::next(const Batch& batch, bool is_masked) {
   Tensor noise;
   Tensor masked_noise;
   if (encoder_.has_posterior()) {
-    const int64_t first = rows_.next(mean, [&](at::IntArrayRef shape) {
+    rows_.next(mean, [&](at::IntArrayRef shape) {
       noise_ = at::randn(shape, context_.generator, mean.options());
       if (is_masked) masked_noise_ = at::randn(shape, context_.generator, mean.options());
     });
-    noise = noise_.narrow(0, first, mean.size(0));
-    if (is_masked) masked_noise = masked_noise_.narrow(0, first, mean.size(0));
+    noise = rows_.of(noise_);
+    if (is_masked) masked_noise = rows_.of(masked_noise_);
   }
   if (encoder_.needs_scale()) encoder_.measure_scale(distribution, noise);
   Latents latents{encoder_.sample(distribution, noise)};

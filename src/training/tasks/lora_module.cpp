@@ -115,6 +115,17 @@ void ensure_adapter(torch::nn::Module& model, const LoraConfig& config, const ch
                            adapters.front(), name);
 }
 
+void require_no_adapter(const torch::nn::Module& model, const char* name) {
+  const auto adapters = detail::lora_names(model);
+  require<ConfigError>(
+      adapters.empty(),
+      "{} has the adapters {}, which are not saved with it; train them with a TextToImageLoraTask, or call "
+      "fuse_lora and unload_lora first",
+      name, adapters);
+}
+
+bool is_lora_module(const SavedModule& module) { return dynamic_cast<const SavedLora*>(&module) != nullptr; }
+
 std::shared_ptr<SavedModule> make_lora_module(std::shared_ptr<torch::nn::Module> model, const char* prefix,
                                               const SaveLoraWeightsOptions& saved,
                                               std::function<void()> checkpointing) {

@@ -8,6 +8,7 @@
 #include "core/require.h"
 #include "models/layers/lora_metadata.h"
 #include "training/tasks/lora_module.h"
+#include "training/tasks/prior_preservation.h"
 #include "training/tasks/text_to_image_parts.h"
 
 namespace diffusers {
@@ -56,6 +57,7 @@ TextToImageLoraTask::TextToImageLoraTask(TextToImageModels models, TextToImageLo
       parts_(std::make_shared<TextToImageParts>(models_, lora_options_.train_text_encoder,
                                                 lora_options_.proportion_empty_prompts)),
       all_trained_(DiffusionTask::trained()) {
+  require_prior_loss_weight(lora_options_.prior_loss_weight);
   if (lora_options_.cache_text_embeddings) parts_->cache_text_embeddings();
   if (!lora_options_.train_text_encoder) return;
   require<ConfigError>(!lora_options_.cache_text_embeddings,
@@ -87,6 +89,13 @@ void TextToImageLoraTask::configure(const TrainingConfig& config) {
 void TextToImageLoraTask::check_batch(const Batch& batch) {
   DiffusionTask::check_batch(batch);
   parts_->check_batch(batch);
+  check_prior(batch, lora_options_.prior_loss_weight);
+}
+
+StepLoss TextToImageLoraTask::loss(const Batch& batch, std::size_t update) {
+  StepLoss result = DiffusionTask::loss(batch, update);
+  result.loss = weigh_prior(result.loss, batch.is_prior, lora_options_.prior_loss_weight);
+  return result;
 }
 
 void TextToImageLoraTask::begin_step(const StepContext& context) {
@@ -127,6 +136,7 @@ std::string TextToImageLoraTask::config_json() const {
   Json json = parse_json(DiffusionTask::config_json(), "the config of the DiffusionTask");
   json["_class_name"] = kLoraTask;
   json["proportion_empty_prompts"] = lora_options_.proportion_empty_prompts;
+  json["prior_loss_weight"] = lora_options_.prior_loss_weight;
   const auto add = [&json](const char* prefix, const torch::nn::Module& model) {
     write_lora_metadata(json, prefix, detail::lora_config(model, detail::lora_names(model).front()));
   };

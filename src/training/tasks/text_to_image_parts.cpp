@@ -187,12 +187,12 @@ Tensor TextToImageParts::encode(const Batch& batch, const std::optional<Generato
     if (is_inpainting_)
       masked_noise = at::randn(posterior.mean.sizes(), validation, posterior.mean.options());
   } else {
-    const int64_t first = posterior_rows_.next(posterior.mean, [&](at::IntArrayRef shape) {
+    posterior_rows_.next(posterior.mean, [&](at::IntArrayRef shape) {
       posterior_noise_ = at::randn(shape, context_.generator, posterior.mean.options());
       if (is_inpainting_) masked_noise_ = at::randn(shape, context_.generator, posterior.mean.options());
     });
-    noise = posterior_noise_.narrow(0, first, images.size(0));
-    if (is_inpainting_) masked_noise = masked_noise_.narrow(0, first, images.size(0));
+    noise = posterior_rows_.of(posterior_noise_);
+    if (is_inpainting_) masked_noise = posterior_rows_.of(masked_noise_);
   }
   if (is_inpainting_) extra_channels_ = masked_channels(batch, images, masked_noise);
   return encoder_.sample(posterior, noise);
@@ -208,11 +208,11 @@ Tensor TextToImageParts::masked_channels(const Batch& batch, const Tensor& image
 
 void TextToImageParts::draw_dropped(const Tensor& x0) {
   if (proportion_empty_prompts_ == 0) return;
-  const int64_t first = dropout_rows_.next(x0, [&](at::IntArrayRef shape) {
+  dropout_rows_.next(x0, [&](at::IntArrayRef shape) {
     step_dropped_ =
         at::rand({shape[0]}, context_.generator, x0.options().dtype(at::kFloat)) < proportion_empty_prompts_;
   });
-  dropped_ = step_dropped_.narrow(0, first, x0.size(0));
+  dropped_ = dropout_rows_.of(step_dropped_);
 }
 
 void TextToImageParts::warn_of_truncation(const CLIPTokenizer& tokenizer, const Batch& batch,

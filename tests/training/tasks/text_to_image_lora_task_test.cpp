@@ -6,6 +6,7 @@
 
 #include <diffusers/models/lora_weights.h>
 #include <diffusers/training/text_to_image_lora_task.h>
+#include <diffusers/training/text_to_image_task.h>
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
@@ -154,6 +155,28 @@ TEST(TextToImageLoraTask, TrainsTheAdapterThatTheUNetHas) {
   unet->enable_adapters();
   unet->add_adapter({.r = 1, .target_modules = {"to_k"}}, "other");
   expect_throws_with<ConfigError>([&] { TextToImageLoraTask again(models); }, "expected one that is trained");
+}
+
+TEST(TextToImageLoraTask, TasksThatSaveWholeModelsRefuseAdapters) {
+  const TextToImageModels models = tiny_text_to_image();
+  UNet2DConditionModel unet = models.unet;
+  CLIPTextModel text_encoder = models.text_encoder;
+  text_encoder->add_adapter({.r = 1, .target_modules = {"q_proj"}}, "words");
+  expect_throws_with<ConfigError>([&] { TextToImageTask task(models); },
+                                  "the text_encoder has the adapters [\"words\"], which are not saved");
+  text_encoder->unload_lora();
+  unet->add_adapter({.r = 1, .target_modules = {"to_q"}}, "style");
+  expect_throws_with<ConfigError>([&] { TextToImageTask task(models); },
+                                  "the unet has the adapters [\"style\"], which are not saved");
+  const TemporaryFolder folder;
+  expect_throws_with<ConfigError>(
+      [&] {
+        Trainer trainer(std::make_shared<DiffusionTask>(unet, DDPMScheduler()), parity_config(folder.path()));
+      },
+      "the model \"unet\" has the adapters");
+  unet->fuse_lora();
+  unet->unload_lora();
+  TextToImageTask task(models);
 }
 
 TEST(TextToImageLoraTask, OptionsAreChecked) {
