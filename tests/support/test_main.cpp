@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -40,8 +41,14 @@ class SkipListener : public testing::EmptyTestEventListener {
     const char* folder = std::getenv("DIFFUSERS_SKIPS");
     if (folder == nullptr) return;
     std::filesystem::create_directories(folder);
-    std::ofstream file(std::filesystem::path(folder) / (name_ + ".txt"), std::ios::app);
-    for (const auto& line : skipped_) file << line << '\n';
+    const auto path = std::filesystem::path(folder) / (name_ + ".txt");
+    // A test with the label `cuda` runs tests of the same program once more.
+    std::set<std::string> listed;
+    std::ifstream before(path);
+    for (std::string line; std::getline(before, line);) listed.insert(line);
+    std::ofstream file(path, std::ios::app);
+    for (const auto& line : skipped_)
+      if (!listed.contains(line)) file << line << '\n';
   }
 
  private:
