@@ -24,6 +24,7 @@
 #include <diffusers/data/loader.h>
 #include <diffusers/data/mnist.h>
 #include <diffusers/data/tensor_dataset.h>
+#include <diffusers/data/textual_inversion_dataset.h>
 #include <diffusers/io/chart.h>
 #include <diffusers/io/files.h>
 #include <diffusers/io/image.h>
@@ -133,6 +134,7 @@
 #include <diffusers/text/clip_text_model.h>
 #include <diffusers/text/clip_tokenizer.h>
 #include <diffusers/text/fwd.h>
+#include <diffusers/text/textual_inversion.h>
 #include <diffusers/training/autoencoder_losses.h>
 #include <diffusers/training/autoencoder_task.h>
 #include <diffusers/training/batch_split.h>

@@ -61,7 +61,9 @@ Tensor read_main_image(const ImageSamples& samples, const ImageFolderOptions& op
   require<FileError>(std::max(crop.height, crop.width) / std::min(crop.height, crop.width) <= 1000,
                      "{}: {} x {} pixels, too long and narrow to cut a square from", file, crop.width,
                      crop.height);
-  image = resize_shorter_side(image, resolution, options.image_interpolation_mode);
+  image = options.resize_to_square
+              ? resize_with(image, resolution, resolution, options.image_interpolation_mode)
+              : resize_shorter_side(image, resolution, options.image_interpolation_mode);
   crop.resized_height = image.size(2);
   crop.resized_width = image.size(3);
   ExampleRandom random(augmentation_seed, index);
@@ -129,6 +131,10 @@ ImageFolder::ImageFolder(const std::filesystem::path& path, const ImageFolderOpt
                        options.channels);
   require<ConfigError>(options.max_samples >= 0, "max_samples is {}, expected 0 (all) or more",
                        options.max_samples);
+  require<ConfigError>(
+      !options.resize_to_square || !options.center_crop,
+      "resize_to_square and center_crop are both true, but resize_to_square leaves nothing to "
+      "crop; expected at most one of them");
   samples_ = std::make_shared<const ImageSamples>(find_image_samples(path.string(), options));
 }
 

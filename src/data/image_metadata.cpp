@@ -117,7 +117,8 @@ class MetadataSamples {
 
   /// @param folder folder of the metadata file, relative to the root
   void add(const std::string& folder, const MetadataRow& row) {
-    samples_.files.push_back(image_path(folder, row, "file_name"));
+    const std::string& image_column = options_.image_column;
+    samples_.files.push_back(image_path(folder, row, image_column.empty() ? "file_name" : image_column));
     if (captions_.is_in(row)) samples_.captions.push_back(row.texts(captions_.name()));
     if (labels_.is_in(row)) label_values_.add(row, labels_.name());
     const auto add_image = [&](const std::string& column, std::vector<std::string>& files) {

@@ -96,8 +96,9 @@ ImageSamples samples_by_folder(const std::string& root, FoundFiles found) {
 }
 
 void require_no_columns(const std::string& root, const ImageFolderOptions& options) {
-  const std::array<std::pair<const char*, const std::string*>, 5> columns{
-      {{"caption_column", &options.caption_column},
+  const std::array<std::pair<const char*, const std::string*>, 6> columns{
+      {{"image_column", &options.image_column},
+       {"caption_column", &options.caption_column},
        {"conditioning_image_column", &options.conditioning_image_column},
        {"original_image_column", &options.original_image_column},
        {"mask_column", &options.mask_column},

@@ -53,8 +53,22 @@ void TextEmbeddingsImpl::init_weights(const CLIPTextConfig& config) {
   }
 }
 
+Tensor TextEmbeddingsImpl::token_vectors(const Tensor& input_ids) const {
+  const Tensor vectors = token_embedding_->forward(input_ids);
+  if (!learned_rows_.defined()) return vectors;
+  const Tensor place = input_ids - first_learned_;
+  const int64_t count = learned_rows_.size(0);
+  const Tensor is_learned = place.ge(0).logical_and(place.lt(count)).unsqueeze(-1);
+  return at::where(is_learned, at::embedding(learned_rows_, place.clamp(0, count - 1)), vectors);
+}
+
 Tensor TextEmbeddingsImpl::forward(const Tensor& input_ids, const Tensor& position_ids) const {
-  return token_embedding_->forward(input_ids) + position_embedding_->forward(position_ids);
+  return token_vectors(input_ids) + position_embedding_->forward(position_ids);
+}
+
+void TextEmbeddingsImpl::set_learned_rows(int64_t first, Tensor rows) {
+  first_learned_ = first;
+  learned_rows_ = std::move(rows);
 }
 
 void TextEmbeddingsImpl::resize(int64_t num_tokens) {

@@ -28,10 +28,17 @@ class TextEmbeddingsImpl : public torch::nn::Module {
   const Tensor& token_weight() const { return token_embedding_->weight; }
   /// Changes the number of tokens. New rows get the mean of the old rows.
   void resize(int64_t num_tokens);
+  /// Takes the vectors of the tokens `first` to `first + rows.size(0) - 1` from `rows`, which get the
+  /// gradient, and not from the table. Undefined rows: from the table again.
+  void set_learned_rows(int64_t first, Tensor rows);
 
  private:
+  Tensor token_vectors(const Tensor& input_ids) const;
+
   layers::Embedding token_embedding_{nullptr};
   layers::Embedding position_embedding_{nullptr};
+  int64_t first_learned_ = 0;
+  Tensor learned_rows_;  // [n, hidden_size]; undefined: none
 };
 
 class SelfAttentionImpl : public torch::nn::Module {

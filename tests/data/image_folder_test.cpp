@@ -9,6 +9,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include "data/resample.h"
 #include "data/transforms.h"
 #include "support/golden.h"
 #include "support/log_capture.h"
@@ -140,6 +141,45 @@ TEST(ImageFolder, RandomCropAndFlipDependOnSeedAndIndexAlone) {
   EXPECT_LT(flipped, 32);
   EXPECT_GT(std::count(starts.begin(), starts.end(), true), 10);
   EXPECT_FALSE(at::equal(data.get_batch(all, 4).images, data.get_batch(all, 3).images));
+}
+
+TEST(ImageFolder, ResizesWholeImagesToSquares) {
+  const TemporaryFolder folder;
+  const Tensor wide = at::rand({3, 6, 18});
+  save_image(wide, folder / "before.png");
+  save_image(at::rand({3, 6, 18}), folder / "after.png");
+  save_image(at::rand({3, 9, 9}), folder / "square.png");
+  write_file("{\"input\": \"before.png\", \"edited\": \"after.png\"}\n", folder / "metadata.jsonl");
+  ImageFolderOptions options{.resolution = 6,
+                             .random_flip = true,
+                             .original_image_column = "input",
+                             .image_interpolation_mode = "bicubic",
+                             .image_column = "edited",
+                             .resize_to_square = true};
+  const ImageFolder data(folder.path(), options);
+  EXPECT_EQ(data.size(), 1);
+  EXPECT_TRUE(data.files().front().ends_with("after.png"));
+  for (const uint64_t seed : {1U, 2U, 3U, 4U, 5U}) {
+    const Batch batch = data.get_batch(std::vector<int64_t>{0}, seed);
+    EXPECT_EQ(describe(batch.images), "float32 [1, 3, 6, 6] on cpu");
+    expect_equal(batch.crop_top_lefts, at::zeros({1, 2}, at::kLong), "crop");
+    // The same flip for both: the original is one of two images.
+    const Tensor plain =
+        resize_with(load_image(folder / "before.png").unsqueeze(0), 6, 6, ImageInterpolation::kBicubic);
+    const Tensor expected = plain.to(at::kFloat) / 127.5 - 1;
+    EXPECT_TRUE(at::allclose(batch.original_images, expected, 0, 1e-5) ||
+                at::allclose(batch.original_images, expected.flip({3}), 0, 1e-5));
+  }
+  // An original of another shape is none of the same picture.
+  write_file("{\"input\": \"square.png\", \"edited\": \"after.png\"}\n", folder / "metadata.jsonl");
+  expect_throws_with<FileError>(
+      [&] { ImageFolder(folder.path(), options).get_batch(std::vector<int64_t>{0}); },
+      "square.png: 9 x 9 pixels, but its image has 18 x 6; expected the same aspect ratio");
+  options.image_column = "none";
+  expect_throws_with<FileError>([&] { ImageFolder wrong(folder.path(), options); }, "\"none\" is missing");
+  expect_throws_with<ConfigError>(
+      [&] { ImageFolder wrong(folder.path(), {.center_crop = true, .resize_to_square = true}); },
+      "resize_to_square and center_crop are both true");
 }
 
 TEST(ImageFolder, WhatIsWrongIsNamed) {

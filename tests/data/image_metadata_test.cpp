@@ -261,7 +261,7 @@ TEST(ImageMetadata, WhatIsWrongIsNamedWithItsLineAndColumn) {
        {ImageFolderOptions{.caption_column = "text"},
         ImageFolderOptions{.conditioning_image_column = "edges"},
         ImageFolderOptions{.original_image_column = "x"}, ImageFolderOptions{.mask_column = "x"},
-        ImageFolderOptions{.label_column = "x"}})
+        ImageFolderOptions{.image_column = "x"}, ImageFolderOptions{.label_column = "x"}})
     expect_throws_with<ConfigError>([&] { ImageFolder data(folder.path(), options); },
                                     "holds no metadata.jsonl or metadata.csv with such a column");
 }

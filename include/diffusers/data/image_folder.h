@@ -69,6 +69,11 @@ struct ImageFolderOptions {
   int64_t max_samples = 0;
   /// Filter with which images are resized. Masks are always resized with "bilinear".
   EnumChoice<ImageInterpolation> image_interpolation_mode = ImageInterpolation::kBilinear;
+  /// Column of the images (file names). Empty: "file_name".
+  std::string image_column = {};
+  /// Resizes each image as a whole to a square, which changes its aspect ratio, and crops nothing, as
+  /// diffusers' `textual_inversion.py` and `train_instruct_pix2pix.py` do. Not with `center_crop`.
+  bool resize_to_square = false;
 };
 
 inline namespace internal {
@@ -80,10 +85,10 @@ struct ImageSamples;
 /// Python's `datasets`.
 ///
 /// **With metadata.** If the folder or a folder below it holds a `metadata.jsonl` or `metadata.csv`, each of
-/// its rows is a sample, in the order of the rows. The column `file_name` names the image, relative to the
-/// folder of the metadata. Files that no row names are not samples. Other columns give captions, class labels
-/// and more images, see `ImageFolderOptions`. Names are not trusted: a name with "..", an absolute path or a
-/// link that leads out of the folder is an error.
+/// its rows is a sample, in the order of the rows. The column `file_name`, or `image_column`, names the
+/// image, relative to the folder of the metadata. Files that no row names are not samples. Other columns give
+/// captions, class labels and more images, see `ImageFolderOptions`. Names are not trusted: a name with "..",
+/// an absolute path or a link that leads out of the folder is an error.
 /// @code
 /// {"file_name": "cat.png", "text": "a cat", "conditioning_image": "edges/cat.png"}
 /// @endcode
