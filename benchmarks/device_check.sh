@@ -51,7 +51,7 @@ pack() {  # pack BUILD FOLDER
   # The libraries apart from LibTorch's, CUDA's and the C library.
   for program in $(cut -d' ' -f1 "$1/cuda_tests.txt") benchmarks/device_benchmark; do
     ldd "$1/$program" | awk '$3 ~ /^\// {print $3}'
-  done | sort -u | grep -vE '/torch/lib/|/nvidia/|/cuda[^/]*/|/lib(c|m|dl|rt|pthread|gcc_s|gomp|stdc\+\+)\.so' |
+  done | sort -u | grep -vE '/torch/lib/|/nvidia/|/cuda[^/]*/|/lib(c|m|dl|rt|pthread|gcc_s|gomp|stdc\+\+|cu[a-zA-Z]*|nv[a-zA-Z]*)\.so' |
     while read -r library; do cp -L "$library" "$2/lib/"; done
   du -sh "$2"
 }

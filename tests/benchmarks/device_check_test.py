@@ -141,6 +141,27 @@ class Build(unittest.TestCase):
         self.assertIn("there is no CUDA device", text)
 
 
+    def test_a_packed_folder_has_what_the_check_needs(self):
+        with tempfile.TemporaryDirectory() as folder:
+            build, packed = pathlib.Path(folder) / "build", pathlib.Path(folder) / "packed"
+            for name in ("benchmarks/device_benchmark", "tests/ops/test_ops"):
+                (build / name).parent.mkdir(parents=True)
+                (build / name).symlink_to(PROGRAM)
+            (build / "cuda_tests.txt").write_text("tests/ops/test_ops OnCuda.*\n")
+            code, text = run([SCRIPT, "--pack", build, packed])
+            self.assertEqual(code, 0, text)
+            names = sorted(path.relative_to(packed).as_posix() for path in packed.rglob("*") if path.is_file())
+            for name in ("benchmarks/device_benchmark", "benchmarks/device_check.sh", "benchmarks/device_steps.py",
+                         "cuda_tests.txt", "tests/ops/test_ops"):  # fmt: skip
+                self.assertIn(name, names)
+            libraries = [name for name in names if name.startswith("lib/")]
+            self.assertTrue(any("png" in name for name in libraries), libraries)
+            self.assertFalse([name for name in libraries if "torch" in name or "cuda" in name or "libc.so" in name])
+            if not has_device():
+                code, text = run([packed / "benchmarks/device_check.sh", packed])
+                self.assertEqual(code, 3, text)
+
+
 class Benchmark(unittest.TestCase):
     def test_measures_each_row(self):
         with tempfile.TemporaryDirectory() as folder:

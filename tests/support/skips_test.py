@@ -39,6 +39,13 @@ class Skips(unittest.TestCase):
         self.assertIn("1 test is skipped:\nSKIPPED: " + REASON, text)
         self.assertEqual((self.folder / "skips/skipping.txt").read_text(), REASON + "\n")
 
+    def test_a_run_of_skipped_tests_alone_has_its_own_exit_status(self):
+        flags = dict(DIFFUSERS_SKIPS=self.folder / "skips", DIFFUSERS_SKIP_CODE=77)
+        for expected, chosen in ((0, "*"), (77, "*.NeedsWhatIsNotThere"), (0, "*.Runs"), (1, "*.Nothing")):
+            code, text = run([PROGRAM, "--gtest_brief=1", "--gtest_filter=" + chosen], **flags)
+            self.assertEqual(code, expected, text)
+        self.assertEqual((self.folder / "skips/skipping.txt").read_text(), REASON + "\n")
+
     def test_ctest_lists_them_after_its_summary(self):
         build = self.folder / "build"
         build.mkdir()
