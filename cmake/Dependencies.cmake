@@ -10,6 +10,7 @@ find_package(ZLIB REQUIRED)
 find_package(PNG REQUIRED)
 find_package(JPEG REQUIRED)
 find_package(utf8proc MODULE REQUIRED)
+find_package(LibArchive REQUIRED)
 find_package(nlohmann_json REQUIRED)
 
 # LibTorch brings fmt among its headers, and those come first on the include path whatever else is installed.

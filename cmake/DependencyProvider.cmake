@@ -46,6 +46,13 @@ set(_JPEG_options -DENABLE_STATIC=OFF -DWITH_TURBOJPEG=OFF -DWITH_SIMD=OFF)
 set(_utf8proc_debian libutf8proc-dev)
 set(_utf8proc_git https://github.com/JuliaStrings/utf8proc a1b99daa2a3393884220264c927a48ba1251a9c6) # 2.10.0
 set(_utf8proc_options -DUTF8PROC_ENABLE_TESTING=OFF)
+set(_LibArchive_debian libarchive-dev)
+set(_LibArchive_git https://github.com/libarchive/libarchive 27cbc7827172698143e440801fc0ba39ccb4f1f5) # 3.8.9
+# tar and gzip are used, so zlib is all that it needs.
+set(_LibArchive_options -DENABLE_TEST=OFF -DENABLE_TAR=OFF -DENABLE_CPIO=OFF -DENABLE_CAT=OFF -DENABLE_UNZIP=OFF
+                        -DENABLE_OPENSSL=OFF -DENABLE_NETTLE=OFF -DENABLE_LZMA=OFF -DENABLE_ZSTD=OFF -DENABLE_LZ4=OFF
+                        -DENABLE_BZip2=OFF -DENABLE_LIBXML2=OFF -DENABLE_EXPAT=OFF -DENABLE_ACL=OFF
+                        -DENABLE_XATTR=OFF -DENABLE_ICONV=OFF -DENABLE_LIBB2=OFF)
 
 # ---- LibTorch ----------------------------------------------------------------------------------------------------
 

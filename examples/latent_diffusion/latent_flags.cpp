@@ -22,7 +22,9 @@ const FlagTable<LatentSettings>& latent_flags() {
         {"--scale_by_std", &Settings::scale_by_std,
          "Scale the latents by 1 / std of the first batch, instead of the autoencoder's scaling_factor."},
         {"--latent_cache", &Settings::latent_cache,
-         "Folder that keeps the means and variances of the latents, so that each image is encoded once."}}},
+         "Folder that keeps the means and variances of the latents, so that each image is encoded once."},
+        {"--latent_cache_format", &Settings::latent_cache_format,
+         "Form of the files of --latent_cache: safetensors, or tar, the shards of a WebDataset."}}},
       {"Conditioning",
        {{"--conditioning_key", &Settings::conditioning_key,
          "How the model receives its conditioning: crossattn takes captions, adm class labels, concat images "
@@ -41,7 +43,7 @@ const FlagTable<LatentSettings>& latent_flags() {
       {"Data",
        {{"--caption_column",
          &Settings::caption_column,
-         "Column of the captions in the metadata of --train_data_dir.",
+         "Column of the captions in the metadata of --train_data_dir, or in KEY.json of --train_shards.",
          {.default_text = "text"}},
         {"--conditioning_image_column", &Settings::conditioning_image_column,
          "Column of the conditioning images in the metadata of --train_data_dir."},
@@ -114,7 +116,7 @@ bool LatentSettings::evaluates() const {
 }
 
 void add_latent_flags(CLI::App& app, LatentSettings& settings) {
-  add_flags(app, data_flags(), settings.data);
+  add_data_flags(app, settings.data);
   add_flags(app, latent_flags(), settings);
   add_flags(app, scheduler_flags(), settings.scheduler);
   add_flags(app, training_flags(), settings.training);
@@ -124,7 +126,9 @@ void add_latent_flags(CLI::App& app, LatentSettings& settings) {
 void complete_latent_settings(const CLI::App& app, LatentSettings& settings) {
   const auto is_given = [&](const char* flag) { return app.count(flag) > 0; };
   const std::string key = "--conditioning_key " + std::string(settings.conditioning_key.name());
-  check_data_flags(app, settings.data, {"--caption_column", "--conditioning_image_column", "--mask_column"});
+  check_data_flags(app, settings.data, {"--conditioning_image_column", "--mask_column"});
+  refuse_latent(settings.data.is_idx() && is_given("--caption_column"),
+                "--caption_column needs --train_data_dir; found " + settings.data.flag());
   refuse_latent(settings.attends() && settings.text_encoder.empty(),
                 "--text_encoder is missing; " + key + " embeds captions with it");
   refuse_latent(!settings.attends() && !settings.text_encoder.empty(),
@@ -139,6 +143,12 @@ void complete_latent_settings(const CLI::App& app, LatentSettings& settings) {
                 "--conditioning_image_column is missing; " + key + " needs conditioning images");
   refuse_latent(settings.guidance_scale > 1 && settings.conditioning_key == ConditioningKey::kNone,
                 "--guidance_scale needs a --conditioning_key other than none");
+  refuse_latent(settings.latent_cache.empty() && is_given("--latent_cache_format"),
+                "--latent_cache_format needs --latent_cache");
+  refuse_latent(
+      !settings.latent_cache.empty() && settings.data.shards.is_given(),
+      "--latent_cache needs --train_data_dir or --dataset, since the samples of --train_shards have no "
+      "positions by which latents are found");
   refuse_latent(!settings.latent_cache.empty() && !settings.data.is_idx() && !settings.data.center_crop,
                 "--latent_cache needs --center_crop, since a random crop gives other images in each epoch");
   refuse_latent(

@@ -7,6 +7,7 @@
 
 #include <diffusers/schedulers/ddpm_scheduler.h>
 #include <diffusers/training/diffusion_task_options.h>
+#include <diffusers/training/latent_cache.h>
 #include <diffusers/training/latent_diffusion_task.h>
 #include <diffusers/training/training_config.h>
 
@@ -21,6 +22,8 @@ struct LatentSettings {
   double conditioning_dropout_prob = 0.0;
   bool scale_by_std = false;
   std::string latent_cache = {};  ///< folder of the cached latents; empty: none
+  diffusers::EnumChoice<diffusers::LatentCacheFormat> latent_cache_format =
+      diffusers::LatentCacheFormat::kSafetensors;
 
   DataSettings data = {};
   std::string caption_column = {};

@@ -139,20 +139,22 @@ class LatentTraining {
     TrainingConfig& training = settings_.training;
     if (!training.resolution) training.resolution = image_side(encoder_);
     if (training.seed) manual_seed(static_cast<uint64_t>(*training.seed));
-    data_ = open_images(settings_.data, folder_options(settings_, encoder_.in_channels()));
-    const int64_t classes = data_->class_count();
+    data_ = open_train_images(settings_.data, folder_options(settings_, encoder_.in_channels()));
+    const int64_t classes = data_.class_count();
     if (settings_.conditioning_key == ConditioningKey::kAdm && classes == 0)
-      throw ConfigError("--conditioning_key adm needs class labels, but " + settings_.data.folder() +
-                        " has no sub-folders with images, whose names would be the classes");
+      throw ConfigError("--conditioning_key adm needs class labels, but " + settings_.data.flag() +
+                        (settings_.data.shards.is_given()
+                             ? "; expected their number, --num_classes"
+                             : " has no sub-folders with images, whose names would be the classes"));
     options_ = task_options();
     const int64_t side = *training.resolution / encoder_.downsampling_factor();
     const int64_t width = options_.text_encoder.is_empty() ? 0 : options_.text_encoder->config().hidden_size;
     unet_ = make_unet(settings_, encoder_, side, classes, width);
     std::visit([&](auto& unet) { unet->to(device_); }, unet_);
-    std::printf("%s with %lld parameters on %s, %lld images, latents %lld x %lld x %lld\n",
+    std::printf("%s with %lld parameters on %s, %s, latents %lld x %lld x %lld\n",
                 std::visit([](auto& unet) { return unet->class_name(); }, unet_).c_str(),
                 static_cast<long long>(std::visit([](auto& unet) { return unet->num_parameters(); }, unet_)),
-                device_.str().c_str(), static_cast<long long>(data_->size()),
+                device_.str().c_str(), data_.description().c_str(),
                 static_cast<long long>(encoder_.latent_channels()), static_cast<long long>(side),
                 static_cast<long long>(side));
   }
@@ -163,28 +165,30 @@ class LatentTraining {
       return std::make_shared<LatentDiffusionTask>(trainable, scheduler(), encoder_, options_);
     };
     // The model and the flags are checked before images are encoded.
-    make_task()->configure(settings_.training);
+    const TrainingConfig config = trainer_config(settings_.training, settings_.data.shards);
+    make_task()->configure(config);
     if (!settings_.latent_cache.empty()) {
-      const auto cache = LatentCache::build(
-          settings_.latent_cache, *data_, encoder_,
-          {.batch_size = settings_.training.train_batch_size, .random_flip = settings_.data.random_flip});
+      const auto cache = LatentCache::build(settings_.latent_cache, data_.dataset(), encoder_,
+                                            {.batch_size = settings_.training.train_batch_size,
+                                             .random_flip = settings_.data.random_flip,
+                                             .format = settings_.latent_cache_format});
       std::printf("latent cache %s: %lld images encoded\n", settings_.latent_cache.c_str(),
                   static_cast<long long>(cache->encoded_images()));
       options_.cache = cache;
     }
     task_ = make_task();
-    Trainer trainer(task_, settings_.training);
+    Trainer trainer(task_, config);
     trainer.on_preview([&](const PreviewContext& at) {
       const auto side =
           static_cast<int64_t>(std::ceil(std::sqrt(static_cast<double>(settings_.eval_batch_size))));
       log_unless_stopped(at, "samples", [&] { return draw(at.stop_requested); }, {.columns = side});
     });
-    return trainer.train(*data_);
+    return data_.train(trainer);
   }
 
   /// Draws samples.png, with one column for each class, and classifies samples at several guidance scales.
   void evaluate() {
-    const int64_t classes = data_->class_count();
+    const int64_t classes = data_.class_count();
     const std::string folder = settings_.training.output_dir + "/";
     LatentDiffusionPipeline pipeline = make_pipeline();
     const auto labels = [&](int64_t count) { return at::arange(count).remainder(classes); };
@@ -193,7 +197,7 @@ class LatentTraining {
     std::printf("samples, one column for each class: %ssamples.png\n", folder.c_str());
     const Tensor asked = labels(settings_.num_evaluation_samples);
     evaluate_guidance(
-        [&](double scale) { return draw_classes(pipeline, asked, scale); }, asked, *data_,
+        [&](double scale) { return draw_classes(pipeline, asked, scale); }, asked, data_.dataset(),
         *open_images(settings_.data, folder_options(settings_, encoder_.in_channels()), Split::kTest),
         classes, folder);
   }
@@ -246,10 +250,8 @@ class LatentTraining {
 
   /// Samples `[N, C, H, W]` in [0, 1] with the conditioning of the first images, drawn with the seed 0.
   Tensor draw(const std::function<bool()>& must_stop) {
-    const int64_t count = std::min(settings_.eval_batch_size, data_->size());
-    std::vector<int64_t> indices;
-    for (int64_t i = 0; i < count; ++i) indices.push_back(i);
-    const Batch batch = data_->get_batch(indices);
+    const Batch batch = data_.first(settings_.eval_batch_size);
+    const int64_t count = batch.size();
     LatentDiffusionPipelineOptions call{.batch_size = count,
                                         .num_inference_steps = settings_.num_inference_steps,
                                         .guidance_scale = settings_.guidance_scale,
@@ -286,7 +288,7 @@ class LatentTraining {
   LatentSettings settings_;
   at::Device device_;
   LatentEncoder encoder_;
-  std::unique_ptr<Dataset> data_;
+  TrainImages data_;
   LatentDiffusionTaskOptions options_;
   UNetHandle unet_{UNet2DModel(nullptr)};
   std::shared_ptr<LatentDiffusionTask> task_;

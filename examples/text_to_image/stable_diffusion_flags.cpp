@@ -28,15 +28,14 @@ const FlagTable<StableDiffusionSettings>& stable_diffusion_flags() {
          "Device of the training: cpu, cuda or cuda:INDEX.",
          {.check = available_device()}}}},
       {"Data",
-       {{"--train_data_dir",
-         &Settings::train_data_dir,
-         "Folder of PNG and JPEG files with a metadata.jsonl or metadata.csv.",
-         {.required = true}},
+       {{"--train_data_dir", &Settings::train_data_dir,
+         "Folder of PNG and JPEG files with a metadata.jsonl or metadata.csv."},
         {"--image_column",
          &Settings::image_column,
          "Column of the image: image, the column of a folder of pictures.",
          {.check = CLI::IsMember({"image"})}},
-        {"--caption_column", &Settings::caption_column, "Column of the captions in the metadata."},
+        {"--caption_column", &Settings::caption_column,
+         "Column of the captions in the metadata, or in KEY.json of --train_shards."},
         {"--image_interpolation_mode", &Settings::image_interpolation_mode,
          "Filter with which pictures are resized."},
         {"--max_train_samples",
@@ -97,6 +96,13 @@ const std::vector<RefusedFlag>& refused_stable_diffusion_flags() {
 }
 
 void complete_stable_diffusion(const CLI::App& app, StableDiffusionSettings& settings) {
+  if (settings.train_data_dir.empty() && !settings.shards.is_given())
+    throw ConfigError(
+        "there is no training data; expected --train_data_dir" +
+        std::string(app.get_option_no_throw("--train_shards") != nullptr ? " or --train_shards" : ""));
+  check_shard_flags(app, settings.shards, {"--max_train_samples", "--mask_column"});
+  // The captions of shards are in KEY.txt, unless a column is given.
+  if (settings.shards.is_given() && app.count("--caption_column") == 0) settings.caption_column.clear();
   TrainingConfig& training = settings.training;
   complete_training_flags(app, training);
   // Without EMA its options are at their defaults.

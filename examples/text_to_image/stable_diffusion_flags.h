@@ -20,6 +20,7 @@ struct StableDiffusionSettings {
   std::string variant = {};
   std::string pretrained_vae_model_name_or_path = {};
   std::string train_data_dir = {};
+  ShardSettings shards = {};  ///< of the programs that have `shard_flags()`
   std::string image_column = "image";
   std::string caption_column = "text";
   diffusers::EnumChoice<diffusers::ImageInterpolation> image_interpolation_mode =

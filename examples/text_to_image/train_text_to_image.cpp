@@ -131,6 +131,7 @@ int run(int argc, char** argv) {
       "--resolution 1024 and --output_dir sdxl-model-finetuned.");
   add_flags(app, flags(), settings);
   add_stable_diffusion_flags(app, shared);
+  add_flags(app, shard_flags(), shared.shards);
   refuse_python_flags(app, argc, argv, refused_stable_diffusion_flags());
   parse_or_exit(app, argc, argv);
   complete_stable_diffusion(app, shared);
@@ -147,24 +148,24 @@ int run(int argc, char** argv) {
   pictures.center_crop = settings.center_crop;
   pictures.random_flip = settings.random_flip;
   pictures.mask_column = settings.mask_column;
-  const ImageFolder data(shared.train_data_dir, pictures);
+  const TrainImages data = open_train_images(shared.shards, shared.train_data_dir, pictures);
   const bool has_previews = !previews.prompts.empty();
   if (has_previews && app.count("--validation_steps") == 0)
     shared.training.validation_steps =
         settings.validation_epochs.value_or(models.is_xl() ? kValidationEpochsXL : kValidationEpochs) *
-        steps_per_epoch(data, shared.training);
-  std::printf("UNet2DConditionModel with %lld parameters on %s, %lld images\n",
+        steps_per_epoch(data, shared.training, "--validation_epochs");
+  std::printf("UNet2DConditionModel with %lld parameters on %s, %s\n",
               static_cast<long long>(models.unet->num_parameters()), shared.device.c_str(),
-              static_cast<long long>(data.size()));
+              data.description().c_str());
 
   Trainer trainer(
       std::make_shared<TextToImageTask>(
           models, TextToImageTaskOptions{.train_text_encoder = settings.train_text_encoder,
                                          .proportion_empty_prompts = shared.proportion_empty_prompts,
                                          .cache_text_embeddings = shared.cache_text_embeddings}),
-      shared.training);
+      trainer_config(shared.training, shared.shards));
   if (has_previews) trainer.on_preview(unet_previews(models, previews, shared.training));
-  return exit_code(trainer.train(data));
+  return exit_code(data.train(trainer));
 }
 
 }  // namespace

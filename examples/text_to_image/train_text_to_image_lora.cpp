@@ -111,6 +111,7 @@ int run(int argc, char** argv) {
       "default: --resolution 1024.");
   add_flags(app, flags(), settings);
   add_stable_diffusion_flags(app, shared);
+  add_flags(app, shard_flags(), shared.shards);
   refuse_python_flags(app, argc, argv, refused());
   parse_or_exit(app, argc, argv);
   complete_stable_diffusion(app, shared);
@@ -129,25 +130,26 @@ int run(int argc, char** argv) {
   ImageFolderOptions pictures = picture_options(shared);
   pictures.center_crop = settings.center_crop;
   pictures.random_flip = settings.random_flip;
-  const ImageFolder data(shared.train_data_dir, pictures);
+  const TrainImages data = open_train_images(shared.shards, shared.train_data_dir, pictures);
   const bool has_previews = !settings.validation_prompts.empty();
   if (has_previews && app.count("--validation_steps") == 0)
-    shared.training.validation_steps = settings.validation_epochs * steps_per_epoch(data, shared.training);
+    shared.training.validation_steps =
+        settings.validation_epochs * steps_per_epoch(data, shared.training, "--validation_epochs");
 
   if (shared.training.seed) manual_seed(static_cast<uint64_t>(*shared.training.seed));
   const auto task = std::make_shared<TextToImageLoraTask>(models, task_options(settings, shared));
   int64_t count = 0;
   for (const NamedModule& named : task->trained())
     for (const Tensor& parameter : named.module->module().parameters()) count += parameter.numel();
-  std::printf("LoRA adapters with %lld parameters on %s, %lld images\n", static_cast<long long>(count),
-              shared.device.c_str(), static_cast<long long>(data.size()));
+  std::printf("LoRA adapters with %lld parameters on %s, %s\n", static_cast<long long>(count),
+              shared.device.c_str(), data.description().c_str());
 
-  Trainer trainer(task, shared.training);
+  Trainer trainer(task, trainer_config(shared.training, shared.shards));
   if (has_previews)
     trainer.on_preview(unet_previews(
         models, {.prompts = settings.validation_prompts, .num_images = settings.num_validation_images},
         shared.training));
-  return exit_code(trainer.train(data));
+  return exit_code(data.train(trainer));
 }
 
 }  // namespace

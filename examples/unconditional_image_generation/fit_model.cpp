@@ -31,7 +31,9 @@ void fit_model(UnconditionalSettings& settings, const TrainingData& data) {
 
   if (data.num_classes == 0)
     throw ConfigError("--class_conditional needs class labels, but " + settings.data.flag() +
-                      " has no sub-folders with images, whose names would be the classes");
+                      (settings.data.shards.is_given()
+                           ? "; expected their number, --num_classes"
+                           : " has no sub-folders with images, whose names would be the classes"));
   // The last class stands for "no class".
   const int64_t num_class_embeds = data.num_classes + 1;
   if (takes_labels && (model.class_embed_type || model.num_class_embeds != num_class_embeds))

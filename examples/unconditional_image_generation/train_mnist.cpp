@@ -118,7 +118,8 @@ UnconditionalSettings parse_flags(int argc, char** argv, MnistSettings& mnist) {
   add_unconditional_flags(app, settings);
   refuse_python_flags(app, argc, argv);
   parse_or_exit(app, argc, argv);
-  complete_settings(app, settings, settings.data.train_data_dir.empty() ? 28 : 64);
+  complete_settings(app, settings,
+                    settings.data.train_data_dir.empty() && !settings.data.shards.is_given() ? 28 : 64);
   if (settings.data.is_idx() && settings.eval_batch_size < 2)
     throw ConfigError(
         "--eval_batch_size is 1, expected at least 2, since the samples are compared with the test images");
@@ -141,7 +142,7 @@ void draw_classes(UnconditionalTraining& job, const UnconditionalSettings& setti
     request.guidance_scale = scale;
     return job.sample(request);
   };
-  evaluate_guidance(sample, request.labels, *data.train, *data.held_out, data.num_classes, out);
+  evaluate_guidance(sample, request.labels, data.train.dataset(), *data.held_out, data.num_classes, out);
 }
 
 /// Draws samples.png and evaluates the samples.
@@ -152,7 +153,7 @@ void draw_samples(UnconditionalTraining& job, const UnconditionalSettings& setti
   save_image_grid(images.slice(0, 0, 64), out + "samples.png", {.columns = 8});
   std::printf("samples: %ssamples.png\n", out.c_str());
   if (data.held_out)
-    print_evaluation(evaluate_samples(images, *data.train, *data.held_out, data.num_classes,
+    print_evaluation(evaluate_samples(images, data.train.dataset(), *data.held_out, data.num_classes,
                                       out + "classifier.safetensors"),
                      images.size(0));
 }

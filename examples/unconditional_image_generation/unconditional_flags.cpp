@@ -1,6 +1,7 @@
 #include "unconditional_flags.h"
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include <diffusers/core/error.h>
@@ -98,6 +99,10 @@ void complete_training(const CLI::App& app, UnconditionalSettings& settings) {
     training.snr_gamma = kUnlimitedSnr;
   complete_training_flags(app, training);
   if (is_given("--validation_steps")) settings.save_images_epochs.reset();
+  if (settings.data.shards.is_given() && settings.data.shards.num_train_samples == 0)
+    for (auto& [flag, epochs] : {std::pair("--save_images_epochs", &settings.save_images_epochs),
+                                 std::pair("--save_model_epochs", &settings.save_model_epochs)})
+      if (!is_given(flag)) epochs->reset();
   // An explicit false, so that the Trainer does not warn about unused labels.
   settings.task.class_conditional = settings.class_conditional;
   if (settings.class_conditional && !is_given("--class_dropout_prob")) settings.task.class_dropout_prob = 0.1;
@@ -146,7 +151,7 @@ UnconditionalSettings::UnconditionalSettings()
             .layers_per_block = 2} {}
 
 void add_unconditional_flags(CLI::App& app, UnconditionalSettings& settings) {
-  add_flags(app, data_flags(), settings.data);
+  add_data_flags(app, settings.data);
   add_flags(app, unconditional_flags(), settings);
   add_flags(app, scheduler_flags(), settings.scheduler);
   add_flags(app, training_flags(), settings.training);

@@ -28,9 +28,8 @@ UnconditionalTraining::UnconditionalTraining(UnconditionalSettings settings, Sam
   fit_model(settings_, data_);
   unet_ = UNet2DModel(settings_.model);
   unet_->to(device_);
-  std::printf("UNet2DModel with %lld parameters on %s, %lld images\n",
-              static_cast<long long>(unet_->num_parameters()), device_.str().c_str(),
-              static_cast<long long>(data_.train->size()));
+  std::printf("UNet2DModel with %lld parameters on %s, %s\n", static_cast<long long>(unet_->num_parameters()),
+              device_.str().c_str(), data_.train.description().c_str());
 }
 
 int64_t UnconditionalTraining::columns() const {
@@ -72,15 +71,22 @@ Tensor UnconditionalTraining::sample(const SampleRequest& request) {
 void UnconditionalTraining::choose_preview_steps() {
   if (!settings_.save_images_epochs) return;
   const int64_t images = *settings_.save_images_epochs;
-  settings_.training.validation_steps = steps_per_epoch(*data_.train, settings_.training) *
-                                        std::gcd(images, settings_.save_model_epochs.value_or(images));
+  settings_.training.validation_steps =
+      steps_per_epoch(data_.train, settings_.training, "--save_images_epochs") *
+      std::gcd(images, settings_.save_model_epochs.value_or(images));
 }
 
 TrainingResult UnconditionalTraining::train(const std::function<void(const PreviewContext&)>& preview) {
   choose_preview_steps();
-  const int64_t epoch_steps = steps_per_epoch(*data_.train, settings_.training);
+  const bool counts_epochs = settings_.save_images_epochs || settings_.save_model_epochs;
+  const int64_t epoch_steps =
+      counts_epochs
+          ? steps_per_epoch(data_.train, settings_.training,
+                            settings_.save_images_epochs ? "--save_images_epochs" : "--save_model_epochs")
+          : 0;
   int64_t saves = 0;
-  Trainer trainer(unet_, scheduler_, settings_.training, settings_.task);
+  Trainer trainer(unet_, scheduler_, trainer_config(settings_.training, settings_.data.shards),
+                  settings_.task);
   trainer.on_preview([&](const PreviewContext& at) {
     const bool is_last = at.step == at.total_steps;
     if (!settings_.save_images_epochs || at.step % (epoch_steps * *settings_.save_images_epochs) == 0 ||
@@ -96,5 +102,5 @@ TrainingResult UnconditionalTraining::train(const std::function<void(const Previ
     if (due > saves) DDPMPipeline(unet_, scheduler_).save_pretrained(settings_.training.output_dir);
     saves = due;
   });
-  return data_.held_out ? trainer.train(*data_.train, *data_.held_out) : trainer.train(*data_.train);
+  return data_.train.train(trainer, data_.held_out.get());
 }

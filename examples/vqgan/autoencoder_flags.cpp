@@ -188,7 +188,7 @@ AutoencoderSettings::AutoencoderSettings() : device(torch::cuda::is_available() 
 }
 
 void add_autoencoder_flags(CLI::App& app, AutoencoderSettings& settings) {
-  add_flags(app, data_flags(), settings.data);
+  add_data_flags(app, settings.data);
   add_flags(app, autoencoder_flags(), settings);
   add_flags(app, loss_flags(), settings.loss);
   // The flags outlive the table: each keeps a pointer to its field alone.

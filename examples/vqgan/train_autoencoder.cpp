@@ -116,16 +116,17 @@ LPIPS classifier_lpips(const AutoencoderSettings& settings, const TrainingData& 
         "found " +
         std::to_string(data.num_classes) + " classes in " + settings.data.folder() +
         ", whose sub-folders with images would be the classes");
+  const Dataset& images = data.train.dataset();
   const TrainingConfig& training = settings.training;
   const std::string file = join_path(training.output_dir, "classifier.safetensors");
   create_folders(training.output_dir);
   if (!training.resume_from_checkpoint) remove_file(file);
   return LPIPS(std::make_shared<ClassifierFeatures>(
-      trained_classifier(*data.train, {.num_classes = data.num_classes,
-                                       .channels = data.channels,
-                                       .cache_file = file,
-                                       .purpose = "whose features LPIPS compares",
-                                       .device = at::Device(settings.device)})));
+      trained_classifier(images, {.num_classes = data.num_classes,
+                                  .channels = data.channels,
+                                  .cache_file = file,
+                                  .purpose = "whose features LPIPS compares",
+                                  .device = at::Device(settings.device)})));
 }
 
 LPIPS load_lpips(const AutoencoderSettings& settings, const TrainingData& data) {
@@ -149,12 +150,16 @@ LPIPSWithDiscriminatorConfig kl_loss_config(const AutoencoderSettings& settings,
           .pixel_loss = loss.pixel_loss};
 }
 
-/// Images and their reconstructions below them, in [0, 1].
-template <class Model>
-Tensor reconstruction_rows(Model& model, const Dataset& data, int64_t count, at::Device device) {
+Tensor first_images(const Dataset& data, int64_t count) {
   std::vector<int64_t> indices(static_cast<std::size_t>(std::min(count, data.size())));
   std::iota(indices.begin(), indices.end(), 0);
-  const Tensor images = data.get_batch(indices, 0).images.to(device);
+  return data.get_batch(indices, 0).images;
+}
+
+/// Images and their reconstructions below them, in [0, 1].
+template <class Model>
+Tensor reconstruction_rows(Model& model, const Tensor& on_host, at::Device device) {
+  const Tensor images = on_host.to(device);
   const Tensor made = model->forward(images).sample;
   return (torch::cat({images, made}) / 2 + 0.5).clamp(0, 1);
 }
@@ -163,20 +168,21 @@ template <class Model>
 int train(Model model, const std::shared_ptr<AutoencoderTask>& task, const AutoencoderSettings& settings,
           const TrainingData& data) {
   const at::Device device(settings.device);
-  std::printf("%s with %lld parameters on %s, %lld images\n", std::string(model->class_name()).c_str(),
+  std::printf("%s with %lld parameters on %s, %s\n", std::string(model->class_name()).c_str(),
               static_cast<long long>(model->num_parameters()), device.str().c_str(),
-              static_cast<long long>(data.train->size()));
+              data.train.description().c_str());
   const bool is_validated = data.held_out && settings.training.validation_steps > 0;
-  TrainingConfig config = settings.training;
+  TrainingConfig config = trainer_config(settings.training, settings.data.shards);
   // The one bin that the program presets has a meaning for held-out data alone.
   if (!is_validated && config.validation_bins == 1) config.validation_bins = TrainingConfig().validation_bins;
   Trainer trainer(task, config);
   trainer.on_preview([&](const PreviewContext& at) {
-    const Dataset& shown = data.held_out ? *data.held_out : *data.train;
-    const Tensor rows = reconstruction_rows(model, shown, settings.num_validation_images, device);
+    const int64_t count = settings.num_validation_images;
+    const Tensor shown = data.held_out ? first_images(*data.held_out, count) : data.train.first(count).images;
+    const Tensor rows = reconstruction_rows(model, shown, device);
     at.log_images("reconstructions", rows, {.columns = rows.size(0) / 2});
   });
-  return exit_code(is_validated ? trainer.train(*data.train, *data.held_out) : trainer.train(*data.train));
+  return exit_code(data.train.train(trainer, is_validated ? data.held_out.get() : nullptr));
 }
 
 /// Weights are drawn in the order model, discriminator.

@@ -23,6 +23,7 @@
 #include <diffusers/data/iterable_dataset.h>
 #include <diffusers/data/loader.h>
 #include <diffusers/data/mnist.h>
+#include <diffusers/data/tar_dataset.h>
 #include <diffusers/data/tensor_dataset.h>
 #include <diffusers/data/textual_inversion_dataset.h>
 #include <diffusers/io/chart.h>

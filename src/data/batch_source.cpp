@@ -81,5 +81,72 @@ std::optional<LoadedBatch> StreamedBatches::read(int64_t number) {
   return loaded;
 }
 
+PartedBatches::PartedBatches(std::shared_ptr<const IterableDataset> dataset, uint64_t epoch_seed,
+                             const DataLoaderOptions& options, int64_t first)
+    : dataset_(std::move(dataset)),
+      epoch_seed_(epoch_seed),
+      options_(options),
+      parts_(static_cast<std::size_t>(reading_threads(options))) {
+  const int64_t count = reading_threads(options);
+  for (int64_t worker = 0; worker < count; ++worker)
+    parts_[static_cast<std::size_t>(worker)].next = (first - worker + count - 1) / count;
+}
+
+std::optional<LoadedBatch> PartedBatches::read(int64_t number) {
+  const auto count = static_cast<int64_t>(parts_.size());
+  Part& part = parts_[static_cast<std::size_t>(number % count)];
+  {
+    std::unique_lock lock(mutex_);
+    turn_.wait(lock, [&] { return part.next >= number / count; });
+  }
+  const auto end_turn = [&] {
+    const std::lock_guard lock(mutex_);
+    ++part.next;
+    turn_.notify_all();
+  };
+  try {
+    LoadedBatch loaded = read_part(number % count, number / count);
+    end_turn();
+    return loaded;
+  } catch (...) {
+    // The pass ends here; threads that wait for this part must not wait forever.
+    part.is_at_end = true;
+    end_turn();
+    throw;
+  }
+}
+
+/// @param number number of the batch among those of the part
+LoadedBatch PartedBatches::read_part(int64_t worker, int64_t number) {
+  constexpr auto kAbsent = [] { return LoadedBatch{.is_absent = true}; };
+  Part& part = parts_[static_cast<std::size_t>(worker)];
+  if (part.is_at_end) return kAbsent();
+  const int64_t size = options_.batch_size;
+  if (!part.stream) {
+    part.stream = dataset_->open_part(epoch_seed_, part_of(options_, worker));
+    require(part.stream != nullptr, "IterableDataset::open_part gave no stream");
+    const int64_t before = number * size;
+    part.is_at_end = before > 0 && part.stream->skip(before) < before;
+  }
+  std::vector<Batch> samples;
+  while (!part.is_at_end && static_cast<int64_t>(samples.size()) < size) {
+    std::optional<Batch> sample = part.stream->next();
+    part.is_at_end = !sample;
+    if (sample)
+      samples.push_back(as_batch_of_one(
+          std::move(*sample),
+          {.function = "next", .index = number * size + static_cast<int64_t>(samples.size())}));
+  }
+  if (samples.empty() || (part.is_at_end && options_.drop_last)) return kAbsent();
+  LoadedBatch loaded{.batch = collate(samples)};
+  // With several processes every batch is complete.
+  const int64_t before = size * options_.rank;
+  loaded.rows = {.begin = before,
+                 .end = before + loaded.batch.size(),
+                 .total = size * (options_.world_size - 1) + loaded.batch.size()};
+  if (options_.pin_memory) loaded.batch = loaded.batch.pin_memory();
+  return loaded;
+}
+
 }  // namespace internal
 }  // namespace diffusers

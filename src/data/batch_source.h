@@ -2,10 +2,12 @@
 
 // The batches of one epoch of a loader, read from a dataset with random access or from a stream.
 
+#include <condition_variable>
 #include <cstdint>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <vector>
 
 #include <diffusers/data/dataset.h>
 #include <diffusers/data/iterable_dataset.h>
@@ -20,6 +22,7 @@ inline namespace internal {
 struct LoadedBatch {
   Batch batch = {};
   BatchRows rows = {};
+  bool is_absent = false;  ///< there is no batch of this number, but there may be one of a later number
 };
 
 /// The batches of one epoch that one process reads.
@@ -63,6 +66,47 @@ class StreamedBatches : public BatchSource {
   int64_t next_ = 0;
   bool is_at_end_ = false;
 };
+
+/// Batches of a stream that several threads read, each a part of its own. The batch of number n is of the
+/// thread n modulo the number of threads. After the end of a part its batches are absent. `read` may be
+/// called from several threads at once, but each number once and the numbers of a part in order.
+class PartedBatches : public BatchSource {
+ public:
+  /// @param first number of the first batch that is read
+  PartedBatches(std::shared_ptr<const IterableDataset> dataset, uint64_t epoch_seed,
+                const DataLoaderOptions& options, int64_t first);
+  std::optional<LoadedBatch> read(int64_t number) override;
+
+ private:
+  struct Part {
+    std::unique_ptr<SampleStream> stream;  // opened by the first read
+    int64_t next = 0;                      // number of the next batch among those of the part
+    bool is_at_end = false;
+  };
+
+  LoadedBatch read_part(int64_t worker, int64_t number);
+
+  std::shared_ptr<const IterableDataset> dataset_;
+  uint64_t epoch_seed_;
+  DataLoaderOptions options_;
+  std::vector<Part> parts_;
+  std::mutex mutex_;  // guards `next` of the parts; each part is used by the thread whose turn it is
+  std::condition_variable turn_;
+};
+
+/// Returns the number of threads that read a stream; a loader without threads of its own reads in the
+/// caller's.
+inline int64_t reading_threads(const DataLoaderOptions& options) {
+  return options.num_workers > 0 ? options.num_workers : 1;
+}
+
+/// Returns the part of a stream that a thread reads.
+inline StreamPart part_of(const DataLoaderOptions& options, int64_t worker) {
+  return {.rank = options.rank,
+          .world_size = options.world_size,
+          .worker = worker,
+          .num_workers = reading_threads(options)};
+}
 
 }  // namespace internal
 }  // namespace diffusers

@@ -1,5 +1,3 @@
-#include <algorithm>
-#include <cmath>
 #include <cstdlib>
 #include <utility>
 
@@ -9,6 +7,8 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
+#include "data/image_buckets.h"
+#include "data/image_crop.h"
 #include "data/image_samples.h"
 #include "data/resample.h"
 #include "data/transforms.h"
@@ -17,22 +17,6 @@
 
 namespace diffusers {
 namespace {
-
-/// Arbitrary number that makes the choice of a caption independent of the crop.
-constexpr uint64_t kCaptionStream = 0x63617074696f6e;
-
-/// Resizing, crop and flip of an image.
-struct Crop {
-  int64_t height = 0, width = 0;  // of the image in the file
-  int64_t resized_height = 0, resized_width = 0;
-  int64_t top = 0, left = 0;  // in the resized image
-  bool is_flipped = false;
-};
-
-/// Returns Python's int(round(x / 2)), which rounds halves to even.
-int64_t rounded_half(int64_t value) {
-  return static_cast<int64_t>(std::nearbyint(static_cast<double>(value) / 2.0));
-}
 
 /// Reads an image as uint8 `[1, C, H, W]`.
 Tensor read_picture(const ImageSamples& samples, const std::string& path, int64_t channels) {
@@ -45,80 +29,56 @@ Tensor read_picture(const ImageSamples& samples, const std::string& path, int64_
       .unsqueeze(0);
 }
 
-Tensor cut(const Tensor& resized, const Crop& crop, int64_t resolution) {
-  const Tensor square = resized.narrow(2, crop.top, resolution).narrow(3, crop.left, resolution);
-  return crop.is_flipped ? square.flip({3}) : square;
-}
-
-/// Reads an image and draws its crop and flip.
-Tensor read_main_image(const ImageSamples& samples, const ImageFolderOptions& options, int64_t index,
-                       uint64_t augmentation_seed, Crop& crop) {
-  const std::string& file = samples.files[static_cast<std::size_t>(index)];
-  Tensor image = read_picture(samples, file, options.channels);
-  crop.height = image.size(2);
-  crop.width = image.size(3);
-  const int64_t resolution = options.resolution;
-  require<FileError>(std::max(crop.height, crop.width) / std::min(crop.height, crop.width) <= 1000,
-                     "{}: {} x {} pixels, too long and narrow to cut a square from", file, crop.width,
-                     crop.height);
-  image = options.resize_to_square
-              ? resize_with(image, resolution, resolution, options.image_interpolation_mode)
-              : resize_shorter_side(image, resolution, options.image_interpolation_mode);
-  crop.resized_height = image.size(2);
-  crop.resized_width = image.size(3);
-  ExampleRandom random(augmentation_seed, index);
-  const int64_t spare_rows = crop.resized_height - resolution;
-  const int64_t spare_columns = crop.resized_width - resolution;
-  crop.top = options.center_crop ? rounded_half(spare_rows) : random.below(spare_rows + 1);
-  crop.left = options.center_crop ? rounded_half(spare_columns) : random.below(spare_columns + 1);
-  crop.is_flipped = options.random_flip && random.coin();
-  return cut(image, crop, resolution);
+CropOptions crop_options(const ImageFolderOptions& options, const BucketSize& size) {
+  return {.height = size.height,
+          .width = size.width,
+          .center_crop = options.center_crop,
+          .random_flip = options.random_flip,
+          .resize_to_square = options.resize_to_square,
+          .mode = options.image_interpolation_mode};
 }
 
 /// Reads a companion of an image, such as its mask, with the same crop and flip.
 Tensor read_companion(const ImageSamples& samples, const std::string& file, int64_t channels,
-                      const Crop& crop, int64_t resolution, ImageInterpolation mode) {
+                      const Crop& crop, ImageInterpolation mode) {
   const Tensor image = read_picture(samples, file, channels);
   const int64_t ours = image.size(3) * crop.height;
   const int64_t theirs = crop.width * image.size(2);
   require<FileError>(std::abs(ours - theirs) * 50 <= theirs,
                      "{}: {} x {} pixels, but its image has {} x {}; expected the same aspect ratio", file,
                      image.size(3), image.size(2), crop.width, crop.height);
-  return cut(resize_with(image, crop.resized_height, crop.resized_width, mode), crop, resolution);
+  return cut_image(resize_with(image, crop.resized_height, crop.resized_width, mode), crop);
 }
 
 /// Reads the images of one list of companions. Returns an undefined tensor if the list is empty.
 Tensor read_companions(const ImageSamples& samples, const std::vector<std::string>& files,
                        std::span<const int64_t> indices, const std::vector<Crop>& crops, int64_t channels,
-                       int64_t resolution, ImageInterpolation mode) {
+                       const BucketSize& size, ImageInterpolation mode) {
   if (files.empty()) return {};
   Tensor images =
-      at::empty({static_cast<int64_t>(indices.size()), channels, resolution, resolution}, at::kByte);
+      at::empty({static_cast<int64_t>(indices.size()), channels, size.height, size.width}, at::kByte);
   for (std::size_t i = 0; i < indices.size(); ++i)
     images.narrow(0, static_cast<int64_t>(i), 1)
-        .copy_(read_companion(samples, files[static_cast<std::size_t>(indices[i])], channels, crops[i],
-                              resolution, mode));
+        .copy_(
+            read_companion(samples, files[static_cast<std::size_t>(indices[i])], channels, crops[i], mode));
   return images;
 }
 
-/// Returns `[N, 2]` int64 with two numbers for each crop.
-template <class Pair>
-Tensor pairs_of(const std::vector<Crop>& crops, const Pair& pair) {
-  Tensor pairs = at::empty({static_cast<int64_t>(crops.size()), 2}, at::kLong);
-  auto* out = pairs.mutable_data_ptr<int64_t>();
-  for (const Crop& crop : crops) {
-    const auto [first, second] = pair(crop);
-    *out++ = first;
-    *out++ = second;
+/// Returns the size of the images of a batch, whose samples must have one bucket.
+BucketSize batch_size_of(const ImageSamples& samples, const ImageFolderOptions& options,
+                         std::span<const int64_t> indices) {
+  if (samples.buckets.empty() || indices.empty()) return {options.resolution, options.resolution};
+  const int64_t bucket = samples.buckets[static_cast<std::size_t>(indices.front())];
+  const BucketSize size = samples.bucket_sizes[static_cast<std::size_t>(bucket)];
+  for (const int64_t index : indices) {
+    const int64_t other = samples.buckets[static_cast<std::size_t>(index)];
+    const BucketSize& found = samples.bucket_sizes[static_cast<std::size_t>(other)];
+    require<TensorError>(other == bucket,
+                         "sample {} has {} x {} pixels and sample {} has {} x {}; expected samples of one "
+                         "bucket, see Dataset::buckets",
+                         indices.front(), size.width, size.height, index, found.width, found.height);
   }
-  return pairs;
-}
-
-const std::string& chosen_caption(const std::vector<std::string>& captions, int64_t index,
-                                  uint64_t augmentation_seed) {
-  if (captions.size() == 1 || augmentation_seed == 0) return captions.front();
-  ExampleRandom random(ExampleRandom::mix(augmentation_seed) ^ kCaptionStream, index);
-  return captions[static_cast<std::size_t>(random.below(static_cast<int64_t>(captions.size())))];
+  return size;
 }
 
 }  // namespace
@@ -135,7 +95,10 @@ ImageFolder::ImageFolder(const std::filesystem::path& path, const ImageFolderOpt
       !options.resize_to_square || !options.center_crop,
       "resize_to_square and center_crop are both true, but resize_to_square leaves nothing to "
       "crop; expected at most one of them");
-  samples_ = std::make_shared<const ImageSamples>(find_image_samples(path.string(), options));
+  check_bucket_options(options);
+  ImageSamples samples = find_image_samples(path.string(), options);
+  if (options.enable_bucketing) sort_into_buckets(samples, options);
+  samples_ = std::make_shared<const ImageSamples>(std::move(samples));
 }
 
 int64_t ImageFolder::size() const { return samples_->size(); }
@@ -144,36 +107,45 @@ const std::vector<std::string>& ImageFolder::classes() const { return samples_->
 const std::vector<std::string>& ImageFolder::files() const { return samples_->files; }
 const std::vector<std::string>& ImageFolder::skipped_files() const { return samples_->skipped_files; }
 
+std::vector<int64_t> ImageFolder::buckets() const { return samples_->buckets; }
+
+std::vector<std::pair<int64_t, int64_t>> ImageFolder::bucket_sizes() const {
+  std::vector<std::pair<int64_t, int64_t>> sizes;
+  for (const BucketSize& size : samples_->bucket_sizes) sizes.emplace_back(size.height, size.width);
+  return sizes;
+}
+
 Batch ImageFolder::get_batch(std::span<const int64_t> indices, uint64_t augmentation_seed) const {
   const ImageSamples& samples = *samples_;
-  const int64_t resolution = options_.resolution;
   Batch batch;
-  batch.indices = checked_indices(indices, size());
+  batch.indices = checked_indices(indices, this->size());
+  const BucketSize size = batch_size_of(samples, options_, indices);
+  const CropOptions cropping = crop_options(options_, size);
   std::vector<Crop> crops(indices.size());
-  Tensor images = at::empty({batch.indices.size(0), options_.channels, resolution, resolution}, at::kByte);
-  for (std::size_t i = 0; i < indices.size(); ++i)
+  Tensor images = at::empty({batch.indices.size(0), options_.channels, size.height, size.width}, at::kByte);
+  for (std::size_t i = 0; i < indices.size(); ++i) {
+    const std::string& file = samples.files[static_cast<std::size_t>(indices[i])];
     images.narrow(0, static_cast<int64_t>(i), 1)
-        .copy_(read_main_image(samples, options_, indices[i], augmentation_seed, crops[i]));
+        .copy_(crop_image(read_picture(samples, file, options_.channels), cropping,
+                          ExampleRandom(augmentation_seed, indices[i]), file, crops[i]));
+  }
   batch.images = to_signed_unit(images);
 
   const auto companions = [&](const std::vector<std::string>& files) {
-    return read_companions(samples, files, indices, crops, options_.channels, resolution,
+    return read_companions(samples, files, indices, crops, options_.channels, size,
                            options_.image_interpolation_mode);
   };
   if (const Tensor pixels = companions(samples.conditioning_images); pixels.defined())
     batch.conditioning_images = to_unit(pixels);
   if (const Tensor pixels = companions(samples.original_images); pixels.defined())
     batch.original_images = to_signed_unit(pixels);
-  if (const Tensor pixels = read_companions(samples, samples.masks, indices, crops, /*channels=*/1,
-                                            resolution, ImageInterpolation::kBilinear);
+  if (const Tensor pixels = read_companions(samples, samples.masks, indices, crops, /*channels=*/1, size,
+                                            ImageInterpolation::kBilinear);
       pixels.defined())
     batch.masks = pixels.ge(128).to(at::kFloat);
 
   batch.original_sizes = pairs_of(crops, [](const Crop& crop) { return std::pair(crop.height, crop.width); });
-  // In the flipped image, the left edge is the right edge of the crop.
-  batch.crop_top_lefts = pairs_of(crops, [&](const Crop& crop) {
-    return std::pair(crop.top, crop.is_flipped ? crop.resized_width - resolution - crop.left : crop.left);
-  });
+  batch.crop_top_lefts = pairs_of(crops, top_left_of);
   if (!samples.labels.empty()) {
     batch.class_labels = at::empty_like(batch.indices);
     auto* labels = batch.class_labels.mutable_data_ptr<int64_t>();

@@ -11,6 +11,11 @@
 namespace diffusers {
 inline namespace internal {
 
+/// Size of the images of a bucket.
+struct BucketSize {
+  int64_t height = 0, width = 0;
+};
+
 /// The samples of an ImageFolder. Each list is empty or has one entry for each sample. All paths start with
 /// `root`. Only metadata can give conditioning images, original images and masks.
 struct ImageSamples {
@@ -25,6 +30,8 @@ struct ImageSamples {
   std::vector<std::string> classes;  ///< class names by label
   int64_t class_count = 0;
   std::vector<std::string> skipped_files;
+  std::vector<BucketSize> bucket_sizes;  ///< with bucketing: the sizes that images may have
+  std::vector<int64_t> buckets;          ///< bucket of each sample; empty without bucketing
 
   int64_t size() const { return static_cast<int64_t>(files.size()); }
 };

@@ -85,14 +85,32 @@ struct DataLoader::State {
     require<ConfigError>(
         !options.shuffle,
         "shuffle is true, but an IterableDataset gives its samples in its own order; expected false");
-    require<ConfigError>(options.num_workers <= 1,
+    is_parted = stream->max_parts() > 1;
+    require<ConfigError>(is_parted || options.num_workers <= 1,
                          "num_workers is {}, but an IterableDataset is read by one thread; expected 0 or 1",
                          options.num_workers);
+    require<ConfigError>(
+        !is_parted || reading_threads(options) * options.world_size <= stream->max_parts(),
+        "num_workers is {} and world_size is {}, but at most {} threads of all processes together "
+        "can read the IterableDataset, since it has as many parts, such as shards",
+        options.num_workers, options.world_size, stream->max_parts());
+    require<ConfigError>(
+        !is_parted || options.world_size == 1 || stream->size().has_value(),
+        "world_size is {}, but the size of the IterableDataset is not known, so the processes "
+        "would have different numbers of batches; expected a dataset with a size (num_samples of "
+        "a TarDataset)",
+        options.world_size);
     require<ConfigError>(
         options.world_size == 1 || options.drop_last,
         "world_size is {} and drop_last is false, but an IterableDataset cannot share out a last "
         "batch whose size it does not know; expected drop_last true",
         options.world_size);
+    require<ConfigError>(
+        !stream->size() || stream_batches() != 0,
+        "batch_size is {} and drop_last is {}, but each of the {} threads of {} processes gets "
+        "less than a batch of the dataset's {} samples",
+        options.batch_size, options.drop_last, reading_threads(options), options.world_size,
+        stream->size().value_or(0));
   }
   State(const State&) = delete;
   State& operator=(const State&) = delete;
@@ -110,6 +128,7 @@ struct DataLoader::State {
 
   std::shared_ptr<BatchSource> open_source() const {
     const uint64_t augmentation_seed = epoch_seed(options.seed, position.epoch, kAugmentationStream);
+    if (is_parted) return std::make_shared<PartedBatches>(stream, augmentation_seed, options, next_to_give());
     if (stream) return std::make_shared<StreamedBatches>(stream, augmentation_seed, options);
     const uint64_t order_seed = epoch_seed(options.seed, position.epoch, kOrderStream);
     return std::make_shared<PlannedBatches>(
@@ -130,6 +149,19 @@ struct DataLoader::State {
     const std::lock_guard lock(mutex);
     pass.reset();
     ready.clear();
+  }
+
+  /// Returns the number of batches of a stream whose size is known.
+  int64_t stream_batches() const {
+    const int64_t total = stream->size().value_or(0);
+    if (!is_parted)
+      return planned_batches({.size = total, .batch_size = global_size(), .drop_last = options.drop_last});
+    int64_t count = 0;
+    for (int64_t worker = 0; worker < reading_threads(options); ++worker)
+      count += planned_batches({.size = part_of(options, worker).share_of(total),
+                                .batch_size = options.batch_size,
+                                .drop_last = options.drop_last});
+    return count;
   }
 
   int64_t next_to_give() const { return position.index / global_size(); }
@@ -186,6 +218,7 @@ struct DataLoader::State {
   std::shared_ptr<const Dataset> dataset;  // either `dataset` or `stream` is set
   std::shared_ptr<const IterableDataset> stream;
   DataLoaderOptions options;
+  bool is_parted = false;  // each thread reads a part of `stream`
   std::vector<int64_t> buckets;
   EpochSamples samples;
   int64_t batches = 0;
@@ -220,10 +253,9 @@ DataLoader::~DataLoader() = default;
 int64_t DataLoader::size() const {
   const State& state = *state_;
   if (!state.stream) return state.batches;
-  const auto size = state.stream->size();
-  require(size.has_value(), "the number of batches is not known: the IterableDataset has no size()");
-  return planned_batches(
-      {.size = *size, .batch_size = state.global_size(), .drop_last = state.options.drop_last});
+  require(state.stream->size().has_value(),
+          "the number of batches is not known: the IterableDataset has no size()");
+  return state.stream_batches();
 }
 
 const DataLoaderOptions& DataLoader::options() const { return state_->options; }
@@ -232,19 +264,24 @@ BatchRows DataLoader::rows() const { return state_->rows; }
 
 std::optional<Batch> DataLoader::next() {
   State& state = *state_;
-  const int64_t number = state.next_to_give();
-  if (number >= state.batches) return state.end_epoch();
-  if (!state.pass) state.start_pass();
-  LoaderResult result =
-      state.options.num_workers == 0 ? State::read(*state.pass, number) : state.take(number);
-  if (result.error) {
-    state.stop_reading();
-    std::rethrow_exception(result.error);
+  // After as many absent batches as there are parts, all parts have ended.
+  const int64_t parts = state.is_parted ? reading_threads(state.options) : 1;
+  const int64_t first = state.next_to_give();
+  for (int64_t number = first; number < std::min(state.batches, first + parts); ++number) {
+    if (!state.pass) state.start_pass();
+    LoaderResult result =
+        state.options.num_workers == 0 ? State::read(*state.pass, number) : state.take(number);
+    if (result.error) {
+      state.stop_reading();
+      std::rethrow_exception(result.error);
+    }
+    if (!result.loaded) break;
+    if (result.loaded->is_absent) continue;
+    state.position.index = (number + 1) * state.global_size();
+    state.rows = result.loaded->rows;
+    return std::move(result.loaded->batch);
   }
-  if (!result.loaded) return state.end_epoch();
-  state.position.index = (number + 1) * state.global_size();
-  state.rows = result.loaded->rows;
-  return std::move(result.loaded->batch);
+  return state.end_epoch();
 }
 
 void DataLoader::set_epoch(int64_t epoch) {

@@ -10,13 +10,12 @@
 namespace diffusers {
 inline namespace internal {
 
-Tensor resize_shorter_side(const Tensor& images, int64_t resolution, ImageInterpolation mode) {
-  const int64_t height = images.size(2);
-  const int64_t width = images.size(3);
-  const int64_t shorter = std::min(height, width);
-  const int64_t longer = resolution * std::max(height, width) / shorter;
-  return height <= width ? resize_with(images, resolution, longer, mode)
-                         : resize_with(images, longer, resolution, mode);
+Tensor resize_to_cover(const Tensor& images, int64_t height, int64_t width, ImageInterpolation mode) {
+  const int64_t rows = images.size(2);
+  const int64_t columns = images.size(3);
+  // The side that is shorter relative to the target gets the size of the target.
+  return rows * width <= columns * height ? resize_with(images, height, height * columns / rows, mode)
+                                          : resize_with(images, width * rows / columns, width, mode);
 }
 
 Tensor checked_indices(std::span<const int64_t> indices, int64_t size) {

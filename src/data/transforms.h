@@ -37,10 +37,10 @@ class ExampleRandom {
   uint64_t state_;
 };
 
-/// Resizes as torchvision's Resize with one number: the shorter side becomes `resolution`, the aspect ratio
-/// is kept.
-Tensor resize_shorter_side(const Tensor& images, int64_t resolution,
-                           ImageInterpolation mode = ImageInterpolation::kBilinear);
+/// Resizes to the smallest size that covers `height` x `width` and keeps the aspect ratio. For a square it is
+/// torchvision's Resize with one number: the shorter side becomes `height`.
+Tensor resize_to_cover(const Tensor& images, int64_t height, int64_t width,
+                       ImageInterpolation mode = ImageInterpolation::kBilinear);
 
 /// Returns the indices as a tensor.
 /// @throws TensorError if an index is out of [0, size)

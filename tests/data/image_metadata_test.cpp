@@ -151,7 +151,7 @@ TEST(ImageMetadata, CompanionsHaveTheCropAndTheFlipOfTheirImage) {
 
   // SDXL's micro-conditioning has the position of the crop in the resized and flipped image.
   expect_equal(batch.original_sizes, at::tensor({32, 64}, at::kLong).expand({30, 2}), "sizes");
-  const Tensor resized = resize_shorter_side(ramp.unsqueeze(0), 16);
+  const Tensor resized = resize_to_cover(ramp.unsqueeze(0), 16, 16);
   std::set<int64_t> lefts;
   int flips = 0;
   for (int64_t i = 0; i < 30; ++i) {

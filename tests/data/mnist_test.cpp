@@ -97,7 +97,7 @@ TEST(MnistDataset, ResolutionResizesOrPads) {
     expect_close(resized.images().to(at::kDouble).mean(), native.images().to(at::kDouble).mean(), 0.05, 0,
                  "mean");
     // Compared with Pillow's resizing in image_folder_test.cpp.
-    expect_equal(resized.images(), resize_shorter_side(native.images(), resolution), "pixels");
+    expect_equal(resized.images(), resize_to_cover(native.images(), resolution, resolution), "pixels");
   }
 }
 

@@ -2,20 +2,21 @@
 import json
 import shutil
 import struct
+import tarfile
 import zlib
 
 
-def write_png(path, shade, gray=None):
-    """Writes a picture of 10 x 10 pixels: a pattern, or one gray level."""
+def write_png(path, shade, gray=None, height=10):
+    """Writes a picture of 10 x 10 pixels, or of another height: a pattern, or one gray level."""
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     def level(x, y):
         return (x * y + shade) % 256 if gray is None else gray
 
-    rows = b"".join(b"\0" + bytes(level(x, y) for x in range(10) for _ in range(3)) for y in range(10))
+    rows = b"".join(b"\0" + bytes(level(x, y) for x in range(10) for _ in range(3)) for y in range(height))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 10, 10, 8, 2, 0, 0, 0)) +
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 10, height, 8, 2, 0, 0, 0)) +
                      chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
 
 
@@ -60,6 +61,26 @@ def make_captioned_pictures(folder, columns=("text",), count=8):
                 write_png(folder / row[column], 5 * i)
         rows.append(json.dumps(row))
     (folder / "metadata.jsonl").write_text("\n".join(rows) + "\n")
+
+
+def make_shards(folder, shards=2, count=6):
+    """Writes the shards s-0.tar, s-1.tar, ... of a WebDataset: pictures with captions and class labels."""
+    folder.mkdir()
+    for shard in range(shards):
+        files = folder / f"files-{shard}"
+        for i in range(count):
+            write_png(files / f"{i}.png", 9 * i + shard)
+            (files / f"{i}.txt").write_text(["a red cat", "a blue dog"][i % 2])
+            (files / f"{i}.cls").write_text(str(i % 3))
+        with tarfile.open(folder / f"s-{shard}.tar", "w") as archive:
+            for path in sorted(files.iterdir()):
+                archive.add(path, path.name)
+
+
+def make_mixed_pictures(folder):
+    """Pictures of two aspect ratios."""
+    for i in range(8):
+        write_png(folder / f"{i}.png", 9 * i, height=10 if i % 2 else 20)
 
 
 def read_weights(path):

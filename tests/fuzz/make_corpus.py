@@ -5,10 +5,12 @@
     make_corpus.py --check     fails if a seed is missing in the folder of the repository
 """
 import gzip
+import io
 import json
 import pathlib
 import struct
 import sys
+import tarfile
 
 from picture_seeds import some_jpeg, some_png
 
@@ -184,8 +186,48 @@ def some_metadata():
     yield "lfs_pointer", LFS_POINTER
 
 
+def some_tars():
+    def archive(members, form=tarfile.USTAR_FORMAT):
+        file = io.BytesIO()
+        with tarfile.open(fileobj=file, mode="w", format=form) as tar:
+            for name, data in members:
+                about = tarfile.TarInfo(name)
+                if isinstance(data, dict):
+                    for field, value in data.items():
+                        setattr(about, field, value)
+                    tar.addfile(about)
+                else:
+                    about.size = len(data)
+                    tar.addfile(about, io.BytesIO(data))
+        # Without the zeros behind the end mark.
+        end = (len(file.getvalue().rstrip(b"\0")) + 511) // 512 * 512
+        return file.getvalue()[:end + 1024]
+
+    image = [("a.png", b"image"), ("b.png", b"image")]
+    plain = archive([("a.png", b"image"), ("a.txt", b"a cat"), ("a.cls", b"3"), ("b.jpg", b"x"), ("b.txt", b"b"),
+                     ("b.cls", b"0")])
+    yield "plain", plain
+    yield "gzip", gzip.compress(plain, mtime=0)
+    yield "json", archive([("d/1.png", b"i"), ("d/1.json", b'{"caption": ["a", "b"], "label": 2}'), ("d/2.json", b"[]")])
+    yield "pax", archive([("\u00e9" * 80 + ".png", b"image")], tarfile.PAX_FORMAT)
+    yield "gnu_long_name", archive([("n" * 150 + ".png", b"image")], tarfile.GNU_FORMAT)
+    yield "above", archive([("../a.png", b"image")])
+    yield "link", archive([*image, ("c.png", {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"})])
+    yield "hard_link", archive([*image, ("c.png", {"type": tarfile.LNKTYPE, "linkname": "a.png"})])
+    yield "device", archive([*image, ("c.png", {"type": tarfile.CHRTYPE})])
+    yield "folder", archive([("d", {"type": tarfile.DIRTYPE}), *image])
+    yield "no_image", archive([("a.txt", b"a")])
+    yield "two_images", archive([("a.png", b"1"), ("a.jpg", b"2")])
+    yield "meta", archive([("__meta__/x.json", b"{}"), (".hidden", b"x"), ("README", b"x"), *image])
+    yield "no_end", archive(image)[:-1024]
+    yield "truncated", plain[:700]
+    yield "sizes", archive([*image, ("c.png", {"size": 0o77777777777})])
+    yield "sparse", archive([("s.png", {"type": tarfile.GNUTYPE_SPARSE})], tarfile.GNU_FORMAT)
+    yield "empty", archive([])
+
+
 SEEDS = {"safetensors": some_safetensors, "shard_index": some_indices, "config": some_configs, "idx": some_idx,
-         "metadata": some_metadata, "vocabulary": some_vocabularies, "merges": some_merges,
+         "metadata": some_metadata, "tar": some_tars, "vocabulary": some_vocabularies, "merges": some_merges,
          "tokenizer": some_tokenizers, "png": some_png, "jpeg": some_jpeg}
 
 

@@ -12,6 +12,8 @@ diffusers_fuzz_target(tokenizer SOURCES text/added_vocabulary.cpp text/byte_pair
                       CORPUS fuzz/corpus/tokenizer DICTIONARY json.dict LIBRARIES utf8proc::utf8proc)
 diffusers_fuzz_target(idx SOURCES data/idx_reader.cpp CORPUS fuzz/corpus/idx LIBRARIES ZLIB::ZLIB)
 diffusers_fuzz_target(metadata SOURCES data/metadata_reader.cpp CORPUS fuzz/corpus/metadata DICTIONARY json.dict)
+diffusers_fuzz_target(tar SOURCES data/tar_samples.cpp io/tar_reader.cpp CORPUS fuzz/corpus/tar
+                      LIBRARIES LibArchive::LibArchive)
 diffusers_fuzz_target(png SOURCES io/png.cpp io/jpeg.cpp CORPUS golden/io/images fuzz/corpus/png LIBRARIES PNG::PNG
                                                                                              JPEG::JPEG)
 diffusers_fuzz_target(jpeg SOURCES io/png.cpp io/jpeg.cpp CORPUS golden/io/images fuzz/corpus/jpeg

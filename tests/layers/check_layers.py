@@ -53,7 +53,7 @@ LIGHT_FOLDERS = {"core", "io", "schedulers", "data", "pipelines"}
 # Headers of LibTorch that a light header may include.
 LIGHT_TORCH = re.compile(r"^(ATen/core/(Tensor|TensorBody|Generator|ScalarType|Scalar|grad_mode)\.h|c10/.*)$")
 TORCH = re.compile(r"^(torch|ATen|c10|caffe2)/")
-PRIVATE = re.compile(r"^(nlohmann|fmt)/|^(png|zlib|jpeglib)\.h$")
+PRIVATE = re.compile(r"^(nlohmann|fmt)/|^(png|zlib|jpeglib|archive|archive_entry)\.h$")
 OPENS = re.compile(r"\b(read_text_file|load_safetensors|open_retrying|fopen|freopen|mmap)\(|"
                    r"\b(InputFile|SafetensorsFile|i?fstream)( \w+)?[({](?!\s*open_model_file)|::open(at)?(64)?\(")
 OPENED_BY_PATH = {
@@ -68,9 +68,10 @@ OPENED_BY_PATH = {
     "src/io/image.cpp": "a picture that the caller names",
     "src/models/vae/lpips.cpp": "a weights file that the caller names",
     "src/data/idx.cpp": "a data file that the caller names",
+    "src/data/image_buckets.cpp": "the pictures of a folder that the caller names",
+    "src/data/tar_dataset.cpp": "a shard that the caller names",
     "src/schedulers/scheduler_config.cpp": "a config file that the caller names",
     "src/training/checkpoint/output_folder.cpp": "the config, the metrics and the marker of earlier trainings in the output folder",
-    "src/training/tasks/latent_cache.cpp": "the files of the cache itself",
     "src/training/loop/training_resume.cpp": "files whose places and bytes the manifest has confirmed",
     "src/training/observe/metrics_log.cpp": "the log of the training itself",
     "src/training/averaging/power_ema_solve.cpp": "snapshots that the caller names",

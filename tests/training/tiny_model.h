@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include <diffusers/core/error.h>
 #include <diffusers/data/dataset.h>
 #include <diffusers/models/denoiser.h>
 
@@ -91,6 +92,28 @@ class TinyImages : public Dataset {
  private:
   Tensor images_;
   bool has_labels_;
+};
+
+/// Images of two sizes, 6 x 6 and 6 x 10, in two buckets.
+class BucketedImages : public Dataset {
+ public:
+  explicit BucketedImages(int64_t size) : square_(size), wide_(size, /*has_labels=*/false, /*side=*/10) {}
+  int64_t size() const override { return square_.size(); }
+  std::vector<int64_t> buckets() const override {
+    std::vector<int64_t> buckets;
+    for (int64_t i = 0; i < size(); ++i) buckets.push_back(i % 3 == 1 ? 1 : 0);
+    return buckets;
+  }
+  Batch get_batch(std::span<const int64_t> indices, uint64_t seed) const override {
+    const bool is_wide = indices.front() % 3 == 1;
+    for (const int64_t index : indices)
+      if ((index % 3 == 1) != is_wide) throw Error("samples of two buckets in one batch");
+    if (!is_wide) return square_.get_batch(indices, seed);
+    return {.images = wide_.get_batch(indices, seed).images.slice(2, 0, 6)};
+  }
+
+ private:
+  TinyImages square_, wide_;
 };
 
 }  // namespace diffusers::test

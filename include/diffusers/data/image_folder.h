@@ -74,6 +74,13 @@ struct ImageFolderOptions {
   /// Resizes each image as a whole to a square, which changes its aspect ratio, and crops nothing, as
   /// diffusers' `textual_inversion.py` and `train_instruct_pix2pix.py` do. Not with `center_crop`.
   bool resize_to_square = false;
+  /// Sorts the images into aspect-ratio buckets. An image is resized to cover the size of its bucket and
+  /// cropped to it, so that less is cut off than from a square. The constructor then reads the size of each
+  /// image. The area of a bucket is at most that of the square. Its sides are multiples of `bucket_step`,
+  /// between half and twice the resolution.
+  bool enable_bucketing = false;
+  /// Sides of the buckets are multiples of this number, 1 to `resolution`. Needs `enable_bucketing`.
+  int64_t bucket_step = 64;
 };
 
 inline namespace internal {
@@ -95,6 +102,10 @@ struct ImageSamples;
 /// **Without metadata.** All images are samples, sorted by name. If they are in sub-folders, the names of the
 /// sub-folders, sorted, are the classes.
 ///
+/// **With buckets.** With `enable_bucketing` each batch has images of one size; see `Dataset::buckets`.
+/// Latent diffusion models need sides that are multiples of the downsampling of autoencoder and UNet
+/// together, such as 64.
+///
 /// Hidden files and files of other types are skipped; a warning lists those of other image formats. Images
 /// are read when `get_batch` requests them. Images with an EXIF orientation are rotated accordingly, as in
 /// Python's `datasets`.
@@ -103,7 +114,9 @@ class ImageFolder : public Dataset {
   /// Lists the samples of a folder and reads its metadata.
   /// @param path the folder
   /// @param options see ImageFolderOptions
-  /// @throws ConfigError for an option out of range, or for a column without metadata; FileError if the
+  /// @throws ConfigError for an option out of range, for a column without metadata, or for `bucket_step`
+  /// without
+  ///         bucketing; FileError if the
   ///         folder is missing, has no images, has images both directly and in sub-folders without metadata,
   ///         or has metadata that cannot be used. The message names file, line and column.
   explicit ImageFolder(const std::filesystem::path& path, const ImageFolderOptions& options = {});
@@ -112,13 +125,18 @@ class ImageFolder : public Dataset {
   int64_t size() const override;
   /// Returns the number of class names, or the largest numeric label plus 1; 0 without labels.
   int64_t class_count() const override;
+  /// Returns the bucket of each sample, an index into `bucket_sizes()`; empty without bucketing.
+  std::vector<int64_t> buckets() const override;
+  /// Returns the sizes of the buckets, (height, width), sorted; empty without bucketing. Some may have no
+  /// samples.
+  std::vector<std::pair<int64_t, int64_t>> bucket_sizes() const;
   /// Reads samples. The image and its conditioning image, original image and mask get the same size, crop and
   /// flip. Crop, flip and the choice from a list of captions depend only on `augmentation_seed` and the
   /// position of the sample.
   /// @param indices positions, each in [0, size())
   /// @param augmentation_seed see `Dataset::get_batch`. With 0 the first caption of a list is used, as in
   ///         Python's scripts outside of training.
-  /// @return a batch with
+  /// @return a batch with (with bucketing `[H, W]` is the size of the bucket, not `[resolution, resolution]`)
   ///         - images `[B, channels, resolution, resolution]` float32 in [-1, 1]
   ///         - class_labels `[B]` int64 and captions, if there are any
   ///         - conditioning_images `[B, channels, resolution, resolution]` float32 in [0, 1]
@@ -128,7 +146,7 @@ class ImageFolder : public Dataset {
   ///           image)
   ///         - indices `[B]` int64
   /// @throws FileError naming a file that cannot be read, or whose aspect ratio is not that of its image
-  ///         (within 2 %)
+  ///         (within 2 %); TensorError if the samples are of several buckets
   Batch get_batch(std::span<const int64_t> indices, uint64_t augmentation_seed = 0) const override;
 
   /// Returns the class names by label; empty without names.

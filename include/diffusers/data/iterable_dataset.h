@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 
 #include <diffusers/data/batch.h>
 
@@ -30,6 +31,22 @@ class SampleStream {
   SampleStream& operator=(SampleStream&&) noexcept = default;
 };
 
+/// One of the readers that share a pass over a dataset.
+struct StreamPart {
+  int64_t rank = 0;         ///< Process, in [0, world_size).
+  int64_t world_size = 1;   ///< Number of processes.
+  int64_t worker = 0;       ///< Thread of the process, in [0, num_workers).
+  int64_t num_workers = 1;  ///< Number of threads of each process that read.
+
+  /// Returns the number of samples of this reader in an epoch whose number of samples is known. All processes
+  /// get the same number; the rest is dropped.
+  /// @param samples samples of the epoch, of all processes together
+  int64_t share_of(int64_t samples) const {
+    const int64_t of_process = samples / world_size;
+    return of_process * (worker + 1) / num_workers - of_process * worker / num_workers;
+  }
+};
+
 /// A dataset that can only be read in order, such as streamed shards (Python:
 /// `torch.utils.data.IterableDataset`). A `DataLoader` reads it. The loader's saved position is the number of
 /// samples that were read in the epoch.
@@ -50,6 +67,23 @@ class IterableDataset {
   ///         and is the same in all processes. The same seed must give the same samples in the same order.
   /// @return the stream of the epoch, never null
   virtual std::unique_ptr<SampleStream> open(uint64_t epoch_seed) const = 0;
+  /// Returns the largest number of readers that can share a pass. With the default, 1, one thread of each
+  /// process reads all samples, and the process drops those of the others. With more, each thread of each
+  /// process reads a part of its own, and the order of the samples depends on the number of processes and
+  /// threads.
+  virtual int64_t max_parts() const { return 1; }
+  /// Starts the pass of one reader. Together the readers of a pass read every sample once. If `size()` is
+  /// known, the reader gives `part.share_of(size)` samples.
+  /// The second argument is the reader.
+  /// @param epoch_seed see `open`
+  /// @return the stream of the reader, never null; the default returns `open(epoch_seed)`
+  virtual std::unique_ptr<SampleStream> open_part(uint64_t epoch_seed, const StreamPart& /*part*/) const {
+    return open(epoch_seed);
+  }
+  /// Returns a text with everything that determines the order of the samples besides the seed. Checkpoints
+  /// save it, and a training is only resumed with the same text.
+  /// @return the text; empty (the default) is not compared
+  virtual std::string order_key() const { return {}; }
   /// Returns the number of samples of an epoch; nullopt (the default) if it is not known.
   virtual std::optional<int64_t> size() const { return std::nullopt; }
   /// Returns the number of classes. 0 (the default) means that there are no labels or that their number is

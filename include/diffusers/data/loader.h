@@ -24,8 +24,9 @@ struct DataLoaderOptions {
   bool drop_last = false;
   /// Seed of the order and of random augmentation.
   uint64_t seed = 0;
-  /// Number of threads that read ahead, 0 to 1024. With 0, `next` reads the batch in the calling thread. At
-  /// most 1 for an `IterableDataset`.
+  /// Number of threads that read ahead, 0 to 1024. With 0, `next` reads the batch in the calling thread. For
+  /// an `IterableDataset` at most 1, or `max_parts() / world_size`: each thread then reads a part of the
+  /// data.
   int64_t num_workers = 0;
   /// Number of batches that each thread reads ahead, 1 to 1024.
   int64_t prefetch = 2;
@@ -42,7 +43,9 @@ struct DataLoaderOptions {
 /// batches.
 struct DataLoaderPosition {
   int64_t epoch = 0;  ///< Number of completed epochs.
-  int64_t index = 0;  ///< Number of batches returned in the epoch, times `batch_size * world_size`.
+  /// Number of batches returned in the epoch, times `batch_size * world_size`. If several threads read parts
+  /// of an `IterableDataset`, the turns of parts that have ended count too.
+  int64_t index = 0;
   /// Compares both numbers.
   bool operator==(const DataLoaderPosition&) const = default;
 };
@@ -67,6 +70,10 @@ struct BatchRows {
 /// `buckets()`, each batch comes from one bucket. If a bucket has too few samples left for a batch, the
 /// smaller batch comes at the end of the epoch.
 ///
+/// An `IterableDataset` whose `max_parts()` is above 1 is shared out: each thread of each process reads a
+/// part of its own, and the threads of a process return their batches in turn. The order then depends on the
+/// number of processes and threads.
+///
 /// A loader must be used by one thread at a time. `next` rethrows an exception of the dataset; the following
 /// call tries the batch again.
 class DataLoader {
@@ -84,8 +91,10 @@ class DataLoader {
   explicit DataLoader(std::shared_ptr<const Dataset> dataset, const DataLoaderOptions& options = {});
   /// Reads an iterable dataset.
   /// @param dataset the dataset, which must outlive the loader
-  /// @param options `shuffle` must be false and `num_workers` at most 1. With several processes `drop_last`
-  ///         must be true, because the number of samples is not known before the end.
+  /// @param options `shuffle` must be false, and `num_workers` at most 1 or `max_parts() / world_size`. With
+  /// several
+  ///         processes `drop_last` must be true, and a dataset with several parts needs a `size()`, because
+  ///         all processes must have the same number of batches.
   /// @throws ConfigError if an option is out of range or not supported for an iterable dataset
   explicit DataLoader(const IterableDataset& dataset, const DataLoaderOptions& options = {});
   /// Reads an iterable dataset and shares its ownership.

@@ -16,6 +16,8 @@ inline constexpr const char* kOptimizerFile = "optimizer.safetensors";
 inline constexpr const char* kAverageSuffix = "_ema";
 /// Key of the state file: true if the training was on an IterableDataset.
 inline constexpr const char* kIterableKey = "is_iterable_dataset";
+inline constexpr const char* kDataOrderKey = "data_order";
+inline constexpr const char* kReadingThreadsKey = "reading_threads";
 inline constexpr const char* kTaskPrefix = "task.";
 inline constexpr const char* kRandomPrefix = "random.";
 inline constexpr const char* kScalerPrefix = "scaler.";

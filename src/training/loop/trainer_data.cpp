@@ -1,5 +1,7 @@
 #include "training/loop/trainer_data.h"
 
+#include <algorithm>
+
 #include "core/require.h"
 
 namespace diffusers {
@@ -19,15 +21,24 @@ void TrainerData::check(Task& task) const {
 }
 
 int64_t TrainerData::total_steps(const TrainingConfig& config) const {
-  require<ConfigError>(!is_iterable() || config.dataloader_num_workers <= 1,
+  const int64_t most_threads = is_iterable() ? iterable_->max_parts() : 0;
+  require<ConfigError>(most_threads != 1 || config.dataloader_num_workers <= 1,
                        "dataloader_num_workers is {}, but an IterableDataset is read by one thread; expected "
                        "0 or 1",
                        config.dataloader_num_workers);
+  require<ConfigError>(
+      !is_iterable() || config.dataloader_num_workers <= most_threads,
+      "dataloader_num_workers is {}, but the IterableDataset has {} parts, such as shards; expected "
+      "at most one thread for each",
+      config.dataloader_num_workers, most_threads);
   if (config.max_train_steps) return *config.max_train_steps;
   require<ConfigError>(size().has_value(),
                        "max_train_steps is not set, and the IterableDataset has no size(), so the number of "
                        "steps of num_epochs is not known; set max_train_steps");
-  const int64_t batches = loader({.batch_size = config.train_batch_size}).size();
+  // Threads that share the data end with a smaller batch each.
+  const int64_t batches = loader({.batch_size = config.train_batch_size,
+                                  .num_workers = is_iterable() ? config.dataloader_num_workers : 0})
+                              .size();
   const int64_t steps_per_epoch =
       (batches + config.gradient_accumulation_steps - 1) / config.gradient_accumulation_steps;
   return config.num_epochs * steps_per_epoch;
@@ -37,6 +48,13 @@ DataLoader TrainerData::loader(DataLoaderOptions options) const {
   if (is_iterable()) return DataLoader(*iterable_, options);
   options.shuffle = true;
   return DataLoader(*dataset_, options);
+}
+
+std::string TrainerData::order_key() const { return is_iterable() ? iterable_->order_key() : ""; }
+
+int64_t TrainerData::sharing_threads(const TrainingConfig& config) const {
+  return is_iterable() && iterable_->max_parts() > 1 ? std::max<int64_t>(1, config.dataloader_num_workers)
+                                                     : 0;
 }
 
 std::string TrainerData::description() const {

@@ -31,6 +31,11 @@ class TrainerData {
   int64_t total_steps(const TrainingConfig& config) const;
   /// Opens a loader, which shuffles a dataset with random access.
   DataLoader loader(DataLoaderOptions options) const;
+  /// Returns `IterableDataset::order_key`; empty for a dataset with random access.
+  std::string order_key() const;
+  /// Returns the number of threads that each read a part of an IterableDataset, which determines the order; 0
+  /// if the order does not depend on it.
+  int64_t sharing_threads(const TrainingConfig& config) const;
   /// Returns the size in words, for the report.
   std::string description() const;
   /// Names a kind of dataset, for messages.

@@ -226,6 +226,7 @@ void TrainingRun::load_state_json(const Json& state, const std::string& where) {
         was_iterable == data_.is_iterable(), "the data is {}, but the checkpoint was trained on {} ({})",
         TrainerData::kind(data_.is_iterable()), TrainerData::kind(was_iterable), escaped(where));
     must_be("dataset_size", data_.size() ? Json(*data_.size()) : Json());
+    compare_data_order(state, where);
     if (state.contains("dtype")) must_be("dtype", dtype_name(dtype_));
     compare_options(state, where);
     load_batch_parts(state, where);
@@ -250,6 +251,23 @@ void TrainingRun::load_state_json(const Json& state, const std::string& where) {
   } catch (const Json::exception& error) {
     fail<FileError>("{} is not a trainer state: {}", escaped(where), json_reason(error));
   }
+}
+
+/// Of data that is read in order: other shards or threads would give other samples from the saved position
+/// on.
+void TrainingRun::compare_data_order(const Json& state, const std::string& where) const {
+  const std::string order = state.value(kDataOrderKey, std::string());
+  require<ConfigError>(
+      order == data_.order_key(),
+      "the data is read in the order of {}, but the checkpoint was trained with {} ({}); expected the "
+      "same shards and options",
+      escaped(data_.order_key()), escaped(order), escaped(where));
+  const int64_t threads = data_.sharing_threads(config_);
+  require<ConfigError>(
+      state.value(kReadingThreadsKey, int64_t{0}) == threads,
+      "dataloader_num_workers is {}, so {} threads share the data, but the checkpoint was trained "
+      "with {} ({}); expected the same number, since the order of the samples depends on it",
+      config_.dataloader_num_workers, threads, state.value(kReadingThreadsKey, int64_t{0}), escaped(where));
 }
 
 void TrainingRun::compare_options(const Json& state, const std::string& where) const {

@@ -100,6 +100,7 @@ class TrainingRun {
   void resume_named(const std::string& wanted);
   void load_checkpoint(const std::string& folder);
   void load_state_json(const Json& state, const std::string& where);
+  void compare_data_order(const Json& state, const std::string& where) const;
   void compare_options(const Json& state, const std::string& where) const;
   void compare_updates(const Json& saved, const std::string& where) const;
   void warn_about_length(int64_t saved_steps) const;

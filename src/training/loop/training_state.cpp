@@ -59,6 +59,9 @@ Json TrainingRun::state_json() const {
       {"task", parse_json(task_.config_json(), "config_json() of the task")},
   };
   if (data_.is_iterable()) state[kIterableKey] = true;
+  if (const std::string order = data_.order_key(); !order.empty()) state[kDataOrderKey] = order;
+  if (const int64_t threads = data_.sharing_threads(config_); threads > 0)
+    state[kReadingThreadsKey] = threads;
   if (batch_parts_ > 0) state["cpu_data_parallel"] = batch_parts_;
   for (const UpdateRun& update : updates_) state["updates"].push_back(update.config_json());
   if (trainer_.ema_) state["ema_optimization_step"] = trainer_.ema_->optimization_step();

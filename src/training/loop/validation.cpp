@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <numeric>
 #include <string>
 #include <typeinfo>
 #include <utility>
@@ -25,6 +26,27 @@ Tensor fixed_positions(int64_t count) {
   const Generator generator = make_generator(kValidationSeed);
   const Tensor order = at::randperm(count, generator, at::TensorOptions().dtype(at::kLong));
   return (order.to(at::kDouble) + 0.5) / static_cast<double>(count);
+}
+
+/// Returns the first `count` samples in batches of one bucket each.
+std::vector<std::vector<int64_t>> validation_batches(const Dataset& dataset, int64_t count,
+                                                     int64_t batch_size) {
+  std::vector<int64_t> order(static_cast<std::size_t>(count));
+  std::iota(order.begin(), order.end(), int64_t{0});
+  const std::vector<int64_t> buckets = dataset.buckets();
+  const auto bucket_of = [&](int64_t index) {
+    return buckets.empty() ? 0 : buckets[static_cast<std::size_t>(index)];
+  };
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int64_t a, int64_t b) { return bucket_of(a) < bucket_of(b); });
+  std::vector<std::vector<int64_t>> batches;
+  for (const int64_t index : order) {
+    const bool is_open = !batches.empty() && static_cast<int64_t>(batches.back().size()) < batch_size &&
+                         bucket_of(batches.back().front()) == bucket_of(index);
+    if (!is_open) batches.emplace_back();
+    batches.back().push_back(index);
+  }
+  return batches;
 }
 
 /// Adds the named values of a batch to the sums over all samples, which stay on the device.
@@ -99,35 +121,36 @@ void TrainingRun::validate() {
   if (validation_ == nullptr || last_validation_step_ == global_step_) return;
   const EvaluationScope evaluation(task_, device_, averaged_, trainer_.ema_.get());
   const int64_t count = std::min(config_.validation_samples, validation_->size());
-  const Tensor positions = fixed_positions(count);
+  const Tensor all_positions = fixed_positions(count);
   const Generator generator = make_device_generator(device_, kValidationSeed);
 
   std::vector<Tensor> losses;
   std::vector<NamedValue> value_sums;
-  std::vector<int64_t> indices;
-  for (int64_t first = 0; first < count; first += config_.train_batch_size) {
+  std::vector<Tensor> read_positions;
+  for (const std::vector<int64_t>& indices :
+       validation_batches(*validation_, count, config_.train_batch_size)) {
     if (must_stop()) return;
-    const int64_t end = std::min(count, first + config_.train_batch_size);
-    indices.clear();
-    for (int64_t i = first; i < end; ++i) indices.push_back(i);
+    const auto size = static_cast<int64_t>(indices.size());
     const Batch on_host = read_batch(*validation_, indices);
-    require<ConfigError>(on_host.size() == end - first,
+    require<ConfigError>(on_host.size() == size,
                          "the validation dataset gives {} rows for {} samples, since it has class images "
                          "(Batch::is_prior); expected one row for each sample",
-                         on_host.size(), end - first);
+                         on_host.size(), size);
+    read_positions.push_back(all_positions.index_select(0, on_host.indices));
     task_.check_batch(on_host);
     const Batch batch = to_device(on_host);
     const Autocast autocast(device_.type(), config_.mixed_precision);
-    const StepLoss validation = task_.validate(batch, positions.slice(0, first, end), generator);
+    const StepLoss validation = task_.validate(batch, read_positions.back(), generator);
     const Tensor& loss = validation.loss;
-    require<TensorError>(loss.defined() && loss.dim() == 1 && loss.size(0) == end - first,
+    require<TensorError>(loss.defined() && loss.dim() == 1 && loss.size(0) == size,
                          "the task's validation loss is {}, expected one value for each of {} samples",
-                         describe(loss), end - first);
+                         describe(loss), size);
     losses.push_back(loss.to(at::kCPU, at::kDouble));
-    add_to_sums(validation.values, end - first, value_sums);
+    add_to_sums(validation.values, size, value_sums);
   }
 
   const Tensor all = at::cat(losses);
+  const Tensor positions = at::cat(read_positions);
   const Tensor bins = (positions * static_cast<double>(config_.validation_bins)).floor().to(at::kLong);
   const Tensor sums = at::zeros({config_.validation_bins}, at::kDouble).index_add_(0, bins, all);
   const Tensor counts = at::bincount(bins, {}, config_.validation_bins);

@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
-#include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,11 +15,11 @@
 #include "core/require.h"
 #include "io/folder_lock.h"
 #include "io/staged_folder.h"
+#include "training/tasks/latent_file.h"
 
 namespace diffusers {
 namespace {
 
-constexpr const char* kHashes = "hashes";
 constexpr const char* kLatentFormat = "1";
 
 /// A hash of the pixels of an image: equal images have equal hashes; others differ by all odds.
@@ -36,15 +36,25 @@ uint64_t hash_of_image(const Tensor& image) {
   return hash;
 }
 
-std::string entry_name(int64_t index, int64_t variant) { return fmt::format("{}.{}", index, variant); }
-
-/// Calls `use(first, batch)` with the samples of `indices`, some at a time.
+/// Calls `use(rows, batch)` with the samples of `indices`, some of one bucket at a time; `rows` are their
+/// places in `indices`.
+/// @param use returns false to end
 template <class F>
 void for_each_batch(const Dataset& dataset, const std::vector<int64_t>& indices, int64_t batch_size, F use) {
-  const std::span<const int64_t> all(indices);
-  for (std::size_t first = 0; first < indices.size(); first += static_cast<std::size_t>(batch_size)) {
-    const auto count = std::min(static_cast<std::size_t>(batch_size), indices.size() - first);
-    if (!use(static_cast<int64_t>(first), dataset.get_batch(all.subspan(first, count)))) return;
+  const std::vector<int64_t> buckets = dataset.buckets();
+  std::map<int64_t, std::vector<int64_t>> rows_of;
+  for (std::size_t row = 0; row < indices.size(); ++row)
+    rows_of[buckets.empty() ? 0 : buckets[static_cast<std::size_t>(indices[row])]].push_back(
+        static_cast<int64_t>(row));
+  for (const auto& entry : rows_of) {
+    const std::span<const int64_t> rows(entry.second);
+    for (std::size_t first = 0; first < rows.size(); first += static_cast<std::size_t>(batch_size)) {
+      const auto some =
+          rows.subspan(first, std::min(static_cast<std::size_t>(batch_size), rows.size() - first));
+      std::vector<int64_t> wanted;
+      for (const int64_t row : some) wanted.push_back(indices[static_cast<std::size_t>(row)]);
+      if (!use(some, dataset.get_batch(wanted))) return;
+    }
   }
 }
 
@@ -93,7 +103,7 @@ std::shared_ptr<const LatentCache> LatentCache::build(const std::filesystem::pat
 }
 
 std::filesystem::path LatentCache::file_path(int64_t number) const {
-  return folder_ / fmt::format("latents-{:05}.safetensors", number);
+  return folder_ / fmt::format("latents-{:05}.{}", number, options_.format.name());
 }
 
 std::vector<int64_t> LatentCache::indices_of(int64_t number) const {
@@ -104,12 +114,9 @@ std::vector<int64_t> LatentCache::indices_of(int64_t number) const {
 }
 
 LatentCache::Contents LatentCache::open_file(int64_t number) const {
-  SafetensorsFile file(file_path(number));
-  const Tensor hashes = file.get(kHashes);
-  const auto* values = hashes.const_data_ptr<int64_t>();
-  std::vector<uint64_t> list;
-  for (int64_t i = 0; i < hashes.numel(); ++i) list.push_back(static_cast<uint64_t>(values[i]));
-  return {std::move(file), std::move(list)};
+  auto file = open_latent_file(file_path(number).string(), options_.format);
+  auto hashes = file->hashes(static_cast<int64_t>(indices_of(number).size()), options_.random_flip ? 2 : 1);
+  return {std::move(file), std::move(hashes)};
 }
 
 bool LatentCache::is_current(int64_t number, const Dataset& dataset) const {
@@ -121,38 +128,33 @@ bool LatentCache::is_current(int64_t number, const Dataset& dataset) const {
   };
   const std::vector<int64_t> indices = indices_of(number);
   const int64_t variants = options_.random_flip ? 2 : 1;
-  std::optional<SafetensorsFile> file;
+  std::shared_ptr<const LatentFile> file;
   try {
-    file.emplace(path);
+    file = open_latent_file(path, options_.format);
   } catch (const FileError& error) {
-    return outdated(error.what());
+    log_message(LogLevel::kWarning, fmt::format("{}; its latents are made anew", error.what()));
+    return false;
   }
-  const std::map<std::string, std::string>& metadata = file->metadata();
-  const auto has = [&](const char* key, const std::string& value) {
-    const auto found = metadata.find(key);
-    return found != metadata.end() && found->second == value;
-  };
-  if (!has("format", kLatentFormat)) return outdated("it is no file of this version's latent cache");
-  if (!has("fingerprint", fingerprint_)) return outdated("the autoencoder has changed");
-  if (!file->contains(kHashes) || file->info(kHashes).dtype != at::kLong ||
-      file->info(kHashes).shape != std::vector<int64_t>{static_cast<int64_t>(indices.size()), variants})
-    return outdated("the number of samples or of variants has changed");
+  if (file->about("format") != kLatentFormat) return outdated("it is no file of this version's latent cache");
+  if (file->about("fingerprint") != fingerprint_) return outdated("the autoencoder has changed");
+  const std::vector<uint64_t> known = file->hashes(static_cast<int64_t>(indices.size()), variants);
+  if (known.empty()) return outdated("the number of samples or of variants has changed");
   for (const int64_t index : indices)
     for (int64_t variant = 0; variant < variants; ++variant)
-      if (!file->contains(entry_name(index, variant))) return outdated("entries are missing");
+      if (!file->contains(index, variant)) return outdated("entries are missing");
 
-  const Tensor hashes = file->get(kHashes);
-  const auto* known = hashes.const_data_ptr<int64_t>();
   int64_t changed = -1;
-  for_each_batch(dataset, indices, options_.batch_size, [&](int64_t first, const Batch& batch) {
-    require_host_images(batch);
-    for (int64_t i = 0; i < batch.images.size(0); ++i)
-      if (static_cast<uint64_t>(known[(first + i) * variants]) != hash_of_image(batch.images[i])) {
-        changed = indices[static_cast<std::size_t>(first + i)];
-        return false;
-      }
-    return true;
-  });
+  for_each_batch(dataset, indices, options_.batch_size,
+                 [&](std::span<const int64_t> rows, const Batch& batch) {
+                   require_host_images(batch);
+                   for (std::size_t i = 0; i < rows.size(); ++i)
+                     if (known[static_cast<std::size_t>(rows[i] * variants)] !=
+                         hash_of_image(batch.images[static_cast<int64_t>(i)])) {
+                       changed = indices[static_cast<std::size_t>(rows[i])];
+                       return false;
+                     }
+                   return true;
+                 });
   return changed < 0 || outdated(fmt::format("the image of sample {} has changed", changed));
 }
 
@@ -160,26 +162,30 @@ void LatentCache::encode_file(int64_t number, const Dataset& dataset, const Late
   const std::vector<int64_t> indices = indices_of(number);
   const int64_t variants = options_.random_flip ? 2 : 1;
   const at::Device device = encoder.device();
-  Tensor hashes = at::empty({static_cast<int64_t>(indices.size()), variants}, at::kLong);
-  auto* out = hashes.mutable_data_ptr<int64_t>();
-  TensorMap entries;
-  for_each_batch(dataset, indices, options_.batch_size, [&](int64_t first, const Batch& batch) {
-    require_host_images(batch);
-    for (int64_t variant = 0; variant < variants; ++variant) {
-      const Tensor images = variant_of(batch.images, variant).contiguous();
-      const LatentDistribution found = encoder.encode_distribution(images.to(device));
-      const Tensor moments = found.logvar.defined() ? at::cat({found.mean, found.logvar}, 1) : found.mean;
-      const Tensor on_host = moments.to(at::kCPU, at::kFloat);
-      for (int64_t i = 0; i < images.size(0); ++i) {
-        out[(first + i) * variants + variant] = static_cast<int64_t>(hash_of_image(images[i]));
-        entries.insert(entry_name(indices[static_cast<std::size_t>(first + i)], variant), on_host[i].clone());
-      }
-      encoded_images_ += images.size(0);
-    }
-    return true;
-  });
-  entries.insert(kHashes, hashes);
-  save_safetensors(entries, file_path(number), {{"format", kLatentFormat}, {"fingerprint", fingerprint_}});
+  LatentEntries entries{.indices = indices,
+                        .variants = variants,
+                        .moments = std::vector<Tensor>(indices.size() * static_cast<std::size_t>(variants)),
+                        .hashes = std::vector<uint64_t>(indices.size() * static_cast<std::size_t>(variants)),
+                        .format = kLatentFormat,
+                        .fingerprint = fingerprint_};
+  for_each_batch(
+      dataset, indices, options_.batch_size, [&](std::span<const int64_t> rows, const Batch& batch) {
+        require_host_images(batch);
+        for (int64_t variant = 0; variant < variants; ++variant) {
+          const Tensor images = variant_of(batch.images, variant).contiguous();
+          const LatentDistribution found = encoder.encode_distribution(images.to(device));
+          const Tensor moments = found.logvar.defined() ? at::cat({found.mean, found.logvar}, 1) : found.mean;
+          const Tensor on_host = moments.to(at::kCPU, at::kFloat);
+          for (std::size_t i = 0; i < rows.size(); ++i) {
+            const auto entry = static_cast<std::size_t>(rows[i] * variants + variant);
+            entries.hashes[entry] = hash_of_image(images[static_cast<int64_t>(i)]);
+            entries.moments[entry] = on_host[static_cast<int64_t>(i)].clone();
+          }
+          encoded_images_ += images.size(0);
+        }
+        return true;
+      });
+  write_latent_file(file_path(number).string(), options_.format, entries);
 }
 
 /// Files of samples that the dataset no longer has.
@@ -196,7 +202,7 @@ Tensor LatentCache::read(int64_t index, uint64_t hash) const {
   const int64_t row = index % options_.samples_per_file * variants;
   for (int64_t variant = 0; variant < variants; ++variant)
     if (contents.hashes[static_cast<std::size_t>(row + variant)] == hash)
-      return contents.file.get(entry_name(index, variant));
+      return contents.file->get(index, variant);
   fail<TensorError>(
       "the image of sample {} is not the one whose latents are in {}{}; the dataset has changed, or "
       "augments "

@@ -26,9 +26,11 @@ const Tensor& images_of(const Batch& batch, const std::optional<int64_t>& resolu
   require<TensorError>(images.defined() && images.dim() == 4 && at::isFloatingType(images.scalar_type()),
                        "the dataset gives images {}, expected a floating tensor [B, C, H, W]",
                        describe(images));
-  require<ConfigError>(!resolution || (images.size(2) == *resolution && images.size(3) == *resolution),
-                       "resolution is {}, but the dataset gives images {}", resolution.value_or(0),
-                       describe(images));
+  require<ConfigError>(
+      !resolution || (images.size(2) == *resolution && images.size(3) == *resolution),
+      "resolution is {}, but the dataset gives images {}; for images of several sizes, such as "
+      "aspect-ratio buckets, leave resolution of the TrainingConfig unset",
+      resolution.value_or(0), describe(images));
   return images;
 }
 

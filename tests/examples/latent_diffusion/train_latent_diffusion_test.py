@@ -6,7 +6,7 @@ import sys
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from inputs import make_inputs
+from inputs import make_inputs, make_shards
 from program_case import ProgramCase
 
 TRAIN_AUTOENCODER = pathlib.Path(sys.argv.pop(3)).resolve()
@@ -59,6 +59,15 @@ class TrainLatentDiffusion(ProgramCase):
         self.assertTrue((self.out / "vqvae/diffusion_pytorch_model.safetensors").exists())
         self.assertTrue((self.out / "previews/samples-3.png").exists())
         self.assertIn(" 0 images encoded", self.run_program(*arguments, "--overwrite_output_dir"))
+        text = self.run_program(*arguments, "--latent_cache_format", "tar", "--overwrite_output_dir")
+        self.assertIn("24 images encoded", text)
+        self.assertTrue((self.folder / "cache/latents-00000.tar").exists())
+
+    def test_shards(self):
+        self.write_unet(2, 2)
+        make_shards(self.folder / "shards")
+        self.assertIn("2 shards", self.run_program("--train_shards", "shards/s-{0..1}.tar", "--vae", VQ,
+                                                   "--model_config_name_or_path", "unet.json", "--random_flip"))
 
     def test_class_labels(self):
         self.write_unet(4, 4, classes=3)
@@ -140,6 +149,8 @@ class TrainLatentDiffusion(ProgramCase):
             ([*data, *vq, "--conditioning_key", "adm"], "needs class labels"),
             ([*data, *vq, "--guidance_scale", 2], "--guidance_scale needs"),
             ([*data, *vq, "--latent_cache", "cache"], "--latent_cache needs --center_crop"),
+            ([*data, *vq, "--latent_cache_format", "tar"], "--latent_cache_format needs --latent_cache"),
+            (["--train_shards", "s.tar", *vq, "--latent_cache", "cache"], "--latent_cache needs --train_data_dir or --dataset"),
             ([*data, *vq, "--resolution", 12], "expected a multiple of 4"),
             ([*data, *vq, "--data_dir", "idx"], "--data_dir"),
             (["--dataset", "mnist", "--data_dir", "idx", *vq, "--conditioning_key", "concat"], "needs captions or images"),

@@ -9,7 +9,7 @@ import sys
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from inputs import make_captioned_pictures, make_inpainting_folder, write_png
+from inputs import make_captioned_pictures, make_inpainting_folder, make_shards, write_png
 from program_case import ProgramCase
 from script_flags import flags_of
 
@@ -28,9 +28,28 @@ class TrainTextToImage(ProgramCase):
     def run_program(self, *arguments, code=0, model=MODEL, out=None):
         words = ["--pretrained_model_name_or_path", model, "--output_dir", out or self.out, "--seed", 0, *arguments]
         for flag, value in (("--resolution", 16), ("--train_data_dir", "pictures"), ("--train_batch_size", 4)):
-            if flag not in arguments:
+            if flag not in arguments and not (flag == "--train_data_dir" and "--train_shards" in arguments):
                 words += [flag, value]
         return self.run_in_folder(PROGRAM, words, code)
+
+    def test_shards_have_captions(self):
+        make_shards(self.folder / "shards")
+        shards = ["--train_shards", "shards/s-{0..1}.tar"]
+        text = self.run_program(*shards, "--max_train_steps", 2, "--random_flip")
+        self.assertIn("2 shards", text)
+        self.assertTrue((self.out / WEIGHTS).exists())
+        for arguments, part in (([], "max_train_steps is not set"),
+                                (["--caption_column", "text", "--max_train_steps", 1], "has no member .json"),
+                                (["--max_train_samples", 4], "--max_train_samples needs --train_data_dir"),
+                                (["--validation_prompt", "x"], "--num_train_samples, or a flag that counts in steps")):
+            self.assertIn(part, self.run_program(*shards, "--overwrite_output_dir", *arguments, code=1))
+
+    def test_pictures_in_buckets(self):
+        for i in range(0, 8, 2):
+            write_png(self.folder / f"pictures/{i}.png", 9 * i, height=20)
+        self.run_program("--max_train_steps", 3, "--enable_bucketing", "--bucket_step", 8, "--gradient_accumulation_steps", 2,
+                         "--center_crop")
+        self.assertTrue((self.out / WEIGHTS).exists())
 
     def test_a_folder_becomes_a_pipeline_folder(self):
         self.run_program("--num_train_epochs", 2, "--center_crop", "--random_flip", "--use_ema", "--checkpointing_steps", 4,

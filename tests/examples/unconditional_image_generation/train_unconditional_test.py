@@ -9,7 +9,7 @@ import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from inputs import make_inputs
+from inputs import make_inputs, make_mixed_pictures, make_shards
 from program_case import ProgramCase
 
 PROGRAM = pathlib.Path(sys.argv.pop(1)).resolve()
@@ -53,6 +53,33 @@ class TrainUnconditional(ProgramCase):
         self.assertIn('"class_dropout_prob": 0.1', state)
         self.assertEqual(self.previews(), ["test_samples-2.png"])
 
+    def test_shards_with_classes_resume_bit_for_bit(self):
+        make_shards(self.folder / "shards")
+        words = ["--train_shards", "shards/s-{0..1}.tar", "--model_config_name_or_path", "color", "--class_conditional",
+                 "--num_classes", 3, "--shuffle_buffer_size", 4, "--random_flip", "--dataloader_num_workers", 2, "--seed", 0,
+                 "--checkpointing_steps", 2, "--lr_scheduler", "constant"]
+        text = self.run_program(*words, "--max_train_steps", 5)
+        self.assertIn("2 shards", text)
+        self.assertEqual(self.config()["num_class_embeds"], 4)
+        self.assertEqual(self.previews(), ["test_samples-5.png"])
+        whole = (self.out / "unet/diffusion_pytorch_model.safetensors").read_bytes()
+        self.run_program(*words, "--max_train_steps", 2, "--overwrite_output_dir")
+        state = (self.out / "checkpoint-2/trainer_state.json").read_text()
+        self.assertIn("2 shards, shuffle_buffer_size 4", state)
+        self.run_program(*words, "--max_train_steps", 5, "--resume_from_checkpoint", "latest")
+        self.assertEqual((self.out / "unet/diffusion_pytorch_model.safetensors").read_bytes(), whole)
+
+    def test_epochs_of_shards_and_mixed_pictures(self):
+        make_shards(self.folder / "shards")
+        self.run_program("--train_shards_path_or_url", "shards/s-{0..1}.tar", "--model_config_name_or_path", "color",
+                         "--num_train_samples", 8, "--num_epochs", 2, "--save_images_epochs", 1)
+        self.assertEqual(self.previews(), ["test_samples-2.png", "test_samples-4.png"])
+        make_mixed_pictures(self.folder / "mixed")
+        self.run_program("--train_data_dir", "mixed", "--model_config_name_or_path", "color", "--num_epochs", 1,
+                         "--overwrite_output_dir", "--enable_bucketing", "--bucket_step", 4,
+                         "--gradient_accumulation_steps", 2)
+        self.assertTrue((self.out / "unet/diffusion_pytorch_model.safetensors").exists())
+
     def test_previews_and_saves_have_their_own_intervals(self):
         self.run_program("--train_data_dir", "flat", "--model_config_name_or_path", "color", "--num_epochs", 3,
                          "--save_images_epochs", 2, "--save_model_epochs", 1)
@@ -83,6 +110,13 @@ class TrainUnconditional(ProgramCase):
             (["--train_data_dir", "flat", "--dataset", "mnist"], "exclude each other"),
             (["--train_data_dir", "flat", "--data_dir", "idx"], "--data_dir"),
             (["--train_data_dir", "nowhere"], "nowhere"),
+            (["--train_shards", "s.tar"], "s.tar: there is no such shard"),
+            (["--train_shards", "s.tar", "--dataset", "mnist"], "exclude each other"),
+            (["--train_shards", "s.tar", "--train_data_dir", "flat"], "exclude each other"),
+            (["--train_shards", "s.tar", "--enable_bucketing"], "--enable_bucketing needs --train_data_dir"),
+            (["--train_data_dir", "flat", "--bucket_step", 8], "--bucket_step needs --enable_bucketing"),
+            (["--train_data_dir", "flat", "--num_train_samples", 8], "--num_train_samples needs --train_shards"),
+            (["--train_data_dir", "flat", "--num_classes", 8], "--num_classes needs --train_shards"),
             (["--train_data_dir", "flat", "--class_conditional", "--resolution", 32], "no sub-folders"),
             (["--dataset", "mnist", "--data_dir", "idx", "--resolution", 28], "expected a multiple of 32"),
             (["--dataset", "mnist", "--data_dir", "idx", "--center_crop"], "--center_crop"),

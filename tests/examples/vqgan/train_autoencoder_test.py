@@ -7,7 +7,7 @@ import sys
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from inputs import make_inputs
+from inputs import make_inputs, make_shards
 from program_case import ProgramCase
 
 PROGRAM = pathlib.Path(sys.argv.pop(1)).resolve()
@@ -51,6 +51,13 @@ class TrainAutoencoder(ProgramCase):
 
     def config(self, name):
         return json.loads((self.out / name / "config.json").read_text())
+
+    def test_shards(self):
+        make_shards(self.folder / "shards")
+        text = self.run_program("--train_shards", "shards/s-{0..1}.tar", *SMALL, *SMALL_DISC, "--max_train_steps", 2,
+                                "--perceptual_weight", 0, "--latent_channels", 2, "--validation_steps", 2)
+        self.assertIn("2 shards", text)
+        self.assertTrue((self.out / "previews/reconstructions-2.png").exists())
 
     def test_pictures_become_a_vae_folder(self):
         text = self.run_program("--train_data_dir", "flat", *SMALL, *SMALL_DISC, "--max_train_steps", 3, "--perceptual_weight", 0,

@@ -8,13 +8,16 @@
 #include <string>
 #include <vector>
 
+#include <diffusers/data/tar_dataset.h>
 #include <diffusers/io/files.h>
+#include <diffusers/io/image.h>
 #include <diffusers/schedulers/ddpm_scheduler.h>
 #include <diffusers/training/trainer.h>
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include "io/tar_writer.h"
 #include "support/golden.h"
 #include "training/quick_training.h"
 #include "training/resumable_training.h"
@@ -173,6 +176,123 @@ TEST(IterableTraining, ComparesTheDataOfTheCheckpoint) {
   expect_throws_with<ConfigError>(
       [&] { train_stream_until(config, -1, StreamedImages(18, 18)); },
       "the data is an IterableDataset, but the checkpoint was trained on a dataset with random access");
+}
+
+/// Three shards of gray images.
+class GrayShards {
+ public:
+  GrayShards() {
+    for (int shard = 0; shard < 3; ++shard) {
+      TarWriter writer(folder_ / ("s-" + std::to_string(shard) + ".tar"));
+      for (int i = 0; i < 5 + shard; ++i)
+        writer.add(std::to_string(i) + ".png", encode_png(at::full({1, 6, 9}, shard * 50 + i, at::kByte)));
+      writer.commit();
+    }
+  }
+  TarDataset open(int64_t shuffle_buffer_size = 4) const {
+    return TarDataset(
+        folder_ / "s-{0..2}.tar",
+        {.resolution = 6, .random_flip = true, .channels = 1, .shuffle_buffer_size = shuffle_buffer_size});
+  }
+
+ private:
+  TemporaryFolder folder_;
+};
+
+TEST(IterableTraining, ShardsResumeBitForBit) {
+  const GrayShards shards;
+  const TarDataset data = shards.open();
+  // 18 samples: one thread has 6 batches in an epoch, three steps; two threads have smaller last batches.
+  for (const int64_t workers : {1, 2}) {
+    const TemporaryFolder whole;
+    TrainingConfig config = resumable_config(whole.path());
+    config.dataloader_num_workers = workers;
+    EXPECT_TRUE(train_stream_until(config, -1, data).is_complete);
+    for (const int64_t stop : {1, 3, 5}) {
+      SCOPED_TRACE(workers * 100 + stop);
+      const TemporaryFolder folder;
+      config.output_dir = folder.path();
+      config.resume_from_checkpoint.reset();
+      EXPECT_FALSE(train_stream_until(config, stop, data).is_complete);
+      config.resume_from_checkpoint = "latest";
+      EXPECT_TRUE(train_stream_until(config, -1, data).is_complete);
+      expect_same_checkpoint(folder / "checkpoint-9", whole / "checkpoint-9");
+    }
+  }
+}
+
+TEST(BucketedTraining, AccumulatesBatchesOfSeveralSizesAndResumesBitForBit) {
+  const test::BucketedImages data(20);
+  const auto train = [&](const TrainingConfig& config, int64_t stop) {
+    TinyNet model(0.2);
+    if (!config.resume_from_checkpoint) {
+      manual_seed(1);
+      model = TinyNet(0.2);
+    }
+    Trainer trainer(model, DDPMScheduler(), config);
+    trainer.on_step([&](int64_t step) {
+      if (step == stop) trainer.request_stop();
+    });
+    return trainer.train(data, data);
+  };
+  const TemporaryFolder whole;
+  TrainingConfig config = resumable_config(whole.path());
+  config.validation_samples = 15;
+  EXPECT_TRUE(train(config, -1).is_complete);
+  for (const int64_t stop : {2, 4, 7}) {
+    SCOPED_TRACE(stop);
+    const TemporaryFolder folder;
+    config.output_dir = folder.path();
+    config.resume_from_checkpoint.reset();
+    EXPECT_FALSE(train(config, stop).is_complete);
+    config.resume_from_checkpoint = "latest";
+    EXPECT_TRUE(train(config, -1).is_complete);
+    expect_same_checkpoint(folder / "checkpoint-9", whole / "checkpoint-9");
+  }
+}
+
+TEST(BucketedTraining, ValidationCountsEverySample) {
+  const auto losses = [](const Dataset& held_out, int64_t batch_size) {
+    const TemporaryFolder folder;
+    TrainingConfig config = quiet_config(folder.path());
+    config.max_train_steps = 1;
+    config.learning_rate = 0.0;
+    config.validation_samples = 15;
+    config.validation_bins = 5;
+    config.train_batch_size = batch_size;
+    Trainer trainer(seeded_net(), DDPMScheduler(), config);
+    std::vector<ValidationResult> results;
+    trainer.on_validation([&](const ValidationResult& result) { results.push_back(result); });
+    trainer.train(held_out, held_out);
+    return results.back();
+  };
+  for (const int64_t batch_size : {1, 4}) {
+    const ValidationResult result = losses(test::BucketedImages(20), batch_size);
+    // Five bins of three samples each.
+    double mean = 0;
+    for (const double bin : result.bin_losses) mean += bin / 5;
+    EXPECT_NEAR(mean, result.loss, 1e-9);
+  }
+}
+
+TEST(IterableTraining, ComparesTheOrderOfShards) {
+  const GrayShards shards;
+  const TemporaryFolder folder;
+  TrainingConfig config = resumable_config(folder.path());
+  train_stream_until(config, 2, shards.open());
+  config.resume_from_checkpoint = "latest";
+  expect_throws_with<ConfigError>([&] { train_stream_until(config, -1, shards.open(5)); },
+                                  "the data is read in the order of \"3 shards, shuffle_buffer_size 5, "
+                                  "shuffle_shards true, num_samples 0\", but "
+                                  "the checkpoint was trained with \"3 shards, shuffle_buffer_size 4");
+  config.dataloader_num_workers = 2;
+  expect_throws_with<ConfigError>(
+      [&] { train_stream_until(config, -1, shards.open()); },
+      "dataloader_num_workers is 2, so 2 threads share the data, but the checkpoint was "
+      "trained with 1");
+  config.dataloader_num_workers = 4;
+  expect_throws_with<ConfigError>([&] { train_stream_until(config, -1, shards.open()); },
+                                  "dataloader_num_workers is 4, but the IterableDataset has 3 parts");
 }
 
 TEST(IterableTraining, RefusesAStreamThatEndsBeforeThePositionOfTheCheckpoint) {

@@ -1,3 +1,4 @@
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,6 +12,7 @@
 #include <gtest/gtest.h>
 
 #include "support/golden.h"
+#include "support/log_capture.h"
 #include "training/tiny_autoencoder.h"
 
 namespace diffusers {
@@ -28,12 +30,13 @@ Batch cached_batch(const Tensor& images, const std::vector<int64_t>& indices) {
   return {.images = images.index_select(0, index), .indices = index};
 }
 
-TEST(LatentCache, GivesTheDistributionsOfTheEncoder) {
+void expect_distributions_of_the_encoder(LatentCacheFormat format) {
   const test::TemporaryFolder folder;
   const Tensor images = tiny_images(10);
   const LatentEncoder encoder(tiny_vae());
-  const auto cache = LatentCache::build(folder.path(), TensorDataset(images), encoder,
-                                        {.batch_size = 3, .random_flip = true, .samples_per_file = 4});
+  const auto cache =
+      LatentCache::build(folder.path(), TensorDataset(images), encoder,
+                         {.batch_size = 3, .random_flip = true, .samples_per_file = 4, .format = format});
   EXPECT_EQ(cache->size(), 10);
   EXPECT_EQ(cache->encoded_images(), 20);
   EXPECT_EQ(cache->fingerprint(), encoder.fingerprint());
@@ -52,6 +55,11 @@ TEST(LatentCache, GivesTheDistributionsOfTheEncoder) {
   expect_found(mirrored);
 }
 
+TEST(LatentCache, GivesTheDistributionsOfTheEncoder) {
+  expect_distributions_of_the_encoder(LatentCacheFormat::kSafetensors);
+  expect_distributions_of_the_encoder(LatentCacheFormat::kTar);
+}
+
 TEST(LatentCache, OfAVQModelHasNoVariance) {
   const test::TemporaryFolder folder;
   const Tensor images = tiny_images(4);
@@ -62,11 +70,12 @@ TEST(LatentCache, OfAVQModelHasNoVariance) {
   expect_close(found.mean, encoder.encode_distribution(images.slice(0, 2, 3)).mean, 1e-5, 1e-6);
 }
 
-TEST(LatentCache, KeepsWhatIsThereAndEncodesWhatHasChanged) {
+void expect_kept_and_encoded(LatentCacheFormat format) {
   const test::TemporaryFolder folder;
   Tensor images = tiny_images(8);
   const LatentEncoder encoder(tiny_vae());
-  const LatentCacheOptions options{.batch_size = 2, .samples_per_file = 4};
+  const LatentCacheOptions options{.batch_size = 2, .samples_per_file = 4, .format = format};
+  const std::string file = "latents-00000." + std::string(enum_name(format));
   const auto build = [&](const LatentEncoder& with, const LatentCacheOptions& given) {
     return LatentCache::build(folder.path(), TensorDataset(images), with, given)->encoded_images();
   };
@@ -85,16 +94,61 @@ TEST(LatentCache, KeepsWhatIsThereAndEncodesWhatHasChanged) {
   EXPECT_EQ(build(LatentEncoder(moved), options), 8);
   EXPECT_EQ(build(encoder, options), 8);
   // Mirrored images.
-  EXPECT_EQ(build(encoder, {.batch_size = 2, .random_flip = true, .samples_per_file = 4}), 16);
+  EXPECT_EQ(build(encoder, {.batch_size = 2, .random_flip = true, .samples_per_file = 4, .format = format}),
+            16);
   EXPECT_EQ(build(encoder, options), 8);
   // The size of the dataset.
   images = images.slice(0, 0, 3).clone();
   EXPECT_EQ(build(encoder, options), 3);
-  EXPECT_EQ(list_folder(folder.path()), std::vector<std::string>{"latents-00000.safetensors"});
+  EXPECT_EQ(list_folder(folder.path()), std::vector<std::string>{file});
   // A file that is damaged, and one that a killed process left.
-  test::write_bytes(folder / "latents-00000.safetensors", "damaged");
-  EXPECT_EQ(build(encoder, options), 3);
+  const std::string whole = read_text_file(folder / file);
+  for (const std::string& bytes : {std::string("damaged"), whole.substr(0, whole.size() / 2)}) {
+    test::write_bytes(folder / file, bytes);
+    test::LogCapture log;
+    EXPECT_EQ(build(encoder, options), 3);
+    EXPECT_TRUE(log.contains(file));
+  }
   EXPECT_EQ(build(encoder, options), 0);
+}
+
+TEST(LatentCache, KeepsWhatIsThereAndEncodesWhatHasChanged) {
+  expect_kept_and_encoded(LatentCacheFormat::kSafetensors);
+  expect_kept_and_encoded(LatentCacheFormat::kTar);
+}
+
+/// Images of two sizes, in two buckets.
+class TwoSizes : public Dataset {
+ public:
+  int64_t size() const override { return 7; }
+  std::vector<int64_t> buckets() const override { return {0, 1, 1, 0, 1, 0, 0}; }
+  Batch get_batch(std::span<const int64_t> indices, uint64_t /*seed*/) const override {
+    std::vector<Tensor> images;
+    for (const int64_t index : indices) {
+      const Tensor image = tiny_images(7, 8)[index];
+      images.push_back(buckets()[static_cast<std::size_t>(index)] == 0 ? image : at::cat({image, image}, 2));
+    }
+    const Tensor positions = at::tensor(std::vector<int64_t>(indices.begin(), indices.end()), at::kLong);
+    return {.images = at::stack(images), .indices = positions};
+  }
+};
+
+TEST(LatentCache, KeepsTheSizesOfBuckets) {
+  const TwoSizes data;
+  const LatentEncoder encoder(tiny_vae());
+  for (const char* format : {"safetensors", "tar"}) {
+    const test::TemporaryFolder folder;
+    const LatentCacheOptions options{
+        .batch_size = 2, .random_flip = true, .samples_per_file = 5, .format = format};
+    const auto cache = LatentCache::build(folder.path(), data, encoder, options);
+    EXPECT_EQ(LatentCache::build(folder.path(), data, encoder, options)->encoded_images(), 0);
+    for (const std::vector<int64_t>& indices : {std::vector<int64_t>{0, 6, 3}, std::vector<int64_t>{4, 1}}) {
+      const Batch batch = data.get_batch(indices, 0);
+      const LatentDistribution expected = encoder.encode_distribution(batch.images);
+      expect_close(cache->find(batch).mean, expected.mean, 1e-5, 1e-6);
+      expect_close(cache->find(batch).logvar, expected.logvar, 1e-5, 1e-6);
+    }
+  }
 }
 
 TEST(LatentCache, NamesWhatDoesNotFit) {
