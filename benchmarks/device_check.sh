@@ -155,7 +155,7 @@ for row in "mnist_step no" "unet_step bf16"; do
   eager="$(peer "$name" eager "$precision")"
   compiled="$(peer "$name" compile "$precision")"
   echo "Python eager: ${eager:-not measured}; compiled: ${compiled:-not measured}"
-  for options in "" kernels channels_last async_copies graphs cudnn_benchmark "$all"; do
+  for options in "" "$all" kernels channels_last async_copies graphs cudnn_benchmark; do
     own="$(ours "$name" "$options" "$precision")"
     echo "${options:-default}: ${own:-not measured}; against eager $(ratio "${eager:-0}" "${own:-0}")," \
       "against compiled $(ratio "${compiled:-0}" "${own:-0}")"

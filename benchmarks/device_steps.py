@@ -29,11 +29,14 @@ def make_row(arguments):
     if arguments.row == "mnist_step":
         size = 2 if quick else 64
         images = torch.rand(16 * size, 1, 28, 28) * 2 - 1
-        return UNet2DModel(**DIGITS), images, size, ()
+        with torch.device(arguments.device):
+            return UNet2DModel(**DIGITS), images, size, ()
     config = TINY if quick else dict(sample_size=64, cross_attention_dim=768)
     side = 8 if quick else 64
     text = torch.randn(1, 77, 768, device=arguments.device).expand(2, -1, -1)
-    return UNet2DConditionModel(**config), torch.randn(16, 4, side, side).clamp(-1, 1), 2, (text,)
+    images = torch.randn(16, 4, side, side).clamp(-1, 1)
+    with torch.device(arguments.device):  # the device draws the weights
+        return UNet2DConditionModel(**config), images, 2, (text,)
 
 
 def measure(arguments):
@@ -43,7 +46,7 @@ def measure(arguments):
     torch.manual_seed(0)
     unet, images, batch_size, given = make_row(arguments)
     device = torch.device(arguments.device)
-    unet.to(device).train()
+    unet.train()
     parameters = list(unet.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8)
     ema = EMAModel(parameters, decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75)

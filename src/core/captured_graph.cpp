@@ -25,15 +25,20 @@ bool has_options_of(const Tensor& a, const Tensor& b) {
 
 }  // namespace
 
+void warn_of_no_graph(const std::string& name, const std::string& reason) {
+  warn_once(fmt::format("{} is not captured as a CUDA graph, and runs without one: {}", name, reason));
+}
+
 CapturedGraph::CapturedGraph(std::string name, std::unique_ptr<GraphBackend> backend,
                              std::vector<Generator> generators)
     : name_(std::move(name)), backend_(std::move(backend)), generators_(std::move(generators)) {
   if (backend_ == nullptr) give_up("the library was built without CUDA");
 }
 
+/// The function is executed from now on.
 void CapturedGraph::give_up(const std::string& reason) {
   backend_.reset();
-  warn_once(fmt::format("{} is not captured as a CUDA graph, and runs without one: {}", name_, reason));
+  warn_of_no_graph(name_, reason);
 }
 
 bool CapturedGraph::fits(const std::vector<Tensor>& inputs) const {

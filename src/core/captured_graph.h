@@ -34,6 +34,10 @@ class GraphBackend {
   virtual void replay() = 0;
 };
 
+/// Warns that a computation is not captured. One warning for each text.
+/// @param name what would be captured: "the training step"
+void warn_of_no_graph(const std::string& name, const std::string& reason);
+
 /// Returns a backend for CUDA devices; null if the library was built without CUDA.
 std::unique_ptr<GraphBackend> make_cuda_graph_backend();
 
@@ -59,11 +63,9 @@ class CapturedGraph {
   std::vector<Tensor> run(const std::vector<Tensor>& inputs, const Function& function);
   /// Returns true if the last run was a replay.
   bool was_replayed() const { return was_replayed_; }
-  /// Executes the function from now on.
-  /// @param reason for the warning
-  void give_up(const std::string& reason);
 
  private:
+  void give_up(const std::string& reason);
   bool fits(const std::vector<Tensor>& inputs) const;
   bool capture(const std::vector<Tensor>& inputs, const Function& function);
 

@@ -13,7 +13,8 @@ namespace cuda {
 
 /// Elements that one block processes.
 constexpr int64_t kChunk = 16384;
-/// Tensors of one launch. The table of a launch is an argument of the kernel, of less than 32,764 bytes.
+/// Tensors of one launch. The table of a launch is an argument of the kernel. CUDA 12.1 and later allow
+/// 32,764 bytes of arguments.
 constexpr int kMostTensors = 448;
 
 /// The tensors of a launch.

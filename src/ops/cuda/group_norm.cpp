@@ -12,7 +12,7 @@ namespace {
 
 Layout layout_of(const at::Tensor& x) { return x.is_contiguous() ? Layout::kPlanar : Layout::kChannelsLast; }
 
-GroupNormShape group_norm_shape(const at::Tensor& x, int64_t num_groups) {
+GroupNormShape cuda_norm_shape(const at::Tensor& x, int64_t num_groups) {
   return {x.size(0), num_groups, x.size(1) / num_groups, x.numel() / (x.size(0) * x.size(1))};
 }
 
@@ -28,7 +28,7 @@ struct Arguments {
       : weight(call.weight.to(at::kFloat)), bias(call.bias.to(at::kFloat)) {
     kernel.element = element_of(x);
     kernel.layout = layout_of(x);
-    kernel.shape = group_norm_shape(x, call.num_groups);
+    kernel.shape = cuda_norm_shape(x, call.num_groups);
     kernel.vector = group_norm_vector(kernel.element, kernel.layout, kernel.shape, alignment);
     kernel.silu = call.silu;
     kernel.is_per_image = weight.dim() == 2;

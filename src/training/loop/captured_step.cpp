@@ -48,7 +48,7 @@ std::string capture_obstacle(const Task& task, const TrainingConfig& config, std
 
 CapturedStep::CapturedStep(std::vector<Tensor> parameters, const Generator& generator,
                            std::unique_ptr<GraphBackend> backend)
-    : parameters_(std::move(parameters)), graph_("the training step", std::move(backend), {generator}) {}
+    : parameters_(std::move(parameters)), graph_(kCapturedStepName, std::move(backend), {generator}) {}
 
 StepResult CapturedStep::run(const Batch& batch, const Pass& pass) {
   std::vector<Tensor> gradients;

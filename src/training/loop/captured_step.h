@@ -20,6 +20,9 @@
 namespace diffusers {
 inline namespace internal {
 
+/// The name of a captured step in messages.
+constexpr const char* kCapturedStepName = "the training step";
+
 /// Returns why the steps of a training cannot be captured, before anything runs.
 /// @param updates number of updates of the task
 /// @param batch the first batch
@@ -49,8 +52,6 @@ class CapturedStep {
   /// Runs a pass, or replays it.
   /// @param batch on the device; its images and class labels are the only fields that the pass reads
   StepResult run(const Batch& batch, const Pass& pass);
-  /// Runs each pass as without a graph from now on.
-  void give_up(const std::string& reason) { graph_.give_up(reason); }
 
  private:
   std::vector<Tensor> parameters_;

@@ -19,8 +19,6 @@
 #include "core/require.h"
 #include "io/staged_folder.h"
 #include "training/checkpoint/output_folder.h"
-#include "training/loop/autocast.h"
-#include "training/loop/channels_last.h"
 #include "training/loop/deterministic_scope.h"
 #include "training/loop/trained_parameters.h"
 #include "training/loop/trainer_data.h"
@@ -61,39 +59,6 @@ std::vector<Tensor> requiring_gradient(const std::vector<Tensor>& parameters) {
                [](const Tensor& parameter) { return parameter.requires_grad(); });
   require_trainable(trainable, parameters.size());
   return trainable;
-}
-
-/// Returns the named values of a batch as shares of the step's means.
-/// @param over_step the share of a value
-template <class F>
-std::vector<NamedValue> step_values(const std::vector<NamedValue>& batch_values, F over_step) {
-  std::vector<NamedValue> shares;
-  for (const auto& [name, value] : batch_values) {
-    require<TensorError>(value.defined() && value.dim() <= 1,
-                         "the value \"{}\" of the task's loss is {}, expected 0-dim or [B]", name,
-                         describe(value));
-    shares.push_back({name, over_step(value.detach())});
-  }
-  return shares;
-}
-
-/// Adds the shares of a batch to those of the step.
-void add_values(const std::vector<NamedValue>& shares, std::vector<NamedValue>& step_values) {
-  const bool is_first = step_values.empty();
-  require<TensorError>(is_first || shares.size() == step_values.size(),
-                       "the task's loss has {} named values, expected {} as for the batch before",
-                       shares.size(), step_values.size());
-  for (std::size_t i = 0; i < shares.size(); ++i) {
-    const auto& [name, share] = shares[i];
-    if (is_first) {
-      step_values.push_back({name, share});
-    } else {
-      require<TensorError>(name == step_values[i].name,
-                           "the task's loss has the value \"{}\", expected \"{}\" as for the batch before",
-                           name, step_values[i].name);
-      step_values[i].value = step_values[i].value + share;
-    }
-  }
 }
 
 }  // namespace
@@ -319,28 +284,6 @@ void TrainingRun::check_values(const Batch& batch) {
     log_message(LogLevel::kWarning, warning);
 }
 
-Batch TrainingRun::to_device(const Batch& batch) const {
-  require_floating_images(batch.images);
-  return copies_.to_device(batch, dtype_);
-}
-
-/// With CudaOptions::channels_last, before the average and the optimizer copy the order of the weights.
-void TrainingRun::order_weights() {
-  if (!device_.is_cuda() || !cuda_options().channels_last) return;
-  for (const NamedModule& named : task_.trained()) to_channels_last(named.module->module());
-  for (const NamedModule& named : task_.frozen())
-    if (named.module != nullptr) to_channels_last(named.module->module());
-}
-
-/// Makes a captured step if CudaOptions::graphs asks for one, and gives it up where a step cannot be
-/// captured.
-void TrainingRun::prepare_capture(const Batch& first) {
-  if (captured_step_ || !device_.is_cuda() || !cuda_options().graphs) return;
-  captured_step_.emplace(updates_.front().parameters(), generator_, make_cuda_graph_backend());
-  const std::string obstacle = capture_obstacle(task_, config_, updates_.size(), first);
-  if (!obstacle.empty()) captured_step_->give_up(obstacle);
-}
-
 /// Moves the modules that are not trained to the trained ones.
 void TrainingRun::freeze_modules() {
   for (const NamedModule& named : task_.frozen()) {
@@ -376,48 +319,6 @@ void TrainingRun::run_update(std::size_t index) {
   if (is_only && update.is_fused()) average = trainer_.ema_->begin_fused_step();
   is_averaged_ = update.step(global_step_, outcome.is_skipped, average ? &*average : nullptr);
   if (average && !is_averaged_) trainer_.ema_->set_optimization_step(trainer_.ema_->optimization_step() - 1);
-}
-
-TrainingRun::Backward TrainingRun::backward(const Group& group, std::size_t update) {
-  const auto options = at::TensorOptions().dtype(dtype_).device(device_);
-  const auto samples = static_cast<double>(group.samples);
-  Backward result{at::zeros({}, options), {}};
-  prepare_capture(group.batches.front());
-  for (const Batch& host_batch : group.batches) {
-    const Batch batch = to_device(host_batch);
-    const auto pass = [&](const Batch& given) { return backward_of(given, samples, update); };
-    const StepResult of_batch =
-        captured_step_ && updates_.size() == 1 ? captured_step_->run(batch, pass) : pass(batch);
-    result.loss += of_batch.loss;
-    add_values(of_batch.values, result.values);
-  }
-  return result;
-}
-
-/// The forward and backward pass of one batch.
-/// @param samples of the whole step
-StepResult TrainingRun::backward_of(const Batch& batch, double samples, std::size_t update) {
-  const int64_t batch_size = batch.size();
-  StepLoss step_loss = [&] {
-    const Autocast autocast(device_.type(), config_.mixed_precision);
-    return task_.loss(batch, update);
-  }();
-  const Tensor& losses = step_loss.loss;
-  require<TensorError>(
-      losses.defined() && (losses.dim() == 0 || (losses.dim() == 1 && losses.size(0) == batch_size)),
-      "the task's loss is {}, expected one value for each of {} samples, or 0-dim", describe(losses),
-      batch_size);
-  require<ConfigError>(losses.requires_grad(),
-                       "the task's loss depends on none of the {} parameters that are trained",
-                       updates_[update].parameters().size());
-  // Divided by the samples of the whole step: small batches then add up to the large one, a short last one
-  // included.
-  const auto over_step = [&](const Tensor& each) {
-    return each.dim() == 0 ? each * (static_cast<double>(batch_size) / samples) : each.sum() / samples;
-  };
-  const Tensor loss = over_step(losses);
-  updates_[update].scaled(loss).backward();
-  return {loss.detach(), step_values(step_loss.values, over_step)};
 }
 
 void TrainingRun::average() {

@@ -63,17 +63,19 @@ class TrainingRun {
   void train_step();
   Group next_group();
   void check_values(const Batch& batch);
-  Batch to_device(const Batch& batch) const;
-  void order_weights();
-  void prepare_capture(const Batch& first);
   void freeze_modules();
-  Backward backward(const Group& group, std::size_t update);
-  StepResult backward_of(const Batch& batch, double samples, std::size_t update);
   void run_update(std::size_t update);
   void average();
   void require_progress() const;
   void finish();
   bool must_stop() const;
+
+  // training_pass.cpp: the forward and backward pass
+  Batch to_device(const Batch& batch) const;
+  void order_weights();
+  void prepare_capture(const Batch& first);
+  Backward backward(const Group& group, std::size_t update);
+  StepResult backward_of(const Batch& batch, double samples, std::size_t update);
 
   // training_log.cpp: what is known of the steps, and what is done about those that are not finite
   void log();
@@ -145,9 +147,10 @@ class TrainingRun {
   uint64_t seed_ = 0;
   Generator generator_;
   std::vector<UpdateRun> updates_;
-  std::optional<CapturedStep> captured_step_;  // with CudaOptions::graphs
-  bool is_averaged_ = false;                   // the optimizer step moved the EMA
-  std::vector<PowerAverage> power_averages_;   // of each model; empty if none are kept
+  std::optional<CapturedStep> captured_step_;  // with CudaOptions::graphs, if a step can be captured
+  bool has_prepared_capture_ = false;
+  bool is_averaged_ = false;                  // the optimizer step moved the EMA
+  std::vector<PowerAverage> power_averages_;  // of each model; empty if none are kept
 
   ImageRangeCheck image_range_;
   bool has_seen_data_ = false;

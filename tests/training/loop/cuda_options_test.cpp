@@ -39,8 +39,8 @@ struct DeviceRun {
 };
 
 /// Trains 8 steps on a device with noise from the device's generator.
-DeviceRun train_with(const CudaOptions& options, MixedPrecision precision,
-                     bool gradient_accumulation = false) {
+DeviceRun train_on_device(const CudaOptions& options, MixedPrecision precision,
+                          bool gradient_accumulation = false) {
   const CudaOptionsScope scope(options);
   const LogCapture log;
   const TemporaryFolder folder;
@@ -85,12 +85,12 @@ TEST(OnCuda, EachOptionTrainsAsWithoutIt) {
     // Adam divides by the root of the second moment: rounding errors of small gradients become those of
     // steps.
     const double tolerance = precision == MixedPrecision::kNo ? 2e-4 : 4e-3;
-    const DeviceRun expected = train_with(exact_options(false), precision);
+    const DeviceRun expected = train_on_device(exact_options(false), precision);
     for (const char* const name : {"kernels", "channels_last", "async_copies", "graphs",
                                    "kernels,channels_last,async_copies,graphs,cudnn_benchmark"}) {
       CudaOptions options = parse_cuda_options(name);
       options.allow_tf32_cudnn = false;
-      const DeviceRun actual = train_with(options, precision);
+      const DeviceRun actual = train_on_device(options, precision);
       EXPECT_EQ(actual.messages, expected.messages) << name;
       expect_same_training(actual, expected, tolerance, name);
     }
@@ -100,9 +100,9 @@ TEST(OnCuda, EachOptionTrainsAsWithoutIt) {
 TEST(OnCuda, AStepThatCannotBeCapturedTrainsWithAWarning) {
   DIFFUSERS_SKIP_WITHOUT_CUDA();
   CudaOptions options = exact_options(false);
-  const DeviceRun expected = train_with(options, MixedPrecision::kNo, true);
+  const DeviceRun expected = train_on_device(options, MixedPrecision::kNo, true);
   options.graphs = true;
-  const DeviceRun actual = train_with(options, MixedPrecision::kNo, true);
+  const DeviceRun actual = train_on_device(options, MixedPrecision::kNo, true);
   ASSERT_EQ(actual.messages.size(), expected.messages.size() + 1);
   EXPECT_NE(::testing::PrintToString(actual.messages).find("gradient_accumulation_steps is 2"),
             std::string::npos);
