@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -10,13 +11,16 @@
 namespace diffusers {
 
 /// Assigns rows of the random numbers of a step to its batches. The random numbers are drawn for all samples
-/// of the step at once. Several small batches therefore get the same numbers as one large batch.
+/// of the step at once. Several small batches therefore get the same numbers as one large batch, and several
+/// processes the same as one.
 class StepRows {
  public:
   /// Starts a step.
   /// @param context its `samples` is the number of samples of the step
   void begin_step(const StepContext& context) {
     samples_ = context.samples;
+    rows_ = context.rows;
+    batch_ = 0;
     shape_.clear();
   }
 
@@ -31,20 +35,25 @@ class StepRows {
   int64_t next(const Tensor& x0, F draw) {
     std::vector<int64_t> shape = x0.sizes().vec();
     const int64_t batch_size = shape[0];
-    shape[0] = std::max(samples_, batch_size);
-    if (shape != shape_ || used_ + batch_size > shape[0]) {
+    // The updates of a step take its batches one after another.
+    const BatchRows rows = rows_.empty() ? BatchRows{.begin = 0, .end = batch_size, .total = batch_size}
+                                         : rows_[batch_++ % rows_.size()];
+    shape[0] = std::max(samples_, rows.total);
+    if (shape != shape_ || used_ + rows.total > shape[0]) {
       draw(at::IntArrayRef(shape));
       shape_ = shape;
       used_ = 0;
     }
-    used_ += batch_size;
-    return used_ - batch_size;
+    used_ += rows.total;
+    return used_ - rows.total + rows.begin;
   }
 
  private:
   int64_t samples_ = 0;
-  std::vector<int64_t> shape_;  // of the last draw; empty: none in this step
-  int64_t used_ = 0;            // rows that earlier batches have taken
+  std::vector<BatchRows> rows_;  // of the batches; empty: each batch is a global batch
+  std::size_t batch_ = 0;        // calls of `next` in this step
+  std::vector<int64_t> shape_;   // of the last draw; empty: none in this step
+  int64_t used_ = 0;             // rows that earlier batches have taken
 };
 
 }  // namespace diffusers

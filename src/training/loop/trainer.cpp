@@ -18,6 +18,7 @@
 #include "core/require.h"
 #include "io/staged_folder.h"
 #include "training/checkpoint/output_folder.h"
+#include "training/distributed/exchange_error.h"
 #include "training/loop/autocast.h"
 #include "training/loop/deterministic_scope.h"
 #include "training/loop/trained_parameters.h"
@@ -60,31 +61,19 @@ std::vector<Tensor> requiring_gradient(const std::vector<Tensor>& parameters) {
   return trainable;
 }
 
-/// Adds the named values of a batch to those of the step.
-/// @param over_step the share of a value in the step's mean
-template <class F>
-void add_values(const std::vector<NamedValue>& batch_values, F over_step,
-                std::vector<NamedValue>& step_values) {
-  const bool is_first = step_values.empty();
-  require<TensorError>(is_first || batch_values.size() == step_values.size(),
-                       "the task's loss has {} named values, expected {} as for the batch before",
-                       batch_values.size(), step_values.size());
-  for (std::size_t i = 0; i < batch_values.size(); ++i) {
-    const auto& [name, value] = batch_values[i];
-    require<TensorError>(value.defined() && value.dim() <= 1,
-                         "the value \"{}\" of the task's loss is {}, expected 0-dim or [B]", name,
-                         describe(value));
-    const Tensor share = over_step(value.detach());
-    if (is_first) {
-      step_values.push_back({name, share});
-    } else {
-      require<TensorError>(name == step_values[i].name,
-                           "the task's loss has the value \"{}\", expected \"{}\" as for the batch before",
-                           name, step_values[i].name);
-      step_values[i].value = step_values[i].value + share;
-    }
+/// Drops the warnings of the processes that are not rank 0: they are those of rank 0 once more.
+class QuietProcess {
+ public:
+  explicit QuietProcess(const ProcessGroup& group) : before_(get_verbosity()) {
+    if (!group.is_main()) set_verbosity(std::max(before_, LogLevel::kError));
   }
-}
+  QuietProcess(const QuietProcess&) = delete;
+  QuietProcess& operator=(const QuietProcess&) = delete;
+  ~QuietProcess() { set_verbosity(before_); }
+
+ private:
+  LogLevel before_;
+};
 
 }  // namespace
 
@@ -102,8 +91,8 @@ AveragedWeights::~AveragedWeights() {
   for (std::size_t i = 0; i < parameters_.size(); ++i) parameters_[i].set_data(weights_[i]);
 }
 
-Trainer::Trainer(std::shared_ptr<Task> task, TrainingConfig config)
-    : task_(std::move(task)), config_(std::move(config)) {
+Trainer::Trainer(std::shared_ptr<Task> task, TrainingConfig config, ProcessGroup group)
+    : task_(std::move(task)), config_(std::move(config)), group_(std::move(group)) {
   require<ConfigError>(task_ != nullptr, "Trainer: there is no task");
   config_.validate();
   task_->configure(config_);
@@ -132,15 +121,23 @@ TrainingResult Trainer::train(const IterableDataset& dataset, const Dataset& val
 
 TrainingResult Trainer::train_and_validate(const TrainerData& data, const Dataset* validation) {
   stop_requested_ = false;
+  const QuietProcess quiet(group_);
   try {
     return TrainingRun(*this, data, validation).run();
   } catch (const c10::Error& error) {
+    group_.abort(error.what_without_backtrace());
     throw Error(error.what_without_backtrace());
+  } catch (const ExchangeError&) {
+    throw;  // the others know
+  } catch (const std::exception& error) {
+    group_.abort(error.what());
+    throw;
   }
 }
 
 TrainingRun::TrainingRun(Trainer& trainer, const TrainerData& data, const Dataset* validation)
     : trainer_(trainer),
+      process_group_(trainer.group_),
       config_(trainer.config_),
       task_(*trainer.task_),
       parameters_(all_parameters(task_, config_)),
@@ -150,6 +147,7 @@ TrainingRun::TrainingRun(Trainer& trainer, const TrainerData& data, const Datase
       dtype_(trainable_.front().scalar_type() == at::kDouble ? at::kDouble : at::kFloat),
       data_(data),
       validation_(validation) {
+  data_.share_among(process_group_);
   check_validation();
   check_batch_parts();
   data_.check(task_);
@@ -157,6 +155,9 @@ TrainingRun::TrainingRun(Trainer& trainer, const TrainerData& data, const Datase
   total_steps_ = data_.total_steps(config_);
   for (Update& update : checked_updates(task_, config_))
     updates_.emplace_back(task_, config_, std::move(update), total_steps_, device_, dtype_);
+  if (process_group_.is_connected())
+    for (const UpdateRun& update : updates_)
+      reducers_.push_back(std::make_unique<GradientReducer>(update.parameters(), process_group_));
   trainer_.optimizers_.clear();
   for (const UpdateRun& update : updates_) trainer_.optimizers_.push_back(update.optimizer());
   trainer_.ema_ =
@@ -176,15 +177,15 @@ TrainingRun::TrainingRun(Trainer& trainer, const TrainerData& data, const Datase
 }
 
 TrainingResult TrainingRun::run() {
-  create_folders(config_.output_dir);
-  lock_.emplace(config_.output_dir, "output_dir", "training");
-  remove_unfinished_folders(config_.output_dir);
-  remove_temporary_files(config_.output_dir);
-  if (!resume()) start_fresh();
+  check_group();
+  start();
   first_step_ = global_step_;
-  metrics_ = std::make_unique<MetricsLog>(config_.output_dir, global_step_);
-  display_ = std::make_unique<ProgressDisplay>(config_.progress_bar, total_steps_);
-  open_tensorboard();
+  display_ =
+      std::make_unique<ProgressDisplay>(config_.progress_bar && process_group_.is_main(), total_steps_);
+  if (process_group_.is_main()) {
+    metrics_ = std::make_unique<MetricsLog>(config_.output_dir, global_step_);
+    open_tensorboard();
+  }
   // So that "latest" finds it, whatever happens before the next one is due.
   if (is_from_elsewhere_) save_checkpoint();
 
@@ -195,7 +196,8 @@ TrainingResult TrainingRun::run() {
   begin_train_mode(task_);
   for (UpdateRun& update : updates_) update.settle(global_step_);
   warn_of_cpu_training(device_, config_.cpu_data_parallel, at::hasCUDA());
-  while (global_step_ < total_steps_ && !must_stop()) {
+  agree_to_stop();
+  while (global_step_ < total_steps_ && !must_end()) {
     const double start = now_seconds();
     train_step();
     training_seconds_ += now_seconds() - start;
@@ -208,6 +210,7 @@ TrainingResult TrainingRun::run() {
     }
     if (global_step_ % config_.post_hoc_ema_steps == 0) save_power_ema();
     if (config_.checkpointing_steps > 0 && global_step_ % config_.checkpointing_steps == 0) save_checkpoint();
+    agree_to_stop();
   }
 
   TrainingResult result;
@@ -220,16 +223,34 @@ TrainingResult TrainingRun::run() {
     display_->message(fmt::format("stopped at step {}; resume_from_checkpoint \"latest\" goes on from there",
                                   global_step_));
   }
-  metrics_->save_loss_chart(join_path(config_.output_dir, "loss.svg"));
-  save_report();
+  if (process_group_.is_main()) {
+    metrics_->save_loss_chart(join_path(config_.output_dir, "loss.svg"));
+    save_report();
+  }
+  process_group_.barrier();  // an error of rank 0 ends all
   set_eval_mode(task_);
   for (const UpdateRun& update : updates_) update.optimizer()->zero_grad();
   result.signal = signals_->end();
+  if (agreed_signal_.value_or(0) > 0) result.signal = agreed_signal_;
   result.global_step = global_step_;
   result.epoch = epoch_;
   result.loss = last_loss_;
   result.skipped_steps = skipped_steps_;
   return result;
+}
+
+/// Rank 0 alone reads and writes output_dir.
+void TrainingRun::start() {
+  bool is_resumed = false;
+  if (process_group_.is_main()) {
+    create_folders(config_.output_dir);
+    lock_.emplace(config_.output_dir, "output_dir", "training");
+    remove_unfinished_folders(config_.output_dir);
+    remove_temporary_files(config_.output_dir);
+    is_resumed = resume();
+    if (!is_resumed) start_fresh();
+  }
+  if (process_group_.is_connected()) share_start(is_resumed);
 }
 
 void TrainingRun::start_fresh() {
@@ -252,65 +273,6 @@ void TrainingRun::open_loader() {
                                 .pin_memory = device_.is_cuda()}));
 }
 
-void TrainingRun::train_step() {
-  const double start = now_seconds();
-  group_ = next_group();
-  data_seconds_ += now_seconds() - start;
-  generator_state_ = generator_.get_state();
-  step_context_ = {.step = global_step_,
-                   .samples = group_.samples,
-                   .generator = generator_,
-                   .cpu_data_parallel = batch_parts(group_.batches.front())};
-  task_.begin_step(step_context_);
-  // One copy to the device for all updates.
-  if (updates_.size() > 1)
-    for (Batch& batch : group_.batches) batch = to_device(batch);
-  for (std::size_t i = 0; i < updates_.size(); ++i)
-    if (updates_[i].runs_at(global_step_)) run_update(i);
-  average();
-  ++global_step_;
-  if (device_.is_cpu())
-    for (const UpdateRun& update : updates_) stop_if_nonfinite(update.nonfinite_in_row());
-  images_since_log_ += group_.samples;
-}
-
-TrainingRun::Group TrainingRun::next_group() {
-  Group group;
-  while (static_cast<int64_t>(group.batches.size()) < config_.gradient_accumulation_steps) {
-    std::optional<Batch> batch = loader_->next();
-    // The end of an epoch ends a group, but a new group goes on with the next epoch.
-    if (!batch && group.batches.empty()) batch = loader_->next();
-    if (!batch) break;
-    require<TensorError>(batch->images.defined() && batch->images.dim() > 0,
-                         "the dataset gives a batch without images");
-    require<TensorError>(batch->images.size(0) > 0,
-                         "the dataset gives a batch of 0 samples, images are {}; expected 1 or more",
-                         describe(batch->images));
-    require_floating_images(batch->images);
-    task_.check_batch(*batch);
-    check_values(*batch);
-    group.samples += batch->size();
-    group.batches.push_back(std::move(*batch));
-    epoch_ = loader_->epoch();
-  }
-  require(group.samples > 0, "the dataset gave no batch in epoch {}", epoch_);
-  return group;
-}
-
-/// On the first batch, and as often as the first epoch is logged: a device is never asked for it later.
-void TrainingRun::check_values(const Batch& batch) {
-  const bool is_logged = epoch_ == 0 && (global_step_ + 1) % config_.logging_steps == 0;
-  if (has_seen_data_ && !(is_logged && batch.images.is_cpu())) return;
-  has_seen_data_ = true;
-  if (const std::string warning = image_range_.look(batch.images); !warning.empty())
-    log_message(LogLevel::kWarning, warning);
-}
-
-Batch TrainingRun::to_device(const Batch& batch) const {
-  require_floating_images(batch.images);
-  return batch.to(device_, dtype_);
-}
-
 /// Moves the modules that are not trained to the trained ones.
 void TrainingRun::freeze_modules() {
   for (const NamedModule& named : task_.frozen()) {
@@ -330,65 +292,13 @@ void TrainingRun::freeze_modules() {
   }
 }
 
-void TrainingRun::run_update(std::size_t index) {
-  UpdateRun& update = updates_[index];
-  const OnlyUpdate only(updates_, index);
-  const Backward result = backward(group_, index);
-  const at::NoGradGuard no_grad;
-  const OneIntraopThread one_thread(batch_parts_ > 1);  // norms: the same bits for any number
-  const UpdateRun::Outcome outcome = update.inspect(result.loss, result.values);
-  // Reading costs nothing on the CPU; a device is asked at logging steps alone.
-  if (device_.is_cpu() && nonfinite_origin_.empty() && outcome.is_nonfinite.item<double>() > 0)
-    nonfinite_origin_ = nonfinite_origin(index);
-  update.step(global_step_, outcome.is_skipped);
-}
-
-TrainingRun::Backward TrainingRun::backward(const Group& group, std::size_t update) {
-  const auto options = at::TensorOptions().dtype(dtype_).device(device_);
-  const auto samples = static_cast<double>(group.samples);
-  Backward result{at::zeros({}, options), {}};
-  for (const Batch& host_batch : group.batches) {
-    const Batch batch = to_device(host_batch);
-    const int64_t batch_size = batch.size();
-    StepLoss step_loss = [&] {
-      const Autocast autocast(device_.type(), config_.mixed_precision);
-      return task_.loss(batch, update);
-    }();
-    const Tensor& losses = step_loss.loss;
-    require<TensorError>(
-        losses.defined() && (losses.dim() == 0 || (losses.dim() == 1 && losses.size(0) == batch_size)),
-        "the task's loss is {}, expected one value for each of {} samples, or 0-dim", describe(losses),
-        batch_size);
-    require<ConfigError>(losses.requires_grad(),
-                         "the task's loss depends on none of the {} parameters that are trained",
-                         updates_[update].parameters().size());
-    // Divided by the samples of the whole step: small batches then add up to the large one, a short last one
-    // included.
-    const auto over_step = [&](const Tensor& each) {
-      return each.dim() == 0 ? each * (static_cast<double>(batch_size) / samples) : each.sum() / samples;
-    };
-    const Tensor loss = over_step(losses);
-    updates_[update].scaled(loss).backward();
-    result.loss += loss.detach();
-    add_values(step_loss.values, over_step, result.values);
-  }
-  return result;
-}
-
-void TrainingRun::average() {
-  const at::NoGradGuard no_grad;
-  const OneIntraopThread one_thread(batch_parts_ > 1);
-  if (trainer_.ema_) trainer_.ema_->step();
-  for (PowerAverage& average : power_averages_) average.ema.step(average.parameters);
-}
-
 bool TrainingRun::must_stop() const { return trainer_.stop_requested_ || signals_->received(); }
 
 void TrainingRun::finish() {
   require_progress();
   validate();
   preview();
-  if (must_stop() && (validation_ != nullptr || trainer_.on_preview_))
+  if (process_group_.is_main() && must_stop() && (validation_ != nullptr || trainer_.on_preview_))
     display_->message(
         "a stop was requested after the last step: the model is published without the rest of "
         "the final validation and preview");
