@@ -4,6 +4,8 @@
 
 #include <diffusers/core/error.h>
 
+#include "training_group.h"
+
 using namespace diffusers;
 
 std::string DataSettings::folder() const {
@@ -86,5 +88,6 @@ TrainingData open_training_data(const DataSettings& settings, int64_t resolution
 
 int64_t steps_per_epoch(const Dataset& data, const TrainingConfig& config) {
   const auto ratio_up = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
-  return ratio_up(ratio_up(data.size(), config.train_batch_size), config.gradient_accumulation_steps);
+  const int64_t batch_size = config.train_batch_size * training_group().world_size();
+  return ratio_up(ratio_up(data.size(), batch_size), config.gradient_accumulation_steps);
 }

@@ -29,6 +29,7 @@
 #include "../stoppable_preview.h"
 #include "../train_flags.h"
 #include "../training_data.h"
+#include "../training_group.h"
 #include "../unconditional_image_generation/evaluation.h"
 #include "latent_flags.h"
 
@@ -165,15 +166,18 @@ class LatentTraining {
     // The model and the flags are checked before images are encoded.
     make_task()->configure(settings_.training);
     if (!settings_.latent_cache.empty()) {
-      const auto cache = LatentCache::build(
-          settings_.latent_cache, *data_, encoder_,
-          {.batch_size = settings_.training.train_batch_size, .random_flip = settings_.data.random_flip});
+      std::shared_ptr<const LatentCache> cache;
+      in_turn([&] {
+        cache = LatentCache::build(
+            settings_.latent_cache, *data_, encoder_,
+            {.batch_size = settings_.training.train_batch_size, .random_flip = settings_.data.random_flip});
+      });
       std::printf("latent cache %s: %lld images encoded\n", settings_.latent_cache.c_str(),
                   static_cast<long long>(cache->encoded_images()));
       options_.cache = cache;
     }
     task_ = make_task();
-    Trainer trainer(task_, settings_.training);
+    Trainer trainer(task_, settings_.training, training_group());
     trainer.on_preview([&](const PreviewContext& at) {
       const auto side =
           static_cast<int64_t>(std::ceil(std::sqrt(static_cast<double>(settings_.eval_batch_size))));
@@ -303,7 +307,8 @@ int run(int argc, char** argv) {
   complete_latent_settings(app, settings);
   LatentTraining job(settings);
   const TrainingResult result = job.train();
-  if (result.is_complete && !result.signal && settings.evaluates()) job.evaluate();
+  if (result.is_complete && !result.signal && settings.evaluates() && training_group().is_main())
+    job.evaluate();
   return exit_code(result);
 }
 
