@@ -24,3 +24,4 @@ else()
 endif()
 
 include("${CMAKE_CURRENT_LIST_DIR}/Cuda.cmake")
+include("${CMAKE_CURRENT_LIST_DIR}/Distributed.cmake")

@@ -43,6 +43,7 @@ set(_PNG_options -DPNG_TESTS=OFF -DPNG_TOOLS=OFF -DPNG_STATIC=OFF)
 set(_JPEG_debian libjpeg62-turbo-dev libjpeg-turbo8-dev libjpeg-dev)
 set(_JPEG_git https://github.com/libjpeg-turbo/libjpeg-turbo af9c1c268520a29adf98cad5138dafe612b3d318) # 3.1.3
 set(_JPEG_options -DENABLE_STATIC=OFF -DWITH_TURBOJPEG=OFF -DWITH_SIMD=OFF)
+set(_Gloo_debian libgloo-dev)
 set(_utf8proc_debian libutf8proc-dev)
 set(_utf8proc_git https://github.com/JuliaStrings/utf8proc a1b99daa2a3393884220264c927a48ba1251a9c6) # 2.10.0
 set(_utf8proc_options -DUTF8PROC_ENABLE_TESTING=OFF)

@@ -7,15 +7,23 @@
 
 #include <c10/util/Exception.h>
 
+#include "training_group.h"
+
 int run_program(const char* name, int (*body)(int, char**), int argc, char** argv) {
+  int status = 1;
+  const auto report = [name](const char* message) {
+    abort_training_group(message);
+    std::fprintf(stderr, "%s: %s\n", name, message);
+  };
   try {
-    return body(argc, argv);
+    status = body(argc, argv);
   } catch (const c10::Error& error) {
-    std::fprintf(stderr, "%s: %s\n", name, error.what_without_backtrace());
+    report(error.what_without_backtrace());
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s: %s\n", name, error.what());
+    report(error.what());
   }
-  return 1;
+  leave_training_group();
+  return status;
 }
 
 int exit_code(const diffusers::TrainingResult& result) {

@@ -5,6 +5,8 @@
 
 #include <diffusers/core/error.h>
 
+#include "training_group.h"
+
 using namespace diffusers;
 
 namespace {
@@ -34,6 +36,15 @@ Flag<TrainingConfig> lr_factors_flag() {
             "\"*.bias:0.5\". "
             "The last pattern that fits a name counts.")
         ->default_str("none");
+  });
+}
+
+/// A flag of the group of processes, which is the same for all programs.
+template <class Field>
+Flag<TrainingConfig> group_flag(const std::string& name, Field ProcessGroupOptions::*field,
+                                const std::string& help, const FlagOptions& options = {}) {
+  return Flag<TrainingConfig>([=](CLI::App& app, TrainingConfig&) {
+    return Flag<ProcessGroupOptions>(name, field, help, options).add(app, training_group_options());
   });
 }
 
@@ -79,6 +90,15 @@ const FlagTable<TrainingConfig>& training_flags() {
          "Patterns of the names of the only parameters that are trained."},
         {"--max_nonfinite_steps", &Config::max_nonfinite_steps,
          "Number of consecutive steps with a non-finite loss or gradient that end the training."}}},
+      {"Several processes",
+       {group_flag("--ddp_timeout", &ProcessGroupOptions::timeout_seconds,
+                   "Seconds that a process waits for the others.", {.check = between(1, 86400)}),
+        group_flag("--ddp_find_unused_parameters", &ProcessGroupOptions::find_unused_parameters,
+                   "Look for trained parameters that the loss does not use, in each step."),
+        group_flag("--ddp_bucket_cap_mb", &ProcessGroupOptions::bucket_cap_mb,
+                   "Megabytes of gradients that are exchanged at once.", {.check = greater_than(0)}),
+        group_flag("--ddp_gradient_compression", &ProcessGroupOptions::gradient_compression,
+                   "Format in which gradients travel between the processes.")}},
       {"Optimizer",
        {{"--learning_rate", &Config::learning_rate, "Learning rate after the warm-up."},
         {"--lr_scheduler", &Config::lr_scheduler,
@@ -242,7 +262,9 @@ const std::vector<RefusedFlag>& refused_flags() {
       {"--use_8bit_adam", "it needs the Python package bitsandbytes; expected --optimizer"},
       {"--enable_xformers_memory_efficient_attention",
        "it needs the Python package xformers; LibTorch's scaled_dot_product_attention is always used"},
-      {"--local_rank", "the program trains in one process"},
+      {"--local_rank",
+       "the launcher's environment variables give the rank; start the program with torchrun "
+       "--no-python"},
       {"--preserve_input_precision", "images are read with 8 bits per channel"},
   };
   return flags;
@@ -264,6 +286,7 @@ void refuse_python_flags(CLI::App& app, int argc, char** argv, const std::vector
 }
 
 void complete_training_flags(const CLI::App& app, TrainingConfig& training) {
+  training_group();  // before anything is read or made
   const auto is_given = [&](const char* flag) { return app.count(flag) > 0; };
   const bool has_warmup =
       training.lr_scheduler != "constant" && training.lr_scheduler != "piecewise_constant";

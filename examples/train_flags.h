@@ -35,9 +35,9 @@ const std::vector<RefusedFlag>& refused_flags();
 /// @throws diffusers::ConfigError with the reason
 void refuse_python_flags(CLI::App& app, int argc, char** argv, const std::vector<RefusedFlag>& more = {});
 
-/// Sets the fields of flags that were not given and whose defaults depend on other flags: no warm-up for a
-/// constant learning rate, no limit of steps with `--num_epochs`, and the betas of other optimizers than
-/// Adam.
+/// Joins the group of processes, and sets the fields of flags that were not given and whose defaults depend
+/// on other flags: no warm-up for a constant learning rate, no limit of steps with `--num_epochs`, and the
+/// betas of other optimizers than Adam.
 void complete_training_flags(const CLI::App& app, diffusers::TrainingConfig& training);
 
 /// Returns the validator of `--report_to` and `--logger`: tensorboard.

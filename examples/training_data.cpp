@@ -4,6 +4,8 @@
 
 #include <diffusers/core/error.h>
 
+#include "training_group.h"
+
 using namespace diffusers;
 
 std::string DataSettings::folder() const {
@@ -233,5 +235,6 @@ int64_t steps_per_epoch(const TrainImages& data, const TrainingConfig& config, c
     throw ConfigError(what +
                       " counts in epochs, but the number of samples of --train_shards is not known; expected "
                       "--num_train_samples, or a flag that counts in steps");
-  return ratio_up(ratio_up(*size, config.train_batch_size), config.gradient_accumulation_steps);
+  const int64_t batch_size = config.train_batch_size * training_group().world_size();
+  return ratio_up(ratio_up(*size, batch_size), config.gradient_accumulation_steps);
 }

@@ -29,6 +29,7 @@
 #include "../stoppable_preview.h"
 #include "../train_flags.h"
 #include "../training_data.h"
+#include "../training_group.h"
 #include "../unconditional_image_generation/evaluation.h"
 #include "latent_flags.h"
 
@@ -168,16 +169,19 @@ class LatentTraining {
     const TrainingConfig config = trainer_config(settings_.training, settings_.data.shards);
     make_task()->configure(config);
     if (!settings_.latent_cache.empty()) {
-      const auto cache = LatentCache::build(settings_.latent_cache, data_.dataset(), encoder_,
-                                            {.batch_size = settings_.training.train_batch_size,
-                                             .random_flip = settings_.data.random_flip,
-                                             .format = settings_.latent_cache_format});
+      std::shared_ptr<const LatentCache> cache;
+      in_turn([&] {
+        cache = LatentCache::build(settings_.latent_cache, data_.dataset(), encoder_,
+                                   {.batch_size = settings_.training.train_batch_size,
+                                    .random_flip = settings_.data.random_flip,
+                                    .format = settings_.latent_cache_format});
+      });
       std::printf("latent cache %s: %lld images encoded\n", settings_.latent_cache.c_str(),
                   static_cast<long long>(cache->encoded_images()));
       options_.cache = cache;
     }
     task_ = make_task();
-    Trainer trainer(task_, config);
+    Trainer trainer(task_, config, training_group());
     trainer.on_preview([&](const PreviewContext& at) {
       const auto side =
           static_cast<int64_t>(std::ceil(std::sqrt(static_cast<double>(settings_.eval_batch_size))));
@@ -305,7 +309,8 @@ int run(int argc, char** argv) {
   complete_latent_settings(app, settings);
   LatentTraining job(settings);
   const TrainingResult result = job.train();
-  if (result.is_complete && !result.signal && settings.evaluates()) job.evaluate();
+  if (result.is_complete && !result.signal && settings.evaluates() && training_group().is_main())
+    job.evaluate();
   return exit_code(result);
 }
 

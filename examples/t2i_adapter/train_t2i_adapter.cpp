@@ -13,6 +13,7 @@
 
 #include "../program.h"
 #include "../text_to_image/conditioning_flags.h"
+#include "../training_group.h"
 
 using namespace diffusers;
 
@@ -80,7 +81,8 @@ int run(int argc, char** argv) {
                                       .cache_text_embeddings = shared.cache_text_embeddings,
                                       .crops_coords_top_left_h = conditioning.crops_coords_top_left_h,
                                       .crops_coords_top_left_w = conditioning.crops_coords_top_left_w};
-  Trainer trainer(std::make_shared<T2IAdapterTask>(models, adapter, options), shared.training);
+  Trainer trainer(std::make_shared<T2IAdapterTask>(models, adapter, options), shared.training,
+                  training_group());
   if (!previews.prompts.empty())
     trainer.on_preview(adapter_previews(models, adapter, previews, shared.training));
   return exit_code(trainer.train(data));

@@ -14,6 +14,7 @@
 #include <diffusers/training/trainer.h>
 
 #include "../program.h"
+#include "../training_group.h"
 #include "previews.h"
 #include "stable_diffusion_flags.h"
 
@@ -163,7 +164,7 @@ int run(int argc, char** argv) {
           models, TextToImageTaskOptions{.train_text_encoder = settings.train_text_encoder,
                                          .proportion_empty_prompts = shared.proportion_empty_prompts,
                                          .cache_text_embeddings = shared.cache_text_embeddings}),
-      trainer_config(shared.training, shared.shards));
+      trainer_config(shared.training, shared.shards), training_group());
   if (has_previews) trainer.on_preview(unet_previews(models, previews, shared.training));
   return exit_code(data.train(trainer));
 }

@@ -16,6 +16,7 @@
 #include <diffusers/training/trainer.h>
 
 #include "../program.h"
+#include "../training_group.h"
 #include "previews.h"
 #include "stable_diffusion_flags.h"
 
@@ -144,7 +145,7 @@ int run(int argc, char** argv) {
   std::printf("LoRA adapters with %lld parameters on %s, %s\n", static_cast<long long>(count),
               shared.device.c_str(), data.description().c_str());
 
-  Trainer trainer(task, trainer_config(shared.training, shared.shards));
+  Trainer trainer(task, trainer_config(shared.training, shared.shards), training_group());
   if (has_previews)
     trainer.on_preview(unet_previews(
         models, {.prompts = settings.validation_prompts, .num_images = settings.num_validation_images},

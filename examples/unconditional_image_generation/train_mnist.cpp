@@ -9,6 +9,7 @@
 
 #include "../program.h"
 #include "../train_flags.h"
+#include "../training_group.h"
 #include "evaluation.h"
 #include "unconditional_training.h"
 
@@ -176,7 +177,7 @@ int run(int argc, char** argv) {
                               .must_stop = at.stop_requested}),
                   {.columns = job.columns()});
   });
-  if (const int code = exit_code(result); code != 0) return code;
+  if (const int code = exit_code(result); code != 0 || !training_group().is_main()) return code;
   if (settings.class_conditional) {
     draw_classes(job, settings, out);
   } else {

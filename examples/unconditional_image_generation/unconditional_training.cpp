@@ -11,6 +11,7 @@
 #include <diffusers/pipelines/sampling_loop.h>
 #include <diffusers/schedulers/ddim_scheduler.h>
 
+#include "../training_group.h"
 #include "fit_model.h"
 #include "guidance.h"
 
@@ -86,7 +87,7 @@ TrainingResult UnconditionalTraining::train(const std::function<void(const Previ
           : 0;
   int64_t saves = 0;
   Trainer trainer(unet_, scheduler_, trainer_config(settings_.training, settings_.data.shards),
-                  settings_.task);
+                  settings_.task, training_group());
   trainer.on_preview([&](const PreviewContext& at) {
     const bool is_last = at.step == at.total_steps;
     if (!settings_.save_images_epochs || at.step % (epoch_steps * *settings_.save_images_epochs) == 0 ||

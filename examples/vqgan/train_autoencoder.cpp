@@ -22,6 +22,7 @@
 #include "../program.h"
 #include "../train_flags.h"
 #include "../training_data.h"
+#include "../training_group.h"
 #include "../unconditional_image_generation/classifier.h"
 #include "autoencoder_flags.h"
 
@@ -120,13 +121,16 @@ LPIPS classifier_lpips(const AutoencoderSettings& settings, const TrainingData& 
   const TrainingConfig& training = settings.training;
   const std::string file = join_path(training.output_dir, "classifier.safetensors");
   create_folders(training.output_dir);
-  if (!training.resume_from_checkpoint) remove_file(file);
-  return LPIPS(std::make_shared<ClassifierFeatures>(
-      trained_classifier(images, {.num_classes = data.num_classes,
-                                  .channels = data.channels,
-                                  .cache_file = file,
-                                  .purpose = "whose features LPIPS compares",
-                                  .device = at::Device(settings.device)})));
+  Classifier classifier = nullptr;
+  in_turn([&] {
+    if (!training.resume_from_checkpoint && training_group().is_main()) remove_file(file);
+    classifier = trained_classifier(images, {.num_classes = data.num_classes,
+                                                  .channels = data.channels,
+                                                  .cache_file = file,
+                                                  .purpose = "whose features LPIPS compares",
+                                                  .device = at::Device(settings.device)});
+  });
+  return LPIPS(std::make_shared<ClassifierFeatures>(classifier));
 }
 
 LPIPS load_lpips(const AutoencoderSettings& settings, const TrainingData& data) {
@@ -175,7 +179,7 @@ int train(Model model, const std::shared_ptr<AutoencoderTask>& task, const Autoe
   TrainingConfig config = trainer_config(settings.training, settings.data.shards);
   // The one bin that the program presets has a meaning for held-out data alone.
   if (!is_validated && config.validation_bins == 1) config.validation_bins = TrainingConfig().validation_bins;
-  Trainer trainer(task, config);
+  Trainer trainer(task, config, training_group());
   trainer.on_preview([&](const PreviewContext& at) {
     const int64_t count = settings.num_validation_images;
     const Tensor shown = data.held_out ? first_images(*data.held_out, count) : data.train.first(count).images;

@@ -160,6 +160,7 @@
 #include <diffusers/training/optimizer.h>
 #include <diffusers/training/parameter_groups.h>
 #include <diffusers/training/post_hoc_ema.h>
+#include <diffusers/training/process_group.h>
 #include <diffusers/training/progress.h>
 #include <diffusers/training/pyramid_noise.h>
 #include <diffusers/training/report.h>

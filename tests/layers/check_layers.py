@@ -30,7 +30,7 @@ RANK = {
 # The order inside folders. "" means the files outside sub-folders: the training config contains the options of its parts, and
 # the base class of the models belongs to the layers.
 INNER_RANK = {
-    "training": {"objective": 0, "optim": 0, "averaging": 0, "": 1, "tasks": 2, "checkpoint": 3, "observe": 3, "loop": 4},
+    "training": {"objective": 0, "optim": 0, "averaging": 0, "distributed": 0, "": 1, "tasks": 2, "checkpoint": 3, "observe": 3, "loop": 4},
     "models": {"layers": 0, "unet": 1, "vae": 2, "control": 3, "registry": 4},
 }
 ROOT_OF = {"training": "", "models": "layers"}

@@ -76,6 +76,7 @@ class AutoencoderTask : public Task {
   /// @return an obstacle: the statistics of the discriminator and its adaptive weight are those of whole
   ///   batches
   BatchSplit batch_split() const override;
+  std::string process_obstacle() const override;
   /// @param batch images `[B, C, H, W]` with the model's channels, height and width multiples of
   ///   `2^(blocks - 1)`
   /// @throws TensorError or ConfigError naming the expected and the actual shape

@@ -74,6 +74,7 @@ class DiffusionTask : public Task {
   void configure(const TrainingConfig& config) override;
   /// @return an obstacle for a model with dropout or batch normalisation
   BatchSplit batch_split() const override;
+  std::string process_obstacle() const override;
   void check_dataset(const Dataset& dataset) override;
   /// Checks the classes, as `check_dataset`.
   void check_iterable_dataset(const IterableDataset& dataset) override;

@@ -121,6 +121,7 @@ class LatentDiffusionTask : public DiffusionTask {
   std::vector<NamedModule> frozen() const override;
   /// @return as for a DiffusionTask, with the factor of the VAE
   BatchSplit batch_split() const override;
+  std::string process_obstacle() const override;
   void check_batch(const Batch& batch) override;
   void begin_step(const StepContext& context) override;
   /// @return the state of DiffusionTask and, with `scale_by_std`, the measured factor

@@ -14,6 +14,7 @@
 #include <diffusers/core/tensor_map.h>
 #include <diffusers/data/dataset.h>
 #include <diffusers/data/iterable_dataset.h>
+#include <diffusers/data/loader.h>
 #include <diffusers/training/optimizer.h>
 #include <diffusers/training/saved_module.h>
 #include <diffusers/training/training_config.h>
@@ -23,7 +24,7 @@ namespace diffusers {
 /// The current optimizer step, for a task.
 struct StepContext {
   int64_t step = 0;     ///< optimizer steps done before
-  int64_t samples = 0;  ///< total number of samples of all batches of this step
+  int64_t samples = 0;  ///< total number of samples of all batches of this step, in all processes together
   /// Source of all random numbers of the step, on the device of the trained modules. The Trainer always sets
   /// it.
   std::optional<Generator> generator = std::nullopt;
@@ -34,6 +35,10 @@ struct StepContext {
   /// DreamBooth; see `Batch::is_prior`. `StepRows::of` then gives the batches of a step the random numbers
   /// that one batch of all their instances and all their class images gets.
   bool has_class_images = false;
+  /// With several processes, the rows that each batch of this process has of its global batch, in order; see
+  /// `DataLoader::rows`. Empty: each batch is a global batch. `StepRows` uses it, so that each process gets
+  /// the random numbers that one process would draw for its rows.
+  std::vector<BatchRows> rows = {};
 };
 
 /// Whether and how a task divides a batch into parts on the CPU, for `TrainingConfig::cpu_data_parallel`.
@@ -114,6 +119,11 @@ class Task {
   /// if there is an obstacle.
   /// @return by default an obstacle: a task that divides batches overrides it
   virtual BatchSplit batch_split() const { return {}; }
+  /// Returns the reason why several processes cannot train the task, as the end of "2 processes train
+  /// together, but ...". A task that draws its random numbers without `StepRows` may be trained by several
+  /// processes; its result then depends on their number.
+  /// @return empty by default: the loss is a mean over samples, and the gradients of the processes add up
+  virtual std::string process_obstacle() const { return {}; }
   /// Checks a dataset before the first step. The default accepts any dataset.
   /// @throws ConfigError naming the field and both values, if the modules cannot be trained on the dataset
   virtual void check_dataset(const Dataset& /*dataset*/) {}

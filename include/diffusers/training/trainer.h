@@ -17,6 +17,7 @@
 #include <diffusers/training/ema.h>
 #include <diffusers/training/lit_ema.h>
 #include <diffusers/training/optimizer.h>
+#include <diffusers/training/process_group.h>
 #include <diffusers/training/progress.h>
 #include <diffusers/training/task.h>
 #include <diffusers/training/trainable_denoiser.h>
@@ -71,6 +72,13 @@ struct TrainingResult {
 /// `model_index.json`, `loss.svg` and `noise_schedule.svg`. Python opens it with
 /// `DDPMPipeline.from_pretrained`. The model object then has the same weights and is in eval mode.
 ///
+/// With a `ProcessGroup` of several processes, each of them computes its part of every batch, and the
+/// gradients are summed over the processes while the backward pass still runs. `train_batch_size` is the size
+/// of a process's part. N processes train as one process with N times the batch size does, apart from
+/// rounding: the order of the samples and the random numbers do not depend on N. Rank 0 alone writes files,
+/// validates, shows the progress and calls `on_log`, `on_preview` and `on_validation`. A stop signal to one
+/// process stops all of them after the same step; an error of one process ends all of them with its message.
+///
 /// The loss is read from the device only every `logging_steps` steps. A non-finite step is skipped on the
 /// device.
 class Trainer {
@@ -78,21 +86,23 @@ class Trainer {
   /// Creates a Trainer of a task.
   /// @param task defines the modules and the loss; the Trainer calls its `configure`
   /// @param config options of the training
+  /// @param group processes that train together; by default this process alone
   /// @throws ConfigError naming the field and its value, for everything that does not depend on the dataset
-  Trainer(std::shared_ptr<Task> task, TrainingConfig config);
+  Trainer(std::shared_ptr<Task> task, TrainingConfig config, ProcessGroup group = {});
 
   /// Creates a Trainer of a DiffusionTask.
   /// @param model shared, not copied
   /// @param scheduler noise schedule and prediction type; copied
   /// @param config options of the training
   /// @param options options of the DiffusionTask
+  /// @param group processes that train together; by default this process alone
   /// @throws ConfigError naming the field and its value, as the other constructor and DiffusionTask do
   template <DenoisingModel Model>
   Trainer(Model model, const Scheduler& scheduler, TrainingConfig config = {},
-          DiffusionTaskOptions options = {})
+          DiffusionTaskOptions options = {}, ProcessGroup group = {})
       : Trainer(std::make_shared<DiffusionTask>(TrainableDenoiser(std::move(model)), scheduler,
                                                 std::move(options)),
-                std::move(config)) {}
+                std::move(config), std::move(group)) {}
 
   /// Trains until the configured step, or until it is stopped. The models are trained on the device they are
   /// on.
@@ -153,6 +163,8 @@ class Trainer {
 
   /// @return the options as given
   const TrainingConfig& config() const { return config_; }
+  /// @return the processes that train together
+  const ProcessGroup& group() const { return group_; }
   /// @return the task as given, or the DiffusionTask that the constructor made
   Task& task() { return *task_; }
   /// @return the EMA of the last `train`; null before the first, without `use_ema`, and with another
@@ -173,6 +185,7 @@ class Trainer {
 
   std::shared_ptr<Task> task_;
   TrainingConfig config_;
+  ProcessGroup group_;
   std::function<void(const PreviewContext&)> on_preview_;
   std::function<void(const ValidationResult&)> on_validation_;
   std::function<void(const TrainingProgress&)> on_log_;

@@ -2,6 +2,7 @@
 
 // Names of the files of a checkpoint and of their tensors.
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -23,6 +24,11 @@ inline constexpr const char* kRandomPrefix = "random.";
 inline constexpr const char* kScalerPrefix = "scaler.";
 inline constexpr const char* kValuePrefix = "value.";
 
+/// Key of the state file: the number of processes; absent if a process trained alone.
+inline constexpr const char* kWorldSizeKey = "world_size";
+
+/// Returns the prefix of the random states of a process other than rank 0.
+inline std::string rank_random_prefix(int64_t rank) { return "random_rank" + std::to_string(rank) + "."; }
 /// Returns the file name of an update's optimizer. The first update has the name without a suffix.
 inline std::string optimizer_file(const std::string& update, bool is_first) {
   return is_first ? kOptimizerFile : "optimizer_" + update + ".safetensors";

@@ -19,12 +19,12 @@
 #include "core/require.h"
 #include "io/staged_folder.h"
 #include "training/checkpoint/output_folder.h"
+#include "training/distributed/exchange_error.h"
 #include "training/loop/deterministic_scope.h"
 #include "training/loop/trained_parameters.h"
 #include "training/loop/trainer_data.h"
 #include "training/loop/training_run.h"
 #include "training/loop/update_options.h"
-#include "training/tasks/prior_preservation.h"
 
 namespace diffusers {
 namespace {
@@ -61,6 +61,20 @@ std::vector<Tensor> requiring_gradient(const std::vector<Tensor>& parameters) {
   return trainable;
 }
 
+/// Drops the warnings of the processes that are not rank 0: they are those of rank 0 once more.
+class QuietProcess {
+ public:
+  explicit QuietProcess(const ProcessGroup& group) : before_(get_verbosity()) {
+    if (!group.is_main()) set_verbosity(std::max(before_, LogLevel::kError));
+  }
+  QuietProcess(const QuietProcess&) = delete;
+  QuietProcess& operator=(const QuietProcess&) = delete;
+  ~QuietProcess() { set_verbosity(before_); }
+
+ private:
+  LogLevel before_;
+};
+
 }  // namespace
 
 AveragedWeights::AveragedWeights(const std::vector<Tensor>& parameters, const TrainingAverage* ema) {
@@ -77,8 +91,8 @@ AveragedWeights::~AveragedWeights() {
   for (std::size_t i = 0; i < parameters_.size(); ++i) parameters_[i].set_data(weights_[i]);
 }
 
-Trainer::Trainer(std::shared_ptr<Task> task, TrainingConfig config)
-    : task_(std::move(task)), config_(std::move(config)) {
+Trainer::Trainer(std::shared_ptr<Task> task, TrainingConfig config, ProcessGroup group)
+    : task_(std::move(task)), config_(std::move(config)), group_(std::move(group)) {
   require<ConfigError>(task_ != nullptr, "Trainer: there is no task");
   config_.validate();
   task_->configure(config_);
@@ -107,15 +121,23 @@ TrainingResult Trainer::train(const IterableDataset& dataset, const Dataset& val
 
 TrainingResult Trainer::train_and_validate(const TrainerData& data, const Dataset* validation) {
   stop_requested_ = false;
+  const QuietProcess quiet(group_);
   try {
     return TrainingRun(*this, data, validation).run();
   } catch (const c10::Error& error) {
+    group_.abort(error.what_without_backtrace());
     throw Error(error.what_without_backtrace());
+  } catch (const ExchangeError&) {
+    throw;  // the others know
+  } catch (const std::exception& error) {
+    group_.abort(error.what());
+    throw;
   }
 }
 
 TrainingRun::TrainingRun(Trainer& trainer, const TrainerData& data, const Dataset* validation)
     : trainer_(trainer),
+      process_group_(trainer.group_),
       config_(trainer.config_),
       task_(*trainer.task_),
       parameters_(all_parameters(task_, config_)),
@@ -126,6 +148,7 @@ TrainingRun::TrainingRun(Trainer& trainer, const TrainerData& data, const Datase
       copies_(device_, cuda_options()),
       data_(data),
       validation_(validation) {
+  data_.share_among(process_group_);
   check_validation();
   check_batch_parts();
   order_weights();
@@ -134,6 +157,9 @@ TrainingRun::TrainingRun(Trainer& trainer, const TrainerData& data, const Datase
   total_steps_ = data_.total_steps(config_);
   for (Update& update : checked_updates(task_, config_))
     updates_.emplace_back(task_, config_, std::move(update), total_steps_, device_, dtype_);
+  if (process_group_.is_connected())
+    for (const UpdateRun& update : updates_)
+      reducers_.push_back(std::make_unique<GradientReducer>(update.parameters(), process_group_));
   trainer_.optimizers_.clear();
   for (const UpdateRun& update : updates_) trainer_.optimizers_.push_back(update.optimizer());
   trainer_.ema_ =
@@ -153,15 +179,15 @@ TrainingRun::TrainingRun(Trainer& trainer, const TrainerData& data, const Datase
 }
 
 TrainingResult TrainingRun::run() {
-  create_folders(config_.output_dir);
-  lock_.emplace(config_.output_dir, "output_dir", "training");
-  remove_unfinished_folders(config_.output_dir);
-  remove_temporary_files(config_.output_dir);
-  if (!resume()) start_fresh();
+  check_group();
+  start();
   first_step_ = global_step_;
-  metrics_ = std::make_unique<MetricsLog>(config_.output_dir, global_step_);
-  display_ = std::make_unique<ProgressDisplay>(config_.progress_bar, total_steps_);
-  open_tensorboard();
+  display_ =
+      std::make_unique<ProgressDisplay>(config_.progress_bar && process_group_.is_main(), total_steps_);
+  if (process_group_.is_main()) {
+    metrics_ = std::make_unique<MetricsLog>(config_.output_dir, global_step_);
+    open_tensorboard();
+  }
   // So that "latest" finds it, whatever happens before the next one is due.
   if (is_from_elsewhere_) save_checkpoint();
 
@@ -172,7 +198,8 @@ TrainingResult TrainingRun::run() {
   begin_train_mode(task_);
   for (UpdateRun& update : updates_) update.settle(global_step_);
   warn_of_cpu_training(device_, config_.cpu_data_parallel, at::hasCUDA());
-  while (global_step_ < total_steps_ && !must_stop()) {
+  agree_to_stop();
+  while (global_step_ < total_steps_ && !must_end()) {
     const double start = now_seconds();
     train_step();
     training_seconds_ += now_seconds() - start;
@@ -185,6 +212,7 @@ TrainingResult TrainingRun::run() {
     }
     if (global_step_ % config_.post_hoc_ema_steps == 0) save_power_ema();
     if (config_.checkpointing_steps > 0 && global_step_ % config_.checkpointing_steps == 0) save_checkpoint();
+    agree_to_stop();
   }
 
   TrainingResult result;
@@ -197,16 +225,34 @@ TrainingResult TrainingRun::run() {
     display_->message(fmt::format("stopped at step {}; resume_from_checkpoint \"latest\" goes on from there",
                                   global_step_));
   }
-  metrics_->save_loss_chart(join_path(config_.output_dir, "loss.svg"));
-  save_report();
+  if (process_group_.is_main()) {
+    metrics_->save_loss_chart(join_path(config_.output_dir, "loss.svg"));
+    save_report();
+  }
+  process_group_.barrier();  // an error of rank 0 ends all
   set_eval_mode(task_);
   for (const UpdateRun& update : updates_) update.optimizer()->zero_grad();
   result.signal = signals_->end();
+  if (agreed_signal_.value_or(0) > 0) result.signal = agreed_signal_;
   result.global_step = global_step_;
   result.epoch = epoch_;
   result.loss = last_loss_;
   result.skipped_steps = skipped_steps_;
   return result;
+}
+
+/// Rank 0 alone reads and writes output_dir.
+void TrainingRun::start() {
+  bool is_resumed = false;
+  if (process_group_.is_main()) {
+    create_folders(config_.output_dir);
+    lock_.emplace(config_.output_dir, "output_dir", "training");
+    remove_unfinished_folders(config_.output_dir);
+    remove_temporary_files(config_.output_dir);
+    is_resumed = resume();
+    if (!is_resumed) start_fresh();
+  }
+  if (process_group_.is_connected()) share_start(is_resumed);
 }
 
 void TrainingRun::start_fresh() {
@@ -229,61 +275,6 @@ void TrainingRun::open_loader() {
                                 .pin_memory = device_.is_cuda()}));
 }
 
-void TrainingRun::train_step() {
-  const double start = now_seconds();
-  group_ = next_group();
-  data_seconds_ += now_seconds() - start;
-  generator_state_ = generator_.get_state();
-  step_context_ = {.step = global_step_,
-                   .samples = group_.samples,
-                   .generator = generator_,
-                   .cpu_data_parallel = batch_parts(group_.batches.front()),
-                   .has_class_images = have_class_images(group_.batches)};
-  task_.begin_step(step_context_);
-  // One copy to the device for all updates.
-  if (updates_.size() > 1)
-    for (Batch& batch : group_.batches) batch = to_device(batch);
-  for (std::size_t i = 0; i < updates_.size(); ++i)
-    if (updates_[i].runs_at(global_step_)) run_update(i);
-  average();
-  ++global_step_;
-  if (device_.is_cpu())
-    for (const UpdateRun& update : updates_) stop_if_nonfinite(update.nonfinite_in_row());
-  images_since_log_ += group_.samples;
-}
-
-TrainingRun::Group TrainingRun::next_group() {
-  Group group;
-  while (static_cast<int64_t>(group.batches.size()) < config_.gradient_accumulation_steps) {
-    std::optional<Batch> batch = loader_->next();
-    // The end of an epoch ends a group, but a new group goes on with the next epoch.
-    if (!batch && group.batches.empty()) batch = loader_->next();
-    if (!batch) break;
-    require<TensorError>(batch->images.defined() && batch->images.dim() > 0,
-                         "the dataset gives a batch without images");
-    require<TensorError>(batch->images.size(0) > 0,
-                         "the dataset gives a batch of 0 samples, images are {}; expected 1 or more",
-                         describe(batch->images));
-    require_floating_images(batch->images);
-    task_.check_batch(*batch);
-    check_values(*batch);
-    group.samples += batch->size();
-    group.batches.push_back(std::move(*batch));
-    epoch_ = loader_->epoch();
-  }
-  require(group.samples > 0, "the dataset gave no batch in epoch {}", epoch_);
-  return group;
-}
-
-/// On the first batch, and as often as the first epoch is logged: a device is never asked for it later.
-void TrainingRun::check_values(const Batch& batch) {
-  const bool is_logged = epoch_ == 0 && (global_step_ + 1) % config_.logging_steps == 0;
-  if (has_seen_data_ && !(is_logged && batch.images.is_cpu())) return;
-  has_seen_data_ = true;
-  if (const std::string warning = image_range_.look(batch.images); !warning.empty())
-    log_message(LogLevel::kWarning, warning);
-}
-
 /// Moves the modules that are not trained to the trained ones.
 void TrainingRun::freeze_modules() {
   for (const NamedModule& named : task_.frozen()) {
@@ -303,38 +294,13 @@ void TrainingRun::freeze_modules() {
   }
 }
 
-void TrainingRun::run_update(std::size_t index) {
-  UpdateRun& update = updates_[index];
-  const OnlyUpdate only(updates_, index);
-  const Backward result = backward(group_, index);
-  const at::NoGradGuard no_grad;
-  const OneIntraopThread one_thread(batch_parts_ > 1);  // norms: the same bits for any number
-  const UpdateRun::Outcome outcome = update.inspect(result.loss, result.values);
-  // Reading costs nothing on the CPU; a device is asked at logging steps alone.
-  if (device_.is_cpu() && nonfinite_origin_.empty() && outcome.is_nonfinite.item<double>() > 0)
-    nonfinite_origin_ = nonfinite_origin(index);
-  // The kernels move the average in the pass of the step, if they step all that is averaged.
-  std::optional<FusedAverage> average;
-  const bool is_only = updates_.size() == 1 && trainer_.ema_ != nullptr;
-  if (is_only && update.is_fused()) average = trainer_.ema_->begin_fused_step();
-  is_averaged_ = update.step(global_step_, outcome.is_skipped, average ? &*average : nullptr);
-  if (average && !is_averaged_) trainer_.ema_->set_optimization_step(trainer_.ema_->optimization_step() - 1);
-}
-
-void TrainingRun::average() {
-  const at::NoGradGuard no_grad;
-  const OneIntraopThread one_thread(batch_parts_ > 1);
-  if (trainer_.ema_ && !std::exchange(is_averaged_, false)) trainer_.ema_->step();
-  for (PowerAverage& average : power_averages_) average.ema.step(average.parameters);
-}
-
 bool TrainingRun::must_stop() const { return trainer_.stop_requested_ || signals_->received(); }
 
 void TrainingRun::finish() {
   require_progress();
   validate();
   preview();
-  if (must_stop() && (validation_ != nullptr || trainer_.on_preview_))
+  if (process_group_.is_main() && must_stop() && (validation_ != nullptr || trainer_.on_preview_))
     display_->message(
         "a stop was requested after the last step: the model is published without the rest of "
         "the final validation and preview");

@@ -13,6 +13,9 @@ std::optional<int64_t> TrainerData::size() const {
 
 void TrainerData::check(Task& task) const {
   require<ConfigError>(size().value_or(1) > 0, "the dataset is empty");
+  require<ConfigError>(size().value_or(world_size_) >= world_size_,
+                       "the dataset has {} samples for {} processes; expected one for each at least",
+                       size().value_or(0), world_size_);
   if (is_iterable()) {
     task.check_iterable_dataset(*iterable_);
   } else {
@@ -45,7 +48,13 @@ int64_t TrainerData::total_steps(const TrainingConfig& config) const {
 }
 
 DataLoader TrainerData::loader(DataLoaderOptions options) const {
-  if (is_iterable()) return DataLoader(*iterable_, options);
+  options.rank = rank_;
+  options.world_size = world_size_;
+  if (is_iterable()) {
+    // A last batch that is smaller could not be divided: its size is known only when it was read.
+    options.drop_last = world_size_ > 1;
+    return DataLoader(*iterable_, options);
+  }
   options.shuffle = true;
   return DataLoader(*dataset_, options);
 }

@@ -7,6 +7,7 @@
 #include <diffusers/data/dataset.h>
 #include <diffusers/data/iterable_dataset.h>
 #include <diffusers/data/loader.h>
+#include <diffusers/training/process_group.h>
 #include <diffusers/training/task.h>
 #include <diffusers/training/training_config.h>
 
@@ -38,6 +39,11 @@ class TrainerData {
   int64_t sharing_threads(const TrainingConfig& config) const;
   /// Returns the size in words, for the report.
   std::string description() const;
+  /// Divides each batch of the loaders among processes.
+  void share_among(const ProcessGroup& group) {
+    rank_ = group.rank();
+    world_size_ = group.world_size();
+  }
   /// Names a kind of dataset, for messages.
   static const char* kind(bool is_iterable) {
     return is_iterable ? "an IterableDataset" : "a dataset with random access";
@@ -46,6 +52,8 @@ class TrainerData {
  private:
   const Dataset* dataset_ = nullptr;  // one of the two is set
   const IterableDataset* iterable_ = nullptr;
+  int64_t rank_ = 0;
+  int64_t world_size_ = 1;
 };
 
 }  // namespace internal

@@ -119,6 +119,7 @@ void TrainingRun::report_skipped(int64_t newly_skipped, bool is_nonfinite) {
 void TrainingRun::log() {
   checkpoint_writer_.check();
   const double start = now_seconds();
+  for (UpdateRun& update : updates_) update.join_values(process_group_);
   const std::vector<UpdateRun::Log> logs = read_updates();
   training_seconds_ += now_seconds() - start;
   int64_t newly_skipped = 0;
@@ -135,6 +136,7 @@ void TrainingRun::log() {
   stop_if_nonfinite(worst_row);
   nonfinite_origin_.clear();
   if (logs.front().loss) last_loss_ = *logs.front().loss;
+  if (!process_group_.is_main()) return;
 
   TrainingProgress progress;
   progress.step = global_step_;
@@ -206,7 +208,8 @@ std::string TrainingRun::nonfinite_origin(std::size_t update) {
   task_.begin_step(step_context_);
   const std::optional<std::string> output = find_nonfinite_output(parameters, [&] {
     const Autocast autocast(device_.type(), config_.mixed_precision);
-    for (const Batch& batch : group_.batches) task_.loss(to_device(batch), update);
+    for (const Batch& batch : group_.batches)
+      if (batch.size() > 0) task_.loss(to_device(batch), update);
   });
   generator_.set_state(state);
   task_.load_state(task_state);
@@ -228,7 +231,8 @@ void TrainingRun::require_progress() const {
 }
 
 void TrainingRun::preview() {
-  if (!trainer_.on_preview_ || last_preview_step_ == global_step_ || must_stop()) return;
+  if (!trainer_.on_preview_ || last_preview_step_ == global_step_ || !process_group_.is_main() || must_stop())
+    return;
   last_preview_step_ = global_step_;
   const EvaluationScope evaluation(task_, device_, averaged_, trainer_.ema_.get());
   PreviewContext context{.step = global_step_,

@@ -7,6 +7,7 @@
 
 #include <diffusers/core/logging.h>
 
+#include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
 #include "core/batch_parts.h"
@@ -44,7 +45,9 @@ void TrainingRun::check_batch_parts() const {
 int64_t TrainingRun::automatic_batch_parts(const Batch& batch) const {
   const BatchSplit split = task_.batch_split();
   const Tensor& images = batch.images;
-  if (!device_.is_cpu() || !split.obstacle.empty() || !split.is_automatic || images.dim() < 2) return 1;
+  if (!device_.is_cpu() || !split.obstacle.empty() || !split.is_automatic || !images.defined() ||
+      images.dim() < 2)
+    return 1;
   const int64_t factor = std::max<int64_t>(split.downsampling_factor, 1);
   int64_t positions = 1;
   for (const int64_t side : images.sizes().slice(2)) positions *= side / factor;
@@ -58,6 +61,13 @@ int64_t TrainingRun::automatic_batch_parts(const Batch& batch) const {
 /// @param first first batch of this process, which the rule depends on
 int64_t TrainingRun::batch_parts(const Batch& first) {
   if (std::exchange(has_chosen_parts_, true)) return batch_parts_;
+  // The checkpoint has one number for all processes.
+  const Tensor parts = at::full({1}, choose_batch_parts(first), at::kLong);
+  process_group_.broadcast(parts);
+  return batch_parts_ = parts.item<int64_t>();
+}
+
+int64_t TrainingRun::choose_batch_parts(const Batch& first) {
   if (config_.cpu_data_parallel > 0) return batch_parts_ = config_.cpu_data_parallel;
   const int64_t saved = batch_parts_;
   const int64_t automatic = automatic_batch_parts(first);

@@ -70,7 +70,9 @@ void TrainingRun::order_weights() {
 /// it.
 void TrainingRun::prepare_capture(const Batch& first) {
   if (std::exchange(has_prepared_capture_, true) || !device_.is_cuda() || !cuda_options().graphs) return;
-  const std::string obstacle = capture_obstacle(task_, config_, updates_.size(), first);
+  const std::string obstacle =
+      reducers_.empty() ? capture_obstacle(task_, config_, updates_.size(), first)
+                        : "the processes of a group exchange the gradients during the backward pass";
   if (!obstacle.empty()) return warn_of_no_graph(kCapturedStepName, obstacle);
   captured_step_.emplace(updates_.front().parameters(), generator_, make_cuda_graph_backend());
 }
@@ -81,18 +83,32 @@ TrainingRun::Backward TrainingRun::backward(const Group& group, std::size_t upda
   Backward result{at::zeros({}, options), {}};
   prepare_capture(group.batches.front());
   for (const Batch& host_batch : group.batches) {
+    // The last batch of a step exchanges the gradients of all its batches.
+    const bool is_last = &host_batch == &group.batches.back();
+    if (host_batch.size() == 0) {
+      if (is_last) add_gradients(reducers_[update]->zero_loss(), update, is_last);
+      continue;
+    }
     const Batch batch = to_device(host_batch);
-    const auto pass = [&](const Batch& given) { return backward_of(given, samples, update); };
+    const auto pass = [&](const Batch& given) { return backward_of(given, samples, update, is_last); };
     const StepResult of_batch = captured_step_ ? captured_step_->run(batch, pass) : pass(batch);
     result.loss += of_batch.loss;
     add_values(of_batch.values, result.values);
   }
+  process_group_.all_reduce(result.loss);
   return result;
+}
+
+/// @param is_last true for the last batch of the step
+void TrainingRun::add_gradients(const Tensor& loss, std::size_t update, bool is_last) {
+  const Tensor scaled = updates_[update].scaled(loss);
+  reducers_.empty() ? scaled.backward() : reducers_[update]->backward(scaled, is_last);
 }
 
 /// The forward and backward pass of one batch.
 /// @param samples of the whole step
-StepResult TrainingRun::backward_of(const Batch& batch, double samples, std::size_t update) {
+/// @param is_last true for the last batch of the step
+StepResult TrainingRun::backward_of(const Batch& batch, double samples, std::size_t update, bool is_last) {
   const int64_t batch_size = batch.size();
   StepLoss step_loss = [&] {
     const Autocast autocast(device_.type(), config_.mixed_precision);
@@ -112,7 +128,7 @@ StepResult TrainingRun::backward_of(const Batch& batch, double samples, std::siz
     return each.dim() == 0 ? each * (static_cast<double>(batch_size) / samples) : each.sum() / samples;
   };
   const Tensor loss = over_step(losses);
-  updates_[update].scaled(loss).backward();
+  add_gradients(loss, update, is_last);
   return {loss.detach(), step_values(step_loss.values, over_step)};
 }
 

@@ -228,15 +228,16 @@ void TrainingRun::load_state_json(const Json& state, const std::string& where) {
     must_be("dataset_size", data_.size() ? Json(*data_.size()) : Json());
     compare_data_order(state, where);
     if (state.contains("dtype")) must_be("dtype", dtype_name(dtype_));
+    saved_world_size_ = state.contains(kWorldSizeKey) ? state_integer(state, kWorldSizeKey, where) : 1;
     compare_options(state, where);
     load_batch_parts(state, where);
     seed_ = static_cast<uint64_t>(state_integer(state, "seed", where));
     global_step_ = state_integer(state, "global_step", where);
     epoch_ = state_integer(state, "epoch", where);
     const Json& position = state.at("loader");
-    const DataLoaderPosition place{state_integer(position, "epoch", where),
-                                   state_integer(position, "index", where)};
     open_loader();
+    const DataLoaderPosition place{state_integer(position, "epoch", where),
+                                   place_in_epoch(state_integer(position, "index", where))};
     try {
       loader_->restore(place);
     } catch (const ConfigError& error) {
@@ -280,6 +281,8 @@ void TrainingRun::compare_options(const Json& state, const std::string& where) c
     saved[key] = state.at(key);
   Json ours = parse_json(config_.to_json(), "the training config");
   if (!config_.seed) ours.erase("seed");
+  // Several processes may share a batch of the size that another number of processes had.
+  if (saved_world_size_ != process_group_.world_size()) ours.erase("train_batch_size");
   require_same_options(saved, ours, where);
   const Json our_task = parse_json(task_.config_json(), "config_json() of the task");
   require_same_task(with_moved_options(state.value("task", Json()), saved, our_task), our_task, where);
@@ -324,6 +327,11 @@ void TrainingRun::load_state_tensors(const TensorMap& tensors) {
     skipped_steps_ += update.skipped_steps();
   }
   task_.load_state(with_prefix(tensors, kTaskPrefix));
+  for (int64_t rank = 1;
+       rank < process_group_.world_size() && saved_world_size_ == process_group_.world_size(); ++rank) {
+    const std::string prefix = rank_random_prefix(rank);
+    insert_with_prefix(rank_random_states_, prefix, with_prefix(tensors, prefix));
+  }
   for (PowerAverage& average : power_averages_) {
     const TensorMap saved = with_prefix(tensors, post_hoc_prefix(average.model));
     require_finite(saved);

@@ -11,6 +11,7 @@
 #include <diffusers/core/tensor_map.h>
 #include <diffusers/data/loader.h>
 #include <diffusers/training/post_hoc_ema.h>
+#include <diffusers/training/process_group.h>
 #include <diffusers/training/progress.h>
 #include <diffusers/training/tensorboard.h>
 #include <diffusers/training/trainer.h>
@@ -20,6 +21,7 @@
 #include "models/module_modes.h"
 #include "training/checkpoint/checkpoint.h"
 #include "training/checkpoint/checkpoint_writer.h"
+#include "training/distributed/gradient_reducer.h"
 #include "training/loop/captured_step.h"
 #include "training/loop/device_copies.h"
 #include "training/loop/image_checks.h"
@@ -43,7 +45,9 @@ class TrainingRun {
   /// The batches of one optimizer step.
   struct Group {
     std::vector<Batch> batches;
-    int64_t samples = 0;
+    std::vector<BatchRows> rows;    // of each batch in its global batch; empty in a process that trains alone
+    int64_t samples = 0;            // of all processes together
+    bool has_idle_process = false;  // a process has no sample of one of the batches
   };
   /// The post-hoc averages of one module.
   struct PowerAverage {
@@ -58,24 +62,40 @@ class TrainingRun {
   };
 
   // trainer.cpp: the loop
+  void start();
   void start_fresh();
   void open_loader();
-  void train_step();
-  Group next_group();
-  void check_values(const Batch& batch);
   void freeze_modules();
-  void run_update(std::size_t update);
-  void average();
   void require_progress() const;
   void finish();
   bool must_stop() const;
+
+  // training_step.cpp: the optimizer steps
+  void train_step();
+  Group next_group();
+  void check_values(const Batch& batch);
+  void run_update(std::size_t update);
+  void average();
+
+  // training_group.cpp: what the processes of a group tell each other
+  void check_group() const;
+  std::string description_for_group() const;
+  void share_start(bool is_resumed);
+  void share_weights();
+  void share_state(const TensorMap& tensors);
+  void share_generator();
+  void agree_to_stop();
+  bool must_end() const;
+  void gather_for_checkpoint();
+  int64_t place_in_epoch(int64_t saved_index) const;
 
   // training_pass.cpp: the forward and backward pass
   Batch to_device(const Batch& batch) const;
   void order_weights();
   void prepare_capture(const Batch& first);
   Backward backward(const Group& group, std::size_t update);
-  StepResult backward_of(const Batch& batch, double samples, std::size_t update);
+  StepResult backward_of(const Batch& batch, double samples, std::size_t update, bool is_last);
+  void add_gradients(const Tensor& loss, std::size_t update, bool is_last);
 
   // training_log.cpp: what is known of the steps, and what is done about those that are not finite
   void log();
@@ -114,6 +134,7 @@ class TrainingRun {
   // training_parts.cpp: the parts that each batch is cut into on the CPU
   void check_batch_parts() const;
   int64_t batch_parts(const Batch& first);
+  int64_t choose_batch_parts(const Batch& first);
   int64_t automatic_batch_parts(const Batch& batch) const;
   void load_batch_parts(const Json& state, const std::string& where);
 
@@ -128,6 +149,7 @@ class TrainingRun {
   TensorMap state_tensors() const;
 
   Trainer& trainer_;
+  const ProcessGroup& process_group_;
   const TrainingConfig& config_;
   Task& task_;
   std::vector<Tensor> parameters_;  // of all trained modules, in order
@@ -147,10 +169,15 @@ class TrainingRun {
   uint64_t seed_ = 0;
   Generator generator_;
   std::vector<UpdateRun> updates_;
+  std::vector<std::unique_ptr<GradientReducer>>
+      reducers_;                               // of each update; empty in a process that trains alone
   std::optional<CapturedStep> captured_step_;  // with CudaOptions::graphs, if a step can be captured
   bool has_prepared_capture_ = false;
   bool is_averaged_ = false;                  // the optimizer step moved the EMA
   std::vector<PowerAverage> power_averages_;  // of each model; empty if none are kept
+  TensorMap rank_random_states_;              // of the processes other than rank 0, for the checkpoint
+  int64_t saved_world_size_ = 1;              // of the checkpoint that the training goes on from
+  std::optional<int> agreed_signal_;          // stop signal of any process; 0: a stop was requested
 
   ImageRangeCheck image_range_;
   bool has_seen_data_ = false;

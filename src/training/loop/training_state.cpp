@@ -63,6 +63,7 @@ Json TrainingRun::state_json() const {
   if (const int64_t threads = data_.sharing_threads(config_); threads > 0)
     state[kReadingThreadsKey] = threads;
   if (batch_parts_ > 0) state["cpu_data_parallel"] = batch_parts_;
+  if (process_group_.world_size() > 1) state[kWorldSizeKey] = process_group_.world_size();
   for (const UpdateRun& update : updates_) state["updates"].push_back(update.config_json());
   if (trainer_.ema_) state["ema_optimization_step"] = trainer_.ema_->optimization_step();
   return state;
@@ -75,6 +76,7 @@ TensorMap TrainingRun::state_tensors() const {
     Generator generator = generator_;
     tensors.insert("noise_generator", generator.get_state());
   }
+  insert_with_prefix(tensors, "", rank_random_states_);
   for (const UpdateRun& update : updates_)
     insert_with_prefix(tensors, update_prefix(update.name(), &update == &updates_.front()), update.state());
   insert_with_prefix(tensors, kTaskPrefix, task_.state());
@@ -177,6 +179,11 @@ void TrainingRun::save_checkpoint() {
   checkpoint_writer_.wait();
   if (last_saved_step_ == global_step_) return;
   require_finite_state();
+  gather_for_checkpoint();
+  if (!process_group_.is_main()) {
+    last_saved_step_ = global_step_;
+    return;
+  }
   CheckpointContent content;
   if (config_.background_checkpoints && can_copy_checkpoint())
     content = checkpoint_content(/*is_copied=*/true);
@@ -189,6 +196,7 @@ void TrainingRun::save_checkpoint() {
 }
 
 void TrainingRun::save_power_ema() {
+  if (!process_group_.is_main()) return;
   for (const PowerAverage& average : power_averages_) {
     const std::string folder = join_path(join_path(config_.output_dir, "power_ema"), average.model);
     create_folders(folder);
@@ -201,6 +209,7 @@ void TrainingRun::save_final() {
   require_finite_state();
   // As train_text_to_image.py does: who samples from the model now gets the average.
   if (trainer_.ema_) trainer_.ema_->copy_to_parameters();
+  if (!process_group_.is_main()) return;
   for (const NamedModule& named : task_.trained()) {
     StagedFolder folder(join_path(config_.output_dir, named.name));
     named.module->save(folder.stage());

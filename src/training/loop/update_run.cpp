@@ -190,7 +190,8 @@ UpdateRun::Outcome UpdateRun::inspect(const Tensor& loss, const std::vector<Name
   if (value_sums_.empty())
     for (const NamedValue& value : values)
       value_sums_.push_back({value.name, at::zeros({}, loss.options().requires_grad(false))});
-  for (std::size_t i = 0; i < value_sums_.size(); ++i)
+  // A process without samples in this step has no values.
+  for (std::size_t i = 0; i < value_sums_.size() && !values.empty(); ++i)
     value_sums_[i].value += at::where(is_bad, at::zeros_like(values[i].value), values[i].value);
   return outcome;
 }
@@ -233,6 +234,36 @@ std::vector<Tensor> UpdateRun::log_tensors() const {
                               counters_.last_skipped.to(dtype_)};
   for (const NamedValue& sum : value_sums_) tensors.push_back(sum.value.to(dtype_));
   return tensors;
+}
+
+void UpdateRun::join_values(const ProcessGroup& group) {
+  if (!group.is_connected()) return;
+  Json names = Json::array();
+  for (const NamedValue& sum : value_sums_) names.push_back(sum.name);
+  // A process that has had no samples yet knows no names.
+  Json known = Json::array();
+  for (const std::string& text : group.all_gather(names.dump())) {
+    const Json others = parse_json(text, "the names of the values of another process");
+    if (known.empty()) known = others;
+    require<TensorError>(others.empty() || others == known,
+                         "the named values of the task's loss differ between the processes: {} and {}",
+                         json_excerpt(known), json_excerpt(others));
+  }
+  if (known.empty()) return;
+  if (value_sums_.empty())
+    for (const Json& name : known)
+      value_sums_.push_back({name.get<std::string>(), at::zeros_like(counters_.loss_sum)});
+  std::vector<Tensor> sums;
+  for (const NamedValue& sum : value_sums_) sums.push_back(sum.value.to(at::kDouble));
+  const Tensor total = at::stack(sums);
+  group.all_reduce(total);
+  for (std::size_t i = 0; i < value_sums_.size(); ++i)
+    value_sums_[i].value.copy_(total[static_cast<int64_t>(i)]);
+  if (!group.is_main()) clear_values();
+}
+
+void UpdateRun::clear_values() {
+  for (NamedValue& sum : value_sums_) sum.value.zero_();
 }
 
 UpdateRun::Log UpdateRun::log(const double* values, int64_t global_step) {

@@ -12,6 +12,7 @@
 #include <diffusers/training/grad_scaler.h>
 #include <diffusers/training/lr_scheduler.h>
 #include <diffusers/training/optimizer.h>
+#include <diffusers/training/process_group.h>
 #include <diffusers/training/task.h>
 #include <diffusers/training/training_config.h>
 
@@ -67,6 +68,11 @@ class UpdateRun {
   /// The values that `log` reads, on the device, of one dtype: a fixed part and one tensor for each named
   /// value.
   std::vector<Tensor> log_tensors() const;
+  /// Adds the sums of the named values of all processes up on rank 0, and clears them on the others, so that
+  /// nothing is counted twice.
+  void join_values(const ProcessGroup& group);
+  /// Clears the sums of the named values, which another process has.
+  void clear_values();
   /// Numbers of the steps since the last logging step.
   struct Log {
     std::optional<double> loss;  ///< mean over the finite steps; nullopt: there was none

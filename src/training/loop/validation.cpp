@@ -118,7 +118,7 @@ void TrainingRun::check_validation() const {
 }
 
 void TrainingRun::validate() {
-  if (validation_ == nullptr || last_validation_step_ == global_step_) return;
+  if (validation_ == nullptr || last_validation_step_ == global_step_ || !process_group_.is_main()) return;
   const EvaluationScope evaluation(task_, device_, averaged_, trainer_.ema_.get());
   const int64_t count = std::min(config_.validation_samples, validation_->size());
   const Tensor all_positions = fixed_positions(count);

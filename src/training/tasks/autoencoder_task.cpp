@@ -165,6 +165,13 @@ BatchSplit AutoencoderTask::batch_split() const {
               "weight"};
 }
 
+std::string AutoencoderTask::process_obstacle() const {
+  if (!common().has_discriminator()) return {};
+  return "AutoencoderTask needs whole batches for the statistics of the discriminator and its adaptive "
+         "weight; "
+         "train without a discriminator, or in one process";
+}
+
 void AutoencoderTask::check_batch(const Batch& batch) {
   const Tensor& images = images_of(batch, resolution_);
   require<TensorError>(images.size(1) == channels_ && images.size(2) % factor_ == 0 &&

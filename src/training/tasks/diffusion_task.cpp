@@ -103,6 +103,13 @@ BatchSplit DiffusionTask::batch_split() const {
   return split;
 }
 
+std::string DiffusionTask::process_obstacle() const {
+  if (options_.timestep_sampling != TimestepSampling::kLossSecondMoment) return {};
+  return "timestep_sampling \"loss_second_moment\" learns from the losses of all samples; choose another "
+         "one, or "
+         "train in one process";
+}
+
 void DiffusionTask::check_dataset(const Dataset& dataset) {
   require_configured("check_dataset");
   labels_->check_class_count(dataset.class_count());

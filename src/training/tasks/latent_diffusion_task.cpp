@@ -168,6 +168,12 @@ BatchSplit LatentDiffusionTask::batch_split() const {
   return split;
 }
 
+std::string LatentDiffusionTask::process_obstacle() const {
+  if (!source_.encoder().options().scale_by_std) return DiffusionTask::process_obstacle();
+  return "scale_by_std measures the scale on the whole first batch; give scaling_factor in the config of the "
+         "autoencoder, or train in one process";
+}
+
 void LatentDiffusionTask::check_batch(const Batch& batch) {
   DiffusionTask::check_batch(batch);
   source_.check_batch(batch, inpaints());

@@ -31,6 +31,7 @@ void check_prior(const Batch& batch, double prior_loss_weight) {
 
 bool have_class_images(const std::vector<Batch>& batches) {
   const auto is_halved = [](const Batch& batch) {
+    if (batch.size() == 0) return true;  // of a process without samples
     const Tensor& is_prior = batch.is_prior;
     if (!is_prior.defined() || !is_prior.is_cpu() || is_prior.dim() != 1 || is_prior.size(0) % 2 != 0 ||
         is_prior.scalar_type() != at::kBool)
@@ -39,7 +40,9 @@ bool have_class_images(const std::vector<Batch>& batches) {
     return !is_prior.narrow(0, 0, half).any().item<bool>() &&
            is_prior.narrow(0, half, half).all().item<bool>();
   };
-  return std::all_of(batches.begin(), batches.end(), is_halved);
+  const bool has_samples =
+      std::any_of(batches.begin(), batches.end(), [](const Batch& batch) { return batch.size() > 0; });
+  return has_samples && std::all_of(batches.begin(), batches.end(), is_halved);
 }
 
 Tensor weigh_prior(const Tensor& losses, const Tensor& is_prior, double prior_loss_weight) {

@@ -6,11 +6,10 @@ namespace diffusers {
 
 Tensor StepRows::of(const Tensor& drawn) const {
   if (!drawn.defined()) return drawn;
-  const int64_t first = used_ - count_;
   // A step of one batch takes all rows.
-  if (!has_class_images_ || count_ == drawn.size(0)) return drawn.narrow(0, first, count_);
+  if (!has_class_images_ || count_ == drawn.size(0)) return drawn.narrow(0, first_, count_);
   const int64_t half = count_ / 2;
-  return at::cat({drawn.narrow(0, first / 2, half), drawn.narrow(0, drawn.size(0) / 2 + first / 2, half)});
+  return at::cat({drawn.narrow(0, first_ / 2, half), drawn.narrow(0, drawn.size(0) / 2 + first_ / 2, half)});
 }
 
 }  // namespace diffusers

@@ -1,0 +1,115 @@
+#include "training/distributed/gradient_reducer.h"
+
+#include <algorithm>
+#include <string>
+#include <torch/csrc/distributed/c10d/comm.hpp>
+#include <torch/csrc/distributed/c10d/reducer.hpp>
+#include <utility>
+
+#include <ATen/ATen.h>
+
+#include "core/require.h"
+#include "training/distributed/process_group_state.h"
+
+namespace diffusers {
+inline namespace internal {
+namespace {
+
+constexpr const char* kGradientExchange = "the exchange of gradients";
+
+/// Rounds a bucket to bfloat16 for its journey.
+class Bf16Hook : public c10d::CppCommHookInterface<c10::intrusive_ptr<c10d::ProcessGroup>> {
+ public:
+  using CppCommHookInterface::CppCommHookInterface;
+
+  c10::intrusive_ptr<c10::ivalue::Future> runHook(c10d::GradBucket& bucket) override {
+    const Tensor gradients = bucket.getBufferRef();
+    // Divided before it is rounded, as LibTorch's hook for float16 does.
+    const Tensor compressed = gradients.to(at::kBFloat16).div_(state_->getSize());
+    std::vector<Tensor> tensors{compressed};
+    const auto reduced = state_->allreduce(tensors)->getFuture();
+    return reduced->then(
+        [gradients](c10::ivalue::Future& future) {
+          const c10::IValue& value = future.value();
+          const Tensor sum = value.isTensor() ? value.toTensor() : value.toTensorVector()[0];
+          const at::NoGradGuard no_grad;
+          gradients.copy_(sum);
+          return c10::IValue(gradients);
+        },
+        c10::TensorType::get());
+  }
+};
+
+}  // namespace
+
+struct GradientReducer::State {
+  std::vector<Tensor> parameters;
+  ProcessGroup group;
+  bool finds_unused = false;
+  bool has_run = false;
+  std::unique_ptr<c10d::Reducer> reducer;
+};
+
+GradientReducer::GradientReducer(const std::vector<Tensor>& parameters, ProcessGroup group)
+    : state_(std::make_unique<State>()) {
+  const ProcessGroupOptions& options = group.state()->options();
+  state_->parameters = parameters;
+  state_->finds_unused = options.find_unused_parameters;
+  const auto cap = static_cast<int64_t>(options.bucket_cap_mb * 1024 * 1024);
+  const int64_t first_cap = std::min<int64_t>(c10d::kDefaultFirstBucketBytes, cap);
+  const std::vector<bool> is_sparse(parameters.size(), false);
+  // In the order of the parameters, as DistributedDataParallel does: the Reducer then makes its buckets anew
+  // in the order in which the first backward pass computes the gradients.
+  const std::vector<std::size_t> caps{static_cast<std::size_t>(first_cap), static_cast<std::size_t>(cap)};
+  std::vector<std::vector<std::size_t>> buckets =
+      std::get<0>(c10d::compute_bucket_assignment_by_size(parameters, caps, is_sparse));
+  std::reverse(buckets.begin(), buckets.end());
+  state_->reducer = std::make_unique<c10d::Reducer>(
+      parameters, std::move(buckets), group.state()->group(), is_sparse, cap, state_->finds_unused,
+      /*gradient_as_bucket_view=*/true, std::unordered_map<std::size_t, std::string>{}, first_cap,
+      /*skip_all_reduce_unused_params=*/false, /*use_python_reducer=*/false, std::vector<int64_t>{});
+  if (options.gradient_compression == GradientCompression::kBf16)
+    state_->reducer->register_comm_hook(std::make_unique<Bf16Hook>(group.state()->group()));
+  state_->group = std::move(group);
+}
+
+GradientReducer::~GradientReducer() = default;
+
+void GradientReducer::backward(const Tensor& loss, bool is_last) {
+  State& state = *state_;
+  // The Reducer divides by the number of processes.
+  const Tensor scaled = loss * static_cast<double>(state.group.world_size());
+  try {
+    if (is_last) {
+      if (state.reducer->should_rebuild_buckets() && state.has_run) state.reducer->rebuild_buckets();
+      state.reducer->prepare_for_backward(state.finds_unused ? std::vector<Tensor>{scaled}
+                                                             : std::vector<Tensor>{});
+    }
+    scaled.backward();
+    if (is_last) {
+      state.has_run = true;
+      state.reducer->check_finalized();
+    }
+  } catch (const Error&) {
+    throw;
+  } catch (const std::exception& error) {
+    state.group.state()->check_for_exchange(kGradientExchange, error);
+    require<ConfigError>(std::string_view(error.what()).find("finished reduction") == std::string_view::npos,
+                         "some of the {} trained parameters got no gradient, so that the processes cannot "
+                         "exchange them; set find_unused_parameters to true, or freeze these parameters",
+                         state.parameters.size());
+    throw;
+  }
+}
+
+Tensor GradientReducer::zero_loss() const {
+  Tensor loss;
+  for (const Tensor& parameter : state_->parameters) {
+    const Tensor zero = (parameter * 0).sum();
+    loss = loss.defined() ? loss + zero : zero;
+  }
+  return loss;
+}
+
+}  // namespace internal
+}  // namespace diffusers
