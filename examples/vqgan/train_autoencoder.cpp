@@ -125,10 +125,10 @@ LPIPS classifier_lpips(const AutoencoderSettings& settings, const TrainingData& 
   in_turn([&] {
     if (!training.resume_from_checkpoint && training_group().is_main()) remove_file(file);
     classifier = trained_classifier(images, {.num_classes = data.num_classes,
-                                                  .channels = data.channels,
-                                                  .cache_file = file,
-                                                  .purpose = "whose features LPIPS compares",
-                                                  .device = at::Device(settings.device)});
+                                             .channels = data.channels,
+                                             .cache_file = file,
+                                             .purpose = "whose features LPIPS compares",
+                                             .device = at::Device(settings.device)});
   });
   return LPIPS(std::make_shared<ClassifierFeatures>(classifier));
 }
