@@ -27,11 +27,11 @@ def free_port():
 
 
 def clean_environment():
-    """The environment without the variables of a launcher."""
+    """The environment without the variables of a launcher, and without CUDA devices: there may be fewer than processes."""
     names = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}
     kept = {name: value for name, value in os.environ.items()
             if name not in names and not name.startswith(("OMPI_", "PMI_", "SLURM_", "TORCHELASTIC_"))}
-    return kept | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
+    return kept | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
 
 
 def launch_variables(kind, rank, size, port, address="127.0.0.1"):
