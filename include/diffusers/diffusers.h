@@ -89,10 +89,12 @@
 #include <diffusers/pipelines/stable_diffusion_controlnet_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_img2img_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_inpaint_pipeline.h>
+#include <diffusers/pipelines/stable_diffusion_instruct_pix2pix_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_xl_base.h>
 #include <diffusers/pipelines/stable_diffusion_xl_img2img_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_xl_pipeline.h>
+#include <diffusers/pipelines/textual_inversion_loader.h>
 #include <diffusers/schedulers/beta_schedule.h>
 #include <diffusers/schedulers/cm_stochastic_iterative_scheduler.h>
 #include <diffusers/schedulers/configured_scheduler.h>

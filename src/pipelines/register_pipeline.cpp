@@ -21,6 +21,7 @@
 #include <diffusers/pipelines/stable_diffusion_controlnet_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_img2img_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_inpaint_pipeline.h>
+#include <diffusers/pipelines/stable_diffusion_instruct_pix2pix_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_xl_img2img_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_xl_pipeline.h>
@@ -65,6 +66,8 @@ struct KnownClasses {
       {"StableDiffusionControlNetPipeline", &detail::load_pipeline<StableDiffusionControlNetPipeline>},
       {"StableDiffusionImg2ImgPipeline", &detail::load_pipeline<StableDiffusionImg2ImgPipeline>},
       {"StableDiffusionInpaintPipeline", &detail::load_pipeline<StableDiffusionInpaintPipeline>},
+      {"StableDiffusionInstructPix2PixPipeline",
+       &detail::load_pipeline<StableDiffusionInstructPix2PixPipeline>},
       {"StableDiffusionPipeline", &detail::load_pipeline<StableDiffusionPipeline>},
       {"StableDiffusionXLImg2ImgPipeline", &detail::load_pipeline<StableDiffusionXLImg2ImgPipeline>},
       {"StableDiffusionXLPipeline", &detail::load_pipeline<StableDiffusionXLPipeline>}};

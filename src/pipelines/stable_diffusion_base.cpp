@@ -84,4 +84,8 @@ void StableDiffusionBase::disable_vae_tiling() { vae()->disable_tiling(); }
 
 LoraModules StableDiffusionBase::lora_modules() { return {.unet = unet(), .text_encoder = text_encoder()}; }
 
+TextualInversionLoader::TextualInversionParts StableDiffusionBase::textual_inversion_parts() {
+  return {.tokenizer = &tokenizer(), .text_encoder = &text_encoder()};
+}
+
 }  // namespace diffusers

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include <diffusers/core/error.h>
+#include <diffusers/text/textual_inversion.h>
 
 #include <ATen/ATen.h>
 
@@ -51,8 +52,9 @@ EncodedPrompt StableDiffusionCall::encode_prompt(const GuidedPrompt& prompt) con
   Tensor embeds = prompt.prompt_embeds;
   if (!embeds.defined()) {
     const int64_t max_length = tokenizer_.model_max_length();
-    warn_of_truncation(tokenizer_, prompt.prompt, max_length);
-    embeds = encode_texts(prompt.prompt, max_length, prompt.clip_skip);
+    const Texts texts = maybe_convert_prompt(prompt.prompt, tokenizer_);
+    warn_of_truncation(tokenizer_, texts, max_length);
+    embeds = encode_texts(texts, max_length, prompt.clip_skip);
   }
   const int64_t num_prompts = embeds.size(0);
   Tensor negative = prompt.negative_prompt_embeds;
@@ -63,7 +65,7 @@ EncodedPrompt StableDiffusionCall::encode_prompt(const GuidedPrompt& prompt) con
                          "negative_prompt has {} texts, expected {}, as many as there are prompts",
                          count_of(texts), num_prompts);
     // Without clip_skip, as in Python.
-    negative = encode_texts(texts, embeds.size(1), std::nullopt);
+    negative = encode_texts(maybe_convert_prompt(texts, tokenizer_), embeds.size(1), std::nullopt);
   }
   if (negative.defined())
     require<TensorError>(negative.sizes() == embeds.sizes(),

@@ -63,4 +63,20 @@ LoraModules StableDiffusionXLBase::lora_modules() {
   return modules;
 }
 
+TextualInversionLoader::TextualInversionParts StableDiffusionXLBase::textual_inversion_parts() {
+  const auto has = [this](const char* encoder, const char* tokens) {
+    return components().at(encoder).has_value() && components().at(tokens).has_value();
+  };
+  TextualInversionParts parts;
+  if (has("text_encoder", "tokenizer")) {
+    parts.tokenizer = &tokenizer();
+    parts.text_encoder = &text_encoder();
+  }
+  if (has("text_encoder_2", "tokenizer_2")) {
+    parts.tokenizer_2 = &tokenizer_2();
+    parts.text_encoder_2 = &text_encoder_2();
+  }
+  return parts;
+}
+
 }  // namespace diffusers

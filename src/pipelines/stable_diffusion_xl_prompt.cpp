@@ -5,6 +5,7 @@
 #include <vector>
 
 #include <diffusers/core/error.h>
+#include <diffusers/text/textual_inversion.h>
 
 #include <ATen/ATen.h>
 
@@ -109,11 +110,12 @@ StableDiffusionXLCall::Embeds StableDiffusionXLCall::encode_texts(const Texts& p
   };
   std::vector<Tensor> states;
   if (!text_encoder_.is_empty()) {
-    const auto output = run_encoder(text_encoder_, *tokenizer_, prompt, length_of(*tokenizer_, prompt));
+    const Texts texts = maybe_convert_prompt(prompt, *tokenizer_);
+    const auto output = run_encoder(text_encoder_, *tokenizer_, texts, length_of(*tokenizer_, texts));
     states.push_back(late_hidden_state(output.hidden_states, clip_skip));
   }
-  const auto output =
-      run_encoder(text_encoder_2_, *tokenizer_2_, prompt_2, length_of(*tokenizer_2_, prompt_2));
+  const Texts texts_2 = maybe_convert_prompt(prompt_2, *tokenizer_2_);
+  const auto output = run_encoder(text_encoder_2_, *tokenizer_2_, texts_2, length_of(*tokenizer_2_, texts_2));
   states.push_back(late_hidden_state(output.hidden_states, clip_skip));
   return {at::cat(states, -1), output.text_embeds};
 }

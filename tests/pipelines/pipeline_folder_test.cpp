@@ -108,7 +108,8 @@ TEST(DiffusionPipeline, NamesTheKnownClassesIfTheFolderNamesAnother) {
     test::expect_throws_with<FileError>([&] { DiffusionPipeline::from_pretrained(folder.path()); }, message);
     test::expect_throws_with<FileError>([&] { DiffusionPipeline::from_pretrained(folder.path()); },
                                         "StableDiffusionControlNetPipeline, StableDiffusionImg2ImgPipeline, "
-                                        "StableDiffusionInpaintPipeline, StableDiffusionPipeline, "
+                                        "StableDiffusionInpaintPipeline, "
+                                        "StableDiffusionInstructPix2PixPipeline, StableDiffusionPipeline, "
                                         "StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline");
     // `from_pretrained` of the class loads the folder, although the index names another class.
     EXPECT_NO_THROW(DDPMPipeline::from_pretrained(folder.path()));

@@ -197,7 +197,7 @@ def inverted_images(folder):
 def edited_images(data):
     plain = StableDiffusionPipeline.from_pretrained(FOLDER)
     torch.manual_seed(4)
-    unet = UNet2DConditionModel.from_config({**plain.unet.config, "in_channels": 8})
+    unet = UNet2DConditionModel.from_config({**plain.unet.config, "in_channels": 8}).eval()
     pipeline = StableDiffusionInstructPix2PixPipeline(plain.vae, plain.text_encoder, plain.tokenizer, unet, plain.scheduler,
                                                       None, None, requires_safety_checker=False)  # fmt: skip
     images = data["conditioning_images"][:2]

@@ -3,13 +3,14 @@
 #include <diffusers/models/fwd.h>
 #include <diffusers/pipelines/diffusion_pipeline.h>
 #include <diffusers/pipelines/lora_loader.h>
+#include <diffusers/pipelines/textual_inversion_loader.h>
 #include <diffusers/text/clip_tokenizer.h>
 #include <diffusers/text/fwd.h>
 
 namespace diffusers {
 
 /// Base of the Stable Diffusion pipelines, with the components that they share.
-class StableDiffusionBase : public DiffusionPipeline, public LoraLoader {
+class StableDiffusionBase : public DiffusionPipeline, public LoraLoader, public TextualInversionLoader {
  public:
   AutoencoderKL& vae();           ///< encodes images to latents and decodes latents to images
   CLIPTextModel& text_encoder();  ///< computes the hidden states of a prompt's tokens
@@ -27,6 +28,7 @@ class StableDiffusionBase : public DiffusionPipeline, public LoraLoader {
 
  protected:
   LoraModules lora_modules() override;
+  TextualInversionParts textual_inversion_parts() override;
   /// Makes a pipeline from its components, as DiffusionPipeline.
   /// @param spec the pipeline class; must outlive the pipeline
   /// @param components one for each component of the class

@@ -3,6 +3,7 @@
 #include <diffusers/models/fwd.h>
 #include <diffusers/pipelines/diffusion_pipeline.h>
 #include <diffusers/pipelines/lora_loader.h>
+#include <diffusers/pipelines/textual_inversion_loader.h>
 #include <diffusers/text/clip_tokenizer.h>
 #include <diffusers/text/fwd.h>
 
@@ -10,7 +11,7 @@ namespace diffusers {
 
 /// The components that the Stable Diffusion XL pipelines share. Text encoders and tokenizers are optional: a
 /// refiner has the second ones only, and a pipeline without them takes embeddings.
-class StableDiffusionXLBase : public DiffusionPipeline, public LoraLoader {
+class StableDiffusionXLBase : public DiffusionPipeline, public LoraLoader, public TextualInversionLoader {
  public:
   AutoencoderKL& vae();           ///< encodes images to latents and decodes latents to images
   CLIPTextModel& text_encoder();  ///< first text encoder. @throws ConfigError if it is absent
@@ -38,6 +39,7 @@ class StableDiffusionXLBase : public DiffusionPipeline, public LoraLoader {
 
  protected:
   LoraModules lora_modules() override;
+  TextualInversionParts textual_inversion_parts() override;
   /// As DiffusionPipeline's constructor.
   StableDiffusionXLBase(const PipelineSpec& spec, PipelineComponents components);
 
