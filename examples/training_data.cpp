@@ -1,6 +1,7 @@
 #include "training_data.h"
 
 #include <algorithm>
+#include <utility>
 
 #include <diffusers/core/error.h>
 
@@ -149,7 +150,7 @@ int64_t TrainImages::class_count() const {
 
 Batch TrainImages::first(int64_t count) const {
   if (shards_) {
-    const std::unique_ptr<SampleStream> stream = shards_->open(0);
+    const std::unique_ptr<SampleStream> stream = in_order_->open(0);
     std::vector<Batch> samples;
     while (static_cast<int64_t>(samples.size()) < count) {
       std::optional<Batch> sample = stream->next();
@@ -172,17 +173,21 @@ TrainingResult TrainImages::train(Trainer& trainer, const Dataset* held_out) con
 
 TrainImages open_train_images(const ShardSettings& settings, const std::string& folder,
                               ImageFolderOptions options, int64_t num_classes) {
-  if (settings.is_given())
-    return TrainImages(std::make_unique<TarDataset>(
-        settings.train_shards, TarDatasetOptions{.resolution = options.resolution,
-                                                 .center_crop = options.center_crop,
-                                                 .random_flip = options.random_flip,
-                                                 .caption_column = options.caption_column,
-                                                 .num_classes = num_classes,
-                                                 .channels = options.channels,
-                                                 .image_interpolation_mode = options.image_interpolation_mode,
-                                                 .shuffle_buffer_size = settings.shuffle_buffer_size,
-                                                 .num_samples = settings.num_train_samples}));
+  if (settings.is_given()) {
+    TarDatasetOptions of_shards{.resolution = options.resolution,
+                                .center_crop = options.center_crop,
+                                .random_flip = options.random_flip,
+                                .caption_column = options.caption_column,
+                                .num_classes = num_classes,
+                                .channels = options.channels,
+                                .image_interpolation_mode = options.image_interpolation_mode,
+                                .shuffle_buffer_size = settings.shuffle_buffer_size,
+                                .num_samples = settings.num_train_samples};
+    auto shards = std::make_unique<TarDataset>(settings.train_shards, of_shards);
+    of_shards.shuffle_buffer_size = 0;
+    of_shards.shuffle_shards = false;
+    return {std::move(shards), std::make_unique<TarDataset>(settings.train_shards, of_shards)};
+  }
   options.enable_bucketing = settings.enable_bucketing;
   options.bucket_step = settings.bucket_step;
   return TrainImages(std::make_unique<ImageFolder>(folder, options));

@@ -72,7 +72,9 @@ class TrainImages {
  public:
   TrainImages() = default;
   explicit TrainImages(std::unique_ptr<diffusers::Dataset> dataset) : dataset_(std::move(dataset)) {}
-  explicit TrainImages(std::unique_ptr<diffusers::TarDataset> shards) : shards_(std::move(shards)) {}
+  /// @param in_order the same shards without shuffling, for `first`
+  TrainImages(std::unique_ptr<diffusers::TarDataset> shards, std::unique_ptr<diffusers::TarDataset> in_order)
+      : shards_(std::move(shards)), in_order_(std::move(in_order)) {}
 
   /// Returns the dataset.
   /// @throws diffusers::ConfigError for shards
@@ -94,6 +96,7 @@ class TrainImages {
  private:
   std::unique_ptr<diffusers::Dataset> dataset_;  // one of the two is set
   std::unique_ptr<diffusers::TarDataset> shards_;
+  std::unique_ptr<diffusers::TarDataset> in_order_;
 };
 
 /// Opens the training images of a folder or of shards.
