@@ -150,6 +150,7 @@
 #include <diffusers/training/feature_statistics.h>
 #include <diffusers/training/grad_scaler.h>
 #include <diffusers/training/gradient_clipping.h>
+#include <diffusers/training/instruct_pix2pix_task.h>
 #include <diffusers/training/latent_cache.h>
 #include <diffusers/training/latent_diffusion_task.h>
 #include <diffusers/training/latent_encoder.h>
@@ -175,6 +176,7 @@
 #include <diffusers/training/text_to_image_lora_task.h>
 #include <diffusers/training/text_to_image_models.h>
 #include <diffusers/training/text_to_image_task.h>
+#include <diffusers/training/textual_inversion_task.h>
 #include <diffusers/training/timestep_sampler.h>
 #include <diffusers/training/trainable_denoiser.h>
 #include <diffusers/training/trainer.h>

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -7,6 +8,7 @@
 
 #include <diffusers/core/random.h>
 #include <diffusers/training/diffusion_task.h>
+#include <diffusers/training/latent_encoder.h>
 #include <diffusers/training/text_to_image_models.h>
 
 namespace diffusers {
@@ -25,12 +27,15 @@ struct StableDiffusionTaskOptions {
   bool train_unet = false;
   /// Records the graph of the text encoders. False: they are frozen.
   bool train_text_encoder = false;
+  /// Input channels of the UNet behind the latents, which the subclass sets as
+  /// `Conditioning::extra_channels`; 0 or more. The channels of an inpainting UNet do not count.
+  int64_t extra_channels = 0;
   /// Weighting, timestep sampling and other options of the loss; `conditioning` must be empty.
   DiffusionTaskOptions diffusion = {};
 };
 
 /// Base of the tasks that train a part of Stable Diffusion 1.x, 2.x or XL on images with captions:
-/// TextToImageTask, ControlNetTask and T2IAdapterTask.
+/// TextToImageTask, ControlNetTask, T2IAdapterTask, TextualInversionTask and InstructPix2PixTask.
 ///
 /// The VAE encodes the images, and the text encoders encode the captions. A subclass gives the module that is
 /// trained and the prediction. It may override `conditioning` to add inputs.
@@ -84,6 +89,12 @@ class StableDiffusionTask : public DiffusionTask {
   Draw draw(const Tensor& x0) override;
   /// @return "text_encoder" and, for Stable Diffusion XL, "text_encoder_2"
   std::vector<NamedModule> text_encoders() const;
+  /// Replaces captions of the batch by empty ones in the next call of `conditioning`. For a subclass that
+  /// draws them itself, in `draw`.
+  /// @param dropped `[B]` bool, on the device of the model
+  void drop_captions(const Tensor& dropped);
+  /// @return the VAE as encoder of images
+  const LatentEncoder& latent_encoder() const;
 
  private:
   std::string class_name_;

@@ -57,9 +57,18 @@ int64_t step_of_snapshot(std::string_view name) {
   return step_number(name.substr(0, name.find('-')));
 }
 
+/// Returns STEP of "learned_embeds-steps-STEP.safetensors", or -1 for any other name.
+int64_t step_of_embeds(std::string_view name) {
+  constexpr std::string_view kPrefix = "learned_embeds-steps-";
+  constexpr std::string_view kSuffix = ".safetensors";
+  if (!name.starts_with(kPrefix) || !name.ends_with(kSuffix)) return -1;
+  name.remove_prefix(kPrefix.size());
+  return step_number(name.substr(0, name.size() - kSuffix.size()));
+}
+
 /// A file that belongs to one step of a training.
 struct StepFile {
-  std::string folder;  // in output_dir
+  std::string folder;  // in output_dir; empty: output_dir itself
   std::string name;
   int64_t step = 0;
 };
@@ -78,6 +87,8 @@ std::vector<StepFile> step_files(const std::string& output_dir) {
   std::vector<StepFile> found = power_ema_snapshots(output_dir);
   for (const std::string& name : names_in(join_path(output_dir, "previews")))
     if (const int64_t step = step_of_preview(name); step >= 0) found.push_back({"previews", name, step});
+  for (const std::string& name : names_in(output_dir))
+    if (const int64_t step = step_of_embeds(name); step >= 0) found.push_back({"", name, step});
   return found;
 }
 
@@ -170,7 +181,7 @@ void remove_earlier_training(const std::string& output_dir, const std::vector<st
   std::vector<std::string> folders;
   for (const StepFile& file : step_files(output_dir)) {
     remove_file(join_path(output_dir, join_path(file.folder, file.name)));
-    folders.push_back(file.folder);
+    if (!file.folder.empty()) folders.push_back(file.folder);
   }
   folders.emplace_back("power_ema");
   for (const std::string& folder : folders) remove_if_empty(join_path(output_dir, folder));
@@ -181,7 +192,7 @@ void remove_earlier_training(const std::string& output_dir, const std::vector<st
   for (const std::string& name : names_in(output_dir))
     if (is_event_file(name)) remove_file(join_path(output_dir, name));
   for (const char* name : {"metrics.csv", "metrics.jsonl", "report.html", "loss.svg", "noise_schedule.svg",
-                           "training_config.json"})
+                           "training_config.json", "learned_embeds.safetensors"})
     remove_file(join_path(output_dir, name));
   if (!keep_abandoned)
     for (const std::string& name : abandoned_folders(output_dir)) {

@@ -31,11 +31,13 @@ StableDiffusionTask::StableDiffusionTask(const std::string& class_name, const Te
       models_(complete_models(models, class_name.c_str())),
       caption_options_(options),
       parts_(std::make_shared<TextToImageParts>(models_, options.train_text_encoder,
-                                                options.proportion_empty_prompts)) {
+                                                options.proportion_empty_prompts, options.extra_channels)) {
   if (caption_options_.cache_text_embeddings) parts_->cache_text_embeddings();
 }
 
 std::vector<NamedModule> StableDiffusionTask::text_encoders() const { return parts_->text_encoders(); }
+void StableDiffusionTask::drop_captions(const Tensor& dropped) { parts_->set_dropped(dropped); }
+const LatentEncoder& StableDiffusionTask::latent_encoder() const { return parts_->encoder(); }
 
 std::vector<NamedModule> StableDiffusionTask::frozen() const {
   std::vector<NamedModule> modules;

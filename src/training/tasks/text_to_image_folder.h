@@ -3,6 +3,7 @@
 // The parts of TextToImageModels::save_pretrained, for a training that writes the other parts itself.
 
 #include <filesystem>
+#include <string>
 
 #include <diffusers/training/text_to_image_models.h>
 
@@ -14,7 +15,9 @@ void save_text_encoders(const TextToImageModels& models, const std::filesystem::
 
 /// Writes what a text-to-image training does not change: `vae/`, the tokenizers, `scheduler/`, and
 /// model_index.json last.
-void save_beside_text_to_image(const TextToImageModels& models, const std::filesystem::path& folder);
+/// @param class_name pipeline class; empty: that of text to image or inpainting
+void save_beside_text_to_image(const TextToImageModels& models, const std::filesystem::path& folder,
+                               const std::string& class_name = {});
 
 }  // namespace internal
 }  // namespace diffusers

@@ -117,8 +117,8 @@ void internal::save_text_encoders(const TextToImageModels& models, const std::fi
   if (models.is_xl()) models.text_encoder_2->save_pretrained(folder / "text_encoder_2");
 }
 
-void internal::save_beside_text_to_image(const TextToImageModels& models,
-                                         const std::filesystem::path& folder) {
+void internal::save_beside_text_to_image(const TextToImageModels& models, const std::filesystem::path& folder,
+                                         const std::string& class_name) {
   models.vae->save_pretrained(folder / "vae");
   models.tokenizer.save_pretrained(folder / "tokenizer");
   models.scheduler->save_pretrained(folder / "scheduler");
@@ -142,6 +142,7 @@ void internal::save_beside_text_to_image(const TextToImageModels& models,
     index.components["safety_checker"] = "";
     index.settings["requires_safety_checker"] = false;
   }
+  if (!class_name.empty()) index.class_name = class_name;
   // Last, so that a folder with an index is complete.
   write_model_index(index, folder);
 }

@@ -113,7 +113,7 @@ std::unique_ptr<Scheduler> training_scheduler(const TextToImageModels& models, c
 }
 
 TextToImageParts::TextToImageParts(const TextToImageModels& models, bool trains_text_encoders,
-                                   double proportion_empty_prompts)
+                                   double proportion_empty_prompts, int64_t extra_channels)
     : models_(models),
       encoder_(models.vae),
       is_xl_(models.is_xl()),
@@ -122,7 +122,8 @@ TextToImageParts::TextToImageParts(const TextToImageModels& models, bool trains_
       proportion_empty_prompts_(proportion_empty_prompts) {
   require<ConfigError>(proportion_empty_prompts >= 0 && proportion_empty_prompts <= 1,
                        "proportion_empty_prompts is {}, expected 0 to 1", proportion_empty_prompts);
-  encoder_.check_denoiser(denoiser_info(models_.unet), is_inpainting_ ? encoder_.latent_channels() + 1 : 0);
+  encoder_.check_denoiser(denoiser_info(models_.unet),
+                          is_inpainting_ ? encoder_.latent_channels() + 1 : extra_channels);
   check_tokenizer(models_.tokenizer, models_.text_encoder->config(), "text_encoder");
   if (is_xl_) {
     check_xl(models_);

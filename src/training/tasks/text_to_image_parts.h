@@ -37,9 +37,10 @@ class TextToImageParts {
   /// @param models complete
   /// @param trains_text_encoders records the graph of the text encoders
   /// @param proportion_empty_prompts probability that a caption is replaced by "", 0 to 1
+  /// @param extra_channels input channels of a UNet behind the latents, apart from those of inpainting
   /// @throws ConfigError naming two components that do not fit, and both values
   TextToImageParts(const TextToImageModels& models, bool trains_text_encoders,
-                   double proportion_empty_prompts);
+                   double proportion_empty_prompts, int64_t extra_channels = 0);
 
   const LatentEncoder& encoder() const { return encoder_; }
   /// Text encoders by the names of their folders.
@@ -62,6 +63,9 @@ class TextToImageParts {
   Tensor encode(const Batch& batch, const std::optional<Generator>& validation);
   /// Draws for all samples of the step which captions are dropped; `conditioning` uses it.
   void draw_dropped(const Tensor& x0);
+  /// Sets which captions are dropped, instead of `draw_dropped`.
+  /// @param dropped `[B]` bool
+  void set_dropped(const Tensor& dropped) { dropped_ = dropped; }
   /// Adds the text embeddings, the time ids and the mask channels.
   /// @param given other inputs, such as class labels
   Conditioning conditioning(const Batch& batch, Conditioning given);
