@@ -1,6 +1,6 @@
 // Samples images from a pipeline folder of Python diffusers or of this library: an unconditional pipeline, or
 // Stable Diffusion with a prompt, and optionally a start image (--image), a mask (--mask) or ControlNets
-// (--controlnet).
+// (--controlnet). An instruct-pix2pix folder edits --image.
 
 #include <cstdio>
 #include <string>
@@ -89,7 +89,7 @@ int run(int argc, char** argv) {
       !is_unconditional && !takes_prompt(name),
       settings.model + ": the pipeline is a " + name +
           ", expected a DDPMPipeline, a DDIMPipeline, or a pipeline of Stable Diffusion for text to image, "
-          "image to image, inpainting or ControlNet");
+          "image to image, inpainting, ControlNet or instruct-pix2pix");
   const Tensor images =
       is_unconditional ? sample_unconditional(*loaded, settings) : sample_with_prompt(*loaded, settings);
   save_pictures(images, settings.output);

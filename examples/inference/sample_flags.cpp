@@ -20,6 +20,9 @@ const FlagTable<SampleSettings>& sample_flags() {
          &Settings::lora_scale,
          "Factor of the LoRA files: one for all or one each.",
          {.check = between(-100, 100), .default_text = "1"}},
+        {"--textual_inversion", &Settings::textual_inversions,
+         "Textual-inversion files, or folders with one: of diffusers or AUTOMATIC1111's web UI. Prompts can "
+         "use their tokens. Needs --prompt."},
         {"--scheduler",
          &Settings::scheduler,
          "Scheduler, made from the config of the pipeline's own: " + scheduler_names() + ", or a class name.",
@@ -34,7 +37,8 @@ const FlagTable<SampleSettings>& sample_flags() {
          "Text that describes what the images must not show. Needs --prompt."},
         {"--image", &Settings::images,
          "PNG or JPEG file to start from, or to repaint with --mask. With --controlnet: the conditioning "
-         "image of each ControlNet. Needs --prompt."},
+         "image of each ControlNet. With an instruct-pix2pix folder: the picture that --prompt edits. Needs "
+         "--prompt."},
         {"--mask", &Settings::mask,
          "PNG or JPEG file of the size of --image, white where the image is repainted. The image is resized "
          "to the size of the model."},
@@ -53,11 +57,16 @@ const FlagTable<SampleSettings>& sample_flags() {
         {"--num_inference_steps",
          &Settings::num_inference_steps,
          "Number of denoising steps.",
-         {.check = at_least(1), .default_text = "50; 1000 for an unconditional DDPMScheduler"}},
+         {.check = at_least(1),
+          .default_text = "50; 100 for instruct-pix2pix; 1000 for an unconditional DDPMScheduler"}},
         {"--guidance_scale",
          &Settings::guidance_scale,
          "Scale of the classifier-free guidance. 1 or less disables it. Needs --prompt.",
          {.check = at_least(0), .default_text = "7.5; 5 for Stable Diffusion XL"}},
+        {"--image_guidance_scale",
+         &Settings::image_guidance_scale,
+         "How much of --image an instruct-pix2pix pipeline keeps: larger values keep more.",
+         {.check = at_least(0), .default_text = "1.5"}},
         {"--eta",
          &Settings::eta,
          "Noise of DDIMScheduler and TCDScheduler: 0 adds none, 1 as much as DDPM.",
@@ -86,6 +95,8 @@ void check_sample_flags(const SampleSettings& settings) {
   refuse(settings.strength && !has_image, "--strength needs --image");
   refuse(settings.strength && *settings.strength == 0, "--strength is 0, expected more than 0 and at most 1");
   refuse(!settings.loras.empty() && !settings.prompt, "--lora needs --prompt");
+  refuse(!settings.textual_inversions.empty() && !settings.prompt, "--textual_inversion needs --prompt");
+  refuse(settings.image_guidance_scale && !has_image, "--image_guidance_scale needs --image");
   const std::size_t scales = settings.lora_scale.size();
   refuse(scales > 0 && settings.loras.empty(), "--lora_scale needs --lora");
   refuse(scales > 1 && scales != settings.loras.size(),

@@ -26,9 +26,11 @@ struct SampleSettings {
   bool guess_mode = false;
   std::vector<std::string> loras;  ///< LoRA files or folders
   std::vector<double> lora_scale;
+  std::vector<std::string> textual_inversions;  ///< files or folders
   std::optional<std::string> scheduler;
   std::optional<int64_t> num_inference_steps;
   std::optional<double> guidance_scale;
+  std::optional<double> image_guidance_scale;
   std::optional<double> eta;
   std::optional<int64_t> num_images;
   uint64_t seed = 0;

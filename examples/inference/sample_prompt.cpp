@@ -15,9 +15,11 @@
 #include <diffusers/pipelines/stable_diffusion_controlnet_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_img2img_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_inpaint_pipeline.h>
+#include <diffusers/pipelines/stable_diffusion_instruct_pix2pix_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_xl_img2img_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_xl_pipeline.h>
+#include <diffusers/pipelines/textual_inversion_loader.h>
 
 #include <ATen/ATen.h>
 
@@ -73,6 +75,27 @@ void load_loras(DiffusionPipeline& loaded, const SampleSettings& settings) {
   std::vector<double> scales = settings.lora_scale;
   if (scales.size() == 1) scales.resize(names.size(), scales.front());
   loader->set_adapters(names, scales);
+}
+
+/// Loads the textual inversions into the tokenizers and text encoders.
+void load_textual_inversions(DiffusionPipeline& loaded, const SampleSettings& settings) {
+  if (settings.textual_inversions.empty()) return;
+  auto* loader = dynamic_cast<TextualInversionLoader*>(&loaded);
+  refuse(loader == nullptr, "--textual_inversion needs Stable Diffusion, found a " + loaded.class_name());
+  for (const std::string& path : settings.textual_inversions) loader->load_textual_inversion(path);
+}
+
+/// Edits a picture by the prompt.
+Tensor sample_edited(DiffusionPipeline& loaded, const SampleSettings& settings) {
+  refuse(settings.images.empty(), "--image is missing; " + settings.model + " edits pictures");
+  refuse(settings.mask.has_value(), "--mask needs inpainting, found a " + loaded.class_name());
+  refuse(settings.strength.has_value(), "--strength has no effect on a " + loaded.class_name() +
+                                            "; --image_guidance_scale says how much of the picture is kept");
+  refuse(!settings.controlnets.empty(), "--controlnet needs text to image, found a " + loaded.class_name());
+  auto options = prompt_options<StableDiffusionInstructPix2PixPipelineOptions>(settings);
+  options.image = read_image(settings.images.front(), 3, settings);
+  if (settings.image_guidance_scale) options.image_guidance_scale = *settings.image_guidance_scale;
+  return draw_with<StableDiffusionInstructPix2PixPipeline>(loaded, settings, options);
 }
 
 /// Returns the ControlNets of the flags as a component; none: an empty map.
@@ -131,18 +154,26 @@ void check_uncontrolled(const SampleSettings& settings) {
 }  // namespace
 
 bool takes_prompt(const std::string& class_name) {
-  static const std::vector<std::string> classes = {
-      "StableDiffusionPipeline",        "StableDiffusionImg2ImgPipeline",
-      "StableDiffusionInpaintPipeline", "StableDiffusionControlNetPipeline",
-      "StableDiffusionXLPipeline",      "StableDiffusionXLImg2ImgPipeline"};
+  static const std::vector<std::string> classes = {"StableDiffusionPipeline",
+                                                   "StableDiffusionImg2ImgPipeline",
+                                                   "StableDiffusionInpaintPipeline",
+                                                   "StableDiffusionControlNetPipeline",
+                                                   "StableDiffusionXLPipeline",
+                                                   "StableDiffusionXLImg2ImgPipeline",
+                                                   "StableDiffusionInstructPix2PixPipeline"};
   return std::ranges::find(classes, class_name) != classes.end();
 }
 
 Tensor sample_with_prompt(DiffusionPipeline& loaded, const SampleSettings& settings) {
   refuse(!settings.prompt, "--prompt is missing; " + settings.model + " is a " + loaded.class_name());
   load_loras(loaded, settings);
+  load_textual_inversions(loaded, settings);
+  const bool edits = loaded.class_name() == "StableDiffusionInstructPix2PixPipeline";
+  refuse(settings.image_guidance_scale && !edits,
+         "--image_guidance_scale needs an instruct-pix2pix folder, found a " + loaded.class_name());
   const bool has_controlnet = !settings.controlnets.empty() || loaded.components().contains("controlnet");
   if (!has_controlnet) check_uncontrolled(settings);
+  if (edits) return sample_edited(loaded, settings);
   if (loaded.class_name().starts_with("StableDiffusionXL")) return sample_xl(loaded, settings);
 
   const int64_t channels = loaded.component<UNet2DConditionModel>("unet")->config().in_channels;

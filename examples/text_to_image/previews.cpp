@@ -12,6 +12,7 @@
 #include <diffusers/pipelines/stable_diffusion_adapter_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_controlnet_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_inpaint_pipeline.h>
+#include <diffusers/pipelines/stable_diffusion_instruct_pix2pix_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_xl_pipeline.h>
 #include <diffusers/schedulers/unipc_multistep_scheduler.h>
@@ -185,6 +186,23 @@ Previews adapter_previews(const TextToImageModels& models, const T2IAdapter& ada
     return (*pipeline)({.prompt = pair.prompt,
                         .image = pair.image,
                         .num_inference_steps = kPreviewSteps,
+                        .generator = generator})
+        .images;
+  };
+  return conditioned_previews(pairs, draw, inputs.num_images, training.seed);
+}
+
+Previews editing_previews(const TextToImageModels& models, const PreviewInputs& inputs,
+                          const TrainingConfig& training) {
+  const std::vector<PreviewPair> pairs = read_pairs(inputs, device_of(models), {});
+  const auto pipeline = quiet(StableDiffusionInstructPix2PixPipeline(
+      models.vae, models.text_encoder, models.tokenizer, models.unet, *models.scheduler));
+  const DrawPreview draw = [pipeline](const PreviewPair& pair, const std::optional<Generator>& generator) {
+    return (*pipeline)({.prompt = pair.prompt,
+                        .image = pair.image,
+                        .num_inference_steps = kPreviewSteps,
+                        .guidance_scale = 7.0,
+                        .image_guidance_scale = 1.5,
                         .generator = generator})
         .images;
   };

@@ -57,3 +57,11 @@ Previews controlnet_previews(const diffusers::TextToImageModels& models,
 /// @throws diffusers::FileError naming an image that cannot be read
 Previews adapter_previews(const diffusers::TextToImageModels& models, const diffusers::T2IAdapter& adapter,
                           const PreviewInputs& inputs, const diffusers::TrainingConfig& training);
+
+/// Makes the previews of an instruct-pix2pix training, with the grids of `controlnet_previews`: the picture
+/// that is edited, then the pictures. They have the guidance scales of diffusers' script, 7 and 1.5.
+/// @param models are shared, not copied
+/// @param inputs one picture at least
+/// @throws diffusers::FileError naming a picture that cannot be read
+Previews editing_previews(const diffusers::TextToImageModels& models, const PreviewInputs& inputs,
+                          const diffusers::TrainingConfig& training);

@@ -43,6 +43,14 @@ FLAGS = {
         detection_resolution lr_num_cycles lr_power pretrained_vae_model_name_or_path proportion_empty_prompts
         set_grads_to_none tokenizer_name tracker_project_name
     """.split(),
+    "textual_inversion": """
+        center_crop initializer_token learnable_property local_rank lr_num_cycles no_safe_serialization num_train_epochs
+        num_vectors placeholder_token repeats save_as_full_pipeline save_steps tokenizer_name
+    """.split(),
+    "train_instruct_pix2pix": """
+        center_crop conditioning_dropout_prob edit_prompt_column edited_image_column local_rank non_ema_revision
+        original_image_column random_flip use_ema val_image_url
+    """.split(),
 }
 
 
