@@ -55,7 +55,7 @@ TrainingConfig config_of(const Request& request) {
   config.gradient_accumulation_steps = request.number("accumulate", 2);
   config.learning_rate = 1e-2;
   config.lr_warmup_steps = 2;
-  config.use_ema = true;
+  config.use_ema = request.text("task") != "textual_inversion";  // which has no averaged weights
   config.checkpointing_steps = request.number("every", 2);
   config.checkpoints_total_limit = request.number("limit", 2);
   if (request.number("resume", 0) != 0) config.resume_from_checkpoint = "latest";

@@ -168,7 +168,7 @@ def check_full_disk(trainings, base, expected, most=20, **request):
     size = sum(path.stat().st_blocks * 512 for path in (base / "checkpoint-4").rglob("*"))
     page = os.sysconf("SC_PAGE_SIZE")
     disk = trainings.new_folder()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={8 * size}", "none", str(disk)],
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={max(8 * size, 1 << 20)}", "none", str(disk)],
                       capture_output=True).returncode != 0:
         print("skipped the full disk: a tmpfs cannot be mounted here")
         return

@@ -13,11 +13,13 @@
 #include <diffusers/schedulers/ddpm_scheduler.h>
 #include <diffusers/training/autoencoder_task.h>
 #include <diffusers/training/controlnet_task.h>
+#include <diffusers/training/instruct_pix2pix_task.h>
 #include <diffusers/training/latent_cache.h>
 #include <diffusers/training/latent_diffusion_task.h>
 #include <diffusers/training/t2i_adapter_task.h>
 #include <diffusers/training/text_to_image_lora_task.h>
 #include <diffusers/training/text_to_image_task.h>
+#include <diffusers/training/textual_inversion_task.h>
 
 #include <ATen/ATen.h>
 #include <sys/prctl.h>
@@ -103,6 +105,13 @@ std::shared_ptr<Task> make_controlnet_task(const Request& request) {
                                                   ControlNetTaskOptions{.proportion_empty_prompts = 0.4});
 }
 
+std::shared_ptr<Task> make_editing_task(const Request& request) {
+  TextToImageModels models = tiny_stable_diffusion();
+  models.unet = InstructPix2PixTask::widened_unet(models.unet);
+  return std::make_shared<Deadly<InstructPix2PixTask>>(
+      request, models, InstructPix2PixTaskOptions{.conditioning_dropout_prob = 0.2});
+}
+
 }  // namespace
 
 void wait_at_gate() {
@@ -116,9 +125,12 @@ std::unique_ptr<Dataset> make_dataset(const Request& request) {
     return std::make_unique<DeadlyImages>(request.number("deadly_batch", 0));
   Batch samples{.images = test::tiny_images(kSamples, 16)};
   const bool has_conditioning_images = task == "controlnet" || task == "t2i_adapter";
-  if (task == "text_to_image" || task == "lora" || has_conditioning_images)
+  const bool inverts = task == "textual_inversion";
+  const bool edits = task == "instruct_pix2pix";
+  if (task == "text_to_image" || task == "lora" || inverts || edits || has_conditioning_images)
     for (int64_t i = 0; i < kSamples; ++i)
-      samples.captions.emplace_back(i % 3 == 0 ? "a red cat" : "two dogs");
+      samples.captions.emplace_back(inverts ? "a red <toy> <toy>_1" : i % 3 == 0 ? "a red cat" : "two dogs");
+  if (edits) samples.original_images = samples.images.flip({3});
   if (has_conditioning_images) samples.conditioning_images = samples.images.flip({3}) / 2 + 0.5;
   return std::make_unique<TensorDataset>(std::move(samples));
 }
@@ -138,6 +150,12 @@ std::shared_ptr<Task> make_task(const Request& request) {
   if (task == "t2i_adapter")
     return std::make_shared<Deadly<T2IAdapterTask>>(request, tiny_stable_diffusion(), T2IAdapter(nullptr),
                                                     T2IAdapterTaskOptions{.proportion_empty_prompts = 0.4});
+  if (task == "textual_inversion")
+    return std::make_shared<Deadly<TextualInversionTask>>(
+        request, tiny_stable_diffusion(),
+        TextualInversionTaskOptions{
+            .placeholder_token = "<toy>", .initializer_token = "cat", .num_vectors = 2});
+  if (task == "instruct_pix2pix") return make_editing_task(request);
   if (task == "lora")
     return std::make_shared<Deadly<TextToImageLoraTask>>(
         request, tiny_stable_diffusion(),

@@ -19,8 +19,8 @@ void wait_at_gate();
 std::unique_ptr<Dataset> make_dataset(const Request& request);
 
 /// Creates the task of the key `task`: "denoiser" (the default), "autoencoder", "latent_diffusion",
-/// "text_to_image", "lora", "controlnet" or "t2i_adapter". Initial weights are drawn with the global
-/// generator, or read from tests/golden.
+/// "text_to_image", "lora", "controlnet", "t2i_adapter", "textual_inversion" or "instruct_pix2pix". Initial
+/// weights are drawn with the global generator, or read from tests/golden.
 /// @param request `deadly_loss=N`: call N of `Task::loss` ends the process. Latent diffusion builds a cache
 /// in
 ///   `latents` of the output folder: `cache_gate=1` waits before that, and `other_vae=1` changes the weights

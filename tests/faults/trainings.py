@@ -96,7 +96,9 @@ def is_whole(checkpoint):
     try:
         text = (checkpoint / "manifest.json").read_text()
         entries = json.loads(text)["files"].items()
-        return text.endswith("}\n") and len(entries) >= 7 and all(
+        # Textual inversion has a single model file and no average.
+        least = 4 if (checkpoint / "textual_inversion").exists() else 7
+        return text.endswith("}\n") and len(entries) >= least and all(
             (checkpoint / name).stat().st_size == entry["size"] and sha256(checkpoint / name) == entry["sha256"]
             for name, entry in entries)
     except (OSError, ValueError, KeyError):

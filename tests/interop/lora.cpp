@@ -1,8 +1,9 @@
-// The C++ side of the exchange of LoRA files for the pipelines of tests/golden.
+// The C++ side of the exchange of LoRA files and textual inversions for the pipelines of tests/golden.
 //     interop_lora save DIR     saves files, and what the pipelines draw with them
 //     interop_lora check DIR    loads what lora.py saved, and compares what the pipelines draw
 #include <filesystem>
 #include <string>
+#include <utility>
 
 #include <diffusers/core/random.h>
 #include <diffusers/io/safetensors.h>
@@ -10,6 +11,9 @@
 #include <diffusers/pipelines/stable_diffusion_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_xl_pipeline.h>
 #include <diffusers/text/clip_text_model.h>
+#include <diffusers/text/textual_inversion.h>
+
+#include <ATen/ATen.h>
 
 #include "exchange.h"
 
@@ -27,8 +31,8 @@ StableDiffusionPipeline stable() { return pipeline_of<StableDiffusionPipeline>("
 StableDiffusionXLPipeline xl() { return pipeline_of<StableDiffusionXLPipeline>("tiny_stable_diffusion_xl"); }
 
 template <class Pipeline>
-Tensor drawn(Pipeline& pipeline) {
-  return pipeline({.prompt = "a red cat", .num_inference_steps = 3, .generator = make_generator(3)})
+Tensor drawn(Pipeline& pipeline, const char* prompt = "a red cat") {
+  return pipeline({.prompt = prompt, .num_inference_steps = 3, .generator = make_generator(3)})
       .images.contiguous();
 }
 
@@ -61,6 +65,14 @@ void save(const std::filesystem::path& folder) {
                                                                .text_encoder = second.text_encoder(),
                                                                .text_encoder_2 = second.text_encoder_2()});
   images.insert("xl", drawn(second));
+
+  auto third = stable();
+  const Tensor vectors = at::randn({2, third.text_encoder()->config().hidden_size}) * 0.1;
+  std::filesystem::create_directories(folder / "inversion");
+  save_textual_inversion(folder / "inversion" / "learned_embeds.safetensors", "<two>", vectors);
+  third.load_textual_inversion(folder / "inversion");
+  third.save_pretrained(folder / "inverted");
+  images.insert("inversion", drawn(third, "a <two> cat"));
   save_safetensors(images, folder / "images.safetensors");
 }
 
@@ -70,8 +82,15 @@ bool check(const std::filesystem::path& folder) {
   first.load_lora_weights(folder / "sd");
   auto second = xl();
   second.load_lora_weights(folder / "xl");
-  const bool same = test::close("sd", drawn(first), images.at("sd"), 1e-4);
-  return test::close("xl", drawn(second), images.at("xl"), 1e-4) && same;
+  bool same = test::close("sd", drawn(first), images.at("sd"), 1e-4);
+  same = test::close("xl", drawn(second), images.at("xl"), 1e-4) && same;
+  for (const auto& [name, prompt] :
+       {std::pair("inversion", "a <two> cat"), std::pair("webui", "a webui cat")}) {
+    auto inverted = stable();
+    inverted.load_textual_inversion(folder / (std::string(name) + ".safetensors"));
+    same = test::close(name, drawn(inverted, prompt), images.at(name), 1e-4) && same;
+  }
+  return same;
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The Python side of the exchange of LoRA files for the pipelines of tests/golden.
+"""The Python side of the exchange of LoRA files and textual inversions for the pipelines of tests/golden.
 
     lora.py save DIR     saves files, and what the pipelines draw with them
     lora.py check DIR    loads what lora.cpp saved, and compares what the pipelines draw
@@ -32,8 +32,8 @@ def pipeline_of(name):
     return pipeline
 
 
-def drawn(pipeline):
-    return pipeline("a red cat", num_inference_steps=3, output_type="pt",
+def drawn(pipeline, prompt="a red cat"):
+    return pipeline(prompt, num_inference_steps=3, output_type="pt",
                     generator=torch.Generator().manual_seed(3)).images.contiguous()  # fmt: skip
 
 
@@ -51,7 +51,24 @@ def save(folder):
             options[f"{part}_lora_adapter_metadata"] = config.to_dict()
         pipeline.save_lora_weights(folder / name, **options)
         images[name] = drawn(pipeline)
+    # The embeddings of two vectors, in the layouts of diffusers and of AUTOMATIC1111's web UI.
+    for name, key in (("inversion", "<two>"), ("webui", "emb_params")):
+        pipeline = pipeline_of("sd")
+        vectors = torch.randn(2, pipeline.text_encoder.config.hidden_size) * 0.1
+        save_file({key: vectors}, folder / f"{name}.safetensors")
+        pipeline.load_textual_inversion(folder / f"{name}.safetensors", token=None if name == "inversion" else "webui")
+        images[name] = drawn(pipeline, "a <two> cat" if name == "inversion" else "a webui cat")
     save_file(images, folder / "images.safetensors")
+
+
+def check_inversion(folder, images):
+    pipeline = pipeline_of("sd")
+    pipeline.load_textual_inversion(folder / "inversion")
+    torch.testing.assert_close(drawn(pipeline, "a <two> cat"), images["inversion"], rtol=1e-4, atol=1e-4)
+    # The whole folder with the tokens opens, too.
+    pipeline = StableDiffusionPipeline.from_pretrained(folder / "inverted")
+    pipeline.set_progress_bar_config(disable=True)
+    torch.testing.assert_close(drawn(pipeline, "a <two> cat"), images["inversion"], rtol=1e-4, atol=1e-4)
 
 
 def check(folder):
@@ -63,6 +80,7 @@ def check(folder):
         found = drawn(pipeline)
         assert not torch.equal(found, plain), f"{name}: the adapter has no effect"
         torch.testing.assert_close(found, images[name], rtol=1e-4, atol=1e-4, msg=lambda m: f"{name}: {m}")
+    check_inversion(folder, images)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ import tempfile
 import numpy as np
 import torch
 from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionInpaintPipeline
-from diffusers import StableDiffusionAdapterPipeline, StableDiffusionPipeline, StableDiffusionXLAdapterPipeline
+from diffusers import StableDiffusionAdapterPipeline, StableDiffusionInstructPix2PixPipeline, StableDiffusionPipeline
+from diffusers import StableDiffusionXLAdapterPipeline
 from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, T2IAdapter, UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import load_file
@@ -215,6 +216,25 @@ def main():
             with_adapter, without = (pixels_of(pipeline, prompt="a red cat", image=edges, height=16, width=16,
                                                adapter_conditioning_scale=scale) for scale in (1.0, 0.0))  # fmt: skip
             assert np.abs(with_adapter - without).max() > 0
+        print("textual inversion, instruct-pix2pix", flush=True)
+        out = train(program.parent / "textual_inversion", MODEL, pictures, root / "inversion", "--placeholder_token", "<toy>",
+                    "--initializer_token", "cat", "--num_vectors", 2)  # fmt: skip
+        check_same_picture(program.parent / "sample", out, "a red <toy>")
+        pipeline = StableDiffusionPipeline.from_pretrained(MODEL)
+        pipeline.load_textual_inversion(out)
+        theirs = pixels_of(StableDiffusionPipeline.from_pretrained(out), prompt="a red <toy>")
+        assert np.abs(pixels_of(pipeline, prompt="a red <toy>") - theirs).max() < 1e-5
+        out = train(program.parent / "train_instruct_pix2pix", MODEL, pictures, root / "pix2pix", "--edited_image_column", "edges",
+                    "--original_image_column", "file_name", "--edit_prompt_column", "text", "--conditioning_dropout_prob", 0.05,
+                    "--random_flip")  # fmt: skip
+        image = Image.open(pictures / "0.png").resize((16, 16))
+        image.save(root / "original.png")
+        pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(out)
+        theirs = pixels_of(pipeline, prompt="a red cat", image=image)[0]
+        run_program(program.parent / "sample", "--model", out, "--prompt", "a red cat", "--image", root / "original.png",
+                    "--num_inference_steps", 5, "--seed", 7, "--output", root / "edited.png")  # fmt: skip
+        ours = np.asarray(Image.open(root / "edited.png").convert("RGB")).astype(int)
+        assert np.abs(ours - (theirs * 255).round().astype(int)).max() <= 1
         print("digits", flush=True)
         check_digits(program.parent, root)
     return 0

@@ -16,11 +16,13 @@
 #include <diffusers/training/autoencoder_task.h>
 #include <diffusers/training/controlnet_task.h>
 #include <diffusers/training/edm.h>
+#include <diffusers/training/instruct_pix2pix_task.h>
 #include <diffusers/training/latent_diffusion_task.h>
 #include <diffusers/training/pyramid_noise.h>
 #include <diffusers/training/t2i_adapter_task.h>
 #include <diffusers/training/text_to_image_lora_task.h>
 #include <diffusers/training/text_to_image_task.h>
+#include <diffusers/training/textual_inversion_task.h>
 #include <diffusers/training/trainer.h>
 
 #include <ATen/ATen.h>
@@ -351,9 +353,12 @@ TEST(TrainingTraffic, OfEveryFieldIsWhatAModelReads) {
       "all fields", 6);
 }
 
-/// Models on the counting device.
-TextToImageModels device_models(const TinyTextToImage& kind) {
+/// Models on the counting device, to which no module is moved in the usual way.
+/// @param change changes the models before
+TextToImageModels device_models(const TinyTextToImage& kind,
+                                const std::function<void(TextToImageModels&)>& change = {}) {
   TextToImageModels models = tiny_text_to_image(kind);
+  if (change) change(models);
   move_to_counting_device(*models.unet);
   move_to_counting_device(*models.vae);
   move_to_counting_device(*models.text_encoder);
@@ -431,6 +436,40 @@ TEST(TrainingTraffic, OfLoraIsTheBatchAndTheTokens) {
               .train(captioned_images(false, false));
         },
         dora ? "lora, dora" : "lora", 2);
+}
+
+TEST(TrainingTraffic, OfTextualInversionIsTheBatchAndTheTokens) {
+  for (const bool is_xl : {false, true})
+    expect_batch_alone(
+        [&](const TrainingConfig& config) {
+          const auto grow = [](TextToImageModels& models) {
+            models.text_encoder->resize_token_embeddings(models.tokenizer.size() + 2);
+          };
+          const auto task = std::make_shared<TextualInversionTask>(
+              device_models({.is_xl = is_xl}, grow),
+              TextualInversionTaskOptions{
+                  .placeholder_token = "<toy>", .initializer_token = "cat", .num_vectors = 2});
+          Batch samples = captioned_images(false, false).samples();
+          samples.captions.assign(16, "a red " + task->placeholder());
+          Trainer(task, config).train(TensorDataset(samples));
+        },
+        is_xl ? "textual inversion, xl" : "textual inversion", is_xl ? 4 : 2);
+}
+
+TEST(TrainingTraffic, OfInstructPix2PixIsTheBatchAndTheTokens) {
+  expect_batch_alone(
+      [&](const TrainingConfig& config) {
+        const TextToImageModels models = device_models({}, [](TextToImageModels& changed) {
+          changed.unet = InstructPix2PixTask::widened_unet(changed.unet);
+        });
+        Batch samples = captioned_images(false, false).samples();
+        samples.original_images = samples.images.flip({3});
+        Trainer(std::make_shared<InstructPix2PixTask>(
+                    models, InstructPix2PixTaskOptions{.conditioning_dropout_prob = 0.2}),
+                config)
+            .train(TensorDataset(samples));
+      },
+      "instruct pix2pix", 3);
 }
 
 TEST(TrainingTraffic, PyramidNoiseOnADeviceFollowsItsGenerator) {
