@@ -14,6 +14,7 @@
 #include <ATen/core/grad_mode.h>
 #include <c10/util/Exception.h>
 
+#include "core/freed_memory.h"
 #include "core/parallel.h"
 #include "core/require.h"
 #include "io/staged_folder.h"
@@ -132,6 +133,7 @@ TrainingResult Trainer::train(const IterableDataset& dataset, const Dataset& val
 
 TrainingResult Trainer::train_and_validate(const TrainerData& data, const Dataset* validation) {
   stop_requested_ = false;
+  const FreedMemoryScope memory;
   try {
     return TrainingRun(*this, data, validation).run();
   } catch (const c10::Error& error) {
