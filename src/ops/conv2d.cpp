@@ -15,7 +15,9 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "core/require.h"
+#include "ops/conv2d_passes.h"
 #include "ops/cpu/winograd_convolution.h"
+#include "ops/linear.h"
 #include "ops/optional_tensor.h"
 #include "ops/winograd_choice.h"
 
@@ -59,11 +61,12 @@ at::Tensor direct_convolution(const at::Tensor& input, const at::Tensor& weight,
   return at::conv2d(input, weight, optional_tensor(bias), stride, padding);
 }
 
-/// Returns the gradients of input, weight and bias that `mask` asks for, by LibTorch.
-std::tuple<at::Tensor, at::Tensor, at::Tensor> direct_gradients(const at::Tensor& grad,
-                                                                const at::Tensor& input,
-                                                                const at::Tensor& weight,
-                                                                std::array<bool, 3> mask) {
+}  // namespace
+
+inline namespace internal {
+
+Conv2dGradients conv2d_direct_gradients(const at::Tensor& grad, const at::Tensor& input,
+                                        const at::Tensor& weight, Conv2dMask mask) {
   const std::array<int64_t, 2> one{1, 1};
   const std::array<int64_t, 2> zero{0, 0};
   const std::array<int64_t, 1> bias_sizes{weight.size(0)};
@@ -71,7 +74,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> direct_gradients(const at::Tensor
                                   /*transposed=*/false, zero, 1, mask);
 }
 
-at::Tensor convolution(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias) {
+at::Tensor conv2d_output(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias) {
   const auto* kernel = cpu::winograd_kernel();
   if (!uses_winograd(ConvolutionPass::kOutput, winograd(), *kernel, input.sizes(), weight.sizes(),
                      at::get_num_threads()))
@@ -80,11 +83,8 @@ at::Tensor convolution(const at::Tensor& input, const at::Tensor& weight, const 
                                    bias, false);
 }
 
-/// The gradients without second derivatives. Each is computed by the faster of the two algorithms.
-std::tuple<at::Tensor, at::Tensor, at::Tensor> fast_gradients(const at::Tensor& grad_output,
-                                                              const at::Tensor& input,
-                                                              const at::Tensor& weight,
-                                                              std::array<bool, 3> mask) {
+Conv2dGradients conv2d_gradients(const at::Tensor& grad_output, const at::Tensor& input,
+                                 const at::Tensor& weight, Conv2dMask mask) {
   const auto mode = winograd();
   const auto* kernel = cpu::winograd_kernel();
   const auto use = [&](ConvolutionPass pass) {
@@ -93,44 +93,19 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> fast_gradients(const at::Tensor& 
   };
   const bool fast_input = mask[0] && use(ConvolutionPass::kInputGradient);
   const bool fast_weight = mask[1] && use(ConvolutionPass::kWeightGradient);
-  if (!fast_input && !fast_weight) return direct_gradients(grad_output, input, weight, mask);
+  if (!fast_input && !fast_weight) return conv2d_direct_gradients(grad_output, input, weight, mask);
   const at::Tensor grad = grad_output.contiguous();
   const int64_t tile = cpu::winograd_tile(input.size(2), input.size(3));
-  std::tuple<at::Tensor, at::Tensor, at::Tensor> result;
+  Conv2dGradients result;
   // LibTorch computes the gradient of the bias together with that of the weight.
-  const std::array<bool, 3> rest{mask[0] && !fast_input, mask[1] && !fast_weight,
-                                 mask[2] && mask[1] && !fast_weight};
-  if (rest[0] || rest[1]) result = direct_gradients(grad, input, weight, rest);
+  const Conv2dMask rest{mask[0] && !fast_input, mask[1] && !fast_weight, mask[2] && mask[1] && !fast_weight};
+  if (rest[0] || rest[1]) result = conv2d_direct_gradients(grad, input, weight, rest);
   if (fast_input) std::get<0>(result) = cpu::winograd_convolution(*kernel, tile, grad, weight, {}, true);
   if (fast_weight) std::get<1>(result) = cpu::winograd_weight_gradient(*kernel, tile, input, grad);
   if (mask[2] && !rest[2]) std::get<2>(result) = grad.sum({0, 2, 3});
   return result;
 }
 
-/// LibTorch's custom functions accept an absent bias, but no undefined tensor.
-class FastConv2dFunction : public torch::autograd::Function<FastConv2dFunction> {
- public:
-  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& input,
-                            const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
-    context->save_for_backward({input, weight});
-    context->saved_data["bias"] = bias.has_value();
-    return convolution(input, weight, bias.value_or(at::Tensor()));
-  }
-
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
-                                                 const torch::autograd::variable_list& grad_outputs) {
-    const auto saved = context->get_saved_variables();
-    const std::array<bool, 3> mask{context->needs_input_grad(0), context->needs_input_grad(1),
-                                   context->saved_data["bias"].toBool() && context->needs_input_grad(2)};
-    // LibTorch's gradients are differentiable.
-    auto [input, weight, bias] = at::GradMode::is_enabled()
-                                     ? direct_gradients(grad_outputs[0], saved[0], saved[1], mask)
-                                     : fast_gradients(grad_outputs[0], saved[0], saved[1], mask);
-    return {input, weight, bias};
-  }
-};
-
-/// Returns true for the convolutions that the Winograd kernels can compute.
 bool fits_winograd(const at::Tensor& input, const at::Tensor& weight, const at::Tensor& bias, int64_t stride,
                    int64_t padding) {
   const auto plain = [](const at::Tensor& tensor) {
@@ -142,6 +117,33 @@ bool fits_winograd(const at::Tensor& input, const at::Tensor& weight, const at::
          plain(input) && plain(weight) && (!bias.defined() || plain(bias)) &&
          !at::autocast::is_autocast_enabled(at::kCPU);
 }
+
+}  // namespace internal
+
+namespace {
+
+/// LibTorch's custom functions accept an absent bias, but no undefined tensor.
+class FastConv2dFunction : public torch::autograd::Function<FastConv2dFunction> {
+ public:
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& input,
+                            const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
+    context->save_for_backward({input, weight});
+    context->saved_data["bias"] = bias.has_value();
+    return conv2d_output(input, weight, bias.value_or(at::Tensor()));
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& grad_outputs) {
+    const auto saved = context->get_saved_variables();
+    const Conv2dMask mask{context->needs_input_grad(0), context->needs_input_grad(1),
+                          context->saved_data["bias"].toBool() && context->needs_input_grad(2)};
+    // LibTorch's gradients are differentiable.
+    auto [input, weight, bias] = at::GradMode::is_enabled()
+                                     ? conv2d_direct_gradients(grad_outputs[0], saved[0], saved[1], mask)
+                                     : conv2d_gradients(grad_outputs[0], saved[0], saved[1], mask);
+    return {input, weight, bias};
+  }
+};
 
 }  // namespace
 
@@ -160,11 +162,12 @@ at::Tensor fast_conv2d(const at::Tensor& input, const at::Tensor& weight, const 
   const auto requires_grad = [](const at::Tensor& tensor) {
     return tensor.defined() && tensor.requires_grad();
   };
+  if (fits_pointwise(input, weight, bias, stride, padding)) return pointwise_convolution(input, weight, bias);
   if (!fits_winograd(input, weight, bias, stride, padding))
     return direct_convolution(input, weight, bias, stride, padding);
   const bool tracked =
       at::GradMode::is_enabled() && (requires_grad(input) || requires_grad(weight) || requires_grad(bias));
-  if (!tracked) return convolution(input, weight, bias);
+  if (!tracked) return conv2d_output(input, weight, bias);
   return FastConv2dFunction::apply(input, weight, optional_tensor(bias));
 }
 

@@ -16,7 +16,7 @@
 
 #include "core/require.h"
 #include "ops/cpu/kernels.h"
-#include "ops/group_norm_backends.h"
+#include "ops/group_norm_call.h"
 #include "ops/optional_tensor.h"
 #include "ops/reference.h"
 #include "ops/tokens.h"
@@ -42,6 +42,18 @@ void check_parameters(const at::Tensor& x, const at::Tensor& weight, const at::T
   check_vector("weight", weight);
   check_vector("bias", bias);
 }
+
+/// Views `[C]` or `[B, C]` such that it broadcasts to x.
+at::Tensor over_positions(const at::Tensor& values, const at::Tensor& x) {
+  std::vector<int64_t> shape(static_cast<std::size_t>(x.dim()), 1);
+  shape[1] = values.size(-1);
+  if (values.dim() == 2) shape[0] = values.size(0);
+  return values.reshape(shape);
+}
+
+}  // namespace
+
+inline namespace internal {
 
 void check_group_norm(const at::Tensor& x, int64_t num_groups, const at::Tensor& weight,
                       const at::Tensor& bias, const GroupNormOptions& options) {
@@ -71,17 +83,15 @@ void check_group_norm(const at::Tensor& x, int64_t num_groups, const at::Tensor&
                        describe(options.scale), describe(options.shift));
 }
 
-/// Views `[C]` or `[B, C]` such that it broadcasts to x.
-at::Tensor over_positions(const at::Tensor& values, const at::Tensor& x) {
-  std::vector<int64_t> shape(static_cast<std::size_t>(x.dim()), 1);
-  shape[1] = values.size(-1);
-  if (values.dim() == 2) shape[0] = values.size(0);
-  return values.reshape(shape);
+at::Tensor composed_norm(const at::Tensor& x, const GroupNormCall& call) {
+  const at::Tensor input = call.offset.defined() ? x + over_positions(call.offset, x) : x;
+  const at::Tensor x_hat = at::group_norm(input, call.num_groups, std::nullopt, std::nullopt, call.eps);
+  const at::Tensor z = x_hat * over_positions(call.weight, x) + over_positions(call.bias, x);
+  return call.silu ? at::silu(z) : z;
 }
 
-/// Computes the gradients with differentiable operations, for second derivatives.
-GroupNormGradients composed_backward(const at::Tensor& grad_y, const at::Tensor& x,
-                                     const GroupNormCall& call) {
+GroupNormGradients composed_norm_gradients(const at::Tensor& grad_y, const at::Tensor& x,
+                                           const GroupNormCall& call) {
   const auto by_group = [&](const at::Tensor& tensor) {
     return tensor.flatten(1).unflatten(1, {call.num_groups, -1});
   };
@@ -110,6 +120,40 @@ GroupNormGradients composed_backward(const at::Tensor& grad_y, const at::Tensor&
   if (call.offset.defined()) result.offset = result.x.sum(positions);
   return result;
 }
+
+bool fits_fused_norm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  const auto fits = [](const at::Tensor& tensor) {
+    return !tensor.defined() || (tensor.scalar_type() == at::kFloat && tensor.layout() == at::kStrided);
+  };
+  return x.is_cpu() && x.numel() > 0 && fits(x) && fits(weight) && fits(bias) && fused_cpu() &&
+         cpu::kernels_available();
+}
+
+/// Combines scale and shift with weight and bias: (x_hat w + b) (1 + s) + t = x_hat w (1 + s) + b (1 + s) +
+/// t.
+GroupNormCall make_group_norm_call(const at::Tensor& x, int64_t num_groups, const at::Tensor& weight,
+                                   const at::Tensor& bias, const GroupNormOptions& options) {
+  const at::IntArrayRef per_channel = x.sizes().slice(1, 1);
+  const auto per_image = [&](const at::Tensor& values) {
+    return values.expand({x.size(0), x.size(1)}).to(at::kFloat).contiguous();
+  };
+  GroupNormCall call{.num_groups = num_groups,
+                     .eps = options.eps,
+                     .silu = options.silu,
+                     .weight = weight.defined() ? weight.contiguous() : at::ones(per_channel, x.options()),
+                     .bias = bias.defined() ? bias.contiguous() : at::zeros(per_channel, x.options())};
+  if (options.scale.defined()) {
+    const at::Tensor factor = 1 + options.scale;
+    call.bias = per_image(bias.defined() ? bias * factor + options.shift : options.shift);
+    call.weight = per_image(weight.defined() ? weight * factor : factor);
+  }
+  if (options.offset.defined()) call.offset = per_image(options.offset);
+  return call;
+}
+
+}  // namespace internal
+
+namespace {
 
 NormalizedActivation fused_norm(const at::Tensor& x, const GroupNormCall& call) {
 #if defined(DIFFUSERS_WITH_CUDA)
@@ -153,7 +197,7 @@ class GroupNormFunction : public torch::autograd::Function<GroupNormFunction> {
                              .bias = saved[2],
                              .offset = saved[3]};
     const auto gradients = at::GradMode::is_enabled()
-                               ? composed_backward(grad_outputs[0], saved[0], call)
+                               ? composed_norm_gradients(grad_outputs[0], saved[0], call)
                                : fused_norm_gradients(grad_outputs[0], saved[0], call, saved[4], saved[5]);
     return {gradients.x, gradients.weight, gradients.bias, gradients.offset, at::Tensor()};
   }
@@ -165,14 +209,6 @@ at::Tensor run_fused_norm(const at::Tensor& x, const GroupNormCall& call) {
                         (call.offset.defined() && call.offset.requires_grad()));
   if (!tracked) return fused_norm(x, call).y;
   return GroupNormFunction::apply(x, call.weight, call.bias, optional_tensor(call.offset), call);
-}
-
-bool fits_fused_cpu(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  const auto fits = [](const at::Tensor& tensor) {
-    return !tensor.defined() || (tensor.scalar_type() == at::kFloat && tensor.layout() == at::kStrided);
-  };
-  return x.is_cpu() && x.numel() > 0 && fits(x) && fits(weight) && fits(bias) && fused_cpu() &&
-         cpu::kernels_available();
 }
 
 #if defined(DIFFUSERS_WITH_CUDA)
@@ -197,28 +233,6 @@ at::Tensor run_cuda_norm(const at::Tensor& x, const GroupNormCall& call) {
   return run_fused_norm(is_channels_last ? input : input.contiguous(), plain);
 }
 #endif
-
-/// Combines scale and shift with weight and bias: (x_hat w + b) (1 + s) + t = x_hat w (1 + s) + b (1 + s) +
-/// t.
-GroupNormCall fused_call(const at::Tensor& x, int64_t num_groups, const at::Tensor& weight,
-                         const at::Tensor& bias, const GroupNormOptions& options) {
-  const at::IntArrayRef per_channel = x.sizes().slice(1, 1);
-  const auto per_image = [&](const at::Tensor& values) {
-    return values.expand({x.size(0), x.size(1)}).to(at::kFloat).contiguous();
-  };
-  GroupNormCall call{.num_groups = num_groups,
-                     .eps = options.eps,
-                     .silu = options.silu,
-                     .weight = weight.defined() ? weight.contiguous() : at::ones(per_channel, x.options()),
-                     .bias = bias.defined() ? bias.contiguous() : at::zeros(per_channel, x.options())};
-  if (options.scale.defined()) {
-    const at::Tensor factor = 1 + options.scale;
-    call.bias = per_image(bias.defined() ? bias * factor + options.shift : options.shift);
-    call.weight = per_image(weight.defined() ? weight * factor : factor);
-  }
-  if (options.offset.defined()) call.offset = per_image(options.offset);
-  return call;
-}
 
 }  // namespace
 
@@ -249,9 +263,9 @@ at::Tensor group_norm_silu(const at::Tensor& x, int64_t num_groups, const at::Te
 at::Tensor group_norm_tokens(const at::Tensor& x, int64_t num_groups, const at::Tensor& weight,
                              const at::Tensor& bias, double eps) {
   check_group_norm(x, num_groups, weight, bias, {.eps = eps});
-  if (!fits_fused_cpu(x, weight, bias))
+  if (!fits_fused_norm(x, weight, bias))
     return image_to_tokens(group_norm(x, num_groups, weight, bias, {.eps = eps}));
-  GroupNormCall call = fused_call(x, num_groups, weight, bias, {.eps = eps});
+  GroupNormCall call = make_group_norm_call(x, num_groups, weight, bias, {.eps = eps});
   call.tokens = true;
   return run_fused_norm(x.contiguous(), call);
 }
@@ -263,10 +277,10 @@ at::Tensor group_norm(const at::Tensor& x, int64_t num_groups, const at::Tensor&
   check_group_norm(x, num_groups, weight, bias, options);
 #if defined(DIFFUSERS_WITH_CUDA)
   if (fits_fused_cuda(x, num_groups, weight, bias))
-    return run_cuda_norm(x, fused_call(x, num_groups, weight, bias, options));
+    return run_cuda_norm(x, make_group_norm_call(x, num_groups, weight, bias, options));
 #endif
-  if (!fits_fused_cpu(x, weight, bias)) return reference::group_norm(x, num_groups, weight, bias, options);
-  return run_fused_norm(x.contiguous(), fused_call(x, num_groups, weight, bias, options));
+  if (!fits_fused_norm(x, weight, bias)) return reference::group_norm(x, num_groups, weight, bias, options);
+  return run_fused_norm(x.contiguous(), make_group_norm_call(x, num_groups, weight, bias, options));
 }
 
 at::Tensor group_norm_silu(const at::Tensor& x, int64_t num_groups, const at::Tensor& weight,

@@ -38,8 +38,12 @@ namespace cpu {
 
 /// All tensors are float32.
 NormalizedActivation fused_forward(const at::Tensor& x, const GroupNormCall& call);
+/// Computes y again from the statistics, with the same bits; not for tokens.
+at::Tensor fused_apply(const at::Tensor& x, const GroupNormCall& call, const at::Tensor& mean,
+                       const at::Tensor& rstd);
+/// @param in_place  the gradient of x may have the memory of grad_y
 GroupNormGradients fused_backward(const at::Tensor& grad_y, const at::Tensor& x, const GroupNormCall& call,
-                                  const at::Tensor& mean, const at::Tensor& rstd);
+                                  const at::Tensor& mean, const at::Tensor& rstd, bool in_place = false);
 
 }  // namespace cpu
 

@@ -7,11 +7,13 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include "core/freed_memory.h"
 #include "models/module_modes.h"
 
 namespace diffusers {
 
 struct InferenceGuard::State {
+  FreedMemoryScope memory;
   at::NoGradGuard no_grad;
   std::vector<std::shared_ptr<torch::nn::Module>> modules;  // kept alive if a callback replaces a component
   std::list<EvalGuard> modes;

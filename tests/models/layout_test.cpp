@@ -16,6 +16,7 @@
 #include <torch/types.h>
 
 #include "ops/cpu/kernels.h"
+#include "ops/linear.h"
 
 namespace diffusers::test {
 namespace {
@@ -107,10 +108,14 @@ class Layout : public ::testing::Test {
   void SetUp() override {
     if (!cpu::kernels_available()) GTEST_SKIP() << "this machine has no AVX2";
     torch::manual_seed(0);
-    // The Winograd kernels are no operators of LibTorch. Without them all convolutions are counted.
+    // The kernels of this library are no operators of LibTorch. Without them all convolutions are counted.
     set_winograd(WinogradMode::kOff);
+    force_matrix_kernel(0);
   }
-  void TearDown() override { set_winograd(mode_); }
+  void TearDown() override {
+    force_matrix_kernel(kChosenLanes);
+    set_winograd(mode_);
+  }
 
  private:
   WinogradMode mode_ = winograd();

@@ -9,7 +9,6 @@
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/layer_norm.h>
-#include <ATen/ops/linear.h>
 #include <ATen/ops/mish.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/silu.h>
@@ -18,6 +17,7 @@
 
 #include "core/require.h"
 #include "models/layers/lora_layer.h"
+#include "ops/linear.h"
 
 namespace diffusers::layers {
 namespace {
@@ -51,7 +51,7 @@ LinearImpl::LinearImpl(int64_t in_features, int64_t out_features, bool with_bias
 }
 
 Tensor LinearImpl::forward(const Tensor& input) const {
-  auto result = at::linear(input, weight, bias);
+  auto result = fast_linear(input, weight, bias);
   const auto adapters = LoraLayer::of(*this);
   return adapters == nullptr ? result : adapters->apply(input, result, weight, bias, nullptr);
 }

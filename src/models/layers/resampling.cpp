@@ -9,6 +9,7 @@
 #include <torch/types.h>
 
 #include "core/require.h"
+#include "ops/upsample.h"
 
 namespace diffusers {
 namespace {
@@ -124,8 +125,9 @@ Tensor Upsample2DImpl::forward(const Tensor& hidden_states,
                                std::optional<std::array<int64_t, 2>> output_size) const {
   auto hidden = hidden_states;
   if (options_.interpolate) {
-    const auto size = output_size.value_or(std::array<int64_t, 2>{2 * hidden.size(2), 2 * hidden.size(3)});
-    hidden = torch::upsample_nearest2d(hidden, size);
+    const std::array<int64_t, 2> doubled{2 * hidden.size(2), 2 * hidden.size(3)};
+    const auto size = output_size.value_or(doubled);
+    hidden = size == doubled ? upsample_double(hidden) : torch::upsample_nearest2d(hidden, size);
   }
   return conv_ ? conv_->forward(hidden) : hidden;
 }

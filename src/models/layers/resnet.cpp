@@ -6,6 +6,8 @@
 #include <torch/types.h>
 
 #include "core/require.h"
+#include "models/layers/norm_conv.h"
+#include "ops/upsample.h"
 
 namespace diffusers {
 namespace {
@@ -39,7 +41,7 @@ Tensor resample(ResnetResample how, const Tensor& hidden) {
     case ResnetResample::kNone:
       break;
     case ResnetResample::kUp:
-      return torch::upsample_nearest2d(hidden, {2 * hidden.size(2), 2 * hidden.size(3)});
+      return upsample_double(hidden);
     case ResnetResample::kDown:
       require<TensorError>(hidden.size(2) >= 2 && hidden.size(3) >= 2,
                            "a sample is too small for the model: nothing is left of {} after downsampling",
@@ -83,10 +85,16 @@ ResnetBlock2DImpl::ResnetBlock2DImpl(const ResnetBlock2DOptions& options) : opti
 Tensor ResnetBlock2DImpl::forward(const Tensor& input, const Tensor& temb) const {
   const auto activation = options_.non_linearity;
   const bool draws = is_training() && options_.dropout > 0;
-  auto hidden = keep_layout(draws, layers::norm_activate(norm1_, activation, input), input);
-  hidden = resample(options_.resample, hidden);
+  // Neither dropout nor resampling is between a norm and its convolution.
+  const bool is_direct = !draws && activation == layers::Activation::kSilu;
+  Tensor hidden;
+  if (is_direct && options_.resample == ResnetResample::kNone) {
+    hidden = norm_silu_conv(norm1_, options_.groups, {.eps = options_.eps}, conv1_, input);
+  } else {
+    hidden = keep_layout(draws, layers::norm_activate(norm1_, activation, input), input);
+    hidden = conv1_->forward(resample(options_.resample, hidden));
+  }
   auto shortcut = resample(options_.resample, input);
-  hidden = conv1_->forward(hidden);
 
   Tensor time;
   if (time_emb_proj_) {
@@ -103,10 +111,13 @@ Tensor ResnetBlock2DImpl::forward(const Tensor& input, const Tensor& temb) const
     norm.offset = time;
   }
   const int64_t groups = options_.groups_out.value_or(options_.groups);
-  hidden = keep_layout(draws, group_norm(hidden, groups, norm2_->weight, norm2_->bias, norm), hidden);
-  if (!norm.silu) hidden = layers::activate(activation, hidden);
-
-  hidden = conv2_->forward(layers::dropout(hidden, options_.dropout, is_training()));
+  if (is_direct) {
+    hidden = norm_silu_conv(norm2_, groups, norm, conv2_, hidden);
+  } else {
+    hidden = keep_layout(draws, group_norm(hidden, groups, norm2_->weight, norm2_->bias, norm), hidden);
+    if (!norm.silu) hidden = layers::activate(activation, hidden);
+    hidden = conv2_->forward(layers::dropout(hidden, options_.dropout, is_training()));
+  }
   if (conv_shortcut_) shortcut = conv_shortcut_->forward(shortcut);
   hidden = draws ? shortcut + hidden : add_to_new(hidden, shortcut);
   return options_.output_scale_factor == 1 ? hidden : hidden / options_.output_scale_factor;

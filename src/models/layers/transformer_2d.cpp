@@ -6,6 +6,7 @@
 
 #include "core/require.h"
 #include "models/layers/lora_layer.h"
+#include "ops/linear.h"
 #include "ops/tokens.h"
 
 namespace diffusers {
@@ -49,7 +50,7 @@ Tensor activate_features(FeedForwardActivation activation, const Tensor& feature
 /// Applies a 1x1 convolution to the positions `[B, L, C]` of an image.
 Tensor project_tokens(const layers::Conv2d& conv, const Tensor& tokens) {
   const Tensor weight = conv->weight.flatten(1);
-  const Tensor result = torch::linear(tokens, weight, conv->bias);
+  const Tensor result = fast_linear(tokens, weight, conv->bias);
   const auto adapters = LoraLayer::of(*conv);
   return adapters == nullptr ? result : adapters->apply(tokens, result, weight, conv->bias, nullptr);
 }

@@ -69,15 +69,32 @@ NormalizedActivation fused_forward(const at::Tensor& x, const GroupNormCall& cal
   return result;
 }
 
+at::Tensor fused_apply(const at::Tensor& x, const GroupNormCall& call, const at::Tensor& mean,
+                       const at::Tensor& rstd) {
+  const auto shape = group_norm_shape(x, call.num_groups);
+  auto parameters = group_norm_parameters(call);
+  parameters.has_statistics = true;
+  at::Tensor y = at::empty_like(x);
+  const auto* from = x.const_data_ptr<float>();
+  auto* to = y.mutable_data_ptr<float>();
+  // The kernel only reads these statistics.
+  const GroupNormStatistics statistics{mean.mutable_data_ptr<float>(), rstd.mutable_data_ptr<float>()};
+  parallel_for(0, x.size(0) * call.num_groups, group_norm_grain(shape), [&](int64_t begin, int64_t end) {
+    group_norm_forward(shape, parameters, call.eps, from, to, statistics, begin, end);
+  });
+  return y;
+}
+
 GroupNormGradients fused_backward(const at::Tensor& grad_y, const at::Tensor& x, const GroupNormCall& call,
-                                  const at::Tensor& mean, const at::Tensor& rstd) {
+                                  const at::Tensor& mean, const at::Tensor& rstd, bool in_place) {
   const auto shape = group_norm_shape(x, call.num_groups);
   const auto parameters = group_norm_parameters(call);
   const bool offset = call.offset.defined();
   const at::Tensor shares = at::empty({offset ? 3 : 2, x.size(0), x.size(1)}, x.options());
-  GroupNormGradients result{.x = at::empty_like(x), .weight = shares[0], .bias = shares[1]};
-  if (offset) result.offset = shares[2];
   at::Tensor grad = grad_y.contiguous();
+  GroupNormGradients result{
+      .x = in_place && !call.tokens ? grad : at::empty_like(x), .weight = shares[0], .bias = shares[1]};
+  if (offset) result.offset = shares[2];
   if (call.tokens) {
     transpose_into(grad, at::Tensor(), result.x);
     grad = result.x;

@@ -119,7 +119,7 @@ void forward_items(const GroupNormShape& shape, const GroupNormParameters& param
     const float* group = x + item.start;
     float& mean = statistics.mean[i];
     float& rstd = statistics.rstd[i];
-    compute_statistics(shape, parameters, eps, item, group, mean, rstd);
+    if (!parameters.has_statistics) compute_statistics(shape, parameters, eps, item, group, mean, rstd);
     if (y == nullptr) continue;
     for (int64_t c = 0; c < shape.group_channels; ++c) {
       const Affine affine{center_of(parameters, item, c, mean),

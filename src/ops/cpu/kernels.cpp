@@ -34,6 +34,25 @@ void group_norm_backward(const GroupNormShape& shape, const GroupNormParameters&
   kernel(shape, parameters, grad_y, x, statistics, gradients, begin, end);
 }
 
+int64_t attention_scratch(const AttentionShape& shape) {
+  return avx512_available() ? avx512::attention_scratch(shape) : avx2::attention_scratch(shape);
+}
+
+void attention_forward(const AttentionShape& shape, const AttentionInputs& inputs,
+                       const HeadsView<float>& output, float* log_sum, float* scratch, int64_t begin,
+                       int64_t end) {
+  static const auto kernel = avx512_available() ? avx512::attention_forward : avx2::attention_forward;
+  kernel(shape, inputs, output, log_sum, scratch, begin, end);
+}
+
+void attention_backward(const AttentionShape& shape, const AttentionInputs& inputs,
+                        const HeadsView<const float>& output, const HeadsView<const float>& grad_output,
+                        const float* log_sum, const AttentionGradients& gradients, float* scratch,
+                        int64_t begin, int64_t end) {
+  static const auto kernel = avx512_available() ? avx512::attention_backward : avx2::attention_backward;
+  kernel(shape, inputs, output, grad_output, log_sum, gradients, scratch, begin, end);
+}
+
 }  // namespace cpu
 }  // namespace internal
 }  // namespace diffusers

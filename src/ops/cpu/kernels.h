@@ -26,6 +26,7 @@ struct GroupNormParameters {
   int64_t image_stride = 0;
   const float* offset = nullptr;  ///< `[batch, channels]`, or null
   bool silu = false;
+  bool has_statistics = false;  ///< the forward kernel reads the statistics and does not compute them
 };
 
 struct GroupNormStatistics {
@@ -133,6 +134,34 @@ void attention_backward(const AttentionShape& shape, const AttentionInputs& inpu
                         const HeadsView<const float>& output, const HeadsView<const float>& grad_output,
                         const float* log_sum, const AttentionGradients& gradients, float* scratch,
                         int64_t begin, int64_t end);
+
+// The three functions above call one of these, by the machine.
+namespace avx2 {
+int64_t attention_scratch(const AttentionShape& shape);
+void attention_forward(const AttentionShape& shape, const AttentionInputs& inputs,
+                       const HeadsView<float>& output, float* log_sum, float* scratch, int64_t begin,
+                       int64_t end);
+void attention_backward(const AttentionShape& shape, const AttentionInputs& inputs,
+                        const HeadsView<const float>& output, const HeadsView<const float>& grad_output,
+                        const float* log_sum, const AttentionGradients& gradients, float* scratch,
+                        int64_t begin, int64_t end);
+}  // namespace avx2
+namespace avx512 {
+int64_t attention_scratch(const AttentionShape& shape);
+void attention_forward(const AttentionShape& shape, const AttentionInputs& inputs,
+                       const HeadsView<float>& output, float* log_sum, float* scratch, int64_t begin,
+                       int64_t end);
+void attention_backward(const AttentionShape& shape, const AttentionInputs& inputs,
+                        const HeadsView<const float>& output, const HeadsView<const float>& grad_output,
+                        const float* log_sum, const AttentionGradients& gradients, float* scratch,
+                        int64_t begin, int64_t end);
+}  // namespace avx512
+
+/// Repeats each pixel of the rows [begin, end) of `width` pixels in a square of 2 x 2 pixels.
+void double_rows(int64_t width, const float* from, float* to, int64_t begin, int64_t end);
+
+/// Computes rows [begin, end) of `width` sums of squares of 2 x 2 pixels.
+void halve_rows(int64_t width, const float* from, float* to, int64_t begin, int64_t end);
 
 /// Computes rows [begin, end) of hidden * gelu(gate). A row of x holds `features` values of hidden, then as
 /// many of gate.

@@ -42,6 +42,14 @@ inline Vec load(const float* from) {
 
 inline void store(float* to, Vec value) { __builtin_memcpy(to, &value, sizeof value); }
 
+inline Eight load_eight(const float* from) {
+  Eight value;
+  __builtin_memcpy(&value, from, sizeof value);
+  return value;
+}
+
+inline void store_eight(float* to, Eight value) { __builtin_memcpy(to, &value, sizeof value); }
+
 /// Loads the first `count` < kLanes floats and reads no memory behind them; the other lanes are 0.
 inline Vec load_some(const float* from, int64_t count) {
 #if defined(DIFFUSERS_AVX512)

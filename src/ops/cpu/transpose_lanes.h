@@ -1,7 +1,5 @@
 #pragma once
 
-// Only for files that are compiled for vectors of eight floats.
-
 #include "ops/cpu/simd.h"
 
 namespace diffusers {
@@ -10,13 +8,13 @@ namespace cpu {
 namespace {
 
 /// Transposes an 8 x 8 matrix whose rows are the vectors.
-inline void transpose_lanes(Vec (&v)[8]) {
-  Vec a[8];
+inline void transpose_lanes(Eight (&v)[8]) {
+  Eight a[8];
   for (int64_t k = 0; k < 8; k += 2) {
     a[k] = __builtin_shufflevector(v[k], v[k + 1], 0, 8, 1, 9, 4, 12, 5, 13);
     a[k + 1] = __builtin_shufflevector(v[k], v[k + 1], 2, 10, 3, 11, 6, 14, 7, 15);
   }
-  Vec b[8];
+  Eight b[8];
   for (int64_t k = 0; k < 8; k += 4) {
     b[k] = __builtin_shufflevector(a[k], a[k + 2], 0, 1, 8, 9, 4, 5, 12, 13);
     b[k + 1] = __builtin_shufflevector(a[k], a[k + 2], 2, 3, 10, 11, 6, 7, 14, 15);

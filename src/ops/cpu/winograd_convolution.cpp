@@ -1,14 +1,12 @@
 #include "ops/cpu/winograd_convolution.h"
 
 #include <algorithm>
-#include <cstddef>
-#include <memory>
-#include <new>
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
 #include "core/parallel.h"
+#include "ops/cpu/thread_memory.h"
 
 namespace diffusers {
 inline namespace internal {
@@ -23,43 +21,6 @@ constexpr int64_t kSharedInput = 1 << 20;    // transformed input of all channel
 constexpr int64_t kSharedInputTiles = 32;    // smallest number of tiles in such an input
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-/// Memory that a thread keeps for its next convolution, because new memory would cost as much as the
-/// transforms.
-class WinogradMemory {
- public:
-  float* get(int64_t size) {
-    if (size > size_) {
-      size_ = 0;
-      memory_.reset();
-      memory_.reset(
-          static_cast<float*>(::operator new(static_cast<std::size_t>(size) * sizeof(float), kLine)));
-      size_ = size;
-    }
-    return memory_.get();
-  }
-
- private:
-  static constexpr std::align_val_t kLine{64};  // a cache line
-  struct Free {
-    void operator()(float* memory) const { ::operator delete(memory, kLine); }
-  };
-
-  std::unique_ptr<float, Free> memory_;
-  int64_t size_ = 0;
-};
-
-/// Memory that the thread of the call shares with its helpers.
-float* shared_memory(int64_t size) {
-  static thread_local WinogradMemory memory;
-  return memory.get(size);
-}
-
-/// Memory of one thread inside of a parallel loop.
-float* own_memory(int64_t size) {
-  static thread_local WinogradMemory memory;
-  return memory.get(size);
-}
 
 /// Rows are cut into parts of nearly equal size.
 struct WinogradParts {

@@ -15,6 +15,7 @@
 #include <ATen/core/grad_mode.h>
 #include <c10/util/Exception.h>
 
+#include "core/freed_memory.h"
 #include "core/parallel.h"
 #include "core/require.h"
 #include "io/staged_folder.h"
@@ -122,6 +123,7 @@ TrainingResult Trainer::train(const IterableDataset& dataset, const Dataset& val
 TrainingResult Trainer::train_and_validate(const TrainerData& data, const Dataset* validation) {
   stop_requested_ = false;
   const QuietProcess quiet(group_);
+  const FreedMemoryScope memory;
   try {
     return TrainingRun(*this, data, validation).run();
   } catch (const c10::Error& error) {

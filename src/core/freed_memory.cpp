@@ -1,0 +1,70 @@
+#include "core/freed_memory.h"
+
+#include <cstdlib>
+#include <mutex>
+#include <string_view>
+
+#include <diffusers/core/error.h>
+
+#include "core/require.h"
+
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
+namespace diffusers {
+inline namespace internal {
+namespace {
+
+std::mutex g_freed_memory_mutex;
+int g_freed_memory_scopes = 0;
+
+#if defined(__GLIBC__)
+constexpr int kLargestMapThreshold = 32 << 20;  // the largest that glibc accepts; it adapts itself up to it
+constexpr int kKeptBytes = 1 << 30;             // at the end of the heap
+constexpr int kUsualBytes = 2 * kLargestMapThreshold;  // what glibc keeps after it has adapted itself
+
+void keep_freed_memory() {
+  mallopt(M_MMAP_THRESHOLD, kLargestMapThreshold);
+  mallopt(M_TRIM_THRESHOLD, kKeptBytes);
+}
+
+void return_freed_memory() {
+  mallopt(M_TRIM_THRESHOLD, kUsualBytes);
+  malloc_trim(0);
+}
+#else
+void keep_freed_memory() {}
+void return_freed_memory() {}
+#endif
+
+bool is_set(const char* variable) {
+  const char* const value = std::getenv(variable);
+  return value != nullptr && *value != '\0';
+}
+
+}  // namespace
+
+bool keeps_freed_memory() {
+  const char* const text = std::getenv("DIFFUSERS_KEEP_MEMORY");
+  const std::string_view value = text == nullptr ? "" : text;
+  require<ConfigError>(value.empty() || value == "0" || value == "1",
+                       "DIFFUSERS_KEEP_MEMORY is \"{}\", expected \"0\" or \"1\"", value);
+  return value != "0" && !is_set("MALLOC_TRIM_THRESHOLD_") && !is_set("MALLOC_MMAP_THRESHOLD_") &&
+         !is_set("GLIBC_TUNABLES");
+}
+
+FreedMemoryScope::FreedMemoryScope() : is_active_(keeps_freed_memory()) {
+  if (!is_active_) return;
+  const std::lock_guard<std::mutex> lock(g_freed_memory_mutex);
+  if (g_freed_memory_scopes++ == 0) keep_freed_memory();
+}
+
+FreedMemoryScope::~FreedMemoryScope() {
+  if (!is_active_) return;
+  const std::lock_guard<std::mutex> lock(g_freed_memory_mutex);
+  if (--g_freed_memory_scopes == 0) return_freed_memory();
+}
+
+}  // namespace internal
+}  // namespace diffusers

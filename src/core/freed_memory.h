@@ -1,0 +1,27 @@
+#pragma once
+
+namespace diffusers {
+inline namespace internal {
+
+/// Returns true if freed memory may be kept: DIFFUSERS_KEEP_MEMORY is absent, empty or "1", and no variable
+/// sets the thresholds of the C library (MALLOC_TRIM_THRESHOLD_, MALLOC_MMAP_THRESHOLD_, GLIBC_TUNABLES).
+/// Throws ConfigError if DIFFUSERS_KEEP_MEMORY has another value than 0 and 1.
+bool keeps_freed_memory();
+
+/// While an object exists, the C library (glibc) keeps freed memory for the next allocation. Otherwise it
+/// would return the memory of the activations to the system after each step and clear new pages in the next
+/// step. When the last object ends, the free memory is returned. Objects may be nested and used by several
+/// threads. The class does nothing with other C libraries, or if `keeps_freed_memory` is false.
+class FreedMemoryScope {
+ public:
+  FreedMemoryScope();
+  FreedMemoryScope(const FreedMemoryScope&) = delete;
+  FreedMemoryScope& operator=(const FreedMemoryScope&) = delete;
+  ~FreedMemoryScope();
+
+ private:
+  bool is_active_;
+};
+
+}  // namespace internal
+}  // namespace diffusers
