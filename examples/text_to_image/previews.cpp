@@ -15,6 +15,8 @@
 #include <diffusers/pipelines/stable_diffusion_instruct_pix2pix_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_xl_pipeline.h>
+#include <diffusers/schedulers/ddpm_scheduler.h>
+#include <diffusers/schedulers/dpmsolver_multistep_scheduler.h>
 #include <diffusers/schedulers/unipc_multistep_scheduler.h>
 
 #include <ATen/ATen.h>
@@ -79,36 +81,46 @@ std::shared_ptr<Pipeline> quiet(Pipeline pipeline) {
   return std::make_shared<Pipeline>(std::move(pipeline));
 }
 
-DrawPreview unet_drawer(const TextToImageModels& models, int64_t resolution) {
+/// The scheduler of the pictures of a UNet.
+std::unique_ptr<Scheduler> preview_scheduler(const TextToImageModels& models, const std::string& class_name) {
+  const std::string config = models.scheduler->config_json();
+  if (class_name == "DPMSolverMultistepScheduler")
+    return std::make_unique<DPMSolverMultistepScheduler>(DPMSolverMultistepScheduler::from_config(config));
+  if (class_name == "DDPMScheduler")
+    return std::make_unique<DDPMScheduler>(DDPMScheduler::from_config(config));
+  return models.scheduler->clone();
+}
+
+DrawPreview unet_drawer(const TextToImageModels& models, int64_t resolution, const PreviewInputs& inputs) {
+  const std::unique_ptr<Scheduler> scheduler = preview_scheduler(models, inputs.scheduler);
+  const int64_t steps = inputs.num_inference_steps.value_or(models.is_xl() ? kPreviewStepsXL : kPreviewSteps);
   if (models.is_xl()) {
     const auto pipeline = quiet(StableDiffusionXLPipeline(
         models.vae, models.text_encoder, models.text_encoder_2, models.tokenizer, *models.tokenizer_2,
-        models.unet, *models.scheduler, models.force_zeros_for_empty_prompt));
-    return [pipeline](const PreviewPair& pair, const std::optional<Generator>& generator) {
-      return (*pipeline)(
-                 {.prompt = pair.prompt, .num_inference_steps = kPreviewStepsXL, .generator = generator})
+        models.unet, *scheduler, models.force_zeros_for_empty_prompt));
+    return [pipeline, steps](const PreviewPair& pair, const std::optional<Generator>& generator) {
+      return (*pipeline)({.prompt = pair.prompt, .num_inference_steps = steps, .generator = generator})
           .images;
     };
   }
   if (models.is_inpainting()) {
-    const auto pipeline = quiet(StableDiffusionInpaintPipeline(
-        models.vae, models.text_encoder, models.tokenizer, models.unet, *models.scheduler));
-    return [pipeline, resolution](const PreviewPair& pair, const std::optional<Generator>& generator) {
+    const auto pipeline = quiet(StableDiffusionInpaintPipeline(models.vae, models.text_encoder,
+                                                               models.tokenizer, models.unet, *scheduler));
+    return [pipeline, resolution, steps](const PreviewPair& pair, const std::optional<Generator>& generator) {
       return (*pipeline)({.prompt = pair.prompt,
                           .image = pair.image,
                           .mask_image = pair.mask,
                           .height = resolution,
                           .width = resolution,
-                          .num_inference_steps = kPreviewSteps,
+                          .num_inference_steps = steps,
                           .generator = generator})
           .images;
     };
   }
-  const auto pipeline = quiet(StableDiffusionPipeline(models.vae, models.text_encoder, models.tokenizer,
-                                                      models.unet, *models.scheduler));
-  return [pipeline](const PreviewPair& pair, const std::optional<Generator>& generator) {
-    return (*pipeline)({.prompt = pair.prompt, .num_inference_steps = kPreviewSteps, .generator = generator})
-        .images;
+  const auto pipeline = quiet(
+      StableDiffusionPipeline(models.vae, models.text_encoder, models.tokenizer, models.unet, *scheduler));
+  return [pipeline, steps](const PreviewPair& pair, const std::optional<Generator>& generator) {
+    return (*pipeline)({.prompt = pair.prompt, .num_inference_steps = steps, .generator = generator}).images;
   };
 }
 
@@ -146,7 +158,7 @@ void check_preview_pairs(const PreviewInputs& inputs) {
 Previews unet_previews(const TextToImageModels& models, const PreviewInputs& inputs,
                        const TrainingConfig& training) {
   const std::vector<PreviewPair> pairs = read_pairs(inputs, device_of(models), *training.resolution);
-  const DrawPreview draw = unet_drawer(models, *training.resolution);
+  const DrawPreview draw = unet_drawer(models, *training.resolution, inputs);
   return [pairs, draw, count = inputs.num_images, seed = training.seed](const PreviewContext& at) {
     const std::optional<Generator> generator = preview_generator(seed);
     std::vector<Tensor> images;

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,10 @@ struct PreviewInputs {
   std::vector<std::string> images = {};  ///< files: pictures to repaint, or conditioning images
   std::vector<std::string> masks = {};   ///< files: one for each picture to repaint
   int64_t num_images = 1;                ///< pictures of each pair
+  /// Class of the scheduler that draws the pictures of a UNet. Empty: the scheduler of the models.
+  std::string scheduler = {};
+  /// Denoising steps of the pictures of a UNet. None: those of Python's text-to-image scripts.
+  std::optional<int64_t> num_inference_steps = {};
 };
 
 /// Draws pictures with the models that are trained. The Trainer calls it with the EMA weights if there are

@@ -9,6 +9,9 @@ using namespace diffusers;
 
 namespace {
 
+/// The flags of pictures with captions.
+constexpr const char* kDataGroup = "Data";
+
 const FlagTable<StableDiffusionSettings>& stable_diffusion_flags() {
   using Settings = StableDiffusionSettings;
   static const FlagTable<Settings> table{
@@ -27,7 +30,7 @@ const FlagTable<StableDiffusionSettings>& stable_diffusion_flags() {
          &Settings::device,
          "Device of the training: cpu, cuda or cuda:INDEX.",
          {.check = available_device()}}}},
-      {"Data",
+      {kDataGroup,
        {{"--train_data_dir", &Settings::train_data_dir,
          "Folder of PNG and JPEG files with a metadata.jsonl or metadata.csv."},
         {"--image_column",
@@ -74,8 +77,11 @@ StableDiffusionSettings::StableDiffusionSettings() : device(torch::cuda::is_avai
   training.handle_signals = true;
 }
 
-void add_stable_diffusion_flags(CLI::App& app, StableDiffusionSettings& settings) {
-  add_flags(app, stable_diffusion_flags(), settings);
+void add_stable_diffusion_flags(CLI::App& app, StableDiffusionSettings& settings, bool has_captions) {
+  for (const FlagGroup<StableDiffusionSettings>& group : stable_diffusion_flags())
+    if (has_captions || group.title != kDataGroup)
+      for (const Flag<StableDiffusionSettings>& flag : group.flags)
+        flag.add(app, settings)->group(group.title);
   add_flags(app, training_flags(), settings.training);
 }
 
@@ -114,8 +120,14 @@ void complete_stable_diffusion(const CLI::App& app, StableDiffusionSettings& set
   if (settings.allow_tf32) at::globalContext().setAllowTF32CuBLAS(true);
 }
 
-TextToImageModels load_stable_diffusion(const StableDiffusionSettings& settings) {
-  const ModelLoadOptions options{.variant = settings.variant, .device = at::Device(settings.device)};
+at::ScalarType frozen_dtype(const TrainingConfig& training) {
+  if (training.mixed_precision == MixedPrecision::kBf16) return at::kBFloat16;
+  return training.mixed_precision == MixedPrecision::kFp16 ? at::kHalf : at::kFloat;
+}
+
+TextToImageModels load_stable_diffusion(const StableDiffusionSettings& settings, at::ScalarType dtype) {
+  const ModelLoadOptions options{
+      .variant = settings.variant, .dtype = dtype, .device = at::Device(settings.device)};
   TextToImageModels models =
       TextToImageModels::from_pretrained(settings.pretrained_model_name_or_path, options);
   if (!settings.pretrained_vae_model_name_or_path.empty())

@@ -40,7 +40,8 @@ struct StableDiffusionSettings {
 
 /// Adds the shared flags, and those of `TrainingConfig` with `--num_train_epochs`.
 /// @param settings holds the defaults; must outlive the parsing
-void add_stable_diffusion_flags(CLI::App& app, StableDiffusionSettings& settings);
+/// @param has_captions false leaves out the flags of pictures with captions, such as `--train_data_dir`
+void add_stable_diffusion_flags(CLI::App& app, StableDiffusionSettings& settings, bool has_captions = true);
 
 /// Flags of these scripts that are refused, with the reason.
 const std::vector<RefusedFlag>& refused_stable_diffusion_flags();
@@ -55,8 +56,14 @@ void require_trained_prediction(const diffusers::TextToImageModels& models);
 
 /// Loads the folder, with the VAE of `--pretrained_vae_model_name_or_path` if it is given, and moves the
 /// models to `settings.device`.
+/// @param dtype of the weights
 /// @throws diffusers::FileError naming the component that is missing
-diffusers::TextToImageModels load_stable_diffusion(const StableDiffusionSettings& settings);
+diffusers::TextToImageModels load_stable_diffusion(const StableDiffusionSettings& settings,
+                                                   at::ScalarType dtype = at::kFloat);
+
+/// The dtype of weights that are not trained: bfloat16 or float16 with `--mixed_precision`, as in Python's
+/// scripts.
+at::ScalarType frozen_dtype(const diffusers::TrainingConfig& training);
 
 /// The options of the ImageFolder of the training pictures.
 diffusers::ImageFolderOptions picture_options(const StableDiffusionSettings& settings);

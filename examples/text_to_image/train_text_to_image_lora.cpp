@@ -118,7 +118,7 @@ int run(int argc, char** argv) {
   complete_stable_diffusion(app, shared);
   check_previews(app, settings);
 
-  TextToImageModels models = load_stable_diffusion(shared);
+  TextToImageModels models = load_stable_diffusion(shared, frozen_dtype(shared.training));
   if (models.is_inpainting())
     throw ConfigError(
         "the UNet is one for inpainting, which Python's script does not train; "

@@ -96,9 +96,7 @@ void warn_of_image(const std::string& path, const std::string& warning) {
   log_message(LogLevel::kWarning, fmt::format("{}: loaded with a warning: {}", escaped(path), warning));
 }
 
-}  // namespace
-
-std::string encode_png(const at::Tensor& image) {
+RawImage to_raw_image(const at::Tensor& image) {
   require_image(image, /*is_batch=*/false);
   at::Tensor bytes = image.detach().cpu();
   if (bytes.dim() == 4) bytes = bytes[0];
@@ -108,14 +106,21 @@ std::string encode_png(const at::Tensor& image) {
   RawImage raw{bytes.size(1), bytes.size(0), bytes.size(2), 1, {}};
   const auto* data = bytes.const_data_ptr<uint8_t>();
   raw.pixels.assign(data, data + bytes.numel());
-  return encode_png(raw, describe(image));
+  return raw;
 }
 
+}  // namespace
+
+std::string encode_png(const at::Tensor& image) { return encode_png(to_raw_image(image), describe(image)); }
+
 void save_image(const at::Tensor& image, const std::filesystem::path& path) {
-  require<FileError>(path.native().ends_with(".png"),
-                     "{}: images are written as PNG, expected a name that ends with .png",
-                     escaped(path.native()));
-  write_file(encode_png(image), path);
+  const std::string& name = path.native();
+  const bool is_jpeg = name.ends_with(".jpg") || name.ends_with(".jpeg");
+  require<FileError>(
+      is_jpeg || name.ends_with(".png"),
+      "{}: images are written as PNG or JPEG, expected a name that ends with .png, .jpg or .jpeg",
+      escaped(name));
+  write_file(is_jpeg ? encode_jpeg(to_raw_image(image), describe(image)) : encode_png(image), path);
 }
 
 at::Tensor make_grid(const at::Tensor& images, const ImageGridOptions& options) {

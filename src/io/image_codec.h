@@ -1,6 +1,6 @@
 #pragma once
 
-// Decodes PNG and JPEG and encodes PNG, on plain bytes. It does not use LibTorch, so that a fuzz target can
+// Decodes and encodes PNG and JPEG, on plain bytes. It does not use LibTorch, so that a fuzz target can
 // link it alone.
 
 #include <cstdint>
@@ -32,6 +32,8 @@ RawImage decode_png(std::string_view bytes, std::string_view where);
 RawImage decode_jpeg(std::string_view bytes, std::string_view where);
 
 std::string encode_png(const RawImage& image, std::string_view where);
+/// @throws TensorError naming `where` for 4 channels, or a side above 65500
+std::string encode_jpeg(const RawImage& image, std::string_view where);
 
 }  // namespace internal
 }  // namespace diffusers

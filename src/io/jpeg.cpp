@@ -7,6 +7,8 @@
 // clang-format on
 
 #include <csetjmp>
+#include <cstdlib>
+#include <memory>
 
 #include "core/require.h"
 #include "io/exif.h"
@@ -152,7 +154,56 @@ __attribute__((noinline)) bool read_jpeg(jpeg_decompress_struct& jpeg, jpeg_prog
   return true;
 }
 
+/// A buffer that libjpeg allocates.
+struct JpegBytes {
+  unsigned char* data = nullptr;
+  unsigned long size = 0;
+};
+
+/// Compresses the image. It leaves by longjmp on an error.
+void write_jpeg_steps(jpeg_compress_struct& jpeg, const RawImage& image, JpegBytes& out) {
+  jpeg_create_compress(&jpeg);
+  jpeg_mem_dest(&jpeg, &out.data, &out.size);
+  jpeg.image_width = static_cast<JDIMENSION>(image.width);
+  jpeg.image_height = static_cast<JDIMENSION>(image.height);
+  jpeg.input_components = static_cast<int>(image.channels);
+  jpeg.in_color_space = image.channels == 1 ? JCS_GRAYSCALE : JCS_RGB;
+  jpeg_set_defaults(&jpeg);  // quality 75 and halved chroma, as Pillow
+  jpeg_start_compress(&jpeg, TRUE);
+  const auto stride = static_cast<std::size_t>(image.width * image.channels);
+  while (jpeg.next_scanline < jpeg.image_height) {
+    // libjpeg does not write to the rows.
+    JSAMPROW row = const_cast<JSAMPROW>(image.pixels.data() + jpeg.next_scanline * stride);
+    jpeg_write_scanlines(&jpeg, &row, 1);
+  }
+  jpeg_finish_compress(&jpeg);
+}
+
+/// Runs write_jpeg_steps in the only frame that longjmp returns to, as read_jpeg.
+__attribute__((noinline)) bool write_jpeg(jpeg_compress_struct& jpeg, JpegError& error, const RawImage& image,
+                                          JpegBytes& out,
+                                          void (*steps)(jpeg_compress_struct&, const RawImage&, JpegBytes&)) {
+  if (setjmp(error.jump) != 0) return false;
+  steps(jpeg, image, out);
+  return true;
+}
+
 }  // namespace
+
+std::string encode_jpeg(const RawImage& image, std::string_view where) {
+  require<TensorError>(image.channels == 1 || image.channels == 3,
+                       "a JPEG image has no transparency, expected 1 or 3 channels, got {}", where);
+  JpegError error;
+  JpegBytes out;
+  jpeg_compress_struct jpeg{};
+  jpeg.err = jpeg_std_error(&error.manager);
+  error.manager.error_exit = on_jpeg_error;
+  const bool done = write_jpeg(jpeg, error, image, out, write_jpeg_steps);
+  jpeg_destroy_compress(&jpeg);
+  const std::unique_ptr<unsigned char, decltype(&std::free)> owner(out.data, &std::free);
+  require<TensorError>(done, "{}: not a possible JPEG image: {}", where, std::string(error.text));
+  return {reinterpret_cast<const char*>(out.data), static_cast<std::size_t>(out.size)};
+}
 
 RawImage decode_jpeg(std::string_view bytes, std::string_view where) {
   JpegError error;

@@ -17,6 +17,7 @@ SOURCES = pathlib.Path(sys.argv[1])
 PROGRAMS = {pathlib.Path(path).name: pathlib.Path(path).resolve() for path in sys.argv[2:]}
 MODEL = ROOT / "tests/golden/tiny_ddpm_pipeline"
 STABLE_DIFFUSION = ["--pretrained_model_name_or_path", ROOT / "tests/golden/tiny_stable_diffusion", "--train_data_dir", "none"]
+DREAMBOOTH = [*STABLE_DIFFUSION[:2], "--instance_data_dir", "none", "--instance_prompt", "a cat"]
 # Arguments that a program needs besides --device to start its work.
 ARGUMENTS = {
     "compare_schedulers": ["--model", MODEL],
@@ -33,6 +34,8 @@ ARGUMENTS = {
     "train_controlnet": STABLE_DIFFUSION,
     "train_autoencoder": ["--dataset", "mnist", "--data_dir", ROOT / "examples/data/mnist", "--perceptual_weight", "0"],
     "train_mnist": ["--data_dir", ROOT / "examples/data/mnist"],
+    "train_dreambooth": DREAMBOOTH,
+    "train_dreambooth_lora": DREAMBOOTH,
     "train_t2i_adapter": STABLE_DIFFUSION,
     "train_text_to_image": STABLE_DIFFUSION,
     "train_text_to_image_lora": STABLE_DIFFUSION,
@@ -69,6 +72,14 @@ OUT_OF_RANGE = [
     ("train_t2i_adapter", "--num_validation_images", "0"),
     ("train_text_to_image_lora", "--rank", "0"),
     ("train_text_to_image_lora", "--lora_dropout", "1.5"),
+    ("train_dreambooth", "--num_class_images", "0"),
+    ("train_dreambooth", "--sample_batch_size", "0"),
+    ("train_dreambooth", "--prior_loss_weight", "-1"),
+    ("train_dreambooth", "--prior_generation_precision", "fp8"),
+    ("train_dreambooth", "--validation_scheduler", "LMSDiscreteScheduler"),
+    ("train_dreambooth_lora", "--rank", "0"),
+    ("train_dreambooth_lora", "--repeats", "0"),
+    ("train_dreambooth_lora", "--text_encoder_lr", "-1"),
     ("sample", "--lora_scale", "nan"),
     *(("train_autoencoder", flag, value) for flag, value in (
         ("--model", "gan"), ("--block_out_channels", "0"), ("--num_vq_embeddings", "0"), ("--perceptual_weight", "-1"),
@@ -199,7 +210,8 @@ class Programs(unittest.TestCase):
 
     def test_flags_that_need_a_package_or_a_service_are_refused_with_the_reason(self):
         for name in ("train_unconditional", "train_mnist", "train_latent_diffusion", "train_text_to_image",
-                     "train_text_to_image_lora", "train_controlnet", "train_t2i_adapter"):
+                     "train_text_to_image_lora", "train_controlnet", "train_t2i_adapter", "train_dreambooth",
+                     "train_dreambooth_lora"):
             for words, reason in (
                 (["--push_to_hub"], "does not upload"),
                 (["--hub_token", "x"], "does not upload"),
@@ -233,7 +245,8 @@ class Programs(unittest.TestCase):
                     self.assertRegex(message, r"--device: there is no .*; available: cpu(, cuda:\d)*\n")
             self.assertEqual(list(self.folder.iterdir()), [], f"{name} began to work")
         self.assertEqual(with_device, {"diffusion_from_scratch", "mnist_controlnet", "mnist_text_to_image", "sample",
-                                       "train_autoencoder", "train_controlnet", "train_latent_diffusion", "train_mnist",
+                                       "train_autoencoder", "train_controlnet", "train_dreambooth",
+                                       "train_dreambooth_lora", "train_latent_diffusion", "train_mnist",
                                        "train_t2i_adapter",
                                        "train_text_to_image", "train_text_to_image_lora", "train_unconditional"})
 

@@ -11,6 +11,17 @@ COMMON = (
     """.split()
 )
 
+DREAMBOOTH = """
+    adam_beta1 adam_beta2 adam_epsilon adam_weight_decay allow_tf32 center_crop checkpointing_steps
+    checkpoints_total_limit class_data_dir class_prompt dataloader_num_workers
+    enable_xformers_memory_efficient_attention gradient_accumulation_steps gradient_checkpointing hub_model_id
+    hub_token instance_data_dir instance_prompt learning_rate local_rank logging_dir lr_num_cycles lr_power
+    lr_scheduler lr_warmup_steps max_grad_norm max_train_steps mixed_precision num_class_images num_train_epochs
+    num_validation_images output_dir pretrained_model_name_or_path prior_generation_precision prior_loss_weight
+    push_to_hub report_to resolution resume_from_checkpoint revision sample_batch_size scale_lr seed train_batch_size
+    train_text_encoder use_8bit_adam validation_prompt variant with_prior_preservation
+    """.split()
+
 FLAGS = {
     "train_text_to_image": """
         center_crop dream_detail_preservation dream_training foreach_ema image_interpolation_mode input_perturbation
@@ -51,9 +62,25 @@ FLAGS = {
         center_crop conditioning_dropout_prob edit_prompt_column edited_image_column local_rank non_ema_revision
         original_image_column random_flip use_ema val_image_url
     """.split(),
+    "train_dreambooth": """
+        class_labels_conditioning offset_noise pre_compute_text_embeddings set_grads_to_none skip_save_text_encoder
+        snr_gamma text_encoder_use_attention_mask tokenizer_max_length tokenizer_name validation_images
+        validation_scheduler validation_steps
+    """.split(),
+    "train_dreambooth_lora": """
+        class_labels_conditioning image_interpolation_mode lora_dropout pre_compute_text_embeddings rank
+        text_encoder_use_attention_mask tokenizer_max_length tokenizer_name validation_epochs validation_images
+    """.split(),
+    "train_dreambooth_lora_sdxl": """
+        adam_weight_decay_text_encoder cache_dir caption_column dataset_config_name dataset_name do_edm_style_training
+        image_column image_interpolation_mode lora_dropout optimizer output_kohya_format
+        pretrained_vae_model_name_or_path prodigy_beta3 prodigy_decouple prodigy_safeguard_warmup
+        prodigy_use_bias_correction random_flip rank repeats snr_gamma text_encoder_lr use_dora validation_epochs
+    """.split(),
 }
 
 
 def flags_of(script):
     """Names with dashes."""
-    return [f"--{name}" for name in [*COMMON, *FLAGS[script]]]
+    common = DREAMBOOTH if script.startswith("train_dreambooth") else COMMON
+    return [f"--{name}" for name in [*common, *FLAGS[script]]]

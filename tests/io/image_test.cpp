@@ -101,6 +101,21 @@ TEST(Image, SizeAndRangeAreThoseAskedFor) {
                                   "range is \"float\", expected one of: \"uint8\" \"unit\" \"signed\"");
 }
 
+TEST(Image, JpegFilesAreCloseToTheImage) {
+  const TemporaryFolder folder;
+  const at::Tensor rows = at::arange(24).view({1, 24, 1}) * 4, columns = at::arange(40).view({1, 1, 40}) * 3;
+  const at::Tensor color = at::cat({rows + columns, rows.flip({1}) + columns, rows + 2 * columns.flip({2})})
+                               .clamp_max(255)
+                               .to(at::kByte);
+  for (const char* name : {"x.jpg", "x.jpeg"}) {
+    save_image(color, folder / name);
+    expect_close(load_image(folder / name).to(at::kFloat), color.to(at::kFloat), 0, 24, name);
+    save_image(color[0].unsqueeze(0), folder / name);
+    expect_close(load_image(folder / name).to(at::kFloat), color[0].unsqueeze(0).to(at::kFloat), 0, 6,
+                 "gray");
+  }
+}
+
 TEST(Image, WhatIsNoImageIsRefused) {
   const TemporaryFolder folder;
   const std::string path = folder / "x.png";
@@ -110,7 +125,9 @@ TEST(Image, WhatIsNoImageIsRefused) {
   expect_throws_with<TensorError>([&] { save_image(at::ones({2, 4, 4}), path); }, "1, 3 or 4 channels");
   expect_throws_with<TensorError>([&] { save_image(at::ones({3, 0, 4}), path); }, "empty");
   expect_throws_with<TensorError>([&] { save_image(at::ones({3, 4, 4}, at::kLong), path); }, "int64");
-  expect_throws_with<FileError>([&] { save_image(at::ones({3, 4, 4}), folder / "x.jpg"); }, ".png");
+  expect_throws_with<FileError>([&] { save_image(at::ones({3, 4, 4}), folder / "x.bmp"); }, ".png");
+  expect_throws_with<TensorError>([&] { save_image(at::ones({4, 4, 4}), folder / "x.jpg"); }, "transparency");
+  expect_throws_with<TensorError>([&] { save_image(at::ones({1, 1, 70000}), folder / "x.jpg"); }, "JPEG");
   expect_throws_with<FileError>(
       [&] {
         save_image(at::ones({3, 4, 4}), folder / "no/x.png");

@@ -14,13 +14,15 @@
 
 namespace diffusers {
 
-/// Writes an image as a PNG file. The file is replaced atomically.
-/// @param image `[C, H, W]` or `[1, C, H, W]` with C = 1 (gray), 3 (RGB) or 4 (RGBA), on any device; uint8,
-///   or floating in [0, 1]. Floating values are clamped and rounded as by diffusers' `numpy_to_pil`; NaN
-///   becomes black.
-/// @param path path of the file, which must end with ".png"
-/// @throws TensorError for another shape or dtype; FileError if the path does not end with ".png" or the file
-///   cannot be written
+/// Writes an image as a PNG or JPEG file. The file is replaced atomically. JPEG files have Pillow's default
+/// quality, 75.
+/// @param image `[C, H, W]` or `[1, C, H, W]` with C = 1 (gray), 3 (RGB) or, for PNG, 4 (RGBA), on any
+/// device;
+///   uint8, or floating in [0, 1]. Floating values are clamped and rounded as by diffusers' `numpy_to_pil`;
+///   NaN becomes black.
+/// @param path path of the file, which must end with ".png", ".jpg" or ".jpeg"
+/// @throws TensorError for another shape or dtype; FileError if the path ends otherwise or the file cannot be
+///   written
 void save_image(const at::Tensor& image, const std::filesystem::path& path);
 
 /// Encodes an image as PNG.

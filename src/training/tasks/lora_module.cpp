@@ -92,12 +92,24 @@ class SavedLora : public SavedModule {
   std::function<void()> checkpointing_;
 };
 
+/// Converts adapters of a model in half precision to float32 (Python: `cast_training_params`).
+void upcast_adapters(const torch::nn::Module& model) {
+  const at::NoGradGuard no_grad;
+  const auto adapters = lora_tensors(model);
+  for (const Tensor& parameter : model.parameters()) {
+    const bool is_half = parameter.scalar_type() == at::kHalf || parameter.scalar_type() == at::kBFloat16;
+    if (is_half && adapters.contains(parameter.unsafeGetTensorImpl()))
+      parameter.set_data(parameter.to(at::kFloat));
+  }
+}
+
 }  // namespace
 
 void ensure_adapter(torch::nn::Module& model, const LoraConfig& config, const char* name) {
   const auto adapters = detail::lora_names(model);
   if (adapters.empty()) {
     detail::lora_add(model, config, "default");
+    upcast_adapters(model);
     return;
   }
   require<ConfigError>(
@@ -113,6 +125,7 @@ void ensure_adapter(torch::nn::Module& model, const LoraConfig& config, const ch
                            "the adapter \"{}\" of {} is disabled or not active, call enable_adapters and "
                            "set_adapters first",
                            adapters.front(), name);
+  upcast_adapters(model);
 }
 
 void require_no_adapter(const torch::nn::Module& model, const char* name) {

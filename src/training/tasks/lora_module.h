@@ -11,7 +11,8 @@
 namespace diffusers {
 inline namespace internal {
 
-/// Adds an adapter to a model that has none, and checks the adapter of one that has.
+/// Adds an adapter to a model that has none, and checks the adapter of one that has. The adapter of a model
+/// in half precision becomes float32.
 /// @param name name of the model, for messages
 /// @throws ConfigError if the config is not supported, or the model has several adapters, or one that is not
 ///   active or that is fused

@@ -36,6 +36,17 @@ TrainableDenoiser trainable_lora(const TextToImageModels& given, const TextToIma
   return {std::move(saved), make_denoiser(unet), std::move(info)};
 }
 
+/// Adapters are float32, so that models in half precision compute in autocast.
+void require_precision(const TextToImageModels& models, const TrainingConfig& config) {
+  const auto require_autocast = [&](at::ScalarType dtype, MixedPrecision precision, const char* name) {
+    for (const Tensor& parameter : models.unet->parameters())
+      require<ConfigError>(parameter.scalar_type() != dtype || config.mixed_precision == precision,
+                           "the unet is {}, expected mixed_precision \"{}\"", dtype_name(dtype), name);
+  };
+  require_autocast(at::kBFloat16, MixedPrecision::kBf16, "bf16");
+  require_autocast(at::kHalf, MixedPrecision::kFp16, "fp16");
+}
+
 /// Adds the adapter of a text encoder.
 template <class Encoder>
 NamedModule text_lora(Encoder encoder, const char* name, const LoraConfig& config) {
@@ -77,6 +88,7 @@ std::vector<NamedModule> TextToImageLoraTask::frozen() const {
 }
 
 void TextToImageLoraTask::configure(const TrainingConfig& config) {
+  require_precision(models_, config);
   DiffusionTask::configure(config);
   parts_->set_resolution(config.resolution);
   parts_->clear_text_embeddings();

@@ -157,6 +157,53 @@ TEST(TextToImageLoraTask, TrainsTheAdapterThatTheUNetHas) {
   expect_throws_with<ConfigError>([&] { TextToImageLoraTask again(models); }, "expected one that is trained");
 }
 
+TEST(TextToImageLoraTask, TrainsFloatAdaptersOfModelsInBfloat16) {
+  const LogCapture log;
+  std::vector<Tensor> trained;
+  std::vector<double> losses;
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const TemporaryFolder folder;
+    TrainingConfig config = parity_config(folder.path());
+    config.mixed_precision = MixedPrecision::kBf16;
+    config.gradient_checkpointing = true;
+    const auto task = make_lora_task({.dtype = dtype}, {.train_text_encoder = true});
+    losses.push_back(Trainer(task, config).train(TensorDataset(samples_for_lora())).loss);
+    for (const auto& item : task->models().unet.ptr()->named_parameters()) {
+      const bool is_adapter = item.key().find("lora_") != std::string::npos;
+      EXPECT_EQ(item.value().scalar_type(), is_adapter ? at::kFloat : dtype) << item.key();
+    }
+    trained.push_back(test::flat_parameters(task->trained()));
+    EXPECT_EQ(trained.back().scalar_type(), at::kFloat);
+  }
+  // bfloat16 has 8 bits; ten steps of Adam with the learning rate 1e-3.
+  EXPECT_NEAR(losses[1], losses[0], 0.02 * losses[0]);
+  test::expect_close(trained[1], trained[0], 0, 0.02, "adapters");
+}
+
+TEST(TextToImageLoraTask, ATrainingOfModelsInBfloat16ResumesBitForBit) {
+  const LogCapture log;
+  const TemporaryFolder folder;
+  const auto train_until = [&](const char* name, int64_t steps, bool resumes) {
+    TrainingConfig config = parity_config(folder / name);
+    config.mixed_precision = MixedPrecision::kBf16;
+    config.max_train_steps = steps;
+    config.checkpointing_steps = 2;
+    if (resumes) config.resume_from_checkpoint = "latest";
+    Trainer(make_lora_task({.dtype = at::kBFloat16}), config).train(TensorDataset(samples_for_lora()));
+    return read_text_file(folder / name + "/pytorch_lora_weights.safetensors");
+  };
+  const std::string whole = train_until("whole", 4, false);
+  train_until("parts", 2, false);
+  EXPECT_EQ(train_until("parts", 4, true), whole);
+}
+
+TEST(TextToImageLoraTask, ModelsInHalfPrecisionNeedMixedPrecision) {
+  const TemporaryFolder folder;
+  expect_throws_with<ConfigError>(
+      [&] { Trainer trainer(make_lora_task({.dtype = at::kBFloat16}), parity_config(folder.path())); },
+      "the unet is bfloat16, expected mixed_precision \"bf16\"");
+}
+
 TEST(TextToImageLoraTask, TasksThatSaveWholeModelsRefuseAdapters) {
   const TextToImageModels models = tiny_text_to_image();
   UNet2DConditionModel unet = models.unet;
