@@ -10,7 +10,6 @@
 #include <diffusers/training/trainer.h>
 
 #include <ATen/ATen.h>
-#include <ATen/Context.h>
 #include <ATen/core/grad_mode.h>
 #include <c10/util/Exception.h>
 
@@ -194,7 +193,7 @@ TrainingResult TrainingRun::run() {
   freeze_modules();
   begin_train_mode(task_);
   for (UpdateRun& update : updates_) update.settle(global_step_);
-  warn_of_cpu_training(device_, config_.cpu_data_parallel, at::hasCUDA());
+  warn_of_slow_training(device_, config_);
   while (global_step_ < total_steps_ && !must_stop()) {
     const double start = now_seconds();
     train_step();
@@ -368,7 +367,7 @@ TrainingRun::Backward TrainingRun::backward(const Group& group, std::size_t upda
       return each.dim() == 0 ? each * (static_cast<double>(batch_size) / samples) : each.sum() / samples;
     };
     const Tensor loss = over_step(losses);
-    updates_[update].scaled(loss).backward();
+    updates_[update].backward(loss, global_step_);
     result.loss += loss.detach();
     add_values(step_loss.values, over_step, result.values);
   }

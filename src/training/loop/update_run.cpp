@@ -14,6 +14,7 @@
 #include "core/require.h"
 #include "io/posix_file.h"
 #include "training/checkpoint/checkpoint_files.h"
+#include "training/loop/fused_backward.h"
 #include "training/loop/trained_parameters.h"
 
 namespace diffusers {
@@ -113,12 +114,14 @@ std::vector<Update> checked_updates(const Task& task, const TrainingConfig& conf
   for (const NamedModule& named : trained)
     require<ConfigError>(update_of.contains(named.name), "the module \"{}\" belongs to no update",
                          named.name);
+  require_fused_backward(updates, config);
   return updates;
 }
 
 UpdateRun::UpdateRun(const Task& task, const TrainingConfig& config, Update update, int64_t total_steps,
                      at::Device device, at::ScalarType dtype)
     : update_(std::move(update)),
+      is_fused_(config.fused_backward_pass),
       max_grad_norm_(update_.max_grad_norm.value_or(config.max_grad_norm)),
       learning_rate_(config_of_optimizer(update_, config).lr),
       dtype_(dtype),
@@ -150,6 +153,35 @@ UpdateRun::UpdateRun(const Task& task, const TrainingConfig& config, Update upda
   counters_.loss_sum = counters_.loss_sum.to(dtype_);
 }
 
+void UpdateRun::backward(const Tensor& loss, int64_t global_step) {
+  if (is_fused_) return step_in_backward(loss, global_step);
+  (scaler_ ? scaler_->scale(loss) : loss).backward();
+}
+
+void UpdateRun::step_in_backward(const Tensor& loss, int64_t global_step) {
+  const Factor factor = next_factor(global_step, counters_.skipped_steps);
+  const FusedBackward fused(parameters_, loss.detach().isfinite().logical_not().to(at::kFloat),
+                            [&](const Tensor& parameter, const Tensor& found_inf) {
+                              if (factor.tensor.defined()) {
+                                optimizer_->step_parameter_with_device_factor(parameter, factor.tensor,
+                                                                              found_inf);
+                              } else {
+                                optimizer_->step_parameter(parameter, factor.value, found_inf);
+                              }
+                            });
+  loss.backward();
+  fused_norms_ = fused.norms();
+  fused_total_norm_ = fused.total_norm();
+  fused_is_nonfinite_ = fused.is_nonfinite();
+}
+
+Tensor UpdateRun::gradient_or_norm(const Tensor& parameter) const {
+  if (!is_fused_) return parameter.grad();
+  for (std::size_t i = 0; i < fused_norms_.size(); ++i)
+    if (parameters_[i].is_same(parameter)) return fused_norms_[i];
+  return {};
+}
+
 UpdateRun::Outcome UpdateRun::inspect(const Tensor& loss, const std::vector<NamedValue>& values) {
   Outcome outcome;
   outcome.is_nonfinite = loss.isfinite().logical_not().to(at::kFloat);
@@ -162,9 +194,13 @@ UpdateRun::Outcome UpdateRun::inspect(const Tensor& loss, const std::vector<Name
     const Tensor is_exhausted = (scaler_->get_scale().squeeze() <= 1).to(at::kFloat);
     outcome.is_nonfinite = at::maximum(outcome.is_nonfinite, overflow * is_exhausted);
   }
-  const Tensor grad_norm =
-      max_grad_norm_ > 0 ? clip_grad_norm_(parameters_, max_grad_norm_) : get_total_grad_norm(parameters_);
-  if (!scaler_) {
+  const Tensor grad_norm = is_fused_            ? fused_total_norm_
+                           : max_grad_norm_ > 0 ? clip_grad_norm_(parameters_, max_grad_norm_)
+                                                : get_total_grad_norm(parameters_);
+  if (is_fused_) {
+    outcome.is_nonfinite = at::maximum(outcome.is_nonfinite, fused_is_nonfinite_);
+    outcome.is_skipped = outcome.is_nonfinite;
+  } else if (!scaler_) {
     outcome.is_nonfinite =
         at::maximum(outcome.is_nonfinite, grad_norm.isfinite().logical_not().to(at::kFloat));
     outcome.is_skipped = outcome.is_nonfinite;
@@ -187,15 +223,23 @@ UpdateRun::Outcome UpdateRun::inspect(const Tensor& loss, const std::vector<Name
 }
 
 /// The learning rate is that of the number of steps that were taken before; only a CPU can be asked for it.
-void UpdateRun::step(int64_t global_step, const Tensor& is_skipped) {
-  const Tensor skipped = counters_.skipped_steps - is_skipped;
+UpdateRun::Factor UpdateRun::next_factor(int64_t global_step, const Tensor& skipped) {
   const int64_t steps = own_steps(global_step);
   if (device_lr_) {
     if (device_lr_->needs_settling(steps)) device_lr_->settle(steps, skipped.item<int64_t>());
-    optimizer_->step_with_device_factor(device_lr_->factor(steps, skipped), is_skipped.view({1}));
+    return {1.0, device_lr_->factor(steps, skipped)};
+  }
+  const int64_t count = device_.is_cpu() ? skipped.item<int64_t>() : 0;
+  return {lr_schedule_(steps - count), {}};
+}
+
+void UpdateRun::step(int64_t global_step, const Tensor& is_skipped) {
+  if (is_fused_) return;
+  const Factor factor = next_factor(global_step, counters_.skipped_steps - is_skipped);
+  if (factor.tensor.defined()) {
+    optimizer_->step_with_device_factor(factor.tensor, is_skipped.view({1}));
   } else {
-    const int64_t count = device_.is_cpu() ? skipped.item<int64_t>() : 0;
-    optimizer_->step(lr_schedule_(steps - count), is_skipped.view({1}));
+    optimizer_->step(factor.value, is_skipped.view({1}));
   }
   optimizer_->zero_grad();
   if (scaler_) scaler_->update(is_skipped.view({1}));

@@ -42,8 +42,13 @@ class UpdateRun {
   bool runs_at(int64_t global_step) const { return global_step >= update_.start_step; }
   int64_t start_step() const { return update_.start_step; }
 
-  /// Multiplies a loss by the scale of fp16.
-  Tensor scaled(const Tensor& loss) const { return scaler_ ? scaler_->scale(loss) : loss; }
+  /// Adds the gradients of a loss, which is multiplied by the scale of fp16. With `fused_backward_pass`, it
+  /// updates the parameters and leaves no gradients.
+  /// @param loss 0-dim, requires a gradient
+  void backward(const Tensor& loss, int64_t global_step);
+  /// Returns the gradient of a parameter. With `fused_backward_pass`, returns the norm of its last gradient.
+  /// @return undefined if there is none
+  Tensor gradient_or_norm(const Tensor& parameter) const;
 
   /// Result of a backward pass, 0-dim float32 each, on the device.
   struct Outcome {
@@ -54,7 +59,8 @@ class UpdateRun {
   /// @param loss mean over the step's samples, 0-dim
   /// @param values named values, 0-dim each
   Outcome inspect(const Tensor& loss, const std::vector<NamedValue>& values);
-  /// Steps the optimizer, unless `is_skipped`, and drops the gradients.
+  /// Steps the optimizer, unless `is_skipped`, and drops the gradients. With `fused_backward_pass`,
+  /// `backward` has stepped it.
   void step(int64_t global_step, const Tensor& is_skipped);
   /// Tells the learning rate table of a device how many steps were skipped, as the host knows it.
   void settle(int64_t global_step);
@@ -97,7 +103,17 @@ class UpdateRun {
   /// Steps of this update that were done, skipped ones included.
   int64_t own_steps(int64_t global_step) const { return global_step - update_.start_step; }
 
+  /// The factor on the learning rate of the next step.
+  struct Factor {
+    double value = 1.0;
+    Tensor tensor;  // on the device; undefined: `value`
+  };
+  /// @param skipped steps that were skipped up to now, 0-dim, on the device
+  Factor next_factor(int64_t global_step, const Tensor& skipped);
+  void step_in_backward(const Tensor& loss, int64_t global_step);
+
   Update update_;
+  bool is_fused_ = false;
   double max_grad_norm_ = 0.0;
   double learning_rate_ = 0.0;
   at::ScalarType dtype_;
@@ -108,6 +124,9 @@ class UpdateRun {
   std::optional<DeviceLr> device_lr_;  // on a device, if the schedule is not constant
   std::optional<GradScaler> scaler_;
   Counters counters_;
+  std::vector<Tensor> fused_norms_;  // of the last gradients; empty without fused_backward_pass
+  Tensor fused_total_norm_;
+  Tensor fused_is_nonfinite_;
   std::vector<NamedValue> value_sums_;  // since the last logging step; empty before the first step
   int64_t skipped_steps_ = 0;           // as read last
 };
