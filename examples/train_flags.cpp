@@ -76,6 +76,8 @@ const FlagTable<TrainingConfig>& training_flags() {
          "Number of batches whose gradients make one optimizer step."},
         {"--gradient_checkpointing", &Config::gradient_checkpointing,
          "Recompute activations in the backward pass, which saves memory and takes time."},
+        {"--fused_backward_pass", &Config::fused_backward_pass,
+         "Update each parameter in the backward pass and free its gradient. Needs --max_grad_norm 0."},
         {"--mixed_precision", &Config::mixed_precision,
          "Dtype that the model computes in. The weights stay float32."},
         {"--max_grad_norm", &Config::max_grad_norm, "Maximum gradient norm. 0 disables clipping."},

@@ -57,6 +57,7 @@ const std::vector<OptionEffect<TrainingConfig>>& option_effects() {
       {"max_train_steps"},
       {"gradient_accumulation_steps"},
       {"gradient_checkpointing"},
+      {"fused_backward_pass"},
       {"learning_rate"},
       {"lr_scheduler"},
       {"lr_warmup_steps", may_have_warmup,

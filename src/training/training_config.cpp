@@ -37,6 +37,7 @@ void visit_fields(TrainingConfig& config, Visitor&& visit) {
   visit("max_train_steps", config.max_train_steps);
   visit("gradient_accumulation_steps", config.gradient_accumulation_steps);
   visit("gradient_checkpointing", config.gradient_checkpointing);
+  visit("fused_backward_pass", config.fused_backward_pass);
   visit("learning_rate", config.learning_rate);
   visit("lr_scheduler", config.lr_scheduler);
   visit("lr_warmup_steps", config.lr_warmup_steps);
@@ -120,6 +121,28 @@ void at_least_zero(double value, const char* key) {
                        key, value);
 }
 
+/// The Trainer also checks the updates of the task (`require_fused_backward`).
+void validate_fused_backward_pass(const TrainingConfig& config) {
+  if (!config.fused_backward_pass) return;
+  require<ConfigError>(
+      config.gradient_accumulation_steps == 1,
+      "fused_backward_pass is true and gradient_accumulation_steps is {}: each backward pass "
+      "updates the parameters. Set gradient_accumulation_steps to 1 or fused_backward_pass to "
+      "false",
+      config.gradient_accumulation_steps);
+  require<ConfigError>(
+      config.mixed_precision != MixedPrecision::kFp16,
+      "fused_backward_pass is true and mixed_precision is \"fp16\": an overflow of the loss "
+      "scale must be known before the first update. Set mixed_precision to \"bf16\" or \"no\", "
+      "or fused_backward_pass to false");
+  require<ConfigError>(
+      config.cpu_data_parallel <= 1,
+      "fused_backward_pass is true and cpu_data_parallel is {}: each part of a batch computes "
+      "the gradients of all parameters. Set cpu_data_parallel to 1 or 0, or "
+      "fused_backward_pass to false",
+      config.cpu_data_parallel);
+}
+
 }  // namespace
 
 void TrainingConfig::validate() const {
@@ -201,6 +224,7 @@ void TrainingConfig::validate() const {
   at_least(validation_bins, 1, "validation_bins");
   at_least(lr_num_cycles, 1, "lr_num_cycles");
   at_least(max_nonfinite_steps, 1, "max_nonfinite_steps");
+  validate_fused_backward_pass(*this);
   require_options_with_effect(*this, option_effects());
 }
 

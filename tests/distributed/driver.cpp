@@ -63,6 +63,7 @@ TrainingConfig config_of(const Request& request, const ProcessGroup& group) {
   config.use_ema = request.number("ema", 0) != 0;
   if (request.number("snr", 0) != 0) config.snr_gamma = 5.0;
   config.gradient_checkpointing = request.number("checkpointing", 0) != 0;
+  config.fused_backward_pass = request.number("fused_backward", 0) != 0;
   config.cpu_data_parallel = request.number("parts", 1);
   config.checkpointing_steps = request.number("every", 0);
   config.background_checkpoints = request.number("background", 1) != 0;

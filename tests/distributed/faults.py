@@ -156,6 +156,9 @@ def refused(driver, folder):
     group = Group(driver, folder / "small-cases", [case(folder, "small", size=1)])
     must(group.wait() == [1, 1], f"expected both to fail:\n{group.output()}")
     must_say(group, "the dataset has 1 samples for 2 processes")
+    group = Group(driver, folder / "fused-cases", [case(folder, "fused", fused_backward=1)])
+    must(group.wait() == [1, 1], f"expected both to fail:\n{group.output()}")
+    must_say(group, "fused_backward_pass is true, but the processes of a group exchange the gradients")
     print("what several processes cannot train is refused")
 
 

@@ -84,6 +84,14 @@ TEST(TrainingTraffic, OfAStepIsTheBatchAlone) {
       {"input_perturbation", [](auto& config) { config.input_perturbation = 0.1; }},
       {"pyramid_noise", [](auto&) {}, {.pyramid_noise_iterations = 4}},
       {"no clipping", [](auto& config) { config.max_grad_norm = 0; }},
+      {"fused_backward_pass",
+       [](auto& config) { config.max_grad_norm = 0, config.fused_backward_pass = true; }},
+      {"fused_backward_pass, adafactor",
+       [](auto& config) {
+         config.max_grad_norm = 0, config.fused_backward_pass = true;
+         config.optimizer = OptimizerType::kAdafactor;
+         config.lr_scheduler = "linear";
+       }},
       {"use_ema", [](auto& config) { config.use_ema = true; }},
       {"use_ema, no warm-up", [](auto& config) { config.use_ema = true, config.use_ema_warmup = false; }},
       {"lit_ema", [](auto& config) { config.use_ema = true, config.ema_type = EMAType::kLitEma; }},

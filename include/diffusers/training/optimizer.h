@@ -133,6 +133,21 @@ class Optimizer {
   /// @param found_inf as in `step`
   /// @throws TensorError if `lr_factor` is not one float64 number or `found_inf` not one float32 number
   void step_with_device_factor(const Tensor& lr_factor, const Tensor& found_inf = {});
+  /// Updates one parameter, as `step` does for all, if it has a gradient. Hooks that run when a gradient is
+  /// complete can so update the parameter and free its gradient within the backward pass.
+  /// @param parameter one of the optimizer's parameters
+  /// @param lr_factor factor on the learning rate
+  /// @param found_inf as in `step`
+  /// @throws TensorError for a parameter of another optimizer, and if `found_inf` is not one float32 number
+  void step_parameter(const Tensor& parameter, double lr_factor = 1.0, const Tensor& found_inf = {});
+  /// Updates one parameter with a learning rate factor on the device, which the host does not read.
+  /// @param parameter one of the optimizer's parameters
+  /// @param lr_factor float64, one element, on the parameters' device
+  /// @param found_inf as in `step`
+  /// @throws TensorError for a parameter of another optimizer, if `lr_factor` is not one float64 number or
+  ///         `found_inf` not one float32 number
+  void step_parameter_with_device_factor(const Tensor& parameter, const Tensor& lr_factor,
+                                         const Tensor& found_inf = {});
   /// Removes the gradients, or sets them to zero.
   /// @param set_to_none true removes the gradients, which saves memory; false fills them with zeros
   void zero_grad(bool set_to_none = true);
@@ -169,8 +184,10 @@ class Optimizer {
 
  private:
   using State = std::vector<std::pair<std::string_view, Tensor>>;
+  /// @param only the parameter to update; undefined: all
   /// @param device_factor undefined: `lr_factor`
-  void step_all(double lr_factor, const Tensor& device_factor, const Tensor& found_inf);
+  void step_some(const Tensor& only, double lr_factor, const Tensor& device_factor, const Tensor& found_inf);
+  void require_own_parameter(const Tensor& parameter) const;
 
   OptimizerConfig config_;
   std::shared_ptr<const UpdateRule> rule_;

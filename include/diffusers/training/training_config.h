@@ -87,6 +87,14 @@ struct TrainingConfig {
   /// Recomputes activations in the backward pass, which saves memory and costs time. The model must support
   /// it.
   bool gradient_checkpointing = false;
+  /// Updates each parameter during the backward pass, as soon as its gradient is known, and frees the
+  /// gradient at once (the flag has kohya's name). The gradients of all parameters are then never held
+  /// together. The results are those of a step without clipping, bit for bit.
+  ///
+  /// It needs `max_grad_norm` 0, `gradient_accumulation_steps` 1, no `mixed_precision` "fp16" and a task with
+  /// one update. Batches on the CPU stay whole, as with `cpu_data_parallel` 1. If a gradient is not finite,
+  /// only the parameters whose gradients came before it have been updated; the others skip the step.
+  bool fused_backward_pass = false;
   /// Learning rate after the warm-up, 0 or more.
   double learning_rate = 1e-4;
   /// Learning rate schedule; `get_scheduler` lists the names. As in accelerate, the schedule counts the steps

@@ -69,6 +69,7 @@ const std::vector<ResumeRule>& resume_rules() {
       {"max_train_steps", kFree, kLength},
       {"gradient_accumulation_steps", kCompared, "the position in the data depends on it"},
       {"gradient_checkpointing", kFree, "it trades time for memory"},
+      {"fused_backward_pass", kFree, "it saves memory, with the same results"},
       {"learning_rate", kCompared},
       {"lr_scheduler", kCompared},
       {"lr_warmup_steps", kCompared},

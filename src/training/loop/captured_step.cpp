@@ -39,6 +39,7 @@ std::string capture_obstacle(const Task& task, const TrainingConfig& config, std
   if (updates > 1) return fmt::format("the task has {} updates, expected 1", updates);
   if (config.gradient_accumulation_steps > 1)
     return fmt::format("gradient_accumulation_steps is {}, expected 1", config.gradient_accumulation_steps);
+  if (config.fused_backward_pass) return "fused_backward_pass updates the parameters in the backward pass";
   if (config.gradient_checkpointing)
     return "gradient_checkpointing saves and restores random states on the host";
   const std::string field = foreign_field(batch);

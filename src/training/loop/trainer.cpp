@@ -11,7 +11,6 @@
 #include <diffusers/training/trainer.h>
 
 #include <ATen/ATen.h>
-#include <ATen/Context.h>
 #include <ATen/core/grad_mode.h>
 #include <c10/util/Exception.h>
 
@@ -199,7 +198,7 @@ TrainingResult TrainingRun::run() {
   freeze_modules();
   begin_train_mode(task_);
   for (UpdateRun& update : updates_) update.settle(global_step_);
-  warn_of_cpu_training(device_, config_.cpu_data_parallel, at::hasCUDA());
+  warn_of_slow_training(device_, config_);
   agree_to_stop();
   while (global_step_ < total_steps_ && !must_end()) {
     const double start = now_seconds();

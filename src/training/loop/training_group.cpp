@@ -81,6 +81,10 @@ std::string TrainingRun::description_for_group() const {
 void TrainingRun::check_group() const {
   if (!process_group_.is_connected()) return;
   const int64_t processes = process_group_.world_size();
+  require<ConfigError>(
+      !config_.fused_backward_pass,
+      "fused_backward_pass is true, but the processes of a group exchange the gradients of the "
+      "whole backward pass before they update the parameters. Set fused_backward_pass to false");
   if (processes > 1) {
     const std::string obstacle = task_.process_obstacle();
     require<ConfigError>(obstacle.empty(), "{} processes train together, but {}", processes, obstacle);

@@ -13,6 +13,7 @@
 #include <diffusers/training/report.h>
 
 #include <ATen/ATen.h>
+#include <ATen/Context.h>
 #include <c10/core/CachingDeviceAllocator.h>
 
 #include "core/host_copy.h"
@@ -21,6 +22,7 @@
 #include "io/posix_file.h"
 #include "training/loop/autocast.h"
 #include "training/loop/nonfinite_probe.h"
+#include "training/loop/slow_bf16.h"
 #include "training/loop/training_run.h"
 
 namespace diffusers {
@@ -79,6 +81,11 @@ bool warn_of_cpu_training(at::Device device, int64_t cpu_data_parallel, bool has
       "the training runs on the CPU, where the model is, although a CUDA device is available; move the "
       "model before the training: model->to(torch::kCUDA)");
   return true;
+}
+
+void warn_of_slow_training(at::Device device, const TrainingConfig& config) {
+  warn_of_cpu_training(device, config.cpu_data_parallel, at::hasCUDA());
+  warn_of_slow_bf16(device, config.mixed_precision, processor_multiplies_bf16());
 }
 
 EvaluationScope::EvaluationScope(const Task& task, at::Device device, const std::vector<Tensor>& parameters,
@@ -185,11 +192,11 @@ void TrainingRun::stop_if_nonfinite(int64_t steps_in_row) {
 /// Computes the last step once more, watched.
 std::string TrainingRun::nonfinite_origin(std::size_t update) {
   NamedTensors parameters;
-  NamedTensors gradients;
+  NamedTensors gradients;  // or their norms
   for (const NamedModule& named : task_.trained()) {
     for (const auto& parameter : named.module->module().named_parameters()) {
       parameters.emplace_back(parameter.key(), parameter.value());
-      gradients.emplace_back(parameter.key(), parameter.value().grad());
+      gradients.emplace_back(parameter.key(), updates_[update].gradient_or_norm(parameter.value()));
     }
   }
   for (const Batch& batch : group_.batches) {

@@ -48,6 +48,7 @@ int64_t TrainingRun::automatic_batch_parts(const Batch& batch) const {
   if (!device_.is_cpu() || !split.obstacle.empty() || !split.is_automatic || !images.defined() ||
       images.dim() < 2)
     return 1;
+  if (config_.fused_backward_pass) return 1;
   const int64_t factor = std::max<int64_t>(split.downsampling_factor, 1);
   int64_t positions = 1;
   for (const int64_t side : images.sizes().slice(2)) positions *= side / factor;
@@ -71,7 +72,8 @@ int64_t TrainingRun::choose_batch_parts(const Batch& first) {
   if (config_.cpu_data_parallel > 0) return batch_parts_ = config_.cpu_data_parallel;
   const int64_t saved = batch_parts_;
   const int64_t automatic = automatic_batch_parts(first);
-  const bool is_possible = saved == 1 || (device_.is_cpu() && task_.batch_split().obstacle.empty());
+  const bool is_possible = saved == 1 || (device_.is_cpu() && task_.batch_split().obstacle.empty() &&
+                                          !config_.fused_backward_pass);
   batch_parts_ = saved > 0 && is_possible ? saved : automatic;
   std::string message = fmt::format("cpu_data_parallel is 0: each batch is computed in {} part{}",
                                     batch_parts_, batch_parts_ == 1 ? "" : "s, one thread each");

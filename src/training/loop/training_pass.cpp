@@ -101,8 +101,11 @@ TrainingRun::Backward TrainingRun::backward(const Group& group, std::size_t upda
 
 /// @param is_last true for the last batch of the step
 void TrainingRun::add_gradients(const Tensor& loss, std::size_t update, bool is_last) {
-  const Tensor scaled = updates_[update].scaled(loss);
-  reducers_.empty() ? scaled.backward() : reducers_[update]->backward(scaled, is_last);
+  if (reducers_.empty()) {
+    updates_[update].backward(loss, global_step_);
+  } else {
+    reducers_[update]->backward(updates_[update].scaled(loss), is_last);
+  }
 }
 
 /// The forward and backward pass of one batch.

@@ -253,6 +253,8 @@ void set_eval_mode(const Task& task);
 /// Warns if a training runs on the CPU, in one thread pool, although there is a CUDA device.
 /// @return whether it did
 bool warn_of_cpu_training(at::Device device, int64_t cpu_data_parallel, bool has_cuda);
+/// Warns of options and devices that make a training slower than it need be on this machine.
+void warn_of_slow_training(at::Device device, const TrainingConfig& config);
 
 }  // namespace internal
 }  // namespace diffusers

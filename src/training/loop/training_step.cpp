@@ -115,7 +115,7 @@ void TrainingRun::run_update(std::size_t index) {
   // The kernels move the average in the pass of the step, if they step all that is averaged.
   std::optional<FusedAverage> average;
   const bool is_only = updates_.size() == 1 && trainer_.ema_ != nullptr;
-  if (is_only && update.is_fused()) average = trainer_.ema_->begin_fused_step();
+  if (is_only && update.uses_kernels()) average = trainer_.ema_->begin_fused_step();
   is_averaged_ = update.step(global_step_, outcome.is_skipped, average ? &*average : nullptr);
   if (average && !is_averaged_) trainer_.ema_->set_optimization_step(trainer_.ema_->optimization_step() - 1);
 }

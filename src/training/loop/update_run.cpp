@@ -14,6 +14,7 @@
 #include "core/require.h"
 #include "io/posix_file.h"
 #include "training/checkpoint/checkpoint_files.h"
+#include "training/loop/fused_backward.h"
 #include "training/loop/trained_parameters.h"
 
 namespace diffusers {
@@ -113,12 +114,14 @@ std::vector<Update> checked_updates(const Task& task, const TrainingConfig& conf
   for (const NamedModule& named : trained)
     require<ConfigError>(update_of.contains(named.name), "the module \"{}\" belongs to no update",
                          named.name);
+  require_fused_backward(updates, config);
   return updates;
 }
 
 UpdateRun::UpdateRun(const Task& task, const TrainingConfig& config, Update update, int64_t total_steps,
                      at::Device device, at::ScalarType dtype)
     : update_(std::move(update)),
+      steps_in_backward_(config.fused_backward_pass),
       max_grad_norm_(update_.max_grad_norm.value_or(config.max_grad_norm)),
       learning_rate_(config_of_optimizer(update_, config).lr),
       dtype_(dtype),
@@ -156,11 +159,40 @@ Tensor UpdateRun::fused_gradient_norm() {
   return fused_->gradient_norm(scaler_ ? scaler_->get_scale() : Tensor(), max_grad_norm_);
 }
 
+void UpdateRun::backward(const Tensor& loss, int64_t global_step) {
+  if (steps_in_backward_) return step_in_backward(loss, global_step);
+  scaled(loss).backward();
+}
+
+void UpdateRun::step_in_backward(const Tensor& loss, int64_t global_step) {
+  const Factor factor = next_factor(global_step, counters_.skipped_steps);
+  const FusedBackward fused(parameters_, loss.detach().isfinite().logical_not().to(at::kFloat),
+                            [&](const Tensor& parameter, const Tensor& found_inf) {
+                              if (factor.tensor.defined()) {
+                                optimizer_->step_parameter_with_device_factor(parameter, factor.tensor,
+                                                                              found_inf);
+                              } else {
+                                optimizer_->step_parameter(parameter, factor.value, found_inf);
+                              }
+                            });
+  loss.backward();
+  fused_norms_ = fused.norms();
+  fused_total_norm_ = fused.total_norm();
+  fused_is_nonfinite_ = fused.is_nonfinite();
+}
+
+Tensor UpdateRun::gradient_or_norm(const Tensor& parameter) const {
+  if (!steps_in_backward_) return parameter.grad();
+  for (std::size_t i = 0; i < fused_norms_.size(); ++i)
+    if (parameters_[i].is_same(parameter)) return fused_norms_[i];
+  return {};
+}
+
 UpdateRun::Outcome UpdateRun::inspect(const Tensor& loss, const std::vector<NamedValue>& values) {
   Outcome outcome;
   outcome.is_nonfinite = loss.isfinite().logical_not().to(at::kFloat);
   outcome.is_skipped = outcome.is_nonfinite;
-  fused_outcome_ = fused_gradient_norm();
+  if (!steps_in_backward_) fused_outcome_ = fused_gradient_norm();
   if (scaler_) {
     const Tensor overflow =
         fused_outcome_.defined() ? fused_outcome_[1] : scaler_->unscale_(parameters_).squeeze();
@@ -170,10 +202,14 @@ UpdateRun::Outcome UpdateRun::inspect(const Tensor& loss, const std::vector<Name
     const Tensor is_exhausted = (scaler_->get_scale().squeeze() <= 1).to(at::kFloat);
     outcome.is_nonfinite = at::maximum(outcome.is_nonfinite, overflow * is_exhausted);
   }
-  const Tensor grad_norm = fused_outcome_.defined() ? fused_outcome_[0]
-                           : max_grad_norm_ > 0     ? clip_grad_norm_(parameters_, max_grad_norm_)
-                                                    : get_total_grad_norm(parameters_);
-  if (!scaler_) {
+  const Tensor grad_norm = steps_in_backward_         ? fused_total_norm_
+                           : fused_outcome_.defined() ? fused_outcome_[0]
+                           : max_grad_norm_ > 0       ? clip_grad_norm_(parameters_, max_grad_norm_)
+                                                      : get_total_grad_norm(parameters_);
+  if (steps_in_backward_) {
+    outcome.is_nonfinite = at::maximum(outcome.is_nonfinite, fused_is_nonfinite_);
+    outcome.is_skipped = outcome.is_nonfinite;
+  } else if (!scaler_) {
     outcome.is_nonfinite =
         at::maximum(outcome.is_nonfinite, grad_norm.isfinite().logical_not().to(at::kFloat));
     outcome.is_skipped = outcome.is_nonfinite;
@@ -197,22 +233,28 @@ UpdateRun::Outcome UpdateRun::inspect(const Tensor& loss, const std::vector<Name
 }
 
 /// The learning rate is that of the number of steps that were taken before; only a CPU can be asked for it.
-bool UpdateRun::step(int64_t global_step, const Tensor& is_skipped, const FusedAverage* average) {
-  const Tensor skipped = counters_.skipped_steps - is_skipped;
+UpdateRun::Factor UpdateRun::next_factor(int64_t global_step, const Tensor& skipped) {
   const int64_t steps = own_steps(global_step);
-  const Tensor skip = is_skipped.view({1});
-  bool is_averaged = false;
-  const auto step_fused = [&](double factor, const Tensor& device_factor) {
-    is_averaged = fused_->step(factor, device_factor, fused_outcome_, skip, average);
-  };
   if (device_lr_) {
     if (device_lr_->needs_settling(steps)) device_lr_->settle(steps, skipped.item<int64_t>());
-    const Tensor factor = device_lr_->factor(steps, skipped);
-    is_fused() ? step_fused(1.0, factor.squeeze()) : optimizer_->step_with_device_factor(factor, skip);
+    return {1.0, device_lr_->factor(steps, skipped)};
+  }
+  const int64_t count = device_.is_cpu() ? skipped.item<int64_t>() : 0;
+  return {lr_schedule_(steps - count), {}};
+}
+
+bool UpdateRun::step(int64_t global_step, const Tensor& is_skipped, const FusedAverage* average) {
+  if (steps_in_backward_) return false;
+  const Tensor skip = is_skipped.view({1});
+  const Factor factor = next_factor(global_step, counters_.skipped_steps - is_skipped);
+  bool is_averaged = false;
+  if (uses_kernels()) {
+    const Tensor device_factor = factor.tensor.defined() ? factor.tensor.squeeze() : Tensor();
+    is_averaged = fused_->step(factor.value, device_factor, fused_outcome_, skip, average);
+  } else if (factor.tensor.defined()) {
+    optimizer_->step_with_device_factor(factor.tensor, skip);
   } else {
-    const int64_t count = device_.is_cpu() ? skipped.item<int64_t>() : 0;
-    const double factor = lr_schedule_(steps - count);
-    is_fused() ? step_fused(factor, Tensor()) : optimizer_->step(factor, skip);
+    optimizer_->step(factor.value, skip);
   }
   fused_outcome_ = Tensor();
   optimizer_->zero_grad();

@@ -44,8 +44,15 @@ class UpdateRun {
   bool runs_at(int64_t global_step) const { return global_step >= update_.start_step; }
   int64_t start_step() const { return update_.start_step; }
 
-  /// Multiplies a loss by the scale of fp16.
-  Tensor scaled(const Tensor& loss) const { return scaler_ ? scaler_->scale(loss) : loss; }
+  /// Adds the gradients of a loss, which is multiplied by the scale of fp16. With `fused_backward_pass`, it
+  /// updates the parameters and leaves no gradients.
+  /// @param loss 0-dim, requires a gradient
+  void backward(const Tensor& loss, int64_t global_step);
+  /// Returns the loss multiplied by the scale of fp16.
+  Tensor scaled(const Tensor& loss) { return scaler_ ? scaler_->scale(loss) : loss; }
+  /// Returns the gradient of a parameter. With `fused_backward_pass`, returns the norm of its last gradient.
+  /// @return undefined if there is none
+  Tensor gradient_or_norm(const Tensor& parameter) const;
 
   /// Result of a backward pass, 0-dim float32 each, on the device.
   struct Outcome {
@@ -56,12 +63,13 @@ class UpdateRun {
   /// @param loss mean over the step's samples, 0-dim
   /// @param values named values, 0-dim each
   Outcome inspect(const Tensor& loss, const std::vector<NamedValue>& values);
-  /// Steps the optimizer, unless `is_skipped`, and drops the gradients.
+  /// Steps the optimizer, unless `is_skipped`, and drops the gradients. With `fused_backward_pass`,
+  /// `backward` has stepped it.
   /// @param average moved in the same pass if this library's CUDA kernels step; may be null
   /// @return whether the average was moved
   bool step(int64_t global_step, const Tensor& is_skipped, const FusedAverage* average = nullptr);
   /// Returns true if this step is one of the CUDA kernels; between `inspect` and `step`.
-  bool is_fused() const { return fused_outcome_.defined(); }
+  bool uses_kernels() const { return fused_outcome_.defined(); }
   /// Tells the learning rate table of a device how many steps were skipped, as the host knows it.
   void settle(int64_t global_step);
 
@@ -110,8 +118,17 @@ class UpdateRun {
 
   /// Computes the norm of the gradients with the CUDA kernels; undefined if they do not serve.
   Tensor fused_gradient_norm();
+  /// The factor on the learning rate of the next step.
+  struct Factor {
+    double value = 1.0;
+    Tensor tensor;  // on the device; undefined: `value`
+  };
+  /// @param skipped steps that were skipped up to now, 0-dim, on the device
+  Factor next_factor(int64_t global_step, const Tensor& skipped);
+  void step_in_backward(const Tensor& loss, int64_t global_step);
 
   Update update_;
+  bool steps_in_backward_ = false;  // fused_backward_pass
   double max_grad_norm_ = 0.0;
   double learning_rate_ = 0.0;
   at::ScalarType dtype_;
@@ -124,6 +141,9 @@ class UpdateRun {
   std::optional<DeviceLr> device_lr_;  // on a device, if the schedule is not constant
   std::optional<GradScaler> scaler_;
   Counters counters_;
+  std::vector<Tensor> fused_norms_;  // of the last gradients; empty without fused_backward_pass
+  Tensor fused_total_norm_;
+  Tensor fused_is_nonfinite_;
   std::vector<NamedValue> value_sums_;  // since the last logging step; empty before the first step
   int64_t skipped_steps_ = 0;           // as read last
 };

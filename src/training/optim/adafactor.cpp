@@ -60,7 +60,6 @@ class AdafactorRule : public UpdateRule {
     Tensor rho = t.sqrt().reciprocal();
     rho = lr.tensor.defined() ? at::minimum(rho, lr.tensor) : rho.clamp_max(lr.value);
     Tensor alpha = root_mean_squares(batch.params).clamp_min(config_.eps2) * rho;
-    const Tensor new_part = t.pow(config_.beta2_decay).to(batch.params.front().scalar_type());
 
     Tensor is_skipped;
     if (skip) {
@@ -72,7 +71,10 @@ class AdafactorRule : public UpdateRule {
     for (std::size_t i = 0; i < batch.params.size(); ++i) {
       const auto index = static_cast<int64_t>(i);
       const Tensor& parameter = batch.params[i];
-      Tensor update = scaled_gradient(batch.grads[i], *batch.states[i], new_part[index], is_skipped);
+      // One power at a time: a vectorised power rounds differently at the end of a list, so that the result
+      // would depend on the other parameters.
+      const Tensor new_part = t[index].pow(config_.beta2_decay).to(parameter.scalar_type());
+      Tensor update = scaled_gradient(batch.grads[i], *batch.states[i], new_part, is_skipped);
       if (is_skipped.defined()) update.masked_fill_(is_skipped, 0);
       const double root = std::sqrt(static_cast<double>(update.numel()));
       const Tensor too_large =

@@ -50,6 +50,12 @@ void validate(const ParameterGroup& group) {
                        group.params.size());
 }
 
+void require_device_factor(const Tensor& lr_factor) {
+  require<TensorError>(
+      lr_factor.defined() && lr_factor.numel() == 1 && lr_factor.scalar_type() == at::kDouble,
+      "Optimizer::step_with_device_factor: lr_factor is {}, expected one float64", describe(lr_factor));
+}
+
 }  // namespace
 
 Optimizer::Optimizer(std::vector<Tensor> parameters, const OptimizerConfig& config)
@@ -94,16 +100,36 @@ void Optimizer::set_lr(double lr, std::size_t group) {
   groups_[group].lr_factor = 1.0;
 }
 
-void Optimizer::step(double lr_factor, const Tensor& found_inf) { step_all(lr_factor, {}, found_inf); }
+void Optimizer::step(double lr_factor, const Tensor& found_inf) { step_some({}, lr_factor, {}, found_inf); }
 
 void Optimizer::step_with_device_factor(const Tensor& lr_factor, const Tensor& found_inf) {
-  require<TensorError>(
-      lr_factor.defined() && lr_factor.numel() == 1 && lr_factor.scalar_type() == at::kDouble,
-      "Optimizer::step_with_device_factor: lr_factor is {}, expected one float64", describe(lr_factor));
-  step_all(1.0, lr_factor.squeeze(), found_inf);
+  require_device_factor(lr_factor);
+  step_some({}, 1.0, lr_factor.squeeze(), found_inf);
 }
 
-void Optimizer::step_all(double lr_factor, const Tensor& device_factor, const Tensor& found_inf) {
+void Optimizer::step_parameter(const Tensor& parameter, double lr_factor, const Tensor& found_inf) {
+  require_own_parameter(parameter);
+  step_some(parameter, lr_factor, {}, found_inf);
+}
+
+void Optimizer::step_parameter_with_device_factor(const Tensor& parameter, const Tensor& lr_factor,
+                                                  const Tensor& found_inf) {
+  require_own_parameter(parameter);
+  require_device_factor(lr_factor);
+  step_some(parameter, 1.0, lr_factor.squeeze(), found_inf);
+}
+
+void Optimizer::require_own_parameter(const Tensor& parameter) const {
+  for (const ParameterGroup& group : groups_)
+    for (const Tensor& own : group.params)
+      if (own.is_same(parameter)) return;
+  fail<TensorError>(
+      "Optimizer::step_parameter: the parameter is {}; expected one of the optimizer's {} parameters",
+      describe(parameter), keys_.size());
+}
+
+void Optimizer::step_some(const Tensor& only, double lr_factor, const Tensor& device_factor,
+                          const Tensor& found_inf) {
   const at::NoGradGuard no_grad;
   require<TensorError>(
       !found_inf.defined() || (found_inf.numel() == 1 && found_inf.scalar_type() == at::kFloat),
@@ -116,6 +142,7 @@ void Optimizer::step_all(double lr_factor, const Tensor& device_factor, const Te
     std::map<std::pair<DeviceAndDtype, bool>, UpdateBatch> batches;
     for (const Tensor& parameter : group.params) {
       State& state = states_[number++];
+      if (only.defined() && !parameter.is_same(only)) continue;
       Tensor grad = parameter.grad();
       if (!grad.defined()) continue;
       if (grad.strides() != parameter.strides()) grad = at::empty_like(parameter).copy_(grad);

@@ -189,6 +189,7 @@ TEST(CapturedStep, NamesWhatCannotBeCaptured) {
   expect_names(obstacle({}, {}, captions), "captions");
   expect_names(obstacle({}, {.gradient_accumulation_steps = 2}), "gradient_accumulation_steps is 2");
   expect_names(obstacle({}, {.gradient_checkpointing = true}), "gradient_checkpointing");
+  expect_names(obstacle({}, {.fused_backward_pass = true}), "fused_backward_pass");
   expect_names(obstacle({}, {}, images, 2), "2 updates");
   expect_names(obstacle({.timestep_sampling = TimestepSampling::kLossSecondMoment}, {}),
                "loss_second_moment");

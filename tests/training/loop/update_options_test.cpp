@@ -122,6 +122,7 @@ std::map<std::string, ConfigSetter> changes_of_all_fields() {
       {"max_train_steps", [](C& c) { c.max_train_steps = 2000; }},
       {"gradient_accumulation_steps", [](C& c) { c.gradient_accumulation_steps = 2; }},
       {"gradient_checkpointing", [](C& c) { c.gradient_checkpointing = true; }},
+      {"fused_backward_pass", [](C& c) { c.fused_backward_pass = true; }},
       {"learning_rate", [](C& c) { c.learning_rate = 0.5; }},
       {"lr_scheduler", [](C& c) { c.lr_scheduler = "cosine_with_restarts"; }},
       {"lr_warmup_steps", [](C& c) { c.lr_warmup_steps = 7; }},
@@ -249,6 +250,10 @@ TEST(UpdateOptions, AreRefusedByNameIfNoUpdateTakesThem) {
     const auto make = [&](const UpdatesFunction& updates) {
       return [=] { Trainer(std::make_shared<TwoNets>(updates), config); };
     };
+    if (key == "fused_backward_pass") {
+      expect_throws_with<ConfigError>(make(own_updates), R"(the task has the updates "first", "second")");
+      continue;
+    }
     if (!of_updates.contains(key)) {
       EXPECT_NO_THROW(make(own_updates)());
       continue;

@@ -233,6 +233,55 @@ TEST(Optimizer, AStepThatIsNotSkippedIsTheSameStep) {
   }
 }
 
+TEST(Optimizer, UpdatesOneParameterAsAStepUpdatesAll) {
+  for (const OptimizerType type :
+       {OptimizerType::kAdamW, OptimizerType::kSGD, OptimizerType::kLion, OptimizerType::kAdafactor}) {
+    SCOPED_TRACE(static_cast<int>(type));
+    std::vector<std::vector<Tensor>> results;
+    for (const bool is_single : {false, true}) {
+      at::manual_seed(4);
+      std::vector<ParameterGroup> groups(2);
+      groups[0].params = {trained(at::randn({7, 5})), trained(at::randn({5}), at::kDouble)};
+      groups[1] = {.params = {trained(at::randn({3, 2}))}, .lr_factor = 0.5};
+      Optimizer optimizer(groups, default_optimizer_config(type));
+      for (int step = 0; step < 3; ++step) {
+        for (const ParameterGroup& group : groups)
+          for (Tensor parameter : group.params) parameter.mutable_grad() = at::randn_like(parameter);
+        if (is_single) {
+          optimizer.step_parameter(groups[1].params[0], 0.5);
+          optimizer.step_parameter(groups[0].params[1], 0.5);
+          optimizer.step_parameter(groups[0].params[0], 0.5);
+        } else {
+          optimizer.step(0.5);
+        }
+      }
+      results.push_back({groups[0].params[0], groups[0].params[1], groups[1].params[0]});
+    }
+    for (std::size_t i = 0; i < 3; ++i) expect_equal(results[1][i].detach(), results[0][i].detach());
+  }
+}
+
+TEST(Optimizer, LeavesTheOtherParametersOfASingleUpdate) {
+  const Tensor a = trained(at::ones({2}));
+  const Tensor b = trained(at::ones({2}));
+  Optimizer optimizer({a, b}, {.type = OptimizerType::kSGD, .lr = 1.0, .weight_decay = 0.0});
+  a.mutable_grad() = at::ones({2});
+  b.mutable_grad() = at::ones({2});
+  optimizer.step_parameter(b);
+  expect_equal(a.detach(), at::ones({2}));
+  expect_equal(b.detach(), at::zeros({2}));
+  optimizer.step_parameter(a, 1.0, at::ones({1}));  // skipped
+  expect_equal(a.detach(), at::ones({2}));
+  a.mutable_grad().reset();
+  optimizer.step_parameter(a);  // without a gradient
+  expect_equal(a.detach(), at::ones({2}));
+  expect_throws_with<TensorError>(
+      [&] { optimizer.step_parameter(trained(at::ones({3}))); },
+      "Optimizer::step_parameter: the parameter is float32 [3] on cpu; expected one of the optimizer's 2");
+  expect_throws_with<TensorError>([&] { optimizer.step_parameter_with_device_factor(a, at::ones({1})); },
+                                  "expected one float64");
+}
+
 TEST(Optimizer, AdafactorKeepsRowsAndColumns) {
   Tensor weight = trained(at::ones({8, 4, 3, 3}));
   Optimizer optimizer(std::vector<Tensor>{weight}, default_optimizer_config(OptimizerType::kAdafactor));
