@@ -233,13 +233,17 @@ TrainingConfig trainer_config(const TrainingConfig& config, const ShardSettings&
   return result;
 }
 
-int64_t steps_per_epoch(const TrainImages& data, const TrainingConfig& config, const std::string& what) {
+int64_t steps_per_epoch(int64_t samples, const TrainingConfig& config) {
   const auto ratio_up = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
+  const int64_t batch_size = config.train_batch_size * training_group().world_size();
+  return ratio_up(ratio_up(samples, batch_size), config.gradient_accumulation_steps);
+}
+
+int64_t steps_per_epoch(const TrainImages& data, const TrainingConfig& config, const std::string& what) {
   const std::optional<int64_t> size = data.size();
   if (!size)
     throw ConfigError(what +
                       " counts in epochs, but the number of samples of --train_shards is not known; expected "
                       "--num_train_samples, or a flag that counts in steps");
-  const int64_t batch_size = config.train_batch_size * training_group().world_size();
-  return ratio_up(ratio_up(*size, batch_size), config.gradient_accumulation_steps);
+  return steps_per_epoch(*size, config);
 }

@@ -139,6 +139,9 @@ diffusers::TrainingConfig trainer_config(const diffusers::TrainingConfig& config
                                          const ShardSettings& settings);
 
 /// Returns the number of optimizer steps of an epoch.
+/// @param samples number of samples of an epoch
+int64_t steps_per_epoch(int64_t samples, const diffusers::TrainingConfig& config);
+/// Returns the number of optimizer steps of an epoch.
 /// @param what flag that counts in epochs, for the message
 /// @throws diffusers::ConfigError if the number of samples is not known
 int64_t steps_per_epoch(const TrainImages& data, const diffusers::TrainingConfig& config,

@@ -2,6 +2,7 @@
 
 #include <diffusers/core/error.h>
 
+#include "../training_group.h"
 #include "class_images.h"
 
 using namespace diffusers;
@@ -131,7 +132,7 @@ DreamBoothDataset open_dreambooth_data(const DreamBoothSettings& settings,
                                    .image_interpolation_mode = settings.image_interpolation_mode};
   DreamBoothDataset instances(settings.instance_data_dir, options);
   if (!settings.with_prior_preservation) return instances;
-  make_class_images(settings, shared, models);
+  in_turn([&] { make_class_images(settings, shared, models); });
   options.class_data_dir = settings.class_data_dir;
   options.class_prompt = settings.class_prompt;
   options.num_class_images = settings.num_class_images;

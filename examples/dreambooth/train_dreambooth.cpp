@@ -11,6 +11,7 @@
 #include <diffusers/training/trainer.h>
 
 #include "../program.h"
+#include "../training_group.h"
 #include "dreambooth_flags.h"
 
 using namespace diffusers;
@@ -80,7 +81,7 @@ int run(int argc, char** argv) {
           models, TextToImageTaskOptions{.train_text_encoder = settings.train_text_encoder,
                                          .cache_text_embeddings = settings.pre_compute_text_embeddings,
                                          .prior_loss_weight = settings.prior_loss_weight}),
-      shared.training);
+      shared.training, training_group());
   if (has_previews)
     trainer.on_preview(unet_previews(models,
                                      {.prompts = settings.validation_prompts,

@@ -15,6 +15,7 @@
 #include <diffusers/training/trainer.h>
 
 #include "../program.h"
+#include "../training_group.h"
 #include "dreambooth_flags.h"
 
 using namespace diffusers;
@@ -153,7 +154,7 @@ int run(int argc, char** argv) {
   const DreamBoothDataset data = open_dreambooth_data(settings, shared, models);
   const bool has_previews = !settings.validation_prompts.empty();
   if (has_previews && app.count("--validation_steps") == 0)
-    shared.training.validation_steps = own.validation_epochs * steps_per_epoch(data, shared.training);
+    shared.training.validation_steps = own.validation_epochs * steps_per_epoch(data.size(), shared.training);
 
   if (shared.training.seed) manual_seed(static_cast<uint64_t>(*shared.training.seed));
   const auto task = std::make_shared<TextToImageLoraTask>(models, task_options(settings, own));
@@ -164,7 +165,7 @@ int run(int argc, char** argv) {
               static_cast<long long>(count), shared.device.c_str(), data.instance_files().size(),
               data.class_files().size());
 
-  Trainer trainer(task, shared.training);
+  Trainer trainer(task, shared.training, training_group());
   if (has_previews)
     trainer.on_preview(unet_previews(models,
                                      {.prompts = settings.validation_prompts,

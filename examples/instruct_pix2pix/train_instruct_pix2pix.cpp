@@ -14,6 +14,7 @@
 #include "../program.h"
 #include "../text_to_image/previews.h"
 #include "../text_to_image/stable_diffusion_flags.h"
+#include "../training_group.h"
 
 using namespace diffusers;
 
@@ -140,13 +141,14 @@ int run(int argc, char** argv) {
                                             .resize_to_square = true});
   const bool has_previews = !previews.prompts.empty();
   if (has_previews && app.count("--validation_steps") == 0)
-    shared.training.validation_steps = settings.validation_epochs * steps_per_epoch(data, shared.training);
+    shared.training.validation_steps =
+        settings.validation_epochs * steps_per_epoch(data.size(), shared.training);
   std::printf("UNet with %lld parameters and %lld input channels on %s, %lld pairs\n",
               static_cast<long long>(models.unet->num_parameters()),
               static_cast<long long>(models.unet->config().in_channels), shared.device.c_str(),
               static_cast<long long>(data.size()));
 
-  Trainer trainer(task, shared.training);
+  Trainer trainer(task, shared.training, training_group());
   if (has_previews) trainer.on_preview(editing_previews(models, previews, shared.training));
   return exit_code(trainer.train(data));
 }

@@ -5,6 +5,8 @@
 #include <ATen/Context.h>
 #include <torch/cuda.h>
 
+#include "../training_group.h"
+
 using namespace diffusers;
 
 namespace {
@@ -102,7 +104,8 @@ const std::vector<RefusedFlag>& refused_stable_diffusion_flags() {
 }
 
 void complete_stable_diffusion(const CLI::App& app, StableDiffusionSettings& settings) {
-  if (settings.train_data_dir.empty() && !settings.shards.is_given())
+  const bool has_data_flags = app.get_option_no_throw("--train_data_dir") != nullptr;
+  if (has_data_flags && settings.train_data_dir.empty() && !settings.shards.is_given())
     throw ConfigError(
         "there is no training data; expected --train_data_dir" +
         std::string(app.get_option_no_throw("--train_shards") != nullptr ? " or --train_shards" : ""));
@@ -114,8 +117,8 @@ void complete_stable_diffusion(const CLI::App& app, StableDiffusionSettings& set
   // Without EMA its options are at their defaults.
   if (!training.use_ema) training.use_ema_warmup = TrainingConfig().use_ema_warmup;
   if (settings.scale_lr)
-    training.learning_rate *=
-        static_cast<double>(training.gradient_accumulation_steps * training.train_batch_size);
+    training.learning_rate *= static_cast<double>(training.gradient_accumulation_steps *
+                                                  training.train_batch_size * training_group().world_size());
   training.validate();
   if (settings.allow_tf32) at::globalContext().setAllowTF32CuBLAS(true);
 }

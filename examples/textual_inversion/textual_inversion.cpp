@@ -18,6 +18,7 @@
 #include "../program.h"
 #include "../text_to_image/previews.h"
 #include "../text_to_image/stable_diffusion_flags.h"
+#include "../training_group.h"
 
 using namespace diffusers;
 
@@ -163,15 +164,16 @@ int run(int argc, char** argv) {
   const bool has_previews = !settings.validation_prompts.empty();
   if (has_previews && app.count("--validation_steps") == 0)
     shared.training.validation_steps =
-        settings.validation_epochs ? *settings.validation_epochs * steps_per_epoch(data, shared.training)
-                                   : 100;
+        settings.validation_epochs
+            ? *settings.validation_epochs * steps_per_epoch(data.size(), shared.training)
+            : 100;
   std::printf("%s: %lld vectors of width %lld on %s, %lld images\n", task->placeholder().c_str(),
               static_cast<long long>(settings.num_vectors),
               static_cast<long long>(task->learned_embeds().size(1)), shared.device.c_str(),
               static_cast<long long>(pictures->size()));
 
-  Trainer trainer(task, shared.training);
-  if (settings.save_steps > 0)
+  Trainer trainer(task, shared.training, training_group());
+  if (settings.save_steps > 0 && training_group().is_main())
     trainer.on_step([&](int64_t step) {
       if (step % settings.save_steps == 0)
         task->save_learned_embeds(join_path(shared.training.output_dir,

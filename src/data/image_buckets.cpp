@@ -61,7 +61,7 @@ void check_bucket_options(const ImageFolderOptions& options) {
 void sort_into_buckets(ImageSamples& samples, const ImageFolderOptions& options) {
   samples.bucket_sizes = make_bucket_sizes(options.resolution, options.bucket_step);
   for (const std::string& path : samples.files) {
-    ImageSize size;
+    StoredImageSize size;
     if (samples.has_metadata) {
       const std::string_view inside = std::string_view(path).substr(samples.root.size());
       size = read_image_size(open_file_inside(samples.root, inside.substr(inside.find_first_not_of('/'))));

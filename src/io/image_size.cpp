@@ -42,7 +42,7 @@ int64_t big_number(std::string_view bytes, std::size_t at, std::size_t count) {
 
 /// A size and the EXIF orientation.
 struct FoundSize {
-  ImageSize size;
+  StoredImageSize size;
   int orientation = 1;
 };
 
@@ -99,7 +99,7 @@ FoundSize jpeg_size(ImageBytes bytes) {
 
 }  // namespace
 
-ImageSize read_image_size(const InputFile& file) {
+StoredImageSize read_image_size(const InputFile& file) {
   const ImageBytes bytes(file);
   const std::string first = bytes.peek(512);
   const bool is_png = first.starts_with("\x89PNG\r\n\x1a\n");

@@ -32,7 +32,7 @@ struct LatentStatistics {
 LatentStatistics latent_statistics(const AutoencoderKLConfig& config, const at::TensorOptions& options) {
   if (config.latents_mean.empty() || config.latents_std.empty()) return {};
   const auto channels = [&](const std::vector<double>& values) {
-    return at::tensor(values, options).view({1, static_cast<int64_t>(values.size()), 1, 1});
+    return at::tensor(values, at::kDouble).view({1, static_cast<int64_t>(values.size()), 1, 1}).to(options);
   };
   return {channels(config.latents_mean), channels(config.latents_std)};
 }
@@ -61,7 +61,8 @@ Tensor StableDiffusionXLCall::time_ids(const TimeIds& ids, const EncodedPrompt& 
                        "{} time ids and {} channels of the pooled embeddings make {} inputs, the UNet's "
                        "projection_class_embeddings_input_dim is {}{}",
                        ids.size(), pooled, found, *config.projection_class_embeddings_input_dim, hint);
-  return at::tensor(ids, tensor_options()).unsqueeze(0);
+  // at::tensor has no bfloat16 on the CPU.
+  return at::tensor(ids, at::kDouble).to(tensor_options()).unsqueeze(0);
 }
 
 double StableDiffusionXLCall::cutoff(const char* name, double denoised) const {

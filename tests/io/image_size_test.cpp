@@ -15,7 +15,7 @@ namespace {
 using test::expect_throws_with;
 using test::TemporaryFolder;
 
-TEST(ImageSize, IsThatOfTheDecodedImage) {
+TEST(StoredImageSize, IsThatOfTheDecodedImage) {
   const std::string folder = test::golden_path("io/images");
   int compared = 0;
   for (const std::string& name : list_folder(folder)) {
@@ -26,7 +26,7 @@ TEST(ImageSize, IsThatOfTheDecodedImage) {
     } catch (const FileError&) {
       continue;  // a damaged file
     }
-    const ImageSize size = read_image_size(InputFile(path));
+    const StoredImageSize size = read_image_size(InputFile(path));
     EXPECT_EQ(size.height, image.size(1)) << name;
     EXPECT_EQ(size.width, image.size(2)) << name;
     ++compared;
@@ -34,7 +34,7 @@ TEST(ImageSize, IsThatOfTheDecodedImage) {
   EXPECT_GT(compared, 10);
 }
 
-TEST(ImageSize, OtherFilesAreRefused) {
+TEST(StoredImageSize, OtherFilesAreRefused) {
   const TemporaryFolder folder;
   const auto refuse = [&](std::string_view bytes, std::string_view message) {
     test::write_bytes(folder / "x.png", bytes);

@@ -103,6 +103,12 @@ TEST(StableDiffusionXLPipeline, DecodesInFloat32IfTheConfigAsksForIt) {
   test::expect_close(images, expected, 1e-2, 1e-2, "rounded weights");
 }
 
+TEST(StableDiffusionXLPipeline, DrawsInBfloat16) {
+  auto pipeline = test::with_statistics<StableDiffusionXLPipeline>();
+  pipeline.to(at::kBFloat16);
+  EXPECT_TRUE(pipeline(five_steps(XL{})).images.isfinite().all().item<bool>());
+}
+
 TEST(StableDiffusionXLPipeline, SavesWhatPythonSaves) {
   test::expect_python_index(tiny_xl(), "xl");
   const test::TemporaryFolder folder;

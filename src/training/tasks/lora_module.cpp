@@ -37,6 +37,10 @@ class LoraParameters : public torch::nn::Module {
     torch::nn::Module::train(on);
     model_->train(on);
   }
+  /// Takes over the mode of the model, which its owner may have changed.
+  void follow_model() {
+    if (is_training() != model_->is_training()) torch::nn::Module::train(model_->is_training());
+  }
   const torch::nn::Module& model() const { return *model_; }
   torch::nn::Module& model() { return *model_; }
 
@@ -58,7 +62,10 @@ class SavedLora : public SavedModule {
         saved_(std::move(saved)),
         checkpointing_(std::move(checkpointing)) {}
 
-  torch::nn::Module& module() override { return *parameters_; }
+  torch::nn::Module& module() override {
+    parameters_->follow_model();
+    return *parameters_;
+  }
   void save(const std::filesystem::path& folder) override {
     write_lora_file(lora_file(saved_), folder, kLoraFileName);
   }

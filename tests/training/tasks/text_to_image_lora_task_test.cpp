@@ -157,6 +157,19 @@ TEST(TextToImageLoraTask, TrainsTheAdapterThatTheUNetHas) {
   expect_throws_with<ConfigError>([&] { TextToImageLoraTask again(models); }, "expected one that is trained");
 }
 
+// from_pretrained gives models in eval mode. The Trainer asks the trained module for its mode.
+TEST(TextToImageLoraTask, TheTrainedModuleHasTheModeOfTheUNet) {
+  TextToImageModels models = tiny_text_to_image({});
+  models.unet->eval();
+  const TextToImageLoraTask task(models, {});
+  EXPECT_FALSE(task.trained().front().module->module().is_training());
+  task.trained().front().module->module().train();
+  EXPECT_TRUE(models.unet->is_training());
+  for (const auto& module : models.unet->modules()) EXPECT_TRUE(module->is_training());
+  models.unet->eval();
+  EXPECT_FALSE(task.trained().front().module->module().is_training());
+}
+
 TEST(TextToImageLoraTask, TrainsFloatAdaptersOfModelsInBfloat16) {
   const LogCapture log;
   std::vector<Tensor> trained;
