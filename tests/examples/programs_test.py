@@ -245,9 +245,9 @@ class Programs(unittest.TestCase):
                     self.assertRegex(message, r"--device: there is no .*; available: cpu(, cuda:\d)*\n")
             self.assertEqual(list(self.folder.iterdir()), [], f"{name} began to work")
         self.assertEqual(with_device, {"diffusion_from_scratch", "mnist_controlnet", "mnist_text_to_image", "sample",
-                                       "train_autoencoder", "train_controlnet", "train_dreambooth",
-                                       "train_dreambooth_lora", "train_latent_diffusion", "train_mnist",
-                                       "train_t2i_adapter",
+                                       "textual_inversion", "train_autoencoder", "train_controlnet",
+                                       "train_dreambooth", "train_dreambooth_lora", "train_instruct_pix2pix",
+                                       "train_latent_diffusion", "train_mnist", "train_t2i_adapter",
                                        "train_text_to_image", "train_text_to_image_lora", "train_unconditional"})
 
     def test_errors_of_libtorch_have_no_stack_trace(self):

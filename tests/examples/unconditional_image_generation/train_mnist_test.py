@@ -18,7 +18,7 @@ import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from inputs import make_inputs
+from inputs import make_inputs, make_shards
 
 # Arguments that make a run short.
 SHORT = ["--max_train_steps", "2", "--train_batch_size", "4", "--eval_batch_size", "4", "--ddpm_num_inference_steps", "2"]
@@ -29,7 +29,13 @@ def values(folder):
     idx = ["--data_dir", folder / "idx"]
     return {
         "--dataset": [idx, ["--dataset", "fashion-mnist", *idx], ["--train_data_dir", folder / "classes"],
-                      ["--train_data_dir", folder / "flat"]],
+                      ["--train_data_dir", folder / "flat"], ["--train_shards", folder / "shards/s-{0..1}.tar"]],
+        "--shuffle_buffer_size": [[], [2]],
+        "--num_train_samples": [[], [8]],
+        "--num_classes": [[], [10]],
+        "--enable_bucketing": [[], ["--enable_bucketing", "--bucket_step", 4]],
+        "--ddp_timeout": [[], [60]],
+        "--ddp_bucket_cap_mb": [[], [5]],
         "--model_config_name_or_path": [["--resolution", 8],
                                         ["--model_config_name_or_path", folder / "gray/config.json"],
                                         ["--model_config_name_or_path", folder / "color"],
@@ -126,6 +132,9 @@ CONFLICTS = [
     ("--guidance_scale", [1, 2], "--class_conditional", [0]),
     ("--class_dropout_prob", [1], "--class_conditional", [0]),
     ("--center_crop", [1], "--dataset", [0, 1]),
+    *((flag, [1], "--dataset", [0, 1, 2, 3]) for flag in ("--shuffle_buffer_size", "--num_train_samples", "--num_classes")),
+    ("--enable_bucketing", [1], "--dataset", [0, 1, 4]),
+    ("--model_config_name_or_path", [4], "--dataset", [4]),  # two classes against ten or none
     ("--class_conditional", [1], "--dataset", [3]),
     ("--model_config_name_or_path", [2, 4], "--dataset", [0, 1]),  # three channels
     ("--model_config_name_or_path", [3, 4], "--dataset", [3]),  # classes
@@ -181,7 +190,7 @@ CONFLICTS = [
     ("--adam_amsgrad", [1], "--optimizer", ["sgd", "lion", "adafactor"]),
     *((flag, [1], "--optimizer", [0, "adamw", "adam", "lion", "sgd"])
       for flag in ("--adafactor_beta2_decay", "--adafactor_eps1", "--adafactor_eps2", "--adafactor_d")),
-    *((flag, [1], "--dataset", [2, 3]) for flag in ("--validation_samples", "--validation_bins")),
+    *((flag, [1], "--dataset", [2, 3, 4]) for flag in ("--validation_samples", "--validation_bins")),
     ("--adam_beta1", [1], "--optimizer", ["sgd", "adafactor"]),
     ("--adam_beta2", [1], "--optimizer", ["sgd", "adafactor"]),
     ("--adam_epsilon", [1], "--optimizer", ["sgd", "lion", "adafactor"]),
@@ -228,7 +237,7 @@ def factors(help_text, folder):
         result[name] = [[str(word) for word in (level if i == 0 or str(level[0]).startswith("--") else [name, *level])]
                         for i, level in enumerate(levels)]
     for name, choices in offered.items():
-        if choices is None:
+        if choices is None and name not in table:
             result[name] = [[], [name]]
         elif choices and name not in table:
             result[name] = [[], *([name, choice] for choice in choices)]
@@ -367,6 +376,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         make_inputs(folder)
+        make_shards(folder / "shards")
         help_text = subprocess.run([arguments.program, "--help"], stdout=subprocess.PIPE, text=True, check=True).stdout
         levels = factors(help_text, folder)
         if arguments.list:
