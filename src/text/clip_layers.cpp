@@ -54,7 +54,7 @@ void TextEmbeddingsImpl::init_weights(const CLIPTextConfig& config) {
 }
 
 Tensor TextEmbeddingsImpl::token_vectors(const Tensor& input_ids) const {
-  const Tensor vectors = token_embedding_->forward(input_ids);
+  Tensor vectors = token_embedding_->forward(input_ids);
   if (!learned_rows_.defined()) return vectors;
   const Tensor place = input_ids - first_learned_;
   const int64_t count = learned_rows_.size(0);

@@ -93,7 +93,7 @@ std::vector<std::string> add_embeds(const std::string& token, const Tensor& embe
       "the text encoder",
       token, describe(embeddings), width);
   CLIPTokenizer extended = tokenizer;
-  const std::vector<std::string> tokens = add_textual_inversion_tokens(extended, token, embeddings.size(0));
+  std::vector<std::string> tokens = add_textual_inversion_tokens(extended, token, embeddings.size(0));
   Encoder encoder = text_encoder;  // a handle; holders give non-const access from non-const objects
   if (extended.size() > encoder->config().vocab_size) encoder->resize_token_embeddings(extended.size());
   const at::NoGradGuard no_grad;
