@@ -45,7 +45,7 @@ class TextualInversionTask : public StableDiffusionTask {
   /// @param options see TextualInversionTaskOptions
   /// @throws ConfigError as TextToImageTask; for a placeholder that the tokenizer already has; for an
   ///   initializer that is no token, or several, naming them. No model has changed then
-  explicit TextualInversionTask(const TextToImageModels& models, TextualInversionTaskOptions options);
+  explicit TextualInversionTask(const TextToImageModels& models, const TextualInversionTaskOptions& options);
 
   /// @return the options as given
   const TextualInversionTaskOptions& inversion_options() const { return inversion_options_; }

@@ -39,8 +39,8 @@ void check_group_options(const ProcessGroupOptions& options) {
 
 /// Returns the CUDA device of a local rank.
 at::Device cuda_device(int64_t index) {
-  const auto count =
-      static_cast<int64_t>(at::globalContext().getAcceleratorHooksInterface(at::kCUDA).deviceCount());
+  const auto count = static_cast<int64_t>(
+      static_cast<uint8_t>(at::globalContext().getAcceleratorHooksInterface(at::kCUDA).deviceCount()));
   require<ConfigError>(index < count,
                        "the local rank is {}, but this machine has {} CUDA devices; expected one process for "
                        "each device at most (LOCAL_RANK, CUDA_VISIBLE_DEVICES)",

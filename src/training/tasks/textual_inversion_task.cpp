@@ -124,7 +124,7 @@ TextualInversionTask::Prepared TextualInversionTask::prepare(const TextToImageMo
 }
 
 TextualInversionTask::TextualInversionTask(const TextToImageModels& models,
-                                           TextualInversionTaskOptions options)
+                                           const TextualInversionTaskOptions& options)
     : TextualInversionTask(prepare(models, options), options) {}
 
 TextualInversionTask::TextualInversionTask(const Prepared& prepared, TextualInversionTaskOptions options)
