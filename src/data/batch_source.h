@@ -67,9 +67,9 @@ class StreamedBatches : public BatchSource {
   bool is_at_end_ = false;
 };
 
-/// Batches of a stream that several threads read, each a part of its own. The batch of number n is of the
-/// thread n modulo the number of threads. After the end of a part its batches are absent. `read` may be
-/// called from several threads at once, but each number once and the numbers of a part in order.
+/// Batches of a stream of which each of several threads reads one part. Batch n comes from the thread n
+/// modulo the number of threads. After the end of a part its batches are absent. `read` may be called from
+/// several threads at once, but each number once and the numbers of a part in order.
 class PartedBatches : public BatchSource {
  public:
   /// @param first number of the first batch that is read

@@ -19,11 +19,11 @@ struct CudaOptions {
   /// The Trainer stores the weights and the images `[B, C, H, W]` of a training in channels-last order
   /// (`unet.to(memory_format=torch.channels_last)`). The weights keep the order after the training.
   bool channels_last = false;
-  /// The Trainer copies batches from pinned memory on a stream of its own, so that copies overlap with the
+  /// The Trainer copies batches from pinned memory on a second stream, so that copies overlap with the
   /// computation of the step before.
   bool async_copies = false;
   /// Captures the forward and backward pass of a training step and the forward pass of a sampling step as a
-  /// CUDA graph and replays it. What cannot be captured runs as without graphs, and a warning says why.
+  /// CUDA graph and replays it. A step that cannot be captured runs without a graph, and a warning says why.
   bool graphs = false;
   /// Lets matrix products use TF32 (`torch.backends.cuda.matmul.allow_tf32`; `--allow_tf32` of the training
   /// scripts). TF32 rounds float32 factors to 10 bits.

@@ -69,7 +69,7 @@ class IterableDataset {
   virtual std::unique_ptr<SampleStream> open(uint64_t epoch_seed) const = 0;
   /// Returns the largest number of readers that can share a pass. With the default, 1, one thread of each
   /// process reads all samples, and the process drops those of the others. With more, each thread of each
-  /// process reads a part of its own, and the order of the samples depends on the number of processes and
+  /// process reads another part, and the order of the samples depends on the number of processes and
   /// threads.
   virtual int64_t max_parts() const { return 1; }
   /// Starts the pass of one reader. Together the readers of a pass read every sample once. If `size()` is

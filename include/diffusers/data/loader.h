@@ -70,8 +70,8 @@ struct BatchRows {
 /// `buckets()`, each batch comes from one bucket. If a bucket has too few samples left for a batch, the
 /// smaller batch comes at the end of the epoch.
 ///
-/// An `IterableDataset` whose `max_parts()` is above 1 is shared out: each thread of each process reads a
-/// part of its own, and the threads of a process return their batches in turn. The order then depends on the
+/// An `IterableDataset` whose `max_parts()` is above 1 is shared out: each thread of each process reads
+/// another part, and the threads of a process return their batches in turn. The order then depends on the
 /// number of processes and threads.
 ///
 /// A loader must be used by one thread at a time. `next` rethrows an exception of the dataset; the following

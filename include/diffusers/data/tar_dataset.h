@@ -60,7 +60,7 @@ struct TarDatasetOptions {
 /// trainer.train(data);
 /// @endcode
 /// **Order.** In each pass the shards are shuffled and dealt out to the processes and to the threads of their
-/// loaders. Each thread reads its shards one after another, into a shuffle buffer of its own. The order
+/// loaders. Each thread reads its shards one after another, into its shuffle buffer. The order
 /// therefore depends on the number of processes and of threads. For the same numbers it depends on the seed
 /// and the epoch alone, and a loader continues exactly from every saved position. Resuming reads the headers
 /// of the shards before the position, and the samples that were in the shuffle buffer.

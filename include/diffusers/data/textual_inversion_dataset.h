@@ -14,7 +14,7 @@ struct TextualInversionDatasetOptions {
   /// Text that stands for the concept, such as "<cat>", or "<cat> <cat>_1" for two vectors
   /// (`TextualInversionTask::placeholder`).
   std::string placeholder = "*";
-  /// What the concept is: "object" ("a photo of a <cat>") or "style" ("a painting in the style of <cat>").
+  /// Kind of the concept: "object" ("a photo of a <cat>") or "style" ("a painting in the style of <cat>").
   std::string learnable_property = "object";
   /// Number of samples of each image in an epoch, at least 1.
   int64_t repeats = 100;
