@@ -6,6 +6,7 @@
 #include <exception>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 #include <ATen/Parallel.h>
 #include <ATen/ThreadLocalState.h>
@@ -19,6 +20,20 @@ namespace {
 /// True in a thread that runs the items of a job.
 thread_local bool is_computing_parts = false;
 
+class ComputingParts {
+ public:
+  explicit ComputingParts(bool is_computing) : before_(std::exchange(is_computing_parts, is_computing)) {}
+  ComputingParts(const ComputingParts&) = delete;
+  ComputingParts& operator=(const ComputingParts&) = delete;
+  ~ComputingParts() { is_computing_parts = before_; }
+
+ private:
+  bool before_;
+};
+
+/// The number of threads for parts within `OneThreadBetweenParts`, else 0.
+thread_local int64_t threads_for_parts = 0;
+
 /// The items of one call, which the threads take one after another.
 class PartJob {
  public:
@@ -27,7 +42,7 @@ class PartJob {
   /// Takes items until there are none left.
   void work() {
     const at::ThreadLocalStateGuard state(caller_);
-    is_computing_parts = true;
+    const ComputingParts computing(true);
     for (int64_t i = next_++; i < count_; i = next_++) {
       try {
         body_(i);
@@ -37,7 +52,6 @@ class PartJob {
         next_ = count_;
       }
     }
-    is_computing_parts = false;
   }
 
   /// Throws the first exception, after all threads are done.
@@ -116,8 +130,10 @@ class PartPool {
 
 }  // namespace
 
+int64_t threads_of_parts() { return std::max<int64_t>(at::get_num_threads(), threads_for_parts); }
+
 void for_each_part(int64_t count, const std::function<void(int64_t)>& body) {
-  const int64_t threads = std::min<int64_t>(count, at::get_num_threads());
+  const int64_t threads = std::min(count, threads_of_parts());
   if (threads > 1 && !is_computing_parts && !at::in_parallel_region()) {
     PartJob job(count, body);
     if (PartPool::instance().run(job, threads - 1)) {
@@ -126,8 +142,15 @@ void for_each_part(int64_t count, const std::function<void(int64_t)>& body) {
     }
   }
   const OneIntraopThread one_thread(count > 1);  // operations round as they do on several threads
+  const ComputingParts computing(count > 1 || is_computing_parts);
   for (int64_t i = 0; i < count; ++i) body(i);
 }
+
+OneThreadBetweenParts::OneThreadBetweenParts(bool is_limited)
+    : threads_before_(std::exchange(threads_for_parts, is_limited ? threads_of_parts() : threads_for_parts)),
+      one_thread_(is_limited) {}
+
+OneThreadBetweenParts::~OneThreadBetweenParts() { threads_for_parts = threads_before_; }
 
 }  // namespace internal
 }  // namespace diffusers

@@ -9,6 +9,7 @@
 #include <diffusers/pipelines/denoise.h>
 #include <diffusers/pipelines/inference_guard.h>
 
+#include "core/part_threads.h"
 #include "core/require.h"
 #include "models/unet/row_parts.h"
 
@@ -45,6 +46,7 @@ ImagePipelineOutput sample_unconditional(DiffusionPipeline& pipeline, const Unco
   const Tensor noise = randn_tensor({call.batch_size, unet->config().in_channels, height, width},
                                     call.generator, parameter.device(), parameter.scalar_type());
   pipeline.scheduler().set_timesteps(call.num_inference_steps, {.device = parameter.device()});
+  const OneThreadBetweenParts one_thread(automatic_parts_of(*unet, noise) > 1);
   const Tensor image =
       denoise(pipeline, in_automatic_parts(make_denoiser(unet), *unet), {}, noise, call.num_inference_steps,
               call.callback_on_step_end, {.step = std::move(step_options), .scale_model_input = false});

@@ -151,6 +151,39 @@ TEST(ForEachPart, ServesSeveralCallersAtOnce) {
   EXPECT_EQ(calls, 4 * 50 * 3);
 }
 
+TEST(OneThreadBetweenParts, LimitsOperationsAndNotParts) {
+  const ThreadNumber threads(3);
+  {
+    const OneThreadBetweenParts one_thread(true);
+    EXPECT_EQ(at::get_num_threads(), 1);
+    EXPECT_EQ(threads_of_parts(), 3);
+    const OneThreadBetweenParts inner(true);
+    Meeting meeting(3);
+    for_each_part(3, [&](int64_t) {
+      meeting.come();
+      EXPECT_EQ(at::get_num_threads(), 1);
+    });
+  }
+  EXPECT_EQ(at::get_num_threads(), 3);
+  const OneThreadBetweenParts unlimited(false);
+  EXPECT_EQ(at::get_num_threads(), 3);
+}
+
+// After an operation on several threads, OpenMP's threads would take the cores of the parts.
+TEST(OneThreadBetweenParts, KeepsTheThreadsOfOpenMpAsleep) {
+  const ThreadNumber threads(4);
+  const OneThreadBetweenParts one_thread(true);
+  for_each_part(4, [](int64_t) {});
+  const double start = cpu_seconds();
+  for (int round = 0; round < 10; ++round) {
+    at::zeros({1 << 16}).add_(1);
+    for_each_part(4, [](int64_t i) {
+      if (i == 0) std::this_thread::sleep_for(std::chrono::milliseconds(30));
+    });
+  }
+  EXPECT_LT(cpu_seconds() - start, 0.1);
+}
+
 // A thread that waits actively would use the core for as long as it waits.
 TEST(ForEachPart, WaitingThreadsTakeNoCore) {
   const ThreadNumber threads(4);

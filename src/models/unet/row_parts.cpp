@@ -8,7 +8,6 @@
 #include <diffusers/models/unet_2d_condition.h>
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <torch/nn/module.h>
 
@@ -22,8 +21,22 @@ namespace diffusers {
 inline namespace internal {
 namespace {
 
-/// Height times width of a sample.
-int64_t positions_of(const Tensor& sample) { return sample.numel() / (sample.size(0) * sample.size(1)); }
+int64_t count_parameters(const torch::nn::Module& model) {
+  int64_t count = 0;
+  for (const Tensor& parameter : model.parameters()) count += parameter.numel();
+  return count;
+}
+
+/// @param sample `[B, C, H, W]`
+/// @param parameters number of parameters of the model
+int64_t automatic_parts_of(const Tensor& sample, int64_t parameters) {
+  if (at::GradMode::is_enabled() || !sample.defined() || !sample.is_cpu() || sample.dim() != 4 ||
+      sample.numel() == 0)
+    return 1;
+  return automatic_parts(
+      {.batch_size = sample.size(0), .positions = sample.size(2) * sample.size(3), .parameters = parameters},
+      threads_of_parts());
+}
 
 }  // namespace
 
@@ -61,19 +74,17 @@ std::vector<Tensor> denoise_parts(const Denoiser& denoise, const RowParts& parts
 
 Denoiser in_automatic_parts(Denoiser denoise, const torch::nn::Module& model) {
   if (!is_thread_safe_model(model) || has_batch_statistics(model)) return denoise;
-  int64_t parameters = 0;
-  for (const Tensor& parameter : model.parameters()) parameters += parameter.numel();
-  return [denoise = captured_denoiser(std::move(denoise)), parameters](
+  return [denoise = captured_denoiser(std::move(denoise)), parameters = count_parameters(model)](
              const Tensor& sample, const Tensor& timesteps, const Conditioning& conditioning) {
-    if (at::GradMode::is_enabled() || !sample.defined() || !sample.is_cpu() || sample.dim() != 4 ||
-        sample.numel() == 0)
-      return denoise(sample, timesteps, conditioning);
-    const int64_t parts = automatic_parts(
-        {.batch_size = sample.size(0), .positions = positions_of(sample), .parameters = parameters},
-        at::get_num_threads());
+    const int64_t parts = automatic_parts_of(sample, parameters);
     const RowParts cut = cut_rows(sample, timesteps, conditioning, parts);
     return cut.size() < 2 ? denoise(sample, timesteps, conditioning) : at::cat(denoise_parts(denoise, cut));
   };
+}
+
+int64_t automatic_parts_of(const torch::nn::Module& model, const Tensor& sample) {
+  if (!is_thread_safe_model(model) || has_batch_statistics(model)) return 1;
+  return automatic_parts_of(sample, count_parameters(model));
 }
 
 bool is_thread_safe_model(const torch::nn::Module& model) {

@@ -49,6 +49,11 @@ std::vector<Tensor> denoise_parts(const Denoiser& denoise, const RowParts& parts
 /// @return the same predictions up to rounding
 Denoiser in_automatic_parts(Denoiser denoise, const torch::nn::Module& model);
 
+/// Returns the number of parts that the denoiser of `in_automatic_parts` cuts a batch into.
+/// @param model a model of the library
+/// @param sample `[B, C, H, W]`
+int64_t automatic_parts_of(const torch::nn::Module& model, const Tensor& sample);
+
 /// Returns true for a denoising model of this library, whose `forward` changes nothing in the model: several
 /// threads may call it at once.
 bool is_thread_safe_model(const torch::nn::Module& model);

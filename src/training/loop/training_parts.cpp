@@ -8,9 +8,9 @@
 #include <diffusers/core/logging.h>
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include "core/batch_parts.h"
+#include "core/part_threads.h"
 #include "core/require.h"
 #include "io/posix_file.h"
 #include "training/loop/training_run.h"
@@ -56,7 +56,7 @@ int64_t TrainingRun::automatic_batch_parts(const Batch& batch) const {
                           .positions = positions,
                           .parameters = count_numbers(parameters_),
                           .gradients = count_numbers(trainable_)},
-                         at::get_num_threads());
+                         threads_of_parts());
 }
 
 /// @param first first batch of this process, which the rule depends on
@@ -80,7 +80,7 @@ int64_t TrainingRun::choose_batch_parts(const Batch& first) {
   if (saved > 0 && saved == batch_parts_ && saved != automatic)
     message += fmt::format(
         ", as before the checkpoint; a new training on this machine would choose {} for its {} threads",
-        automatic, at::get_num_threads());
+        automatic, threads_of_parts());
   if (saved > 0 && saved != batch_parts_)
     message +=
         fmt::format("; it was {} before the checkpoint, so sums are rounded otherwise from now on", saved);

@@ -11,6 +11,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include "core/parallel.h"
+#include "core/part_threads.h"
 #include "core/require.h"
 #include "training/loop/training_run.h"
 #include "training/tasks/prior_preservation.h"
@@ -30,6 +31,9 @@ int64_t rows_of_a_sample(const std::vector<Batch>& batches, const std::vector<Ba
 }  // namespace
 
 void TrainingRun::train_step() {
+  // Encoders of whole batches need all threads.
+  const OneThreadBetweenParts one_thread(batch_parts_ > 1 && task_.frozen().empty() &&
+                                         task_.batch_split().is_automatic);
   const double start = now_seconds();
   group_ = next_group();
   data_seconds_ += now_seconds() - start;
