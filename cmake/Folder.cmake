@@ -167,3 +167,20 @@ function(diffusers_add_cuda_tests name filter)
                                                ENVIRONMENT "DIFFUSERS_SKIP_CODE=77")
   set_property(GLOBAL APPEND_STRING PROPERTY DIFFUSERS_CUDA_TESTS "tests/${name}/test_${name} ${filter}\n")
 endfunction()
+
+# diffusers_add_kernel_modes(NAME FILTER): runs tests of test_NAME once more without the library's kernels, and once with
+# Winograd's convolution for every shape that it supports. The filters select a part of the comparisons with Python, since
+# all of them take minutes.
+function(diffusers_add_kernel_modes name filter)
+  if(DIFFUSERS_SANITIZE)
+    return()
+  endif()
+  add_test(NAME ${name}.kernels_off COMMAND test_${name} --gtest_brief=1 "--gtest_filter=${filter}")
+  add_test(NAME ${name}.winograd_forced COMMAND test_${name} --gtest_brief=1 "--gtest_filter=${filter}")
+  # A filter that fits no test any more must not pass.
+  set_tests_properties(
+    ${name}.kernels_off ${name}.winograd_forced
+    PROPERTIES LABELS unit TIMEOUT 900 PROCESSORS 2 FAIL_REGULAR_EXPRESSION " 0 tests from")
+  set_tests_properties(${name}.kernels_off PROPERTIES ENVIRONMENT DIFFUSERS_FUSED=0)
+  set_tests_properties(${name}.winograd_forced PROPERTIES ENVIRONMENT DIFFUSERS_WINOGRAD=force)
+endfunction()
