@@ -6,9 +6,11 @@
 
 #include <diffusers/core/error.h>
 
+#include "core/exact_allocator.h"
 #include "core/require.h"
 
 #if defined(__GLIBC__)
+#include <c10/core/CPUAllocator.h>
 #include <malloc.h>
 #endif
 
@@ -24,12 +26,19 @@ constexpr int kLargestMapThreshold = 32 << 20;  // the largest that glibc accept
 constexpr int kKeptBytes = 1 << 30;             // at the end of the heap
 constexpr int kUsualBytes = 2 * kLargestMapThreshold;  // what glibc keeps after it has adapted itself
 
+/// Replaces LibTorch's allocator, unless the program has set one of its own.
+void replace_allocator(c10::Allocator* from, c10::Allocator* to) {
+  if (c10::GetCPUAllocator() == from) c10::SetCPUAllocator(to);
+}
+
 void keep_freed_memory() {
+  replace_allocator(c10::GetDefaultCPUAllocator(), &ExactAllocator::instance());
   mallopt(M_MMAP_THRESHOLD, kLargestMapThreshold);
   mallopt(M_TRIM_THRESHOLD, kKeptBytes);
 }
 
 void return_freed_memory() {
+  replace_allocator(&ExactAllocator::instance(), c10::GetDefaultCPUAllocator());
   mallopt(M_TRIM_THRESHOLD, kUsualBytes);
   malloc_trim(0);
 }

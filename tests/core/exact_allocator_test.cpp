@@ -1,0 +1,89 @@
+#include "core/exact_allocator.h"
+
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <string>
+
+#include <ATen/ATen.h>
+#include <c10/core/CPUAllocator.h>
+#include <gtest/gtest.h>
+
+#include "core/freed_memory.h"
+
+namespace diffusers {
+namespace {
+
+TEST(ExactAllocator, AlignsEveryBlock) {
+  ExactAllocator& allocator = ExactAllocator::instance();
+  for (size_t bytes = 1; bytes < (1U << 20); bytes = bytes * 3 + 1) {
+    const c10::DataPtr data = allocator.allocate(bytes);
+    ASSERT_NE(data.get(), nullptr);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(data.get()) % 64, 0U);
+    EXPECT_TRUE(allocator.is_simple_data_ptr(data));
+    std::memset(data.get(), 1, bytes);
+  }
+  EXPECT_EQ(allocator.allocate(0).get(), nullptr);
+}
+
+TEST(ExactAllocator, RawBlocksAreFreed) {
+  ExactAllocator& allocator = ExactAllocator::instance();
+  void* const data = allocator.raw_allocate(100);
+  std::memset(data, 1, 100);
+  allocator.raw_deallocate(data);
+}
+
+TEST(ExactAllocator, WithoutMemoryTheErrorNamesTheSize) {
+  const size_t most = std::numeric_limits<size_t>::max();
+  for (const size_t bytes : {most, most / 4}) {
+    try {
+      ExactAllocator::instance().allocate(bytes);
+      FAIL() << bytes;
+    } catch (const c10::Error& error) {
+      EXPECT_NE(std::strstr(error.what(), std::to_string(bytes).c_str()), nullptr) << error.what();
+    }
+  }
+}
+
+#if defined(__GLIBC__)
+TEST(ExactAllocator, ServesTensorsWithinTheScope) {
+  if (!keeps_freed_memory()) GTEST_SKIP() << "a variable sets the memory of the C library";
+  c10::Allocator* const before = c10::GetCPUAllocator();
+  at::Tensor kept;
+  {
+    const FreedMemoryScope outer;
+    EXPECT_EQ(c10::GetCPUAllocator(), &ExactAllocator::instance());
+    { const FreedMemoryScope inner; }
+    EXPECT_EQ(c10::GetCPUAllocator(), &ExactAllocator::instance());
+    kept = at::ones({1000});
+    kept.resize_({2000}).fill_(2);
+  }
+  EXPECT_EQ(c10::GetCPUAllocator(), before);
+  kept.resize_({3000}).fill_(3);  // tensors outlive the scope
+  EXPECT_EQ(kept.sum().item<float>(), 9000.0F);
+}
+
+/// An allocator of the program.
+class OwnAllocator final : public c10::Allocator {
+ public:
+  c10::DataPtr allocate(size_t bytes) override { return c10::GetDefaultCPUAllocator()->allocate(bytes); }
+  void copy_data(void* to, const void* from, size_t bytes) const override {
+    default_copy_data(to, from, bytes);
+  }
+};
+
+TEST(ExactAllocator, LeavesAnAllocatorOfTheProgram) {
+  static OwnAllocator own;
+  c10::Allocator* const before = c10::GetCPUAllocator();
+  c10::SetCPUAllocator(&own);
+  {
+    const FreedMemoryScope scope;
+    EXPECT_EQ(c10::GetCPUAllocator(), &own);
+  }
+  EXPECT_EQ(c10::GetCPUAllocator(), &own);
+  c10::SetCPUAllocator(before);
+}
+#endif
+
+}  // namespace
+}  // namespace diffusers
