@@ -102,14 +102,5 @@ void GradientReducer::backward(const Tensor& loss, bool is_last) {
   }
 }
 
-Tensor GradientReducer::zero_loss() const {
-  Tensor loss;
-  for (const Tensor& parameter : state_->parameters) {
-    const Tensor zero = (parameter * 0).sum();
-    loss = loss.defined() ? loss + zero : zero;
-  }
-  return loss;
-}
-
 }  // namespace internal
 }  // namespace diffusers
