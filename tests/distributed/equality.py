@@ -1,8 +1,11 @@
 """N processes train as one process with N times the batch, and as Python's DistributedDataParallel."""
 import json
 import pathlib
+import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1] / "benchmarks"))
+import scaling
 from launching import (Group, column_of, largest_difference, line_of, losses, must, read_tensors, require_equal_columns,
                        require_equal_losses, torchrun)
 
@@ -58,6 +61,21 @@ def compare(folder, name, size):
     print(f"{name}: {size} processes, largest difference of a parameter from one process {worst:.1e}")
 
 
+def traced(driver, folder):
+    """The times of the exchanges are recorded where a variable asks for it, and the training is the same."""
+    case = cases_of(folder, ["plain"], 2)[0] | {"name": "traced", "out": folder / "traced", "save": folder / "traced"}
+    group = Group(driver, folder / "traced-cases", [case], environment={scaling.TRACE: str(folder / "trace")})
+    must(group.wait() == [0, 0], f"the traced training failed:\n{group.output()}")
+    weights = folder / "traced-rank0.safetensors"
+    must(weights.read_bytes() == (folder / "plain-2-rank0.safetensors").read_bytes(), "the trace changes the training")
+    gradients = 4 * sum(map(len, read_tensors(weights).values()))
+    for rank in range(2):
+        times = scaling.exchange_times(folder / f"trace-rank{rank}-0.csv")
+        must(times["bytes"] == gradients, f"a trace of {gradients} bytes of gradients: {times}")
+        must(0 <= times["hidden"] <= times["exchange"] and times["exchange"] > 0 and times["backward"] > 0, f"trace: {times}")
+    print(f"the trace of the exchanges: {times['buckets']:.0f} buckets, {times['bytes']:.0f} bytes in a step")
+
+
 def ddp_case(folder):
     return {"name": "ddp", "out": folder / "ddp", "save": folder / "ddp", "batch": GLOBAL_BATCH // 2, "steps": DDP_STEPS,
             "log": 1, "constant": 1, "initial": folder / "initial.safetensors", "order": folder / "order.txt"}
@@ -79,6 +97,7 @@ def run(driver, python, folder):
     for size, chosen in lists.items():
         for name in chosen:
             compare(folder, name, size)
+    traced(driver, folder)
 
     config = json.loads((folder / "ddp" / "training_config.json").read_text())
     (folder / "ddp.json").write_text(json.dumps({"config": config, "steps": DDP_STEPS, "folder": str(folder)}))
