@@ -6,6 +6,7 @@
 // group. Each process saves its parameters as NAME-rankR.safetensors at the end of a training.
 
 #include <algorithm>
+#include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -85,6 +86,7 @@ TensorDataset make_data(const Request& request) {
   const int64_t side = request.number("side", kSide);
   const Tensor images =
       at::linspace(-1, 1, size * side * side, at::kFloat).mul(37.0).sin().view({size, 1, side, side});
+  if (const int64_t bad = request.number("nan", -1); bad >= 0) images[bad].fill_(NAN);
   return TensorDataset(images, at::arange(size, at::kLong).remainder(kClasses));
 }
 

@@ -28,9 +28,10 @@ CASES = {
     "gan_odd": {"model": "gan", "side": 16, "size": 61, "ema": 1},
     "gan_one_sample_left": {"model": "gan", "side": 16, "size": 57, "steps": 20},
     "gan_vq": {"model": "gan_vq", "side": 16, "size": 61},
+    "gan_nan": {"model": "gan_vq", "side": 16, "size": 61, "nan": 40, "steps": 20},  # its steps are skipped by all processes
 }
 ON_FOUR = ["plain", "accumulation", "odd_dataset", "fewer_samples_than_processes", "label_dropout", "gan_one_sample_left"]
-RELATIVE = ["gan_vq"]  # the scales of ActNorm are about 100
+RELATIVE = ["gan_vq", "gan_nan"]  # the scales of ActNorm are about 100
 # Columns of metrics.csv that do not depend on the number of processes.
 GAN_VALUES = {"gan": ["loss", "rec_loss", "nll_loss", "kl_loss", "g_loss", "d_weight", "rec_grad_norm", "nll_grad_norm", "g_grad_norm",
                       "kl_grad_norm", "psnr", "grad_norm"],
