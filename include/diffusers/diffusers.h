@@ -53,6 +53,7 @@
 #include <diffusers/models/resnet.h>
 #include <diffusers/models/spatial_norm.h>
 #include <diffusers/models/state_dict.h>
+#include <diffusers/models/sync_batch_norm.h>
 #include <diffusers/models/t2i_adapter.h>
 #include <diffusers/models/transformer_2d.h>
 #include <diffusers/models/unet_2d.h>

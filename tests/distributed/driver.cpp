@@ -6,6 +6,7 @@
 // group. Each process saves its parameters as NAME-rankR.safetensors at the end of a training.
 
 #include <algorithm>
+#include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -23,12 +24,14 @@
 #include <diffusers/io/safetensors.h>
 #include <diffusers/models/unet_2d.h>
 #include <diffusers/schedulers/ddpm_scheduler.h>
+#include <diffusers/training/autoencoder_task.h>
 #include <diffusers/training/diffusion_task.h>
 #include <diffusers/training/process_group.h>
 #include <diffusers/training/trainer.h>
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <torch/nn/modules/batchnorm.h>
 #include <unistd.h>
 
 #include "faults/request.h"
@@ -59,6 +62,8 @@ TrainingConfig config_of(const Request& request, const ProcessGroup& group) {
     config.optimizer = OptimizerType::kSGD;
     config.learning_rate = 1e-2;
   }
+  // An AutoencoderKL's loss is a sum over pixels.
+  if (request.text("model").starts_with("gan")) config.learning_rate = 1e-4;
   config.max_grad_norm = request.number("clip", 0) != 0 ? 0.05 : 0.0;
   config.use_ema = request.number("ema", 0) != 0;
   if (request.number("snr", 0) != 0) config.snr_gamma = 5.0;
@@ -78,8 +83,10 @@ TrainingConfig config_of(const Request& request, const ProcessGroup& group) {
 
 TensorDataset make_data(const Request& request) {
   const int64_t size = request.number("size", 64);
+  const int64_t side = request.number("side", kSide);
   const Tensor images =
-      at::linspace(-1, 1, size * kSide * kSide, at::kFloat).mul(37.0).sin().view({size, 1, kSide, kSide});
+      at::linspace(-1, 1, size * side * side, at::kFloat).mul(37.0).sin().view({size, 1, side, side});
+  if (const int64_t bad = request.number("nan", -1); bad >= 0) images[bad].fill_(NAN);
   return TensorDataset(images, at::arange(size, at::kLong).remainder(kClasses));
 }
 
@@ -88,6 +95,47 @@ struct Trained {
   std::shared_ptr<torch::nn::Module> model;
   std::shared_ptr<Task> task;
 };
+
+/// An autoencoder with a discriminator: batch norm for the AutoencoderKL, ActNorm for the VQModel.
+Trained make_gan(bool is_kl, int64_t disc_start) {
+  NLayerDiscriminator disc({.input_nc = 1, .ndf = 4, .n_layers = 2, .use_actnorm = !is_kl});
+  if (is_kl) {
+    AutoencoderKL vae({.in_channels = 1,
+                       .out_channels = 1,
+                       .down_block_types = {"DownEncoderBlock2D", "DownEncoderBlock2D"},
+                       .up_block_types = {"UpDecoderBlock2D", "UpDecoderBlock2D"},
+                       .block_out_channels = {4, 8},
+                       .latent_channels = 2,
+                       .norm_num_groups = 2,
+                       .mid_block_add_attention = false});
+    LPIPSWithDiscriminator loss({.disc_start = disc_start, .kl_weight = 1e-3, .perceptual_weight = 0},
+                                nullptr, disc);
+    return {vae.ptr(), std::make_shared<AutoencoderTask>(vae, loss)};
+  }
+  VQModel vq({.in_channels = 1,
+              .out_channels = 1,
+              .down_block_types = {"DownEncoderBlock2D", "DownEncoderBlock2D"},
+              .up_block_types = {"UpDecoderBlock2D", "UpDecoderBlock2D"},
+              .block_out_channels = {4, 8},
+              .latent_channels = 2,
+              .num_vq_embeddings = 16,
+              .norm_num_groups = 2,
+              .mid_block_add_attention = false});
+  VQLPIPSWithDiscriminator loss({.disc_start = disc_start, .perceptual_weight = 0}, nullptr, disc);
+  return {vq.ptr(), std::make_shared<AutoencoderTask>(vq, loss)};
+}
+
+/// The parameters and buffers of all trained modules.
+TensorMap state_of(const Trained& trained) {
+  TensorMap state;
+  for (const NamedModule& named : trained.task->trained()) {
+    for (const auto& item : named.module->module().named_parameters())
+      state.insert(named.name + "." + item.key(), item.value());
+    for (const auto& item : named.module->module().named_buffers())
+      state.insert(named.name + "." + item.key(), item.value().to(at::kFloat));
+  }
+  return state;
+}
 
 Trained make_task(const Request& request, const ProcessGroup& group) {
   // Different weights: the group has to start from those of rank 0.
@@ -113,6 +161,12 @@ Trained make_task(const Request& request, const ProcessGroup& group) {
                       .norm_num_groups = 4,
                       .num_class_embeds = kClasses + 1});
     return task(unet);
+  }
+  if (model == "gan" || model == "gan_vq") return make_gan(model == "gan", request.number("disc_start", 3));
+  if (model == "batch_norm") {
+    test::TinyNet net;
+    net->register_module("norm", torch::nn::BatchNorm2d(1));
+    return task(net);
   }
   if (model == "unused") {
     test::LabelledNet net;
@@ -162,7 +216,7 @@ int train(const Request& request, const ProcessGroup& group) {
     if (step == request.number("request_stop", -1) && group.rank() == 1) trainer.request_stop();
   });
   const TrainingResult result = trainer.train(make_data(request));
-  save_safetensors(TensorMap(trained.model->named_parameters()),
+  save_safetensors(state_of(trained),
                    request.text("save") + "-rank" + std::to_string(group.rank()) + ".safetensors");
   std::printf("process %d: %s ended at step %d, loss %.9g\n", static_cast<int>(group.rank()),
               request.text("name").c_str(), static_cast<int>(result.global_step), result.loss);

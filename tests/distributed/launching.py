@@ -66,7 +66,7 @@ def line_of(case):
 class Group:
     """Processes of the driver that a script starts as mpirun or srun does."""
 
-    def __init__(self, driver, folder, cases, size=2, kind="open_mpi", preexec=None):
+    def __init__(self, driver, folder, cases, size=2, kind="open_mpi", preexec=None, environment=None):
         folder = pathlib.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "cases.txt"
@@ -74,7 +74,7 @@ class Group:
         port = free_port()
         self.processes = []
         for rank in range(size):
-            variables = launch_variables(kind, rank, size, port) if size > 1 else {}
+            variables = (launch_variables(kind, rank, size, port) if size > 1 else {}) | (environment or {})
             options = {"preexec_fn": preexec} if preexec and rank == 0 else {}
             self.processes.append(Process([driver, file], variables, **options))
 
@@ -106,14 +106,27 @@ def read_tensors(path):
     return tensors
 
 
-def largest_difference(first, second):
+def largest_difference(first, second, is_relative=False):
+    """Returns the largest difference of two numbers. If it is relative, numbers above 1 are divided by themselves."""
     must(list(first) == list(second), f"other tensors: {list(first)} and {list(second)}")
-    return max(abs(a - b) for name in first for a, b in zip(first[name], second[name]))
+    return max(abs(a - b) / (max(1, abs(b)) if is_relative else 1) for name in first for a, b in zip(first[name], second[name]))
+
+
+def column_of(out, name):
+    """The numbers of a column of metrics.csv."""
+    with open(pathlib.Path(out) / "metrics.csv", newline="") as file:
+        return [float(row[name]) for row in csv.DictReader(file)]
 
 
 def losses(out):
-    with open(pathlib.Path(out) / "metrics.csv", newline="") as file:
-        return [float(row["loss"]) for row in csv.DictReader(file)]
+    return column_of(out, "loss")
+
+
+def require_equal_columns(ours, theirs, tolerance, what):
+    """Compares numbers with a tolerance that is relative to the largest of them."""
+    must(len(ours) == len(theirs) and any(theirs), f"{what}: {ours}, expected {theirs}")
+    worst = max(abs(a - b) for a, b in zip(ours, theirs)) / max(map(abs, theirs))
+    must(worst <= tolerance, f"{what}: {ours}, expected {theirs}, differ by {worst:.2e}")
 
 
 def require_equal_losses(ours, theirs, tolerance, what):

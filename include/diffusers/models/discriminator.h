@@ -8,8 +8,7 @@
 #include <diffusers/core/tensor.h>
 #include <diffusers/models/layers.h>
 #include <diffusers/models/model.h>
-
-#include <torch/nn/modules/batchnorm.h>
+#include <diffusers/models/sync_batch_norm.h>
 
 namespace diffusers {
 
@@ -27,7 +26,8 @@ struct NLayerDiscriminatorConfig {
 void visit_fields(NLayerDiscriminatorConfig& config, ConfigVisitor& visit);
 
 /// A shift and a scale for each channel (Kingma and Dhariwal 2018; taming-transformers `ActNorm`). The first
-/// batch in train mode sets them so that each channel has mean 0 and standard deviation 1.
+/// batch in train mode sets them so that each channel has mean 0 and standard deviation 1. With several
+/// processes it is the batch of all of them.
 class ActNormImpl : public torch::nn::Module {
  public:
   /// Makes a norm without effect.
@@ -81,8 +81,8 @@ class NLayerDiscriminatorImpl : public ModelImpl<NLayerDiscriminatorImpl, NLayer
  private:
   struct Layer {
     layers::Conv2d convolution{nullptr};
-    torch::nn::BatchNorm2d batch_norm{nullptr};  // empty in the first and last layer and with ActNorm
-    ActNorm act_norm{nullptr};                   // empty in the first and last layer and with batch norm
+    SyncBatchNorm2d batch_norm{nullptr};  // empty in the first and last layer and with ActNorm
+    ActNorm act_norm{nullptr};            // empty in the first and last layer and with batch norm
   };
   void add_layer(torch::nn::Module& main, int64_t in_channels, int64_t out_channels, int64_t stride,
                  bool has_norm, bool has_activation);

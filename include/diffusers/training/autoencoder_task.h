@@ -43,6 +43,9 @@ struct AutoencoderTaskOptions {
 ///
 /// `perplexity` is exp of the entropy of the codes of a batch, `codebook_usage` the share of the codes that
 /// occur in it.
+///
+/// With several processes, the statistics of the discriminator, d_weight and the logged values are those of
+/// the batch of all processes together.
 class AutoencoderTask : public Task {
  public:
   /// @param vae the model to train; shared, not copied
@@ -76,7 +79,6 @@ class AutoencoderTask : public Task {
   /// @return an obstacle: the statistics of the discriminator and its adaptive weight are those of whole
   ///   batches
   BatchSplit batch_split() const override;
-  std::string process_obstacle() const override;
   /// @param batch images `[B, C, H, W]` with the model's channels, height and width multiples of
   ///   `2^(blocks - 1)`
   /// @throws TensorError or ConfigError naming the expected and the actual shape

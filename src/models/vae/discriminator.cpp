@@ -10,6 +10,7 @@
 
 #include "core/require.h"
 #include "models/checks.h"
+#include "models/layers/joined_batch.h"
 #include "models/model_config.h"
 
 namespace diffusers {
@@ -55,9 +56,16 @@ Tensor ActNormImpl::forward(const Tensor& input) {
                        "ActNorm: the input is {}, expected [B, {}, H, W]", describe(input), loc.size(1));
   if (is_training() && !is_initialized()) {
     const at::NoGradGuard no_grad;
-    const Tensor channels = input.permute({1, 0, 2, 3}).flatten(1).to(loc.scalar_type());
-    loc.copy_(-channels.mean(1).view(loc.sizes()));
-    scale.copy_(1 / (channels.std(1).view(scale.sizes()) + kActNormEpsilon));
+    if (const auto batch = JoinedBatch::current()) {
+      const JoinedMoments moments = joined_moments("ActNorm", input, *batch);
+      const Tensor variance = moments.variance * (moments.count / (moments.count - 1));
+      loc.copy_(-moments.mean.view(loc.sizes()));
+      scale.copy_(1 / (variance.sqrt().view(scale.sizes()) + kActNormEpsilon));
+    } else {
+      const Tensor channels = input.permute({1, 0, 2, 3}).flatten(1).to(loc.scalar_type());
+      loc.copy_(-channels.mean(1).view(loc.sizes()));
+      scale.copy_(1 / (channels.std(1).view(scale.sizes()) + kActNormEpsilon));
+    }
     initialized.fill_(1);
   }
   return scale * (input + loc);
@@ -99,7 +107,7 @@ void NLayerDiscriminatorImpl::add_layer(torch::nn::Module& main, int64_t in_chan
                                                         .bias = !has_norm || use_actnorm}));
   if (has_norm && use_actnorm) layer.act_norm = main.register_module(next_name(), ActNorm(out_channels));
   if (has_norm && !use_actnorm)
-    layer.batch_norm = main.register_module(next_name(), torch::nn::BatchNorm2d(out_channels));
+    layer.batch_norm = main.register_module(next_name(), SyncBatchNorm2d(out_channels));
   if (has_activation) ++num_children_;
   layers_.push_back(std::move(layer));
 }

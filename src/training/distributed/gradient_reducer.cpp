@@ -9,6 +9,7 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
+#include "training/distributed/exchange_trace.h"
 #include "training/distributed/process_group_state.h"
 
 namespace diffusers {
@@ -40,6 +41,48 @@ class Bf16Hook : public c10d::CppCommHookInterface<c10::intrusive_ptr<c10d::Proc
   }
 };
 
+/// Exchanges a bucket as the Reducer does without a hook.
+class PlainHook : public c10d::CppCommHookInterface<c10::intrusive_ptr<c10d::ProcessGroup>> {
+ public:
+  using CppCommHookInterface::CppCommHookInterface;
+
+  c10::intrusive_ptr<c10::ivalue::Future> runHook(c10d::GradBucket& bucket) override {
+    std::vector<Tensor> tensors{bucket.getBufferRef().div_(state_->getSize())};
+    return state_->allreduce(tensors)->getFuture();
+  }
+};
+
+/// Records the times of another hook.
+class TimedHook : public c10d::CppCommHookInterface<c10::intrusive_ptr<c10d::ProcessGroup>> {
+ public:
+  TimedHook(const c10::intrusive_ptr<c10d::ProcessGroup>& group,
+            std::unique_ptr<c10d::CommHookInterface> hook, std::shared_ptr<ExchangeTrace> trace)
+      : CppCommHookInterface(group), hook_(std::move(hook)), trace_(std::move(trace)) {}
+
+  c10::intrusive_ptr<c10::ivalue::Future> runHook(c10d::GradBucket& bucket) override {
+    const std::size_t number = trace_->begin_exchange(static_cast<int64_t>(bucket.getBufferRef().nbytes()));
+    auto future = hook_->runHook(bucket);
+    future->addCallback([trace = trace_, number](c10::ivalue::Future&) { trace->end_exchange(number); });
+    return future;
+  }
+
+ private:
+  std::unique_ptr<c10d::CommHookInterface> hook_;
+  std::shared_ptr<ExchangeTrace> trace_;
+};
+
+/// Returns the hook that exchanges a bucket; null: the Reducer's own.
+/// @param trace null: none
+std::unique_ptr<c10d::CommHookInterface> exchange_hook(const c10::intrusive_ptr<c10d::ProcessGroup>& group,
+                                                       GradientCompression compression,
+                                                       const std::shared_ptr<ExchangeTrace>& trace) {
+  std::unique_ptr<c10d::CommHookInterface> hook;
+  if (compression == GradientCompression::kBf16) hook = std::make_unique<Bf16Hook>(group);
+  if (trace == nullptr) return hook;
+  if (hook == nullptr) hook = std::make_unique<PlainHook>(group);
+  return std::make_unique<TimedHook>(group, std::move(hook), trace);
+}
+
 }  // namespace
 
 struct GradientReducer::State {
@@ -47,6 +90,7 @@ struct GradientReducer::State {
   ProcessGroup group;
   bool finds_unused = false;
   bool has_run = false;
+  std::shared_ptr<ExchangeTrace> trace;  // null: none
   std::unique_ptr<c10d::Reducer> reducer;
 };
 
@@ -68,8 +112,15 @@ GradientReducer::GradientReducer(const std::vector<Tensor>& parameters, ProcessG
       parameters, std::move(buckets), group.state()->group(), is_sparse, cap, state_->finds_unused,
       /*gradient_as_bucket_view=*/true, std::unordered_map<std::size_t, std::string>{}, first_cap,
       /*skip_all_reduce_unused_params=*/false, /*use_python_reducer=*/false, std::vector<int64_t>{});
-  if (options.gradient_compression == GradientCompression::kBf16)
-    state_->reducer->register_comm_hook(std::make_unique<Bf16Hook>(group.state()->group()));
+  state_->trace = ExchangeTrace::from_environment(group.rank());
+  if (state_->trace != nullptr)
+    require<ConfigError>(
+        parameters.front().is_cpu(),
+        "{} is set, but the parameters are on {}; the trace measures Gloo, which exchanges the "
+        "gradients of CPUs",
+        kExchangeTraceVariable, parameters.front().device().str());
+  if (auto hook = exchange_hook(group.state()->group(), options.gradient_compression, state_->trace))
+    state_->reducer->register_comm_hook(std::move(hook));
   state_->group = std::move(group);
 }
 
@@ -85,7 +136,9 @@ void GradientReducer::backward(const Tensor& loss, bool is_last) {
       state.reducer->prepare_for_backward(state.finds_unused ? std::vector<Tensor>{scaled}
                                                              : std::vector<Tensor>{});
     }
+    if (state.trace != nullptr && is_last) state.trace->begin_backward();
     scaled.backward();
+    if (state.trace != nullptr && is_last) state.trace->end_backward();
     if (is_last) {
       state.has_run = true;
       state.reducer->check_finalized();
@@ -100,15 +153,6 @@ void GradientReducer::backward(const Tensor& loss, bool is_last) {
                          state.parameters.size());
     throw;
   }
-}
-
-Tensor GradientReducer::zero_loss() const {
-  Tensor loss;
-  for (const Tensor& parameter : state_->parameters) {
-    const Tensor zero = (parameter * 0).sum();
-    loss = loss.defined() ? loss + zero : zero;
-  }
-  return loss;
 }
 
 }  // namespace internal

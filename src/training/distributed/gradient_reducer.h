@@ -31,8 +31,6 @@ class GradientReducer {
   /// @throws ConfigError if parameters got no gradient, and `find_unused_parameters` is false
   /// @throws Error if a process has ended or does not answer within the timeout
   void backward(const Tensor& loss, bool is_last);
-  /// Returns a loss of 0 that gives each parameter a gradient of 0, for a process without samples.
-  Tensor zero_loss() const;
 
  private:
   struct State;

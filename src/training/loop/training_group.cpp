@@ -2,8 +2,10 @@
 
 #include <array>
 #include <csignal>
+#include <memory>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -14,8 +16,9 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
+#include "data/batch_fields.h"
 #include "data/transforms.h"
-#include "models/unet/row_parts.h"
+#include "models/layers/joined_batch.h"
 #include "training/checkpoint/checkpoint_files.h"
 #include "training/loop/random_state.h"
 #include "training/loop/trained_parameters.h"
@@ -90,9 +93,9 @@ void TrainingRun::check_group() const {
     require<ConfigError>(obstacle.empty(), "{} processes train together, but {}", processes, obstacle);
     for (const NamedModule& named : task_.trained())
       require<ConfigError>(
-          !has_batch_statistics(named.module->module()),
+          !has_local_batch_statistics(named.module->module()),
           "{} processes train together, but {} has batch normalisation, whose statistics are "
-          "those of whole batches; train in one process",
+          "those of whole batches; use SyncBatchNorm2d in its place, or train in one process",
           processes, named.name);
   }
   const std::vector<std::string> texts = process_group_.all_gather(description_for_group());
@@ -170,7 +173,38 @@ void TrainingRun::share_state(const TensorMap& tensors) {
   set_global_random_state(device_, own);
 }
 
-/// A process without samples draws nothing. The last process has samples of every batch.
+/// Gives a process without samples of a batch those of the last process, which has samples of every batch.
+/// They do not count: the loss may exchange numbers, so that each process has to compute one.
+void TrainingRun::share_stand_ins(Group& group) const {
+  const int64_t last = process_group_.world_size() - 1;
+  for (std::size_t i = 0; i < group.rows.size(); ++i) {
+    if (group.rows[i].total > last) continue;
+    Batch& batch = group.batches[i];
+    TensorMap fields;
+    for_each_tensor(batch,
+                    [&](const BatchField& about, const Tensor& field) { fields.insert(about.name, field); });
+    fields = process_group_.broadcast(fields, last);
+    const Json own_captions = batch.captions;
+    const Json captions = parse_json(
+        process_group_.broadcast(own_captions.dump(-1, ' ', false, Json::error_handler_t::replace), last),
+        "the captions of another process");
+    if (group.rows[i].begin < group.rows[i].end) continue;
+    for_each_field([&](const BatchField& about, auto member) {
+      if constexpr (std::is_same_v<decltype(member), Tensor Batch::*>)
+        if (fields.contains(about.name)) batch.*member = fields.at(about.name);
+    });
+    batch.captions = captions.get<std::vector<std::string>>();
+  }
+}
+
+/// @param rows of the batch among those of all processes
+std::shared_ptr<const JoinedBatch> TrainingRun::joined_batch(const BatchRows& rows) const {
+  const auto all_reduce = [group = process_group_](const Tensor& tensor) { group.all_reduce(tensor); };
+  return std::make_shared<JoinedBatch>(
+      all_reduce, static_cast<double>(rows.end - rows.begin) / static_cast<double>(rows.total));
+}
+
+/// A task may draw by the number of samples of its process. The last process has samples of every batch.
 void TrainingRun::share_generator() {
   const Tensor state = generator_.get_state();
   process_group_.broadcast(state, process_group_.world_size() - 1);

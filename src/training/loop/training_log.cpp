@@ -5,6 +5,7 @@
 #include <cmath>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <diffusers/core/logging.h>
@@ -211,15 +212,21 @@ std::string TrainingRun::nonfinite_origin(std::size_t update) {
   const RandomStateGuard random_state(device_);
   const Tensor state = generator_.get_state();
   const TensorMap task_state = host_copy(task_.state());  // a task may learn from a loss
+  // Each process computes its own samples alone. Running statistics have to stay the same in all of them.
+  std::vector<std::pair<Tensor, Tensor>> buffers;
+  if (process_group_.is_connected())
+    for (const NamedModule& named : task_.trained())
+      for (const Tensor& buffer : named.module->module().buffers())
+        buffers.emplace_back(buffer, buffer.clone());
   generator_.set_state(generator_state_);
   task_.begin_step(step_context_);
   const std::optional<std::string> output = find_nonfinite_output(parameters, [&] {
     const Autocast autocast(device_.type(), config_.mixed_precision);
-    for (const Batch& batch : group_.batches)
-      if (batch.size() > 0) task_.loss(to_device(batch), update);
+    for (const Batch& batch : group_.batches) task_.loss(to_device(batch), update);
   });
   generator_.set_state(state);
   task_.load_state(task_state);
+  for (const auto& [buffer, before] : buffers) buffer.copy_(before);
   if (output) return "the output of " + *output;
   if (const auto name = find_nonfinite(gradients)) return "the gradient of " + *name;
   return "the backward pass";

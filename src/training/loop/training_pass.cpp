@@ -10,6 +10,7 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
+#include "models/layers/joined_batch.h"
 #include "training/loop/autocast.h"
 #include "training/loop/channels_last.h"
 #include "training/loop/training_run.h"
@@ -82,14 +83,11 @@ TrainingRun::Backward TrainingRun::backward(const Group& group, std::size_t upda
   const auto samples = static_cast<double>(group.samples);
   Backward result{at::zeros({}, options), {}};
   prepare_capture(group.batches.front());
-  for (const Batch& host_batch : group.batches) {
+  for (std::size_t i = 0; i < group.batches.size(); ++i) {
     // The last batch of a step exchanges the gradients of all its batches.
-    const bool is_last = &host_batch == &group.batches.back();
-    if (host_batch.size() == 0) {
-      if (is_last) add_gradients(reducers_[update]->zero_loss(), update, is_last);
-      continue;
-    }
-    const Batch batch = to_device(host_batch);
+    const bool is_last = i + 1 == group.batches.size();
+    const JoinedBatchScope joined(process_group_.world_size() > 1 ? joined_batch(group.rows[i]) : nullptr);
+    const Batch batch = to_device(group.batches[i]);
     const auto pass = [&](const Batch& given) { return backward_of(given, samples, update, is_last); };
     const StepResult of_batch = captured_step_ ? captured_step_->run(batch, pass) : pass(batch);
     result.loss += of_batch.loss;
@@ -126,8 +124,11 @@ StepResult TrainingRun::backward_of(const Batch& batch, double samples, std::siz
                        "the task's loss depends on none of the {} parameters that are trained",
                        updates_[update].parameters().size());
   // Divided by the samples of the whole step: small batches then add up to the large one, a short last one
-  // included.
+  // included. The sample of a process that has none counts 0 times.
+  const auto joined = JoinedBatch::current();
+  const bool is_stand_in = joined != nullptr && joined->is_stand_in();
   const auto over_step = [&](const Tensor& each) {
+    if (is_stand_in) return each.sum() * 0.0;
     return each.dim() == 0 ? each * (static_cast<double>(batch_size) / samples) : each.sum() / samples;
   };
   const Tensor loss = over_step(losses);

@@ -34,6 +34,8 @@
 namespace diffusers {
 inline namespace internal {
 
+class JoinedBatch;
+
 /// One call of `Trainer::train`: everything that lives as long as it.
 class TrainingRun {
  public:
@@ -83,6 +85,8 @@ class TrainingRun {
   void share_start(bool is_resumed);
   void share_weights();
   void share_state(const TensorMap& tensors);
+  void share_stand_ins(Group& group) const;
+  std::shared_ptr<const JoinedBatch> joined_batch(const BatchRows& rows) const;
   void share_generator();
   void agree_to_stop();
   bool must_end() const;

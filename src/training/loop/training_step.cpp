@@ -47,8 +47,7 @@ void TrainingRun::train_step() {
   task_.begin_step(step_context_);
   // One copy to the device for all updates.
   if (updates_.size() > 1)
-    for (Batch& batch : group_.batches)
-      if (batch.size() > 0) batch = to_device(batch);
+    for (Batch& batch : group_.batches) batch = to_device(batch);
   for (std::size_t i = 0; i < updates_.size(); ++i)
     if (updates_[i].runs_at(global_step_)) run_update(i);
   average();
@@ -88,6 +87,7 @@ TrainingRun::Group TrainingRun::next_group() {
     epoch_ = loader_->epoch();
   }
   const int64_t rows = group.rows.empty() ? 1 : rows_of_a_sample(group.batches, group.rows);
+  share_stand_ins(group);
   for (BatchRows& batch : group.rows) {
     group.has_idle_process |= batch.total < process_group_.world_size();
     batch = {.begin = rows * batch.begin, .end = rows * batch.end, .total = rows * batch.total};

@@ -226,7 +226,7 @@ UpdateRun::Outcome UpdateRun::inspect(const Tensor& loss, const std::vector<Name
   if (value_sums_.empty())
     for (const NamedValue& value : values)
       value_sums_.push_back({value.name, at::zeros({}, loss.options().requires_grad(false))});
-  // A process without samples in this step has no values.
+  // A task may give no values in some steps.
   for (std::size_t i = 0; i < value_sums_.size() && !values.empty(); ++i)
     value_sums_[i].value += at::where(is_bad, at::zeros_like(values[i].value), values[i].value);
   return outcome;

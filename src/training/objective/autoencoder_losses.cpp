@@ -4,9 +4,11 @@
 #include <diffusers/training/autoencoder_losses.h>
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <torch/autograd.h>
 
 #include "core/require.h"
+#include "models/layers/joined_batch.h"
 
 namespace diffusers {
 namespace {
@@ -28,12 +30,16 @@ void require_discriminator_fit(const char* key, T value, T by_default, const cha
                        key, value, own_key, own, key, by_default);
 }
 
+/// Computes the gradient of a mean over the batch, which several processes may compute together.
 /// @return undefined if `loss` does not depend on `last_layer`
 Tensor last_layer_gradient(const Tensor& loss, const Tensor& last_layer) {
   if (!loss.requires_grad() || !last_layer.defined() || !last_layer.requires_grad()) return {};
-  return torch::autograd::grad({loss}, {last_layer}, {}, /*retain_graph=*/true, /*create_graph=*/false,
-                               /*allow_unused=*/true)
-      .front();
+  const auto batch = JoinedBatch::current();
+  Tensor gradient = torch::autograd::grad({batch ? loss * batch->share() : loss}, {last_layer}, {},
+                                          /*retain_graph=*/true, /*create_graph=*/false,
+                                          /*allow_unused=*/true)
+                        .front();
+  return batch && gradient.defined() ? batch->sum(gradient) : gradient;
 }
 
 /// Returns the fields that the configs of both losses have.
@@ -156,7 +162,8 @@ AdversarialLossImpl::Adversary AdversarialLossImpl::adversary(const Tensor& reco
   if (!is_weighed && details == nullptr) return result;
 
   const Tensor nll_gradient = last_layer_gradient(nll_loss, last_layer);
-  require<TensorError>(nll_gradient.defined() || !is_training(),
+  // Without gradients at all, as where the origin of a NaN is looked for, there is no weight either.
+  require<TensorError>(nll_gradient.defined() || !is_training() || !at::GradMode::is_enabled(),
                        "the last layer is {}, expected a weight that requires a gradient and that the "
                        "reconstructions depend on; call eval() to compute the loss without gradients",
                        describe(last_layer));

@@ -12,6 +12,7 @@
 
 #include "core/json.h"
 #include "core/require.h"
+#include "models/layers/joined_batch.h"
 #include "training/tasks/task_inputs.h"
 
 namespace diffusers {
@@ -41,10 +42,16 @@ void fit_module(torch::nn::Module& module, at::Device device, at::ScalarType dty
   for (const Tensor& buffer : module.buffers()) fit(buffer);
 }
 
-/// Norm of the gradient of a term in what it was computed from; 0 if nothing there requires a gradient.
+/// Norm of the gradient of a term, a mean over the batch, in what it was computed from; 0 if nothing there
+/// requires a gradient.
 Tensor gradient_norm(const Tensor& term, const Tensor& source) {
   if (!term.requires_grad() || !source.requires_grad()) return at::zeros({}, term.options());
-  return torch::autograd::grad({term}, {source}, {}, /*retain_graph=*/true).front().norm();
+  const auto batch = JoinedBatch::current();
+  const Tensor norm = torch::autograd::grad({batch ? term * batch->share() : term}, {source}, {},
+                                            /*retain_graph=*/true)
+                          .front()
+                          .norm();
+  return batch ? batch->sum(norm.square()).sqrt() : norm;
 }
 
 Tensor psnr(const Tensor& images, const Tensor& reconstructions) {
@@ -165,13 +172,6 @@ BatchSplit AutoencoderTask::batch_split() const {
               "weight"};
 }
 
-std::string AutoencoderTask::process_obstacle() const {
-  if (!common().has_discriminator()) return {};
-  return "AutoencoderTask needs whole batches for the statistics of the discriminator and its adaptive "
-         "weight; "
-         "train without a discriminator, or in one process";
-}
-
 void AutoencoderTask::check_batch(const Batch& batch) {
   const Tensor& images = images_of(batch, resolution_);
   require<TensorError>(images.size(1) == channels_ && images.size(2) % factor_ == 0 &&
@@ -230,9 +230,13 @@ void AutoencoderTask::add_codebook_values(const Tensor& indices, std::vector<Nam
   const int64_t codes = vq_->config().num_vq_embeddings;
   const Tensor flat = indices.flatten();
   // bincount would make a device's host wait for the largest index.
-  const Tensor counts = at::zeros({codes}, flat.options().dtype(at::kFloat))
-                            .scatter_add_(0, flat, at::ones_like(flat, at::kFloat));
-  const Tensor shares = counts / static_cast<double>(std::max<int64_t>(1, flat.numel()));
+  Tensor counts = at::zeros({codes}, flat.options().dtype(at::kFloat))
+                      .scatter_add_(0, flat, at::ones_like(flat, at::kFloat));
+  Tensor shares = counts / static_cast<double>(std::max<int64_t>(1, flat.numel()));
+  if (const auto batch = JoinedBatch::current()) {
+    counts = batch->sum(counts);
+    shares = counts / counts.sum().clamp_min(1);
+  }
   values.push_back({"perplexity", (-at::xlogy(shares, shares).sum()).exp()});
   values.push_back({"codebook_usage", (counts > 0).to(at::kFloat).mean()});
 }

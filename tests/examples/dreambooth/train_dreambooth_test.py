@@ -4,6 +4,7 @@ train_dreambooth_test.py PROGRAM LORA_PROGRAM"""
 import json
 import pathlib
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -72,6 +73,26 @@ class TrainDreamBooth(ProgramCase):
         self.run_program(*flags, "--max_train_steps", 4, "--resume_from_checkpoint", "latest", out=parts)
         for name in ("unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"):
             self.assertEqual((parts / name).read_bytes(), (self.out / name).read_bytes(), name)
+
+    def test_two_processes_train_as_one(self):
+        # Each process draws its own dropout.
+        model = shutil.copytree(MODEL, self.folder / "model")
+        config = json.loads((model / "unet/config.json").read_text())
+        (model / "unet/config.json").chmod(0o644)
+        (model / "unet/config.json").write_text(json.dumps(config | {"dropout": 0.0}))
+        # The second batch of an epoch has one instance image, and the first process none.
+        words = ["--pretrained_model_name_or_path", model, "--instance_data_dir", "one", "--instance_prompt", "a red cat", *PRIOR,
+                 "--num_class_images", 4, "--resolution", 16, "--seed", 0, "--max_train_steps", 4, "--logging_steps", 1,
+                 "--train_text_encoder", "--lr_warmup_steps", 0, "--learning_rate", 1e-4, "--device", "cpu"]
+        together = [*words, "--train_batch_size", 1, "--output_dir", self.out]
+        codes, outputs = self.run_processes(PROGRAM, together, together)
+        self.assertEqual(codes, [0, 0], outputs)
+        self.assertIn('generating 4 of "cat"', outputs[0])
+        self.assertEqual(len(self.class_images()), 4)
+        alone = self.folder / "alone"
+        self.run_in_folder(PROGRAM, [*words, "--train_batch_size", 2, "--output_dir", alone])
+        self.assert_close(self.column(self.out, "loss"), self.column(alone, "loss"), 1e-5)
+        self.assertEqual(len(self.column(alone, "loss")), 4)
 
     def test_adapters(self):
         flags = (*PRIOR, "--num_class_images", 2, "--checkpointing_steps", 2, "--train_text_encoder", "--rank", 3,

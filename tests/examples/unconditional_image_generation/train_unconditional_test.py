@@ -1,10 +1,8 @@
 #!/usr/bin/env python3
 """Tests train_unconditional with small images and IDX files: train_unconditional_test.py PROGRAM"""
 import json
-import os
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -106,41 +104,23 @@ class TrainUnconditional(ProgramCase):
         self.assertTrue((self.out / "unet/diffusion_pytorch_model.safetensors").exists())
         self.assertTrue((self.out / "scheduler/scheduler_config.json").exists())
 
-    def run_processes(self, *arguments_of_ranks):
-        """Runs a process for each list of arguments, as mpirun does. Returns the exit codes and the outputs."""
-        with socket.socket() as server:
-            server.bind(("127.0.0.1", 0))
-            port = server.getsockname()[1]
-        processes = []
-        for rank, arguments in enumerate(arguments_of_ranks):
-            variables = os.environ | {"OMPI_COMM_WORLD_RANK": str(rank), "OMPI_COMM_WORLD_SIZE": str(len(arguments_of_ranks)),
-                                      "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}
-            processes.append(subprocess.Popen([PROGRAM, *map(str, arguments)], cwd=self.folder, env=variables, text=True,
-                                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
-        outputs = [process.communicate(timeout=120)[0] for process in processes]
-        if any("built without Gloo" in output for output in outputs):
-            self.skipTest("the library was built without Gloo")
-        return [process.returncode for process in processes], outputs
-
     def test_two_processes_train_as_one(self):
         words = ["--train_data_dir", "flat", "--model_config_name_or_path", "color", "--max_train_steps", 4, "--seed", 3,
                  "--lr_warmup_steps", 0, "--eval_batch_size", 1, "--ddpm_num_inference_steps", 1, "--logging_steps", 1,
                  "--device", "cpu"]
         self.run_in_folder(PROGRAM, ["--output_dir", self.out, "--train_batch_size", 4, *words])
         together = ["--output_dir", self.folder / "together", "--train_batch_size", 2, *words]
-        codes, outputs = self.run_processes(together, together)
+        codes, outputs = self.run_processes(PROGRAM, together, together)
         self.assertEqual(codes, [0, 0], outputs)
         self.assertIn("UNet2DModel with", outputs[0])
         self.assertNotIn("UNet2DModel with", outputs[1])
-        losses = [[float(line.split(",")[2]) for line in (folder / "metrics.csv").read_text().splitlines()[1:]]
-                  for folder in (self.out, self.folder / "together")]
-        self.assertEqual(len(losses[0]), 4)
-        for one, two in zip(*losses):
-            self.assertAlmostEqual(one, two, delta=1e-5)
+        losses = self.column(self.out, "loss")
+        self.assertEqual(len(losses), 4)
+        self.assert_close(self.column(self.folder / "together", "loss"), losses, 1e-5)
 
     def test_a_mistake_in_one_process_ends_all(self):
         words = ["--output_dir", self.out, "--model_config_name_or_path", "color", "--device", "cpu", "--train_data_dir"]
-        codes, outputs = self.run_processes([*words, "flat"], [*words, "missing"])
+        codes, outputs = self.run_processes(PROGRAM, [*words, "flat"], [*words, "missing"])
         self.assertEqual(codes, [1, 1], outputs)
         self.assertIn("train_unconditional: process 1 of 2 stopped: ", outputs[0])
         for output in outputs:

@@ -86,6 +86,20 @@ class TrainAutoencoder(ProgramCase):
         self.assertFalse((self.out / "discriminator").exists())
         self.assertFalse((self.out / "logvar").exists())
 
+    def test_two_processes_train_a_discriminator_as_one(self):
+        words = ["--train_data_dir", "flat", *SMALL, *SMALL_DISC, "--max_train_steps", 4, "--perceptual_weight", 0, "--seed", 3,
+                 "--latent_channels", 2, "--logging_steps", 1, "--validation_steps", 0, "--device", "cpu"]
+        together = [*words, "--train_batch_size", 2, "--output_dir", self.out]
+        codes, outputs = self.run_processes(PROGRAM, together, together)
+        self.assertEqual(codes, [0, 0], outputs)
+        alone = self.folder / "alone"
+        self.run_in_folder(PROGRAM, [*words, "--train_batch_size", 4, "--output_dir", alone])
+        for name in ("loss", "d_weight", "g_loss", "discriminator/loss"):
+            # The discriminator begins at step 1.
+            numbers = self.column(alone, name)[1:]
+            self.assertNotIn(0, numbers, name)
+            self.assert_close(self.column(self.out, name)[1:], numbers, 1e-4 * max(map(abs, numbers)))
+
     def test_idx_files_become_a_vqvae_folder_with_lpips(self):
         write_lpips(self.folder / "alex.safetensors")
         text = self.run_program("--model", "vq", "--dataset", "mnist", "--data_dir", "idx", *SMALL, *SMALL_DISC, "--num_vq_embeddings", 8,

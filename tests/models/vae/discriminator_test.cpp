@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 #include <torch/types.h>
 
+#include "models/joined_threads.h"
 #include "models/vae/training_golden.h"
 #include "support/golden.h"
 #include "support/gradients.h"
@@ -94,6 +95,21 @@ TEST(ActNorm, TheFirstBatchInTrainModeGivesMeanAndStandardDeviation) {
   norm->initialized.zero_();
   norm(x + 1);
   EXPECT_GT((norm->loc - loc).abs().min().item<double>(), 0.5);
+}
+
+TEST(ActNorm, SeveralProcessesTakeTheStatisticsOfAllSamples) {
+  const Tensor x = drawn_images(make_generator(3), {5, 3, 4, 4}) * 7 + 2;
+  ActNorm whole(3);
+  whole(x);
+  std::vector<ActNorm> norms{ActNorm(3), ActNorm(3), ActNorm(3)};
+  run_joined({3, 2, 0}, [&](std::size_t i) {
+    norms[i](i == 0 ? x.narrow(0, 0, 3) : i == 1 ? x.narrow(0, 3, 2) : x.narrow(0, 0, 1));
+  });
+  for (const ActNorm& norm : norms) {
+    expect_close(norm->loc, whole->loc, 1e-6, 1e-6, "loc");
+    expect_close(norm->scale, whole->scale, 1e-6, 1e-6, "scale");
+    expect_equal(norm->loc, norms[0]->loc);
+  }
 }
 
 TEST(NLayerDiscriminator, WrongArgumentsAreRefused) {

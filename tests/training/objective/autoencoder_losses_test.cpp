@@ -204,6 +204,10 @@ TEST(AutoencoderLosses, NeedAGradientInTrainModeAlone) {
   const Tensor detached = given.reconstructions.detach();
   for (const Tensor& layer : {given.last_layer, Tensor()})
     expect_throws_with<TensorError>([&] { compute(detached, layer); }, "the last layer is");
+  {
+    const at::NoGradGuard no_grad;
+    EXPECT_EQ(compute(detached, given.last_layer).d_weight.item<double>(), 0.0);
+  }
   loss->eval();
   EXPECT_EQ(compute(detached, given.last_layer).d_weight.item<double>(), 0);
   const at::NoGradGuard no_grad;
