@@ -1,5 +1,6 @@
 // Fine-tunes the UNet of Stable Diffusion 1.5 for a few steps with TextToImageTask and Trainer, on random
-// images with captions and with random weights: batch 1, gradient checkpointing, AdamW. It prints one line of
+// images with captions and with random weights: batch 1, gradient checkpointing, AdamW. With --lora it trains
+// an adapter with TextToImageLoraTask. It prints one line of
 // JSON with the seconds of each step and the peak resident memory. stable_diffusion_step.py compares it with
 // Python.
 
@@ -18,6 +19,7 @@
 #include <diffusers/models/layers.h>
 #include <diffusers/schedulers/pndm_scheduler.h>
 #include <diffusers/training/progress.h>
+#include <diffusers/training/text_to_image_lora_task.h>
 #include <diffusers/training/text_to_image_task.h>
 #include <diffusers/training/trainer.h>
 
@@ -29,17 +31,19 @@ using namespace diffusers;
 namespace {
 
 constexpr const char* kUsage =
-    "usage: stable_diffusion_step [--size full|tiny] [--mixed_precision no|bf16] [--steps N] [--save]\n"
-    "                             OUTPUT_DIR TOKENIZER_DIR\n"
+    "usage: stable_diffusion_step [--size full|tiny] [--mixed_precision no|bf16] [--steps N] [--lora RANK]\n"
+    "                             [--save] OUTPUT_DIR TOKENIZER_DIR\n"
     "  --size             full: the models of Stable Diffusion 1.5, images of 512 x 512. tiny: a few layers\n"
-    "  --mixed_precision  bf16: autocast\n"
+    "  --mixed_precision  bf16: autocast, and with --lora the weights of the models\n"
     "  --steps            number of steps, 1 or more\n"
-    "  --save             also write the pipeline folder at the end, and report the peak memory of that\n";
+    "  --lora             rank of an adapter, which is trained instead of the UNet; 0: none\n"
+    "  --save             also write the output folder at the end, and report the peak memory of that\n";
 
 struct Arguments {
   bool is_full = true;
   MixedPrecision mixed_precision = MixedPrecision::kNo;
   int64_t steps = 3;
+  int64_t rank = 0;
   bool saves = false;
   std::string output_dir, tokenizer_dir;
 };
@@ -100,7 +104,8 @@ void draw_weights(torch::nn::Module& model) {
   }
 }
 
-TextToImageModels make_models(const Sizes& sizes, const std::string& tokenizer_dir) {
+/// @param dtype of all weights; they are converted before they are drawn, so that float32 takes no memory
+TextToImageModels make_models(const Sizes& sizes, const std::string& tokenizer_dir, at::ScalarType dtype) {
   const layers::SkipInitGuard skip_init;
   manual_seed(0);
   TextToImageModels models{.tokenizer = CLIPTokenizer::from_pretrained(tokenizer_dir),
@@ -113,6 +118,9 @@ TextToImageModels make_models(const Sizes& sizes, const std::string& tokenizer_d
                                                        .skip_prk_steps = true,
                                                        .set_alpha_to_one = false,
                                                        .steps_offset = 1})};
+  models.text_encoder->to(dtype);
+  models.vae->to(dtype);
+  models.unet->to(dtype);
   draw_weights(*models.text_encoder);
   draw_weights(*models.vae);
   draw_weights(*models.unet);
@@ -145,6 +153,8 @@ Arguments parse(int argc, char** argv) {
         arguments.mixed_precision = value == "no" ? MixedPrecision::kNo : MixedPrecision::kBf16;
       } else if (word == "--steps" && std::atoi(value.c_str()) > 0) {
         arguments.steps = std::atoi(value.c_str());
+      } else if (word == "--lora" && !value.empty() && std::atoi(value.c_str()) >= 0) {
+        arguments.rank = std::atoi(value.c_str());
       } else {
         refuse();
       }
@@ -159,31 +169,41 @@ Arguments parse(int argc, char** argv) {
 /// Ends a training without the final folder of the pipeline.
 struct Measured {};
 
+std::shared_ptr<Task> make_task(const TextToImageModels& models, int64_t rank) {
+  if (rank == 0) return std::make_shared<TextToImageTask>(models);
+  TextToImageLoraTaskOptions options;
+  options.unet_lora.r = rank;
+  options.unet_lora.lora_alpha = rank;
+  return std::make_shared<TextToImageLoraTask>(models, options);
+}
+
 void run(const Arguments& arguments) {
   const Sizes sizes = arguments.is_full ? full_sizes() : tiny_sizes();
-  const TextToImageModels models = make_models(sizes, arguments.tokenizer_dir);
+  const bool is_half = arguments.rank > 0 && arguments.mixed_precision == MixedPrecision::kBf16;
+  const TextToImageModels models =
+      make_models(sizes, arguments.tokenizer_dir, is_half ? at::kBFloat16 : at::kFloat);
   const int64_t parameters = models.unet->num_parameters();
   Batch samples{.images = at::rand({arguments.steps, 3, sizes.resolution, sizes.resolution}) * 2 - 1};
   samples.captions.assign(static_cast<std::size_t>(arguments.steps), "a photo of a cat");
   const TensorDataset data(samples);
 
-  Trainer trainer(std::make_shared<TextToImageTask>(models), {.output_dir = arguments.output_dir,
-                                                              .seed = 0,
-                                                              .resolution = sizes.resolution,
-                                                              .train_batch_size = 1,
-                                                              .max_train_steps = arguments.steps,
-                                                              .gradient_checkpointing = true,
-                                                              .learning_rate = 1e-5,
-                                                              .lr_scheduler = "constant",
-                                                              .lr_warmup_steps = 0,
-                                                              .mixed_precision = arguments.mixed_precision,
-                                                              .adam_beta1 = 0.9,
-                                                              .adam_weight_decay = 1e-2,
-                                                              .checkpointing_steps = 0,
-                                                              .logging_steps = 1,
-                                                              .progress_bar = false,
-                                                              .tensorboard = false,
-                                                              .report = false});
+  Trainer trainer(make_task(models, arguments.rank), {.output_dir = arguments.output_dir,
+                                                      .seed = 0,
+                                                      .resolution = sizes.resolution,
+                                                      .train_batch_size = 1,
+                                                      .max_train_steps = arguments.steps,
+                                                      .gradient_checkpointing = true,
+                                                      .learning_rate = 1e-5,
+                                                      .lr_scheduler = "constant",
+                                                      .lr_warmup_steps = 0,
+                                                      .mixed_precision = arguments.mixed_precision,
+                                                      .adam_beta1 = 0.9,
+                                                      .adam_weight_decay = 1e-2,
+                                                      .checkpointing_steps = 0,
+                                                      .logging_steps = 1,
+                                                      .progress_bar = false,
+                                                      .tensorboard = false,
+                                                      .report = false});
   std::string seconds, losses;
   int64_t peak = 0;
   double start = seconds_now();

@@ -3,16 +3,19 @@
 
     cmake --build --preset release --target stable_diffusion_step
     ~/.cache/libdiffusers/reference-0.42.1/bin/python benchmarks/stable_diffusion_step.py
-        [--size full|tiny] [--mixed_precision no bf16] [--rounds 3] [--steps 3] [--threads N] [--only C++|Python]
+        [--size full|tiny] [--mixed_precision no bf16] [--rounds 3] [--steps 3] [--threads N] [--lora RANK] [--only C++|Python]
 
 A step is that of train_text_to_image.py: VAE encoder and text encoder without gradients, a sample of the posterior, noise,
 forward and backward pass of the UNet with gradient checkpointing, clipping, AdamW; batch 1, 512 x 512 pixels. All weights
 are random. Both sides take turns, each run is a process of its own, with N threads (default: one for each core).
 C++ trains with TextToImageTask and Trainer; Python does what the script does, with accelerate.
 
+--lora trains an adapter of this rank with TextToImageLoraTask, and with PEFT as train_text_to_image_lora.py does. With bf16 all
+weights but those of the adapter are bfloat16; the VAE stays float32 in C++, since its config has force_upcast.
+
 The first step, which also allocates the optimizer's state, is reported apart from the following ones. Memory is the largest
 resident size of the process. Medians over the rounds; the ratios are Python's divided by ours. The full size needs 17 GB of
-free memory.
+free memory, with --lora 10 GB.
 """
 import argparse
 import json
@@ -27,7 +30,10 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PROGRAM = ROOT / "build/release/benchmarks/stable_diffusion_step"
 TOKENIZER = ROOT / "tests/golden/tiny_stable_diffusion/tokenizer"
-NEEDED = 17 * 2**30  # free memory in bytes; a process of the full size must not swap
+# Free memory in bytes; a process of the full size must not swap.
+NEEDED = 17 * 2**30
+NEEDED_FOR_LORA = 10 * 2**30
+TARGETS = ["to_k", "to_q", "to_v", "to_out.0"]  # of the script
 
 # The same numbers as in stable_diffusion_step.cpp.
 FULL = {
@@ -58,12 +64,12 @@ def memory_of(path, key):
     raise RuntimeError(f"{path} has no line {key}")
 
 
-def make_model(make):
+def make_model(make, dtype=None):
     """A model whose weights have the variance of PyTorch's initialisation, which takes much longer."""
     import torch
     with torch.device("meta"):
         model = make()
-    model = model.to_empty(device="cpu")
+    model = model.to(dtype=dtype).to_empty(device="cpu")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() >= 2:
@@ -77,8 +83,9 @@ def make_model(make):
     return model
 
 
-def train(sizes, mixed_precision, steps):
-    """What train_text_to_image.py does for --gradient_checkpointing --train_batch_size 1. Returns the measurements."""
+def train(sizes, mixed_precision, steps, rank):
+    """What train_text_to_image.py does for --gradient_checkpointing --train_batch_size 1, or with a rank
+    train_text_to_image_lora.py. Returns the measurements."""
     import torch
     import torch.nn.functional as F
     from accelerate import Accelerator
@@ -90,17 +97,26 @@ def train(sizes, mixed_precision, steps):
     set_seed(0)
     weight_dtype = torch.bfloat16 if mixed_precision == "bf16" else torch.float32
     tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
-    text_encoder = make_model(lambda: CLIPTextModel(CLIPTextConfig(**sizes["text_encoder"])))
-    vae = make_model(lambda: AutoencoderKL(**sizes["vae"]))
-    unet = make_model(lambda: UNet2DConditionModel(**sizes["unet"]))
+    dtype = weight_dtype if rank else torch.float32
+    text_encoder = make_model(lambda: CLIPTextModel(CLIPTextConfig(**sizes["text_encoder"])), dtype)
+    vae = make_model(lambda: AutoencoderKL(**sizes["vae"]), dtype)
+    unet = make_model(lambda: UNet2DConditionModel(**sizes["unet"]), dtype)
+    parameters = sum(parameter.numel() for parameter in unet.parameters())
     for frozen in (text_encoder, vae):
         frozen.requires_grad_(False)
         frozen.eval()
         frozen.to(dtype=weight_dtype)
+    if rank:
+        from diffusers.training_utils import cast_training_params
+        from peft import LoraConfig
+        unet.requires_grad_(False)
+        unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=TARGETS))
+        cast_training_params(unet, dtype=torch.float32)
+    trained = [parameter for parameter in unet.parameters() if parameter.requires_grad]
     unet.train()
     unet.enable_gradient_checkpointing()
     noise_scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-5, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
+    optimizer = torch.optim.AdamW(trained, lr=1e-5, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
     lr_scheduler = get_scheduler("constant", optimizer)
     images = torch.rand(steps, 3, sizes["resolution"], sizes["resolution"]) * 2 - 1
     input_ids = tokenizer(["a photo of a cat"] * steps, max_length=tokenizer.model_max_length, padding="max_length",
@@ -122,14 +138,13 @@ def train(sizes, mixed_precision, steps):
             loss = F.mse_loss(model_pred.float(), noise.float(), reduction="mean")
             losses.append(loss.detach().item())
             accelerator.backward(loss)
-            accelerator.clip_grad_norm_(unet.parameters(), 1.0)
+            accelerator.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             lr_scheduler.step()
             optimizer.zero_grad()
         now = time.monotonic()
         seconds.append(now - start)
         start = now
-    parameters = sum(parameter.numel() for parameter in unet.parameters())
     return {"parameters": parameters, "threads": torch.get_num_threads(), "seconds": seconds, "losses": losses,
             "peak": memory_of("/proc/self/status", "VmHWM")}  # fmt: skip
 
@@ -167,25 +182,29 @@ def main():
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--only", choices=("C++", "Python"), help="run one side alone")
-    parser.add_argument("--python", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--lora", type=int, default=0, metavar="RANK", help="train an adapter of this rank")
+    parser.add_argument("--python", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.python:
-        size, mixed_precision, steps = arguments.python
-        print(json.dumps(train(FULL if size == "full" else TINY, mixed_precision, int(steps))))
+        size, mixed_precision, steps, rank = arguments.python
+        print(json.dumps(train(FULL if size == "full" else TINY, mixed_precision, int(steps), int(rank))))
         return
     if arguments.steps < 2 or arguments.rounds < 1:
         sys.exit(f"--steps is {arguments.steps} and --rounds {arguments.rounds}, expected at least 2 and 1")
     free = memory_of("/proc/meminfo", "MemAvailable")
-    if arguments.size == "full" and free < NEEDED:
-        sys.exit(f"the full size needs {NEEDED / 2**30:.0f} GiB of free memory, found {free / 2**30:.1f} GiB")
+    needed = NEEDED_FOR_LORA if arguments.lora else NEEDED
+    if arguments.size == "full" and free < needed:
+        sys.exit(f"the full size needs {needed / 2**30:.0f} GiB of free memory, found {free / 2**30:.1f} GiB")
 
     for mixed_precision in arguments.mixed_precision:
-        print(f"{arguments.size} size, mixed_precision {mixed_precision}, {arguments.threads} threads", flush=True)
+        adapter = f", LoRA of rank {arguments.lora}" if arguments.lora else ""
+        print(f"{arguments.size} size{adapter}, mixed_precision {mixed_precision}, {arguments.threads} threads", flush=True)
         results = {side: [] for side in ("C++", "Python") if arguments.only in (None, side)}
         for _ in range(arguments.rounds):
             for side in results:
                 with tempfile.TemporaryDirectory() as folder:
-                    flags = ["--size", arguments.size, "--mixed_precision", mixed_precision, "--steps", arguments.steps]
+                    flags = ["--size", arguments.size, "--mixed_precision", mixed_precision, "--steps", arguments.steps,
+                             "--lora", arguments.lora]
                     command = [arguments.program, *flags, folder, TOKENIZER]
                     if side == "Python":
                         command = [sys.executable, __file__, "--python", *flags[1::2]]

@@ -11,6 +11,7 @@
 
 #include <diffusers/core/error.h>
 #include <diffusers/core/random.h>
+#include <diffusers/models/lora_weights.h>
 #include <diffusers/training/text_to_image_lora_task.h>
 #include <diffusers/training/trainer.h>
 
@@ -35,6 +36,7 @@ struct Settings {
   std::optional<int64_t> lora_alpha = std::nullopt;
   double lora_dropout = 0.0;
   bool use_dora = false;
+  bool output_kohya_format = false;
   std::optional<double> text_encoder_lr = std::nullopt;
   int64_t validation_epochs = 50;
 };
@@ -52,6 +54,8 @@ const FlagTable<Settings>& flags() {
          "Dropout probability of the adapters' inputs.",
          {.check = between(0, 1)}},
         {"--use_dora", &Settings::use_dora, "Also train the norms of the weights' rows (DoRA)."},
+        {"--output_kohya_format", &Settings::output_kohya_format,
+         "Also write pytorch_lora_weights_kohya.safetensors, in the layout of kohya-ss."},
         {"--text_encoder_lr",
          &Settings::text_encoder_lr,
          "Learning rate of the text encoders' adapters.",
@@ -73,7 +77,6 @@ std::vector<RefusedFlag> refused() {
            {"--do_edm_style_training",
             "the program does not have the EDM formulation of Stable Diffusion XL"},
            {"--adam_weight_decay_text_encoder", "all adapters have the weight decay --adam_weight_decay"},
-           {"--output_kohya_format", "the program writes the layout of diffusers"},
            {"--prodigy_beta3", prodigy},
            {"--prodigy_decouple", prodigy},
            {"--prodigy_use_bias_correction", prodigy},
@@ -125,6 +128,16 @@ TextToImageLoraTaskOptions task_options(const DreamBoothSettings& settings, cons
   return options;
 }
 
+/// Converts the file of the training, which holds the EMA weights if there are some.
+void save_kohya(const TextToImageModels& models, const TrainingConfig& training) {
+  const LoraModules modules{
+      .unet = models.unet, .text_encoder = models.text_encoder, .text_encoder_2 = models.text_encoder_2};
+  convert_lora_weights(training.output_dir, training.output_dir, modules,
+                       {.format = LoraFormat::kKohya,
+                        .weight_name = "pytorch_lora_weights.safetensors",
+                        .output_name = "pytorch_lora_weights_kohya.safetensors"});
+}
+
 int run(int argc, char** argv) {
   StableDiffusionSettings shared;
   set_dreambooth_defaults(shared.training);
@@ -144,6 +157,9 @@ int run(int argc, char** argv) {
   parse_or_exit(app, argc, argv);
   check_dreambooth_flags(app, settings);
   check_previews(app, settings);
+  if (own.output_kohya_format && own.use_dora)
+    throw ConfigError(
+        "--output_kohya_format and --use_dora exclude each other: the layout of kohya-ss cannot hold DoRA");
   if (own.text_encoder_lr && !settings.train_text_encoder)
     throw ConfigError("--text_encoder_lr needs --train_text_encoder");
 
@@ -173,7 +189,10 @@ int run(int argc, char** argv) {
                                       .scheduler = "DPMSolverMultistepScheduler",
                                       .num_inference_steps = kPreviewSteps},
                                      shared.training));
-  return exit_code(trainer.train(data));
+  const TrainingResult result = trainer.train(data);
+  if (own.output_kohya_format && result.is_complete && training_group().rank() == 0)
+    save_kohya(models, shared.training);
+  return exit_code(result);
 }
 
 }  // namespace

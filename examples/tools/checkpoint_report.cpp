@@ -17,6 +17,7 @@
 
 #include <ATen/ATen.h>
 
+#include "adapter_report.h"
 #include "concat.h"
 #include "json_config.h"
 #include "known_models.h"
@@ -151,6 +152,18 @@ void open_pipeline(Report& report, const std::string& folder, const std::string&
   }
 }
 
+void open_file(Report& report, const std::string& path) {
+  report.title = "safetensors file";
+  Component component;
+  component.file = std::make_shared<SafetensorsFile>(path);
+  if (auto adapter = describe_adapter(*component.file)) {
+    report.title = adapter->title;
+    report.details = std::move(adapter->lines);
+    for (const auto& error : adapter->errors) report.errors.push_back(path + ": " + error);
+  }
+  report.components.push_back(std::move(component));
+}
+
 std::string bytes_text(double bytes) {
   const char* unit = "B";
   for (const char* next : {"kB", "MB", "GB", "TB"}) {
@@ -218,14 +231,14 @@ Report open_checkpoint(const std::string& path, const std::string& variant) {
   Report report;
   try {
     if (file_exists(path)) {
-      report.title = "safetensors file";
-      Component component;
-      component.file = std::make_shared<SafetensorsFile>(path);
-      report.components.push_back(std::move(component));
+      open_file(report, path);
     } else if (!folder_exists(path)) {
       throw FileError(path + ": there is no such file or folder");
     } else if (file_exists(join_path(path, "model_index.json"))) {
       open_pipeline(report, path, variant);
+    } else if (const std::string adapter = adapter_file_in(path);
+               !adapter.empty() && !file_exists(join_path(path, "config.json"))) {
+      open_file(report, join_path(path, adapter));
     } else {
       report.title = "folder";
       open_component(report, {}, path, variant);

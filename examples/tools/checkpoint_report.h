@@ -27,6 +27,7 @@ struct Component {
 struct Report {
   std::string title;
   std::vector<Component> components;
+  std::vector<std::string> details;   ///< the parts of an adapter
   std::vector<std::string> errors;    ///< problems that make loading fail
   std::vector<std::string> warnings;  ///< problems that loading does not report
 

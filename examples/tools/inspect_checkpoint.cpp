@@ -1,5 +1,6 @@
 // Lists the content of a checkpoint and checks whether it can be loaded: a pipeline folder, a model folder or
-// a safetensors file, of Python or of this library. The exit code is 1 if loading would fail.
+// a safetensors file, of Python or of this library. Of adapters and learned embeddings it tells the layout.
+// The exit code is 1 if loading would fail.
 
 #include <cstdio>
 #include <string>
@@ -20,6 +21,7 @@ namespace {
 void print(const std::string& path, const Report& report) {
   std::printf("%s: %s\n%s", path.c_str(), report.title.empty() ? "cannot be opened" : report.title.c_str(),
               describe_components(report).c_str());
+  for (const auto& detail : report.details) std::printf("  %s\n", detail.c_str());
   for (const auto& warning : report.warnings) std::printf("warning: %s\n", warning.c_str());
   for (const auto& error : report.errors) std::printf("error: %s\n", error.c_str());
 }
@@ -36,7 +38,7 @@ const FlagTable<Settings>& flags() {
       {"Flags",
        {{"checkpoint",
          &Settings::checkpoint,
-         "Pipeline folder, model folder or safetensors file.",
+         "Pipeline folder, model folder or safetensors file, also of an adapter or a learned embedding.",
          {.required = true}},
         {"--against", &Settings::against, "Another checkpoint, to compare with."},
         {"--variant", &Settings::variant, "Variant of the files of both, such as fp16."},

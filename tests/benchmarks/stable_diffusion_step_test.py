@@ -56,8 +56,16 @@ class Program(unittest.TestCase):
         self.assertTrue((self.folder / "model_index.json").exists())
         self.assertTrue((self.folder / "unet/diffusion_pytorch_model.safetensors").exists())
 
+    def test_trains_an_adapter_if_asked(self):
+        for mixed_precision in ("no", "bf16"):
+            result = self.measure("--lora", 4, "--mixed_precision", mixed_precision)
+            self.assertTrue(all(0.1 < loss < 100 for loss in result["losses"]), result)
+        self.measure("--lora", 4, "--mixed_precision", "bf16", "--save")
+        self.assertLess((self.folder / "pytorch_lora_weights.safetensors").stat().st_size, 2**20)
+
     def test_refuses_wrong_arguments(self):
-        for flags in ((), ("--size", "huge", "out", TOKENIZER), ("--steps", "0", "out", TOKENIZER), ("--steps",), ("out",)):
+        for flags in ((), ("--size", "huge", "out", TOKENIZER), ("--steps", "0", "out", TOKENIZER), ("--steps",), ("out",),
+                      ("--lora", "-1", "out", TOKENIZER)):
             code, text = run([PROGRAM, *flags])
             self.assertEqual(code, 2, text)
             self.assertIn("usage: stable_diffusion_step", text)
@@ -88,6 +96,10 @@ class Driver(unittest.TestCase):
             self.assertIn(f"tiny size, mixed_precision {mixed_precision}", text)
         # Both sides train the same models: the driver compares the numbers of parameters.
         self.assertEqual(len(re.findall(r"UNet2DConditionModel with [\d,]+ parameters", text)), 2)
+        code, text_of_lora = self.drive("--lora", 4, "--mixed_precision", "bf16")
+        self.assertEqual(code, 0, text_of_lora)
+        self.assertIn("tiny size, LoRA of rank 4, mixed_precision bf16", text_of_lora)
+        self.assertRegex(text_of_lora, r"(?m)^peak memory .*C\+\+ .*Python .*ratio [\d.]+")
         for row in ("first step", "following steps", "peak memory"):
             self.assertEqual(len(re.findall(rf"(?m)^{row} .*C\+\+ .*Python .*ratio [\d.]+", text)), 2, text)
 

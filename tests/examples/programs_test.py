@@ -21,6 +21,7 @@ DREAMBOOTH = [*STABLE_DIFFUSION[:2], "--instance_data_dir", "none", "--instance_
 # Arguments that a program needs besides --device to start its work.
 ARGUMENTS = {
     "compare_schedulers": ["--model", MODEL],
+    "convert_lora": ["none", "out", "--model", MODEL],
     "diffusion_from_scratch": ["--data_dir", ROOT / "examples/data/mnist"],
     "inspect_checkpoint": [MODEL],
     "mnist_controlnet": ["--pretrained_model_name_or_path", "none", "--data_dir", ROOT / "examples/data/mnist"],

@@ -1,10 +1,10 @@
 """SIGKILL in trainings of two updates, of several models, and with a latent cache on the disk.
 
 The tasks are an autoencoder with its discriminator, latent diffusion, text to image with its text encoder, LoRA adapters of
-both, a ControlNet, a T2I-adapter, textual inversion and instruct-pix2pix. They are killed in the middle of a step (the
-autoencoder also between its two updates) and at system calls of a save. Latent diffusion is also killed while it writes its
-latent cache. All but textual inversion have EMA weights. Each resumed training ends with the files of an uninterrupted one,
-bit for bit.
+both, a ControlNet, a T2I-adapter, textual inversion, instruct-pix2pix, and DreamBooth with class images. They are killed in
+the middle of a step (the autoencoder also between its two updates) and at system calls of a save. Latent diffusion is also
+killed while it writes its latent cache. All but textual inversion have EMA weights. Each resumed training ends with the files
+of an uninterrupted one, bit for bit.
 """
 import shutil
 import signal
@@ -17,7 +17,7 @@ import tracing
 # The calls of Task::loss in a training. The autoencoder's discriminator is updated from the fourth step on.
 BUILD_CACHE = dict(resume=1, stop=1, cache_gate=1)
 LOSSES = {"autoencoder": 17, "latent_diffusion": 10, "text_to_image": 10, "lora": 10, "controlnet": 10,
-          "t2i_adapter": 10, "textual_inversion": 10, "instruct_pix2pix": 10}
+          "t2i_adapter": 10, "textual_inversion": 10, "instruct_pix2pix": 10, "dreambooth": 10}
 
 
 def in_the_middle_of_a_step(trainings, expected, request):

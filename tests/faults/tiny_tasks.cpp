@@ -1,5 +1,6 @@
 #include "faults/tiny_tasks.h"
 
+#include <array>
 #include <atomic>
 #include <csignal>
 #include <span>
@@ -50,6 +51,21 @@ class DeadlyImages : public test::TinyImages {
 
  private:
   mutable std::atomic<int64_t> batches_left_;
+};
+
+/// Pairs of an instance and a class image, for DreamBooth.
+class InstancePairs : public TensorDataset {
+ public:
+  using TensorDataset::TensorDataset;
+  Batch get_batch(std::span<const int64_t> indices, uint64_t seed) const override {
+    Batch instances = TensorDataset::get_batch(indices, seed);
+    Batch classes = instances;
+    classes.images = -instances.images;
+    classes.captions.assign(indices.size(), "cat");
+    instances.is_prior = at::zeros({instances.size()}, at::kBool);
+    classes.is_prior = at::ones({instances.size()}, at::kBool);
+    return collate(std::array{instances, classes});
+  }
 };
 
 /// A task of which one call of `loss` ends the process.
@@ -127,11 +143,14 @@ std::unique_ptr<Dataset> make_dataset(const Request& request) {
   const bool has_conditioning_images = task == "controlnet" || task == "t2i_adapter";
   const bool inverts = task == "textual_inversion";
   const bool edits = task == "instruct_pix2pix";
-  if (task == "text_to_image" || task == "lora" || inverts || edits || has_conditioning_images)
+  const bool is_dreambooth = task == "dreambooth";
+  if (task == "text_to_image" || task == "lora" || inverts || edits || is_dreambooth ||
+      has_conditioning_images)
     for (int64_t i = 0; i < kSamples; ++i)
       samples.captions.emplace_back(inverts ? "a red <toy> <toy>_1" : i % 3 == 0 ? "a red cat" : "two dogs");
   if (edits) samples.original_images = samples.images.flip({3});
   if (has_conditioning_images) samples.conditioning_images = samples.images.flip({3}) / 2 + 0.5;
+  if (is_dreambooth) return std::make_unique<InstancePairs>(std::move(samples));
   return std::make_unique<TensorDataset>(std::move(samples));
 }
 
@@ -160,6 +179,10 @@ std::shared_ptr<Task> make_task(const Request& request) {
     return std::make_shared<Deadly<TextToImageLoraTask>>(
         request, tiny_stable_diffusion(),
         TextToImageLoraTaskOptions{.train_text_encoder = true, .proportion_empty_prompts = 0.4});
+  if (task == "dreambooth")
+    return std::make_shared<Deadly<TextToImageLoraTask>>(
+        request, tiny_stable_diffusion(),
+        TextToImageLoraTaskOptions{.train_text_encoder = true, .prior_loss_weight = 0.5});
   throw ConfigError("task is \"" + task + "\", which the driver does not know");
 }
 

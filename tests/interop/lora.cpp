@@ -7,6 +7,7 @@
 
 #include <diffusers/core/random.h>
 #include <diffusers/io/safetensors.h>
+#include <diffusers/models/lora_weights.h>
 #include <diffusers/models/unet_2d_condition.h>
 #include <diffusers/pipelines/stable_diffusion_pipeline.h>
 #include <diffusers/pipelines/stable_diffusion_xl_pipeline.h>
@@ -54,6 +55,8 @@ void save(const std::filesystem::path& folder) {
   first.text_encoder()->add_adapter(text_lora());
   StableDiffusionPipeline::save_lora_weights(folder / "sd",
                                              {.unet = first.unet(), .text_encoder = first.text_encoder()});
+  save_lora_weights(folder / "sd_peft",
+                    {.unet = first.unet(), .text_encoder = first.text_encoder(), .format = "peft"});
   images.insert("sd", drawn(first));
 
   auto second = xl();
@@ -64,6 +67,10 @@ void save(const std::filesystem::path& folder) {
   StableDiffusionXLPipeline::save_lora_weights(folder / "xl", {.unet = second.unet(),
                                                                .text_encoder = second.text_encoder(),
                                                                .text_encoder_2 = second.text_encoder_2()});
+  save_lora_weights(folder / "xl_kohya", {.unet = second.unet(),
+                                          .text_encoder = second.text_encoder(),
+                                          .text_encoder_2 = second.text_encoder_2(),
+                                          .format = "kohya"});
   images.insert("xl", drawn(second));
 
   auto third = stable();
@@ -90,7 +97,13 @@ bool check(const std::filesystem::path& folder) {
     inverted.load_textual_inversion(folder / (std::string(name) + ".safetensors"));
     same = test::close(name, drawn(inverted, prompt), images.at(name), 1e-4) && same;
   }
-  return same;
+  auto third = stable();
+  load_lora_weights(folder / "sd_peft/unet", {.unet = third.unet()});
+  load_lora_weights(folder / "sd_peft/text_encoder", {.text_encoder = third.text_encoder()});
+  same = test::close("sd, PEFT", drawn(third), images.at("sd"), 1e-4) && same;
+  auto fourth = xl();
+  fourth.load_lora_weights(folder / "xl_kohya");
+  return test::close("xl, kohya-ss", drawn(fourth), images.at("xl_kohya"), 1e-4) && same;
 }
 
 }  // namespace

@@ -26,10 +26,12 @@ def add_adapters(module, **options):
     module.to(dtype).train()
 
 
+CONVOLUTIONS = ["to_q", "conv_in", "conv1", "conv2", "conv_shortcut", "proj_in", "downsamplers.0.conv"]
 CASES = {
     "sd": {"add_adapters": add_adapters},
     "text": {"add_adapters": add_adapters, "train_text_encoder": True},
     "xl": {"add_adapters": add_adapters, "unet": XL, "proportion_empty_prompts": 0.3},
+    "conv": {"add_adapters": lambda module: add_adapters(module, target_modules=CONVOLUTIONS)},
     "dora": {"add_adapters": lambda module: add_adapters(module, use_dora=True, r=2), "prediction_type": "v_prediction"},
 }
 

@@ -480,6 +480,32 @@ TEST(TrainingTraffic, OfInstructPix2PixIsTheBatchAndTheTokens) {
       "instruct pix2pix", 3);
 }
 
+TEST(TrainingTraffic, OfDreamBoothIsTheBatchTheKindsAndTheTokens) {
+  Batch samples = parity_samples(load_golden("text_to_image.safetensors")).slice(0, 16);
+  samples.captions.assign(16, "a red cat");
+  samples.masks = samples.conditioning_images = Tensor();
+  samples.is_prior = at::arange(16) % 3 == 0;
+  const auto train = [&](bool is_lora) {
+    expect_batch_alone(
+        [&](TrainingConfig config) {
+          config.gradient_accumulation_steps = 2;
+          std::shared_ptr<Task> task;
+          if (is_lora) {
+            task = std::make_shared<TextToImageLoraTask>(
+                device_models({}), TextToImageLoraTaskOptions{.prior_loss_weight = 0.5});
+          } else {
+            task = std::make_shared<TextToImageTask>(device_models({}),
+                                                     TextToImageTaskOptions{.prior_loss_weight = 0.5});
+          }
+          Trainer(task, config).train(TensorDataset(samples));
+        },
+        // Of each of the two batches: images, kinds and tokens.
+        is_lora ? "dreambooth, lora" : "dreambooth", 6);
+  };
+  train(false);
+  train(true);
+}
+
 TEST(TrainingTraffic, PyramidNoiseOnADeviceFollowsItsGenerator) {
   const at::TensorOptions options = at::TensorOptions().device(counting_device());
   const auto drawn = [&](uint64_t seed, int64_t before) {

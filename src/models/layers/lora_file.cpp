@@ -31,25 +31,35 @@ std::string adapter_to_save(const torch::nn::Module& module, const char* prefix,
 
 }  // namespace
 
-LoraFile lora_file(const SaveLoraWeightsOptions& options) {
-  LoraFile file;
-  Json metadata = Json::object();
+std::vector<LoraPart> lora_parts(const SaveLoraWeightsOptions& options) {
+  std::vector<LoraPart> parts;
   for (const auto& [prefix, model] :
        {std::pair("unet", &options.unet), std::pair("text_encoder", &options.text_encoder),
         std::pair("text_encoder_2", &options.text_encoder_2)}) {
     if (!model->module()) continue;
     const auto& module = *model->module();
     const auto name = adapter_to_save(module, prefix, options.adapter_name);
-    for (const auto& [key, tensor] : get_peft_model_state_dict(module, name))
-      file.tensors.insert(fmt::format("{}.{}", prefix, key), tensor.contiguous());
-    write_lora_metadata(metadata, prefix, detail::lora_config(module, name));
+    parts.push_back(make_lora_part(prefix, module, detail::lora_config(module, name),
+                                   get_peft_model_state_dict(module, name)));
   }
-  require<ConfigError>(!file.tensors.empty(),
-                       "save_lora_weights: no model was given, set .unet or .text_encoder");
+  require<ConfigError>(!parts.empty(), "save_lora_weights: no model was given, set .unet or .text_encoder");
+  return parts;
+}
+
+LoraFile joined_parts(const std::vector<LoraPart>& parts) {
+  LoraFile file;
+  Json metadata = Json::object();
+  for (const auto& part : parts) {
+    for (const auto& [key, tensor] : part.tensors)
+      file.tensors.insert(fmt::format("{}.{}", part.prefix, key), tensor.contiguous());
+    write_lora_metadata(metadata, part.prefix, part.config);
+  }
   file.metadata = dump_json(metadata);
   while (file.metadata.ends_with('\n')) file.metadata.pop_back();
   return file;
 }
+
+LoraFile lora_file(const SaveLoraWeightsOptions& options) { return joined_parts(lora_parts(options)); }
 
 void write_lora_file(const LoraFile& file, const std::filesystem::path& folder, const std::string& name) {
   create_folders(folder);

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "core/require.h"
+#include "models/layers/lora_indexed_keys.h"
 #include "models/layers/lora_layer.h"
 
 namespace diffusers {
@@ -126,6 +127,17 @@ void refuse_formats(const SafetensorsFile& file) {
     refuse(".dora_scale", "a DoRA of LyCORIS (the DoRA of PEFT is supported)");
     refuse(".lora_mid.", "a LoCon with a CP decomposition");
     refuse(".oft_", "OFT");
+    refuse(".boft_", "BOFT");
+    refuse(".vera_", "VeRA");
+    refuse(".on_input", "(IA)^3");
+    refuse(".ia3_", "(IA)^3");
+    refuse(".hra_", "HRA");
+    refuse(".fourierft_", "FourierFT");
+    refuse(".a1.weight", "GLoRA");
+    refuse(".w_norm", "norms of LyCORIS");
+    const bool is_full = name.ends_with(".diff") || name.ends_with(".diff_b");
+    require<FileError>(!is_full, "{}: {} is a tensor of full weights of LyCORIS, which is not supported",
+                       file.path(), name);
   }
 }
 
@@ -228,6 +240,10 @@ std::string original_unet_path(const std::string& path, int64_t layers_per_block
 
 void read_lora_layers(const SafetensorsFile& file, std::vector<LoraFileModel>& models) {
   refuse_formats(file);
+  if (has_indexed_layers(file)) {
+    read_indexed_layers(file, models);
+    return;
+  }
   LoraReader reader(models);
   std::vector<std::string> unknown;
   for (const auto& name : file.names()) {

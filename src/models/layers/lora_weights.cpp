@@ -4,6 +4,7 @@
 #include <vector>
 
 #include <diffusers/io/files.h>
+#include <diffusers/io/model_file.h>
 #include <diffusers/io/safetensors.h>
 #include <diffusers/models/lora.h>
 #include <diffusers/models/lora_weights.h>
@@ -14,6 +15,7 @@
 #include "core/require.h"
 #include "io/open_model_file.h"
 #include "models/layers/lora_file.h"
+#include "models/layers/lora_formats.h"
 #include "models/layers/lora_keys.h"
 #include "models/layers/lora_layer.h"
 #include "models/layers/lora_metadata.h"
@@ -22,19 +24,39 @@
 namespace diffusers {
 namespace {
 
+/// Refuses a file of `torch.save`.
+void refuse_lora_pickle(const std::string& folder, const std::string& name) {
+  const bool is_pickle =
+      name.ends_with(".bin") || name.ends_with(".pt") || name.ends_with(".pth") || name.ends_with(".ckpt");
+  const std::string path = join_path(folder, name);
+  require<FileError>(
+      !is_pickle,
+      "{}: a Python pickle can run code and is not read; convert it with this command: python3 -c \"import "
+      "torch; from safetensors.torch import save_file; save_file({{k: v.contiguous() for k, v in "
+      "torch.load('{}', weights_only=True).items()}}, '{}.safetensors')\"",
+      path, path, path.substr(0, path.rfind('.')));
+}
+
 /// The folder and the name of a file.
 std::pair<std::string, std::string> lora_file_place(const std::filesystem::path& path,
                                                     const std::string& weight_name) {
   if (!folder_exists(path)) {
     require<FileError>(file_exists(path), "{}: there is no such file or folder", path.string());
+    refuse_lora_pickle(parent_folder(path), base_name(path));
     return {parent_folder(path), base_name(path)};
   }
-  if (!weight_name.empty()) return {path.string(), weight_name};
+  if (!weight_name.empty()) {
+    refuse_lora_pickle(path.string(), weight_name);
+    return {path.string(), weight_name};
+  }
   std::vector<std::string> names;
-  for (const auto& name : list_folder(path)) {
+  const auto files = list_folder(path);
+  for (const auto& name : files) {
     if (name == kLoraFileName) return {path.string(), name};
     if (name.ends_with(".safetensors")) names.push_back(name);
   }
+  if (names.empty())
+    for (const auto& name : files) refuse_lora_pickle(path.string(), name);
   require<FileError>(names.size() == 1,
                      "{}: expected {} or one other safetensors file, found {}; give weight_name",
                      path.string(), kLoraFileName, names.empty() ? "none" : fmt::format("{}", names));
@@ -96,6 +118,7 @@ Tensor fitted(const Tensor& tensor, const std::vector<int64_t>& shape, const std
 
 /// An adapter from a file, and the module that receives it.
 struct LoraAddition {
+  const char* prefix = "";
   torch::nn::Module* module = nullptr;
   LoraConfig config;
   std::vector<std::string> paths;
@@ -112,6 +135,7 @@ LoraAddition addition_of(const LoraFileModel& model, const std::string& where, c
         shape_string(layer.lora_A.sizes()), shape_string(layer.lora_B.sizes()));
   }
   LoraAddition addition;
+  addition.prefix = model.prefix;
   addition.module = model.module.get();
   if (metadata == nullptr || !read_lora_metadata(*metadata, model.prefix, where, addition.config))
     addition.config = inferred_config(model);
@@ -155,39 +179,86 @@ std::string new_adapter_name(const std::vector<LoraFileModel>& models) {
   return fmt::format("default_{}", count);
 }
 
+/// The configs of a file: `lora_adapter_metadata`, or PEFT's adapter_config.json for the only component.
+std::optional<Json> lora_configs(const SafetensorsFile& file, const std::string& folder,
+                                 const std::vector<LoraFileModel>& models) {
+  if (const auto found = file.metadata().find(kLoraMetadata); found != file.metadata().end())
+    return parse_json(found->second, file.path() + ": " + kLoraMetadata);
+  const std::string path = join_path(folder, kPeftConfigName);
+  if (base_name(file.path()) != kPeftFileName || !file_exists(path)) return std::nullopt;
+  const Json config = parse_json(read_model_file(folder, kPeftConfigName), path);
+  require<FileError>(config.is_object(), "{} is {}, expected an object", path, json_excerpt(config));
+  Json prefixed = Json::object();
+  for (const auto& model : models)
+    if (!model.layers.empty())
+      for (const auto& item : config.items())
+        prefixed[fmt::format("{}.{}", model.prefix, item.key())] = item.value();
+  return prefixed;
+}
+
+std::vector<LoraFileModel> lora_components_of(const LoraModules& modules) {
+  return {{"unet", modules.unet.module()},
+          {"text_encoder", modules.text_encoder.module()},
+          {"text_encoder_2", modules.text_encoder_2.module()}};
+}
+
+/// Reads the adapters of a file, one for each model that it mentions.
+std::vector<LoraAddition> read_additions(const std::filesystem::path& path, const std::string& weight_name,
+                                         std::vector<LoraFileModel>& models) {
+  const auto place = lora_file_place(path, weight_name);
+  const SafetensorsFile file(open_model_file(place.first, place.second));
+  // PEFT's names do not tell the component; the folders of `save_lora_weights` do.
+  const auto folder = base_name(place.first);
+  if (place.second == kPeftFileName &&
+      std::any_of(models.begin(), models.end(), [&](const auto& model) { return folder == model.prefix; }))
+    for (auto& model : models)
+      if (folder != model.prefix) model.module = nullptr;
+  read_lora_layers(file, models);
+  const auto metadata = lora_configs(file, place.first, models);
+  std::vector<LoraAddition> additions;
+  for (const auto& model : models)
+    if (!model.layers.empty())
+      additions.push_back(addition_of(model, file.path(), metadata ? &*metadata : nullptr));
+  require<FileError>(!additions.empty(), "{}: the file has no LoRA tensors", file.path());
+  return additions;
+}
+
+bool is_xl(const LoraModule& unet, const LoraModule& text_encoder_2) {
+  return text_encoder_2.module() != nullptr || (unet.module() != nullptr && is_xl_unet(*unet.module()));
+}
+
 }  // namespace
 
 void save_lora_weights(const std::filesystem::path& folder, const SaveLoraWeightsOptions& options) {
   require_plain_basename(options.weight_name, "weight_name");
-  write_lora_file(lora_file(options), folder, options.weight_name);
+  write_lora_parts(lora_parts(options), folder, options.format, options.weight_name,
+                   is_xl(options.unet, options.text_encoder_2));
 }
 
 std::string load_lora_weights(const std::filesystem::path& path, const LoraModules& modules,
                               const LoadLoraWeightsOptions& options) {
-  const auto place = lora_file_place(path, options.weight_name);
-  const SafetensorsFile file(open_model_file(place.first, place.second));
-  std::vector<LoraFileModel> models{{"unet", modules.unet.module()},
-                                    {"text_encoder", modules.text_encoder.module()},
-                                    {"text_encoder_2", modules.text_encoder_2.module()}};
-  read_lora_layers(file, models);
-  std::optional<Json> metadata;
-  if (const auto found = file.metadata().find(kLoraMetadata); found != file.metadata().end())
-    metadata = parse_json(found->second, file.path() + ": " + kLoraMetadata);
-
+  std::vector<LoraFileModel> models = lora_components_of(modules);
+  const auto additions = read_additions(path, options.weight_name, models);
   std::string name = options.adapter_name.empty() ? new_adapter_name(models) : options.adapter_name;
-  std::vector<LoraAddition> additions;
-  for (const auto& model : models) {
-    if (model.layers.empty()) continue;
-    additions.push_back(addition_of(model, file.path(), metadata ? &*metadata : nullptr));
-    detail::lora_check_addition(*model.module, name);
-  }
-  require<FileError>(!additions.empty(), "{}: the file has no LoRA tensors", file.path());
+  for (const auto& addition : additions) detail::lora_check_addition(*addition.module, name);
   const layers::SkipInitGuard skip_init;
   for (const auto& addition : additions) {
     detail::lora_add_at(*addition.module, addition.config, name, addition.paths);
     set_peft_model_state_dict(*addition.module, addition.tensors, name);
   }
   return name;
+}
+
+void convert_lora_weights(const std::filesystem::path& path, const std::filesystem::path& folder,
+                          const LoraModules& modules, const ConvertLoraWeightsOptions& options) {
+  require_plain_basename(options.output_name, "output_name");
+  std::vector<LoraFileModel> models = lora_components_of(modules);
+  std::vector<LoraPart> parts;
+  for (auto& addition : read_additions(path, options.weight_name, models))
+    parts.push_back(
+        make_lora_part(addition.prefix, *addition.module, addition.config, std::move(addition.tensors)));
+  write_lora_parts(parts, folder, options.format, options.output_name,
+                   is_xl(modules.unet, modules.text_encoder_2));
 }
 
 }  // namespace diffusers

@@ -96,7 +96,7 @@ class TrainDreamBooth(ProgramCase):
 
     def test_adapters(self):
         flags = (*PRIOR, "--num_class_images", 2, "--checkpointing_steps", 2, "--train_text_encoder", "--rank", 3,
-                 "--text_encoder_lr", 1e-3, "--gradient_checkpointing")
+                 "--text_encoder_lr", 1e-3, "--gradient_checkpointing", "--output_kohya_format")
         text = self.run_program(*flags, "--max_train_steps", 4, program=LORA_PROGRAM)
         self.assertIn("LoRA adapters with", text)
         data = (self.out / LORA).read_bytes()
@@ -104,6 +104,9 @@ class TrainDreamBooth(ProgramCase):
         metadata = json.loads(header.pop("__metadata__")["lora_adapter_metadata"])
         self.assertEqual((metadata["unet.r"], metadata["unet.lora_alpha"], metadata["text_encoder.r"]), (3, 3, 3))
         self.assertEqual({name.split(".")[0] for name in header}, {"unet", "text_encoder"})
+        kohya = (self.out / "pytorch_lora_weights_kohya.safetensors").read_bytes()
+        self.assertIn(b"lora_unet_", kohya)
+        self.assertIn(b"lora_te_text_model_", kohya)
         parts = self.folder / "parts"
         self.run_program(*flags, "--max_train_steps", 2, out=parts, program=LORA_PROGRAM)
         self.run_program(*flags, "--max_train_steps", 4, "--resume_from_checkpoint", "latest", out=parts, program=LORA_PROGRAM)
@@ -164,7 +167,7 @@ class TrainDreamBooth(ProgramCase):
             (PROGRAM, ["--offset_noise", "--noise_offset", 0.2], "--offset_noise and --noise_offset"),
             (PROGRAM, ["--validation_scheduler", "DDPMScheduler"], "--validation_scheduler needs --validation_prompt"),
             (PROGRAM, ["--skip_save_text_encoder"], "--skip_save_text_encoder is not supported"),
-            (LORA_PROGRAM, ["--output_kohya_format"], "--output_kohya_format is not supported"),
+            (LORA_PROGRAM, ["--output_kohya_format", "--use_dora"], "--output_kohya_format and --use_dora"),
             (LORA_PROGRAM, ["--text_encoder_lr", 1], "--text_encoder_lr needs --train_text_encoder"),
             (LORA_PROGRAM, ["--validation_epochs", 1], "--validation_epochs needs --validation_prompt"),
             (LORA_PROGRAM, ["--do_edm_style_training"], "--do_edm_style_training is not supported"),

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <diffusers/core/random.h>
+#include <diffusers/io/files.h>
 #include <diffusers/io/safetensors.h>
 #include <diffusers/models/lora.h>
 #include <diffusers/models/lora_weights.h>
@@ -241,6 +242,14 @@ TEST(LoraWeights, FilesThatDoNotFitAreRefused) {
   expect_refused_file(added("lora_unet_nowhere.lora_down.weight", one), "lora_unet_nowhere");
   expect_refused_file(added("lora_unet_x.hada_w1_a", one), "LoHa");
   expect_refused_file(added("lora_unet_x.lokr_w1", one), "LoKr");
+  for (const auto& [ending, kind] :
+       {std::pair("oft_blocks", "OFT"), std::pair("oft_R.weight", "OFT"), std::pair("boft_R", "BOFT"),
+        std::pair("vera_lambda_b", "VeRA"), std::pair("on_input", "(IA)^3"), std::pair("ia3_l", "(IA)^3"),
+        std::pair("a1.weight", "GLoRA"), std::pair("hra_u", "HRA"),
+        std::pair("fourierft_spectrum", "FourierFT"), std::pair("w_norm", "norms of LyCORIS"),
+        std::pair("diff", "full weights of LyCORIS"), std::pair("diff_b", "full weights of LyCORIS")})
+    expect_refused_file(added(std::string("lora_unet_x.") + ending, one),
+                        std::string(ending) + " is a tensor of " + kind + ", which is not supported");
   expect_refused_file(added("lora_unet_x.dora_scale", one), "DoRA of LyCORIS");
   expect_refused_file(added("unet." + kPath + ".lora_A.weight", torch::zeros({3, 8})), "different ranks");
   expect_refused_file(added("unet." + kPath + ".lora_A.weight", torch::zeros({2, 7})),
@@ -280,6 +289,24 @@ TEST(LoraWeights, CallsAreChecked) {
   expect_throws_with<FileError>([&] { load_lora_weights(folder / "two", {.unet = plain}); }, "b.safetensors");
   save_safetensors({{"x", torch::zeros({1})}}, folder / "x.safetensors");
   expect_throws_with<FileError>([&] { load_lora_weights(folder / "x.safetensors", {.unet = plain}); }, "x");
+}
+
+TEST(LoraWeights, PicklesAreRefusedWithTheCommandThatConvertsThem) {
+  const TemporaryFolder folder;
+  auto unet = lora_unet();
+  const auto expect_command = [&](const std::string& path, const std::string& weight_name,
+                                  const std::string& name) {
+    expect_throws_with<FileError>(
+        [&] { load_lora_weights(path, {.unet = unet}, {.weight_name = weight_name}); },
+        "can run code and is not read; convert it with this command: python3 -c");
+    expect_throws_with<FileError>(
+        [&] { load_lora_weights(path, {.unet = unet}, {.weight_name = weight_name}); },
+        "torch.load('" + folder / name + "', weights_only=True)");
+  };
+  write_file("x", folder / "pytorch_lora_weights.bin");
+  expect_command(folder / "pytorch_lora_weights.bin", "", "pytorch_lora_weights.bin");
+  expect_command(folder.path(), "", "pytorch_lora_weights.bin");
+  expect_command(folder.path(), "old.pt", "old.pt");
 }
 
 }  // namespace

@@ -43,37 +43,46 @@ Batch samples_for_lora() {
   return samples;
 }
 
-TEST(TextToImageLoraTask, FollowsThePythonScripts) {
+/// Compares ten steps with those of the script, in both dtypes.
+/// @param name case of tests/reference/lora_training.py
+void expect_python_trajectory(const char* name, TinyTextToImage kind, TextToImageLoraTaskOptions options) {
   const auto golden = load_golden("lora_training.safetensors");
-  TextToImageLoraTaskOptions dora;
-  dora.unet_lora.r = 2;
-  dora.unet_lora.use_dora = true;
-  struct Case {
-    const char* name;
-    TinyTextToImage kind;
-    TextToImageLoraTaskOptions options;
-  };
-  const Case cases[] = {{"sd", {}, {}},
-                        {"text", {}, {.train_text_encoder = true}},
-                        {"xl", {.is_xl = true}, {.proportion_empty_prompts = 0.3}},
-                        {"dora", {.prediction_type = "v_prediction"}, dora}};
   const LogCapture log;
   for (const at::ScalarType dtype : {at::kFloat, at::kDouble})
-    for (const Case& one : cases)
-      for (const bool is_changed : {false, true}) {
-        const TemporaryFolder folder;
-        TrainingConfig config = parity_config(folder.path());
-        // None changes the result.
-        config.gradient_checkpointing = is_changed;
-        config.gradient_accumulation_steps = is_changed ? 2 : 1;
-        config.train_batch_size = is_changed ? 2 : 4;
-        TinyTextToImage kind = one.kind;
-        kind.dtype = dtype;
-        TextToImageLoraTaskOptions options = one.options;
-        options.cache_text_embeddings = is_changed && !options.train_text_encoder;
-        test::expect_trajectory(one.name, make_lora_task(kind, options), config, samples_for_lora(), dtype,
-                                golden);
-      }
+    for (const bool is_changed : {false, true}) {
+      const TemporaryFolder folder;
+      TrainingConfig config = parity_config(folder.path());
+      // None changes the result.
+      config.gradient_checkpointing = is_changed;
+      config.gradient_accumulation_steps = is_changed ? 2 : 1;
+      config.train_batch_size = is_changed ? 2 : 4;
+      kind.dtype = dtype;
+      options.cache_text_embeddings = is_changed && !options.train_text_encoder;
+      test::expect_trajectory(name, make_lora_task(kind, options), config, samples_for_lora(), dtype, golden);
+    }
+}
+
+TEST(TextToImageLoraTask, FollowsThePythonScript) {
+  expect_python_trajectory("sd", {}, {});
+  expect_python_trajectory("text", {}, {.train_text_encoder = true});
+}
+
+TEST(TextToImageLoraTask, FollowsThePythonScriptOfStableDiffusionXL) {
+  expect_python_trajectory("xl", {.is_xl = true}, {.proportion_empty_prompts = 0.3});
+}
+
+TEST(TextToImageLoraTask, FollowsPeftWithConvolutions) {
+  TextToImageLoraTaskOptions options;
+  options.unet_lora.target_modules = {
+      "to_q", "conv_in", "conv1", "conv2", "conv_shortcut", "proj_in", "downsamplers.0.conv"};
+  expect_python_trajectory("conv", {}, options);
+}
+
+TEST(TextToImageLoraTask, FollowsPeftWithDora) {
+  TextToImageLoraTaskOptions options;
+  options.unet_lora.r = 2;
+  options.unet_lora.use_dora = true;
+  expect_python_trajectory("dora", {.prediction_type = "v_prediction"}, options);
 }
 
 TEST(TextToImageLoraTask, SavesTheAdaptersAndLeavesTheModels) {
