@@ -49,7 +49,7 @@ def train(options, processes, steps, folder):
     command = [options.program, "--dataset", "mnist", "--resolution", "28", "--model_config_name_or_path", model, "--seed", "0",
                "--output_dir", folder / "out", "--overwrite_output_dir", "--train_batch_size", options.batch, "--max_train_steps", steps,
                "--logging_steps", "5", "--lr_warmup_steps", "0", "--eval_batch_size", "1", "--ddpm_num_inference_steps", "1",
-               "--checkpointing_steps", "0"]
+               "--checkpointing_steps", "0", "--zero_stage", options.zero_stage]
     port, before, running = free_port(), loopback_bytes(), []
     for rank in range(processes):
         variables = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -74,6 +74,7 @@ def main():
     parser.add_argument("--batch", type=int, default=32, help="samples of each process")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--zero_stage", type=int, default=0, help="what the processes divide (docs/distributed.md)")
     options = parser.parse_args()
     options.program = options.program.resolve()
     if os.geteuid() == 0 and "DIFFUSERS_SCALING_PRIVATE" not in os.environ:

@@ -43,7 +43,6 @@ class Bf16Hook : public c10d::CppCommHookInterface<c10::intrusive_ptr<c10d::Proc
 }  // namespace
 
 struct GradientReducer::State {
-  std::vector<Tensor> parameters;
   ProcessGroup group;
   bool finds_unused = false;
   bool has_run = false;
@@ -51,9 +50,8 @@ struct GradientReducer::State {
 };
 
 GradientReducer::GradientReducer(const std::vector<Tensor>& parameters, ProcessGroup group)
-    : state_(std::make_unique<State>()) {
+    : GradientExchange(parameters), state_(std::make_unique<State>()) {
   const ProcessGroupOptions& options = group.state()->options();
-  state_->parameters = parameters;
   state_->finds_unused = options.find_unused_parameters;
   const auto cap = static_cast<int64_t>(options.bucket_cap_mb * 1024 * 1024);
   const int64_t first_cap = std::min<int64_t>(c10d::kDefaultFirstBucketBytes, cap);
@@ -97,18 +95,9 @@ void GradientReducer::backward(const Tensor& loss, bool is_last) {
     require<ConfigError>(std::string_view(error.what()).find("finished reduction") == std::string_view::npos,
                          "some of the {} trained parameters got no gradient, so that the processes cannot "
                          "exchange them; set find_unused_parameters to true, or freeze these parameters",
-                         state.parameters.size());
+                         parameters().size());
     throw;
   }
-}
-
-Tensor GradientReducer::zero_loss() const {
-  Tensor loss;
-  for (const Tensor& parameter : state_->parameters) {
-    const Tensor zero = (parameter * 0).sum();
-    loss = loss.defined() ? loss + zero : zero;
-  }
-  return loss;
 }
 
 }  // namespace internal

@@ -86,7 +86,8 @@ TrainingRun::Backward TrainingRun::backward(const Group& group, std::size_t upda
     // The last batch of a step exchanges the gradients of all its batches.
     const bool is_last = &host_batch == &group.batches.back();
     if (host_batch.size() == 0) {
-      if (is_last) add_gradients(reducers_[update]->zero_loss(), update, is_last);
+      if (is_last || reducers_[update]->exchanges_each_loss())
+        add_gradients(reducers_[update]->zero_loss(), update, is_last);
       continue;
     }
     const Batch batch = to_device(host_batch);
