@@ -85,7 +85,7 @@ def train(options, processes, steps, folder, trace=False):
     command = [options.program, "--dataset", "mnist", "--resolution", "28", "--model_config_name_or_path", model, "--seed", "0",
                "--output_dir", folder / "out", "--overwrite_output_dir", "--train_batch_size", options.batch, "--max_train_steps", steps,
                "--logging_steps", "5", "--lr_warmup_steps", "0", "--eval_batch_size", "1", "--ddpm_num_inference_steps", "1",
-               "--checkpointing_steps", "0", "--ddp_bucket_cap_mb", options.bucket_cap_mb]
+               "--checkpointing_steps", "0", "--ddp_bucket_cap_mb", options.bucket_cap_mb, "--zero_stage", options.zero_stage]
     port, before, running = free_port(), loopback_bytes(), []
     for rank in range(processes):
         variables = os.environ | {"OMP_NUM_THREADS": "1"} | ({TRACE: str(folder / "trace")} if trace else {})
@@ -111,6 +111,7 @@ def main():
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--bucket_cap_mb", type=float, default=25.0, help="of the exchange; --ddp_bucket_cap_mb of the program")
+    parser.add_argument("--zero_stage", type=int, default=0, help="what the processes divide (docs/distributed.md)")
     options = parser.parse_args()
     options.program = options.program.resolve()
     if os.geteuid() == 0 and "DIFFUSERS_SCALING_PRIVATE" not in os.environ:

@@ -100,7 +100,12 @@ const FlagTable<TrainingConfig>& training_flags() {
         group_flag("--ddp_bucket_cap_mb", &ProcessGroupOptions::bucket_cap_mb,
                    "Megabytes of gradients that are exchanged at once.", {.check = greater_than(0)}),
         group_flag("--ddp_gradient_compression", &ProcessGroupOptions::gradient_compression,
-                   "Format in which gradients travel between the processes.")}},
+                   "Format in which gradients travel between the processes."),
+        group_flag(
+            "--zero_stage", &ProcessGroupOptions::zero_stage,
+            "What the processes divide among each other: 0 nothing, 1 the state of the optimizer and the "
+            "EMA weights, 2 the gradients too.",
+            {.check = between(0, 2)})}},
       {"Optimizer",
        {{"--learning_rate", &Config::learning_rate, "Learning rate after the warm-up."},
         {"--lr_scheduler", &Config::lr_scheduler,

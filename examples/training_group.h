@@ -6,7 +6,7 @@
 
 #include <diffusers/training/process_group.h>
 
-/// Returns the options of the group, which the flags `--ddp_*` set.
+/// Returns the options of the group, which the flags `--ddp_*` and `--zero_stage` set.
 diffusers::ProcessGroupOptions& training_group_options();
 
 /// Returns the group that the environment describes; see `ProcessGroup::from_environment`. The first call

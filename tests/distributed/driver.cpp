@@ -15,9 +15,11 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
+#include <diffusers/core/error.h>
 #include <diffusers/core/random.h>
 #include <diffusers/data/loader.h>
 #include <diffusers/data/tensor_dataset.h>
@@ -35,6 +37,10 @@
 #include <unistd.h>
 
 #include "faults/request.h"
+#include "training/distributed/gradient_reducer.h"
+#include "training/distributed/parameter_shards.h"
+#include "training/distributed/sharded_reducer.h"
+#include "training/loop/sharding.h"
 #include "training/tiny_model.h"
 
 namespace diffusers::distributed {
@@ -67,6 +73,9 @@ TrainingConfig config_of(const Request& request, const ProcessGroup& group) {
   config.max_grad_norm = request.number("clip", 0) != 0 ? 0.05 : 0.0;
   config.use_ema = request.number("ema", 0) != 0;
   if (request.number("snr", 0) != 0) config.snr_gamma = 5.0;
+  if (request.number("lit_ema", 0) != 0) config.ema_type = EMAType::kLitEma;
+  if (!request.text("optimizer").empty()) config.optimizer = std::string_view(request.text("optimizer"));
+  config.validation_steps = request.number("preview", 0);
   config.gradient_checkpointing = request.number("checkpointing", 0) != 0;
   config.fused_backward_pass = request.number("fused_backward", 0) != 0;
   config.cpu_data_parallel = request.number("parts", 1);
@@ -204,6 +213,64 @@ void raise_at(const Request& request, const ProcessGroup& group, int64_t step, c
     ::kill(::getpid(), signal);
 }
 
+int64_t bytes_of(const std::vector<Tensor>& tensors) {
+  int64_t bytes = 0;
+  for (const Tensor& tensor : tensors)
+    if (tensor.defined()) bytes += static_cast<int64_t>(tensor.nbytes());
+  return bytes;
+}
+
+/// Prints the bytes that this process has of the optimizer's state and of the averages, and those of the
+/// gradients that a backward pass leaves.
+void print_bytes(const Request& request, const Trainer& trainer, const Trained& trained,
+                 const ProcessGroup& group) {
+  const std::vector<Tensor> parameters = trained.model->parameters();
+  std::vector<Tensor> moments;
+  for (const auto& entry : trainer.optimizer()->state_dict()) moments.push_back(entry.second);
+  std::vector<Tensor> averages;
+  for (const Tensor& average : trainer.ema()->shadow_params())
+    if (std::none_of(parameters.begin(), parameters.end(),
+                     [&](const Tensor& parameter) { return average.is_alias_of(parameter); }))
+      averages.push_back(average);
+
+  const ParameterShards shards(parameters, group.world_size(), group.rank());
+  std::unique_ptr<GradientExchange> exchange;
+  if (group.options().zero_stage == 2) {
+    exchange = std::make_unique<ShardedReducer>(parameters, shards, group);
+  } else if (group.is_connected()) {
+    exchange = std::make_unique<GradientReducer>(parameters, group);
+  }
+  if (group.options().zero_stage > 0 && group.world_size() > 1) {
+    const Sharding sharding(parameters, group);
+    const auto any = [&](bool is_set) {
+      return sharding.any_process(at::full({}, is_set ? 1.0 : 0.0)).item<double>();
+    };
+    if (any(group.rank() == 1) != 1 || any(true) != 1 || any(false) != 0)
+      throw Error("any_process does not give the flag of any process");
+  }
+  trained.model->train();
+  Tensor loss = at::zeros({});
+  for (const Tensor& parameter : parameters) loss = loss + parameter.square().sum();
+  if (exchange) {
+    exchange->backward(loss, true);
+  } else {
+    loss.backward();
+  }
+  std::vector<Tensor> gradients;
+  for (const Tensor& parameter : parameters) {
+    gradients.push_back(parameter.grad());
+    // All processes have the same parameters, whose gradients they have added.
+    const auto processes = static_cast<double>(group.world_size());
+    if (parameter.grad().defined() && !at::allclose(parameter.grad(), parameter * (2 * processes)))
+      throw Error("the gradient of the sum of squares is wrong");
+  }
+  std::printf("bytes of %s: {\"rank\": %d, \"moments\": %d, \"averages\": %d, \"gradients\": %d}\n",
+              request.text("name").c_str(), static_cast<int>(group.rank()),
+              static_cast<int>(bytes_of(moments)), static_cast<int>(bytes_of(averages)),
+              static_cast<int>(bytes_of(gradients)));
+  std::fflush(stdout);
+}
+
 /// @return the exit code
 int train(const Request& request, const ProcessGroup& group) {
   const Trained trained = make_task(request, group);
@@ -215,12 +282,18 @@ int train(const Request& request, const ProcessGroup& group) {
     raise_at(request, group, step, "halt", SIGSTOP);
     if (step == request.number("request_stop", -1) && group.rank() == 1) trainer.request_stop();
   });
+  if (request.number("preview", 0) != 0)
+    trainer.on_preview([&](const PreviewContext& context) {
+      save_safetensors(TensorMap(trained.model->named_parameters()),
+                       request.text("save") + "-preview" + std::to_string(context.step) + ".safetensors");
+    });
   const TrainingResult result = trainer.train(make_data(request));
   save_safetensors(state_of(trained),
                    request.text("save") + "-rank" + std::to_string(group.rank()) + ".safetensors");
   std::printf("process %d: %s ended at step %d, loss %.9g\n", static_cast<int>(group.rank()),
               request.text("name").c_str(), static_cast<int>(result.global_step), result.loss);
   std::fflush(stdout);
+  if (request.number("print_bytes", 0) != 0) print_bytes(request, trainer, trained, group);
   return result.signal ? 128 + *result.signal : 0;
 }
 
@@ -230,6 +303,9 @@ ProcessGroupOptions options_of(const Request& request) {
   options.find_unused_parameters = request.number("find_unused", 0) != 0;
   if (request.number("bf16", 0) != 0) options.gradient_compression = GradientCompression::kBf16;
   if (request.number("small_buckets", 0) != 0) options.bucket_cap_mb = 0.001;
+  options.zero_stage = request.number("zero", 0);
+  const char* rank = std::getenv("OMPI_COMM_WORLD_RANK");
+  if (rank != nullptr && std::stoll(rank) == request.number("wrong_stage_rank", -1)) options.zero_stage = 2;
   return options;
 }
 

@@ -101,7 +101,8 @@ OUT_OF_RANGE = [
         ("--ddpm_num_inference_steps", "1001"), ("--ddpm_num_inference_steps", "0"), ("--checkpointing_steps", "-1"),
         ("--logging_steps", "0"), ("--logging_dir", "../logs"), ("--save_images_epochs", "0"), ("--save_model_epochs", "0"),
         ("--dataloader_num_workers", "-1"), ("--cpu_data_parallel", "-1"), ("--seed", "-5"), ("--logger", "wandb"),
-        ("--ddp_timeout", "0"), ("--ddp_bucket_cap_mb", "0"), ("--ddp_gradient_compression", "zip"))),
+        ("--ddp_timeout", "0"), ("--ddp_bucket_cap_mb", "0"), ("--ddp_gradient_compression", "zip"),
+        ("--zero_stage", "3"))),
 ]
 # Fields of TrainingConfig that are no flags of the training programs, with the reason.
 NO_FLAGS = {

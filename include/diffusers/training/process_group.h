@@ -48,6 +48,16 @@ struct ProcessGroupOptions {
   double bucket_cap_mb = 25.0;
   /// Format in which gradients travel.
   GradientCompression gradient_compression = GradientCompression::kNone;
+  /// What the processes divide among each other (ZeRO, arXiv 1910.02054). Each trained parameter has an
+  /// owner.
+  ///  - 0: nothing. Each process has the gradients, the optimizer's state and the averages of all parameters.
+  ///  - 1: the optimizer's state and the average of `use_ema`. A process has those of its own parameters,
+  ///    steps these, and sends them to the others.
+  ///  - 2: the gradients too. A process has those of all parameters only within the backward pass, in
+  ///  buckets.
+  ///
+  /// The results are those of stage 0, up to the rounding of sums with 2. Checkpoints are those of stage 0.
+  int64_t zero_stage = 0;
 };
 
 /// The processes of a training: one process, or several that train together over c10d. Gloo connects them on
@@ -93,6 +103,9 @@ class ProcessGroup {
   bool is_main() const { return rank() == 0; }
   /// Returns true if the group was made by a launcher, so that gradients are exchanged.
   bool is_connected() const { return state_ != nullptr; }
+  /// Returns the options with which the process joined the group; the defaults for a group of one process
+  /// that no launcher made.
+  const ProcessGroupOptions& options() const;
   /// Returns the device for the modules of this process: CUDA device `local_rank()` where there is one, else
   /// the CPU.
   at::Device device() const;

@@ -168,12 +168,14 @@ class Trainer {
   /// @return the task as given, or the DiffusionTask that the constructor made
   Task& task() { return *task_; }
   /// @return the EMA of the last `train`; null before the first, without `use_ema`, and with another
-  /// `ema_type`
+  /// `ema_type`. While processes train with `zero_stage`, it averages the parameters of this process alone;
+  /// after a training that was completed, it has the averages of all
   const EMAModel* ema() const;
   /// @return the EMA of the last `train` with `ema_type` "lit_ema", else null
   const LitEma* lit_ema() const;
   /// @param update index into the task's updates
-  /// @return the optimizer of the last `train`; null before the first and beyond the last update
+  /// @return the optimizer of the last `train`; null before the first and beyond the last update. With
+  ///         `zero_stage`, it has the state of the parameters of this process alone
   const Optimizer* optimizer(std::size_t update = 0) const {
     return update < optimizers_.size() ? optimizers_[update].get() : nullptr;
   }

@@ -86,7 +86,6 @@ std::unique_ptr<c10d::CommHookInterface> exchange_hook(const c10::intrusive_ptr<
 }  // namespace
 
 struct GradientReducer::State {
-  std::vector<Tensor> parameters;
   ProcessGroup group;
   bool finds_unused = false;
   bool has_run = false;
@@ -95,9 +94,8 @@ struct GradientReducer::State {
 };
 
 GradientReducer::GradientReducer(const std::vector<Tensor>& parameters, ProcessGroup group)
-    : state_(std::make_unique<State>()) {
+    : GradientExchange(parameters), state_(std::make_unique<State>()) {
   const ProcessGroupOptions& options = group.state()->options();
-  state_->parameters = parameters;
   state_->finds_unused = options.find_unused_parameters;
   const auto cap = static_cast<int64_t>(options.bucket_cap_mb * 1024 * 1024);
   const int64_t first_cap = std::min<int64_t>(c10d::kDefaultFirstBucketBytes, cap);
@@ -150,7 +148,7 @@ void GradientReducer::backward(const Tensor& loss, bool is_last) {
     require<ConfigError>(std::string_view(error.what()).find("finished reduction") == std::string_view::npos,
                          "some of the {} trained parameters got no gradient, so that the processes cannot "
                          "exchange them; set find_unused_parameters to true, or freeze these parameters",
-                         state.parameters.size());
+                         parameters().size());
     throw;
   }
 }

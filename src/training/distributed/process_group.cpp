@@ -35,6 +35,8 @@ void check_group_options(const ProcessGroupOptions& options) {
   require<ConfigError>(options.bucket_cap_mb > 0 && options.bucket_cap_mb <= kMostMegabytes,
                        "bucket_cap_mb is {}, expected a number above 0, and at most {}",
                        options.bucket_cap_mb, kMostMegabytes);
+  require<ConfigError>(options.zero_stage >= 0 && options.zero_stage <= 2,
+                       "zero_stage is {}, expected 0, 1 or 2", options.zero_stage);
 }
 
 /// Returns the CUDA device of a local rank.
@@ -92,6 +94,11 @@ ProcessGroup ProcessGroup::from_environment(const ProcessGroupOptions& options) 
 int64_t ProcessGroup::rank() const { return state_ ? state_->rank() : 0; }
 int64_t ProcessGroup::world_size() const { return state_ ? state_->world_size() : 1; }
 int64_t ProcessGroup::local_rank() const { return state_ ? state_->local_rank() : 0; }
+
+const ProcessGroupOptions& ProcessGroup::options() const {
+  static const ProcessGroupOptions kDefaults;
+  return state_ ? state_->options() : kDefaults;
+}
 
 at::Device ProcessGroup::device() const {
   return at::hasCUDA() ? cuda_device(local_rank()) : at::Device(at::kCPU);

@@ -20,6 +20,8 @@
 #include "io/staged_folder.h"
 #include "training/checkpoint/output_folder.h"
 #include "training/distributed/exchange_error.h"
+#include "training/distributed/gradient_reducer.h"
+#include "training/distributed/sharded_reducer.h"
 #include "training/loop/deterministic_scope.h"
 #include "training/loop/trained_parameters.h"
 #include "training/loop/trainer_data.h"
@@ -158,13 +160,23 @@ TrainingRun::TrainingRun(Trainer& trainer, const TrainerData& data, const Datase
   total_steps_ = data_.total_steps(config_);
   for (Update& update : checked_updates(task_, config_))
     updates_.emplace_back(task_, config_, std::move(update), total_steps_, device_, dtype_);
-  if (process_group_.is_connected())
-    for (const UpdateRun& update : updates_)
+  if (process_group_.world_size() > 1 && process_group_.options().zero_stage > 0)
+    sharding_ = std::make_unique<Sharding>(trainable_, process_group_);
+  for (UpdateRun& update : updates_) {
+    if (sharding_) update.divide(*sharding_);
+    if (sharding_ && sharding_->divides_gradients()) {
+      reducers_.push_back(
+          std::make_unique<ShardedReducer>(update.parameters(), sharding_->shards(), process_group_));
+    } else if (process_group_.is_connected()) {
       reducers_.push_back(std::make_unique<GradientReducer>(update.parameters(), process_group_));
+    }
+  }
   trainer_.optimizers_.clear();
   for (const UpdateRun& update : updates_) trainer_.optimizers_.push_back(update.optimizer());
-  trainer_.ema_ =
-      config_.use_ema ? std::make_shared<TrainingAverage>(averaged_parameters(task_), config_) : nullptr;
+  trainer_.ema_ = config_.use_ema
+                      ? std::make_shared<TrainingAverage>(averaged_parameters(task_), config_,
+                                                          sharding_ ? &sharding_->shards() : nullptr)
+                      : nullptr;
 
   if (!config_.post_hoc_ema_sigma_rels.empty())
     for (const NamedModule& named : task_.trained()) {
@@ -208,8 +220,7 @@ TrainingResult TrainingRun::run() {
     if (trainer_.on_step_) trainer_.on_step_(global_step_);
     if (global_step_ % config_.logging_steps == 0 || global_step_ == total_steps_) log();
     if (config_.validation_steps > 0 && global_step_ % config_.validation_steps == 0) {
-      validate();
-      preview();
+      evaluate();
     }
     if (global_step_ % config_.post_hoc_ema_steps == 0) save_power_ema();
     if (config_.checkpointing_steps > 0 && global_step_ % config_.checkpointing_steps == 0) save_checkpoint();
@@ -299,8 +310,7 @@ bool TrainingRun::must_stop() const { return trainer_.stop_requested_ || signals
 
 void TrainingRun::finish() {
   require_progress();
-  validate();
-  preview();
+  evaluate();
   if (process_group_.is_main() && must_stop() && (validation_ != nullptr || trainer_.on_preview_))
     display_->message(
         "a stop was requested after the last step: the model is published without the rest of "

@@ -6,27 +6,51 @@
 namespace diffusers {
 inline namespace internal {
 
-TrainingAverage::TrainingAverage(const TensorMap& named_parameters, const TrainingConfig& config)
+TrainingAverage::TrainingAverage(const TensorMap& named_parameters, const TrainingConfig& config,
+                                 const ParameterShards* shards)
     : named_parameters_(named_parameters) {
-  for (const auto& entry : named_parameters_) parameters_.push_back(entry.second);
+  for (const auto& entry : named_parameters_) {
+    parameters_.push_back(entry.second);
+    is_elsewhere_.push_back(shards != nullptr && shards->contains(entry.second) &&
+                            !shards->is_own(entry.second));
+  }
   if (config.ema_type == EMAType::kLitEma) {
-    lit_ema_.emplace(named_parameters_,
+    lit_ema_.emplace(seen_by_name(),
                      LitEmaConfig{.decay = config.ema_max_decay, .use_num_updates = config.use_ema_warmup});
   } else {
-    ema_model_.emplace(parameters_, EMAModelConfig{.decay = config.ema_max_decay,
-                                                   .min_decay = config.ema_min_decay,
-                                                   .update_after_step = config.ema_update_after_step,
-                                                   .use_ema_warmup = config.use_ema_warmup,
-                                                   .inv_gamma = config.ema_inv_gamma,
-                                                   .power = config.ema_power});
+    ema_model_.emplace(seen_parameters(), EMAModelConfig{.decay = config.ema_max_decay,
+                                                         .min_decay = config.ema_min_decay,
+                                                         .update_after_step = config.ema_update_after_step,
+                                                         .use_ema_warmup = config.use_ema_warmup,
+                                                         .inv_gamma = config.ema_inv_gamma,
+                                                         .power = config.ema_power});
   }
+}
+
+std::vector<Tensor> TrainingAverage::seen_parameters() const {
+  std::vector<Tensor> parameters;
+  for (std::size_t i = 0; i < parameters_.size(); ++i) parameters.push_back(seen(i));
+  return parameters;
+}
+
+TensorMap TrainingAverage::seen_by_name() const {
+  TensorMap parameters;
+  std::size_t index = 0;
+  for (const auto& entry : named_parameters_) parameters.insert(entry.first, seen(index++));
+  return parameters;
+}
+
+void TrainingAverage::hold_whole() {
+  whole_ = tensors();
+  for (std::size_t i = 0; i < whole_.size(); ++i)
+    if (is_elsewhere_[i]) whole_[i] = parameters_[i].detach().clone();
 }
 
 void TrainingAverage::step() {
   if (lit_ema_) {
-    lit_ema_->step(named_parameters_);
+    lit_ema_->step(seen_by_name());
   } else {
-    ema_model_->step(parameters_);
+    ema_model_->step(seen_parameters());
   }
 }
 
@@ -49,13 +73,14 @@ std::optional<FusedAverage> TrainingAverage::begin_fused_step() {
 
 void TrainingAverage::copy_to_parameters() const {
   if (lit_ema_) {
-    lit_ema_->copy_to(named_parameters_);
+    lit_ema_->copy_to(seen_by_name());
   } else {
     ema_model_->copy_to(parameters_);
   }
 }
 
 std::vector<Tensor> TrainingAverage::tensors() const {
+  if (!whole_.empty()) return whole_;
   if (ema_model_) return ema_model_->shadow_params();
   std::vector<Tensor> averages;
   for (const auto& [name, parameter] : named_parameters_) {

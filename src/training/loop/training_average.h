@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include <diffusers/core/tensor.h>
@@ -12,6 +13,7 @@
 #include <diffusers/training/lit_ema.h>
 #include <diffusers/training/training_config.h>
 
+#include "training/distributed/parameter_shards.h"
 #include "training/optim/fused_adamw.h"
 
 namespace diffusers {
@@ -22,8 +24,11 @@ inline namespace internal {
 class TrainingAverage {
  public:
   /// @param named_parameters of all trained models
+  /// @param shards owners of the parameters: this process averages its own, and needs no memory for the rest.
+  ///        Null: it averages all
   /// @throws ConfigError if a LitEma cannot tell two names apart
-  TrainingAverage(const TensorMap& named_parameters, const TrainingConfig& config);
+  TrainingAverage(const TensorMap& named_parameters, const TrainingConfig& config,
+                  const ParameterShards* shards = nullptr);
 
   /// Moves the average towards the parameters.
   void step();
@@ -34,8 +39,18 @@ class TrainingAverage {
   /// Writes the average into the parameters.
   void copy_to_parameters() const;
   /// Returns one tensor for each parameter, in the order of `named_parameters`. That of a parameter that is
-  /// not averaged has the memory of the parameter.
+  /// not averaged, or that another process averages, has the memory of the parameter.
   std::vector<Tensor> tensors() const;
+  /// Returns the parameters, in the order of `tensors`.
+  const std::vector<Tensor>& parameters() const { return parameters_; }
+  /// Lets `tensors` return these, the averages of all processes, until `release_whole`.
+  /// @param averages one for each parameter
+  void hold_whole(std::vector<Tensor> averages) { whole_ = std::move(averages); }
+  /// Lets `tensors` return memory of its own for the averages of other processes, until `release_whole`: a
+  /// place for the averages of a checkpoint. It starts with the values of the parameters.
+  void hold_whole();
+  /// Frees the averages of other processes.
+  void release_whole() { whole_.clear(); }
   /// Returns the number of calls of `step`; 0 for a LitEma without use_num_updates, which does not count.
   int64_t optimization_step() const;
   void set_optimization_step(int64_t step);
@@ -46,8 +61,17 @@ class TrainingAverage {
   const LitEma* lit_ema() const { return lit_ema_ ? &*lit_ema_ : nullptr; }
 
  private:
+  /// Returns a parameter as the average sees it: one of another process does not require a gradient.
+  Tensor seen(std::size_t index) const {
+    return is_elsewhere_[index] ? parameters_[index].detach() : parameters_[index];
+  }
+  std::vector<Tensor> seen_parameters() const;
+  TensorMap seen_by_name() const;
+
   TensorMap named_parameters_;
   std::vector<Tensor> parameters_;
+  std::vector<bool> is_elsewhere_;  // another process averages the parameter
+  std::vector<Tensor> whole_;       // the averages of all processes; empty: this process has only its own
   std::optional<EMAModel> ema_model_;
   std::optional<LitEma> lit_ema_;
 };

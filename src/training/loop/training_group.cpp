@@ -76,6 +76,7 @@ std::string TrainingRun::description_for_group() const {
                       {"the number of held-out samples", validation_ ? Json(validation_->size()) : Json()},
                       {"the number of trained parameters", trainable_.size()},
                       {"the number of steps", total_steps_},
+                      {"zero_stage", process_group_.options().zero_stage},
                       {"the type of device", std::string(c10::DeviceTypeName(device_.type(), true))}};
   for (const UpdateRun& update : updates_) description["updates"][update.name()] = update.config_json();
   return description.dump();
@@ -138,10 +139,7 @@ void TrainingRun::share_start(bool is_resumed) {
   }
   share_weights();
   if (is_resumed) {
-    for (const UpdateRun& update : updates_) {
-      const TensorMap moments = process_group_.broadcast(update.optimizer()->state_dict());
-      if (!is_main) update.optimizer()->load_state_dict(moments);
-    }
+    share_moments();
     share_state(process_group_.broadcast(is_main ? state_tensors() : TensorMap()));
   } else {
     for (PowerAverage& average : power_averages_) {
@@ -156,8 +154,29 @@ void TrainingRun::share_weights() {
     for (const Tensor& parameter : named.module->module().parameters()) process_group_.broadcast(parameter);
     for (const Tensor& buffer : named.module->module().buffers()) process_group_.broadcast(buffer);
   }
-  if (trainer_.ema_)
+  if (trainer_.ema_ && sharding_) {
+    sharding_->scatter_average(*trainer_.ema_);
+  } else if (trainer_.ema_) {
     for (const Tensor& average : trainer_.ema_->tensors()) process_group_.broadcast(average);
+  }
+}
+
+/// Of the optimizers, as rank 0 has loaded them.
+void TrainingRun::share_moments() {
+  for (const UpdateRun& update : updates_) {
+    if (sharding_) {
+      sharding_->scatter_state(*update.optimizer());
+      continue;
+    }
+    const TensorMap moments = process_group_.broadcast(update.optimizer()->state_dict());
+    if (!process_group_.is_main()) update.optimizer()->load_state_dict(moments);
+  }
+}
+
+/// Collects the average on rank 0 if it is divided and rank 0 wants it.
+void TrainingRun::gather_average(bool is_wanted) {
+  if (!sharding_ || !trainer_.ema_) return;
+  if (!process_group_.broadcast(is_wanted ? "wanted" : "").empty()) sharding_->gather_average(*trainer_.ema_);
 }
 
 /// @param tensors the state of rank 0
@@ -234,6 +253,10 @@ bool TrainingRun::must_end() const {
 void TrainingRun::gather_for_checkpoint() {
   if (!process_group_.is_connected()) return;
   for (UpdateRun& update : updates_) update.join_values(process_group_);
+  if (sharding_)
+    for (const UpdateRun& update : updates_)
+      gathered_moments_.push_back(sharding_->gather_state(*update.optimizer()));
+  gather_average(true);
   rank_random_states_ = TensorMap();
   for (int64_t rank = 1; rank < process_group_.world_size(); ++rank) {
     const bool is_own = rank == process_group_.rank();

@@ -185,6 +185,7 @@ void TrainingRun::load_checkpoint(const std::string& folder) {
     named.module->load(join_path(folder, named.name));
   }
   if (trainer_.ema_) {
+    if (sharding_) trainer_.ema_->hold_whole();
     // Loaded into the average by way of the parameters, whose places it takes for a moment.
     const AveragedWeights averaged(averaged_, trainer_.ema_.get());
     for (const NamedModule& named : task_.trained())

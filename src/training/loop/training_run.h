@@ -21,11 +21,12 @@
 #include "models/module_modes.h"
 #include "training/checkpoint/checkpoint.h"
 #include "training/checkpoint/checkpoint_writer.h"
-#include "training/distributed/gradient_reducer.h"
+#include "training/distributed/gradient_exchange.h"
 #include "training/loop/captured_step.h"
 #include "training/loop/device_copies.h"
 #include "training/loop/image_checks.h"
 #include "training/loop/random_state.h"
+#include "training/loop/sharding.h"
 #include "training/loop/stop_signals.h"
 #include "training/loop/trainer_data.h"
 #include "training/loop/training_average.h"
@@ -88,9 +89,11 @@ class TrainingRun {
   void share_stand_ins(Group& group) const;
   std::shared_ptr<const JoinedBatch> joined_batch(const BatchRows& rows) const;
   void share_generator();
+  void share_moments();
   void agree_to_stop();
   bool must_end() const;
   void gather_for_checkpoint();
+  void gather_average(bool is_wanted);
   int64_t place_in_epoch(int64_t saved_index) const;
 
   // training_pass.cpp: the forward and backward pass
@@ -118,6 +121,7 @@ class TrainingRun {
   // validation.cpp
   void check_validation() const;
   void validate();
+  void evaluate();
 
   void save_power_ema();
 
@@ -144,6 +148,7 @@ class TrainingRun {
 
   // training_state.cpp: checkpoints and the final folder
   void save_checkpoint();
+  void write_gathered_checkpoint();
   bool can_copy_checkpoint();
   CheckpointContent checkpoint_content(bool is_copied);
   SnapshotWriter model_writer(const NamedModule& named, bool is_average, bool is_copied) const;
@@ -173,15 +178,18 @@ class TrainingRun {
   uint64_t seed_ = 0;
   Generator generator_;
   std::vector<UpdateRun> updates_;
-  std::vector<std::unique_ptr<GradientReducer>>
+  std::unique_ptr<Sharding> sharding_;  // null: each process has the state of all parameters
+  std::vector<std::unique_ptr<GradientExchange>>
       reducers_;                               // of each update; empty in a process that trains alone
   std::optional<CapturedStep> captured_step_;  // with CudaOptions::graphs, if a step can be captured
   bool has_prepared_capture_ = false;
   bool is_averaged_ = false;                  // the optimizer step moved the EMA
   std::vector<PowerAverage> power_averages_;  // of each model; empty if none are kept
-  TensorMap rank_random_states_;              // of the processes other than rank 0, for the checkpoint
-  int64_t saved_world_size_ = 1;              // of the checkpoint that the training goes on from
-  std::optional<int> agreed_signal_;          // stop signal of any process; 0: a stop was requested
+  std::vector<TensorMap>
+      gathered_moments_;              // of each update, while a checkpoint is written, if they are divided
+  TensorMap rank_random_states_;      // of the processes other than rank 0, for the checkpoint
+  int64_t saved_world_size_ = 1;      // of the checkpoint that the training goes on from
+  std::optional<int> agreed_signal_;  // stop signal of any process; 0: a stop was requested
 
   ImageRangeCheck image_range_;
   bool has_seen_data_ = false;

@@ -137,9 +137,14 @@ CheckpointContent TrainingRun::checkpoint_content(bool is_copied) {
     }
   }
   const auto taken = [&](TensorMap tensors) { return is_copied ? host_copy(tensors) : std::move(tensors); };
-  for (const UpdateRun& update : updates_)
-    content.tensors[optimizer_file(update.name(), &update == &updates_.front())] =
-        taken(update.optimizer()->state_dict());
+  for (std::size_t i = 0; i < updates_.size(); ++i) {
+    TensorMap moments = taken(updates_[i].optimizer()->state_dict());
+    // Those of other processes were made for this checkpoint.
+    if (sharding_)
+      for (const auto& [name, tensor] : gathered_moments_[i])
+        if (!moments.contains(name)) moments.insert(name, tensor);
+    content.tensors[optimizer_file(updates_[i].name(), i == 0)] = std::move(moments);
+  }
   content.tensors[kTensorFile] = taken(state_tensors());
   content.texts[kStateFile] = dump_json(state_json());
   return content;
@@ -180,10 +185,13 @@ void TrainingRun::save_checkpoint() {
   if (last_saved_step_ == global_step_) return;
   require_finite_state();
   gather_for_checkpoint();
-  if (!process_group_.is_main()) {
-    last_saved_step_ = global_step_;
-    return;
-  }
+  if (process_group_.is_main()) write_gathered_checkpoint();
+  gathered_moments_.clear();
+  if (trainer_.ema_) trainer_.ema_->release_whole();
+  last_saved_step_ = global_step_;
+}
+
+void TrainingRun::write_gathered_checkpoint() {
   CheckpointContent content;
   if (config_.background_checkpoints && can_copy_checkpoint())
     content = checkpoint_content(/*is_copied=*/true);
@@ -192,7 +200,6 @@ void TrainingRun::save_checkpoint() {
   } else {
     checkpoint_writer_.start(std::move(content));
   }
-  last_saved_step_ = global_step_;
 }
 
 void TrainingRun::save_power_ema() {
@@ -208,7 +215,10 @@ void TrainingRun::save_final() {
   checkpoint_writer_.wait();
   require_finite_state();
   // As train_text_to_image.py does: who samples from the model now gets the average.
-  if (trainer_.ema_) trainer_.ema_->copy_to_parameters();
+  if (trainer_.ema_) {
+    trainer_.ema_->copy_to_parameters();
+    if (sharding_) sharding_->share_parameters(trainable_);
+  }
   if (!process_group_.is_main()) return;
   for (const NamedModule& named : task_.trained()) {
     StagedFolder folder(join_path(config_.output_dir, named.name));

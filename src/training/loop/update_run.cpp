@@ -154,9 +154,16 @@ UpdateRun::UpdateRun(const Task& task, const TrainingConfig& config, Update upda
 }
 
 Tensor UpdateRun::fused_gradient_norm() {
+  if (sharding_ != nullptr) return {};  // the kernels step all parameters
   if (!fused_ && FusedAdamW::can_serve(*optimizer_)) fused_.emplace(*optimizer_);
   if (!fused_ || !fused_->begin()) return {};
   return fused_->gradient_norm(scaler_ ? scaler_->get_scale() : Tensor(), max_grad_norm_);
+}
+
+Tensor UpdateRun::clip_gradients() const {
+  if (sharding_ != nullptr && sharding_->divides_gradients())
+    return sharding_->clip_grad_norm(parameters_, max_grad_norm_);
+  return max_grad_norm_ > 0 ? clip_grad_norm_(parameters_, max_grad_norm_) : get_total_grad_norm(parameters_);
 }
 
 void UpdateRun::backward(const Tensor& loss, int64_t global_step) {
@@ -194,8 +201,8 @@ UpdateRun::Outcome UpdateRun::inspect(const Tensor& loss, const std::vector<Name
   outcome.is_skipped = outcome.is_nonfinite;
   if (!steps_in_backward_) fused_outcome_ = fused_gradient_norm();
   if (scaler_) {
-    const Tensor overflow =
-        fused_outcome_.defined() ? fused_outcome_[1] : scaler_->unscale_(parameters_).squeeze();
+    Tensor overflow = fused_outcome_.defined() ? fused_outcome_[1] : scaler_->unscale_(parameters_).squeeze();
+    if (sharding_ != nullptr && sharding_->divides_gradients()) overflow = sharding_->any_process(overflow);
     outcome.is_skipped = at::maximum(outcome.is_skipped, overflow);
     // The scaler mends an overflow by halving the scale. At a scale of 1 there is nothing left to halve: the
     // gradients themselves are not finite.
@@ -204,8 +211,7 @@ UpdateRun::Outcome UpdateRun::inspect(const Tensor& loss, const std::vector<Name
   }
   const Tensor grad_norm = steps_in_backward_         ? fused_total_norm_
                            : fused_outcome_.defined() ? fused_outcome_[0]
-                           : max_grad_norm_ > 0       ? clip_grad_norm_(parameters_, max_grad_norm_)
-                                                      : get_total_grad_norm(parameters_);
+                                                      : clip_gradients();
   if (steps_in_backward_) {
     outcome.is_nonfinite = at::maximum(outcome.is_nonfinite, fused_is_nonfinite_);
     outcome.is_skipped = outcome.is_nonfinite;
@@ -248,6 +254,8 @@ bool UpdateRun::step(int64_t global_step, const Tensor& is_skipped, const FusedA
   const Tensor skip = is_skipped.view({1});
   const Factor factor = next_factor(global_step, counters_.skipped_steps - is_skipped);
   bool is_averaged = false;
+  // The optimizer passes over parameters without a gradient, and makes no state for them.
+  if (sharding_ != nullptr) sharding_->drop_other_gradients(parameters_);
   if (uses_kernels()) {
     const Tensor device_factor = factor.tensor.defined() ? factor.tensor.squeeze() : Tensor();
     is_averaged = fused_->step(factor.value, device_factor, fused_outcome_, skip, average);
@@ -258,6 +266,7 @@ bool UpdateRun::step(int64_t global_step, const Tensor& is_skipped, const FusedA
   }
   fused_outcome_ = Tensor();
   optimizer_->zero_grad();
+  if (sharding_ != nullptr) sharding_->share_parameters(parameters_);
   if (scaler_) scaler_->update(skip);
   return is_averaged;
 }

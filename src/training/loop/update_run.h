@@ -18,6 +18,7 @@
 
 #include "core/json.h"
 #include "training/loop/device_lr.h"
+#include "training/loop/sharding.h"
 #include "training/optim/fused_adamw.h"
 
 namespace diffusers {
@@ -43,6 +44,10 @@ class UpdateRun {
   double lr_factor(int64_t steps) const { return lr_schedule_(steps); }
   bool runs_at(int64_t global_step) const { return global_step >= update_.start_step; }
   int64_t start_step() const { return update_.start_step; }
+
+  /// Lets the optimizer step the parameters that this process owns.
+  /// @param sharding must outlive this
+  void divide(const Sharding& sharding) { sharding_ = &sharding; }
 
   /// Adds the gradients of a loss, which is multiplied by the scale of fp16. With `fused_backward_pass`, it
   /// updates the parameters and leaves no gradients.
@@ -118,6 +123,8 @@ class UpdateRun {
 
   /// Computes the norm of the gradients with the CUDA kernels; undefined if they do not serve.
   Tensor fused_gradient_norm();
+  /// Computes the norm of the gradients and clips them.
+  Tensor clip_gradients() const;
   /// The factor on the learning rate of the next step.
   struct Factor {
     double value = 1.0;
@@ -140,6 +147,7 @@ class UpdateRun {
   Tensor fused_outcome_;               // of the norm of the gradients, until the step
   std::optional<DeviceLr> device_lr_;  // on a device, if the schedule is not constant
   std::optional<GradScaler> scaler_;
+  const Sharding* sharding_ = nullptr;  // null: this process steps all parameters
   Counters counters_;
   std::vector<Tensor> fused_norms_;  // of the last gradients; empty without fused_backward_pass
   Tensor fused_total_norm_;

@@ -117,6 +117,15 @@ void TrainingRun::check_validation() const {
   needs_data("validation_bins", config_.validation_bins, defaults.validation_bins);
 }
 
+/// Validates and draws previews, with the whole average on rank 0.
+void TrainingRun::evaluate() {
+  gather_average((validation_ != nullptr && last_validation_step_ != global_step_) ||
+                 (trainer_.on_preview_ && last_preview_step_ != global_step_));
+  validate();
+  preview();
+  if (trainer_.ema_) trainer_.ema_->release_whole();
+}
+
 void TrainingRun::validate() {
   if (validation_ == nullptr || last_validation_step_ == global_step_ || !process_group_.is_main()) return;
   const EvaluationScope evaluation(task_, device_, averaged_, trainer_.ema_.get());

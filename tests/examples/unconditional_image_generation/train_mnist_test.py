@@ -36,6 +36,7 @@ def values(folder):
         "--enable_bucketing": [[], ["--enable_bucketing", "--bucket_step", 4]],
         "--ddp_timeout": [[], [60]],
         "--ddp_bucket_cap_mb": [[], [5]],
+        "--zero_stage": [[], [1]],
         "--model_config_name_or_path": [["--resolution", 8],
                                         ["--model_config_name_or_path", folder / "gray/config.json"],
                                         ["--model_config_name_or_path", folder / "color"],

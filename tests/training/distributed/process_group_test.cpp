@@ -26,6 +26,7 @@ TEST(ProcessGroup, OneProcessExchangesNothing) {
   EXPECT_EQ(group.broadcast("text"), "text");
   EXPECT_EQ(group.all_gather("text"), std::vector<std::string>{"text"});
   EXPECT_TRUE(group.broadcast(TensorMap{{"a", tensor}}).at("a").is_same(tensor));
+  EXPECT_EQ(group.options().zero_stage, 0);
   group.abort("no reason");
   EXPECT_EQ(group.broadcast("text"), "text");
 }
@@ -43,6 +44,8 @@ TEST(ProcessGroup, OptionsOutOfRangeAreNamed) {
   EXPECT_NE(error_of({.timeout_seconds = 0}).find("timeout_seconds of the process group is 0"),
             std::string::npos);
   EXPECT_NE(error_of({.bucket_cap_mb = 0}).find("bucket_cap_mb is 0"), std::string::npos);
+  EXPECT_NE(error_of({.zero_stage = 3}).find("zero_stage is 3, expected 0, 1 or 2"), std::string::npos);
+  EXPECT_NE(error_of({.zero_stage = -1}).find("zero_stage is -1"), std::string::npos);
   EXPECT_EQ(enum_name(GradientCompression::kBf16), "bf16");
 }
 

@@ -84,6 +84,44 @@ TEST(TrainingAverage, AStepOfTheCallerIsCountedAsItsOwn) {
   EXPECT_EQ(other.optimization_step(), 0);
 }
 
+TEST(TrainingAverage, OfShardsAveragesTheOwnParametersAlone) {
+  for (const EMAType type : {EMAType::kEmaModel, EMAType::kLitEma}) {
+    const Tensor own = at::ones({3}).set_requires_grad(true);
+    const Tensor other = at::ones({4}).set_requires_grad(true);  // the largest one is that of process 0
+    const Tensor frozen = at::ones({2});
+    const TensorMap parameters{{"own", own}, {"frozen", frozen}, {"other", other}};
+    TrainingConfig config;
+    config.use_ema = true;
+    config.ema_type = type;
+    const ParameterShards shards({own, other}, 2, 1);
+    TrainingAverage whole(parameters, config);
+    TrainingAverage average(parameters, config, &shards);
+    for (int step = 0; step < 4; ++step) {
+      own.detach().add_(1);
+      other.detach().add_(2);
+      whole.step();
+      average.step();
+    }
+    expect_equal(average.tensors()[0], whole.tensors()[0]);
+    EXPECT_TRUE(average.tensors()[2].is_alias_of(other));
+    EXPECT_EQ(average.optimization_step(), whole.optimization_step());
+
+    average.hold_whole();
+    const Tensor place = average.tensors()[2];
+    EXPECT_FALSE(place.is_alias_of(other));
+    expect_equal(place, other.detach());
+    average.release_whole();
+    EXPECT_TRUE(average.tensors()[2].is_alias_of(other));
+    average.hold_whole(whole.tensors());
+    expect_equal(average.tensors()[2], whole.tensors()[2]);
+    average.release_whole();
+
+    average.copy_to_parameters();
+    expect_equal(own.detach(), whole.tensors()[0]);
+    EXPECT_TRUE(other.detach().equal(at::full({4}, 9.0)));
+  }
+}
+
 TEST(TrainingAverage, IsThatOfALitEmaWithTheSameOptions) {
   for (const bool use_num_updates : {false, true}) {
     const TemporaryFolder folder;
