@@ -18,12 +18,19 @@ if(TARGET train_mnist)
   diffusers_add_training(mnist_conditional "${DIFFUSERS_MNIST_CONDITIONAL_OUTPUT}" --class_conditional)
 endif()
 
-# run_mnist_text_to_image: trains a Stable Diffusion folder on MNIST. run_mnist_controlnet: trains a ControlNet for it.
-# If the folder is missing, it is trained first.
+# run_mnist_text_to_image: trains a Stable Diffusion folder on MNIST. The other targets start with this folder; if it is
+# missing, it is trained first. run_mnist_controlnet trains a ControlNet, run_mnist_style_lora a LoRA adapter,
+# run_mnist_new_word a textual inversion, and run_mnist_dreambooth two UNets, without and with prior preservation.
 set(DIFFUSERS_MNIST_TEXT_TO_IMAGE_OUTPUT "${PROJECT_SOURCE_DIR}/out/mnist_text_to_image"
     CACHE PATH "Where the target run_mnist_text_to_image writes")
 set(DIFFUSERS_MNIST_CONTROLNET_OUTPUT "${PROJECT_SOURCE_DIR}/out/mnist_controlnet"
     CACHE PATH "Where the target run_mnist_controlnet writes")
+set(DIFFUSERS_MNIST_STYLE_LORA_OUTPUT "${PROJECT_SOURCE_DIR}/out/mnist_style_lora"
+    CACHE PATH "Where the target run_mnist_style_lora writes")
+set(DIFFUSERS_MNIST_NEW_WORD_OUTPUT "${PROJECT_SOURCE_DIR}/out/mnist_new_word"
+    CACHE PATH "Where the target run_mnist_new_word writes")
+set(DIFFUSERS_MNIST_DREAMBOOTH_OUTPUT "${PROJECT_SOURCE_DIR}/out/mnist_dreambooth"
+    CACHE PATH "Where the target run_mnist_dreambooth writes")
 if(TARGET mnist_text_to_image)
   set(output "${DIFFUSERS_MNIST_TEXT_TO_IMAGE_OUTPUT}")
   set(command mnist_text_to_image --output_dir "${output}" --overwrite_output_dir)
@@ -40,13 +47,36 @@ if(TARGET mnist_text_to_image)
     WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}"
     COMMENT "Training text to image on MNIST; the pipeline folder is ${output}"
     USES_TERMINAL VERBATIM)
+  set(folder --pretrained_model_name_or_path "${output}")
   add_custom_target(
     run_mnist_controlnet
-    COMMAND mnist_controlnet --pretrained_model_name_or_path "${output}" --output_dir
-            "${DIFFUSERS_MNIST_CONTROLNET_OUTPUT}" --overwrite_output_dir
+    COMMAND mnist_controlnet ${folder} --output_dir "${DIFFUSERS_MNIST_CONTROLNET_OUTPUT}" --overwrite_output_dir
     DEPENDS "${output}/model_index.json"
     WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}"
     COMMENT "Training a ControlNet on MNIST; it is written to ${DIFFUSERS_MNIST_CONTROLNET_OUTPUT}"
+    USES_TERMINAL VERBATIM)
+  add_custom_target(
+    run_mnist_style_lora
+    COMMAND mnist_style_lora ${folder} --output_dir "${DIFFUSERS_MNIST_STYLE_LORA_OUTPUT}" --overwrite_output_dir
+    DEPENDS "${output}/model_index.json"
+    WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}"
+    COMMENT "Training a LoRA adapter on 20 images; it is written to ${DIFFUSERS_MNIST_STYLE_LORA_OUTPUT}"
+    USES_TERMINAL VERBATIM)
+  add_custom_target(
+    run_mnist_new_word
+    COMMAND mnist_new_word ${folder} --output_dir "${DIFFUSERS_MNIST_NEW_WORD_OUTPUT}" --overwrite_output_dir
+    DEPENDS "${output}/model_index.json"
+    WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}"
+    COMMENT "Training a new word on 20 images; it is written to ${DIFFUSERS_MNIST_NEW_WORD_OUTPUT}"
+    USES_TERMINAL VERBATIM)
+  set(dreambooth mnist_dreambooth ${folder} --overwrite_output_dir)
+  add_custom_target(
+    run_mnist_dreambooth
+    COMMAND ${dreambooth} --output_dir "${DIFFUSERS_MNIST_DREAMBOOTH_OUTPUT}/without_prior"
+    COMMAND ${dreambooth} --with_prior_preservation --output_dir "${DIFFUSERS_MNIST_DREAMBOOTH_OUTPUT}/with_prior"
+    DEPENDS "${output}/model_index.json"
+    WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}"
+    COMMENT "DreamBooth on 5 images, without and with prior preservation, in ${DIFFUSERS_MNIST_DREAMBOOTH_OUTPUT}"
     USES_TERMINAL VERBATIM)
 endif()
 

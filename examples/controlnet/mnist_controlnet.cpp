@@ -11,7 +11,6 @@
 #include <string>
 #include <vector>
 
-#include <diffusers/core/error.h>
 #include <diffusers/core/random.h>
 #include <diffusers/io/files.h>
 #include <diffusers/io/image.h>
@@ -26,6 +25,7 @@
 #include "../stoppable_preview.h"
 #include "../text_to_image/mnist_captions.h"
 #include "../text_to_image/mnist_flags.h"
+#include "../text_to_image/mnist_pipeline.h"
 #include "edges.h"
 
 using namespace diffusers;
@@ -61,18 +61,6 @@ DigitSettings default_settings() {
   training.lr_warmup_steps = 100;
   training.validation_steps = 500;
   return settings;
-}
-
-TextToImageModels load_models(const std::string& folder, const DigitSettings& settings) {
-  if (!file_exists(join_path(folder, "model_index.json")))
-    throw FileError("--pretrained_model_name_or_path: " + folder +
-                    " has no model_index.json, expected a folder that mnist_text_to_image wrote");
-  TextToImageModels models =
-      TextToImageModels::from_pretrained(folder, {.device = at::Device(settings.device)});
-  if (models.vae->config().in_channels != 1)
-    throw ConfigError("--pretrained_model_name_or_path: the autoencoder of " + folder + " has in_channels " +
-                      std::to_string(models.vae->config().in_channels) + ", expected 1, as for gray images");
-  return models;
 }
 
 /// Draws samples for the captions and edges of a batch.
@@ -180,11 +168,12 @@ int run(int argc, char** argv) {
   CLI::App app("Trains a ControlNet on the edges of MNIST's digits, and draws samples from edges");
   add_flags(app, flags(), settings);
   add_digit_flags(app, digits);
+  add_empty_prompt_flag(app, digits);
   refuse_python_flags(app, argc, argv);
   parse_or_exit(app, argc, argv);
   complete_digit_settings(app, digits);
 
-  const TextToImageModels models = load_models(settings.pretrained_model_name_or_path, digits);
+  const TextToImageModels models = load_digit_models(settings.pretrained_model_name_or_path, digits);
   TrainingConfig& training = digits.training;
   if (!training.resolution) training.resolution = models.vae->config().sample_size.values().front();
   const auto seed = static_cast<uint64_t>(training.seed.value_or(0));

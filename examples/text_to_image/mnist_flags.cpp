@@ -19,11 +19,7 @@ const FlagTable<DigitSettings>& digit_flags() {
         {"--max_train_samples",
          &Settings::max_train_samples,
          "Use only the first training images. 0 uses all.",
-         {.check = at_least(0)}},
-        {"--proportion_empty_prompts",
-         &Settings::proportion_empty_prompts,
-         "Share of the captions that are replaced by empty ones.",
-         {.check = between(0, 1)}}}},
+         {.check = at_least(0)}}}},
       {"Model",
        {{"--device",
          &Settings::device,
@@ -46,6 +42,17 @@ const FlagTable<DigitSettings>& digit_flags() {
   return table;
 }
 
+const FlagTable<DigitSettings>& empty_prompt_flag() {
+  static const FlagTable<DigitSettings> table{
+      {"Data",
+       {{"--proportion_empty_prompts",
+         &DigitSettings::proportion_empty_prompts,
+         "Share of the captions that are replaced by empty ones.",
+         {.check = between(0, 1)}}}},
+  };
+  return table;
+}
+
 }  // namespace
 
 DigitSettings::DigitSettings() : device(torch::cuda::is_available() ? "cuda" : "cpu") {
@@ -60,6 +67,10 @@ DigitSettings::DigitSettings() : device(torch::cuda::is_available() ? "cuda" : "
 void add_digit_flags(CLI::App& app, DigitSettings& settings) {
   add_flags(app, digit_flags(), settings);
   add_flags(app, training_flags(), settings.training);
+}
+
+void add_empty_prompt_flag(CLI::App& app, DigitSettings& settings) {
+  add_flags(app, empty_prompt_flag(), settings);
 }
 
 void complete_digit_settings(const CLI::App& app, DigitSettings& settings) {

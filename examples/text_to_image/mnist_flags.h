@@ -12,7 +12,7 @@
 #include "../flags.h"
 #include "../train_flags.h"
 
-/// Values of the flags that mnist_text_to_image and mnist_controlnet share.
+/// Values of the flags that these programs share.
 struct DigitSettings {
   std::string data_dir = "examples/data/mnist";
   int64_t max_train_samples = 0;  ///< 0: all
@@ -23,13 +23,17 @@ struct DigitSettings {
   double guidance_scale = 2.0;
   diffusers::TrainingConfig training = {};
 
-  /// Sets the defaults of `training` that both programs have.
+  /// Sets the defaults of `training` that all of them have.
   DigitSettings();
 };
 
-/// Adds the shared flags and those of `TrainingConfig`.
+/// Adds the shared flags and those of `TrainingConfig`, without `--proportion_empty_prompts`.
 /// @param settings holds the defaults; must outlive the parsing
 void add_digit_flags(CLI::App& app, DigitSettings& settings);
+
+/// Adds `--proportion_empty_prompts`, for a task that has this option.
+/// @param settings holds the default; must outlive the parsing
+void add_empty_prompt_flag(CLI::App& app, DigitSettings& settings);
 
 /// Fills in values that follow from other flags, and checks the training config.
 /// @throws diffusers::ConfigError naming the flag

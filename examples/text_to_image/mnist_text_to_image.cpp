@@ -10,10 +10,8 @@
 #include <vector>
 
 #include <diffusers/core/error.h>
-#include <diffusers/core/random.h>
 #include <diffusers/io/files.h>
 #include <diffusers/io/image.h>
-#include <diffusers/pipelines/stable_diffusion_pipeline.h>
 #include <diffusers/training/text_to_image_task.h>
 #include <diffusers/training/trainer.h>
 
@@ -25,6 +23,7 @@
 #include "mnist_captions.h"
 #include "mnist_flags.h"
 #include "mnist_models.h"
+#include "mnist_pipeline.h"
 
 using namespace diffusers;
 
@@ -32,9 +31,8 @@ namespace {
 
 constexpr int64_t kColumns = 10;         // of a grid of samples: the digits
 constexpr int64_t kPreviewSamples = 20;  // samples of a preview
-constexpr int64_t kSampleBatch = 100;    // samples that are drawn at once
 
-/// The flags that mnist_controlnet does not have.
+/// The flags that the other programs for MNIST do not have.
 struct Settings {
   std::string vae = {};
   int64_t vae_train_steps = 1500;
@@ -114,25 +112,10 @@ int prepare_autoencoder(const Settings& settings, const DigitSettings& digits, c
 /// @throws PreviewStopped if `must_stop` returns true
 Tensor draw(const TextToImageModels& models, const std::vector<DigitPrompt>& prompts,
             const DigitSettings& settings, const std::function<bool()>& must_stop = {}) {
-  StableDiffusionPipeline pipeline(models.vae, models.text_encoder, models.tokenizer, models.unet,
-                                   *models.scheduler);
-  pipeline.set_progress_bar_config({.disable = true});
-  const Generator generator = make_generator(0);
-  const auto count = static_cast<int64_t>(prompts.size());
-  std::vector<Tensor> images;
-  for (int64_t first = 0; first < count; first += kSampleBatch) {
-    std::vector<std::string> texts;
-    for (int64_t i = first; i < std::min(first + kSampleBatch, count); ++i)
-      texts.push_back(prompts[static_cast<std::size_t>(i)].text);
-    const Tensor drawn = pipeline({.prompt = texts,
-                                   .num_inference_steps = settings.num_inference_steps,
-                                   .guidance_scale = settings.guidance_scale,
-                                   .generator = generator,
-                                   .callback_on_step_end = stop_sampling_if(must_stop)})
-                             .images;
-    images.push_back(drawn.to(at::kCPU, at::kFloat));
-  }
-  return at::cat(images);
+  std::vector<std::string> texts;
+  texts.reserve(prompts.size());
+  for (const DigitPrompt& prompt : prompts) texts.push_back(prompt.text);
+  return draw_digits(models, texts, settings, {.stop_requested = must_stop});
 }
 
 /// Draws samples.png, with a digit in each column and a phrasing in each row, and classifies all samples.
@@ -167,6 +150,7 @@ int run(int argc, char** argv) {
   CLI::App app("Trains text to image on MNIST with new weights, and draws and classifies samples");
   add_flags(app, flags(), settings);
   add_digit_flags(app, digits);
+  add_empty_prompt_flag(app, digits);
   refuse_python_flags(app, argc, argv);
   parse_or_exit(app, argc, argv);
   complete_digit_settings(app, digits);

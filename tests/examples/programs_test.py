@@ -25,6 +25,9 @@ ARGUMENTS = {
     "diffusion_from_scratch": ["--data_dir", ROOT / "examples/data/mnist"],
     "inspect_checkpoint": [MODEL],
     "mnist_controlnet": ["--pretrained_model_name_or_path", "none", "--data_dir", ROOT / "examples/data/mnist"],
+    "mnist_dreambooth": ["--pretrained_model_name_or_path", "none", "--data_dir", ROOT / "examples/data/mnist"],
+    "mnist_new_word": ["--pretrained_model_name_or_path", "none", "--data_dir", ROOT / "examples/data/mnist"],
+    "mnist_style_lora": ["--pretrained_model_name_or_path", "none", "--data_dir", ROOT / "examples/data/mnist"],
     "mnist_text_to_image": ["--data_dir", ROOT / "examples/data/mnist"],
     "reconstruct_ema": [MODEL, "--model", MODEL, "--output", "out"],
     "sample": ["--model", MODEL],
@@ -48,6 +51,11 @@ OUT_OF_RANGE = [
     ("compare_schedulers", "--timestep_spacing", "even"),
     ("diffusion_from_scratch", "--train_batch_size", "0"),
     ("mnist_controlnet", "--eval_batch_size", "1"),
+    ("mnist_dreambooth", "--num_class_images", "0"),
+    ("mnist_dreambooth", "--prior_loss_weight", "-1"),
+    ("mnist_new_word", "--num_images", "0"),
+    ("mnist_style_lora", "--rank", "0"),
+    ("mnist_style_lora", "--num_images", "0"),
     ("mnist_text_to_image", "--vae_train_steps", "0"),
     ("mnist_text_to_image", "--max_train_samples", "-1"),
     ("mnist_text_to_image", "--resolution", "20"),
@@ -187,7 +195,8 @@ class Programs(unittest.TestCase):
     def test_every_training_option_has_a_flag(self):
         fields = training_fields()
         self.assertGreater(len(fields), 70)
-        for name in ("mnist_controlnet", "mnist_text_to_image", "train_mnist", "train_unconditional"):
+        for name in ("mnist_controlnet", "mnist_dreambooth", "mnist_new_word", "mnist_style_lora", "mnist_text_to_image",
+                     "train_mnist", "train_unconditional"):
             flags = {flag for flag, _, _ in read_flags(self.help_of(name))}
             missing = [field for field in fields if f"--{field}" not in flags and field not in NO_FLAGS]
             self.assertEqual(missing, [], f"{name}: add them to examples/train_flags.cpp, or say in NO_FLAGS why not")
@@ -246,8 +255,9 @@ class Programs(unittest.TestCase):
                     message = self.fails(name, [*ARGUMENTS[name], f"--device={device}"])
                     self.assertRegex(message, r"--device: there is no .*; available: cpu(, cuda:\d)*\n")
             self.assertEqual(list(self.folder.iterdir()), [], f"{name} began to work")
-        self.assertEqual(with_device, {"diffusion_from_scratch", "mnist_controlnet", "mnist_text_to_image", "sample",
-                                       "textual_inversion", "train_autoencoder", "train_controlnet",
+        self.assertEqual(with_device, {"diffusion_from_scratch", "mnist_controlnet", "mnist_dreambooth", "mnist_new_word",
+                                       "mnist_style_lora", "mnist_text_to_image", "sample", "textual_inversion",
+                                       "train_autoencoder", "train_controlnet",
                                        "train_dreambooth", "train_dreambooth_lora", "train_instruct_pix2pix",
                                        "train_latent_diffusion", "train_mnist", "train_t2i_adapter",
                                        "train_text_to_image", "train_text_to_image_lora", "train_unconditional"})

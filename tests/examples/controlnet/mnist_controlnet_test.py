@@ -3,40 +3,19 @@
 import json
 import pathlib
 import re
-import subprocess
 import sys
-import tempfile
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from inputs import write_idx
-
-PROGRAM = pathlib.Path(sys.argv.pop(1)).resolve()
-TEXT_TO_IMAGE = pathlib.Path(sys.argv.pop(1)).resolve()
-TINY = ["--data_dir", "idx", "--train_batch_size", 8, "--eval_batch_size", 20, "--num_inference_steps", 2,
-        "--validation_steps", 2]
+from digit_case import DigitCase
 
 
-class MnistControlNet(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        root = tempfile.TemporaryDirectory()
-        cls.addClassCleanup(root.cleanup)
-        cls.folder = pathlib.Path(root.name)
-        write_idx(cls.folder / "idx", 24)
-        cls.run_words(TEXT_TO_IMAGE, *TINY, "--resolution", 16, "--output_dir", "pipeline", "--vae_train_steps", 2,
-                      "--max_train_steps", 2)  # fmt: skip
-
-    @classmethod
-    def run_words(cls, program, *words, code=0):
-        result = subprocess.run([program, *map(str, words)], cwd=cls.folder, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True, timeout=300)
-        assert result.returncode == code, result.stdout
-        return result.stdout
+class MnistControlNet(DigitCase):
+    program = pathlib.Path(sys.argv[1]).resolve()
+    text_to_image = pathlib.Path(sys.argv[2]).resolve()
 
     def test_a_controlnet_folder_is_written(self):
-        text = self.run_words(PROGRAM, *TINY, "--pretrained_model_name_or_path", "pipeline", "--output_dir", "out",
-                              "--max_train_steps", 3)  # fmt: skip
+        text = self.train("out", "--max_train_steps", 3, "--validation_steps", 2)
         config = json.loads((self.folder / "out/config.json").read_text())
         self.assertEqual(config["_class_name"], "ControlNetModel")
         self.assertEqual(config["conditioning_channels"], 3)
@@ -56,9 +35,9 @@ class MnistControlNet(unittest.TestCase):
             (["--vae", "pipeline/vae"], "--vae"),
         ):
             code = 109 if part == "--vae" else 1
-            self.assertIn(part, self.run_words(PROGRAM, *arguments, "--output_dir", "none", code=code))
+            self.assertIn(part, self.run_words(self.program, *arguments, "--output_dir", "none", code=code))
         self.assertFalse((self.folder / "none").exists())
 
 
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    unittest.main(verbosity=2, argv=sys.argv[:1])
