@@ -11,8 +11,9 @@ bool keeps_freed_memory();
 /// While an object exists, the C library (glibc) keeps freed memory for the next allocation. Otherwise it
 /// would return the memory of the activations to the system after each step and clear new pages in the next
 /// step. Tensors on the CPU come from `ExactAllocator`, unless the program has set an allocator of LibTorch.
-/// When the last object ends, LibTorch's allocator is set again and the free memory is returned. Objects may be nested and used by several
-/// threads. The class does nothing with other C libraries, or if `keeps_freed_memory` is false.
+/// When the last object ends, LibTorch's allocator is set again and the free memory is returned. Objects may
+/// be nested and used by several threads. The class does nothing with other C libraries, or if
+/// `keeps_freed_memory` is false.
 class FreedMemoryScope {
  public:
   FreedMemoryScope();

@@ -41,7 +41,7 @@ class SmallLatents : public StableDiffusionTask {
   }
 };
 
-Batch few_samples() {
+Batch samples_with_prompts() {
   Batch samples = parity_samples(load_golden("text_to_image.safetensors")).slice(0, 4);
   samples.masks = samples.conditioning_images = Tensor();
   return samples;
@@ -60,17 +60,17 @@ TEST(StableDiffusionTask, IsTheBaseOfATaskOfOnesOwn) {
       std::make_shared<SmallLatents>(tiny_text_to_image(), StableDiffusionTaskOptions{.train_unet = true});
   TrainingConfig config = parity_config(folder.path());
   config.max_train_steps = 1;
-  Trainer(task, config).train(TensorDataset(few_samples()));
+  Trainer(task, config).train(TensorDataset(samples_with_prompts()));
   EXPECT_EQ(task->encoded, 1);
   EXPECT_NE(task->config_json().find("\"_class_name\": \"SmallLatents\""), std::string::npos);
 
   // A validation uses the same latents, with the noise of the posterior from its generator.
   const Tensor positions = at::tensor({0.1, 0.3, 0.5, 0.7}, at::kDouble);
   const at::NoGradGuard no_grad;
-  const Tensor losses = task->validation_loss(few_samples(), positions, make_generator(1));
+  const Tensor losses = task->validation_loss(samples_with_prompts(), positions, make_generator(1));
   EXPECT_EQ(task->encoded, 2);
-  expect_equal(task->validation_loss(few_samples(), positions, make_generator(1)), losses);
-  EXPECT_FALSE(at::equal(task->validation_loss(few_samples(), positions, make_generator(2)), losses));
+  expect_equal(task->validation_loss(samples_with_prompts(), positions, make_generator(1)), losses);
+  EXPECT_FALSE(at::equal(task->validation_loss(samples_with_prompts(), positions, make_generator(2)), losses));
 }
 
 TEST(StableDiffusionTask, FreezesWhatIsNotTrained) {
