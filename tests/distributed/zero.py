@@ -18,6 +18,7 @@ CASES = {
     "adafactor": {"optimizer": "adafactor"},
     "lion": {"optimizer": "lion"},
     "parts": {"model": "unet", "parts": 2, "sgd": 1, "size": 61, "steps": 5},
+    "two_updates": {"model": "two", "ema": 1, "clip": 1, "every": 5},
     "checkpointing": {"model": "unet", "checkpointing": 1, "sgd": 1, "steps": 5},
 }
 ON_FOUR = ["plain", "fewer_samples_than_processes", "ema_clip_accumulation"]
