@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <optional>
@@ -34,6 +35,8 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/nn/modules/batchnorm.h>
+#include <torch/nn/modules/linear.h>
+#include <torch/nn/pimpl.h>
 #include <unistd.h>
 
 #include "faults/request.h"
@@ -98,6 +101,41 @@ TensorDataset make_data(const Request& request) {
   if (const int64_t bad = request.number("nan", -1); bad >= 0) images[bad].fill_(NAN);
   return TensorDataset(images, at::arange(size, at::kLong).remainder(kClasses));
 }
+
+struct PairImpl : torch::nn::Module {
+  torch::nn::Linear first = register_module("first", torch::nn::Linear(kSide* kSide, 3));
+  torch::nn::Linear second = register_module("second", torch::nn::Linear(3, kSide* kSide));
+};
+TORCH_MODULE(Pair);
+
+/// Two models, each with an update of its own: the second one begins later.
+class TwoUpdates : public Task {
+ public:
+  explicit TwoUpdates(Pair pair) : pair_(std::move(pair)) {
+    trained_ = {{"first", make_saved_module(pair_->first)},
+                {"second", make_saved_module(pair_->second), /*is_averaged=*/false}};
+  }
+  const std::vector<NamedModule>& trained() const override { return trained_; }
+  std::vector<Update> updates(const TrainingConfig&) const override {
+    return {{.name = "first", .modules = {"first"}},
+            {.name = "second",
+             .modules = {"second"},
+             .optimizer = OptimizerConfig{.type = OptimizerType::kAdam, .lr = 3e-3, .weight_decay = 0},
+             .start_step = 3}};
+  }
+  void configure(const TrainingConfig&) override {}
+  void begin_step(const StepContext&) override {}
+  StepLoss loss(const Batch& batch, std::size_t update) override {
+    const Tensor images = batch.images.flatten(1);
+    const Tensor output = pair_->second->forward(pair_->first->forward(images).tanh());
+    return {update == 0 ? (output - images).abs().mean(1) : (output - images).square().mean(1), {}};
+  }
+  void save_extras(const std::filesystem::path&) const override {}
+
+ private:
+  Pair pair_;
+  std::vector<NamedModule> trained_;
+};
 
 /// A model, and the task that trains it.
 struct Trained {
@@ -176,6 +214,10 @@ Trained make_task(const Request& request, const ProcessGroup& group) {
     test::TinyNet net;
     net->register_module("norm", torch::nn::BatchNorm2d(1));
     return task(net);
+  }
+  if (model == "two") {
+    Pair pair;
+    return {pair.ptr(), std::make_shared<TwoUpdates>(pair)};
   }
   if (model == "unused") {
     test::LabelledNet net;

@@ -18,6 +18,7 @@ CASES = {
     "adafactor": {"optimizer": "adafactor"},
     "lion": {"optimizer": "lion"},
     "parts": {"model": "unet", "parts": 2, "sgd": 1, "size": 61, "steps": 5},
+    "two_updates": {"model": "two", "ema": 1, "clip": 1, "every": 5},
     "checkpointing": {"model": "unet", "checkpointing": 1, "sgd": 1, "steps": 5},
 }
 ON_FOUR = ["plain", "fewer_samples_than_processes", "ema_clip_accumulation"]
@@ -171,7 +172,7 @@ def resume(driver, folder):
 
 
 def options(driver, folder):
-    """Unused parameters, gradients in bfloat16, and stages that differ."""
+    """Unused parameters, gradients in bfloat16, stages that differ, and a process that trains alone."""
     output = train(driver, folder, "unused", [case(folder, "unused", 2, 2, model="unused")], 2, expected=1)
     must("set find_unused_parameters to true" in output, output)
     train(driver, folder, "found", [case(folder, "found", 2, 2, model="unused", find_unused=1, bf16=1)], 2)
@@ -180,7 +181,9 @@ def options(driver, folder):
     must(list(unused) == [1, 1, 1], f"the parameter that no loss uses is {list(unused)}, expected ones")
     output = train(driver, folder, "differ", [case(folder, "differ", 2, 1, wrong_stage_rank=1)], 2, expected=1)
     must("zero_stage is 1 in process 0, but 2 in process 1" in output, output)
-    print("unused parameters, gradients in bfloat16 and stages that differ: as expected")
+    train(driver, folder, "alone", [case(folder, "plain", 1, 2)], 1)
+    require_same_bits(result(folder, "plain", 1, 2), result(folder, "plain", 1, 0), "one process")
+    print("unused parameters, gradients in bfloat16, stages that differ, and a process alone: as expected")
 
 
 def run(driver, _, folder):
