@@ -42,7 +42,8 @@ JoinedBatchScope::~JoinedBatchScope() { current_batch() = std::move(before_); }
 JoinedMoments joined_moments(const char* what, const Tensor& input, const JoinedBatch& batch) {
   const at::NoGradGuard no_grad;
   const int64_t channels = input.size(1);
-  const auto own_count = static_cast<double>(input.numel() / channels);
+  const int64_t positions = input.numel() / channels;
+  const auto own_count = static_cast<double>(positions);
   require<TensorError>(batch.is_stand_in() || std::llround(own_count / batch.share()) > 1,
                        "{}: the input is {} in all processes together, expected more than 1 value in each "
                        "channel in train mode",
