@@ -58,7 +58,7 @@ const FlagTable<Settings>& flags() {
 /// Defaults for two CPU cores.
 DigitSettings default_settings() {
   DigitSettings settings;
-  settings.eval_batch_size = 200;
+  settings.eval_batch_size = 100;
   TrainingConfig& training = settings.training;
   training.output_dir = "out/mnist_style_lora";
   training.train_batch_size = 20;

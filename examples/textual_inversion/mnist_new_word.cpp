@@ -2,6 +2,7 @@
 // 20 images of the digit 0. The word starts with the meaning of "six". A classifier counts the zeros among
 // the samples of the word before and after the training.
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -31,8 +32,8 @@ namespace {
 constexpr int64_t kColumns = 10;  // of a grid of samples
 constexpr const char* kWord = "<nought>";
 constexpr int64_t kDigit = 0;  // that the word means after the training
-const std::vector<std::string> kCaptions = {"a handwritten <nought>", "number <nought>",
-                                            "a drawing of the digit <nought>", "<nought>"};
+constexpr std::array<const char*, 4> kCaptions = {"a handwritten <nought>", "number <nought>",
+                                                  "a drawing of the digit <nought>", "<nought>"};
 
 /// The flags that mnist_text_to_image does not have.
 struct Settings {
@@ -82,7 +83,7 @@ TensorDataset word_images(const Settings& settings, const DigitSettings& digits)
 std::vector<std::string> prompts(int64_t count) {
   std::vector<std::string> texts;
   for (int64_t i = 0; i < count; ++i)
-    texts.push_back(kCaptions[static_cast<std::size_t>(i) % kCaptions.size()]);
+    texts.emplace_back(kCaptions[static_cast<std::size_t>(i) % kCaptions.size()]);
   return texts;
 }
 

@@ -101,6 +101,29 @@ def check_digits(program_folder, root):
     pixels_of(StableDiffusionControlNetPipeline(**pipeline.components, controlnet=controlnet,
                                                 requires_safety_checker=False),
               prompt="the digit 3", image=edges)  # fmt: skip
+    check_fine_tuned_digits(program_folder, out, tiny, pipeline)
+
+
+def check_fine_tuned_digits(program_folder, folder, tiny, pipeline):
+    """Python fuses the adapter of mnist_style_lora as the program does, and opens what the other two write."""
+    style, word, sevens = (folder.parent / name for name in ("digits_style", "digits_word", "digits_sevens"))
+    tiny = [*tiny, "--pretrained_model_name_or_path", folder]
+    run_program(program_folder / "mnist_style_lora", *tiny, "--output_dir", style)
+    pipeline.load_lora_weights(style)
+    pipeline.fuse_lora()
+    pipeline.unload_lora_weights()
+    fused = load_file(style / "fused/unet/diffusion_pytorch_model.safetensors")
+    assert set(fused) == set(pipeline.unet.state_dict())
+    for name, tensor in pipeline.unet.state_dict().items():
+        torch.testing.assert_close(tensor, fused[name], rtol=0, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+
+    run_program(program_folder / "mnist_new_word", *tiny, "--num_images", 2, "--output_dir", word)
+    pipeline.load_textual_inversion(word / "learned_embeds.safetensors")
+    assert pipeline.tokenizer.tokenize("a handwritten <nought>")[-1] == "<nought>"
+
+    run_program(program_folder / "mnist_dreambooth", *tiny, "--num_images", 2, "--with_prior_preservation",
+                "--num_class_images", 2, "--output_dir", sevens)  # fmt: skip
+    check_same_picture(program_folder / "sample", sevens, "a handwritten sks seven")
 
 
 def make_xl(folder):
