@@ -85,7 +85,7 @@ void send_tensor(const ProcessGroup& group, const Tensor& tensor, int64_t to) {
 
 Tensor receive_tensor(const ProcessGroup& group, const std::vector<int64_t>& sizes, at::ScalarType dtype,
                       int64_t from) {
-  const Tensor tensor = at::empty(sizes, dtype);
+  Tensor tensor = at::empty(sizes, dtype);
   if (tensor.numel() == 0) return tensor;
   group.state()->exchange(kStateTransfer, [&](c10d::ProcessGroup& processes) {
     std::vector<Tensor> tensors{tensor.flatten().view(at::kByte)};

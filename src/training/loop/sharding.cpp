@@ -63,7 +63,7 @@ Tensor Sharding::clip_grad_norm(const std::vector<Tensor>& parameters, double ma
   // Each norm is that of one process, and the others add 0.
   const Tensor all = at::stack(norms);
   group_.all_reduce(all);
-  const Tensor total = at::linalg_vector_norm(all, 2);
+  Tensor total = at::linalg_vector_norm(all, 2);
   if (max_norm > 0 && !grads.empty()) at::_foreach_mul_(grads, (max_norm / (total + 1e-6)).clamp_max(1.0));
   return total;
 }
