@@ -24,6 +24,7 @@
 #include <diffusers/schedulers/ddim_scheduler.h>
 #include <diffusers/schedulers/ddpm_scheduler.h>
 #include <diffusers/training/progress.h>
+#include <diffusers/training/text_to_image_lora_task.h>
 #include <diffusers/training/text_to_image_task.h>
 #include <diffusers/training/trainer.h>
 
@@ -36,11 +37,17 @@ using namespace diffusers;
 namespace {
 
 constexpr const char* kUsage =
-    "usage: compare ROW [--size reduced|full|quick] [--parts N] --folder DIR --tokenizer DIR --mnist DIR\n"
-    "  ROW          one of the rows of compare.py, such as mnist_step_64\n"
+    "usage: compare ROW [--size reduced|full|quick] [--parts N] [--batch N] [--precision no|bf16]\n"
+    "               [--fused_backward no|yes] [--adapter none|active|fused]\n"
+    "               --folder DIR --tokenizer DIR --mnist DIR\n"
+    "  ROW          the work of a row of compare.py, such as mnist_step_64\n"
     "  --size       widths of the models: of Stable Diffusion (full), a fifth of them (reduced), a few "
     "layers (quick)\n"
     "  --parts      cpu_data_parallel of the training rows; 0 lets the Trainer choose\n"
+    "  --batch      batch size of unet_step, lora_step and unet_forward; 2 by default\n"
+    "  --precision  mixed_precision of the training rows\n"
+    "  --fused_backward  yes: fused_backward_pass, and no clipping\n"
+    "  --adapter    LoRA of unet_forward: none by default\n"
     "  --folder     existing folder for the output and for the model of the row \"load\"\n"
     "  --tokenizer  folder of a CLIP tokenizer\n"
     "  --mnist      folder of MNIST\n";
@@ -48,7 +55,11 @@ constexpr const char* kUsage =
 struct Arguments {
   std::string row, folder, tokenizer, mnist;
   std::string size = "reduced";
+  std::string precision = "no";
+  std::string adapter = "none";
+  bool has_fused_backward = false;
   int64_t parts = 0;
+  int64_t batch = 2;
   bool is_quick() const { return size == "quick"; }
   /// The value for the size.
   template <class T>
@@ -116,9 +127,12 @@ TrainingConfig step_config(const Arguments& arguments, int64_t batch_size) {
           .seed = 0,
           .train_batch_size = batch_size,
           .max_train_steps = int64_t{1} << 40,
+          .fused_backward_pass = arguments.has_fused_backward,
           .learning_rate = 1e-4,
           .lr_scheduler = "constant",
           .lr_warmup_steps = 0,
+          .mixed_precision = arguments.precision == "bf16" ? MixedPrecision::kBf16 : MixedPrecision::kNo,
+          .max_grad_norm = arguments.has_fused_backward ? 0.0 : 1.0,
           .checkpointing_steps = 0,
           .progress_bar = false,
           .cpu_data_parallel = arguments.parts,
@@ -191,17 +205,81 @@ AutoencoderKLConfig vae_config(const Arguments& arguments) {
           .sample_size = 512};
 }
 
+/// The embeddings of a caption.
+Tensor text_embeddings(const Arguments& arguments) {
+  return at::randn({1, 77, text_config(arguments).hidden_size});
+}
+
+int64_t latent_side(const Arguments& arguments) { return arguments.pick<int64_t>(32, 64, 8); }
+
+TensorDataset latent_dataset(const Arguments& arguments) {
+  const int64_t side = latent_side(arguments);
+  return TensorDataset(Batch{.images = at::randn({8, 4, side, side}).clamp(-1, 1)});
+}
+
 /// Trains the UNet alone, on latents with the embeddings of captions.
 void unet_step(const Arguments& arguments) {
   const UNet2DConditionModel unet(unet_config(arguments));
-  const int64_t side = arguments.pick<int64_t>(32, 64, 8);
-  const Tensor text = at::randn({1, 77, text_config(arguments).hidden_size});
-  Trainer trainer(unet, DDPMScheduler(), step_config(arguments, 2),
-                  {.conditioning = [text](const Batch& batch) {
+  Trainer trainer(unet, DDPMScheduler(), step_config(arguments, arguments.batch),
+                  {.conditioning = [text = text_embeddings(arguments)](const Batch& batch) {
                     return Conditioning{.encoder_hidden_states = text.expand({batch.size(), -1, -1})};
                   }});
-  const TensorDataset data(Batch{.images = at::randn({8, 4, side, side}).clamp(-1, 1)});
-  serve_training(trainer, data, unet->num_parameters(), 1);
+  serve_training(trainer, latent_dataset(arguments), unet->num_parameters(), 1);
+}
+
+/// Trains adapters on latents with given embeddings, without the VAE and the text encoder.
+class LatentLoraTask : public TextToImageLoraTask {
+ public:
+  LatentLoraTask(TextToImageModels models, Tensor text)
+      : TextToImageLoraTask(std::move(models)), text_(std::move(text)) {}
+  void begin_step(const StepContext& context) override { DiffusionTask::begin_step(context); }
+  void check_batch(const Batch& batch) override { DiffusionTask::check_batch(batch); }
+
+ protected:
+  Tensor encode(const Batch& batch) override { return DiffusionTask::encode(batch); }
+  Conditioning conditioning(const Batch& batch) override {
+    return {.encoder_hidden_states = text_.expand({batch.size(), -1, -1})};
+  }
+  Draw draw(const Tensor& x0) override { return DiffusionTask::draw(x0); }
+
+ private:
+  Tensor text_;
+};
+
+/// Trains the LoRA layers of the attention on the inputs of `unet_step`.
+void lora_step(const Arguments& arguments) {
+  const UNet2DConditionModel unet(unet_config(arguments));
+  CLIPTokenizer tokenizer = CLIPTokenizer::from_pretrained(arguments.tokenizer);
+  // The task needs a text encoder and a VAE. They are small, since they do nothing here.
+  const CLIPTextModel text_encoder({.vocab_size = tokenizer.size(),
+                                    .hidden_size = text_config(arguments).hidden_size,
+                                    .intermediate_size = 32,
+                                    .num_hidden_layers = 1,
+                                    .num_attention_heads = 1});
+  const AutoencoderKL vae({.block_out_channels = {32}});
+  const auto task = std::make_shared<LatentLoraTask>(TextToImageModels{.tokenizer = std::move(tokenizer),
+                                                                       .text_encoder = text_encoder,
+                                                                       .vae = vae,
+                                                                       .unet = unet,
+                                                                       .scheduler = DDPMScheduler()},
+                                                     text_embeddings(arguments));
+  Trainer trainer(task, step_config(arguments, arguments.batch));
+  serve_training(trainer, latent_dataset(arguments), unet->num_parameters(), 1);
+}
+
+/// Runs the UNet without gradients, with an adapter if one is asked for.
+void unet_forward(const Arguments& arguments) {
+  const at::NoGradGuard no_grad;
+  UNet2DConditionModel unet(unet_config(arguments));
+  unet->eval();
+  if (arguments.adapter != "none")
+    unet->add_adapter({.r = 4, .lora_alpha = 4, .target_modules = {"to_k", "to_q", "to_v", "to_out.0"}});
+  if (arguments.adapter == "fused") unet->fuse_lora();
+  const int64_t side = latent_side(arguments);
+  const Tensor latents = at::randn({arguments.batch, 4, side, side});
+  const Tensor text = text_embeddings(arguments).expand({arguments.batch, -1, -1});
+  const Tensor timesteps = at::full({arguments.batch}, 500, at::kLong);
+  serve(unet->num_parameters(), [&] { unet->forward(latents, timesteps, text); });
 }
 
 void text_to_image_step(const Arguments& arguments) {
@@ -265,6 +343,13 @@ void matrix_product(const Arguments& arguments) {
   serve(0, [&] { at::mm_out(c, a, b); });
 }
 
+/// The copy of a tensor that is larger than the caches: its rate limits what is read and written.
+void copy(const Arguments& arguments) {
+  const Tensor from = at::zeros({arguments.is_quick() ? int64_t{1} << 21 : int64_t{1} << 26});
+  Tensor to = at::zeros_like(from);
+  serve(0, [&] { to.copy_(from); });
+}
+
 using Row = std::function<void(const Arguments&)>;
 
 const std::map<std::string, Row>& rows() {
@@ -273,13 +358,16 @@ const std::map<std::string, Row>& rows() {
       {"mnist_step_128", [](const Arguments& a) { mnist_step(a, 128); }},
       {"ddim_50", ddim},
       {"unet_step", unet_step},
+      {"lora_step", lora_step},
+      {"unet_forward", unet_forward},
       {"vae_encode", [](const Arguments& a) { vae(a, false); }},
       {"vae_decode", [](const Arguments& a) { vae(a, true); }},
       {"clip_encode", clip},
       {"text_to_image_step", text_to_image_step},
       {"start", start},
       {"load", load},
-      {"matrix_product", matrix_product}};
+      {"matrix_product", matrix_product},
+      {"copy", copy}};
   return kRows;
 }
 
@@ -298,6 +386,14 @@ Arguments parse(int argc, char** argv) {
       arguments.size = value;
     } else if (word == "--parts" && (value == "0" || std::atoi(value.c_str()) > 0)) {
       arguments.parts = std::atoi(value.c_str());
+    } else if (word == "--batch" && std::atoi(value.c_str()) > 0) {
+      arguments.batch = std::atoi(value.c_str());
+    } else if (word == "--precision" && (value == "no" || value == "bf16")) {
+      arguments.precision = value;
+    } else if (word == "--adapter" && (value == "none" || value == "active" || value == "fused")) {
+      arguments.adapter = value;
+    } else if (word == "--fused_backward" && (value == "no" || value == "yes")) {
+      arguments.has_fused_backward = value == "yes";
     } else if (word == "--folder") {
       arguments.folder = value;
     } else if (word == "--tokenizer") {

@@ -3,34 +3,45 @@
 
     cmake --build --preset release --target compare
     ~/.cache/libdiffusers/reference-0.42.1/bin/python benchmarks/compare.py [--rows ROW ...] [--rounds 7]
-        [--size reduced|full|quick] [--threads N] [--no_compile] [--reference] [--only C++|Python] [--output FILE]
+        [--size reduced|full|quick] [--threads N] [--no_compile] [--reference] [--only C++|Python] [--output FILE] [--docs]
 
-| row | what is measured |
-|---|---|
-| mnist_step_64, mnist_step_128 | a training step of the model of `train_mnist`: AdamW, clipping, EMA; as the Trainer runs by default |
-| mnist_step_64_one_part, mnist_step_128_one_part | the same with `cpu_data_parallel` 1 |
-| ddim_50 | DDIMPipeline, 64 digits, 50 steps |
-| unet_step | a training step of Stable Diffusion's UNet, batch 2, on latents and embeddings |
-| vae_encode, vae_decode | AutoencoderKL, one image of 512 x 512 |
-| clip_encode | the CLIP text encoder, 8 prompts |
-| text_to_image_step | a training step with VAE, text encoder and UNet, batch 2 |
-| start | from the start of the process to the end of the first training step |
-| load | UNet2DConditionModel.from_pretrained, the file is in the page cache |
+| row | what is measured | compared with |
+|---|---|---|
+| mnist_step_64, mnist_step_128 | a training step of the model of `train_mnist`: AdamW, clipping, EMA; as the Trainer runs by default | Python |
+| mnist_step_64_one_part, mnist_step_128_one_part | the same with `cpu_data_parallel` 1 | Python |
+| mnist_step_64_busy | mnist_step_64 while another process keeps a core busy; both sides without variables of OpenMP | Python |
+| mnist_step_64_automatic | mnist_step_64 | this library with `cpu_data_parallel` 1 |
+| mnist_step_64_bf16, unet_step_bf16 | a step with `mixed_precision` "bf16" | this library in float32 |
+| unet_step_fused_backward | unet_step with `fused_backward_pass`, for its memory | this library's unet_step |
+| ddim_50 | DDIMPipeline, 64 digits, 50 steps | Python |
+| unet_step | a training step of Stable Diffusion's UNet, batch 2, on latents and embeddings | Python |
+| unet_step_batch_1 | the same with batch 1; `--size full` has Stable Diffusion 1.5's widths (18 GiB for each side) | Python |
+| lora_step | unet_step with LoRA of rank 4 on the attention | Python with PEFT |
+| lora_step_vs_full | lora_step | this library's unet_step; a ratio of 1.33 is a share of 0.75 |
+| lora_inference_fused, lora_inference_active | the UNet without gradients, with an adapter that is fused or active | this library without an adapter |
+| vae_encode, vae_decode | AutoencoderKL, one image of 512 x 512 | Python |
+| clip_encode | the CLIP text encoder, 8 prompts | Python |
+| text_to_image_step | a training step with VAE, text encoder and UNet, batch 2 | Python |
+| start | from the start of the process to the end of the first training step | Python |
+| load | UNet2DConditionModel.from_pretrained, the file is in the page cache | Python |
 
-The sides take turns: each row starts one process for this library and one for each variant of Python, and every round measures
-once in each of them while the others wait. The variants of Python are eager, channels_last and torch.compile (which needs g++;
---no_compile leaves it out). The ratio is that of the best variant, the one with the smallest median. A first measurement of
-each process is not counted. --size sets the widths of Stable Diffusion's models: a fifth (reduced), full, or a few layers
-(quick: a smoke test, whose times mean nothing).
+The sides take turns: each row starts one process for each side and variant, and every round measures once in each of them
+while the others wait. The variants of Python are eager, channels_last and torch.compile (which needs g++; --no_compile leaves
+it out). The ratio is that of the best variant, the one with the smallest median. A first measurement of each process is not
+counted. --size sets the widths of Stable Diffusion's models: a fifth (reduced), full, or a few layers (quick: a smoke test,
+whose times mean nothing).
 
-The limit is the time that the row's floating point operations take at the rate of a product of 1024 x 1024 matrices, measured
-in the same run. FLOPs are counted by torch.utils.flop_counter. Fewer operations than counted, as Winograd's convolutions need,
-may give a share above 100 %. Memory is the largest resident size of the process.
+The limit is the larger of two times, at rates that are measured in the same run: that of the row's floating point operations
+at the rate of a product of 1024 x 1024 matrices, and that of the bytes of the parameters at the rate of a copy. A training step
+reads each parameter three times and writes it once, and reads and writes its gradient, both moments of AdamW and the EMA. FLOPs
+are counted by torch.utils.flop_counter. Fewer operations than counted, as Winograd's convolutions need, may give a share above
+100 %. Memory is the largest resident size of the process.
 
---reference runs this library with DIFFUSERS_FUSED=0, without its own kernels.
+--reference runs this library with DIFFUSERS_FUSED=0, without its own kernels. --docs writes the table into docs/performance.md.
 """
 import argparse
-import gzip
+import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -41,207 +52,54 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+PEER = pathlib.Path(__file__).with_name("compare_peer.py")
 PROGRAM = ROOT / "build/release/benchmarks/compare"
+VARIANTS = ("eager", "channels_last", "compile")  # of Python
 TOKENIZER = ROOT / "tests/golden/tiny_stable_diffusion/tokenizer"
 MNIST = ROOT / "examples/data/mnist"
-ROWS = ("mnist_step_64", "mnist_step_64_one_part", "mnist_step_128", "mnist_step_128_one_part", "ddim_50", "unet_step",
-        "vae_encode", "vae_decode", "clip_encode", "text_to_image_step", "start", "load")  # fmt: skip
-# Rows whose whole process is measured, and rows that do not compute with the model.
-PROCESS_ROWS, NO_FLOPS = ("start",), ("start", "load")
-DIGITS = {"sample_size": 28, "in_channels": 1, "out_channels": 1, "layers_per_block": 1, "norm_num_groups": 8,
-          "block_out_channels": [16, 32, 64], "down_block_types": ["DownBlock2D", "DownBlock2D", "AttnDownBlock2D"],
-          "up_block_types": ["AttnUpBlock2D", "UpBlock2D", "UpBlock2D"]}  # fmt: skip
+DOCS = ROOT / "docs/performance.md"
+DOCS_BEGIN, DOCS_END = "<!-- The table of benchmarks/compare.py --docs -->", "<!-- End of the table -->"
+# Parameters of a training step that are read or written: three reads and a write of the weight, a write and a read of the
+# gradient, two reads and two writes of the moments.
+STEP_PASSES, EMA_PASSES = 10, 2
 
 
-# The same numbers as in compare.cpp.
-def pick(size, reduced, full, quick):
-    return {"reduced": reduced, "full": full, "quick": quick}[size]
+@dataclasses.dataclass
+class Row:
+    """A row of the table: the work that the programs of both sides know by `work`, and the flags of this library."""
+    work: str
+    flags: tuple = ()
+    against: tuple = ()  # another side of this library: its name, its work and its flags. Empty: Python
+    passes: int = 0  # of reads and writes of the parameters; 0: not counted
+    is_busy: bool = False  # another process keeps a core busy
+    has_flops: bool = True
+    is_process: bool = False  # the whole process is measured
 
 
-def text_config(size):
-    return {"hidden_size": pick(size, 256, 768, 32), "intermediate_size": pick(size, 1024, 3072, 64),
-            "projection_dim": pick(size, 256, 768, 32), "num_hidden_layers": pick(size, 12, 12, 2),
-            "num_attention_heads": pick(size, 4, 12, 2)}  # fmt: skip
-
-
-def unet_config(size):
-    if size == "quick":
-        return {"sample_size": 8, "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
-                "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"], "block_out_channels": [32, 64], "layers_per_block": 1,
-                "cross_attention_dim": 32}  # fmt: skip
-    return {"sample_size": 64, "block_out_channels": pick(size, [64, 128, 256, 256], [320, 640, 1280, 1280], []),
-            "cross_attention_dim": text_config(size)["hidden_size"]}  # fmt: skip
-
-
-def vae_config(size):
-    return {"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4,
-            "block_out_channels": pick(size, [32, 64, 128, 128], [128, 256, 512, 512], [32] * 4),
-            "layers_per_block": pick(size, 2, 2, 1), "sample_size": 512}  # fmt: skip
-
-
-class Peer:
-    """The rows in Python. Each method prepares a row and returns the models and the function that does its work."""
-
-    def __init__(self, size, variant, folder):
-        import torch
-        self.torch, self.size, self.variant, self.folder = torch, size, variant, folder
-        self.is_quick = size == "quick"
-
-    def prepared(self, model):
-        if self.variant == "channels_last":
-            model = model.to(memory_format=self.torch.channels_last)
-        return self.torch.compile(model) if self.variant == "compile" else model
-
-    def image(self, tensor):
-        if self.variant == "channels_last":
-            return tensor.contiguous(memory_format=self.torch.channels_last)
-        return tensor
-
-    def training(self, unet, next_inputs, uses_ema=False):
-        """The steps of train_unconditional.py and train_text_to_image.py."""
-        torch = self.torch
-        from diffusers import DDPMScheduler
-        from diffusers.training_utils import EMAModel
-        scheduler, parameters = DDPMScheduler(), list(unet.parameters())
-        unet.train()
-        optimizer = torch.optim.AdamW(parameters, lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8)
-        ema = EMAModel(parameters, decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75) if uses_ema else None
-        model = self.prepared(unet)
-
-        def step():
-            clean, given = next_inputs()
-            noise = torch.randn_like(clean)
-            timesteps = torch.randint(0, 1000, (clean.shape[0],))
-            output = model(self.image(scheduler.add_noise(clean, noise, timesteps)), timesteps, *given, return_dict=False)[0]
-            loss = torch.nn.functional.mse_loss(output, noise)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            if ema:
-                ema.step(parameters)
-            loss.detach().item()
-
-        return unet, step
-
-    def digit_step(self, batch_size):
-        torch = self.torch
-        from diffusers import UNet2DModel
-        raw = gzip.decompress((MNIST / "train-images-idx3-ubyte.gz").read_bytes())
-        images = torch.frombuffer(bytearray(raw[16:]), dtype=torch.uint8).reshape(-1, 1, 28, 28)
-        data = torch.utils.data.TensorDataset(images)
-        loader = torch.utils.data.DataLoader(data, batch_size=4 if self.is_quick else batch_size, shuffle=True, drop_last=True)
-
-        def batches():
-            while True:
-                for (clean,) in loader:
-                    yield clean.float() / 127.5 - 1, ()
-
-        inputs = batches()
-        return self.training(UNet2DModel(**DIGITS), lambda: next(inputs), uses_ema=True)
-
-    def mnist_step_64(self):
-        return self.digit_step(64)
-
-    def mnist_step_128(self):
-        return self.digit_step(128)
-
-    def start(self):
-        return self.digit_step(4)
-
-    def ddim_50(self):
-        torch = self.torch
-        from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
-        unet = UNet2DModel(**DIGITS).eval()
-        pipeline = DDIMPipeline(self.prepared(unet), DDIMScheduler())
-        pipeline.set_progress_bar_config(disable=True)
-        options = {"batch_size": 4 if self.is_quick else 64, "num_inference_steps": 2 if self.is_quick else 50}
-        return unet, lambda: pipeline(generator=torch.Generator().manual_seed(0), output_type="np", **options)
-
-    def unet_step(self):
-        torch = self.torch
-        from diffusers import UNet2DConditionModel
-        side = pick(self.size, 32, 64, 8)
-        latents = torch.randn(2, 4, side, side).clamp(-1, 1)
-        text = torch.randn(1, 77, text_config(self.size)["hidden_size"]).expand(2, -1, -1)
-        return self.training(UNet2DConditionModel(**unet_config(self.size)), lambda: (latents, (text,)))
-
-    def text_to_image_step(self):
-        torch = self.torch
-        from diffusers import AutoencoderKL, UNet2DConditionModel
-        from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-        tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
-        text_encoder = CLIPTextModel(CLIPTextConfig(**text_config(self.size))).eval().requires_grad_(False)
-        vae = AutoencoderKL(**vae_config(self.size)).eval().requires_grad_(False)
-        encoder, vae_encode = self.prepared(text_encoder), vae.encode
-        if self.variant == "channels_last":
-            vae.to(memory_format=torch.channels_last)
-        if self.variant == "compile":
-            vae_encode = torch.compile(vae.encode)
-        side = pick(self.size, 256, 512, 64)
-        images = torch.rand(2, 3, side, side) * 2 - 1
-
-        def inputs():
-            ids = tokenizer(["a photo of a cat"] * 2, max_length=77, padding="max_length", truncation=True,
-                            return_tensors="pt").input_ids  # fmt: skip
-            with torch.no_grad():
-                latents = vae_encode(self.image(images)).latent_dist.sample() * vae.config.scaling_factor
-                return latents, (encoder(ids, return_dict=False)[0],)
-
-        return self.training(UNet2DConditionModel(**unet_config(self.size)), inputs)
-
-    def vae(self, is_decoding):
-        torch = self.torch
-        from diffusers import AutoencoderKL
-        vae = AutoencoderKL(**vae_config(self.size)).eval()
-        if self.variant == "channels_last":
-            vae.to(memory_format=torch.channels_last)
-        call = vae.decode if is_decoding else vae.encode
-        if self.variant == "compile":
-            call = torch.compile(call)
-        side = pick(self.size, 512, 512, 64)
-        given = self.image(torch.randn(1, 4, side // 8, side // 8) if is_decoding else torch.rand(1, 3, side, side) * 2 - 1)
-        return vae, torch.no_grad()(lambda: call(given))
-
-    def vae_encode(self):
-        return self.vae(False)
-
-    def vae_decode(self):
-        return self.vae(True)
-
-    def clip_encode(self):
-        torch = self.torch
-        from transformers import CLIPTextConfig, CLIPTextModel
-        model = CLIPTextModel(CLIPTextConfig(**text_config(self.size))).eval()
-        call, ids = self.prepared(model), torch.randint(0, 49000, (8, 77))
-        return model, torch.no_grad()(lambda: call(ids))
-
-    def load(self):
-        from diffusers import UNet2DConditionModel
-        folder = pathlib.Path(self.folder) / "unet"
-        if not folder.exists():
-            UNet2DConditionModel(**unet_config(self.size)).save_pretrained(folder)
-        return UNet2DConditionModel.from_pretrained(folder), lambda: UNet2DConditionModel.from_pretrained(folder)
-
-
-def run_peer(row, size, variant, folder):
-    """Speaks as compare.cpp does; "flops" counts operations instead of measuring."""
-    model, work = getattr(Peer(size, variant, folder), row)()
-    if row in PROCESS_ROWS:
-        work()
-    print(json.dumps({"parameters": sum(parameter.numel() for parameter in model.parameters())}), flush=True)
-    for line in sys.stdin:
-        if line.strip() == "flops":
-            from torch.utils.flop_counter import FlopCounterMode
-            with FlopCounterMode(display=False) as counter:
-                work()
-            print(json.dumps({"flops": counter.get_total_flops()}), flush=True)
-            continue
-        begin = time.perf_counter()
-        work()
-        print(json.dumps({"seconds": time.perf_counter() - begin}), flush=True)
-    peak = next(line for line in pathlib.Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
-    print(json.dumps({"peak": 1024 * int(peak.split()[1])}), flush=True)
+ROWS = {
+    "mnist_step_64": Row("mnist_step_64", passes=STEP_PASSES + EMA_PASSES),
+    "mnist_step_64_one_part": Row("mnist_step_64", ("--parts", 1), passes=STEP_PASSES + EMA_PASSES),
+    "mnist_step_64_busy": Row("mnist_step_64", is_busy=True, has_flops=False),
+    "mnist_step_64_automatic": Row("mnist_step_64", against=("one part", "mnist_step_64", ("--parts", 1))),
+    "mnist_step_64_bf16": Row("mnist_step_64", ("--precision", "bf16"), ("float32", "mnist_step_64", ())),
+    "mnist_step_128": Row("mnist_step_128", passes=STEP_PASSES + EMA_PASSES),
+    "mnist_step_128_one_part": Row("mnist_step_128", ("--parts", 1), passes=STEP_PASSES + EMA_PASSES),
+    "ddim_50": Row("ddim_50", passes=50),
+    "unet_step": Row("unet_step", passes=STEP_PASSES),
+    "unet_step_bf16": Row("unet_step", ("--precision", "bf16"), ("float32", "unet_step", ())),
+    "unet_step_fused_backward": Row("unet_step", ("--fused_backward", "yes"), ("plain step", "unet_step", ())),
+    "unet_step_batch_1": Row("unet_step", ("--batch", 1), passes=STEP_PASSES),
+    "lora_step": Row("lora_step"),
+    "lora_step_vs_full": Row("lora_step", against=("full step", "unet_step", ())),
+    "lora_inference_fused": Row("unet_forward", ("--adapter", "fused"), ("no adapter", "unet_forward", ())),
+    "lora_inference_active": Row("unet_forward", ("--adapter", "active"), ("no adapter", "unet_forward", ())),
+    "vae_encode": Row("vae_encode"),
+    "vae_decode": Row("vae_decode"),
+    "clip_encode": Row("clip_encode", passes=1),
+    "text_to_image_step": Row("text_to_image_step", passes=STEP_PASSES),
+    "start": Row("start", has_flops=False, is_process=True),
+    "load": Row("load", has_flops=False, passes=2),
+}
 
 
 class Worker:
@@ -273,29 +131,57 @@ class Worker:
             sys.exit(f"{self.name}: exit status {self.process.returncode}")
 
 
+def flag_value(flags, name, default):
+    return flags[flags.index(name) + 1] if name in flags else default
+
+
 def commands_of(row, arguments, folder):
-    """The processes of a row: name -> command."""
-    program_row = row.removesuffix("_one_part")
+    """The processes of a row: name -> command. The name of the measured side is C++."""
     commands = {}
+
+    def add_own(name, work, flags):
+        out = pathlib.Path(folder) / name  # two trainings cannot share a folder
+        out.mkdir(exist_ok=True)
+        commands[name] = [arguments.program, work, "--size", arguments.size, *flags, "--folder", out, "--tokenizer", TOKENIZER,
+                          "--mnist", MNIST]  # fmt: skip
+
     if arguments.only != "Python":
-        parts = 1 if row.endswith("_one_part") else 0
-        commands["C++"] = [arguments.program, program_row, "--size", arguments.size, "--parts", parts, "--folder", folder,
-                           "--tokenizer", TOKENIZER, "--mnist", MNIST]  # fmt: skip
+        add_own("C++", row.work, row.flags)
+    if row.against:
+        if not arguments.only:
+            add_own(*row.against)
+        return commands
     if arguments.only != "C++":
         variants = ["eager"]
-        if row not in ("start", "load"):
-            variants += ["channels_last"] if row != "clip_encode" else []
+        if row.work not in ("start", "load"):
+            variants += ["channels_last"] if row.work != "clip_encode" else []
             variants += [] if arguments.no_compile or arguments.size == "quick" else ["compile"]
         for variant in variants:
-            commands[variant] = [sys.executable, __file__, "--peer", program_row, arguments.size, variant, folder]
+            commands[variant] = [sys.executable, PEER, row.work, arguments.size, variant, folder,
+                                 flag_value(row.flags, "--batch", 2)]  # fmt: skip
     return commands
 
 
-def environment_of(name, arguments):
-    environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads)}
-    if name == "C++" and arguments.reference:
+def environment_of(row, name, arguments):
+    environment = {key: value for key, value in os.environ.items()
+                   if not key.startswith(("OMP_", "GOMP_", "KMP_", "MKL_"))}  # fmt: skip
+    if not row or not row.is_busy:
+        environment["OMP_NUM_THREADS"] = str(arguments.threads)
+    if arguments.reference and name not in VARIANTS:
         environment["DIFFUSERS_FUSED"] = "0"
     return environment
+
+
+@contextlib.contextmanager
+def busy_neighbour(is_wanted):
+    """Another process keeps a core busy until the scope ends."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if is_wanted else None
+    try:
+        yield
+    finally:
+        if process:
+            process.kill()
+            process.wait()
 
 
 def measure_row(row, arguments, folder):
@@ -303,9 +189,9 @@ def measure_row(row, arguments, folder):
     commands = commands_of(row, arguments, folder)
 
     def start(name):
-        return Worker(name, commands[name], environment_of(name, arguments))
+        return Worker(name, commands[name], environment_of(row, name, arguments))
 
-    if row in PROCESS_ROWS:
+    if row.is_process:
         workers = {}
         for number in range(arguments.rounds + 1):
             for name in commands:
@@ -315,39 +201,56 @@ def measure_row(row, arguments, folder):
                 workers[name] = worker
         return workers, None
     workers, flops = {name: start(name) for name in commands}, None
-    if "eager" in workers and row not in NO_FLOPS:
+    if "eager" in workers and row.has_flops:
         flops = workers["eager"].order("flops")["flops"]
-    for number in range(arguments.rounds + 1):
-        for worker in workers.values():
-            seconds = worker.order()["seconds"]
-            if number > 0:
-                worker.seconds.append(seconds)
+    with busy_neighbour(row.is_busy):
+        for number in range(arguments.rounds + 1):
+            for worker in workers.values():
+                seconds = worker.order()["seconds"]
+                if number > 0:
+                    worker.seconds.append(seconds)
     for worker in workers.values():
         worker.end()
     return workers, flops
 
 
-def matrix_rate(arguments, folder):
-    """FLOP per second of a matrix product: the fastest of many."""
-    side = 256 if arguments.size == "quick" else 1024
-    command = [arguments.program, "matrix_product", "--size", arguments.size, "--folder", folder, "--tokenizer", TOKENIZER,
-               "--mnist", MNIST]  # fmt: skip
-    worker = Worker("matrix product", command, environment_of("", arguments))
-    rate = 2 * side**3 / min(worker.order()["seconds"] for _ in range(20))
+def least_seconds(work, arguments, folder):
+    """The fastest of many runs of a work that measures the machine."""
+    command = [arguments.program, work, "--size", arguments.size, "--folder", folder, "--tokenizer", TOKENIZER, "--mnist", MNIST]
+    worker = Worker(work, command, environment_of(None, "C++", arguments))
+    seconds = min(worker.order()["seconds"] for _ in range(20))
     worker.end()
-    return rate
+    return seconds
+
+
+@dataclasses.dataclass
+class Rates:
+    """What the machine reaches: FLOP per second of a matrix product, bytes per second of a copy (read and written)."""
+    flops: float
+    bytes: float
+
+    def seconds(self, flops, passes, parameters):
+        """The time that a work takes at least; None if nothing of it was counted."""
+        times = [flops / self.flops if flops else 0, passes * 4 * parameters / self.bytes]
+        return max(times) or None
+
+
+def measure_rates(arguments, folder):
+    is_quick = arguments.size == "quick"
+    return Rates(2 * (256 if is_quick else 1024)**3 / least_seconds("matrix_product", arguments, folder),
+                 2 * 4 * 2**(21 if is_quick else 26) / least_seconds("copy", arguments, folder))
 
 
 def spread(values):
     return f"{1000 * statistics.median(values):.1f} ({1000 * min(values):.1f} to {1000 * max(values):.1f})"
 
 
-def table_row(row, workers, flops, rate):
+def table_row(name, row, workers, flops, rates):
     """The cells of a row of the table. A cell without a value is empty."""
     ours = workers.get("C++")
     peers = [worker for name, worker in workers.items() if name != "C++"]
     best = min(peers, key=lambda worker: statistics.median(worker.seconds), default=None)
-    cells = [row, spread(ours.seconds) if ours else "", f"{spread(best.seconds)} {best.name}" if best else ""]
+    cells = [name, spread(ours.seconds) if ours else "", f"{spread(best.seconds)} {best.name}" if best else ""]
     if ours and best:
         ratios = [b / a for a, b in zip(ours.seconds, best.seconds)]
         cells.append(f"{statistics.median(best.seconds) / statistics.median(ours.seconds):.2f} "
@@ -355,20 +258,30 @@ def table_row(row, workers, flops, rate):
         cells.append(f"{min(best.seconds) / min(ours.seconds):.2f}")
     else:
         cells += ["", ""]
-    cells.append(f"{1000 * flops / rate:.1f}" if flops and rate else "")
-    cells.append(f"{100 * flops / rate / min(ours.seconds):.0f} %" if flops and rate and ours else "")
+    limit = rates.seconds(flops, row.passes, ours.parameters) if ours and rates and (flops or not row.has_flops) else None
+    cells.append(f"{1000 * limit:.1f}" if limit else "")
+    cells.append(f"{100 * limit / min(ours.seconds):.0f} %" if limit else "")
     cells += [f"{worker.peak / 2**20:.0f}" if worker else "" for worker in (ours, best)]
     return cells
 
 
-HEADER = ("row", "libdiffusers, ms", "best of Python, ms", "ratio of medians (range)", "ratio of minima", "limit, ms",
-          "share of the rate", "memory, MiB", "Python's memory, MiB")  # fmt: skip
+HEADER = ("row", "libdiffusers, ms", "compared with, ms", "ratio of medians (range)", "ratio of minima", "limit, ms",
+          "share of the limit", "memory, MiB", "the other's memory, MiB")  # fmt: skip
+
+
+def write_docs(lines, path):
+    """Replaces the table between the two comments."""
+    text = path.read_text()
+    begin, end = text.find(DOCS_BEGIN), text.find(DOCS_END)
+    if begin < 0 or end < begin:
+        sys.exit(f"{path}: expected the lines {DOCS_BEGIN!r} and {DOCS_END!r}")
+    path.write_text(text[:begin] + DOCS_BEGIN + "\n" + "\n".join(lines) + "\n" + text[end:])
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", type=pathlib.Path, default=PROGRAM)
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS, metavar="ROW", help=", ".join(ROWS))
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--size", choices=("reduced", "full", "quick"), default="reduced")
     parser.add_argument("--quick", dest="size", action="store_const", const="quick", help="--size quick")
@@ -377,10 +290,9 @@ def main():
     parser.add_argument("--reference", action="store_true", help="run this library with DIFFUSERS_FUSED=0")
     parser.add_argument("--only", choices=("C++", "Python"), help="run one side alone")
     parser.add_argument("--output", type=pathlib.Path, help="also write the table to this file")
-    parser.add_argument("--peer", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--docs", nargs="?", type=pathlib.Path, const=DOCS, metavar="FILE",
+                        help="also write the table into docs/performance.md")  # fmt: skip
     arguments = parser.parse_args()
-    if arguments.peer:
-        return run_peer(*arguments.peer)
     if arguments.rounds < 1:
         sys.exit(f"--rounds is {arguments.rounds}, expected at least 1")
 
@@ -392,18 +304,26 @@ def main():
         print(line, flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
-        rate = matrix_rate(arguments, folder) if arguments.only != "Python" else None
+        rates = measure_rates(arguments, folder) if arguments.only != "Python" else None
         where = "without own kernels, " if arguments.reference else ""
-        at_rate = f", matrix products at {rate / 1e9:.1f} GFLOP/s" if rate else ""
-        show(f"{where}size {arguments.size}, {arguments.threads} threads, {arguments.rounds} rounds{at_rate}\n")
+        at_rates = f", matrix products at {rates.flops / 1e9:.1f} GFLOP/s, copies at {rates.bytes / 1e9:.1f} GB/s" if rates else ""
+        show(f"{where}size {arguments.size}, {arguments.threads} threads, {arguments.rounds} rounds{at_rates}")
+        if arguments.no_compile and arguments.only != "C++":
+            show("torch.compile was left out (--no_compile)")
+        show("")
         show("| " + " | ".join(HEADER) + " |")
         show("|---" * len(HEADER) + "|")
-        for row in arguments.rows:
+        for name in arguments.rows:
+            row = ROWS[name]
             workers, flops = measure_row(row, arguments, folder)
+            if not workers:  # both sides are this library's
+                continue
             counts = {worker.parameters for worker in workers.values()}
-            if len(counts) != 1:
-                sys.exit(f"{row}: the models have {' and '.join(map(str, sorted(counts)))} parameters, expected equal numbers")
-            show("| " + " | ".join(table_row(row, workers, flops, rate)) + " |")
+            if len(counts) != 1 and not row.against:
+                sys.exit(f"{name}: the models have {' and '.join(map(str, sorted(counts)))} parameters, expected equal numbers")
+            show("| " + " | ".join(table_row(name, row, workers, flops, rates)) + " |")
+    if arguments.docs:
+        write_docs(lines, arguments.docs)
     if arguments.output:
         arguments.output.write_text("\n".join(lines) + "\n")
 
