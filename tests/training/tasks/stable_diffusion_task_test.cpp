@@ -70,7 +70,8 @@ TEST(StableDiffusionTask, IsTheBaseOfATaskOfOnesOwn) {
   const Tensor losses = task->validation_loss(samples_with_prompts(), positions, make_generator(1));
   EXPECT_EQ(task->encoded, 2);
   expect_equal(task->validation_loss(samples_with_prompts(), positions, make_generator(1)), losses);
-  EXPECT_FALSE(at::equal(task->validation_loss(samples_with_prompts(), positions, make_generator(2)), losses));
+  EXPECT_FALSE(
+      at::equal(task->validation_loss(samples_with_prompts(), positions, make_generator(2)), losses));
 }
 
 TEST(StableDiffusionTask, FreezesWhatIsNotTrained) {
