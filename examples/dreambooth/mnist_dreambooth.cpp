@@ -109,7 +109,7 @@ class GrayDreamBooth : public Dataset {
 /// @return path of the folder
 /// @throws FileError if the folder then has other files, too, such as more images of an earlier training
 std::string write_images(const Tensor& images, const std::string& name, const DigitSettings& digits) {
-  const std::string folder = join_path(digits.training.output_dir, name);
+  std::string folder = join_path(digits.training.output_dir, name);
   create_folders(folder);
   for (int64_t i = 0; i < images.size(0); ++i)
     save_image(images[i], join_path(folder, std::to_string(i) + ".png"));
