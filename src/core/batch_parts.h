@@ -16,7 +16,9 @@ struct BatchCall {
 };
 
 /// Returns the number of parts that the batch is cut into on the CPU if the user does not set it. Each thread
-/// computes a part. The number depends on sizes alone, so that the same machine always rounds alike.
+/// computes a part. If a part then has more than 32,768 positions, each thread computes several smaller ones,
+/// whose activations stay in the cache of its core. The number depends on sizes alone, so that the same
+/// machine always rounds alike.
 ///
 /// The batch stays whole if
 ///  - there is one thread or one row;
@@ -24,10 +26,11 @@ struct BatchCall {
 ///  - positions of a part times parameters are below 2^27: the call is so short that waking threads
 ///    costs more than it gains;
 ///  - the threads would wait for each other for more than a quarter of the time, as 2 threads do for 3 rows;
-///  - the gradients of all parts but the first take more than 256 MiB in float32.
+///  - the gradients of all parts but the first take more than 256 MiB in float32. If smaller parts would take
+///    more, each thread computes one part.
 /// @param call sizes
 /// @param threads number of threads, 1 or more
-/// @return 1 to `threads`
+/// @return 1 or more
 int64_t automatic_parts(const BatchCall& call, int64_t threads);
 
 }  // namespace internal

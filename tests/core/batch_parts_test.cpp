@@ -19,6 +19,20 @@ TEST(AutomaticParts, GivesEachThreadAPartOfABatchOfDigits) {
   EXPECT_EQ(automatic_parts(digits(2), 2), 2);
 }
 
+TEST(AutomaticParts, GivesAThreadSeveralSmallPartsOfALargeBatch) {
+  EXPECT_EQ(automatic_parts(digits(84), 2), 4);  // 42 rows have 32,928 positions
+  EXPECT_EQ(automatic_parts(digits(82), 2), 2);  // 41 rows have 32,144
+  EXPECT_EQ(automatic_parts(digits(128), 2), 4);
+  EXPECT_EQ(automatic_parts(digits(256), 2), 8);
+  EXPECT_EQ(automatic_parts(digits(256), 4), 8);
+  BatchCall call{.batch_size = 32, .positions = 4096, .parameters = 1 << 25, .gradients = 1 << 25};
+  EXPECT_EQ(automatic_parts(call, 2), 2);  // the gradients of four parts would be too large
+  call.gradients = 0;
+  EXPECT_EQ(automatic_parts(call, 2), 4);
+  call.positions = 1 << 20;
+  EXPECT_EQ(automatic_parts(call, 2), 32);  // one row
+}
+
 TEST(AutomaticParts, KeepsABatchThatDoesNotFillTheThreads) {
   EXPECT_EQ(automatic_parts(digits(1), 2), 1);
   EXPECT_EQ(automatic_parts(digits(3), 4), 3);   // three of four threads compute
@@ -48,7 +62,7 @@ TEST(AutomaticParts, TakesLargeNumbersWithoutOverflow) {
   EXPECT_EQ(
       automatic_parts({.batch_size = large, .positions = 4096, .parameters = large, .gradients = large}, 2),
       1);
-  EXPECT_EQ(automatic_parts({.batch_size = large, .positions = 4096, .parameters = large}, 2), 2);
+  EXPECT_EQ(automatic_parts({.batch_size = large, .positions = 4096, .parameters = large}, 2), large / 8);
 }
 
 }  // namespace
