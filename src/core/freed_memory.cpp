@@ -21,10 +21,13 @@ namespace {
 std::mutex g_freed_memory_mutex;
 int g_freed_memory_scopes = 0;
 
-#if defined(__GLIBC__)
 constexpr int kLargestMapThreshold = 32 << 20;  // the largest that glibc accepts; it adapts itself up to it
-constexpr int kKeptBytes = 1 << 30;             // at the end of the heap
+
+#if defined(__GLIBC__)
+constexpr int kKeptBytes = 1 << 30;                    // at the end of the heap
 constexpr int kUsualBytes = 2 * kLargestMapThreshold;  // what glibc keeps after it has adapted itself
+
+void return_free_pages() { malloc_trim(0); }
 
 /// Replaces LibTorch's allocator, unless the program has set one of its own.
 void replace_allocator(c10::Allocator* from, c10::Allocator* to) {
@@ -40,9 +43,10 @@ void keep_freed_memory() {
 void return_freed_memory() {
   replace_allocator(&ExactAllocator::instance(), c10::GetDefaultCPUAllocator());
   mallopt(M_TRIM_THRESHOLD, kUsualBytes);
-  malloc_trim(0);
+  return_free_pages();
 }
 #else
+void return_free_pages() {}
 void keep_freed_memory() {}
 void return_freed_memory() {}
 #endif
@@ -73,6 +77,12 @@ FreedMemoryScope::~FreedMemoryScope() {
   if (!is_active_) return;
   const std::lock_guard<std::mutex> lock(g_freed_memory_mutex);
   if (--g_freed_memory_scopes == 0) return_freed_memory();
+}
+
+void make_room_for_blocks(int64_t largest_block) {
+  if (largest_block <= kLargestMapThreshold) return;
+  const std::lock_guard<std::mutex> lock(g_freed_memory_mutex);
+  if (g_freed_memory_scopes > 0) return_free_pages();
 }
 
 }  // namespace internal

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+
 namespace diffusers {
 inline namespace internal {
 
@@ -24,6 +26,12 @@ class FreedMemoryScope {
  private:
   bool is_active_;
 };
+
+/// Returns the freed memory to the system before a computation with blocks above 32 MiB: the C library maps
+/// such a block anew, so that it and the kept memory would add up. Does nothing for smaller blocks, and
+/// without a FreedMemoryScope.
+/// @param largest_block bytes of the largest block
+void make_room_for_blocks(int64_t largest_block);
 
 }  // namespace internal
 }  // namespace diffusers

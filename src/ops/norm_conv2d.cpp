@@ -80,7 +80,7 @@ bool needs_gradients(const at::Tensor& x, const GroupNormCall& call, const Conv2
 
 inline namespace internal {
 
-at::Tensor group_norm_conv2d(const at::Tensor& x, int64_t num_groups, const at::Tensor& weight,
+at::Tensor group_norm_conv2d(at::Tensor x, int64_t num_groups, const at::Tensor& weight,
                              const at::Tensor& bias, const GroupNormOptions& options,
                              const Conv2dParameters& convolution) {
   check_group_norm(x, num_groups, weight, bias, options);
@@ -94,7 +94,9 @@ at::Tensor group_norm_conv2d(const at::Tensor& x, int64_t num_groups, const at::
       return NormConv2dFunction::apply(x, call.weight, call.bias, optional_tensor(call.offset), filter,
                                        optional_tensor(conv_bias), call);
   }
-  return fast_conv2d(group_norm(x, num_groups, weight, bias, options), filter, conv_bias, 1, 1);
+  const at::Tensor normed = group_norm(x, num_groups, weight, bias, options);
+  x.reset();
+  return fast_conv2d(normed, filter, conv_bias, 1, 1);
 }
 
 }  // namespace internal

@@ -17,10 +17,10 @@ struct Conv2dParameters {
 /// Computes `fast_conv2d(group_norm(x, ...), weight, bias, 1, 1)` with the same bits. For float32 on the CPU
 /// the result of the norm is not kept for the backward pass, which computes it again from x and the
 /// statistics: it is as large as x, and its computation takes a small part of the time of the convolution.
-/// @param x `[B, C, H, W]`
+/// @param x `[B, C, H, W]`; without gradients it is released before the convolution
 /// @param weight,bias of the norm, as in `group_norm`
 /// @param convolution weight `[K, C, 3, 3]` and bias `[K]`
-at::Tensor group_norm_conv2d(const at::Tensor& x, int64_t num_groups, const at::Tensor& weight,
+at::Tensor group_norm_conv2d(at::Tensor x, int64_t num_groups, const at::Tensor& weight,
                              const at::Tensor& bias, const GroupNormOptions& options,
                              const Conv2dParameters& convolution);
 

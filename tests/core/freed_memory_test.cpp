@@ -80,6 +80,18 @@ TEST_F(FreedMemory, VariablesDecide) {
 }
 
 #if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+TEST_F(FreedMemory, MakesRoomForLargeBlocks) {
+  const FreedMemoryScope scope;
+  for (int i = 0; i < 4; ++i) run_step();
+  const long before = new_pages();
+  make_room_for_blocks(32 << 20);  // does nothing
+  run_step();
+  EXPECT_LT(new_pages() - before, 1000);
+  make_room_for_blocks((32 << 20) + 1);
+  run_step();
+  EXPECT_GT(new_pages() - before, 10000) << "the memory was kept";
+}
+
 TEST_F(FreedMemory, RepeatedStepsClearNoNewPages) {
   const FreedMemoryScope outer;
   const auto pages_of_step = [] {

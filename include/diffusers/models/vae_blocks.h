@@ -14,10 +14,10 @@ namespace diffusers {
 class VaeBlock : public torch::nn::Module {
  public:
   /// Applies the block.
-  /// @param hidden_states `[B, in_channels, H, W]`
+  /// @param hidden_states `[B, in_channels, H, W]`; a tensor that is moved here is freed after its last use
   /// @param latent_embeds `[B, spatial_norm_dim, h, w]` for a block with spatial_norm_dim, else undefined
   /// @return `[B, out_channels, H, W]`, or half (encoder) or twice (decoder) the height and width
-  virtual Tensor forward(const Tensor& hidden_states, const Tensor& latent_embeds = {}) const = 0;
+  virtual Tensor forward(Tensor hidden_states, const Tensor& latent_embeds = {}) const = 0;
 };
 /// A shared pointer to a block.
 using VaeBlockPointer = std::shared_ptr<VaeBlock>;

@@ -1,5 +1,7 @@
 #include "models/layers/norm_conv.h"
 
+#include <utility>
+
 #include "models/layers/lora_layer.h"
 #include "ops/norm_conv2d.h"
 
@@ -7,11 +9,15 @@ namespace diffusers {
 inline namespace internal {
 
 Tensor norm_silu_conv(const layers::GroupNorm& norm, int64_t groups, GroupNormOptions options,
-                      const layers::Conv2d& conv, const Tensor& input) {
+                      const layers::Conv2d& conv, Tensor input) {
   options.silu = true;
-  if (LoraLayer::of(*conv) != nullptr)
-    return conv->forward(group_norm(input, groups, norm->weight, norm->bias, options));
-  return group_norm_conv2d(input, groups, norm->weight, norm->bias, options, {conv->weight, conv->bias});
+  if (LoraLayer::of(*conv) != nullptr) {
+    const Tensor normed = group_norm(input, groups, norm->weight, norm->bias, options);
+    input.reset();
+    return conv->forward(normed);
+  }
+  return group_norm_conv2d(std::move(input), groups, norm->weight, norm->bias, options,
+                           {conv->weight, conv->bias});
 }
 
 }  // namespace internal

@@ -1,4 +1,5 @@
 #include <cmath>
+#include <utility>
 
 #include <diffusers/models/resnet.h>
 #include <diffusers/ops/group_norm.h>
@@ -112,7 +113,7 @@ Tensor ResnetBlock2DImpl::forward(const Tensor& input, const Tensor& temb) const
   }
   const int64_t groups = options_.groups_out.value_or(options_.groups);
   if (is_direct) {
-    hidden = norm_silu_conv(norm2_, groups, norm, conv2_, hidden);
+    hidden = norm_silu_conv(norm2_, groups, norm, conv2_, std::move(hidden));
   } else {
     hidden = keep_layout(draws, group_norm(hidden, groups, norm2_->weight, norm2_->bias, norm), hidden);
     if (!norm.silu) hidden = layers::activate(activation, hidden);

@@ -72,10 +72,10 @@ UNetMidBlock2D make_mid_block(const Options& options, std::optional<int64_t> spa
 
 /// Calls module->forward(hidden, latent_embeds), with gradient checkpointing if it is enabled.
 template <class Pointer>
-Tensor run_coder_block(const Pointer& module, const Tensor& hidden, const Tensor& latent_embeds,
+Tensor run_coder_block(const Pointer& module, Tensor hidden, const Tensor& latent_embeds,
                        bool checkpointing) {
-  if (!checkpointing) return module->forward(hidden, latent_embeds);
-  std::vector<Tensor> inputs{hidden};
+  if (!checkpointing) return module->forward(std::move(hidden), latent_embeds);
+  std::vector<Tensor> inputs{std::move(hidden)};
   if (latent_embeds.defined()) inputs.push_back(latent_embeds);
   // The body owns the module, so that the backward pass works after the model is destroyed.
   auto body = [module](const std::vector<Tensor>& tensors) {
@@ -112,8 +112,8 @@ Tensor VaeEncoderImpl::forward(const Tensor& sample) const {
   require_image("sample", sample, conv_in->weight.size(1), conv_in->weight);
   auto hidden = conv_in->forward(sample);
   for (const auto& block : *down_blocks_)
-    hidden = run_coder_block(block, hidden, {}, gradient_checkpointing_);
-  hidden = run_coder_block(mid_block_.ptr(), hidden, {}, gradient_checkpointing_);
+    hidden = run_coder_block(block, std::move(hidden), {}, gradient_checkpointing_);
+  hidden = run_coder_block(mid_block_.ptr(), std::move(hidden), {}, gradient_checkpointing_);
   return conv_out_->forward(conv_norm_out_->forward_silu(hidden));
 }
 
@@ -158,9 +158,9 @@ Tensor VaeDecoderImpl::forward(const Tensor& sample, const Tensor& latent_embeds
                          describe(latent_embeds));
   }
   auto hidden = conv_in->forward(sample);
-  hidden = run_coder_block(mid_block_.ptr(), hidden, latent_embeds, gradient_checkpointing_);
+  hidden = run_coder_block(mid_block_.ptr(), std::move(hidden), latent_embeds, gradient_checkpointing_);
   for (const auto& block : *up_blocks_)
-    hidden = run_coder_block(block, hidden, latent_embeds, gradient_checkpointing_);
+    hidden = run_coder_block(block, std::move(hidden), latent_embeds, gradient_checkpointing_);
   hidden = spatial_norm_out_ ? torch::silu(spatial_norm_out_->forward(hidden, latent_embeds))
                              : conv_norm_out_->forward_silu(hidden);
   return conv_out_->forward(hidden);

@@ -1,5 +1,6 @@
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include <diffusers/models/attention_layer.h>
 #include <diffusers/models/resnet.h>
@@ -78,8 +79,8 @@ class EncoderBlock : public VaeBlock {
     register_list_of_one(*this, "downsamplers", downsample_);
   }
 
-  Tensor forward(const Tensor& hidden_states, const Tensor& latent_embeds) const override {
-    auto hidden = layers_.forward(hidden_states, latent_embeds);
+  Tensor forward(Tensor hidden_states, const Tensor& latent_embeds) const override {
+    auto hidden = layers_.forward(std::move(hidden_states), latent_embeds);
     if (!downsample_) return hidden;
     require<TensorError>(
         hidden.size(2) >= 2 && hidden.size(3) >= 2,
@@ -104,8 +105,8 @@ class DecoderBlock : public VaeBlock {
     register_list_of_one(*this, "upsamplers", upsample_);
   }
 
-  Tensor forward(const Tensor& hidden_states, const Tensor& latent_embeds) const override {
-    const auto hidden = layers_.forward(hidden_states, latent_embeds);
+  Tensor forward(Tensor hidden_states, const Tensor& latent_embeds) const override {
+    const auto hidden = layers_.forward(std::move(hidden_states), latent_embeds);
     return upsample_ ? upsample_->forward(hidden) : hidden;
   }
 

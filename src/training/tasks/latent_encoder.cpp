@@ -10,6 +10,7 @@
 
 #include <ATen/ATen.h>
 
+#include "core/freed_memory.h"
 #include "core/host_copy.h"
 #include "core/json.h"
 #include "core/require.h"
@@ -158,6 +159,10 @@ Tensor LatentEncoder::run(const Tensor& input, Tensor (*kl)(const AutoencoderKLI
     autocast.enabled = false;
     full_precision.emplace(autocast);
   }
+  const Tensor first_weight = has_posterior() ? std::get<AutoencoderKL>(model_)->encoder->conv_in->weight
+                                              : std::get<VQModel>(model_)->encoder->conv_in->weight;
+  if (input.is_cpu())
+    make_room_for_blocks(input.numel() / input.size(1) * first_weight.size(0) * first_weight.element_size());
   if (has_posterior()) {
     const AutoencoderKLImpl& vae = *std::get<AutoencoderKL>(model_).ptr();
     return kl(vae, input.to(vae.encoder->conv_in->weight.scalar_type())).to(input.scalar_type());
