@@ -9,7 +9,8 @@
 namespace diffusers {
 inline namespace internal {
 
-/// Returns true if the processor multiplies bfloat16 numbers: an x86 processor with AVX512-BF16 or AMX-BF16.
+/// Returns true if the processor multiplies matrices of bfloat16: an x86 processor with AMX-BF16. With
+/// AVX512-BF16 alone, steps in bf16 were measured slower than in float32 (docs/performance.md).
 bool processor_multiplies_bf16();
 
 /// Warns if a training computes in bfloat16 on a CPU that does not multiply bfloat16 numbers.
