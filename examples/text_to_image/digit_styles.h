@@ -28,7 +28,7 @@ std::vector<int64_t> first_of_digit(const diffusers::Tensor& labels, int64_t dig
 /// @throws diffusers::ConfigError as `first_of_digit`
 std::vector<int64_t> first_of_each_digit(const diffusers::Tensor& labels, int64_t count);
 
-/// What a `StyleJudge` found, as shares of the samples in percent.
+/// The verdict of a `StyleJudge`: shares of the samples, in percent.
 struct JudgedSamples {
   double styled = 0;        ///< bold and slanted
   double styled_digit = 0;  ///< bold and slanted, and the digit of the prompt

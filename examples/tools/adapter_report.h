@@ -6,7 +6,7 @@
 
 #include <diffusers/io/safetensors.h>
 
-/// What inspect_checkpoint tells of a LoRA file or of a learned embedding.
+/// The report of inspect_checkpoint on a LoRA file or a learned embedding.
 struct AdapterReport {
   std::string title = {};                ///< kind and layout
   std::vector<std::string> lines = {};   ///< one for each component or embedding

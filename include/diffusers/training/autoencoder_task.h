@@ -79,6 +79,9 @@ class AutoencoderTask : public Task {
   /// @return an obstacle: the statistics of the discriminator and its adaptive weight are those of whole
   ///   batches
   BatchSplit batch_split() const override;
+  /// @return an obstacle for accumulated batches with a discriminator, each of which has its own statistics
+  ///   and its own adaptive weight
+  std::string process_obstacle() const override;
   /// @param batch images `[B, C, H, W]` with the model's channels, height and width multiples of
   ///   `2^(blocks - 1)`
   /// @throws TensorError or ConfigError naming the expected and the actual shape
@@ -144,6 +147,7 @@ class AutoencoderTask : public Task {
   int64_t channels_ = 0;
   int64_t factor_ = 1;  // pixels of the image a side of a latent
   std::optional<int64_t> resolution_;
+  int64_t accumulated_batches_ = 1;  // gradient_accumulation_steps
   StepContext context_;
   std::array<StepRows, 2> rows_;  // of each update
   std::array<Tensor, 2> noise_;   // of the whole step

@@ -48,13 +48,12 @@ struct ProcessGroupOptions {
   double bucket_cap_mb = 25.0;
   /// Format in which gradients travel.
   GradientCompression gradient_compression = GradientCompression::kNone;
-  /// What the processes divide among each other (ZeRO, arXiv 1910.02054). Each trained parameter has an
-  /// owner.
+  /// The part of the training's state that the processes divide (ZeRO, arXiv 1910.02054). Each trained
+  /// parameter has an owner.
   ///  - 0: nothing. Each process has the gradients, the optimizer's state and the averages of all parameters.
   ///  - 1: the optimizer's state and the average of `use_ema`. A process has those of its own parameters,
   ///    steps these, and sends them to the others.
-  ///  - 2: the gradients too. A process has those of all parameters only within the backward pass, in
-  ///  buckets.
+  ///  - 2: the gradients, too. Within the backward pass, a process has those of other owners in buckets.
   ///
   /// The results are those of stage 0, up to the rounding of sums with 2. Checkpoints are those of stage 0.
   int64_t zero_stage = 0;

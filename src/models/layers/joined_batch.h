@@ -15,8 +15,8 @@ class Module;
 namespace diffusers {
 inline namespace internal {
 
-/// The part of a batch that this process has, while the others compute the rest. What a loss needs of the
-/// whole batch, such as its mean and variance, is summed over the processes.
+/// The part of a batch that this process has, while the others compute the rest. Quantities of the whole
+/// batch, such as mean and variance, are summed over the processes.
 class JoinedBatch {
  public:
   /// Replaces a tensor by the sum over the processes.

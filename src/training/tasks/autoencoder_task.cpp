@@ -164,12 +164,21 @@ void AutoencoderTask::configure(const TrainingConfig& config) {
   const Tensor weight = last_layer();
   fit_module(common(), weight.device(), weight.scalar_type());
   resolution_ = config.resolution;
+  accumulated_batches_ = config.gradient_accumulation_steps;
 }
 
 BatchSplit AutoencoderTask::batch_split() const {
   return {.obstacle =
               "AutoencoderTask needs whole batches for the statistics of the discriminator and its adaptive "
               "weight"};
+}
+
+std::string AutoencoderTask::process_obstacle() const {
+  if (!common().has_discriminator() || accumulated_batches_ == 1) return {};
+  return fmt::format(
+      "gradient_accumulation_steps is {}, and the discriminator and the adaptive weight need the whole batch "
+      "of a step; set it to 1 and train_batch_size to a larger number",
+      accumulated_batches_);
 }
 
 void AutoencoderTask::check_batch(const Batch& batch) {
