@@ -21,7 +21,7 @@ namespace {
 struct MnistSettings {
   std::string preset = "auto";
   double ddim_eta = 1.0;
-  double temperature = 0.75;
+  double temperature = 0.8;
 };
 
 const FlagTable<MnistSettings>& mnist_flags() {
@@ -60,7 +60,7 @@ void set_cpu_preset(UnconditionalSettings& settings) {
   settings.training.adam_beta1 = 0.9;
   settings.training.adam_beta2 = 0.99;
   settings.training.lr_warmup_steps = 200;
-  settings.training.validation_steps = 1000;
+  settings.training.validation_steps = 400;
   settings.eval_batch_size = 256;
 }
 
