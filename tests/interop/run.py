@@ -189,7 +189,7 @@ def main():
     parser.add_argument("--torch-site", type=pathlib.Path, help="site-packages that holds torch")
     parser.add_argument("action",
                         choices=["benchmark", "benchmark-compare", "environment", "goldens", "comparison", "exchange",
-                                 "full-size", "lora", "lpips", "models", "mutations", "observability", "pipelines", "text",
+                                 "full-size", "lora", "lpips", "models", "mutations", "noto-emoji", "observability", "pipelines", "text",
                                  "training"])
     parser.add_argument("--only", help="goldens: one script, without .py")
     parser.add_argument("--program", type=pathlib.Path, help="the C++ side of all but environment and goldens")
@@ -204,6 +204,8 @@ def main():
         return run_python(arguments.environment, HERE / "compare_goldens_test.py")
     if arguments.action == "lpips":
         return run_python(arguments.environment, HERE / "convert_lpips_test.py")
+    if arguments.action == "noto-emoji":
+        return run_python(arguments.environment, HERE / "noto_emoji_test.py")
     if arguments.action == "exchange":
         return exchange(arguments.environment, arguments.program, "exchange.py", "C++ trains and saves")
     if arguments.action == "models":
