@@ -29,7 +29,7 @@ constexpr int kUsualBytes = 2 * kLargestMapThreshold;  // what glibc keeps after
 
 void return_free_pages() { malloc_trim(0); }
 
-/// Replaces LibTorch's allocator, unless the program has set one of its own.
+/// Replaces LibTorch's allocator. An allocator that the program has set stays.
 void replace_allocator(c10::Allocator* from, c10::Allocator* to) {
   if (c10::GetCPUAllocator() == from) c10::SetCPUAllocator(to);
 }

@@ -51,8 +51,8 @@ struct ProcessGroupOptions {
   /// The part of the training's state that the processes divide (ZeRO, arXiv 1910.02054). Each trained
   /// parameter has an owner.
   ///  - 0: nothing. Each process has the gradients, the optimizer's state and the averages of all parameters.
-  ///  - 1: the optimizer's state and the average of `use_ema`. A process has those of its own parameters,
-  ///    steps these, and sends them to the others.
+  ///  - 1: the optimizer's state and the average of `use_ema`. A process has those of the parameters that
+  ///    it owns, steps these parameters, and sends them to the others.
   ///  - 2: the gradients, too. Within the backward pass, a process has those of other owners in buckets.
   ///
   /// The results are those of stage 0, up to the rounding of sums with 2. Checkpoints are those of stage 0.

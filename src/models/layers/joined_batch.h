@@ -66,8 +66,8 @@ struct JoinedMoments {
 /// @throws TensorError if the whole batch has one value in each channel
 JoinedMoments joined_moments(const char* what, const Tensor& input, const JoinedBatch& batch);
 
-/// Returns true if the model has batch normalisation other than SyncBatchNorm2d: several processes would
-/// normalise each with the statistics of its own samples.
+/// Returns true if the model has batch normalisation other than SyncBatchNorm2d: with several
+/// processes, each would normalise with the statistics of its samples alone.
 bool has_local_batch_statistics(const torch::nn::Module& model);
 
 }  // namespace internal

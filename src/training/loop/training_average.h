@@ -46,8 +46,8 @@ class TrainingAverage {
   /// Lets `tensors` return these, the averages of all processes, until `release_whole`.
   /// @param averages one for each parameter
   void hold_whole(std::vector<Tensor> averages) { whole_ = std::move(averages); }
-  /// Lets `tensors` return memory of its own for the averages of other processes, until `release_whole`: a
-  /// place for the averages of a checkpoint. It starts with the values of the parameters.
+  /// Until `release_whole`, `tensors` returns new tensors for the averages of other processes, which a
+  /// checkpoint is read into. They start with the values of the parameters.
   void hold_whole();
   /// Frees the averages of other processes.
   void release_whole() { whole_.clear(); }
