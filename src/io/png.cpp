@@ -113,12 +113,13 @@ void read_png_steps(png_structp png, png_infop info, PngReading& reading) {
 /// before it reads the chunk.
 void check_chunk_lengths(std::string_view bytes, std::string_view where) {
   constexpr std::size_t kSignature = 8;
+  constexpr std::size_t kHead = 8;     // length and name
   constexpr std::size_t kAround = 12;  // length, name and checksum
-  for (std::size_t at = kSignature; at + kAround <= bytes.size();) {
+  for (std::size_t at = kSignature; at + kHead <= bytes.size();) {
     std::size_t length = 0;
     for (std::size_t i = 0; i < 4; ++i) length = length << 8 | static_cast<unsigned char>(bytes[at + i]);
     const std::string_view name = bytes.substr(at + 4, 4);
-    require<FileError>(length <= bytes.size() - at - kAround,
+    require<FileError>(kAround + length <= bytes.size() - at,
                        "{}: not a readable PNG image: the file ends early, in chunk {} of {} bytes", where,
                        escaped(name), length);
     if (name == "IEND") return;

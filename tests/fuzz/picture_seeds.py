@@ -63,6 +63,7 @@ def some_png():
     yield "exif_short", png(GRAY, 8, before=chunk(b"eXIf", exif(6)[:11]))
     exif_chunk = chunk(b"eXIf", exif(1))
     yield "exif_large", png(GRAY, 8, before=exif_chunk).replace(exif_chunk, struct.pack(">I", 0x58000000) + exif_chunk[4:])
+    yield "exif_large_at_the_end", png(GRAY, 8).split(b"IDAT")[0][:-4] + struct.pack(">I", 0x58000000) + b"eXIfII"
     yield "unknown_chunks", png(GRAY, 8, before=chunk(b"abCd", b"x"), between=chunk(b"tIME", bytes(7)))
     yield "critical_chunk", png(GRAY, 8, before=chunk(b"ABCD", b"x"))
     yield "wrong_crc", png(GRAY, 8, before=chunk(b"tEXt", b"a\0b", crc=0))

@@ -235,12 +235,16 @@ TEST(Image, SizesAreCheckedBeforeDecoding) {
 TEST(Image, ChunksAreNotLargerThanTheFileCanHold) {
   const TemporaryFolder folder;
   const std::string path = folder / "large_chunk.png";
-  test::write_bytes(path,
-                    std::string("\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\5\0\0\0\4\x08\0\0\0\0\x63\x58\xaa\x9c"
-                                "\x58\0\0\0eXIfII*\0\x08\0\0\0",
-                                49));
-  expect_throws_with<FileError>([&] { load_image(path); },
-                                "the file ends early, in chunk \"eXIf\" of 1476395008 bytes");
+  const std::string_view bytes(
+      "\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\5\0\0\0\4\x08\0\0\0\0\x63\x58\xaa\x9c"
+      "\x58\0\0\0eXIfII*\0\x08\0\0\0",
+      49);
+  // The file ends after the name of the chunk, or later.
+  for (std::size_t size = 41; size <= bytes.size(); ++size) {
+    test::write_bytes(path, bytes.substr(0, size));
+    expect_throws_with<FileError>([&] { load_image(path); },
+                                  "the file ends early, in chunk \"eXIf\" of 1476395008 bytes");
+  }
 }
 
 }  // namespace
