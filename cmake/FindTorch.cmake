@@ -1,6 +1,10 @@
 # FindTorch
 # ---------
-# Finds LibTorch and gives the imported target `diffusers::torch`.
+# Finds LibTorch and gives the imported targets `diffusers::torch` and, if it was built for CUDA, `diffusers::torch_cuda`.
+#
+# `diffusers::torch` leaves out the libraries for CUDA, which libdiffusers loads at run time where there is a driver
+# (src/core/cuda_library.h). Code that calls them itself, for example c10::cuda::getCurrentCUDAStream, links
+# `diffusers::torch_cuda`.
 #
 # LibTorch's own TorchConfig.cmake is located but not run: it enables the language CUDA in every project that looks
 # for it, fails where the CUDA toolkit is missing or newer than CMake, replaces CMAKE_CUDA_ARCHITECTURES and warns of
@@ -54,10 +58,7 @@ if(Torch_DIR)
   endif()
   # Only a header and a library that really lie there make a LibTorch.
   if(EXISTS "${Torch_INSTALL_PREFIX}/include/ATen/core/Tensor.h" AND _torch_torch AND _torch_torch_cpu AND _torch_c10)
-    set(_torch_libraries "${_torch_torch};${_torch_torch_cpu}")
-    if(Torch_HAS_CUDA)
-      list(APPEND _torch_libraries "${_torch_torch_cuda}" "${_torch_c10_cuda}")
-    endif()
+    set(_torch_libraries "${_torch_torch_cpu}")
   endif()
 endif()
 
@@ -92,15 +93,12 @@ if(Torch_FOUND AND NOT TARGET diffusers::torch)
       target_compile_definitions(diffusers::torch INTERFACE _GLIBCXX_USE_CXX11_ABI=0)
     endif()
     unset(_torch_new_abi)
-    # libtorch.so exports an old copy of libstdc++'s std::filesystem, which crashes in remove_all. The compiler's own
+    # LibTorch exports an old copy of libstdc++'s std::filesystem, which crashes in remove_all. The compiler's own
     # libstdc++ has to come before it in the order of loading.
     target_link_options(diffusers::torch INTERFACE "SHELL:-Wl,--no-as-needed -lstdc++ -Wl,--as-needed")
-    # Backends register themselves when loaded; a linker that drops unused libraries would drop them.
-    list(TRANSFORM _torch_libraries REPLACE "(.+)" "\"\\1\"")
-    list(JOIN _torch_libraries "," _torch_joined)
+    # Operators register themselves when their library is loaded; a linker that drops unused libraries would drop them.
     target_link_libraries(diffusers::torch INTERFACE
-                          "-Wl,--no-as-needed,${_torch_joined} -Wl,--as-needed" "${Torch_C10_LIBRARY}")
-    unset(_torch_joined)
+                          "-Wl,--no-as-needed,\"${_torch_libraries}\" -Wl,--as-needed" "${Torch_C10_LIBRARY}")
     # Sources of ours that run in parallel share LibTorch's OpenMP threads; two copies of the runtime would not know of
     # each other's.
     file(GLOB _torch_openmp "${Torch_LIBRARY_DIR}/libgomp*.so*")
@@ -119,6 +117,10 @@ if(Torch_FOUND AND NOT TARGET diffusers::torch)
   else()
     target_link_libraries(diffusers::torch INTERFACE ${_torch_libraries} "${Torch_C10_LIBRARY}")
   endif()
+endif()
+if(Torch_FOUND AND Torch_HAS_CUDA AND NOT TARGET diffusers::torch_cuda)
+  add_library(diffusers::torch_cuda INTERFACE IMPORTED GLOBAL)
+  target_link_libraries(diffusers::torch_cuda INTERFACE "${_torch_torch_cuda}" "${_torch_c10_cuda}" diffusers::torch)
 endif()
 unset(_torch_libraries)
 mark_as_advanced(Torch_DIR)

@@ -4,6 +4,9 @@ include(CMakePackageConfigHelpers)
 
 set(DIFFUSERS_CMAKE_DIR "${CMAKE_INSTALL_LIBDIR}/cmake/diffusers")
 install(TARGETS diffusers EXPORT diffusersTargets FILE_SET HEADERS)
+if(TARGET diffusers_cuda)
+  install(TARGETS diffusers_cuda LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}")
+endif()
 install(EXPORT diffusersTargets NAMESPACE diffusers:: DESTINATION "${DIFFUSERS_CMAKE_DIR}")
 
 # Dependencies that lie where no find_package would look by itself are looked for there as a last resort.

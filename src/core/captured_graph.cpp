@@ -9,6 +9,7 @@
 #include <ATen/core/grad_mode.h>
 #include <c10/util/Exception.h>
 
+#include "core/cuda_library.h"
 #include "core/require.h"
 
 namespace diffusers {
@@ -27,6 +28,15 @@ bool has_options_of(const Tensor& a, const Tensor& b) {
 
 void warn_of_no_graph(const std::string& name, const std::string& reason) {
   warn_once(fmt::format("{} is not captured as a CUDA graph, and runs without one: {}", name, reason));
+}
+
+std::unique_ptr<GraphBackend> make_cuda_graph_backend() {
+#if defined(DIFFUSERS_WITH_CUDA)
+  return std::unique_ptr<GraphBackend>(
+      cuda_function<decltype(diffusers_new_cuda_graph_backend)>("diffusers_new_cuda_graph_backend")());
+#else
+  return nullptr;
+#endif
 }
 
 CapturedGraph::CapturedGraph(std::string name, std::unique_ptr<GraphBackend> backend,

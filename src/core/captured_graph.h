@@ -81,3 +81,8 @@ class CapturedGraph {
 
 }  // namespace internal
 }  // namespace diffusers
+
+extern "C" {
+/// Exported by libdiffusers_cuda.so. The caller owns the result.
+diffusers::GraphBackend* diffusers_new_cuda_graph_backend();
+}

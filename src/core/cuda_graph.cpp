@@ -1,8 +1,5 @@
-// Captures CUDA graphs with LibTorch's at::cuda::CUDAGraph.
+// Captures CUDA graphs with LibTorch's at::cuda::CUDAGraph. Part of libdiffusers_cuda.so.
 
-#include "core/captured_graph.h"
-
-#if defined(DIFFUSERS_WITH_CUDA)
 #include <mutex>
 #include <optional>
 
@@ -11,12 +8,11 @@
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/util/Exception.h>
-#endif
+
+#include "core/captured_graph.h"
 
 namespace diffusers {
 inline namespace internal {
-
-#if defined(DIFFUSERS_WITH_CUDA)
 namespace {
 
 /// Keeps the first warning of a scope, and passes on all others.
@@ -128,11 +124,11 @@ class CudaGraphBackend : public GraphBackend {
 };
 
 }  // namespace
-
-std::unique_ptr<GraphBackend> make_cuda_graph_backend() { return std::make_unique<CudaGraphBackend>(); }
-#else
-std::unique_ptr<GraphBackend> make_cuda_graph_backend() { return nullptr; }
-#endif
-
 }  // namespace internal
 }  // namespace diffusers
+
+extern "C" diffusers::GraphBackend* diffusers_new_cuda_graph_backend() {
+  return new diffusers::CudaGraphBackend;
+}
+
+extern "C" const char* diffusers_cuda_version() { return DIFFUSERS_VERSION; }

@@ -1,13 +1,6 @@
 #include "training/distributed/nccl_backend.h"
 
-#if DIFFUSERS_WITH_NCCL
-#ifndef USE_C10D_NCCL
-#define USE_C10D_NCCL
-#endif
-#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
-#include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
-#endif
-
+#include "core/cuda_library.h"
 #include "core/require.h"
 
 namespace diffusers {
@@ -19,12 +12,7 @@ bool has_nccl() { return true; }
 
 void add_nccl_backend(c10d::ProcessGroup& group, const c10::intrusive_ptr<c10d::Store>& store,
                       std::chrono::milliseconds timeout) {
-  const auto options = c10d::ProcessGroupNCCL::Options::create();
-  options->timeout = timeout;
-  const auto nccl = c10::make_intrusive<c10d::ProcessGroupNCCL>(
-      c10::make_intrusive<c10d::PrefixStore>("diffusers/nccl", store), group.getRank(), group.getSize(),
-      options);
-  group.setBackend(c10::DeviceType::CUDA, c10d::ProcessGroup::BackendType::NCCL, nccl);
+  cuda_function<decltype(diffusers_add_nccl_backend)>("diffusers_add_nccl_backend")(group, store, timeout);
 }
 
 #else

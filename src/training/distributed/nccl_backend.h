@@ -15,8 +15,15 @@ inline namespace internal {
 bool has_nccl();
 /// Makes a group exchange CUDA tensors by NCCL, which connects the devices in the first exchange.
 /// @throws ConfigError if the library was built without NCCL
+/// @throws Error if libdiffusers_cuda.so cannot be loaded
 void add_nccl_backend(c10d::ProcessGroup& group, const c10::intrusive_ptr<c10d::Store>& store,
                       std::chrono::milliseconds timeout);
 
 }  // namespace internal
 }  // namespace diffusers
+
+extern "C" {
+/// Exported by libdiffusers_cuda.so.
+void diffusers_add_nccl_backend(c10d::ProcessGroup& group, const c10::intrusive_ptr<c10d::Store>& store,
+                                std::chrono::milliseconds timeout);
+}

@@ -1,0 +1,23 @@
+# libdiffusers_cuda.so: the CUDA code of the library. src/core/cuda_library.cpp loads it when it is first needed, so that a
+# program without a CUDA device does not load LibTorch's and NVIDIA's libraries.
+function(diffusers_add_cuda_library)
+  set(src "${PROJECT_SOURCE_DIR}/src")
+  set(sources "${src}/core/cuda_graph.cpp")
+  if("ops" IN_LIST DIFFUSERS_FOLDERS)
+    foreach(name IN ITEMS adamw group_norm pointwise)
+      list(APPEND sources "${src}/ops/cuda/${name}.cpp" "${src}/ops/cuda/${name}.cu")
+    endforeach()
+    list(APPEND sources "${src}/ops/cuda/exports.cpp")
+  endif()
+  if("training" IN_LIST DIFFUSERS_FOLDERS AND DIFFUSERS_WITH_NCCL)
+    list(APPEND sources "${src}/training/distributed/nccl_library.cpp")
+  endif()
+  add_library(diffusers_cuda MODULE ${sources})
+  target_link_libraries(diffusers_cuda PRIVATE diffusers_options diffusers::torch_cuda CUDA::cudart)
+  target_include_directories(diffusers_cuda PRIVATE $<$<BOOL:${DIFFUSERS_WITH_NCCL}>:${NCCL_INCLUDE_DIR}>)
+  target_compile_definitions(diffusers_cuda PRIVATE DIFFUSERS_VERSION="${PROJECT_VERSION}")
+  # Device code is linked by nvcc when it is compiled.
+  set_target_properties(diffusers_cuda PROPERTIES LINKER_LANGUAGE CXX INSTALL_RPATH_USE_LINK_PATH ON)
+  target_link_options(diffusers_cuda PRIVATE "LINKER:--no-undefined")
+  diffusers_hide_private_symbols(diffusers_cuda)
+endfunction()
