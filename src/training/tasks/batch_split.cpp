@@ -13,6 +13,7 @@
 #include "core/require.h"
 #include "models/conditioning_fields.h"
 #include "models/unet/row_parts.h"
+#include "training/tasks/part_gradients.h"
 
 namespace diffusers {
 namespace {
@@ -54,26 +55,14 @@ void for_each_index(std::size_t count, F f) {
   for_each_part(static_cast<int64_t>(count), [&](int64_t i) { f(static_cast<std::size_t>(i)); });
 }
 
-using PartGradients = std::vector<torch::autograd::variable_list>;
-
-/// Sums the gradients of a parameter, in the order of the parts. Parts that do not use it have none.
-Tensor sum_over_parts(const PartGradients& found, std::size_t parameter) {
-  Tensor sum;
-  for (const auto& part : found) {
-    if (!part[parameter].defined()) continue;
-    sum = sum.defined() ? sum + part[parameter] : part[parameter];
-  }
-  return sum;
-}
-
 /// Joins the gradients of the parts' rows of an input.
-/// @param place index of the input in the lists of gradients
+/// @param found gradients of the leaves of each part
 /// @param leaf index of the input in the lists of leaves
-Tensor joined_rows(const PartGradients& found, const Parts& parts, std::size_t place, std::size_t leaf) {
+Tensor joined_rows(const std::vector<std::vector<Tensor>>& found, const Parts& parts, std::size_t leaf) {
   std::vector<Tensor> rows;
   bool is_used = false;
   for (std::size_t i = 0; i < found.size(); ++i) {
-    const Tensor& grad = found[i][place];
+    const Tensor& grad = found[i][leaf];
     is_used = is_used || grad.defined();
     rows.push_back(grad.defined() ? grad : at::zeros_like(parts.leaves[i][leaf]));
   }
@@ -112,27 +101,24 @@ struct PartsFunction : torch::autograd::Function<PartsFunction> {
       grads.push_back(grad_outputs[0].narrow(0, first, output.size(0)));
       first += output.size(0);
     }
-    PartGradients found(parts.outputs.size());
+    const std::size_t leaf_count = parts.leaves.front().size();
+    PartGradients gradients(parameters, parts.outputs.size());
+    std::vector<std::vector<Tensor>> found(parts.outputs.size());
     for_each_index(found.size(), [&](std::size_t i) {
-      torch::autograd::variable_list wanted = parameters;
-      wanted.insert(wanted.end(), parts.leaves[i].begin(), parts.leaves[i].end());
       if (parts.outputs[i].requires_grad()) {
-        found[i] = torch::autograd::grad({parts.outputs[i]}, wanted, {grads[i]}, /*retain_graph=*/false,
-                                         /*create_graph=*/false, /*allow_unused=*/true);
+        found[i] = gradients.backward(i, parts.outputs[i], grads[i], parts.leaves[i]);
       } else {
-        found[i].resize(wanted.size());
+        gradients.skip(i);
+        found[i].resize(leaf_count);
+        parts.outputs[i].reset();
       }
-      parts.outputs[i].reset();
     });
 
     // One gradient for each argument of forward. The parts have none.
-    const std::size_t leaf_count = parts.leaves.front().size();
     torch::autograd::variable_list sums(1 + parameters.size() + leaf_count);
-    for_each_index(parameters.size(), [&](std::size_t p) { sums[1 + p] = sum_over_parts(found, p); });
-    for (std::size_t leaf = 0; leaf < leaf_count; ++leaf) {
-      const std::size_t place = parameters.size() + leaf;
-      sums[1 + place] = joined_rows(found, parts, place, leaf);
-    }
+    for (std::size_t p = 0; p < parameters.size(); ++p) sums[1 + p] = gradients.take_sum(p);
+    for (std::size_t leaf = 0; leaf < leaf_count; ++leaf)
+      sums[1 + parameters.size() + leaf] = joined_rows(found, parts, leaf);
     return sums;
   }
 };
