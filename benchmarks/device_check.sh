@@ -36,6 +36,7 @@ check_build() {  # check_build BUILD
   while read -r program filter; do
     [ -x "$1/$program" ] || refuse "$1 lacks $program; build the target ${program##*/}"
   done <"$1/cuda_tests.txt"
+  [ -f "$1/libdiffusers_cuda.so" ] || refuse "$1 lacks libdiffusers_cuda.so; build the target diffusers_cuda"
 }
 
 pack() {  # pack BUILD FOLDER
@@ -47,7 +48,7 @@ pack() {  # pack BUILD FOLDER
     strip -o "$2/$program" "$1/$program" || exit 2
   done <"$1/cuda_tests.txt"
   strip -o "$2/benchmarks/device_benchmark" "$1/benchmarks/device_benchmark" || exit 2
-  cp "$1/cuda_tests.txt" "$2/" && cp "$here/device_check.sh" "$here/device_steps.py" "$2/benchmarks/" || exit 2
+  strip -o "$2/libdiffusers_cuda.so" "$1/libdiffusers_cuda.so" && cp "$1/cuda_tests.txt" "$2/" && cp "$here/device_check.sh" "$here/device_steps.py" "$2/benchmarks/" || exit 2
   # The libraries apart from LibTorch's, CUDA's and the C library.
   for program in $(cut -d' ' -f1 "$1/cuda_tests.txt") benchmarks/device_benchmark; do
     ldd "$1/$program" | awk '$3 ~ /^\// {print $3}'
@@ -74,6 +75,7 @@ torch_libraries="$("$python" -c 'import glob, os, torch
 root = os.path.dirname(torch.__file__)
 print(":".join([root + "/lib"] + glob.glob(os.path.dirname(root) + "/nvidia/*/lib")))' 2>/dev/null)"
 export LD_LIBRARY_PATH="${torch_libraries:+$torch_libraries:}$build/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+export DIFFUSERS_CUDA_LIBRARY="$build/libdiffusers_cuda.so"
 benchmark="$build/benchmarks/device_benchmark"
 status=0
 "$benchmark" devices >/dev/null || status=$?

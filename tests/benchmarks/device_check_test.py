@@ -58,6 +58,10 @@ class Arguments(unittest.TestCase):
             self.assertEqual(code, 2, text)
             self.assertIn("build the target test_ops", text)
             write_program(empty / "tests/ops/test_ops", "exit 0\n")
+            code, text = run([SCRIPT, folder])
+            self.assertEqual(code, 2, text)
+            self.assertIn("build the target diffusers_cuda", text)
+            (empty / "libdiffusers_cuda.so").touch()
             code, text = run([SCRIPT, folder, "nowhere"])
             self.assertEqual(code, 2, text)
             self.assertIn("nowhere is not a folder of wheels", text)
@@ -75,6 +79,7 @@ class Check(unittest.TestCase):
             write_program(root / "tests/ops/test_ops", test)
             write_program(root / "tests/io/test_io", 'test "$2" = "--gtest_filter=OnCuda.*"\n')
             write_program(root / "benchmarks/device_benchmark", benchmark + "\n")
+            (root / "libdiffusers_cuda.so").touch()
             return run([SCRIPT, folder], PYTHON="false", **variables)
 
     def test_without_a_device_nothing_passes(self):
@@ -148,11 +153,12 @@ class Build(unittest.TestCase):
                 (build / name).parent.mkdir(parents=True)
                 (build / name).symlink_to(PROGRAM)
             (build / "cuda_tests.txt").write_text("tests/ops/test_ops OnCuda.*\n")
+            (build / "libdiffusers_cuda.so").symlink_to(PROGRAM)
             code, text = run([SCRIPT, "--pack", build, packed])
             self.assertEqual(code, 0, text)
             names = sorted(path.relative_to(packed).as_posix() for path in packed.rglob("*") if path.is_file())
             for name in ("benchmarks/device_benchmark", "benchmarks/device_check.sh", "benchmarks/device_steps.py",
-                         "cuda_tests.txt", "tests/ops/test_ops"):  # fmt: skip
+                         "cuda_tests.txt", "libdiffusers_cuda.so", "tests/ops/test_ops"):  # fmt: skip
                 self.assertIn(name, names)
             libraries = [name for name in names if name.startswith("lib/")]
             self.assertTrue(any("png" in name for name in libraries), libraries)
