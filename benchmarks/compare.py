@@ -3,7 +3,8 @@
 
     cmake --build --preset release --target compare
     ~/.cache/libdiffusers/reference-0.42.1/bin/python benchmarks/compare.py [--rows ROW ...] [--rounds 7]
-        [--size reduced|full|quick] [--threads N] [--no_compile] [--reference] [--only C++|Python] [--output FILE] [--docs]
+        [--size reduced|full|quick] [--threads N] [--no_compile] [--one_at_a_time] [--reference] [--avx2]
+        [--only C++|Python] [--output FILE] [--docs]
 
 | row | what is measured | compared with |
 |---|---|---|
@@ -29,7 +30,8 @@ The sides take turns: each row starts one process for each side and variant, and
 while the others wait. The variants of Python are eager, channels_last and torch.compile (which needs g++; --no_compile leaves
 it out). The ratio is that of the best variant, the one with the smallest median. A first measurement of each process is not
 counted. --size sets the widths of Stable Diffusion's models: a fifth (reduced), full, or a few layers (quick: a smoke test,
-whose times mean nothing).
+whose times mean nothing). With --one_at_a_time, each round starts and ends one process after another, so that the memory holds
+only one of them.
 
 The limit is the larger of two times, at rates that are measured in the same run: that of the row's floating point operations
 at the rate of a product of 1024 x 1024 matrices, and that of the bytes of the parameters at the rate of a copy. A training step
@@ -37,7 +39,7 @@ reads each parameter three times and writes it once, and reads and writes its gr
 are counted by torch.utils.flop_counter. Fewer operations than counted, as Winograd's convolutions need, may give a share above
 100 %. Memory is the largest resident size of the process.
 
---reference runs this library with DIFFUSERS_FUSED=0, without its own kernels. --docs writes the table into docs/performance.md.
+--reference runs this library with DIFFUSERS_FUSED=0, without its own kernels. With --avx2 both sides use no AVX-512. --docs writes the table into docs/performance.md.
 """
 import argparse
 import contextlib
@@ -58,6 +60,9 @@ VARIANTS = ("eager", "channels_last", "compile")  # of Python
 TOKENIZER = ROOT / "tests/golden/tiny_stable_diffusion/tokenizer"
 MNIST = ROOT / "examples/data/mnist"
 DOCS = ROOT / "docs/performance.md"
+# This library, LibTorch's own kernels, oneDNN and MKL without AVX-512.
+AVX2 = {"DIFFUSERS_CPU_CAPABILITY": "avx2", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2"}  # fmt: skip
 DOCS_BEGIN, DOCS_END = "<!-- The table of benchmarks/compare.py --docs -->", "<!-- End of the table -->"
 # Parameters of a training step that are read or written: three reads and a write of the weight, a write and a read of the
 # gradient, two reads and two writes of the moments.
@@ -167,6 +172,8 @@ def environment_of(row, name, arguments):
                    if not key.startswith(("OMP_", "GOMP_", "KMP_", "MKL_"))}  # fmt: skip
     if not row or not row.is_busy:
         environment["OMP_NUM_THREADS"] = str(arguments.threads)
+    if arguments.avx2:
+        environment |= AVX2
     if arguments.reference and name not in VARIANTS:
         environment["DIFFUSERS_FUSED"] = "0"
     return environment
@@ -200,6 +207,8 @@ def measure_row(row, arguments, folder):
                 worker.seconds = [] if number == 0 else [*workers[name].seconds, worker.start_seconds]
                 workers[name] = worker
         return workers, None
+    if arguments.one_at_a_time:
+        return measure_one_at_a_time(row, arguments, commands, start)
     workers, flops = {name: start(name) for name in commands}, None
     if "eager" in workers and row.has_flops:
         flops = workers["eager"].order("flops")["flops"]
@@ -211,6 +220,23 @@ def measure_row(row, arguments, folder):
                     worker.seconds.append(seconds)
     for worker in workers.values():
         worker.end()
+    return workers, flops
+
+
+def measure_one_at_a_time(row, arguments, commands, start):
+    """As measure_row. Each round starts a process for each side, and ends it before the next one starts."""
+    workers, flops, seconds = {}, None, {name: [] for name in commands}
+    for _ in range(arguments.rounds):
+        for name in commands:
+            worker = start(name)
+            if name == "eager" and row.has_flops and flops is None:
+                flops = worker.order("flops")["flops"]
+            with busy_neighbour(row.is_busy):
+                worker.order()
+                seconds[name].append(worker.order()["seconds"])
+            worker.end()
+            worker.seconds = seconds[name]
+            workers[name] = worker
     return workers, flops
 
 
@@ -287,7 +313,9 @@ def main():
     parser.add_argument("--quick", dest="size", action="store_const", const="quick", help="--size quick")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--no_compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--one_at_a_time", action="store_true", help="hold one process in memory, for --size full")
     parser.add_argument("--reference", action="store_true", help="run this library with DIFFUSERS_FUSED=0")
+    parser.add_argument("--avx2", action="store_true", help="let no side use AVX-512")
     parser.add_argument("--only", choices=("C++", "Python"), help="run one side alone")
     parser.add_argument("--output", type=pathlib.Path, help="also write the table to this file")
     parser.add_argument("--docs", nargs="?", type=pathlib.Path, const=DOCS, metavar="FILE",
@@ -306,6 +334,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         rates = measure_rates(arguments, folder) if arguments.only != "Python" else None
         where = "without own kernels, " if arguments.reference else ""
+        where += "AVX2, " if arguments.avx2 else ""
         at_rates = f", matrix products at {rates.flops / 1e9:.1f} GFLOP/s, copies at {rates.bytes / 1e9:.1f} GB/s" if rates else ""
         show(f"{where}size {arguments.size}, {arguments.threads} threads, {arguments.rounds} rounds{at_rates}")
         if arguments.no_compile and arguments.only != "C++":

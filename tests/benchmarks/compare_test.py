@@ -92,6 +92,13 @@ class Driver(unittest.TestCase):
             self.assertRegex(values[2], rf"^[\d.]+ \([\d.]+ to [\d.]+\) {compare.ROWS[row].against[0]}$")
             self.assertRegex(values[3], r"^[\d.]+ \([\d.]+ to [\d.]+\)$")
 
+    def test_holds_one_process_at_a_time(self):
+        code, text = self.drive("--one_at_a_time", "--rounds", 2, "--rows", "unet_step_fused_backward")
+        self.assertEqual(code, 0, text)
+        values = cells(text, "unet_step_fused_backward")
+        self.assertRegex(values[3], r"^[\d.]+ \([\d.]+ to [\d.]+\)$")
+        self.assertRegex(values[7], r"^\d+$")
+
     def test_knows_the_work_of_each_row(self):
         source = (ROOT / "benchmarks/compare.cpp").read_text()
         for row in compare.ROWS.values():
@@ -127,13 +134,22 @@ class Driver(unittest.TestCase):
             pass
 
     def test_busy_rows_have_no_variables_of_openmp(self):
-        arguments = argparse.Namespace(threads=2, reference=False)
+        arguments = argparse.Namespace(threads=2, reference=False, avx2=False)
         os.environ["OMP_WAIT_POLICY"] = "passive"
         self.assertNotIn("OMP_WAIT_POLICY", compare.environment_of(compare.ROWS["unet_step"], "C++", arguments))
         self.assertEqual(compare.environment_of(compare.ROWS["unet_step"], "C++", arguments)["OMP_NUM_THREADS"], "2")
         for name in ("C++", "eager"):
             environment = compare.environment_of(compare.ROWS["mnist_step_64_busy"], name, arguments)
             self.assertEqual([key for key in environment if "OMP" in key], [])
+
+    def test_no_side_uses_avx512_with_avx2(self):
+        arguments = argparse.Namespace(threads=2, reference=False, avx2=True)
+        for name in ("C++", "eager"):
+            environment = compare.environment_of(compare.ROWS["unet_step"], name, arguments)
+            self.assertEqual({key: environment[key] for key in compare.AVX2}, compare.AVX2)
+        code, text = self.drive("--only", "C++", "--rows", "mnist_step_64", "--avx2")
+        self.assertEqual(code, 0, text)
+        self.assertIn("AVX2, size quick", text)
 
     def test_selects_rows_and_refuses_others(self):
         code, text = self.drive("--only", "C++", "--rows", "clip_encode", "--reference")

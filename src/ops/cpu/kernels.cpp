@@ -1,24 +1,14 @@
 #include "ops/cpu/kernels.h"
 
+#include "ops/cpu/instruction_set.h"
+
 namespace diffusers {
 inline namespace internal {
 namespace cpu {
 
-bool kernels_available() {
-#if defined(__x86_64__)
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#else
-  return false;
-#endif
-}
+bool kernels_available() { return instruction_set() != InstructionSet::kNone; }
 
-bool avx512_available() {
-#if defined(__x86_64__)
-  return kernels_available() && __builtin_cpu_supports("avx512f");
-#else
-  return false;
-#endif
-}
+bool avx512_available() { return instruction_set() == InstructionSet::kAvx512; }
 
 void group_norm_forward(const GroupNormShape& shape, const GroupNormParameters& parameters, double eps,
                         const float* x, float* y, const GroupNormStatistics& statistics, int64_t begin,

@@ -70,9 +70,10 @@ struct AttentionGradients {
   HeadsView<float> query, key, value;
 };
 
-/// Returns true if this build has the kernels and this machine can run them.
+/// Returns true if this build has the kernels, this machine can run them and DIFFUSERS_CPU_CAPABILITY allows
+/// them.
 bool kernels_available();
-/// Returns true if this machine can run the kernels of the namespace avx512.
+/// Returns the same of the kernels of the namespace avx512.
 bool avx512_available();
 
 /// Computes items [begin, end) and their statistics. If `y` is null, the function computes the statistics

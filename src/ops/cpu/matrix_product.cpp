@@ -1,16 +1,15 @@
 #include "ops/cpu/matrix_product.h"
 
+#include "ops/cpu/kernels.h"
+
 namespace diffusers {
 inline namespace internal {
 namespace cpu {
 
 const MatrixKernel* matrix_kernel(int64_t max_lanes) {
 #if defined(__x86_64__)
-  const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-                          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
-  if (max_lanes >= 16 && has_avx512) return &matrix_kernel_avx512();
-  if (max_lanes >= 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-    return &matrix_kernel_avx2();
+  if (max_lanes >= 16 && avx512_available()) return &matrix_kernel_avx512();
+  if (max_lanes >= 8 && kernels_available()) return &matrix_kernel_avx2();
 #endif
   return nullptr;
 }

@@ -1,3 +1,4 @@
+#include "ops/cpu/kernels.h"
 #include "ops/cpu/winograd.h"
 
 namespace diffusers {
@@ -6,11 +7,8 @@ namespace cpu {
 
 const WinogradKernel* winograd_kernel(int64_t max_lanes) {
 #if defined(__x86_64__)
-  const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-                          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
-  if (max_lanes >= 16 && has_avx512) return &winograd_kernel_avx512();
-  if (max_lanes >= 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-    return &winograd_kernel_avx2();
+  if (max_lanes >= 16 && avx512_available()) return &winograd_kernel_avx512();
+  if (max_lanes >= 8 && kernels_available()) return &winograd_kernel_avx2();
 #endif
   return nullptr;
 }
