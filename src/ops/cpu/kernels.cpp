@@ -24,6 +24,16 @@ void group_norm_backward(const GroupNormShape& shape, const GroupNormParameters&
   kernel(shape, parameters, grad_y, x, statistics, gradients, begin, end);
 }
 
+void adamw_step(const AdamWFactors& factors, const AdamWPointers& tensor, int64_t begin, int64_t end) {
+  static const auto kernel = avx512_available() ? avx512::adamw_step : avx2::adamw_step;
+  kernel(factors, tensor, begin, end);
+}
+
+void average_step(float weight, const float* param, float* average, int64_t begin, int64_t end) {
+  static const auto kernel = avx512_available() ? avx512::average_step : avx2::average_step;
+  kernel(weight, param, average, begin, end);
+}
+
 int64_t attention_scratch(const AttentionShape& shape) {
   return avx512_available() ? avx512::attention_scratch(shape) : avx2::attention_scratch(shape);
 }

@@ -158,6 +158,43 @@ void attention_backward(const AttentionShape& shape, const AttentionInputs& inpu
                         int64_t begin, int64_t end);
 }  // namespace avx512
 
+/// The factors of one parameter in a step of AdamW or Adam.
+struct AdamWFactors {
+  float grad_factor = 1;     ///< factor on the gradient: clipping
+  float decay = 0;           ///< factor on the parameter that the gradient gains: Adam's weight decay
+  float shrink = 1;          ///< factor on the parameter: decoupled weight decay
+  float beta1_rest = 0;      ///< 1 - beta1
+  float beta2 = 0;           ///< factor on the second moment
+  float beta2_rest = 0;      ///< 1 - beta2
+  float step_size = 0;       ///< lr sqrt(1 - beta2^t) / (1 - beta1^t)
+  float eps = 0;             ///< eps sqrt(1 - beta2^t)
+  float average_weight = 0;  ///< 1 - decay of the EMA
+};
+
+/// The elements of one parameter.
+struct AdamWPointers {
+  float* param = nullptr;
+  const float* grad = nullptr;
+  float* exp_avg = nullptr;
+  float* exp_avg_sq = nullptr;
+  float* average = nullptr;  ///< null: no EMA
+};
+
+/// Steps the elements [begin, end) of a parameter, its moments and its average.
+void adamw_step(const AdamWFactors& factors, const AdamWPointers& tensor, int64_t begin, int64_t end);
+/// Moves the elements [begin, end) of an average towards the parameter. It rounds as `adamw_step` does.
+void average_step(float weight, const float* param, float* average, int64_t begin, int64_t end);
+
+// The two functions above call one of these, by the machine. The results have the same bits.
+namespace avx2 {
+void adamw_step(const AdamWFactors& factors, const AdamWPointers& tensor, int64_t begin, int64_t end);
+void average_step(float weight, const float* param, float* average, int64_t begin, int64_t end);
+}  // namespace avx2
+namespace avx512 {
+void adamw_step(const AdamWFactors& factors, const AdamWPointers& tensor, int64_t begin, int64_t end);
+void average_step(float weight, const float* param, float* average, int64_t begin, int64_t end);
+}  // namespace avx512
+
 /// Repeats each pixel of the rows [begin, end) of `width` pixels in a square of 2 x 2 pixels.
 void double_rows(int64_t width, const float* from, float* to, int64_t begin, int64_t end);
 

@@ -14,6 +14,7 @@
 #include "core/config_json.h"
 #include "core/require.h"
 #include "io/open_model_file.h"
+#include "ops/cpu/adamw.h"
 
 namespace diffusers {
 
@@ -40,6 +41,19 @@ bool is_averaged(const Tensor& parameter) {
 
 bool has_memory_of(const Tensor& shadow, const Tensor& parameter) {
   return shadow.is_alias_of(parameter) && shadow.storage_offset() == parameter.storage_offset();
+}
+
+/// Moves the averages towards the values: those that this library's CPU kernel can read with the kernel,
+/// which rounds as the optimizer step that averages in the same pass, the others with LibTorch.
+void move_averages(const std::vector<Tensor>& averages, const std::vector<Tensor>& values, double weight) {
+  std::vector<Tensor> own_averages, own_values, other_averages, other_values;
+  for (std::size_t i = 0; i < averages.size(); ++i) {
+    const bool is_own = cpu::adamw_available() && cpu::are_dense_alike(averages[i], values[i]);
+    (is_own ? own_averages : other_averages).push_back(averages[i]);
+    (is_own ? own_values : other_values).push_back(values[i]);
+  }
+  if (!own_averages.empty()) cpu::run_average(own_values, own_averages, static_cast<float>(weight));
+  if (!other_averages.empty()) at::_foreach_lerp_(other_averages, other_values, weight);
 }
 
 void validate(const EMAModelConfig& config) {
@@ -110,7 +124,7 @@ void EMAModel::step(const std::vector<Tensor>& parameters) {
           parameters[i].detach().to(shadow_params_[i].device(), shadow_params_[i].scalar_type()));
     }
   }
-  if (!averages.empty()) at::_foreach_lerp_(averages, values, 1.0 - cur_decay_value_);
+  move_averages(averages, values, 1.0 - cur_decay_value_);
 }
 
 void EMAModel::copy_to(const std::vector<Tensor>& parameters) const {

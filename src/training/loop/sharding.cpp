@@ -11,6 +11,7 @@
 
 #include "core/json.h"
 #include "training/distributed/shard_transfer.h"
+#include "training/optim/clip_factor.h"
 
 namespace diffusers {
 inline namespace internal {
@@ -64,7 +65,7 @@ Tensor Sharding::clip_grad_norm(const std::vector<Tensor>& parameters, double ma
   const Tensor all = at::stack(norms);
   group_.all_reduce(all);
   Tensor total = at::linalg_vector_norm(all, 2);
-  if (max_norm > 0 && !grads.empty()) at::_foreach_mul_(grads, (max_norm / (total + 1e-6)).clamp_max(1.0));
+  if (max_norm > 0 && !grads.empty()) at::_foreach_mul_(grads, clip_factor(total, max_norm));
   return total;
 }
 

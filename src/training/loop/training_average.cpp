@@ -59,9 +59,14 @@ std::optional<FusedAverage> TrainingAverage::begin_fused_step() {
   FusedAverage average;
   const std::vector<Tensor>& shadows = ema_model_->shadow_params();
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
-    if (shadows[i].is_alias_of(parameters_[i])) continue;  // it is not averaged
-    const bool is_trained = parameters_[i].requires_grad() && parameters_[i].scalar_type() == at::kFloat;
-    if (!is_trained || shadows[i].scalar_type() != at::kFloat) return std::nullopt;
+    // The average of a parameter that is trained from now on has the memory of the parameter; `step` copies
+    // it.
+    const bool is_trained = parameters_[i].requires_grad();
+    const bool is_shared = shadows[i].is_alias_of(parameters_[i]);
+    if (!is_trained && is_shared) continue;  // it is not averaged
+    if (!is_trained || is_shared || parameters_[i].scalar_type() != at::kFloat ||
+        shadows[i].scalar_type() != at::kFloat)
+      return std::nullopt;
     average.parameters.push_back(parameters_[i]);
     average.averages.push_back(shadows[i]);
   }

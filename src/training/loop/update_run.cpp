@@ -16,6 +16,7 @@
 #include "training/checkpoint/checkpoint_files.h"
 #include "training/loop/fused_backward.h"
 #include "training/loop/trained_parameters.h"
+#include "training/optim/clip_factor.h"
 
 namespace diffusers {
 inline namespace internal {
@@ -157,6 +158,13 @@ Tensor UpdateRun::fused_gradient_norm() {
   if (sharding_ != nullptr) return {};  // the kernels step all parameters
   if (!fused_ && FusedAdamW::can_serve(*optimizer_)) fused_.emplace(*optimizer_);
   if (!fused_ || !fused_->begin()) return {};
+  if (device_.is_cpu()) {
+    // The operations are those of a step without the kernels, so that the bits of both are equal.
+    const Tensor overflow = scaler_ ? scaler_->unscale_(parameters_).squeeze() : at::zeros({});
+    const Tensor norm = get_total_grad_norm(parameters_);
+    const Tensor factor = max_grad_norm_ > 0 ? clip_factor(norm, max_grad_norm_) : at::ones({});
+    return at::stack({norm, overflow, factor});
+  }
   return fused_->gradient_norm(scaler_ ? scaler_->get_scale() : Tensor(), max_grad_norm_);
 }
 

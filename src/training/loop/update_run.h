@@ -70,10 +70,11 @@ class UpdateRun {
   Outcome inspect(const Tensor& loss, const std::vector<NamedValue>& values);
   /// Steps the optimizer, unless `is_skipped`, and drops the gradients. With `fused_backward_pass`,
   /// `backward` has stepped it.
-  /// @param average moved in the same pass if this library's CUDA kernels step; may be null
+  /// @param average moved in the same pass if this library's kernels step; may be null
   /// @return whether the average was moved
   bool step(int64_t global_step, const Tensor& is_skipped, const FusedAverage* average = nullptr);
-  /// Returns true if this step is one of the CUDA kernels; between `inspect` and `step`.
+  /// Returns true if this library's kernels do this step in one pass (`FusedAdamW`); between `inspect` and
+  /// `step`.
   bool uses_kernels() const { return fused_outcome_.defined(); }
   /// Tells the learning rate table of a device how many steps were skipped, as the host knows it.
   void settle(int64_t global_step);
@@ -121,7 +122,9 @@ class UpdateRun {
   /// Steps of this update that were done, skipped ones included.
   int64_t own_steps(int64_t global_step) const { return global_step - update_.start_step; }
 
-  /// Computes the norm of the gradients with the CUDA kernels; undefined if they do not serve.
+  /// Computes the norm of the gradients for this library's kernels, on a CUDA device with a kernel. On a CPU
+  /// it unscales the gradients, too.
+  /// @return float32 `[3]`, as `FusedAdamW::gradient_norm`; undefined if the kernels do not serve
   Tensor fused_gradient_norm();
   /// Computes the norm of the gradients and clips them.
   Tensor clip_gradients() const;
@@ -143,7 +146,7 @@ class UpdateRun {
   std::vector<Tensor> parameters_;
   std::shared_ptr<Optimizer> optimizer_;
   LRSchedule lr_schedule_;
-  std::optional<FusedAdamW> fused_;    // the CUDA kernels, if they are enabled and serve
+  std::optional<FusedAdamW> fused_;    // the kernels, if they are enabled and serve
   Tensor fused_outcome_;               // of the norm of the gradients, until the step
   std::optional<DeviceLr> device_lr_;  // on a device, if the schedule is not constant
   std::optional<GradScaler> scaler_;

@@ -1,7 +1,6 @@
 #include "training/optim/fused_adamw.h"
 
 #include <algorithm>
-#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -11,6 +10,7 @@
 #include <ATen/ATen.h>
 
 #include "core/require.h"
+#include "ops/cpu/adamw.h"
 #include "ops/cuda/adamw_tensors.h"
 
 namespace diffusers {
@@ -24,33 +24,37 @@ bool is_dense_like(const Tensor& tensor, const Tensor& other) {
          tensor.is_non_overlapping_and_dense();
 }
 
-#if defined(DIFFUSERS_WITH_CUDA)
-bool is_stepped(const Tensor& parameter, at::Device device) {
-  return parameter.device() == device && is_dense_like(parameter, parameter);
+at::Device device_of(const Optimizer& optimizer) {
+  return optimizer.param_groups().front().params.front().device();
 }
-#endif
 
-}  // namespace
-
-bool FusedAdamW::can_serve(const Optimizer& optimizer) {
+bool has_kernels(at::Device device) {
+  if (device.is_cpu()) return cpu::adamw_available();
 #if defined(DIFFUSERS_WITH_CUDA)
-  const OptimizerConfig& config = optimizer.config();
-  const bool is_adam = config.type == OptimizerType::kAdamW || config.type == OptimizerType::kAdam;
-  const at::Device device = optimizer.param_groups().front().params.front().device();
-  if (!is_adam || config.amsgrad || !device.is_cuda() || !fused_cuda()) return false;
-  return std::all_of(
-      optimizer.param_groups().begin(), optimizer.param_groups().end(), [&](const ParameterGroup& group) {
-        return std::all_of(group.params.begin(), group.params.end(),
-                           [&](const Tensor& parameter) { return is_stepped(parameter, device); });
-      });
+  return device.is_cuda() && fused_cuda();
 #else
-  static_cast<void>(optimizer);
   return false;
 #endif
 }
 
+}  // namespace
+
+bool FusedAdamW::can_serve(const Optimizer& optimizer) {
+  const OptimizerConfig& config = optimizer.config();
+  const bool is_adam = config.type == OptimizerType::kAdamW || config.type == OptimizerType::kAdam;
+  const at::Device device = device_of(optimizer);
+  if (!is_adam || config.amsgrad || !has_kernels(device)) return false;
+  return std::all_of(
+      optimizer.param_groups().begin(), optimizer.param_groups().end(), [&](const ParameterGroup& group) {
+        return std::all_of(group.params.begin(), group.params.end(), [&](const Tensor& parameter) {
+          return parameter.device() == device && is_dense_like(parameter, parameter);
+        });
+      });
+}
+
 bool FusedAdamW::begin() {
   groups_.clear();
+  if (!has_kernels(device_of(optimizer_))) return false;
   std::optional<TensorMap> all_states;  // made once in a step, and only if a parameter is new
   std::size_t number = 0;
   bool has_gradient = false;
@@ -83,59 +87,98 @@ bool FusedAdamW::begin() {
   return has_gradient;
 }
 
+Tensor FusedAdamW::gradient_norm([[maybe_unused]] const Tensor& scale,
+                                 [[maybe_unused]] double max_norm) const {
 #if defined(DIFFUSERS_WITH_CUDA)
-Tensor FusedAdamW::gradient_norm(const Tensor& scale, double max_norm) const {
   std::vector<Tensor> grads;
   for (const Group& group : groups_) grads.insert(grads.end(), group.grads.begin(), group.grads.end());
   return cuda::run_gradient_norm(grads, scale, max_norm);
+#else
+  fail<Error>("FusedAdamW: the library was built without CUDA");
+#endif
+}
+
+FusedAdamW::Averages FusedAdamW::stepped_averages(const FusedAverage* average) const {
+  Averages averages;
+  if (average == nullptr) return averages;
+  for (std::size_t i = 0; i < average->parameters.size(); ++i)
+    if (is_dense_like(average->averages[i], average->parameters[i]))
+      averages.emplace(average->parameters[i].unsafeGetTensorImpl(), average->averages[i]);
+  std::size_t found = 0;
+  for (const Group& group : groups_)
+    for (const Tensor& parameter : group.params) found += averages.count(parameter.unsafeGetTensorImpl());
+  return found == average->parameters.size() ? averages : Averages();
+}
+
+std::vector<Tensor> FusedAdamW::averages_of(const Group& group, const Averages& averages) {
+  std::vector<Tensor> found;
+  if (averages.empty()) return found;
+  for (const Tensor& parameter : group.params) {
+    const auto entry = averages.find(parameter.unsafeGetTensorImpl());
+    found.push_back(entry == averages.end() ? Tensor() : entry->second);
+  }
+  return found;
+}
+
+double FusedAdamW::weight_decay(std::size_t group) const {
+  return optimizer_.param_groups()[group].weight_decay.value_or(optimizer_.config().weight_decay);
+}
+
+void FusedAdamW::step_on_cpu(double lr_factor, const Tensor& outcome, const Tensor& skip,
+                             const Averages& averages, float average_weight) const {
+  const OptimizerConfig& config = optimizer_.config();
+  std::vector<cpu::AdamWGroup> groups;
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    const Group& group = groups_[g];
+    groups.push_back({.params = group.params,
+                      .grads = group.grads,
+                      .exp_avgs = group.exp_avgs,
+                      .exp_avg_sqs = group.exp_avg_sqs,
+                      .steps = group.steps,
+                      .averages = averages_of(group, averages),
+                      .learning_rate = optimizer_.lr(g) * lr_factor,
+                      .beta1 = config.beta1,
+                      .beta2 = config.beta2,
+                      .eps = config.eps,
+                      .weight_decay = weight_decay(g),
+                      .is_decoupled = config.type == OptimizerType::kAdamW});
+  }
+  cpu::run_adamw(groups, outcome.const_data_ptr<float>()[2], average_weight, skip.item<float>() > 0);
 }
 
 bool FusedAdamW::step(double lr_factor, const Tensor& device_factor, const Tensor& outcome,
                       const Tensor& skip, const FusedAverage* average) const {
-  std::map<const void*, Tensor> averages;  // by parameter
-  if (average != nullptr)
-    for (std::size_t i = 0; i < average->parameters.size(); ++i)
-      if (is_dense_like(average->averages[i], average->parameters[i]))
-        averages.emplace(average->parameters[i].unsafeGetTensorImpl(), average->averages[i]);
-  std::size_t found = 0;
-  for (const Group& group : groups_)
-    for (const Tensor& parameter : group.params) found += averages.count(parameter.unsafeGetTensorImpl());
-  const bool is_averaged = average != nullptr && found == average->parameters.size();
-
+  const Averages averages = stepped_averages(average);
+  const bool is_averaged = !averages.empty();
+  const float average_weight = is_averaged ? static_cast<float>(average->weight) : 0.0F;
+  if (device_of(optimizer_).is_cpu()) {
+    step_on_cpu(device_factor.defined() ? device_factor.item<double>() : lr_factor, outcome, skip, averages,
+                average_weight);
+    return is_averaged;
+  }
+#if defined(DIFFUSERS_WITH_CUDA)
   const OptimizerConfig& config = optimizer_.config();
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     const Group& group = groups_[g];
     if (group.params.empty()) continue;
-    cuda::AdamWTensors tensors{group.params, group.grads, group.exp_avgs, group.exp_avg_sqs, group.steps, {}};
-    if (is_averaged)
-      for (const Tensor& parameter : group.params) {
-        const auto entry = averages.find(parameter.unsafeGetTensorImpl());
-        tensors.averages.push_back(entry == averages.end() ? Tensor() : entry->second);
-      }
-    const double weight_decay = optimizer_.param_groups()[g].weight_decay.value_or(config.weight_decay);
+    const cuda::AdamWTensors tensors{group.params,      group.grads, group.exp_avgs,
+                                     group.exp_avg_sqs, group.steps, averages_of(group, averages)};
     const Tensor rate = device_factor.defined() ? device_factor * optimizer_.lr(g) : Tensor();
     cuda::run_adamw(tensors,
                     {.learning_rate = optimizer_.lr(g) * lr_factor,
                      .beta1 = config.beta1,
                      .beta2 = config.beta2,
                      .eps = config.eps,
-                     .weight_decay = weight_decay,
+                     .weight_decay = weight_decay(g),
                      .is_decoupled = config.type == OptimizerType::kAdamW,
-                     .average_weight = is_averaged ? static_cast<float>(average->weight) : 0.0F},
+                     .average_weight = average_weight},
                     rate, outcome, skip);
   }
   return is_averaged;
-}
 #else
-Tensor FusedAdamW::gradient_norm(const Tensor& /*scale*/, double /*max_norm*/) const {
   fail<Error>("FusedAdamW: the library was built without CUDA");
-}
-
-bool FusedAdamW::step(double /*lr_factor*/, const Tensor& /*device_factor*/, const Tensor& /*outcome*/,
-                      const Tensor& /*skip*/, const FusedAverage* /*average*/) const {
-  fail<Error>("FusedAdamW: the library was built without CUDA");
-}
 #endif
+}
 
 }  // namespace internal
 }  // namespace diffusers

@@ -11,6 +11,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include "core/require.h"
+#include "training/optim/clip_factor.h"
 #include "training/optim/update_rule.h"
 
 namespace diffusers {
@@ -52,7 +53,7 @@ Tensor clip_grad_norm_(const std::vector<Tensor>& parameters, double max_norm, d
   const at::NoGradGuard no_grad;
   require<ConfigError>(max_norm >= 0, "max_norm is {}, expected 0 or more", max_norm);
   Tensor total_norm = get_total_grad_norm(parameters, norm_type);
-  const Tensor factor = (max_norm / (total_norm + 1e-6)).clamp_max(1.0);
+  const Tensor factor = clip_factor(total_norm, max_norm);
   for (const auto& entry : by_device_and_dtype(gradients(parameters)))
     at::_foreach_mul_(entry.second, factor.to(entry.second.front().device()));
   return total_norm;

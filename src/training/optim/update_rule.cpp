@@ -2,7 +2,11 @@
 
 #include "training/optim/update_rule.h"
 
+#include <utility>
+
 #include <ATen/ATen.h>
+
+#include "ops/cpu/adamw.h"
 
 namespace diffusers {
 inline namespace internal {
@@ -18,7 +22,8 @@ void with_lr(const LearningRate& lr, F f) {
   }
 }
 
-/// Adam and AdamW, with LibTorch's fused kernels.
+/// Adam and AdamW, with this library's kernel on the CPU if it can step the batch, else with LibTorch's fused
+/// kernels.
 class AdamRule : public UpdateRule {
  public:
   explicit AdamRule(const OptimizerConfig& config) : config_(config) {}
@@ -33,6 +38,7 @@ class AdamRule : public UpdateRule {
 
   void update(const UpdateBatch& batch, const LearningRate& lr, double weight_decay,
               const std::optional<Tensor>& skip) const override {
+    if (update_on_cpu(batch, lr, weight_decay, skip)) return;
     const std::vector<Tensor> steps = batch.column(0);
     const std::vector<Tensor> max_exp_avg_sqs = config_.amsgrad ? batch.column(3) : std::vector<Tensor>();
     at::_foreach_add_(steps, 1);
@@ -52,6 +58,28 @@ class AdamRule : public UpdateRule {
   }
 
  private:
+  /// Returns false, without an effect, if the kernel cannot step the batch.
+  bool update_on_cpu(const UpdateBatch& batch, const LearningRate& lr, double weight_decay,
+                     const std::optional<Tensor>& skip) const {
+    if (config_.amsgrad || !batch.params.front().is_cpu()) return false;
+    cpu::AdamWGroup group{.params = batch.params,
+                          .grads = batch.grads,
+                          .exp_avgs = batch.column(1),
+                          .exp_avg_sqs = batch.column(2),
+                          .steps = batch.column(0),
+                          .averages = {},
+                          .learning_rate = lr.tensor.defined() ? lr.tensor.item<double>() : lr.value,
+                          .beta1 = config_.beta1,
+                          .beta2 = config_.beta2,
+                          .eps = config_.eps,
+                          .weight_decay = weight_decay,
+                          .is_decoupled = config_.type == OptimizerType::kAdamW};
+    if (!cpu::fits_adamw(group)) return false;
+    const bool is_skipped = skip && skip->item<float>() > 0;
+    cpu::run_adamw({std::move(group)}, /*grad_factor=*/1.0F, /*average_weight=*/0.0F, is_skipped);
+    return true;
+  }
+
   OptimizerConfig config_;
 };
 
