@@ -1,7 +1,7 @@
 // Compares the fused CPU operations with compositions of LibTorch operations, forward and backward, in
 // interleaved rounds of one run. It prints medians, minima and their ratio, of CPU time with one thread and
-// of wall time with more. Convolutions use the Winograd kernels for every size. Usage: ops_benchmark [rounds]
-// [threads] [part of the names]
+// of wall time with more. Convolutions use the Winograd kernels for every size. "adamw" is an optimizer step
+// with clipping and EMA. Usage: ops_benchmark [rounds] [threads] [part of the names]
 
 #include <algorithm>
 #include <chrono>
@@ -9,12 +9,14 @@
 #include <cstdlib>
 #include <ctime>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include <diffusers/core/random.h>
+#include <diffusers/models/unet_2d.h>
 #include <diffusers/ops/attention.h>
 #include <diffusers/ops/conv2d.h>
 #include <diffusers/ops/fused.h>
@@ -24,6 +26,8 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/autograd.h>
+
+#include "ops/cpu/adamw.h"
 
 namespace {
 
@@ -162,6 +166,86 @@ Benchmarks geglu_benchmark(int64_t batch, int64_t length, int64_t features) {
       [=] { torch::autograd::grad({call()}, {x}, {grad}); });
 }
 
+/// Returns the gradients, whose sizes are those of the parameters, and the other tensors of AdamW.
+diffusers::cpu::AdamWGroup adamw_group(const std::vector<Tensor>& gradients) {
+  diffusers::cpu::AdamWGroup group;
+  for (const Tensor& grad : gradients) {
+    group.params.push_back(at::randn_like(grad));
+    group.grads.push_back(grad);
+    group.exp_avgs.push_back(at::randn_like(grad) * 0.1);
+    group.exp_avg_sqs.push_back(at::rand_like(grad));
+    group.steps.push_back(at::zeros({}));
+    group.averages.push_back(at::randn_like(grad));
+  }
+  group.learning_rate = 1e-4;
+  group.beta1 = 0.9;
+  group.beta2 = 0.999;
+  group.eps = 1e-8;
+  group.weight_decay = 1e-2;
+  return group;
+}
+
+/// The norm of the gradients, clipping, AdamW and EMA: in one pass after the norm, or in the passes of
+/// LibTorch.
+Benchmarks adamw_benchmark(const std::string& label, const std::vector<Tensor>& gradients) {
+  const auto group = adamw_group(gradients);
+  const auto norm = [=] { return at::linalg_vector_norm(at::stack(at::_foreach_norm(group.grads)), 2); };
+  const auto factor = [](const Tensor& total) { return (1.0 / (total + 1e-6)).clamp_max(1.0); };
+  const auto step = [=](const Tensor& grad_factor) {
+    if (diffusers::fused_cpu()) {
+      diffusers::cpu::run_adamw({group}, grad_factor.item<float>(), 1e-3F, /*is_skipped=*/false);
+      return;
+    }
+    at::_foreach_mul_(group.grads, grad_factor);
+    at::_foreach_add_(group.steps, 1);
+    at::_fused_adamw_(group.params, group.grads, group.exp_avgs, group.exp_avg_sqs, {}, group.steps,
+                      group.learning_rate, group.beta1, group.beta2, group.weight_decay, group.eps,
+                      /*amsgrad=*/false, /*maximize=*/false, std::optional<Tensor>(),
+                      std::optional<Tensor>());
+    at::_foreach_lerp_(group.averages, group.params, 1e-3);
+  };
+  int64_t elements = 0;
+  for (const Tensor& grad : gradients) elements += grad.numel();
+  const std::string name =
+      "adamw " + label + ", " + std::to_string(gradients.size()) + " tensors of " + std::to_string(elements);
+  return {{name, [=] { step(factor(norm())); }},
+          {name + " without the norm", [=, one = at::ones({})] { step(one); }}};
+}
+
+std::vector<Tensor> model_gradients(const diffusers::UNet2DModelConfig& config) {
+  const diffusers::UNet2DModel unet(config);
+  std::vector<Tensor> gradients;
+  for (const Tensor& parameter : unet->parameters()) gradients.push_back(at::randn(parameter.sizes()));
+  return gradients;
+}
+
+/// The models of the presets "cpu" and "full" of train_mnist, and a large list.
+std::vector<Benchmarks> adamw_benchmarks() {
+  const auto small = model_gradients({.sample_size = 28,
+                                      .in_channels = 1,
+                                      .out_channels = 1,
+                                      .down_block_types = {"DownBlock2D", "DownBlock2D", "AttnDownBlock2D"},
+                                      .up_block_types = {"AttnUpBlock2D", "UpBlock2D", "UpBlock2D"},
+                                      .block_out_channels = {16, 32, 64},
+                                      .layers_per_block = 1,
+                                      .norm_num_groups = 8});
+  const auto full =
+      model_gradients({.sample_size = 28,
+                       .in_channels = 1,
+                       .out_channels = 1,
+                       .down_block_types = {"DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"},
+                       .up_block_types = {"AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"},
+                       .block_out_channels = {32, 64, 64},
+                       .layers_per_block = 2});
+  std::vector<Tensor> large;
+  for (int i = 0; i < 20; ++i) {
+    large.push_back(at::randn({320, 320, 3, 3}));
+    large.push_back(at::randn({320}));
+  }
+  return {adamw_benchmark("cpu preset", small), adamw_benchmark("full preset", full),
+          adamw_benchmark("large", large)};
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -208,8 +292,9 @@ int main(int argc, char** argv) {
                                            convolution_benchmark(1280, 1280, 8, 2)};
   std::printf("%d rounds, %d threads\n%-52s %9s %9s %7s   %9s %9s %7s\n", rounds, at::get_num_threads(),
               "milliseconds", "composed", "fused", "ratio", "least", "least", "ratio");
-  for (const auto& passes : benchmarks)
-    for (const auto& benchmark : passes)
-      if (benchmark.name.find(part) != std::string::npos) compare(benchmark.name, benchmark.work, rounds);
+  for (const auto& list : {benchmarks, adamw_benchmarks()})
+    for (const auto& passes : list)
+      for (const auto& benchmark : passes)
+        if (benchmark.name.find(part) != std::string::npos) compare(benchmark.name, benchmark.work, rounds);
   return 0;
 }
