@@ -20,8 +20,8 @@ bool fused();
 
 }  // namespace ops
 
-/// Enables or disables this library's CPU kernels in the operations of `diffusers/ops`. They are enabled by
-/// default.
+/// Enables or disables this library's CPU kernels in the operations of `diffusers/ops`, the optimizer step of
+/// AdamW and Adam, and the EMA. They are enabled by default.
 /// @param enabled true uses the kernels
 void set_fused_cpu(bool enabled);
 /// Returns true if the CPU kernels are enabled, here and by `ops::fused`.

@@ -87,6 +87,18 @@ void expect_equal_groups(const cpu::AdamWGroup& a, const cpu::AdamWGroup& b) {
   expect_equal_bits(a.averages, b.averages, "an average");
 }
 
+/// Enables the kernels until the scope ends, also in a process with DIFFUSERS_FUSED=0.
+class EnabledKernels {
+ public:
+  EnabledKernels() { ops::set_fused(true); }
+  EnabledKernels(const EnabledKernels&) = delete;
+  EnabledKernels& operator=(const EnabledKernels&) = delete;
+  ~EnabledKernels() { ops::set_fused(before_); }
+
+ private:
+  bool before_ = ops::fused();
+};
+
 class CpuAdamW : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -96,6 +108,7 @@ class CpuAdamW : public ::testing::Test {
 
  private:
   at::NoGradGuard no_grad_;
+  EnabledKernels kernels_;
   FusedCpu fused_{true};
 };
 

@@ -21,6 +21,18 @@ namespace {
 
 using test::expect_equal;
 
+/// Enables the kernels until the scope ends, also in a process with DIFFUSERS_FUSED=0.
+class EnabledKernels {
+ public:
+  EnabledKernels() { ops::set_fused(true); }
+  EnabledKernels(const EnabledKernels&) = delete;
+  EnabledKernels& operator=(const EnabledKernels&) = delete;
+  ~EnabledKernels() { ops::set_fused(before_); }
+
+ private:
+  bool before_ = ops::fused();
+};
+
 struct SteppedWeights {
   explicit SteppedWeights(const OptimizerConfig& config = {}) : optimizer({first, second}, config) {}
 
@@ -63,6 +75,7 @@ struct AveragedWeights {
 };
 
 TEST(FusedAdamW, ServesAdamOfFloat32ParametersOnTheCpu) {
+  const EnabledKernels kernels;
   const test::CudaOptionsScope scope(test::exact_options(/*kernels=*/true));
   EXPECT_EQ(FusedAdamW::can_serve(SteppedWeights().optimizer), cpu::kernels_available());
   EXPECT_EQ(FusedAdamW::can_serve(SteppedWeights({.type = OptimizerType::kAdam}).optimizer),
@@ -80,6 +93,7 @@ TEST(FusedAdamW, ServesAdamOfFloat32ParametersOnTheCpu) {
 
 TEST(FusedAdamW, LeavesTheFirstStepAndOtherGradientsToTheOptimizer) {
   if (!cpu::kernels_available()) GTEST_SKIP() << "this machine has no AVX2";
+  const EnabledKernels kernels;
   SteppedWeights weights;
   FusedAdamW fused(weights.optimizer);
   EXPECT_FALSE(fused.begin());  // no gradients
@@ -98,6 +112,7 @@ TEST(FusedAdamW, LeavesTheFirstStepAndOtherGradientsToTheOptimizer) {
 
 TEST(FusedAdamW, OnePassHasTheBitsOfClippingSteppingAndAveraging) {
   if (!cpu::kernels_available()) GTEST_SKIP() << "this machine has no AVX2";
+  const EnabledKernels kernels;
   constexpr double kMaxNorm = 3.0;
   constexpr std::size_t kNone = 3;
   for (const OptimizerType type : {OptimizerType::kAdamW, OptimizerType::kAdam}) {
