@@ -42,9 +42,10 @@ std::string path_of_torch_cpu() {
 /// Returns the folder of the program, or of libdiffusers.so if this code is in it.
 std::string own_folder() {
   Dl_info info{};
-  if (::dladdr(reinterpret_cast<void*>(&load_torch_cuda), &info) != 0 && info.dli_fname != nullptr)
-    if (std::string_view(info.dli_fname).find("libdiffusers") != std::string_view::npos)
-      return std::string(folder_of(info.dli_fname));
+  if (::dladdr(reinterpret_cast<void*>(&load_torch_cuda), &info) != 0 && info.dli_fname != nullptr) {
+    const std::string_view file(info.dli_fname);
+    if (file.find("/libdiffusers.so") != std::string_view::npos) return std::string(folder_of(file));
+  }
   char path[4096];
   const ssize_t size = ::readlink("/proc/self/exe", path, sizeof(path));
   return size > 0 ? std::string(folder_of({path, static_cast<std::size_t>(size)})) : std::string();
