@@ -9,7 +9,7 @@ namespace {
 constexpr int64_t kLeastPositions = 256;
 constexpr int64_t kMostPositions = 32768;
 constexpr double kLeastWork = 134217728;       // 2^27 positions times parameters
-constexpr double kMostGradients = 67108864;    // 2^26 numbers: 256 MiB of float32
+constexpr double kMostGradients = 16777216;    // 2^24 numbers: 64 MiB of float32
 constexpr double kLeastShareOfThreads = 0.75;  // of the time in which the threads compute
 
 }  // namespace

@@ -25,7 +25,7 @@ TEST(AutomaticParts, GivesAThreadSeveralSmallPartsOfALargeBatch) {
   EXPECT_EQ(automatic_parts(digits(128), 2), 4);
   EXPECT_EQ(automatic_parts(digits(256), 2), 8);
   EXPECT_EQ(automatic_parts(digits(256), 4), 8);
-  BatchCall call{.batch_size = 32, .positions = 4096, .parameters = 1 << 25, .gradients = 1 << 25};
+  BatchCall call{.batch_size = 32, .positions = 4096, .parameters = 1 << 24, .gradients = 1 << 24};
   EXPECT_EQ(automatic_parts(call, 2), 2);  // the gradients of four parts would be too large
   call.gradients = 0;
   EXPECT_EQ(automatic_parts(call, 2), 4);
@@ -50,6 +50,8 @@ TEST(AutomaticParts, KeepsSmallCalls) {
 
 TEST(AutomaticParts, KeepsModelsWhoseGradientsAreLarge) {
   BatchCall call{.batch_size = 2, .positions = 4096, .parameters = 859520964, .gradients = 859520964};
+  EXPECT_EQ(automatic_parts(call, 2), 1);
+  call = {.batch_size = 2, .positions = 4096, .parameters = 35000000, .gradients = 35000000};
   EXPECT_EQ(automatic_parts(call, 2), 1);
   call.gradients = 797184;  // LoRA
   EXPECT_EQ(automatic_parts(call, 2), 2);
