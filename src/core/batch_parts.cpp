@@ -9,13 +9,14 @@ namespace {
 constexpr int64_t kLeastPositions = 256;
 constexpr int64_t kMostPositions = 32768;
 constexpr double kLeastWork = 134217728;       // 2^27 positions times parameters
-constexpr double kMostGradients = 16777216;    // 2^24 numbers: 64 MiB of float32
+constexpr double kMostGradients = 67108864;    // 2^26 numbers: 256 MiB of float32
+constexpr int64_t kMostOfAPart = 1 << 24;      // numbers in the gradients of a part: 64 MiB of float32
 constexpr double kLeastShareOfThreads = 0.75;  // of the time in which the threads compute
 
 }  // namespace
 
 int64_t automatic_parts(const BatchCall& call, int64_t threads) {
-  if (threads < 2 || call.batch_size < 2) return 1;
+  if (threads < 2 || call.batch_size < 2 || call.gradients > kMostOfAPart) return 1;
   const auto quotient = [](int64_t number, int64_t divisor) { return (number + divisor - 1) / divisor; };
   const auto real = [](int64_t number) { return static_cast<double>(number); };
   const auto fits = [&](int64_t parts) { return real(parts - 1) * real(call.gradients) <= kMostGradients; };

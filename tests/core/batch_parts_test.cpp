@@ -25,12 +25,12 @@ TEST(AutomaticParts, GivesAThreadSeveralSmallPartsOfALargeBatch) {
   EXPECT_EQ(automatic_parts(digits(128), 2), 4);
   EXPECT_EQ(automatic_parts(digits(256), 2), 8);
   EXPECT_EQ(automatic_parts(digits(256), 4), 8);
-  BatchCall call{.batch_size = 32, .positions = 4096, .parameters = 1 << 24, .gradients = 1 << 24};
-  EXPECT_EQ(automatic_parts(call, 2), 2);  // the gradients of four parts would be too large
+  BatchCall call{.batch_size = 128, .positions = 4096, .parameters = 1 << 24, .gradients = 1 << 24};
+  EXPECT_EQ(automatic_parts(call, 4), 4);  // the gradients of 16 parts would be too large
   call.gradients = 0;
-  EXPECT_EQ(automatic_parts(call, 2), 4);
+  EXPECT_EQ(automatic_parts(call, 4), 16);
   call.positions = 1 << 20;
-  EXPECT_EQ(automatic_parts(call, 2), 32);  // one row
+  EXPECT_EQ(automatic_parts(call, 4), 128);  // one row
 }
 
 TEST(AutomaticParts, KeepsABatchThatDoesNotFillTheThreads) {
