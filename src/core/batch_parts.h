@@ -26,8 +26,8 @@ struct BatchCall {
 ///  - positions of a part times parameters are below 2^27: the call is so short that waking threads
 ///    costs more than it gains;
 ///  - the threads would wait for each other for more than a quarter of the time, as 2 threads do for 3 rows;
-///  - the gradients of a part take more than 64 MiB in float32: adding them, and reading the weights once for
-///    each part, takes the time that parts gain;
+///  - the gradients of a part take more than 64 MiB in float32, where parts were not faster and took more
+///    memory;
 ///  - the gradients of all parts but the first take more than 256 MiB in float32. If smaller parts would take
 ///    more, each thread computes one part.
 /// @param call sizes

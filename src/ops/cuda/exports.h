@@ -10,7 +10,7 @@ namespace diffusers {
 inline namespace internal {
 namespace cuda {
 
-/// One pointer for each function, under its name.
+/// One pointer for each function of src/ops/cuda that the library calls.
 struct Exports {
   decltype(&fused_forward) group_norm;
   decltype(&fused_backward) group_norm_backward;

@@ -1,12 +1,12 @@
 #include "training/tasks/part_gradients.h"
 
 #include <atomic>
-#include <optional>
 #include <utility>
 
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/graph_task.h>
+#include <torch/csrc/autograd/variable.h>
 
 namespace diffusers {
 inline namespace internal {

@@ -3,13 +3,11 @@
 // The sum of the parts' gradients of each parameter.
 
 #include <cstddef>
-#include <memory>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include <diffusers/core/tensor.h>
-
-#include <torch/csrc/autograd/variable.h>
 
 namespace diffusers {
 inline namespace internal {

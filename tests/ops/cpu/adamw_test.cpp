@@ -16,6 +16,7 @@
 
 #include "ops/cpu/kernels.h"
 #include "ops/support.h"
+#include "support/enabled_kernels.h"
 
 namespace diffusers {
 namespace {
@@ -87,18 +88,6 @@ void expect_equal_groups(const cpu::AdamWGroup& a, const cpu::AdamWGroup& b) {
   expect_equal_bits(a.averages, b.averages, "an average");
 }
 
-/// Enables the kernels until the scope ends, also in a process with DIFFUSERS_FUSED=0.
-class EnabledKernels {
- public:
-  EnabledKernels() { ops::set_fused(true); }
-  EnabledKernels(const EnabledKernels&) = delete;
-  EnabledKernels& operator=(const EnabledKernels&) = delete;
-  ~EnabledKernels() { ops::set_fused(before_); }
-
- private:
-  bool before_ = ops::fused();
-};
-
 class CpuAdamW : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -108,7 +97,7 @@ class CpuAdamW : public ::testing::Test {
 
  private:
   at::NoGradGuard no_grad_;
-  EnabledKernels kernels_;
+  test::EnabledKernels kernels_;
   FusedCpu fused_{true};
 };
 

@@ -12,6 +12,7 @@
 #include <gtest/gtest.h>
 
 #include "ops/cpu/kernels.h"
+#include "support/enabled_kernels.h"
 #include "support/golden.h"
 #include "support/on_cuda.h"
 #include "training/optim/clip_factor.h"
@@ -20,18 +21,6 @@ namespace diffusers {
 namespace {
 
 using test::expect_equal;
-
-/// Enables the kernels until the scope ends, also in a process with DIFFUSERS_FUSED=0.
-class EnabledKernels {
- public:
-  EnabledKernels() { ops::set_fused(true); }
-  EnabledKernels(const EnabledKernels&) = delete;
-  EnabledKernels& operator=(const EnabledKernels&) = delete;
-  ~EnabledKernels() { ops::set_fused(before_); }
-
- private:
-  bool before_ = ops::fused();
-};
 
 struct SteppedWeights {
   explicit SteppedWeights(const OptimizerConfig& config = {}) : optimizer({first, second}, config) {}
@@ -75,7 +64,7 @@ struct AveragedWeights {
 };
 
 TEST(FusedAdamW, ServesAdamOfFloat32ParametersOnTheCpu) {
-  const EnabledKernels kernels;
+  const test::EnabledKernels kernels;
   const test::CudaOptionsScope scope(test::exact_options(/*kernels=*/true));
   EXPECT_EQ(FusedAdamW::can_serve(SteppedWeights().optimizer), cpu::kernels_available());
   EXPECT_EQ(FusedAdamW::can_serve(SteppedWeights({.type = OptimizerType::kAdam}).optimizer),
@@ -93,7 +82,7 @@ TEST(FusedAdamW, ServesAdamOfFloat32ParametersOnTheCpu) {
 
 TEST(FusedAdamW, LeavesTheFirstStepAndOtherGradientsToTheOptimizer) {
   if (!cpu::kernels_available()) GTEST_SKIP() << "this machine has no AVX2";
-  const EnabledKernels kernels;
+  const test::EnabledKernels kernels;
   SteppedWeights weights;
   FusedAdamW fused(weights.optimizer);
   EXPECT_FALSE(fused.begin());  // no gradients
@@ -112,7 +101,7 @@ TEST(FusedAdamW, LeavesTheFirstStepAndOtherGradientsToTheOptimizer) {
 
 TEST(FusedAdamW, OnePassHasTheBitsOfClippingSteppingAndAveraging) {
   if (!cpu::kernels_available()) GTEST_SKIP() << "this machine has no AVX2";
-  const EnabledKernels kernels;
+  const test::EnabledKernels kernels;
   constexpr double kMaxNorm = 3.0;
   constexpr std::size_t kNone = 3;
   for (const OptimizerType type : {OptimizerType::kAdamW, OptimizerType::kAdam}) {
