@@ -21,7 +21,7 @@ PROGRAM = BUILD / "benchmarks/device_benchmark"
 
 def run(command, **variables):
     result = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                            timeout=300, env={**os.environ, **variables})
+                            timeout=600, env={**os.environ, **variables})
     return result.returncode, result.stdout
 
 

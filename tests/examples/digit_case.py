@@ -27,7 +27,7 @@ class DigitCase(unittest.TestCase):
     @classmethod
     def run_words(cls, program, *words, code=0):
         result = subprocess.run([program, *map(str, words)], cwd=cls.folder, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True, timeout=300)
+                                stderr=subprocess.STDOUT, text=True, timeout=600)
         assert result.returncode == code, result.stdout
         return result.stdout
 

@@ -14,7 +14,7 @@ class ProgramCase(unittest.TestCase):
         self.folder = pathlib.Path(root.name)
         self.out = self.folder / "out"
 
-    def run_in_folder(self, program, words, code=0, timeout=300):
+    def run_in_folder(self, program, words, code=0, timeout=600):
         """Runs the program, expects the exit code and returns the output."""
         result = subprocess.run([program, *map(str, words)], cwd=self.folder, stdout=subprocess.PIPE,
                                 stderr=subprocess.STDOUT, text=True, timeout=timeout)
@@ -32,7 +32,7 @@ class ProgramCase(unittest.TestCase):
                                       "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}
             processes.append(subprocess.Popen([program, *map(str, arguments)], cwd=self.folder, env=variables, text=True,
                                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
-        outputs = [process.communicate(timeout=120)[0] for process in processes]
+        outputs = [process.communicate(timeout=600)[0] for process in processes]
         if any("built without Gloo" in output for output in outputs):
             self.skipTest("the library was built without Gloo")
         return [process.returncode for process in processes], outputs

@@ -172,7 +172,7 @@ class Programs(unittest.TestCase):
     def fails(self, name, arguments):
         """Returns the message of a run that must fail without a stack trace."""
         result = subprocess.run([PROGRAMS[name], *map(str, arguments)], cwd=self.folder, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True, timeout=120)
+                                stderr=subprocess.STDOUT, text=True, timeout=600)
         self.assertGreater(result.returncode, 0, result.stdout)
         self.assertNotRegex(result.stdout, r"frame #\d|Exception raised from|what\(\)|terminate")
         return result.stdout

@@ -3,6 +3,8 @@ import ast
 import random
 import re
 
+from trainings import must
+
 
 class File:
     def __init__(self, data=b""):
@@ -58,20 +60,29 @@ OF_A_DESCRIPTOR = ["write", "pwrite64", "fsync", "fdatasync", "ftruncate", "clos
 OF_A_PATH = ["openat", "mkdir", "mkdirat", "unlink", "unlinkat", "rmdir", "rename", "renameat", "renameat2"]
 CALL = re.compile(r"^\d+\s+(\w+)\((.*)\)\s+= (-?\d+)")
 UNFINISHED = re.compile(r"^(\d+)\s+(.*) <unfinished \.\.\.>$")
+CLOSE = re.compile(r"^close\((.*)$")
 RESUMED = re.compile(r"^(\d+)\s+<\.\.\. \w+ resumed>(.*)$")
 STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 DESCRIPTOR = re.compile(r"^(\d+|AT_FDCWD)<([^>]*)>")
 
 
 def finished_calls(lines):
-    """Returns (name, arguments, result) of the calls that succeeded, in the order in which they ended."""
+    """Returns (name, arguments, result) of the calls that succeeded, in the order in which they ended.
+
+    A close comes where it begins: another thread may get its descriptor before it ends.
+    """
     begun = {}
     for line in lines:
         if match := UNFINISHED.match(line):
             begun[match[1]] = line[:match.end(2)]
+            if not (match := CLOSE.match(match[2])):
+                continue
+            yield "close", match[1], 0
             continue
         if match := RESUMED.match(line):
             line = begun.pop(match[1]) + match[2]
+            if " close(" in line:
+                continue
         if (match := CALL.match(line)) and int(match[3]) >= 0:
             yield match[1], match[2], int(match[3])
 
@@ -117,7 +128,9 @@ class Disk:
         at = DESCRIPTOR.match(arguments)
         if name in OF_A_DESCRIPTOR:
             descriptor = int(at[1])
-            if descriptor in self.open:
+            is_inside = self._parts(at[2]) is not None
+            must(is_inside == (descriptor in self.open), f"{name}({arguments[:200]}: the descriptor belongs to another file")
+            if is_inside:
                 self._with_descriptor(name, descriptor, strings, arguments, result)
             return
         folder = at[2] if at else ""

@@ -9,8 +9,8 @@ import shutil
 import signal
 import time
 
-from trainings import (CALLS_WITH_A_FILE, INTERVAL, check_checkpoints, check_resumes, interrupted, must, spread,
-                       uninterrupted)
+from trainings import (CALLS_WITH_A_FILE, INTERVAL, STEPS, Failure, check_checkpoints, check_resumes, digests,
+                       interrupted, must, spread, uninterrupted)
 import tracing
 
 
@@ -87,6 +87,13 @@ def in_the_middle_of_a_step(trainings, expected):
         check_killed(trainings, out, result, what, expected[accumulate], **request)
 
 
+def is_published(out, expected):
+    try:
+        return digests(out) == expected["digests"]
+    except Failure:
+        return False
+
+
 def by_signals(trainings, expected):
     """Checks that the training saves and exits with 128 + n, and that the same signal again ends it immediately."""
     rng = random.Random(2)
@@ -102,8 +109,9 @@ def by_signals(trainings, expected):
         out = trainings.new_folder()
         result = trainings.run(out, resume=1, handle_signals=1, signal=int(which), signal_us=int(delay * 1e6), **again,
                                **request)
-        # Minus the signal if the training had not started, or after the second signal.
-        allowed = {0, 128 + which} | ({-which} if is_impatient or result.last == 0 else set())
+        # Minus the signal if the training had not started or had published its result, or after the second signal.
+        is_outside = result.last == 0 or (result.last == STEPS and is_published(out, expected[2]))
+        allowed = {0, 128 + which} | ({-which} if is_impatient or is_outside else set())
         must(result.status in allowed, f"{what}: {result}")
         statuses[result.status] = statuses.get(result.status, 0) + 1
         if result.status == 128 + which:

@@ -140,7 +140,7 @@ class Page(html.parser.HTMLParser):
 def run_browser(browser, folder, *arguments):
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-dev-shm-usage",
                f"--user-data-dir={folder / 'browser'}", *arguments, (folder / "report.html").as_uri()]
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=120, check=True).stdout
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=600, check=True).stdout
 
 
 def pixels_of(pixels, color):

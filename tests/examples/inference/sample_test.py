@@ -32,7 +32,7 @@ class Sample(ProgramCase):
         words = ["--model", model, *arguments]
         if "--num_inference_steps" not in arguments:
             words += ["--num_inference_steps", 2]
-        return self.run_in_folder(PROGRAM, words, code, timeout=120)
+        return self.run_in_folder(PROGRAM, words, code, timeout=600)
 
     def draw(self, model, *arguments, output="drawn.png"):
         """Returns the content of the file that the program writes."""
@@ -45,7 +45,7 @@ class Sample(ProgramCase):
             make_captioned_pictures(self.folder / "pictures", ("text", "conditioning_image"))
         words = ["--pretrained_model_name_or_path", STABLE_DIFFUSION, "--train_data_dir", "pictures", "--resolution", 16,
                  "--output_dir", name, "--seed", seed, "--max_train_steps", 3, "--learning_rate", 0.1]
-        self.run_in_folder(TRAIN_CONTROLNET, words, timeout=120)
+        self.run_in_folder(TRAIN_CONTROLNET, words, timeout=600)
         return self.folder / name
 
     def test_unconditional_pipelines(self):

@@ -43,7 +43,7 @@ class TrainInstructPix2Pix(unittest.TestCase):
 
     def run_words(self, *words, code=0):
         result = subprocess.run(list(map(str, words)), cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                text=True, timeout=300)
+                                text=True, timeout=600)
         self.assertEqual(result.returncode, code, result.stdout)
         return result.stdout
 

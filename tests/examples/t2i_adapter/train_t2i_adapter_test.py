@@ -30,7 +30,7 @@ class TrainT2IAdapter(unittest.TestCase):
         words = ["--pretrained_model_name_or_path", model, "--output_dir", out or self.out, "--resolution", resolution,
                  "--train_batch_size", 4, "--seed", 0, "--train_data_dir", "pictures", *arguments]
         result = subprocess.run([PROGRAM, *map(str, words)], cwd=self.folder, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True, timeout=300)
+                                stderr=subprocess.STDOUT, text=True, timeout=600)
         self.assertEqual(result.returncode, code, result.stdout)
         return result.stdout
 

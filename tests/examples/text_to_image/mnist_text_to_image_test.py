@@ -30,7 +30,7 @@ class MnistTextToImage(unittest.TestCase):
             if flag not in arguments:
                 words += [flag, value]
         result = subprocess.run([PROGRAM, *map(str, words)], cwd=self.folder, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True, timeout=300)
+                                stderr=subprocess.STDOUT, text=True, timeout=600)
         self.assertEqual(result.returncode, code, result.stdout)
         return result.stdout
 

@@ -37,7 +37,7 @@ class TrainTextToImageLora(ProgramCase):
 
     def draw(self, *arguments, model=MODEL):
         self.run_in_folder(SAMPLE, ["--model", model, "--prompt", "a red cat", "--num_images", 1, "--num_inference_steps", 2,
-                                    "--output", "drawn.png", *arguments], timeout=120)
+                                    "--output", "drawn.png", *arguments], timeout=600)
         return (self.folder / "drawn.png").read_bytes()
 
     def test_a_lora_file_is_written_and_sampled_with(self):

@@ -35,7 +35,7 @@ class TextualInversion(unittest.TestCase):
 
     def run_words(self, *words, code=0):
         result = subprocess.run(list(map(str, words)), cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                text=True, timeout=300)
+                                text=True, timeout=600)
         self.assertEqual(result.returncode, code, result.stdout)
         return result.stdout
 
@@ -111,7 +111,7 @@ class TextualInversion(unittest.TestCase):
             result = subprocess.run(
                 list(map(str, [PROGRAM, "--pretrained_model_name_or_path", MODEL, "--train_data_dir", "pictures",
                                "--placeholder_token", "<toy>", "--initializer_token", "cat", "--resolution", 16, *arguments])),
-                cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
+                cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
             self.assertNotEqual(result.returncode, 0)
             self.assertIn(part, result.stdout)
         self.assertIn("already has the token \"cat</w>\"", self.run_program(code=1, token="cat</w>"))

@@ -330,7 +330,7 @@ class Runs:
             shutil.rmtree(out, ignore_errors=True)
             arguments = self.complete(word for name in row for word in self.levels[name][row[name]])
             result = subprocess.run([self.program, *arguments], cwd=self.folder, stdout=subprocess.PIPE,
-                                    stderr=subprocess.STDOUT, text=True, errors="replace", timeout=120)
+                                    stderr=subprocess.STDOUT, text=True, errors="replace", timeout=600)
             command = " ".join(["train_mnist", *arguments]) + "\n" + result.stdout
             if result.returncode == 0:
                 if not (out / "samples.png").exists() or not (out / "unet/config.json").exists():
@@ -357,7 +357,7 @@ class Runs:
         out = self.folder / "out"
         shutil.rmtree(out, ignore_errors=True)
         arguments = self.complete(arguments)
-        result = subprocess.run([self.program, *arguments], cwd=self.folder, timeout=120, stdout=subprocess.PIPE,
+        result = subprocess.run([self.program, *arguments], cwd=self.folder, timeout=600, stdout=subprocess.PIPE,
                                 stderr=subprocess.STDOUT, text=True, errors="replace")
         command = " ".join(["train_mnist", *arguments]) + "\n" + result.stdout
         if result.returncode <= 0 or "frame #" in result.stdout or (out / "unet").exists():

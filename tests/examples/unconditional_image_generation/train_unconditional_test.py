@@ -97,7 +97,7 @@ class TrainUnconditional(ProgramCase):
             self.assertLess(time.monotonic() - start, 120)
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
-        text = process.communicate(timeout=120)[0]
+        text = process.communicate(timeout=600)[0]
         self.assertEqual(process.returncode, 128 + signal.SIGTERM, text)
         self.assertEqual(self.index()["unet"], ["diffusers", "UNet2DModel"])
         self.assertEqual(self.config()["sample_size"], 8)
