@@ -6,12 +6,24 @@
 #include <limits>
 
 #include <c10/core/CPUAllocator.h>
+#include <sys/mman.h>
 
 namespace diffusers {
 inline namespace internal {
 namespace {
 
 constexpr size_t kAlignment = 64;
+constexpr size_t kHugePage = size_t{2} << 20;
+constexpr uintptr_t kLargestPage = uintptr_t{64} << 10;  // of the systems that LibTorch supports
+
+/// Asks for huge pages. Without them the block is as good, so that errors do not matter.
+void use_huge_pages(uintptr_t address, size_t bytes) {
+#if defined(MADV_HUGEPAGE)
+  const uintptr_t begin = (address + kLargestPage - 1) / kLargestPage * kLargestPage;
+  const uintptr_t end = (address + bytes) / kLargestPage * kLargestPage;
+  ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // NOLINT(performance-no-int-to-ptr)
+#endif
+}
 
 /// The block begins before the data; its address stands in the bytes before the data.
 void free_exact_block(void* data) {
@@ -36,6 +48,7 @@ c10::DataPtr ExactAllocator::allocate(size_t bytes) {
   void* const block =
       fits ? std::malloc(bytes + kAlignment) : nullptr;  // NOLINT(cppcoreguidelines-no-malloc)
   if (block == nullptr) return c10::GetDefaultCPUAllocator()->allocate(bytes);  // its message names the size
+  if (bytes >= kHugePage) use_huge_pages(reinterpret_cast<uintptr_t>(block), bytes);
   // malloc aligns to 16 bytes at least, so that the address of the block fits before the data.
   const auto address = reinterpret_cast<uintptr_t>(block);
   char* const data = static_cast<char*>(block) + (kAlignment - address % kAlignment);

@@ -11,6 +11,9 @@ inline namespace internal {
 /// the wanted one, and splits it. A freed block then never fits the next tensor of the same size, so that
 /// the activations of a training step take more memory than they have bytes. Here each tensor of a size asks
 /// for blocks of one size.
+///
+/// Blocks of 2 MiB and more use huge pages where the system offers them (`madvise`): clearing 512 small pages
+/// one by one takes longer than many a layer needs to fill them.
 class ExactAllocator final : public c10::Allocator {
  public:
   /// Returns the one object, which lives until the process ends.

@@ -3,8 +3,11 @@
 #include <cstdlib>
 #include <mutex>
 #include <string_view>
+#include <utility>
 
 #include <diffusers/core/error.h>
+
+#include <ATen/core/grad_mode.h>
 
 #include "core/exact_allocator.h"
 #include "core/require.h"
@@ -20,6 +23,7 @@ namespace {
 
 std::mutex g_freed_memory_mutex;
 int g_freed_memory_scopes = 0;
+bool g_must_return_memory = false;  // at the end of the last scope
 
 constexpr int kLargestMapThreshold = 32 << 20;  // the largest that glibc accepts; it adapts itself up to it
 
@@ -29,27 +33,38 @@ constexpr int kUsualBytes = 2 * kLargestMapThreshold;  // what glibc keeps after
 
 void return_free_pages() { malloc_trim(0); }
 
-/// Replaces LibTorch's allocator. An allocator that the program has set stays.
-void replace_allocator(c10::Allocator* from, c10::Allocator* to) {
-  if (c10::GetCPUAllocator() == from) c10::SetCPUAllocator(to);
+/// Replaces LibTorch's allocator, for the rest of the process: LibTorch reads the pointer to it without a
+/// lock, so that it must not change whenever a model computes. An allocator that the program has set stays.
+void install_allocator() {
+  if (c10::GetCPUAllocator() == c10::GetDefaultCPUAllocator())
+    c10::SetCPUAllocator(&ExactAllocator::instance());
 }
 
 void keep_freed_memory() {
-  replace_allocator(c10::GetDefaultCPUAllocator(), &ExactAllocator::instance());
+  install_allocator();
   mallopt(M_MMAP_THRESHOLD, kLargestMapThreshold);
   mallopt(M_TRIM_THRESHOLD, kKeptBytes);
 }
 
-void return_freed_memory() {
-  replace_allocator(&ExactAllocator::instance(), c10::GetDefaultCPUAllocator());
-  mallopt(M_TRIM_THRESHOLD, kUsualBytes);
-  return_free_pages();
-}
+void stop_keeping_freed_memory() { mallopt(M_TRIM_THRESHOLD, kUsualBytes); }
 #else
 void return_free_pages() {}
 void keep_freed_memory() {}
-void return_freed_memory() {}
+void stop_keeping_freed_memory() {}
 #endif
+
+void begin_scope() {
+  const std::lock_guard<std::mutex> lock(g_freed_memory_mutex);
+  if (g_freed_memory_scopes++ == 0) keep_freed_memory();
+}
+
+void end_scope(bool must_return_memory) {
+  const std::lock_guard<std::mutex> lock(g_freed_memory_mutex);
+  g_must_return_memory = g_must_return_memory || must_return_memory;
+  if (--g_freed_memory_scopes > 0) return;
+  stop_keeping_freed_memory();
+  if (std::exchange(g_must_return_memory, false)) return_free_pages();
+}
 
 bool is_set(const char* variable) {
   const char* const value = std::getenv(variable);
@@ -68,15 +83,18 @@ bool keeps_freed_memory() {
 }
 
 FreedMemoryScope::FreedMemoryScope() : is_active_(keeps_freed_memory()) {
-  if (!is_active_) return;
-  const std::lock_guard<std::mutex> lock(g_freed_memory_mutex);
-  if (g_freed_memory_scopes++ == 0) keep_freed_memory();
+  if (is_active_) begin_scope();
+}
+FreedMemoryScope::~FreedMemoryScope() {
+  if (is_active_) end_scope(/*must_return_memory=*/true);
 }
 
-FreedMemoryScope::~FreedMemoryScope() {
-  if (!is_active_) return;
-  const std::lock_guard<std::mutex> lock(g_freed_memory_mutex);
-  if (--g_freed_memory_scopes == 0) return_freed_memory();
+ForwardMemoryScope::ForwardMemoryScope(const at::Tensor& input)
+    : is_active_(input.defined() && input.is_cpu() && !at::GradMode::is_enabled() && keeps_freed_memory()) {
+  if (is_active_) begin_scope();
+}
+ForwardMemoryScope::~ForwardMemoryScope() {
+  if (is_active_) end_scope(/*must_return_memory=*/false);
 }
 
 void make_room_for_blocks(int64_t largest_block) {

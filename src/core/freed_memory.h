@@ -2,6 +2,8 @@
 
 #include <cstdint>
 
+#include <ATen/core/TensorBody.h>
+
 namespace diffusers {
 inline namespace internal {
 
@@ -12,16 +14,31 @@ bool keeps_freed_memory();
 
 /// While an object exists, the C library (glibc) keeps freed memory for the next allocation. Otherwise it
 /// would return the memory of the activations to the system after each step and clear new pages in the next
-/// step. Tensors on the CPU come from `ExactAllocator`, unless the program has set an allocator of LibTorch.
-/// When the last object ends, LibTorch's allocator is set again and the free memory is returned. Objects may
-/// be nested and used by several threads. The class does nothing with other C libraries, or if
-/// `keeps_freed_memory` is false.
+/// step. When the last object ends, the free memory is returned. From the first object on, tensors on the CPU
+/// come from `ExactAllocator`, unless the program has set an allocator of LibTorch. Objects may be nested and
+/// used by several threads. The class does nothing with other C libraries, or if `keeps_freed_memory` is
+/// false.
 class FreedMemoryScope {
  public:
   FreedMemoryScope();
   FreedMemoryScope(const FreedMemoryScope&) = delete;
   FreedMemoryScope& operator=(const FreedMemoryScope&) = delete;
   ~FreedMemoryScope();
+
+ private:
+  bool is_active_;
+};
+
+/// The scope of a model's forward pass on the CPU: a `FreedMemoryScope` if the calling thread records no
+/// gradients. Its end does not search the heap for free memory, which takes long in a program with a large
+/// heap: from then on the C library returns free memory above 64 MiB at the end of the heap.
+class ForwardMemoryScope {
+ public:
+  /// @param input of the model
+  explicit ForwardMemoryScope(const at::Tensor& input);
+  ForwardMemoryScope(const ForwardMemoryScope&) = delete;
+  ForwardMemoryScope& operator=(const ForwardMemoryScope&) = delete;
+  ~ForwardMemoryScope();
 
  private:
   bool is_active_;

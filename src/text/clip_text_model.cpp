@@ -5,6 +5,7 @@
 
 #include <torch/types.h>
 
+#include "core/freed_memory.h"
 #include "core/require.h"
 #include "models/model_config.h"
 #include "text/clip_layers.h"
@@ -134,6 +135,7 @@ void CLIPTextModelImpl::reset() {
 
 BaseModelOutputWithPooling CLIPTextModelImpl::forward(const Tensor& input_ids,
                                                       const CLIPTextModelForwardOptions& options) const {
+  const ForwardMemoryScope memory(input_ids);
   const auto ids = check_input_ids(input_ids, config(), final_layer_norm_->weight.device());
   const auto positions = check_position_ids(options.position_ids, ids, config());
   const auto embedded = embeddings_->forward(ids, positions);

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <fstream>
 #include <limits>
 #include <string>
 
@@ -45,10 +46,39 @@ TEST(ExactAllocator, WithoutMemoryTheErrorNamesTheSize) {
   }
 }
 
+#if defined(__linux__)
+/// Returns true if the system gives huge pages to programs that ask for them.
+bool has_huge_pages() {
+  std::ifstream file("/sys/kernel/mm/transparent_hugepage/enabled");
+  std::string text;
+  std::getline(file, text);
+  return text.find("[madvise]") != std::string::npos;
+}
+
+/// Returns the sum of a line of /proc/self/smaps_rollup, such as "AnonHugePages:", in KiB.
+int64_t kilobytes_of(const std::string& name) {
+  std::ifstream file("/proc/self/smaps_rollup");
+  for (std::string word; file >> word;) {
+    int64_t kilobytes = 0;
+    if (word == name && file >> kilobytes) return kilobytes;
+  }
+  return -1;
+}
+
+TEST(ExactAllocator, LargeBlocksUseHugePages) {
+  if (!has_huge_pages()) GTEST_SKIP() << "the system gives no huge pages";
+  const int64_t before = kilobytes_of("AnonHugePages:");
+  if (before < 0) GTEST_SKIP() << "the system does not tell the number of huge pages";
+  const size_t bytes = size_t{64} << 20;
+  const c10::DataPtr data = ExactAllocator::instance().allocate(bytes);
+  std::memset(data.get(), 1, bytes);
+  EXPECT_GT(kilobytes_of("AnonHugePages:"), before);
+}
+#endif
+
 #if defined(__GLIBC__)
-TEST(ExactAllocator, ServesTensorsWithinTheScope) {
+TEST(ExactAllocator, ServesTensorsFromTheFirstScopeOn) {
   if (!keeps_freed_memory()) GTEST_SKIP() << "a variable sets the memory of the C library";
-  c10::Allocator* const before = c10::GetCPUAllocator();
   at::Tensor kept;
   {
     const FreedMemoryScope outer;
@@ -58,7 +88,7 @@ TEST(ExactAllocator, ServesTensorsWithinTheScope) {
     kept = at::ones({1000});
     kept.resize_({2000}).fill_(2);
   }
-  EXPECT_EQ(c10::GetCPUAllocator(), before);
+  EXPECT_EQ(c10::GetCPUAllocator(), &ExactAllocator::instance());
   kept.resize_({3000}).fill_(3);  // tensors outlive the scope
   EXPECT_EQ(kept.sum().item<float>(), 9000.0F);
 }

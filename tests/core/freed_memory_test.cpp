@@ -1,12 +1,16 @@
 #include "core/freed_memory.h"
 
+#include <cstdint>
 #include <cstdlib>
 #include <string>
 #include <vector>
 
 #include <diffusers/core/error.h>
 
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 
 namespace diffusers {
@@ -48,9 +52,18 @@ class FreedMemory : public ::testing::Test {
   Variable tunables_{"GLIBC_TUNABLES", nullptr};
 };
 
+/// Disables huge pages in this process, so that the number of new pages tells the memory that is cleared.
+struct SmallPages {
+  SmallPages() { prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0); }
+  SmallPages(const SmallPages&) = delete;
+  SmallPages& operator=(const SmallPages&) = delete;
+  ~SmallPages() { prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0); }
+};
+
 /// Allocates, fills and frees 80 MB, as a training step does.
 void run_step() {
   std::vector<std::vector<char>> blocks;
+  blocks.reserve(4);  // the blocks are neighbours
   for (int i = 0; i < 4; ++i) blocks.emplace_back(20 << 20, 'a');
 }
 
@@ -105,6 +118,32 @@ TEST_F(FreedMemory, RepeatedStepsClearNoNewPages) {
     EXPECT_LT(pages_of_step(), 1000);
   }
   EXPECT_LT(pages_of_step(), 1000) << "the outer scope still exists";
+}
+
+/// Returns the pages that are cleared in a forward pass.
+long pages_of_forward(const at::Tensor& input) {
+  const long before = new_pages();
+  const ForwardMemoryScope memory(input);
+  run_step();
+  return new_pages() - before;
+}
+
+TEST_F(FreedMemory, AForwardPassWithoutGradientsUsesItsMemoryAgain) {
+  const SmallPages small_pages;
+  const at::NoGradGuard no_grad;
+  const at::Tensor elsewhere = at::empty({1}, at::kMeta);
+  for (int i = 0; i < 3; ++i) pages_of_forward(elsewhere);
+  EXPECT_GT(pages_of_forward(elsewhere), 10000) << "glibc returns the memory without the scope";
+  const at::Tensor input = at::ones({1});
+  for (int i = 0; i < 3; ++i) pages_of_forward(input);
+  EXPECT_LT(pages_of_forward(input), 1000);
+}
+
+TEST_F(FreedMemory, AForwardPassWithGradientsLeavesTheMemoryAlone) {
+  const SmallPages small_pages;
+  const at::Tensor input = at::ones({1});
+  for (int i = 0; i < 3; ++i) pages_of_forward(input);
+  EXPECT_GT(pages_of_forward(input), 10000);
 }
 #endif
 

@@ -1,3 +1,4 @@
+#include "core/freed_memory.h"
 #include "models/control/controlnet.h"
 
 #include <algorithm>
@@ -258,6 +259,7 @@ ControlNetOutput ControlNetModelImpl::forward(const Tensor& sample, const Tensor
                                               const Tensor& encoder_hidden_states,
                                               const Tensor& controlnet_cond,
                                               const ControlNetModelForwardOptions& options) const {
+  const ForwardMemoryScope memory(sample);
   require_image("sample", sample, config().in_channels, conv_in_->weight);
   check_encoder_hidden_states(encoder_hidden_states, sample);
   const auto times = broadcast_unet_timesteps(timesteps, sample);

@@ -5,6 +5,7 @@
 
 #include <torch/types.h>
 
+#include "core/freed_memory.h"
 #include "core/require.h"
 #include "models/checks.h"
 #include "models/control/t2i_adapter_body.h"
@@ -59,6 +60,7 @@ void T2IAdapterImpl::reset() {
 int64_t T2IAdapterImpl::total_downscale_factor() const { return adapter_->total_downscale_factor(); }
 
 std::vector<Tensor> T2IAdapterImpl::forward(const Tensor& x) const {
+  const ForwardMemoryScope memory(x);
   require_image("x", x, config().in_channels, adapter_->parameters().front());
   const int64_t factor = config().downscale_factor;
   require<TensorError>(x.size(2) % factor == 0 && x.size(3) % factor == 0,

@@ -4,6 +4,7 @@
 
 #include <torch/types.h>
 
+#include "core/freed_memory.h"
 #include "core/require.h"
 #include "models/checks.h"
 #include "models/model_config.h"
@@ -289,6 +290,7 @@ UNet2DOutput UNet2DModelImpl::forward(const Tensor& sample, const at::Scalar& ti
 
 UNet2DOutput UNet2DModelImpl::forward(const Tensor& sample, const Tensor& timesteps,
                                       const UNet2DModelForwardOptions& options) const {
+  const ForwardMemoryScope memory(sample);
   require_image("sample", sample, config().in_channels, conv_in_->weight);
   const auto times = broadcast_timesteps(timesteps, sample);
   const auto input = config().center_input_sample ? 2 * sample - 1.0 : sample;

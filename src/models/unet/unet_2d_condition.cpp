@@ -1,3 +1,4 @@
+#include "core/freed_memory.h"
 #include "models/unet/unet_2d_condition.h"
 
 #include <algorithm>
@@ -290,6 +291,7 @@ UNet2DConditionOutput UNet2DConditionModelImpl::forward(
 UNet2DConditionOutput UNet2DConditionModelImpl::forward(
     const Tensor& sample, const Tensor& timesteps, const Tensor& encoder_hidden_states,
     const UNet2DConditionModelForwardOptions& options) const {
+  const ForwardMemoryScope memory(sample);
   const auto& c = config();
   const bool hint = c.addition_embed_type == AdditionEmbedType::kImageHint;
   require_image("sample", sample, c.in_channels - (hint ? ImageHintTimeEmbeddingImpl::kSampleChannels : 0),

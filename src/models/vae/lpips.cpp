@@ -10,6 +10,7 @@
 #include <ATen/ops/conv2d.h>
 #include <torch/types.h>
 
+#include "core/freed_memory.h"
 #include "core/require.h"
 #include "models/checks.h"
 
@@ -199,6 +200,7 @@ std::vector<Tensor> LPIPSImpl::features(const Tensor& images) const {
 }
 
 Tensor LPIPSImpl::forward(const Tensor& x, const Tensor& y) const {
+  const ForwardMemoryScope memory(x);
   check("x", x);
   check("y", y);
   require<TensorError>(x.sizes() == y.sizes(), "LPIPS: x is {} and y is {}, expected one shape", describe(x),

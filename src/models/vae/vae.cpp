@@ -9,6 +9,7 @@
 
 #include <torch/types.h>
 
+#include "core/freed_memory.h"
 #include "core/require.h"
 #include "models/checks.h"
 
@@ -109,6 +110,7 @@ VaeEncoderImpl::VaeEncoderImpl(const VaeEncoderOptions& options) {
 }
 
 Tensor VaeEncoderImpl::forward(const Tensor& sample) const {
+  const ForwardMemoryScope memory(sample);
   require_image("sample", sample, conv_in->weight.size(1), conv_in->weight);
   auto hidden = conv_in->forward(sample);
   for (const auto& block : *down_blocks_)
@@ -146,6 +148,7 @@ VaeDecoderImpl::VaeDecoderImpl(const VaeDecoderOptions& options) {
 }
 
 Tensor VaeDecoderImpl::forward(const Tensor& sample, const Tensor& latent_embeds) const {
+  const ForwardMemoryScope memory(sample);
   const auto& weight = conv_in->weight;
   require_image("sample", sample, weight.size(1), weight);
   if (spatial_norm_out_) {

@@ -5,6 +5,7 @@
 
 #include <torch/types.h>
 
+#include "core/freed_memory.h"
 #include "core/require.h"
 #include "models/checks.h"
 #include "models/vae/tiny_layers.h"
@@ -73,6 +74,7 @@ EncoderTinyImpl::EncoderTinyImpl(const EncoderTinyOptions& options) {
 }
 
 Tensor EncoderTinyImpl::forward(const Tensor& x) const {
+  const ForwardMemoryScope memory(x);
   require_image("x", x, conv_in->weight.size(1), conv_in->weight);
   // The layers take images in [0, 1].
   return layers_->forward(x.add(1).div(2), gradient_checkpointing_);
@@ -97,6 +99,7 @@ DecoderTinyImpl::DecoderTinyImpl(const DecoderTinyOptions& options) {
 }
 
 Tensor DecoderTinyImpl::forward(const Tensor& x) const {
+  const ForwardMemoryScope memory(x);
   require_image("x", x, conv_in->weight.size(1), conv_in->weight);
   const auto bounded = torch::tanh(x / 3) * 3;
   // The layers give images in [0, 1].

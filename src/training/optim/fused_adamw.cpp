@@ -53,6 +53,12 @@ bool FusedAdamW::can_serve(const Optimizer& optimizer) {
 }
 
 bool FusedAdamW::begin() {
+  const bool is_served = collect();
+  if (!is_served) groups_.clear();
+  return is_served;
+}
+
+bool FusedAdamW::collect() {
   groups_.clear();
   if (!has_kernels(device_of(optimizer_))) return false;
   std::optional<TensorMap> all_states;  // made once in a step, and only if a parameter is new
@@ -146,17 +152,9 @@ void FusedAdamW::step_on_cpu(double lr_factor, const Tensor& outcome, const Tens
   cpu::run_adamw(groups, outcome.const_data_ptr<float>()[2], average_weight, skip.item<float>() > 0);
 }
 
-bool FusedAdamW::step(double lr_factor, const Tensor& device_factor, const Tensor& outcome,
-                      const Tensor& skip, const FusedAverage* average) const {
-  const Averages averages = stepped_averages(average);
-  const bool is_averaged = !averages.empty();
-  const float average_weight = is_averaged ? static_cast<float>(average->weight) : 0.0F;
-  if (device_of(optimizer_).is_cpu()) {
-    step_on_cpu(device_factor.defined() ? device_factor.item<double>() : lr_factor, outcome, skip, averages,
-                average_weight);
-    return is_averaged;
-  }
 #if defined(DIFFUSERS_WITH_CUDA)
+void FusedAdamW::step_on_cuda(double lr_factor, const Tensor& device_factor, const Tensor& outcome,
+                              const Tensor& skip, const Averages& averages, float average_weight) const {
   const OptimizerConfig& config = optimizer_.config();
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     const Group& group = groups_[g];
@@ -174,10 +172,26 @@ bool FusedAdamW::step(double lr_factor, const Tensor& device_factor, const Tenso
                      .average_weight = average_weight},
                     rate, outcome, skip);
   }
-  return is_averaged;
-#else
-  fail<Error>("FusedAdamW: the library was built without CUDA");
+}
 #endif
+
+bool FusedAdamW::step(double lr_factor, const Tensor& device_factor, const Tensor& outcome,
+                      const Tensor& skip, const FusedAverage* average) {
+  const Averages averages = stepped_averages(average);
+  const bool is_averaged = !averages.empty();
+  const float average_weight = is_averaged ? static_cast<float>(average->weight) : 0.0F;
+  if (device_of(optimizer_).is_cpu()) {
+    step_on_cpu(device_factor.defined() ? device_factor.item<double>() : lr_factor, outcome, skip, averages,
+                average_weight);
+  } else {
+#if defined(DIFFUSERS_WITH_CUDA)
+    step_on_cuda(lr_factor, device_factor, outcome, skip, averages, average_weight);
+#else
+    fail<Error>("FusedAdamW: the library was built without CUDA");
+#endif
+  }
+  groups_.clear();
+  return is_averaged;
 }
 
 }  // namespace internal

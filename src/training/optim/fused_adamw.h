@@ -41,7 +41,8 @@ class FusedAdamW {
   /// @param max_norm 0: no clipping
   /// @return float32 `[3]`: norm, 1 if a gradient is not finite, factor on the gradients
   Tensor gradient_norm(const Tensor& scale, double max_norm) const;
-  /// Steps the parameters.
+  /// Steps the parameters, and lets go of the tensors: their gradients would otherwise take memory until the
+  /// next step.
   /// @param lr_factor factor on the learning rates
   /// @param device_factor float64, 0-dim, in its place; undefined: `lr_factor`
   /// @param outcome result of `gradient_norm`; on a CPU a tensor of the same form
@@ -49,7 +50,7 @@ class FusedAdamW {
   /// @param average moved too, if each of its parameters is stepped; may be null
   /// @return whether the average was moved
   bool step(double lr_factor, const Tensor& device_factor, const Tensor& outcome, const Tensor& skip,
-            const FusedAverage* average) const;
+            const FusedAverage* average);
 
  private:
   /// Averages by their parameter.
@@ -65,6 +66,8 @@ class FusedAdamW {
     Tensor exp_avg, exp_avg_sq, step;
   };
 
+  /// Collects the tensors of this step. @return false as `begin`
+  bool collect();
   /// Returns the averages if each of their parameters is stepped; otherwise none.
   Averages stepped_averages(const FusedAverage* average) const;
   /// Returns the averages of the parameters of a group; undefined for a parameter without one.
@@ -72,6 +75,10 @@ class FusedAdamW {
   double weight_decay(std::size_t group) const;
   void step_on_cpu(double lr_factor, const Tensor& outcome, const Tensor& skip, const Averages& averages,
                    float average_weight) const;
+#if defined(DIFFUSERS_WITH_CUDA)
+  void step_on_cuda(double lr_factor, const Tensor& device_factor, const Tensor& outcome, const Tensor& skip,
+                    const Averages& averages, float average_weight) const;
+#endif
 
   const Optimizer& optimizer_;
   std::vector<State> states_;  // by the number of the parameter over all groups

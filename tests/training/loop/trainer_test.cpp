@@ -1,4 +1,7 @@
+#include <algorithm>
+#include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <diffusers/schedulers/ddpm_scheduler.h>
@@ -52,6 +55,47 @@ TEST(Trainer, LearnsAndLeavesAFolderThatPythonOpens) {
   const TensorMap saved = load_safetensors(folder / "unet/diffusion_pytorch_model.safetensors");
   expect_equal(saved.at("conv_in.weight"), trainer.ema()->shadow_params()[0]);
   for (const std::string& name : list_folder(folder.path())) EXPECT_FALSE(name.ends_with(".partial")) << name;
+}
+
+/// The memory of gradients, which does not keep them alive.
+class GradientWatch {
+ public:
+  explicit GradientWatch(const std::vector<Tensor>& parameters) {
+    for (const Tensor& parameter : parameters)
+      parameter.register_hook([this](const Tensor& grad) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        memory_.push_back(grad.storage().getWeakStorageImpl());
+      });
+  }
+
+  /// Returns the number of gradients that were seen, and forgets them.
+  std::size_t take_count() { return std::exchange(memory_, {}).size(); }
+  std::size_t held() const {
+    return static_cast<std::size_t>(
+        std::count_if(memory_.begin(), memory_.end(), [](const auto& memory) { return !memory.expired(); }));
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<c10::weak_intrusive_ptr<c10::StorageImpl>> memory_;
+};
+
+TEST(Trainer, HoldsNoGradientAfterItsStep) {
+  for (const OptimizerType optimizer : {OptimizerType::kAdamW, OptimizerType::kSGD})
+    for (const int64_t parts : {1, 2}) {
+      const test::TemporaryFolder folder;
+      TinyNet model = seeded_net();
+      TrainingConfig config = quiet_config(folder.path());
+      config.optimizer = optimizer;
+      config.cpu_data_parallel = parts;
+      Trainer trainer(model, DDPMScheduler(), config);
+      GradientWatch watch(model->parameters());
+      trainer.on_step([&](int64_t step) {
+        EXPECT_EQ(watch.held(), 0U) << "step " << step << ", " << parts << " parts";
+        EXPECT_GT(watch.take_count(), 0U);
+      });
+      trainer.train(TinyImages(20));
+    }
 }
 
 TEST(Trainer, WarmsTheLearningRateUp) {

@@ -137,6 +137,8 @@ TEST(FusedAdamW, OnePassHasTheBitsOfClippingSteppingAndAveraging) {
       }
       if (!is_averaged) average.step(fused_weights.parameters);
       averaged += is_averaged ? 1 : 0;
+      for (const Tensor& parameter : fused_weights.parameters)
+        EXPECT_LE(parameter.grad().use_count(), 1U) << "the gradient is held after step " << step;
 
       for (std::size_t i = 0; i < separate.parameters.size(); ++i) {
         expect_equal(fused_weights.parameters[i].detach(), separate.parameters[i].detach());
