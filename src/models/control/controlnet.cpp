@@ -1,4 +1,3 @@
-#include "core/freed_memory.h"
 #include "models/control/controlnet.h"
 
 #include <algorithm>
@@ -8,6 +7,7 @@
 
 #include <torch/types.h>
 
+#include "core/freed_memory.h"
 #include "core/require.h"
 #include "models/model_config.h"
 #include "models/unet/condition_config.h"

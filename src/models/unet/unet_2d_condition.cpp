@@ -1,4 +1,3 @@
-#include "core/freed_memory.h"
 #include "models/unet/unet_2d_condition.h"
 
 #include <algorithm>
@@ -7,6 +6,7 @@
 
 #include <torch/types.h>
 
+#include "core/freed_memory.h"
 #include "core/require.h"
 #include "models/model_config.h"
 #include "models/unet/condition_config.h"
