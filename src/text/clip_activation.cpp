@@ -7,6 +7,7 @@
 #include <utility>
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include "core/require.h"
 
@@ -23,6 +24,12 @@ Tensor gelu_new(const Tensor& x) {
 
 Tensor gelu_fast(const Tensor& x) {
   return 0.5 * x * (1.0 + at::tanh(x * 0.7978845608 * (1.0 + 0.044715 * x * x)));
+}
+
+/// x sigmoid(1.702 x). Without gradients the factor is computed in place, which takes half of the memory.
+Tensor quick_gelu(const Tensor& x) {
+  const Tensor scaled = 1.702 * x;
+  return at::GradMode::is_enabled() ? x * at::sigmoid(scaled) : scaled.sigmoid_().mul_(x);
 }
 
 /// The Laplace activation of Ma et al. 2022, "Mega", with its constants.
@@ -45,7 +52,7 @@ const std::array<Entry, 21> kActivations{{
     {"leaky_relu", [](const Tensor& x) { return at::leaky_relu(x); }},
     {"linear", [](const Tensor& x) { return x; }},
     {"mish", [](const Tensor& x) { return at::mish(x); }},
-    {"quick_gelu", [](const Tensor& x) { return x * at::sigmoid(1.702 * x); }},
+    {"quick_gelu", quick_gelu},
     {"relu", [](const Tensor& x) { return at::relu(x); }},
     {"relu2", [](const Tensor& x) { return at::square(at::relu(x)); }},
     {"relu6", [](const Tensor& x) { return at::relu6(x); }},

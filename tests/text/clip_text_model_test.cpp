@@ -52,6 +52,10 @@ void compare_text_model(const std::string& name, at::ScalarType dtype, bool chec
   }
   loss.backward();
   expect_gradients(*model, golden, key, tolerance);
+  if (model->is_training()) return;  // dropout would draw again
+  const torch::NoGradGuard no_grad;
+  expect_close_to_scale(model->forward(golden[key + "input_ids"], options).last_hidden_state,
+                        golden[key + "last_hidden_state"], tolerance, name + " without gradients");
 }
 
 bool has_projection(const std::string& name) {

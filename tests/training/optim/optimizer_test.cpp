@@ -246,7 +246,7 @@ TEST(Optimizer, UpdatesOneParameterAsAStepUpdatesAll) {
       Optimizer optimizer(groups, default_optimizer_config(type));
       for (int step = 0; step < 3; ++step) {
         for (const ParameterGroup& group : groups)
-          for (Tensor parameter : group.params) parameter.mutable_grad() = at::randn_like(parameter);
+          for (const Tensor& parameter : group.params) parameter.mutable_grad() = at::randn_like(parameter);
         if (is_single) {
           optimizer.step_parameter(groups[1].params[0], 0.5);
           optimizer.step_parameter(groups[0].params[1], 0.5);

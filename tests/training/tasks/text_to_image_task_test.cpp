@@ -3,7 +3,6 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include <diffusers/training/text_to_image_task.h>
@@ -260,7 +259,7 @@ TEST(TextToImageTask, TrainsInHalfPrecision) {
 }
 
 TEST(TextToImageTask, ComponentsThatDoNotFitAreNamed) {
-  const auto construct = [](TextToImageModels models) { TextToImageTask task(std::move(models)); };
+  const auto construct = [](const TextToImageModels& models) { const TextToImageTask task(models); };
   TextToImageModels models = tiny_text_to_image();
   models.unet = UNet2DConditionModel(test::tiny_unet_config({.in_channels = 5}));
   expect_throws_with<ConfigError>([&] { construct(models); }, "in_channels of the unet is 5");
