@@ -4,6 +4,7 @@
 #include <cstring>
 #include <fstream>
 #include <limits>
+#include <sstream>
 #include <string>
 
 #include <ATen/ATen.h>
@@ -47,32 +48,31 @@ TEST(ExactAllocator, WithoutMemoryTheErrorNamesTheSize) {
 }
 
 #if defined(__linux__)
-/// Returns true if the system gives huge pages to programs that ask for them.
-bool has_huge_pages() {
-  std::ifstream file("/sys/kernel/mm/transparent_hugepage/enabled");
-  std::string text;
-  std::getline(file, text);
-  return text.find("[madvise]") != std::string::npos;
-}
-
-/// Returns the sum of a line of /proc/self/smaps_rollup, such as "AnonHugePages:", in KiB.
-int64_t kilobytes_of(const std::string& name) {
-  std::ifstream file("/proc/self/smaps_rollup");
-  for (std::string word; file >> word;) {
-    int64_t kilobytes = 0;
-    if (word == name && file >> kilobytes) return kilobytes;
+/// Returns the flags of the mapping of an address in /proc/self/smaps; empty if they are not known.
+std::string mapping_flags(const void* data) {
+  const auto address = reinterpret_cast<uintptr_t>(data);
+  std::ifstream file("/proc/self/smaps");
+  bool is_inside = false;
+  for (std::string line; std::getline(file, line);) {
+    uintptr_t begin = 0;
+    uintptr_t end = 0;
+    char dash = 0;
+    std::istringstream range(line);
+    if (range >> std::hex >> begin >> dash >> end && dash == '-')
+      is_inside = begin <= address && address < end;
+    if (is_inside && line.starts_with("VmFlags:")) return line;
   }
-  return -1;
+  return {};
 }
 
-TEST(ExactAllocator, LargeBlocksUseHugePages) {
-  if (!has_huge_pages()) GTEST_SKIP() << "the system gives no huge pages";
-  const int64_t before = kilobytes_of("AnonHugePages:");
-  if (before < 0) GTEST_SKIP() << "the system does not tell the number of huge pages";
+TEST(ExactAllocator, LargeBlocksAskForHugePages) {
+  if (!std::ifstream("/sys/kernel/mm/transparent_hugepage/enabled"))
+    GTEST_SKIP() << "the system has no huge pages";
   const size_t bytes = size_t{64} << 20;
   const c10::DataPtr data = ExactAllocator::instance().allocate(bytes);
-  std::memset(data.get(), 1, bytes);
-  EXPECT_GT(kilobytes_of("AnonHugePages:"), before);
+  const std::string flags = mapping_flags(static_cast<char*>(data.get()) + bytes / 2);
+  if (flags.empty()) GTEST_SKIP() << "the system does not tell the flags of a mapping";
+  EXPECT_NE(flags.find(" hg"), std::string::npos) << flags;
 }
 #endif
 

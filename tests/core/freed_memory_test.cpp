@@ -1,6 +1,5 @@
 #include "core/freed_memory.h"
 
-#include <cstdint>
 #include <cstdlib>
 #include <string>
 #include <vector>
