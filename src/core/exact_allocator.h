@@ -12,8 +12,8 @@ inline namespace internal {
 /// the activations of a training step take more memory than they have bytes. Here each tensor of a size asks
 /// for blocks of one size.
 ///
-/// Blocks of 2 MiB and more use huge pages where the system offers them (`madvise`): clearing 512 small pages
-/// one by one takes longer than many a layer needs to fill them.
+/// Blocks of 2 MiB and more ask the system for huge pages (`madvise`), which are cleared in one page fault
+/// each. The same memory in small pages takes 512.
 class ExactAllocator final : public c10::Allocator {
  public:
   /// Returns the one object, which lives until the process ends.

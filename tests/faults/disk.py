@@ -75,14 +75,15 @@ def finished_calls(lines):
     for line in lines:
         if match := UNFINISHED.match(line):
             begun[match[1]] = line[:match.end(2)]
-            if not (match := CLOSE.match(match[2])):
-                continue
-            yield "close", match[1], 0
+            if close := CLOSE.match(match[2]):
+                begun[match[1]] = None
+                yield "close", close[1], 0
             continue
         if match := RESUMED.match(line):
-            line = begun.pop(match[1]) + match[2]
-            if " close(" in line:
+            beginning = begun.pop(match[1])
+            if beginning is None:
                 continue
+            line = beginning + match[2]
         if (match := CALL.match(line)) and int(match[3]) >= 0:
             yield match[1], match[2], int(match[3])
 
@@ -129,7 +130,8 @@ class Disk:
         if name in OF_A_DESCRIPTOR:
             descriptor = int(at[1])
             is_inside = self._parts(at[2]) is not None
-            must(is_inside == (descriptor in self.open), f"{name}({arguments[:200]}: the descriptor belongs to another file")
+            must(is_inside == (descriptor in self.open),
+                 f"{name}({arguments[:200]}: the descriptor belongs to another file")
             if is_inside:
                 self._with_descriptor(name, descriptor, strings, arguments, result)
             return
